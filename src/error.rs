@@ -1,0 +1,161 @@
+//! What went wrong, for the operator and for the exit status.
+//!
+//! A message names the operation, the object, what was expected and what was found: lower case, no full stop.
+//! Code matches on [`Kind`], never on text. No secret may enter a message: whoever builds one masks first.
+
+use std::fmt;
+
+/// What sort of trouble it is. Decides the exit status, and whether waiting can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Wrong words on the command line, or a configuration that cannot be right.
+    Usage,
+    /// The database, or a file of ours beside it, cannot be used.
+    Database,
+    /// The database is busy, missing or not ready now; waiting may help.
+    DatabaseNotReady,
+    /// The store answered, and the answer is no: login, certificate, bucket, permission, limit.
+    Store,
+    /// The store does not answer; waiting may help.
+    Unreachable,
+    /// The store has no object of that name.
+    NotFound,
+    /// What is stored is damaged, incomplete or not ours.
+    Corrupt,
+    /// There is nothing to restore.
+    Nothing,
+    /// Another instance owns the database or the prefix.
+    Locked,
+}
+
+impl Kind {
+    /// The process's exit status for an error of this kind.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Kind::Usage => 2,
+            Kind::Database | Kind::DatabaseNotReady => 3,
+            Kind::Store | Kind::Unreachable | Kind::NotFound => 4,
+            Kind::Corrupt => 5,
+            Kind::Nothing => 6,
+            Kind::Locked => 7,
+        }
+    }
+
+    /// Whether the same operation may succeed later with nothing changed by the operator.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Kind::DatabaseNotReady | Kind::Unreachable)
+    }
+}
+
+/// An error on its way to the one place that handles it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    what: String,
+    hint: Option<String>,
+}
+
+/// The result of everything here that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error whose message is `what`.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Error {
+        Error { kind, what: what.into(), hint: None }
+    }
+
+    /// The same, with what the operator can do about it.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same error one layer up: `context` names the operation and the object.
+    pub fn context(mut self, context: impl fmt::Display) -> Error {
+        self.what = format!("{context}: {}", self.what);
+        self
+    }
+
+    /// An operating system error of `operation` (such as `open /var/db/a.db`).
+    pub fn io(kind: Kind, operation: impl fmt::Display, error: &std::io::Error) -> Error {
+        Error::new(kind, format!("{operation}: {}", os_text(error)))
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The message alone, without the hint.
+    pub fn message(&self) -> &str {
+        &self.what
+    }
+
+    /// What the operator can do, if anything is known.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Adds a layer of context to the error of a result.
+pub trait Context<T> {
+    /// `context` is asked for only when there is an error.
+    fn context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T> Context<T> for Result<T> {
+    fn context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|e| e.context(context()))
+    }
+}
+
+/// The system's own words, without Rust's "(os error 2)" and in lower case.
+fn os_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reads_from_the_operation_to_the_cause() {
+        let cause = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let error = Error::io(Kind::Database, "open /x.db", &cause).context("replicate");
+        assert_eq!(error.to_string(), "replicate: open /x.db: no such file or directory");
+        assert_eq!(error.kind().exit_status(), 3);
+    }
+
+    #[test]
+    fn every_kind_has_the_status_that_the_manual_states() {
+        let table = [
+            (Kind::Usage, 2),
+            (Kind::Database, 3),
+            (Kind::DatabaseNotReady, 3),
+            (Kind::Store, 4),
+            (Kind::Unreachable, 4),
+            (Kind::NotFound, 4),
+            (Kind::Corrupt, 5),
+            (Kind::Nothing, 6),
+            (Kind::Locked, 7),
+        ];
+        for (kind, status) in table {
+            assert_eq!(kind.exit_status(), status, "{kind:?}");
+        }
+    }
+}

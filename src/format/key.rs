@@ -1,0 +1,173 @@
+//! Object names: a listing alone tells what is stored, from where to where, and when.
+//!
+//! ```text
+//! generations/<generation>/snapshots/<at>-<time>.gz
+//! generations/<generation>/wal/<start>-<end>-<first>-<last>.gz
+//! generations/<generation>/wal/<start>-<end>-<first>-<last>.part.gz
+//! ```
+//!
+//! A point is `index.offset` (8 and 12 hex digits), a time `20261123T060812.345Z`; names sort as the commits were.
+//! A segment starts where the one before it ended, even if it begins a new index: so a missing one shows in the listing.
+
+use std::fmt;
+
+use crate::format::position::{Generation, Offset, Point, hex};
+use crate::format::time::Timestamp;
+
+/// The name of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SnapshotKey {
+    pub generation: Generation,
+    /// The database holds exactly the commits up to here.
+    pub at: Point,
+    /// When that was so.
+    pub time: Timestamp,
+}
+
+/// The name of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SegmentKey {
+    pub generation: Generation,
+    /// Where the segment before this one ended, or the point of the snapshot.
+    pub start: Point,
+    /// Behind the last frame in it.
+    pub end: Point,
+    /// When its first batch of commits was seen.
+    pub first: Timestamp,
+    /// When its last batch of commits was seen.
+    pub last: Timestamp,
+    /// Its last frame is inside a transaction that a later segment ends: no restore may stop at its end.
+    pub part: bool,
+}
+
+/// The name of anything that we store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Key {
+    Snapshot(SnapshotKey),
+    Segment(SegmentKey),
+}
+
+/// What every name begins with, below the prefix of the replica.
+pub const ROOT: &str = "generations/";
+
+impl Key {
+    /// Reads a name (below the prefix); none if it is not exactly what [`fmt::Display`] writes.
+    pub fn parse(name: &str) -> Option<Key> {
+        let (generation, rest) = name.strip_prefix(ROOT)?.split_once('/')?;
+        let generation = Generation::new(hex(generation, 16)?);
+        let (room, file) = rest.split_once('/')?;
+        let stem = file.strip_suffix(".gz")?;
+        let key = match room {
+            "snapshots" => Key::Snapshot(parse_snapshot(generation, stem)?),
+            "wal" => Key::Segment(parse_segment(generation, stem)?),
+            _ => return None,
+        };
+        (key.to_string() == name).then_some(key)
+    }
+
+    pub fn generation(&self) -> Generation {
+        match self {
+            Key::Snapshot(key) => key.generation,
+            Key::Segment(key) => key.generation,
+        }
+    }
+}
+
+fn parse_snapshot(generation: Generation, stem: &str) -> Option<SnapshotKey> {
+    let (at, time) = stem.split_once('-')?;
+    Some(SnapshotKey { generation, at: parse_point(at)?, time: Timestamp::from_compact(time)? })
+}
+
+fn parse_segment(generation: Generation, stem: &str) -> Option<SegmentKey> {
+    let (stem, part) = match stem.strip_suffix(".part") {
+        Some(stem) => (stem, true),
+        None => (stem, false),
+    };
+    let mut fields = stem.split('-');
+    let (start, end) = (parse_point(fields.next()?)?, parse_point(fields.next()?)?);
+    let first = Timestamp::from_compact(fields.next()?)?;
+    let last = Timestamp::from_compact(fields.next()?)?;
+    if fields.next().is_some() || start >= end || first > last {
+        return None;
+    }
+    Some(SegmentKey { generation, start, end, first, last, part })
+}
+
+fn parse_point(text: &str) -> Option<Point> {
+    let (index, offset) = text.split_once('.')?;
+    let index = u32::try_from(hex(index, 8)?).ok()?;
+    Some(Point { index, offset: Offset::new(hex(offset, 12)?).ok()? })
+}
+
+/// A point as it stands in a name: without the colon, which some file systems refuse.
+struct InName(Point);
+
+impl fmt::Display for InName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}.{}", self.0.index, self.0.offset)
+    }
+}
+
+impl fmt::Display for SnapshotKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ROOT}{}/snapshots/{}-{}.gz", self.generation, InName(self.at), self.time.compact())
+    }
+}
+
+impl fmt::Display for SegmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.first.compact(), self.last.compact());
+        let part = if self.part { ".part" } else { "" };
+        let (start, end) = (InName(self.start), InName(self.end));
+        write!(f, "{ROOT}{}/wal/{start}-{end}-{first}-{last}{part}.gz", self.generation)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Snapshot(key) => key.fmt(f),
+            Key::Segment(key) => key.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: &str = "generations/019aaf3c5d10a1b2/wal/00000000.000000001068-00000001.0000000020d0-20261123T060812.345Z-20261123T060813.345Z.gz";
+    const SNAPSHOT: &str = "generations/019aaf3c5d10a1b2/snapshots/00000000.000000001068-20261123T060812.345Z.gz";
+
+    #[test]
+    fn names_read_back_and_sort_as_the_commits_were() {
+        let part = SEGMENT.replace(".gz", ".part.gz");
+        for name in [SEGMENT, SNAPSHOT, part.as_str()] {
+            assert_eq!(Key::parse(name).unwrap().to_string(), name);
+        }
+        let later = SEGMENT.replace("wal/00000000.", "wal/00000001.").replace("-00000001.", "-00000002.");
+        assert!(Key::parse(&later).is_some() && later.as_str() > SEGMENT);
+    }
+
+    #[test]
+    fn a_foreign_name_is_not_a_key() {
+        for (from, to) in [
+            ("generations", "generation"),
+            ("019aaf3c5d10a1b2", "019AAF3C5D10A1B2"),
+            ("019aaf3c5d10a1b2", "019aaf3c5d10a1b"),
+            ("/wal/", "/ltx/"),
+            (".gz", ".lz4"),
+            (".gz", ""),
+            ("00000001.0000000020d0", "00000000.000000001068"),
+            ("060813.345Z", "060811.345Z"),
+            ("060813.345Z", "060813.345Z-1"),
+            ("20261123T060813", "20261323T060813"),
+        ] {
+            let name = SEGMENT.replace(from, to);
+            assert_eq!(Key::parse(&name), None, "{name}");
+        }
+        for name in ["", "ltx/0/0000000000000001-0000000000000001.ltx", "generations/", "generations/x/wal/y.gz"] {
+            assert_eq!(Key::parse(name), None, "{name}");
+        }
+    }
+}

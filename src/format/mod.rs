@@ -1,0 +1,8 @@
+//! Bytes to values and back: WAL, positions, object names, segments, snapshots, and the plans made from a listing.
+//!
+//! Pure: no file, socket, clock or environment is touched here, so every surprise is a row in a unit test.
+
+pub mod key;
+pub mod position;
+pub mod time;
+pub mod wal;

@@ -1,0 +1,217 @@
+//! The bytes of a SQLite WAL: header, frames, and the checksum that chains them (sqlite.org/fileformat2.html#walformat).
+
+use crate::error::{Error, Kind, Result};
+use crate::format::position::PageSize;
+
+/// Bytes of the header at the start of a WAL file.
+pub const WAL_HEADER: usize = 32;
+/// Bytes of the header before each page.
+pub const FRAME_HEADER: usize = 24;
+/// The only WAL version there has been, since SQLite 3.7.0 (sqlite3.c 67761, WAL_MAX_VERSION).
+pub const WAL_VERSION: u32 = 3_007_000;
+/// The magic number with the lowest bit clear: checksums read the content as little-endian words.
+const MAGIC: u32 = 0x377f_0682;
+
+/// The two numbers that a restart of the WAL changes, and that every frame of it repeats.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Salt(pub u32, pub u32);
+
+/// The running checksum over a WAL up to some byte.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Checksum(pub u32, pub u32);
+
+/// How checksums read the content: the byte order of the machine that started this WAL.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ByteOrder {
+    Little,
+    Big,
+}
+
+impl Checksum {
+    /// Continues this checksum over `bytes`, whose length must be a multiple of 8 (walChecksumBytes, sqlite3.c 68298).
+    pub fn over(self, order: ByteOrder, bytes: &[u8]) -> Checksum {
+        debug_assert!(bytes.len().is_multiple_of(8));
+        match order {
+            ByteOrder::Little => self.fold(bytes, u32::from_le_bytes),
+            ByteOrder::Big => self.fold(bytes, u32::from_be_bytes),
+        }
+    }
+
+    #[inline]
+    fn fold(self, bytes: &[u8], word: impl Fn([u8; 4]) -> u32) -> Checksum {
+        let (mut a, mut b) = (self.0, self.1);
+        let (pairs, _) = bytes.as_chunks::<8>();
+        for &[p, q, r, s, t, u, v, w] in pairs {
+            a = a.wrapping_add(word([p, q, r, s])).wrapping_add(b);
+            b = b.wrapping_add(word([t, u, v, w])).wrapping_add(a);
+        }
+        Checksum(a, b)
+    }
+
+    /// Continues this checksum over one frame: the first 8 bytes of its header, and its page.
+    ///
+    /// `frame` is the header and the page.
+    pub fn over_frame(self, order: ByteOrder, frame: &[u8]) -> Checksum {
+        self.over(order, &frame[..8]).over(order, &frame[FRAME_HEADER..])
+    }
+}
+
+/// The header of a WAL file, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalHeader {
+    pub order: ByteOrder,
+    pub page_size: PageSize,
+    /// How often this WAL was restarted, as far as the writing connection knew. Not a reliable counter.
+    pub checkpoint: u32,
+    pub salt: Salt,
+    /// Where the chain of frame checksums begins.
+    pub checksum: Checksum,
+}
+
+impl WalHeader {
+    /// Errors: [`Kind::Corrupt`], naming the field that is wrong.
+    pub fn parse(bytes: &[u8; WAL_HEADER]) -> Result<WalHeader> {
+        let bad = |what: String| Error::new(Kind::Corrupt, format!("WAL header: {what}"));
+        let magic = be32(bytes, 0);
+        let order = match magic {
+            MAGIC => ByteOrder::Little,
+            m if m == MAGIC | 1 => ByteOrder::Big,
+            m => return Err(bad(format!("expected magic {MAGIC:08x}, found {m:08x}"))),
+        };
+        let version = be32(bytes, 4);
+        if version != WAL_VERSION {
+            return Err(bad(format!("expected version {WAL_VERSION}, found {version}")));
+        }
+        let checksum = Checksum::default().over(order, &bytes[..24]);
+        let stored = Checksum(be32(bytes, 24), be32(bytes, 28));
+        if checksum != stored {
+            return Err(bad(format!("expected checksum {checksum:x?}, found {stored:x?}")));
+        }
+        Ok(WalHeader {
+            order,
+            page_size: PageSize::new(be32(bytes, 8))?,
+            checkpoint: be32(bytes, 12),
+            salt: Salt(be32(bytes, 16), be32(bytes, 20)),
+            checksum,
+        })
+    }
+
+    /// The 32 bytes that [`WalHeader::parse`] reads back; `checksum` is computed anew.
+    pub fn encode(&self) -> [u8; WAL_HEADER] {
+        let magic = match self.order {
+            ByteOrder::Little => MAGIC,
+            ByteOrder::Big => MAGIC | 1,
+        };
+        let mut bytes = [0; WAL_HEADER];
+        let words = [magic, WAL_VERSION, self.page_size.get(), self.checkpoint, self.salt.0, self.salt.1];
+        for (at, word) in words.into_iter().enumerate() {
+            bytes[at * 4..at * 4 + 4].copy_from_slice(&word.to_be_bytes());
+        }
+        let sum = Checksum::default().over(self.order, &bytes[..24]);
+        bytes[24..28].copy_from_slice(&sum.0.to_be_bytes());
+        bytes[28..32].copy_from_slice(&sum.1.to_be_bytes());
+        bytes
+    }
+}
+
+/// The 24 bytes before a page. Nothing is checked yet: [`Chain`] does that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameHeader {
+    /// The page, counted from 1.
+    pub page: u32,
+    /// The size of the database in pages behind this frame if it ends a transaction, else 0.
+    pub commit: u32,
+    pub salt: Salt,
+    pub checksum: Checksum,
+}
+
+impl FrameHeader {
+    pub fn parse(bytes: &[u8; FRAME_HEADER]) -> FrameHeader {
+        FrameHeader {
+            page: be32(bytes, 0),
+            commit: be32(bytes, 4),
+            salt: Salt(be32(bytes, 8), be32(bytes, 12)),
+            checksum: Checksum(be32(bytes, 16), be32(bytes, 20)),
+        }
+    }
+
+    /// The header of the first frame in `bytes`, if that many are there.
+    pub fn first(bytes: &[u8]) -> Option<FrameHeader> {
+        bytes.first_chunk().map(FrameHeader::parse)
+    }
+
+    /// Whether SQLite left salt and checksum zero.
+    ///
+    /// SQLite 3.11 to 3.50.1 does so in frames that were written twice within a transaction with a ROLLBACK TO between
+    /// (forum post b490f726db). Such a frame is good if the wal-index covers it, but it breaks the chain.
+    pub fn is_unsealed(&self) -> bool {
+        self.salt == Salt(0, 0) && self.checksum == Checksum(0, 0)
+    }
+}
+
+/// Follows the checksums of one WAL from frame to frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chain {
+    order: ByteOrder,
+    salt: Salt,
+    sum: Checksum,
+    /// The last frame was unsealed: the next sealed one is where the chain begins anew.
+    broken: bool,
+}
+
+impl Chain {
+    /// A chain that continues behind a frame (or header) whose checksum is `sum`.
+    pub fn new(order: ByteOrder, salt: Salt, sum: Checksum) -> Chain {
+        Chain { order, salt, sum, broken: false }
+    }
+
+    /// Takes one frame: its header and page.
+    ///
+    /// Errors: [`Kind::Corrupt`] if it does not follow. The chain is then unchanged.
+    pub fn push(&mut self, frame: &[u8]) -> Result<FrameHeader> {
+        let Some(header) = FrameHeader::first(frame) else {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("frame: expected a header of 24 bytes, found {}", frame.len()),
+            ));
+        };
+        if header.is_unsealed() {
+            self.broken = true;
+            return Ok(header);
+        }
+        if header.salt != self.salt {
+            return Err(mismatch("salt", format!("{:x?}", self.salt), format!("{:x?}", header.salt)));
+        }
+        if !self.broken {
+            let sum = self.sum.over_frame(self.order, frame);
+            if sum != header.checksum {
+                return Err(mismatch("checksum", format!("{sum:x?}"), format!("{:x?}", header.checksum)));
+            }
+        }
+        self.sum = header.checksum;
+        self.broken = false;
+        Ok(header)
+    }
+
+    /// The checksum behind the last frame; none while the chain is broken by an unsealed frame.
+    pub fn sum(&self) -> Option<Checksum> {
+        (!self.broken).then_some(self.sum)
+    }
+
+    pub fn order(&self) -> ByteOrder {
+        self.order
+    }
+
+    pub fn salt(&self) -> Salt {
+        self.salt
+    }
+}
+
+fn mismatch(what: &str, expected: String, found: String) -> Error {
+    Error::new(Kind::Corrupt, format!("frame {what}: expected {expected}, found {found}"))
+}
+
+/// The big-endian word at `at`, which the caller's array type has bounded.
+fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

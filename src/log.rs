@@ -1,0 +1,172 @@
+//! Log lines in logfmt on standard error: `time=… level=info msg="…" db=… position=…`.
+
+use std::fmt::{self, Display, Write as _};
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::Error;
+use crate::format::time::Timestamp;
+
+/// How much a line matters. Lines below the set level are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// Sets the level for the whole process.
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+impl Level {
+    /// Reads `trace`, `debug`, `info`, `warn` or `error`, in either case.
+    pub fn parse(text: &str) -> Option<Level> {
+        let all = [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error];
+        all.into_iter().find(|level| level.name().eq_ignore_ascii_case(text))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Level::Trace => "trace",
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+
+    fn is_on(self) -> bool {
+        self as u8 >= LEVEL.load(Ordering::Relaxed)
+    }
+}
+
+/// One line in the making; nothing is formatted below the set level.
+#[must_use = "a line is written by emit()"]
+pub struct Line {
+    text: Option<String>,
+}
+
+pub fn debug(message: &str) -> Line {
+    Line::new(Level::Debug, message)
+}
+
+pub fn info(message: &str) -> Line {
+    Line::new(Level::Info, message)
+}
+
+pub fn warn(message: &str) -> Line {
+    Line::new(Level::Warn, message)
+}
+
+pub fn error(message: &str) -> Line {
+    Line::new(Level::Error, message)
+}
+
+impl Line {
+    pub fn new(level: Level, message: &str) -> Line {
+        let text = level.is_on().then(|| {
+            let mut text = format!("time={} level={}", wall(), level.name());
+            push_field(&mut text, "msg", &message);
+            text
+        });
+        Line { text }
+    }
+
+    /// Adds `key=value`, quoted where logfmt needs it.
+    pub fn field(mut self, key: &str, value: impl Display) -> Line {
+        if let Some(text) = &mut self.text {
+            push_field(text, key, &value);
+        }
+        self
+    }
+
+    /// Adds what went wrong, and the hint if there is one.
+    pub fn cause(self, error: &Error) -> Line {
+        let line = self.field("error", error);
+        match error.hint() {
+            Some(hint) => line.field("hint", hint),
+            None => line,
+        }
+    }
+
+    /// Writes the line in one piece. A closed standard error is no reason to stop a backup.
+    pub fn emit(self) {
+        if let Some(mut text) = self.text {
+            text.push('\n');
+            let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        }
+    }
+}
+
+fn push_field(text: &mut String, key: &str, value: &dyn Display) {
+    let value = value.to_string();
+    let plain = |c: char| !c.is_control() && !matches!(c, ' ' | '"' | '=' | '\\');
+    if !value.is_empty() && value.chars().all(plain) {
+        let _ = write!(text, " {key}={value}");
+    } else {
+        let _ = write!(text, " {key}={}", Quoted(&value));
+    }
+}
+
+/// A logfmt string: quotes, backslashes and control characters escaped, so that one event is one line.
+struct Quoted<'a>(&'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\n' => f.write_str("\\n")?,
+                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// The wall clock, for the stamp of a line only.
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(value: &str) -> String {
+        let mut text = String::new();
+        push_field(&mut text, "k", &value);
+        text
+    }
+
+    #[test]
+    fn a_value_is_quoted_only_where_it_must_be_and_never_breaks_the_line() {
+        let table = [
+            ("plain/1:2", " k=plain/1:2"),
+            ("", " k=\"\""),
+            ("two words", " k=\"two words\""),
+            ("a=b", " k=\"a=b\""),
+            ("say \"no\"\n\u{7}", " k=\"say \\\"no\\\"\\n\\u0007\""),
+        ];
+        for (value, expected) in table {
+            assert_eq!(field(value), expected);
+        }
+    }
+
+    #[test]
+    fn levels_read_in_either_case() {
+        assert_eq!(Level::parse("WARN"), Some(Level::Warn));
+        assert_eq!(Level::parse("loud"), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! Named objects, in a NATS Object Store bucket or in a directory. Knows nothing of SQLite.
+
+pub mod nats;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+
+/// Where objects are kept: one prefix of one bucket, or one directory.
+///
+/// The contract, which `tests/store_contract.rs` holds every store to:
+///
+/// * Names are relative paths of printable characters, `a/b/c`, never empty, without `.` or `..` as a part.
+/// * An object is visible to [`Store::list`] and [`Store::get`] only when it is whole and durable, and never before
+///   [`Put::commit`]. Its content is then exactly the bytes that were written.
+/// * A put over an existing name replaces it at the moment of the commit; readers see the old or the new one whole.
+/// * What is committed is seen by the next list and the next get, from any process.
+/// * A get ends with [`Chunk::End`] only after size and digest were right; else it ends with an error of kind
+///   `Corrupt` (damaged) or `NotFound`.
+/// * A delete leaves nothing behind; deleting what is not there is no error.
+/// * Objects of others (other prefixes, other programs) are never listed, changed or deleted.
+/// * Nothing here blocks: an operation makes progress in its `poll`, and [`Store::wait`] sleeps until a poll may help.
+///   Each operation ends by itself when it made no progress for the store's timeout, with an error of kind
+///   `Unreachable`. An error ends the operation; polling on is not allowed.
+/// * Dropping an operation abandons it. An abandoned put leaves nothing visible and is cleaned up, at the latest by a
+///   later put or sweep.
+pub trait Store {
+    /// What the operator calls it: a URL without any secret.
+    fn url(&self) -> &str;
+
+    /// Makes progress with the connection. True once the store has been reached and its bucket or directory is there.
+    ///
+    /// Errors: of kind `Store` when waiting cannot help (login, certificate, missing bucket), `Unreachable` otherwise;
+    /// calling again tries again.
+    fn connect(&self, now: Instant) -> Result<bool>;
+
+    /// Begins to store an object.
+    fn put(&self, name: &str) -> Box<dyn Put>;
+
+    /// Begins to read an object.
+    fn get(&self, name: &str) -> Box<dyn Get>;
+
+    /// Begins to list the objects whose names begin with `prefix`.
+    fn list(&self, prefix: &str) -> Box<dyn List>;
+
+    /// Begins to delete objects, in the order given.
+    fn delete(&self, names: Vec<String>) -> Box<dyn Delete>;
+
+    /// Sleeps until some operation may make progress, at most `timeout`.
+    fn wait(&self, timeout: Duration);
+}
+
+/// How far a put has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutState {
+    /// More is to come, or the store has not yet confirmed every byte.
+    Sending,
+    /// Every byte is durable but nothing is visible: the commit may follow.
+    Staged,
+    /// Committed: visible, whole and durable.
+    Done,
+}
+
+/// An object on its way into the store: write, finish, wait for `Staged`, commit, wait for `Done`.
+pub trait Put {
+    /// Takes as many of `bytes` as there is room for now, and says how many. 0: poll, and offer them again.
+    fn write(&mut self, bytes: &[u8]) -> Result<usize>;
+
+    /// No more bytes follow.
+    fn finish(&mut self);
+
+    /// Lets the object become visible as soon as it is staged. May be called at any time.
+    fn commit(&mut self);
+
+    /// Makes progress.
+    ///
+    /// Errors: after [`Put::commit`] an error leaves open whether the object is visible; a put of the same name and
+    /// bytes settles it.
+    fn poll(&mut self, now: Instant) -> Result<PutState>;
+}
+
+/// A piece of an object that is read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// Nothing now; poll again.
+    Pending,
+    Bytes(Vec<u8>),
+    /// All bytes were given, and size and digest are right.
+    End,
+}
+
+/// An object on its way out of the store.
+pub trait Get {
+    fn poll(&mut self, now: Instant) -> Result<Chunk>;
+}
+
+/// An object in a listing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Below the prefix of the store.
+    pub name: String,
+    /// In bytes, as stored.
+    pub size: u64,
+}
+
+/// A listing in the making.
+pub trait List {
+    /// The entries in order of their names, once all are known.
+    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Entry>>>;
+}
+
+/// Objects being deleted.
+pub trait Delete {
+    /// True once all are gone.
+    fn poll(&mut self, now: Instant) -> Result<bool>;
+}
+
+/// Which store, with everything needed to open it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// A directory; it and its parents are made at the first put.
+    Dir(PathBuf),
+    Nats(Box<nats::options::Options>),
+}

@@ -1,0 +1,3 @@
+//! A prefix of a JetStream Object Store bucket. The only user of the `nats` crate.
+
+pub mod options;
