@@ -1,1 +1,3 @@
+//! argv in, exit status out; nothing else.
+
 fn main() {}
