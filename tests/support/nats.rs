@@ -1,0 +1,175 @@
+//! A real nats-server for a test: own port, own store, killed when the test ends.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Generous: the machine may run several suites at once.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// A directory of this test alone, removed at the end.
+pub struct Scratch(PathBuf);
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("litestream-{name}-{}-{n}", std::process::id()));
+        fs::create_dir_all(&path).expect("make the scratch directory");
+        Scratch(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("kept for inspection: {}", self.0.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// What `tests/support/find-nats-server` says to `words`; none if it finds nothing.
+pub fn find(words: &[&str]) -> Option<PathBuf> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/find-nats-server");
+    let output =
+        Command::new("python3").arg(script).args(words).stderr(Stdio::inherit()).output().expect("run python3");
+    let path = String::from_utf8(output.stdout).expect("a path in UTF-8").trim().to_string();
+    (output.status.success() && !path.is_empty()).then(|| PathBuf::from(path))
+}
+
+/// The release that every test runs on.
+pub fn pinned() -> PathBuf {
+    find(&["--pinned"]).expect("find-nats-server --pinned")
+}
+
+/// The one that the machine has, which may be much older.
+pub fn system() -> Option<PathBuf> {
+    find(&["--system"])
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("bind a free port").port()
+}
+
+/// A running (or stopped, or frozen) nats-server with JetStream.
+pub struct Server {
+    pub port: u16,
+    pub scratch: Scratch,
+    binary: PathBuf,
+    child: Option<Child>,
+    starts: u32,
+}
+
+impl Server {
+    /// Starts `binary` with `config` added to a port and a store directory; returns when it is ready.
+    pub fn start(binary: &Path, config: &str) -> Server {
+        let scratch = Scratch::new("nats");
+        let port = free_port();
+        let store = scratch.join("jetstream");
+        let text =
+            format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n{config}\n", store.display());
+        fs::write(scratch.join("nats.conf"), text).expect("write nats.conf");
+        let mut server = Server { port, scratch, binary: binary.to_path_buf(), child: None, starts: 0 };
+        server.restart();
+        server
+    }
+
+    /// The pinned release, with nothing special.
+    pub fn plain() -> Server {
+        Server::start(&pinned(), "")
+    }
+
+    /// Starts it again on the same port with the same store.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.starts += 1;
+        let log = File::create(self.log_path()).expect("create the server's log");
+        let mut command = Command::new(&self.binary);
+        command.arg("-c").arg(self.scratch.join("nats.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("spawn nats-server"));
+        self.await_ready();
+    }
+
+    /// kill -9: no chance to finish anything.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// A clean stop.
+    pub fn stop(&mut self) {
+        self.signal(libc::SIGTERM);
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops it in its tracks; its sockets stay open.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    /// Host and port, as they stand in a URL.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What the server has written since its last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.scratch.join(&format!("server-{}.log", self.starts))
+    }
+
+    fn signal(&self, signal: i32) {
+        if let Some(child) = &self.child {
+            let pid = libc::pid_t::try_from(child.id()).expect("a pid");
+            // SAFETY: kill(2) of a child that was not yet waited for.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+
+    fn await_ready(&mut self) {
+        let end = Instant::now() + READY_WITHIN;
+        while !self.log().contains("Server is ready") {
+            let gone = self.child.as_mut().is_some_and(|child| child.try_wait().ok().flatten().is_some());
+            assert!(!gone && Instant::now() < end, "nats-server does not come up:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.thaw();
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("log of nats-server:\n{}", self.log());
+        }
+    }
+}
