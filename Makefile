@@ -30,7 +30,7 @@ build:
 	$(BUILD) $(FEATURES)
 
 demo: build
-	$(PYTHON) tests/support/demo.py $(BINARY)
+	$(PYTHON) -B tests/support/demo.py $(BINARY)
 
 # Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
 test: python

@@ -4,6 +4,7 @@
 //! from 1: `die:N` (the process is killed), `fail:N` (an error, once) or `fail:N:NAME` (only points of that name count).
 //! `LITESTREAM_FAULT_LOG=FILE` appends the name of each point as it is reached.
 
+#[cfg(not(feature = "fault"))]
 use crate::error::Result;
 
 /// A step that touches a file, SQLite or the store: name it `object.step`.

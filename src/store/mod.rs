@@ -1,8 +1,12 @@
 //! Named objects, in a NATS Object Store bucket or in a directory. Knows nothing of SQLite.
 
+pub mod dir;
+mod name;
 pub mod nats;
+mod random;
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -122,4 +126,18 @@ pub enum Target {
     /// A directory; it and its parents are made at the first put.
     Dir(PathBuf),
     Nats(Box<nats::options::Options>),
+}
+
+/// The connections of this process: stores on the same servers with the same login share one.
+#[derive(Default)]
+pub struct Pool {}
+
+/// Opens a store. Nothing is contacted before [`Store::connect`].
+///
+/// Errors: of kind `Store`, if the target cannot be right.
+pub fn open(target: &Target, _pool: &mut Pool) -> Result<Rc<dyn Store>> {
+    match target {
+        Target::Dir(path) => Ok(Rc::new(dir::DirStore::new(path))),
+        Target::Nats(_) => Err(crate::error::Error::new(crate::error::Kind::Store, "not yet")),
+    }
 }

@@ -1,0 +1,151 @@
+//! What cannot be done is refused with its own exit status and a message that names the thing; nothing is changed.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{Bed, DATABASE, LOCKED, NOTHING, STORE, USAGE, tree};
+
+/// Runs words that must be refused, and asserts that no file appeared, went or changed its size.
+fn refused(bed: &Bed, words: &[&str], status: i32, parts: &[&str]) {
+    let before = listing(bed);
+    bed.run(words).refused(status, parts);
+    assert_eq!(listing(bed), before, "{words:?} changed something");
+}
+
+/// Every file of the test but the logs of its own runs.
+fn listing(bed: &Bed) -> Vec<String> {
+    let mut files = tree(&bed.path(""));
+    files.retain(|line| !line.starts_with("run-") && !line.starts_with("replicate-"));
+    files
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_string()
+}
+
+#[test]
+fn a_missing_database_is_named() {
+    let bed = Bed::directory("missing");
+    let path = text(&bed.path("none.db"));
+    refused(&bed, &["replicate", &path, &bed.url()], DATABASE, &["none.db"]);
+    refused(&bed, &["replicate", "-once", &path, &bed.url()], DATABASE, &["none.db"]);
+    refused(&bed, &["snapshot", &path, &bed.url()], DATABASE, &["none.db"]);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_left_alone() {
+    let bed = Bed::directory("no-database");
+    let path = bed.path("letter.txt");
+    fs::write(&path, "Dear Sir or Madam, this is not a database. ".repeat(200)).unwrap();
+    for command in ["replicate", "snapshot"] {
+        refused(&bed, &[command, &text(&path), &bed.url()], DATABASE, &["letter.txt", "not a database"]);
+    }
+    let folder = bed.path("folder");
+    fs::create_dir(&folder).unwrap();
+    refused(&bed, &["replicate", &text(&folder), &bed.url()], DATABASE, &["folder"]);
+}
+
+#[test]
+fn a_missing_bucket_is_named_with_the_way_to_make_it() {
+    let bed = Bed::nats("no-bucket");
+    let database = text(&bed.database());
+    for command in ["replicate", "snapshot"] {
+        let ran = bed.run(&[command, &database, &bed.url()]);
+        ran.refused(STORE, &["backup", "-create-bucket"]);
+    }
+    let output = text(&bed.path("out.db"));
+    refused(&bed, &["restore", "-o", &output, &bed.url()], STORE, &["backup"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let bed = Bed::directory("no-server");
+    let url = format!("nats://127.0.0.1:{}/backup", support::nats::free_port());
+    let output = text(&bed.path("out.db"));
+    refused(&bed, &["restore", "-o", &output, &url], STORE, &["127.0.0.1"]);
+}
+
+#[test]
+fn a_url_that_cannot_be_is_refused_before_anything_is_contacted() {
+    let bed = Bed::directory("bad-url");
+    let database = text(&bed.database());
+    let table = [
+        ("nats://127.0.0.1:4222", "bucket"),
+        ("nats://127.0.0.1:99999/b", "99999"),
+        ("nats://127.0.0.1:4222/b.c", "b.c"),
+        ("s3://bucket/path", "s3"),
+        ("nats://user:@@/b", "nats"),
+    ];
+    for (url, part) in table {
+        refused(&bed, &["replicate", &database, url], USAGE, &[part]);
+        refused(&bed, &["restore", "-o", "out.db", url], USAGE, &[part]);
+    }
+}
+
+#[test]
+fn a_password_in_a_bad_url_is_not_repeated() {
+    let bed = Bed::directory("password");
+    let url = "nats://me:hunter2@127.0.0.1:99999/b";
+    let ran = bed.run(&["restore", "-o", "out.db", url]);
+    assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    ran.refused(USAGE, &["99999"]);
+}
+
+#[test]
+fn an_output_that_exists_is_not_touched() {
+    let bed = Bed::directory("exists");
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let output = bed.path("precious.db");
+    fs::write(&output, "precious").unwrap();
+    refused(&bed, &["restore", "-o", &text(&output), &bed.url()], DATABASE, &["precious.db", "exists"]);
+    assert_eq!(fs::read(&output).unwrap(), b"precious");
+    let folder = text(&bed.path("no/such/folder/out.db"));
+    refused(&bed, &["restore", "-o", &folder, &bed.url()], DATABASE, &["no/such/folder"]);
+}
+
+#[test]
+fn an_unknown_word_is_named() {
+    let bed = Bed::directory("unknown");
+    refused(&bed, &["replicate", "-frobnicate"], USAGE, &["frobnicate"]);
+    refused(&bed, &["replicate", "--frobnicate=1"], USAGE, &["frobnicate"]);
+    refused(&bed, &["frobnicate"], USAGE, &["frobnicate"]);
+    refused(&bed, &["restore", &bed.url()], USAGE, &["-o"]);
+    refused(&bed, &["replicate", &text(&bed.path("a.db"))], USAGE, &[]);
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_named() {
+    let bed = Bed::directory("no-config");
+    let path = text(&bed.path("none.yml"));
+    refused(&bed, &["-config", &path, "replicate"], USAGE, &["none.yml"]);
+    refused(&bed, &["--config", &path, "replicate"], USAGE, &["none.yml"]);
+}
+
+#[test]
+fn a_store_with_nothing_in_it_has_nothing_to_restore() {
+    let bed = Bed::directory("nothing");
+    let output = text(&bed.path("out.db"));
+    refused(&bed, &["restore", "-o", &output, &bed.url()], NOTHING, &["store"]);
+    fs::create_dir(bed.path("store")).unwrap();
+    refused(&bed, &["restore", "-o", &output, &bed.url()], NOTHING, &["store"]);
+}
+
+#[test]
+fn a_second_instance_is_refused_and_names_the_first() {
+    let bed = Bed::directory("second");
+    let database = bed.database();
+    let first = bed.replicate(&database);
+    bed.converges(&database);
+    let (path, pid) = (text(&database), first.pid().to_string());
+    for words in [&["replicate"][..], &["replicate", "-once"]] {
+        bed.run(&[words, &[&path, &bed.url()]].concat()).refused(LOCKED, &["a.db", &pid]);
+    }
+    // One full copy for cron does not disturb it, and the first goes on.
+    bed.run(&["snapshot", &path, &bed.url()]).succeeded();
+    bed.write(&database, &["--commits", "5"]);
+    bed.converges(&database);
+    first.stop();
+}

@@ -1,0 +1,163 @@
+//! Whatever happens to the database while the program is down: it goes on where it can prove that nothing is missing,
+//! and begins a new generation where it cannot.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{Bed, assert_equal, on_a_directory_only, on_both_stores};
+
+on_both_stores! {
+    commits_then_a_checkpoint_then_a_small_restart_are_not_missed
+    the_last_close_deletes_the_wal_and_nothing_is_missed
+}
+
+on_a_directory_only! {
+    a_truncated_wal_that_grew_past_the_old_position_is_not_mistaken_for_it
+    two_restarts_to_the_same_frame_count_are_not_mistaken_for_none
+    a_deleted_and_regrown_wal_is_not_mistaken_for_the_old_one
+    nothing_happened_and_the_generation_goes_on
+    appended_commits_are_taken_up_and_the_generation_goes_on
+    a_clean_stop_and_appended_commits_need_no_snapshot
+    a_database_replaced_by_rename_begins_a_new_generation
+    a_database_set_back_to_an_older_copy_begins_a_new_generation
+}
+
+/// Bytes, with SQLite's default page size.
+const WAL_HEADER: u64 = 32;
+const FRAME: u64 = 24 + 4096;
+
+/// A database with frames in its WAL that are stored; the program was killed after that, and no one is connected.
+fn left_behind(bed: &Bed) -> PathBuf {
+    let database = bed.database();
+    write(bed, &database, "12", &[]);
+    let replicator = bed.replicate(&database);
+    write(bed, &database, "8", &[]);
+    bed.converges(&database);
+    replicator.kill();
+    assert!(wal_size(&database) > WAL_HEADER, "the WAL outlives the replicator");
+    database
+}
+
+/// One frame a commit, no checkpoint, and the WAL stays.
+fn write(bed: &Bed, database: &Path, commits: &str, more: &[&str]) {
+    let options = ["--rows", "0", "--commits", commits, "--autocheckpoint", "0", "--abandon"];
+    bed.write(database, &[&options, more].concat());
+}
+
+/// The program comes back: it must take up everything, and go on to follow.
+fn comes_back(bed: &Bed, database: &Path) {
+    let replicator = bed.replicate(database);
+    bed.converges(database);
+    bed.write(database, &["--commits", "10"]);
+    bed.converges(database);
+    replicator.stop();
+    assert_equal(database, &bed.restored());
+}
+
+fn wal_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+fn wal_size(database: &Path) -> u64 {
+    fs::metadata(wal_of(database)).map_or(0, |data| data.len())
+}
+
+fn commits_then_a_checkpoint_then_a_small_restart_are_not_missed(bed: &Bed) {
+    let database = left_behind(bed);
+    let size = wal_size(&database);
+    bed.write(
+        &database,
+        &["--commits", "30", "--autocheckpoint", "0", "--checkpoint", "restart", "--every", "28", "--abandon"],
+    );
+    assert!(wal_size(&database) > size, "the WAL was restarted in place, behind frames that were appended");
+    comes_back(bed, &database);
+}
+
+fn the_last_close_deletes_the_wal_and_nothing_is_missed(bed: &Bed) {
+    let database = left_behind(bed);
+    bed.write(&database, &["--commits", "15"]);
+    assert!(!wal_of(&database).exists());
+    comes_back(bed, &database);
+}
+
+fn a_truncated_wal_that_grew_past_the_old_position_is_not_mistaken_for_it(bed: &Bed) {
+    let database = left_behind(bed);
+    let size = wal_size(&database);
+    write(bed, &database, "80", &["--checkpoint", "truncate", "--every", "30"]);
+    assert!(wal_size(&database) >= size);
+    comes_back(bed, &database);
+}
+
+fn two_restarts_to_the_same_frame_count_are_not_mistaken_for_none(bed: &Bed) {
+    let database = left_behind(bed);
+    let size = wal_size(&database);
+    let frames = (size - WAL_HEADER) / FRAME;
+    for _ in 0..2 {
+        // Each time from the first frame on. The connection that runs the checkpoint must not be the last to close.
+        write(bed, &database, "1", &["--checkpoint", "restart", "--every", "1"]);
+        write(bed, &database, &frames.to_string(), &[]);
+    }
+    assert_eq!(wal_size(&database), size + FRAME, "one frame more was written before the first restart");
+    comes_back(bed, &database);
+}
+
+fn a_deleted_and_regrown_wal_is_not_mistaken_for_the_old_one(bed: &Bed) {
+    let database = left_behind(bed);
+    bed.write(&database, &["--rows", "0", "--commits", "5"]);
+    assert!(!wal_of(&database).exists());
+    write(bed, &database, "20", &[]);
+    comes_back(bed, &database);
+}
+
+fn nothing_happened_and_the_generation_goes_on(bed: &Bed) {
+    let database = left_behind(bed);
+    let stored = bed.stored();
+    bed.replicate_once(&database);
+    assert_eq!(bed.stored(), stored);
+    comes_back(bed, &database);
+    assert_eq!(bed.objects("snapshots").len(), 1);
+}
+
+fn appended_commits_are_taken_up_and_the_generation_goes_on(bed: &Bed) {
+    let database = left_behind(bed);
+    write(bed, &database, "50", &[]);
+    comes_back(bed, &database);
+    assert_eq!(bed.objects("snapshots").len(), 1);
+}
+
+fn a_clean_stop_and_appended_commits_need_no_snapshot(bed: &Bed) {
+    let database = bed.database();
+    for _ in 0..3 {
+        write(bed, &database, "7", &[]);
+        let replicator = bed.replicate(&database);
+        bed.converges(&database);
+        replicator.stop();
+    }
+    comes_back(bed, &database);
+    assert_eq!(bed.objects("snapshots").len(), 1);
+}
+
+fn a_database_replaced_by_rename_begins_a_new_generation(bed: &Bed) {
+    let database = left_behind(bed);
+    let other = bed.path("other.db");
+    bed.write(&other, &["--commits", "20", "--seed", "9"]);
+    fs::remove_file(wal_of(&database)).unwrap();
+    fs::rename(&other, &database).unwrap();
+    comes_back(bed, &database);
+    assert_eq!(bed.generations().len(), 2);
+}
+
+fn a_database_set_back_to_an_older_copy_begins_a_new_generation(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    fs::copy(&database, &copy).unwrap();
+    bed.write(&database, &["--commits", "20"]);
+    bed.replicate_once(&database);
+    let _ = fs::remove_file(wal_of(&database));
+    fs::rename(&copy, &database).unwrap();
+    comes_back(bed, &database);
+    assert_eq!(bed.generations().len(), 2);
+}

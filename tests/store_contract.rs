@@ -1,0 +1,214 @@
+//! The contract of `litestream::store::Store`, held by every store: a directory, and NATS in two releases.
+
+#[path = "support/drive.rs"]
+mod drive;
+#[path = "support/nats.rs"]
+mod nats;
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use drive::{connect, delete, get, list, names, noise, put};
+use litestream::error::Kind;
+use litestream::store::{self, Pool, PutState, Store, Target};
+
+/// Opens the store again below another prefix (same bucket, same directory tree).
+type Open<'a> = &'a dyn Fn(&str) -> Rc<dyn Store>;
+
+const KIB128: usize = 128 * 1024;
+
+/// Every size at which a chunk begins or ends, and one with many chunks.
+fn objects_of_every_size_read_back_as_they_were_written(store: &dyn Store) {
+    for size in [0, 1, KIB128 - 1, KIB128, KIB128 + 1, 5 * 1024 * 1024] {
+        let (name, bytes) = (format!("sizes/{size}"), noise(size, 7));
+        put(store, &name, &bytes).expect("put");
+        assert!(get(store, &name).expect("get") == bytes, "{size} bytes");
+        let listed = list(store, &name).expect("list");
+        assert_eq!(listed.iter().map(|e| e.size).collect::<Vec<_>>(), [size as u64]);
+    }
+}
+
+fn a_put_over_a_name_replaces_it(store: &dyn Store) {
+    for (seed, size) in [(1, 300_000), (2, 10), (3, 0), (4, 200_000)] {
+        let bytes = noise(size, seed);
+        put(store, "over", &bytes).expect("put");
+        assert!(get(store, "over").expect("get") == bytes);
+    }
+    assert_eq!(names(store, "over").expect("list"), ["over"]);
+}
+
+fn what_is_not_committed_is_not_visible(store: &dyn Store) {
+    put(store, "held", b"old").expect("put");
+    let mut held = store.put("held");
+    let bytes = noise(400_000, 9);
+    let mut rest = bytes.as_slice();
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let n = if rest.is_empty() { 0 } else { held.write(rest).expect("write") };
+        rest = &rest[n..];
+        if rest.is_empty() {
+            held.finish();
+        }
+        if held.poll(Instant::now()).expect("poll") == PutState::Staged {
+            break;
+        }
+        assert!(Instant::now() < end, "never staged");
+        store.wait(Duration::from_millis(20));
+    }
+    assert_eq!(get(store, "held").expect("get"), b"old");
+    assert_eq!(list(store, "held").expect("list").len(), 1);
+    held.commit();
+    while held.poll(Instant::now()).expect("poll") != PutState::Done {
+        store.wait(Duration::from_millis(20));
+    }
+    assert!(get(store, "held").expect("get") == bytes);
+}
+
+fn a_dropped_put_leaves_nothing(store: &dyn Store) {
+    let mut dropped = store.put("dropped");
+    for _ in 0..10 {
+        dropped.write(&noise(100_000, 3)).expect("write");
+        dropped.poll(Instant::now()).expect("poll");
+        store.wait(Duration::from_millis(5));
+    }
+    drop(dropped);
+    assert_eq!(names(store, "dropped").expect("list"), [""; 0]);
+    assert_eq!(get(store, "dropped").expect_err("no object").kind(), Kind::NotFound);
+}
+
+fn names_may_hold_any_printable_character(store: &dyn Store) {
+    let all = ["names/a b", "names/a+b?c*d>e.f", "names/ä/日本", "names/🦀", "names/x.", "names/…/~"];
+    for name in all {
+        put(store, name, name.as_bytes()).expect("put");
+        assert_eq!(get(store, name).expect("get"), name.as_bytes());
+    }
+    let mut sorted = all.to_vec();
+    sorted.sort_unstable();
+    assert_eq!(names(store, "names/").expect("list"), sorted);
+}
+
+fn names_that_leave_the_store_are_refused(store: &dyn Store) {
+    for name in ["", "..", "a/../../b", "/etc/x", "a//b", "a\nb"] {
+        assert!(put(store, name, b"x").is_err(), "put {name:?}");
+        assert!(get(store, name).is_err(), "get {name:?}");
+        assert!(delete(store, &[name]).is_err(), "delete {name:?}");
+    }
+}
+
+fn a_prefix_sees_only_its_own(open: Open) {
+    let (one, two, deep) = (open("one"), open("one2"), open("one/deep"));
+    for store in [&one, &two, &deep] {
+        connect(store.as_ref()).expect("connect");
+        put(store.as_ref(), "same", store.url().as_bytes()).expect("put");
+    }
+    assert_eq!(names(one.as_ref(), "").expect("list"), ["deep/same", "same"]);
+    assert_eq!(names(two.as_ref(), "").expect("list"), ["same"]);
+    delete(two.as_ref(), &["same", "deep/same"]).expect("delete");
+    assert_eq!(get(one.as_ref(), "same").expect("get"), one.url().as_bytes());
+    assert_eq!(get(deep.as_ref(), "same").expect("get"), deep.url().as_bytes());
+    assert_eq!(names(two.as_ref(), "").expect("list"), [""; 0]);
+}
+
+fn what_is_not_there_is_not_found_and_deletes_well(store: &dyn Store) {
+    assert_eq!(get(store, "missing/x").expect_err("no object").kind(), Kind::NotFound);
+    delete(store, &["missing/x", "missing/y"]).expect("delete");
+    delete(store, &[]).expect("delete nothing");
+    assert!(list(store, "missing/").expect("list").is_empty());
+}
+
+fn deleted_objects_are_gone_and_can_come_back(store: &dyn Store) {
+    for name in ["gone/a", "gone/b", "gone/c"] {
+        put(store, name, &noise(200_000, 5)).expect("put");
+    }
+    delete(store, &["gone/a", "gone/c"]).expect("delete");
+    assert_eq!(names(store, "gone/").expect("list"), ["gone/b"]);
+    assert_eq!(get(store, "gone/a").expect_err("deleted").kind(), Kind::NotFound);
+    put(store, "gone/a", b"again").expect("put");
+    assert_eq!(get(store, "gone/a").expect("get"), b"again");
+}
+
+fn many_objects_list_whole_and_in_order(store: &dyn Store) {
+    const MANY: usize = 2_000;
+    /// As many as a loop would have in flight.
+    const AT_ONCE: usize = 50;
+    let expected: Vec<String> = (0..MANY).map(|n| format!("many/{n:06}")).collect();
+    for group in expected.chunks(AT_ONCE) {
+        let mut puts: Vec<_> = group.iter().map(|name| store.put(name)).collect();
+        for put in &mut puts {
+            assert_eq!(put.write(b"small").expect("write"), 5);
+            put.finish();
+            put.commit();
+        }
+        while !puts.is_empty() {
+            puts.retain_mut(|put| put.poll(Instant::now()).expect("poll") != PutState::Done);
+            store.wait(Duration::from_millis(if puts.is_empty() { 0 } else { 20 }));
+        }
+    }
+    assert_eq!(names(store, "many/").expect("list"), expected);
+    let all: Vec<&str> = expected.iter().map(String::as_str).collect();
+    delete(store, &all).expect("delete");
+    assert!(list(store, "many/").expect("list").is_empty());
+}
+
+fn keeps_the_contract(open: Open) {
+    let store = open("p");
+    let store = store.as_ref();
+    connect(store).expect("connect");
+    assert!(list(store, "").expect("the list of an empty store ends").is_empty());
+    objects_of_every_size_read_back_as_they_were_written(store);
+    a_put_over_a_name_replaces_it(store);
+    what_is_not_committed_is_not_visible(store);
+    a_dropped_put_leaves_nothing(store);
+    names_may_hold_any_printable_character(store);
+    names_that_leave_the_store_are_refused(store);
+    what_is_not_there_is_not_found_and_deletes_well(store);
+    deleted_objects_are_gone_and_can_come_back(store);
+    many_objects_list_whole_and_in_order(store);
+    a_prefix_sees_only_its_own(open);
+}
+
+fn open_dir(root: &Path, prefix: &str) -> Rc<dyn Store> {
+    store::open(&Target::Dir(root.join(prefix)), &mut Pool::default()).expect("open")
+}
+
+#[test]
+fn a_directory_keeps_the_contract() {
+    let scratch = nats::Scratch::new("dir");
+    keeps_the_contract(&|prefix| open_dir(&scratch.join("not/yet/there"), prefix));
+}
+
+#[test]
+fn a_directory_has_no_temporary_files_when_all_is_done() {
+    let scratch = nats::Scratch::new("dir");
+    let store = open_dir(scratch.path(), "x");
+    put(store.as_ref(), "a/b", b"1").expect("put");
+    drop(store.put("a/c"));
+    delete(store.as_ref(), &["a/b"]).expect("delete");
+    assert_eq!(std::fs::read_dir(scratch.join("x")).expect("read").count(), 0);
+}
+
+#[test]
+fn a_directory_sweeps_what_a_crash_left_once_it_is_old() {
+    let scratch = nats::Scratch::new("dir");
+    let store = open_dir(scratch.path(), "x");
+    put(store.as_ref(), "a", b"1").expect("put");
+    let (old, young) = (scratch.join("x/.tmp-old"), scratch.join("x/.tmp-young"));
+    for path in [&old, &young] {
+        std::fs::write(path, "left").expect("write");
+    }
+    let hours_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+    std::fs::File::options().write(true).open(&old).and_then(|f| f.set_modified(hours_ago)).expect("age");
+    assert_eq!(names(store.as_ref(), "").expect("list"), ["a"]);
+    put(store.as_ref(), "b", b"2").expect("put");
+    assert!(!old.exists() && young.exists());
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_an_error_that_names_it() {
+    let scratch = nats::Scratch::new("dir");
+    std::fs::write(scratch.join("x"), "").expect("write");
+    let error = connect(open_dir(scratch.path(), "x").as_ref()).expect_err("not a directory");
+    assert_eq!(error.kind(), Kind::Store);
+    assert!(error.message().contains("x: expected a directory, found a file"), "{error}");
+}

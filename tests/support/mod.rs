@@ -1,0 +1,449 @@
+//! The harness of the black-box tests: the program and an application as processes, a store of each kind, a judge.
+//!
+//! Nothing here waits a fixed time for something to happen: it looks until it has, or until [`SOON`] is over.
+
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses its own part of the harness")]
+
+pub mod nats;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nats::{Scratch, Server};
+
+/// How long anything may take on a machine that is busy with other things.
+pub const SOON: Duration = Duration::from_secs(120);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+const BUCKET: &str = "backup";
+
+/// Runs each test body on a directory and on a nats-server.
+macro_rules! on_both_stores {
+    ($($name:ident)*) => {
+        mod on_a_directory {
+            $(#[test] fn $name() { super::$name(&super::support::Bed::directory(stringify!($name))) })*
+        }
+        mod on_nats {
+            $(#[test] fn $name() { super::$name(&super::support::Bed::nats(stringify!($name))) })*
+        }
+    };
+}
+
+/// Runs each test body on a directory.
+macro_rules! on_a_directory_only {
+    ($($name:ident)*) => {
+        mod on_a_directory_only {
+            $(#[test] fn $name() { super::$name(&super::support::Bed::directory(stringify!($name))) })*
+        }
+    };
+}
+
+pub(crate) use {on_a_directory_only, on_both_stores};
+
+/// A test's own directory and store. Both are gone when it has passed.
+pub struct Bed {
+    scratch: Scratch,
+    server: Option<Server>,
+    /// Numbers the files that the test makes.
+    count: Cell<u32>,
+}
+
+impl Bed {
+    pub fn directory(name: &str) -> Bed {
+        Bed { scratch: Scratch::new(name), server: None, count: Cell::new(0) }
+    }
+
+    pub fn nats(name: &str) -> Bed {
+        Bed { server: Some(Server::plain()), ..Bed::directory(name) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    /// A path that nothing has used.
+    pub fn fresh(&self, name: &str) -> PathBuf {
+        self.count.set(self.count.get() + 1);
+        self.path(&format!("{name}-{}", self.count.get()))
+    }
+
+    /// A database in WAL mode with a few commits, which nobody has open.
+    pub fn database(&self) -> PathBuf {
+        let database = self.path("a.db");
+        self.write(&database, &["--commits", "3"]);
+        database
+    }
+
+    /// Where a test without wishes keeps its backup.
+    pub fn url(&self) -> String {
+        match &self.server {
+            Some(server) => format!("nats://{}/{BUCKET}", server.address()),
+            None => format!("file://{}", self.path("store").display()),
+        }
+    }
+
+    pub fn url_below(&self, prefix: &str) -> String {
+        format!("{}/{prefix}", self.url())
+    }
+
+    /// What the store holds, in so far as that any upload or delete changes it.
+    pub fn stored(&self) -> String {
+        match &self.server {
+            Some(server) => format!("last_seq={}", last_sequence(server)),
+            None => tree(&self.path("store")).join("\n"),
+        }
+    }
+
+    /// The names of the stored snapshots (`snapshots`) or segments (`wal`), on a directory only.
+    pub fn objects(&self, room: &str) -> Vec<String> {
+        assert!(self.server.is_none(), "only a directory can be listed from outside");
+        let room = format!("/{room}/");
+        tree(&self.path("store")).into_iter().filter(|name| name.contains(&room)).collect()
+    }
+
+    /// The generations in the store, on a directory only.
+    pub fn generations(&self) -> BTreeSet<String> {
+        let generation = |name: &String| name.split('/').nth(1).map(str::to_string);
+        self.objects("snapshots").iter().filter_map(generation).collect()
+    }
+
+    /// `replicate DATABASE URL` in the foreground of another process.
+    pub fn replicate(&self, database: &Path) -> Process {
+        self.replicate_to(database, &self.url())
+    }
+
+    pub fn replicate_to(&self, database: &Path, url: &str) -> Process {
+        let mut command = self.replicate_command(database, url);
+        Process::spawn("replicate", &mut command, self.fresh("replicate"))
+    }
+
+    /// `replicate -once`; it must succeed.
+    pub fn replicate_once(&self, database: &Path) -> Ran {
+        let mut command = self.replicate_command(database, &self.url());
+        self.run_command(command.arg("-once")).succeeded()
+    }
+
+    fn replicate_command(&self, database: &Path, url: &str) -> Command {
+        let mut command = litestream();
+        command.arg("replicate").args(self.server.as_ref().map(|_| "-create-bucket"));
+        command.arg(database).arg(url);
+        command
+    }
+
+    /// Runs the program to its end, whatever that is.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Ran {
+        self.run_command(litestream().args(words))
+    }
+
+    fn run_command(&self, command: &mut Command) -> Ran {
+        let base = self.fresh("run");
+        let mut process = Process::spawn("litestream", command, base.clone());
+        let status = process.wait();
+        Ran { status, stdout: process.output(), stderr: process.log() }
+    }
+
+    /// `restore` to a path that nothing has used; it must succeed.
+    pub fn restored(&self) -> PathBuf {
+        self.restored_from(&self.url())
+    }
+
+    pub fn restored_from(&self, url: &str) -> PathBuf {
+        let output = self.fresh("restored.db");
+        self.restore(url, &output).succeeded();
+        output
+    }
+
+    pub fn restore(&self, url: &str, output: &Path) -> Ran {
+        self.run_command(litestream().arg("restore").arg("-o").arg(output).arg(url))
+    }
+
+    /// A restore while a replicator may have only begun: none before there is a snapshot.
+    pub fn restored_if_any(&self) -> Option<PathBuf> {
+        let output = self.fresh("restored.db");
+        let ran = self.restore(&self.url(), &output);
+        match ran.status {
+            NOTHING => None,
+            STORE if ran.stderr.contains(BUCKET) && !self.path("bucket").exists() => None,
+            _ => {
+                ran.succeeded();
+                // From now on the bucket is there, and its absence is an error.
+                fs::write(self.path("bucket"), "").expect("note that the bucket is there");
+                Some(output)
+            }
+        }
+    }
+
+    /// Restores until the result equals the live database, which nobody writes.
+    pub fn converges(&self, database: &Path) {
+        until("the restore equals the live database", || {
+            let restored = self.restored_if_any().ok_or("nothing to restore")?;
+            let verdict = equal(database, &restored);
+            fs::remove_file(&restored).expect("remove a restored file");
+            verdict
+        });
+    }
+
+    /// Starts an application that writes to the database (workload.py).
+    pub fn application(&self, database: &Path, options: &[&str]) -> Process {
+        let mut command = python("workload.py");
+        command.arg(database).arg(log_of(database)).args(options);
+        Process::spawn("workload", &mut command, self.fresh("workload"))
+    }
+
+    /// Runs an application to its end; returns what it says.
+    pub fn write(&self, database: &Path, options: &[&str]) -> String {
+        let mut application = self.application(database, options);
+        application.exits(0);
+        application.output()
+    }
+
+    /// Runs SQL statements; returns the rows.
+    pub fn sql(&self, database: &Path, statements: &[&str]) -> String {
+        let mut command = python("judge.py");
+        self.run_command(command.arg("sql").arg(database).args(statements)).succeeded().stdout
+    }
+}
+
+pub const USAGE: i32 = 2;
+pub const DATABASE: i32 = 3;
+pub const STORE: i32 = 4;
+pub const NOTHING: i32 = 6;
+pub const LOCKED: i32 = 7;
+
+/// The program, with nothing of the caller's environment that it would heed. `TEST_BINARY` names another build of it,
+/// such as the static one.
+fn litestream() -> Command {
+    let binary = std::env::var_os("TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_litestream").into());
+    let mut command = Command::new(binary);
+    let ours = |name: &str| name.starts_with("NATS_") || name.starts_with("LITESTREAM_");
+    for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn python(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(script));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Where the application writes its commits down.
+fn log_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".commits");
+    name.into()
+}
+
+/// A database at one of its commits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct State {
+    pub seq: u64,
+    pub sum: u64,
+}
+
+/// The commits that the application has written down.
+pub fn committed(database: &Path) -> BTreeSet<State> {
+    let text = fs::read_to_string(log_of(database)).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(state_in).collect()
+}
+
+/// Asserts that a restored file is sound and its rows are those of one commit; says which.
+pub fn judged(restored: &Path) -> State {
+    let output = python("judge.py").arg("state").arg(restored).output().expect("run python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    state_in(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Asserts that every one of these states is one that was committed (or the empty one before the first).
+pub fn all_committed(states: &[State], database: &Path) {
+    let committed = committed(database);
+    for state in states {
+        assert!(state.seq == 0 || committed.contains(state), "{state:?} was never committed");
+    }
+}
+
+fn state_in(line: &str) -> State {
+    let mut fields = line.split_whitespace().map(|field| field.parse().ok());
+    let mut next = || fields.next().flatten();
+    let (Some(seq), Some(sum)) = (next(), next()) else { panic!("not a state: {line}") };
+    State { seq, sum }
+}
+
+/// Whether two databases are the same, row for row; if not, where they differ.
+pub fn equal(one: &Path, other: &Path) -> Result<(), String> {
+    let output = python("judge.py").arg("equal").arg(one).arg(other).output().expect("run python3");
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+pub fn assert_equal(one: &Path, other: &Path) {
+    equal(one, other).unwrap();
+}
+
+/// Looks until it is so.
+pub fn until<T, E: std::fmt::Display>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let end = Instant::now() + SOON;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(problem) => assert!(Instant::now() < end, "{what}: not within {SOON:?}: {problem}"),
+        }
+        sleep(LOOK);
+    }
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The exit status, or 128 and the signal.
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn succeeded(self) -> Ran {
+        assert_eq!(self.status, 0, "{}", self.stderr);
+        self
+    }
+
+    /// Asserts the exit status, and that each of `parts` is in what it said.
+    pub fn refused(self, status: i32, parts: &[&str]) -> Ran {
+        assert_eq!(self.status, status, "{}", self.stderr);
+        for part in parts {
+            assert!(self.stderr.contains(part), "no {part:?} in: {}", self.stderr);
+        }
+        assert_eq!(self.stdout, "", "a refusal prints no result");
+        self
+    }
+}
+
+/// Another process. Killed when the test is over.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    base: PathBuf,
+}
+
+impl Process {
+    fn spawn(name: &'static str, command: &mut Command, base: PathBuf) -> Process {
+        let file = |kind: &str| File::create(base.with_extension(kind)).expect("create a log file");
+        command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err"));
+        let child = command.spawn().unwrap_or_else(|error| panic!("spawn {name}: {error}"));
+        Process { name, child, base }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to standard output.
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.base.with_extension("out")).unwrap_or_default()
+    }
+
+    /// What it has written to standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.base.with_extension("err")).unwrap_or_default()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_none()
+    }
+
+    /// Looks until its log has this text.
+    pub fn says(&mut self, text: &str) {
+        until(&format!("{} says {text:?}", self.name), || match self.log() {
+            log if log.contains(text) => Ok(()),
+            log => {
+                assert!(self.is_running(), "{} ended without saying {text:?}:\n{log}", self.name);
+                Err(log)
+            }
+        });
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
+    /// A clean stop: SIGTERM, and exit status 0.
+    pub fn stop(mut self) {
+        let pid = libc::pid_t::try_from(self.pid()).expect("a pid");
+        // SAFETY: kill(2) of a child that was not yet waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.exits(0);
+    }
+
+    pub fn exits(&mut self, expected: i32) {
+        let status = self.wait();
+        assert_eq!(status, expected, "{}:\n{}", self.name, self.log());
+    }
+
+    /// Waits for the end; the exit status, or 128 and the signal.
+    pub fn wait(&mut self) -> i32 {
+        let end = Instant::now() + SOON;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status.code().or(status.signal().map(|signal| 128 + signal)).expect("a status");
+            }
+            assert!(Instant::now() < end, "{} does not end:\n{}", self.name, self.log());
+            sleep(LOOK / 10);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {} wrote:\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// Every file below a directory, with its size, in order.
+pub fn tree(top: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![top.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(data) if data.is_dir() => folders.push(entry.path()),
+                Ok(data) => {
+                    let path = entry.path();
+                    let name = path.strip_prefix(top).unwrap_or(&path);
+                    found.push(format!("{} {}", name.display(), data.len()));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The last message that the bucket's stream has ever taken.
+fn last_sequence(server: &Server) -> u64 {
+    let stream = TcpStream::connect(server.address()).expect("connect to nats-server");
+    stream.set_read_timeout(Some(SOON)).expect("set a deadline");
+    let ask = format!("CONNECT {{}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.INFO.OBJ_{BUCKET} answer 0\r\n\r\n");
+    (&stream).write_all(ask.as_bytes()).expect("ask nats-server");
+    let field = "\"last_seq\":";
+    let line = |line: std::io::Result<String>| line.expect("an answer from nats-server");
+    let answer = BufReader::new(&stream).lines().map(line).find(|line| line.contains(field)).expect("an answer");
+    let digits = answer.split(field).nth(1).unwrap_or_default();
+    digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).expect("a number")
+}
