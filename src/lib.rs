@@ -33,6 +33,7 @@ pub mod error;
 pub mod fault;
 pub mod format;
 pub mod log;
+pub mod replica;
 pub mod secret;
 pub mod source;
 pub mod store;

@@ -216,7 +216,7 @@ pub struct ChainEnd {
     pub generation: Generation,
     /// The newest snapshot.
     pub snapshot: SnapshotKey,
-    /// The object that the chain ends with.
+    /// The object that ends there: a segment if there is one.
     pub last: Key,
     /// Where the next segment must start.
     pub point: Point,
@@ -233,10 +233,13 @@ pub fn end_of(listing: &Listing) -> Result<Option<ChainEnd>> {
         return Err(Error::new(Kind::Corrupt, format!("generation {generation} holds segments, but no snapshot")));
     };
     chain.without_gap()?;
+    // A snapshot does not know the crc32 of the batch before it, but a segment that ends at the same point does.
+    let point = chain.end();
+    let ending = stored.segments.iter().rev().find(|(key, _)| key.end == point);
     Ok(Some(ChainEnd {
         generation,
         snapshot: chain.snapshot.0,
-        last: chain.last_key(),
+        last: ending.map_or(chain.last_key(), |(key, _)| Key::Segment(*key)),
         point: chain.end(),
         time: chain.last_moment(),
     }))
