@@ -34,4 +34,5 @@ pub mod fault;
 pub mod format;
 pub mod log;
 pub mod secret;
+pub mod source;
 pub mod store;

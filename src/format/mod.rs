@@ -2,7 +2,16 @@
 //!
 //! Pure: no file, socket, clock or environment is touched here, so every surprise is a row in a unit test.
 
+pub mod chain;
+pub mod extra;
+pub mod frames;
+mod gzip;
 pub mod key;
+pub mod listing;
+pub mod plan;
 pub mod position;
+pub mod segment;
+pub mod snapshot;
+pub mod tail;
 pub mod time;
 pub mod wal;

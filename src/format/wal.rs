@@ -165,6 +165,11 @@ impl Chain {
         Chain { order, salt, sum, broken: false }
     }
 
+    /// A chain that continues behind an unsealed frame: the next sealed one is where it begins anew.
+    pub fn broken(order: ByteOrder, salt: Salt) -> Chain {
+        Chain { order, salt, sum: Checksum::default(), broken: true }
+    }
+
     /// Takes one frame: its header and page.
     ///
     /// Errors: [`Kind::Corrupt`] if it does not follow. The chain is then unchanged.

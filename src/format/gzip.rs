@@ -1,0 +1,245 @@
+//! gzip members: written into a vector, read from a stream, in fixed memory whatever the input claims.
+
+use std::io::Read;
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::extra::{Fields, Member, corrupt, header_len};
+
+/// Bytes read from the input at once.
+const INPUT: usize = 64 << 10;
+/// Free room in the output that deflate is called with, at least, in bytes.
+const ROOM: usize = 16 << 10;
+/// Bytes behind the compressed data: crc32 and size of the payload.
+const TRAILER: usize = 8;
+
+/// Writes gzip members. Its state is allocated once and used for all of them.
+pub(super) struct Deflater {
+    state: Compress,
+    crc: crc32fast::Hasher,
+    size: u64,
+}
+
+impl Deflater {
+    /// `level` is gzip's, 0 to 9.
+    pub(super) fn new(level: u32) -> Deflater {
+        let state = Compress::new(Compression::new(level.min(9)), false);
+        Deflater { state, crc: crc32fast::Hasher::new(), size: 0 }
+    }
+
+    /// Begins a member: forgets the one before, and appends the header to `out`.
+    pub(super) fn begin<const N: usize>(&mut self, fields: &Fields<N>, millis: u64, out: &mut Vec<u8>) {
+        self.state.reset();
+        self.crc.reset();
+        self.size = 0;
+        // The field holds seconds until 2106 and is for show: later moments are shown as not known.
+        fields.write(u32::try_from(millis / 1000).unwrap_or(0), out);
+    }
+
+    /// Appends what deflate has ready to `out`.
+    pub(super) fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.crc.update(bytes);
+        self.size += bytes.len() as u64;
+        let end = self.state.total_in() + bytes.len() as u64;
+        while self.state.total_in() < end {
+            let left = (end - self.state.total_in()) as usize;
+            self.step(&bytes[bytes.len() - left..], FlushCompress::None, out);
+        }
+    }
+
+    /// Ends the member; the crc32 of its payload.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> u32 {
+        while self.step(&[], FlushCompress::Finish, out) != Status::StreamEnd {}
+        let crc = self.crc.clone().finalize();
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&(self.size as u32).to_le_bytes());
+        crc
+    }
+
+    /// Payload bytes of this member so far.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn step(&mut self, bytes: &[u8], flush: FlushCompress, out: &mut Vec<u8>) -> Status {
+        out.reserve(ROOM);
+        self.state.compress_vec(bytes, out, flush).expect("deflate takes any bytes and has room")
+    }
+}
+
+/// Reads gzip members from a stream and holds each one to its crc32, its size, and the size that its header tells.
+pub(super) struct Inflater<R> {
+    input: Input<R>,
+    state: Decompress,
+    crc: crc32fast::Hasher,
+    size: u64,
+    expected: u64,
+    inside: bool,
+    finished_crc: u32,
+}
+
+impl<R: Read> Inflater<R> {
+    pub(super) fn new(input: R) -> Inflater<R> {
+        Inflater {
+            input: Input { inner: input, buffer: vec![0; INPUT], start: 0, end: 0 },
+            state: Decompress::new(false),
+            crc: crc32fast::Hasher::new(),
+            size: 0,
+            expected: 0,
+            inside: false,
+            finished_crc: 0,
+        }
+    }
+
+    /// Passes over the rest of the current member, verifying it, and reads the next header; none at a clean end.
+    ///
+    /// The caller says with [`Inflater::expect`] how many bytes the payload must have.
+    pub(super) fn next<const N: usize>(&mut self, member: Member) -> Result<Option<Fields<N>>> {
+        self.skip()?;
+        self.input.want(header_len::<N>())?;
+        if self.input.unread().is_empty() {
+            return Ok(None);
+        }
+        let fields = Fields::read(member, self.input.unread())?.ok_or_else(|| truncated("header"))?;
+        self.input.consume(header_len::<N>());
+        self.state.reset(false);
+        self.crc.reset();
+        (self.size, self.expected, self.inside) = (0, 0, true);
+        Ok(Some(fields))
+    }
+
+    /// Sets the exact size of the current member's payload, in bytes.
+    pub(super) fn expect(&mut self, size: u64) {
+        self.expected = size;
+    }
+
+    /// Payload of the current member; 0 when it has ended and was verified (or when `out` is empty).
+    pub(super) fn read(&mut self, out: &mut [u8]) -> Result<usize> {
+        while self.inside && !out.is_empty() {
+            let given = self.inflate(out)?;
+            if given > 0 {
+                return Ok(given);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Insists that nothing follows the member that has ended.
+    pub(super) fn expect_end(&mut self) -> Result<()> {
+        self.input.want(1)?;
+        match self.input.unread() {
+            [] => Ok(()),
+            _ => Err(corrupt("expected the end behind the gzip member, found more bytes")),
+        }
+    }
+
+    /// The crc32 of the payload of the last member that was read to its end.
+    pub(super) fn crc(&self) -> u32 {
+        self.finished_crc
+    }
+
+    fn skip(&mut self) -> Result<()> {
+        let mut scratch = [0; 8 << 10];
+        while self.read(&mut scratch)? > 0 {}
+        Ok(())
+    }
+
+    fn inflate(&mut self, out: &mut [u8]) -> Result<usize> {
+        self.input.want(1)?;
+        let (taken, given) = (self.state.total_in(), self.state.total_out());
+        let status = self
+            .state
+            .decompress(self.input.unread(), out, FlushDecompress::None)
+            .map_err(|e| corrupt(format!("compressed data: {e}")))?;
+        let (taken, given) = (self.state.total_in() - taken, (self.state.total_out() - given) as usize);
+        self.input.consume(taken as usize);
+        self.count(out.get(..given).unwrap_or_default())?;
+        match status {
+            Status::StreamEnd => self.check_trailer()?,
+            _ if taken == 0 && given == 0 => return Err(truncated("data")),
+            _ => {}
+        }
+        Ok(given)
+    }
+
+    fn count(&mut self, payload: &[u8]) -> Result<()> {
+        self.crc.update(payload);
+        self.size += payload.len() as u64;
+        if self.size > self.expected {
+            return Err(corrupt(format!("payload: expected {} bytes, found more", self.expected)));
+        }
+        Ok(())
+    }
+
+    fn check_trailer(&mut self) -> Result<()> {
+        self.inside = false;
+        self.input.want(TRAILER)?;
+        let Some(&[a, b, c, d, e, f, g, h]) = self.input.unread().first_chunk::<TRAILER>() else {
+            return Err(truncated("trailer"));
+        };
+        self.input.consume(TRAILER);
+        let (crc, size) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        self.finished_crc = self.crc.clone().finalize();
+        if self.finished_crc != crc {
+            return Err(corrupt(format!("payload: expected crc32 {crc:08x}, found {:08x}", self.finished_crc)));
+        }
+        if self.size as u32 != size {
+            return Err(corrupt(format!("payload: expected {size} bytes by its trailer, found {}", self.size)));
+        }
+        if self.size != self.expected {
+            return Err(corrupt(format!("payload: expected {} bytes, found {}", self.expected, self.size)));
+        }
+        Ok(())
+    }
+}
+
+fn truncated(what: &str) -> Error {
+    corrupt(format!("gzip member: ends in the middle of its {what}"))
+}
+
+/// A buffered stream that can show bytes before they are taken.
+struct Input<R> {
+    inner: R,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<R: Read> Input<R> {
+    /// What was read and not yet consumed.
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        debug_assert!(self.start <= self.end);
+    }
+
+    /// Reads until `bytes` are there, or the stream has ended. `bytes` is at most [`INPUT`].
+    fn want(&mut self, bytes: usize) -> Result<()> {
+        if self.end - self.start >= bytes {
+            return Ok(());
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        while self.end < bytes {
+            match self.inner.read(&mut self.buffer[self.end..]) {
+                Ok(0) => break,
+                Ok(count) => self.end += count,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(original(e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error that an adapter wrapped into an I/O error, or that I/O error as ours.
+fn original(error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(error) => Error::io(Kind::Store, "read", &error),
+    }
+}

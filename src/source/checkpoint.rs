@@ -1,0 +1,184 @@
+//! Keeping the WAL short without standing in anybody's way.
+//!
+//! A passive checkpoint never waits and makes nobody wait. If it leaves nothing behind and no commit came meanwhile, the
+//! next pin is on READ0 and the next writer restarts the WAL by itself. Under a load that never pauses, the WAL is sealed
+//! once in a while: writers are held off for one small passive checkpoint (tens of milliseconds at most).
+//! RESTART is never used: it makes every writer wait for the slowest reader.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::error::{Kind, Result};
+use crate::fault;
+use crate::source::Source;
+use crate::source::connection::{CheckpointMode, checkpoint, end, open, persist_wal, sqlite, touch, try_begin_write};
+use crate::source::wal_file;
+use crate::source::wal_index::IndexHeader;
+
+/// A WAL of this many times the checkpoint threshold is sealed if passive checkpoints did not get it restarted.
+const SEAL_FACTOR: u32 = 4;
+/// How long a seal tries to become the writer before it waits for the next tick.
+const SEAL_PATIENCE: Duration = Duration::from_millis(50);
+/// Frames that may still have to be copied while writers are held off: about a megabyte, a few milliseconds.
+const SEAL_FRAMES: u32 = 256;
+/// Between two checkpoints while a reader or a steady load keeps them from finishing. Each costs an fsync or two.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Between two attempts at making the file shorter.
+const TRUNCATE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is remembered between two rounds.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    writer: Option<Connection>,
+    seal: Seal,
+    last: Option<Instant>,
+    last_truncate: Option<Instant>,
+}
+
+/// A seal needs several rounds: what was committed before the lock was won is copied under it.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+enum Seal {
+    #[default]
+    None,
+    /// Trying to become the only writer, since then.
+    Trying(Instant),
+    /// We are the only writer.
+    Holding,
+}
+
+impl Checkpoints {
+    pub(super) fn is_sealing(&self) -> bool {
+        self.seal != Seal::None
+    }
+
+    pub(super) fn is_due(&self, now: Instant, header: &IndexHeader, source: &Source) -> bool {
+        let waited = |least: Duration| self.last.is_none_or(|last| now.duration_since(last) >= least);
+        let long = header.frames >= source.options.checkpoint_frames && waited(PAUSE);
+        let old = source.options.checkpoint_interval.is_some_and(waited);
+        !header.is_backfilled() && (long || (old && self.last.is_some()))
+    }
+}
+
+/// The end of a round. True if the next one should follow at once.
+pub(super) fn advance(source: &mut Source, now: Instant) -> Result<bool> {
+    match source.checkpoints.seal {
+        Seal::Holding => return finish_seal(source),
+        Seal::Trying(since) => {
+            source.rotate()?;
+            return try_seal(source, since, now);
+        }
+        Seal::None => source.rotate()?,
+    }
+    let header = source.header()?;
+    if source.checkpoints.last.is_none() {
+        source.checkpoints.last = Some(now);
+    }
+    if source.checkpoints.is_due(now, &header, source) {
+        return soft_checkpoint(source, now);
+    }
+    Ok(false)
+}
+
+/// A passive checkpoint; if it got everything, the pin moves to READ0 so that the next writer can restart the WAL.
+fn soft_checkpoint(source: &mut Source, now: Instant) -> Result<bool> {
+    fault::point("source.checkpoint")?;
+    source.checkpoints.last = Some(now);
+    checkpoint(&source.control, CheckpointMode::Passive)?;
+    let header = source.header()?;
+    if header.is_backfilled() && source.is_given_out(&header) {
+        source.drained = true;
+        source.rotate()?;
+        return Ok(false);
+    }
+    let most = source.options.checkpoint_frames.saturating_mul(SEAL_FACTOR);
+    if header.frames >= most {
+        return try_seal(source, now, now);
+    }
+    Ok(false)
+}
+
+/// Tries to become the only writer. Never waits for it: somebody who holds it may be waiting for our pin.
+fn try_seal(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
+    if source.checkpoints.writer.is_none() {
+        let writer = open(&source.path, Duration::ZERO)?;
+        persist_wal(&writer);
+        touch(&writer)?;
+        source.checkpoints.writer = Some(writer);
+    }
+    let Some(writer) = &source.checkpoints.writer else { return Ok(false) };
+    let patient = now.duration_since(since) < SEAL_PATIENCE;
+    if try_begin_write(writer)? {
+        source.checkpoints.seal = Seal::Holding;
+        let header = source.header()?;
+        if header.frames.saturating_sub(source.place.frame) <= SEAL_FRAMES {
+            return Ok(true);
+        }
+        let_writers_go(source);
+    }
+    source.checkpoints.seal = if patient { Seal::Trying(since) } else { Seal::None };
+    Ok(patient)
+}
+
+/// Lets writers go if a seal holds them: nothing may keep them waiting while the copy does not go on.
+pub(super) fn give_up(source: &mut Source) {
+    if source.checkpoints.seal == Seal::Holding {
+        let_writers_go(source);
+    }
+}
+
+fn let_writers_go(source: &mut Source) {
+    if let Some(writer) = &source.checkpoints.writer {
+        end(writer);
+    }
+    source.checkpoints.seal = Seal::None;
+}
+
+/// Everything is copied and nobody can write: the writer's own read lock is the pin while the old one goes and the
+/// checkpoint runs, and a new pin begins before writers are let go.
+fn finish_seal(source: &mut Source) -> Result<bool> {
+    fault::point("source.seal")?;
+    source.pins.end();
+    let result = checkpoint(&source.control, CheckpointMode::Passive);
+    let before = source.header();
+    let pinned = begin_pin(source);
+    let_writers_go(source);
+    pinned?;
+    source.last = before?;
+    source.drained = false;
+    result.map(|_| false)
+}
+
+/// Nobody writes and no recovery can run, so a pin that is refused is refused for an instant only.
+fn begin_pin(source: &Source) -> Result<()> {
+    let mut result = source.pins.begin();
+    for _ in 0..100 {
+        match &result {
+            Err(error) if error.kind() == Kind::DatabaseNotReady => result = source.pins.begin(),
+            _ => break,
+        }
+    }
+    result
+}
+
+/// Gives the disk back what a burst has taken. Only when everything is in the database file: our pin is then on READ0 and
+/// does not count as a reader of the WAL, and an attempt that meets anybody else gives up at once.
+pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: Instant) -> Result<()> {
+    let Some(most) = source.options.truncate_frames else { return Ok(()) };
+    let recent = source.checkpoints.last_truncate.is_some_and(|last| now.duration_since(last) < TRUNCATE_PAUSE);
+    if recent || !header.is_backfilled() {
+        return Ok(());
+    }
+    let path = wal_file::path_of(&source.path);
+    let length = std::fs::metadata(&path).map(|found| found.len()).unwrap_or(0);
+    if length <= u64::from(most) * source.place.page_size.frame() as u64 {
+        return Ok(());
+    }
+    fault::point("source.truncate")?;
+    source.checkpoints.last_truncate = Some(now);
+    let patience = |timeout| source.control.busy_timeout(timeout).map_err(|e| sqlite(&e, "busy_timeout"));
+    patience(Duration::ZERO)?;
+    let result = checkpoint(&source.control, CheckpointMode::Truncate);
+    patience(source.options.busy_timeout)?;
+    result.map(|_| ())
+}

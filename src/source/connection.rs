@@ -1,0 +1,193 @@
+//! SQLite connections as this program needs them: read-mostly, small, and never the cause of a checkpoint by accident.
+
+use std::ffi::{c_int, c_void};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+use crate::error::{Error, Kind, Result};
+
+/// The first version with the fix of the WAL-reset bug (sqlite.org/wal.html#walresetbug): an older SQLite that runs
+/// checkpoints beside an application can lose that application's commits.
+const OLDEST_SAFE_SQLITE: i32 = 3_051_003;
+
+/// Pages that a connection may cache, in KiB. It reads one page of the schema and nothing else.
+const CACHE_KIB: i32 = 32;
+
+/// Opens an existing database for reading and checkpoints. The file is never created.
+pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+    if rusqlite::version_number() < OLDEST_SAFE_SQLITE {
+        let found = rusqlite::version();
+        return Err(Error::new(Kind::Database, format!("SQLite: expected 3.51.3 or later, found {found}")));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|e| sqlite(&e, "open"))?;
+    prepare(&connection, busy_timeout).map_err(|e| sqlite(&e, "open"))?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.set_prepared_statement_cache_capacity(4);
+    Ok(())
+}
+
+/// Keeps the -wal file when this connection is the last to close, so that a restart of ours can continue in it.
+pub fn persist_wal(connection: &Connection) {
+    let mut on: c_int = 1;
+    // SAFETY: the handle is open, and the argument is an int as SQLITE_FCNTL_PERSIST_WAL wants it.
+    unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_PERSIST_WAL,
+            (&raw mut on).cast::<c_void>(),
+        );
+    }
+}
+
+/// Begins a read transaction and makes it real: BEGIN alone takes no lock.
+pub fn begin_read(connection: &Connection) -> Result<()> {
+    run(connection, "BEGIN")?;
+    touch(connection).inspect_err(|_| end(connection))
+}
+
+/// Reads the schema once: takes a read lock, and runs the recovery if the wal-index needs it.
+pub fn touch(connection: &Connection) -> Result<()> {
+    let read = || connection.prepare_cached("SELECT count(*) FROM sqlite_schema")?.query_row([], |_| Ok(()));
+    read().map_err(|e| sqlite(&e, "read"))
+}
+
+/// Ends whatever transaction is open. It has written nothing, so there is nothing that could fail to matter.
+pub fn end(connection: &Connection) {
+    if !connection.is_autocommit() {
+        let _ = run(connection, "ROLLBACK");
+    }
+}
+
+/// Runs one statement that gives no rows.
+pub fn run(connection: &Connection, sql: &str) -> Result<()> {
+    let step = || connection.prepare_cached(sql)?.execute([]).map(|_| ());
+    step().map_err(|e| sqlite(&e, sql))
+}
+
+/// Tries to become the only writer, without waiting. False if another one is.
+pub fn try_begin_write(connection: &Connection) -> Result<bool> {
+    match run(connection, "BEGIN IMMEDIATE") {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == Kind::DatabaseNotReady => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a checkpoint ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CheckpointMode {
+    /// Copies what no reader needs; never waits, never makes anybody wait.
+    Passive,
+    /// Also empties the -wal file, if nobody is using it right now.
+    Truncate,
+}
+
+/// Runs a checkpoint. True if it did all that its mode asks for.
+pub fn checkpoint(connection: &Connection, mode: CheckpointMode) -> Result<bool> {
+    let sql = match mode {
+        CheckpointMode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+        CheckpointMode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+    };
+    let ask = || connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i32>(0));
+    match ask() {
+        Ok(busy) => Ok(busy == 0),
+        Err(error) => match sqlite(&error, sql) {
+            error if error.kind() == Kind::DatabaseNotReady => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
+/// The value of a pragma that gives one text.
+pub fn pragma_text(connection: &Connection, name: &str) -> Result<String> {
+    connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| sqlite(&e, name))
+}
+
+/// The value of a pragma that gives one number.
+pub fn pragma_number(connection: &Connection, name: &str) -> Result<u32> {
+    connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| sqlite(&e, name))
+}
+
+/// SQLite's error in our words. Which database it was, the caller adds.
+pub fn sqlite(error: &rusqlite::Error, operation: &str) -> Error {
+    let (kind, hint) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
+            (Kind::DatabaseNotReady, Some("another process holds it, perhaps with locking_mode=EXCLUSIVE"))
+        }
+        Some(ErrorCode::NotADatabase) => {
+            (Kind::Database, Some("the file is not a SQLite database, or it is encrypted"))
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => (
+            Kind::Database,
+            Some("following a database needs write access to it and to its directory (for the -wal and -shm files)"),
+        ),
+        Some(ErrorCode::DiskFull) => (Kind::DatabaseNotReady, Some("the disk is full")),
+        _ => (Kind::Database, None),
+    };
+    let error = Error::new(kind, format!("{operation}: {}", words(error)));
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn words(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(code, Some(text)) => format!("{text} (SQLite error {})", code.extended_code),
+        rusqlite::Error::SqliteFailure(code, None) => format!("SQLite error {}", code.extended_code),
+        other => other.to_string(),
+    }
+}
+
+/// Reads the database file itself at `offset`, through the connection's own descriptor: a descriptor of ours would drop
+/// every POSIX lock of this process when it is closed. What lies past the end of the file reads as zeros.
+pub fn read_file(connection: &Connection, offset: u64, bytes: &mut [u8]) -> Result<()> {
+    let failed = |what: String| Error::new(Kind::Database, format!("read the database file at {offset}: {what}"));
+    let at = i64::try_from(offset).map_err(|_| failed("beyond the largest file".into()))?;
+    let length = c_int::try_from(bytes.len()).map_err(|_| failed("more than SQLite reads at once".into()))?;
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    // SAFETY: the handle is open, the file pointer lives as long, and xRead stores at most `length` bytes.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_FILE_POINTER,
+            (&raw mut file).cast::<c_void>(),
+        );
+        let methods = if file.is_null() { std::ptr::null() } else { (*file).pMethods };
+        let read = if methods.is_null() { None } else { (*methods).xRead };
+        let Some(read) = read else { return Err(failed("SQLite has no file open".into())) };
+        read(file, bytes.as_mut_ptr().cast::<c_void>(), length, at)
+    };
+    // A short read fills the rest with zeros (unixRead, sqlite3.c).
+    match code {
+        ffi::SQLITE_OK | ffi::SQLITE_IOERR_SHORT_READ => Ok(()),
+        code => Err(failed(format!("SQLite error {code}"))),
+    }
+}
+
+/// Whether the connection's file no longer has the name that it was opened by.
+pub fn has_moved(connection: &Connection) -> bool {
+    let mut moved: c_int = 0;
+    // SAFETY: the handle is open, and the argument is an int as SQLITE_FCNTL_HAS_MOVED wants it.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_HAS_MOVED,
+            (&raw mut moved).cast::<c_void>(),
+        )
+    };
+    code == ffi::SQLITE_OK && moved != 0
+}

@@ -1,0 +1,283 @@
+//! Copying committed frames out of the WAL, each one checked.
+
+use crate::error::{Error, Result};
+use crate::format::position::PageSize;
+use crate::format::wal::{Chain, FrameHeader, WAL_HEADER, WalHeader};
+use crate::source::continuity::{Mark, Reason};
+use crate::source::wal_file::WalFile;
+use crate::source::wal_index::IndexHeader;
+use crate::source::{Place, Source};
+
+/// What [`Source::read`] found.
+#[derive(Debug)]
+pub enum Copied<'b> {
+    /// Everything committed has been given out.
+    Nothing,
+    Batch(Batch<'b>),
+    /// The history cannot be followed from where it was: a new generation must begin.
+    Lost(Reason),
+}
+
+/// Consecutive committed frames of one WAL.
+#[derive(Debug)]
+pub struct Batch<'b> {
+    /// Set if the WAL was begun anew: its header, which comes before the frames.
+    pub header: Option<[u8; WAL_HEADER]>,
+    /// Before the first of the frames: in the same WAL, at frame 0 if it was begun anew.
+    pub before: Mark,
+    /// Behind the last one.
+    pub behind: Mark,
+    /// The size of the database in pages behind the last commit in here; none if no transaction ends in here.
+    pub pages: Option<u32>,
+    /// The last frame is inside a transaction whose other frames follow in the next batch.
+    pub part: bool,
+    /// Some frame was left without salt and checksum by its writer.
+    pub unsealed: bool,
+    /// Whole frames.
+    pub frames: &'b [u8],
+}
+
+/// Where to cut a run of frames, and what is known there.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// Frames before the cut.
+    count: usize,
+    chain: Chain,
+    pages: Option<u32>,
+    part: bool,
+}
+
+pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8]) -> Result<Copied<'b>> {
+    let header = source.header()?;
+    let mut new_wal = None;
+    let mut place = source.place;
+    if header.salt != place.chain.salt() || (place.frame == 0 && !place.known && header.frames > 0) {
+        if header.frames == 0 {
+            // A reset is announced; the file still begins with the old header, and there is no frame to copy.
+            return Ok(drained(source));
+        }
+        if header.salt != place.chain.salt() && !source.caught_up {
+            return Ok(Copied::Lost(Reason::WalRestartedWhileNotRunning));
+        }
+        match follow_restart(source, &header)? {
+            Ok((bytes, next)) => (new_wal, place) = (Some(bytes), next),
+            Err(reason) => return Ok(Copied::Lost(reason)),
+        }
+    }
+    if header.frames < place.frame {
+        return Ok(Copied::Lost(Reason::WalBehindStore { stored: place.frame, found: header.frames }));
+    }
+    if header.frames == place.frame {
+        return Ok(drained(source));
+    }
+    copy_frames(source, buffer, &header, place, new_wal)
+}
+
+fn drained<'b>(source: &mut Source) -> Copied<'b> {
+    source.drained = true;
+    source.caught_up = true;
+    Copied::Nothing
+}
+
+type NewWal = ([u8; WAL_HEADER], Place);
+
+/// Opens the WAL that has been begun anew. The pins allow at most one restart with data since everything was copied.
+fn follow_restart(source: &mut Source, header: &IndexHeader) -> Result<std::result::Result<NewWal, Reason>> {
+    let broken = |how: &str| Ok(Err(Reason::WalBroken(how.to_string())));
+    source.wal = WalFile::open(&source.path)?;
+    let Some(wal) = &source.wal else { return broken("there is no -wal file") };
+    let Some((bytes, found)) = wal.header()? else { return broken("its header is not whole") };
+    if found.salt != header.salt {
+        return broken("its header is not of the WAL that the wal-index speaks of");
+    }
+    if found.page_size != source.place.page_size {
+        let (stored, found) = (source.place.page_size, found.page_size);
+        return Ok(Err(Reason::PageSizeChanged { stored, found }));
+    }
+    Ok(Ok((bytes, behind_header(&found))))
+}
+
+fn behind_header(header: &WalHeader) -> Place {
+    let chain = Chain::new(header.order, header.salt, header.checksum);
+    Place { page_size: header.page_size, frame: 0, chain, known: true }
+}
+
+fn copy_frames<'b>(
+    source: &mut Source,
+    buffer: &'b mut [u8],
+    header: &IndexHeader,
+    place: Place,
+    new_wal: Option<[u8; WAL_HEADER]>,
+) -> Result<Copied<'b>> {
+    let size = place.page_size.frame();
+    let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
+    let count = room.min(header.frames - place.frame);
+    let Some(bytes) = buffer.get_mut(..count as usize * size) else {
+        return Err(Error::new(crate::error::Kind::Database, "copy buffer: smaller than one frame"));
+    };
+    if source.wal.is_none() {
+        source.wal = WalFile::open(&source.path)?;
+    }
+    let read = match &source.wal {
+        Some(wal) => wal.frames(place.frame + 1, place.page_size, bytes)?,
+        None => false,
+    };
+    if !read {
+        let what = format!("it ends before frame {}, which the wal-index counts as committed", place.frame + count);
+        return Ok(Copied::Lost(Reason::WalBroken(what)));
+    }
+    let bytes = &*bytes;
+    let mut cut = match scan(bytes, &place) {
+        Ok(cut) => cut,
+        Err((frame, error)) => {
+            return Ok(Copied::Lost(Reason::WalBroken(format!("frame {frame}: {error}"))));
+        }
+    };
+    let end = place.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
+    if end == header.frames {
+        match chain_at_index(cut.chain, header) {
+            Ok(chain) => cut.chain = chain,
+            Err(reason) => return Ok(Copied::Lost(reason)),
+        }
+    }
+    let behind = Place { page_size: place.page_size, frame: end, chain: cut.chain, known: true };
+    let frames = &bytes[..cut.count * size];
+    source.place = behind;
+    source.drained = false;
+    if end >= source.first.frames && cut.chain.salt() == source.first.salt {
+        source.caught_up = true;
+    }
+    Ok(Copied::Batch(Batch {
+        header: new_wal,
+        before: place.mark(),
+        behind: behind.mark(),
+        pages: cut.pages,
+        part: cut.part,
+        unsealed: has_unsealed(frames, place.page_size),
+        frames,
+    }))
+}
+
+/// The wal-index names the checksum of its last frame: the proof, end to end, that what was copied is what happened.
+/// Behind an unsealed frame it is also where the writer's own chain goes on.
+fn chain_at_index(chain: Chain, header: &IndexHeader) -> std::result::Result<Chain, Reason> {
+    match chain.sum() {
+        Some(sum) if sum != header.checksum => Err(Reason::WalBroken(format!(
+            "checksum at frame {}: wal-index has {:x?}, WAL {sum:x?}",
+            header.frames, header.checksum
+        ))),
+        Some(_) => Ok(chain),
+        None => Ok(Chain::new(chain.order(), chain.salt(), header.checksum)),
+    }
+}
+
+/// Checks every frame, and finds the last one to give out: the end of the last whole transaction, or, inside of one that
+/// is larger than the buffer, the last frame with a checksum to go on from.
+fn scan(bytes: &[u8], place: &Place) -> std::result::Result<Cut, (u32, Error)> {
+    let mut chain = place.chain;
+    let (mut commit, mut sealed) = (None, None);
+    let mut last = Cut { count: 0, chain, pages: None, part: true };
+    for (at, frame) in bytes.chunks_exact(place.page_size.frame()).enumerate() {
+        let number = place.frame.saturating_add(at as u32 + 1);
+        let header = chain.push(frame).map_err(|error| (number, error))?;
+        let pages = if header.commit > 0 { Some(header.commit) } else { last.pages };
+        last = Cut { count: at + 1, chain, pages, part: header.commit == 0 };
+        if chain.sum().is_some() {
+            sealed = Some(last);
+            if !last.part {
+                commit = Some(last);
+            }
+        }
+    }
+    // Without any whole transaction or sealed frame, everything is given out: the next one begins with an open chain.
+    let all_committed = !last.part;
+    Ok(if all_committed { last } else { commit.or(sealed).unwrap_or(last) })
+}
+
+fn has_unsealed(frames: &[u8], page_size: PageSize) -> bool {
+    frames.chunks_exact(page_size.frame()).any(|frame| FrameHeader::first(frame).is_some_and(|h| h.is_unsealed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt};
+
+    const SALT: Salt = Salt(1, 2);
+
+    fn place() -> Place {
+        let chain = Chain::new(ByteOrder::Little, SALT, Checksum(5, 6));
+        Place { page_size: PageSize::MIN, frame: 10, chain, known: true }
+    }
+
+    /// Frames as a writer makes them; `commits` are the nTruncate fields, `unsealed` the frames left without checksum.
+    fn frames(commits: &[u32], unsealed: &[usize]) -> Vec<u8> {
+        let mut sum = Checksum(5, 6);
+        let mut bytes = Vec::new();
+        for (at, commit) in commits.iter().enumerate() {
+            let mut frame = vec![at as u8; FRAME_HEADER + 512];
+            frame[..4].copy_from_slice(&(at as u32 + 1).to_be_bytes());
+            frame[4..8].copy_from_slice(&commit.to_be_bytes());
+            frame[8..24].fill(0);
+            if !unsealed.contains(&at) {
+                sum = sum.over_frame(ByteOrder::Little, &frame);
+                for (to, word) in [SALT.0, SALT.1, sum.0, sum.1].into_iter().enumerate() {
+                    frame[8 + to * 4..12 + to * 4].copy_from_slice(&word.to_be_bytes());
+                }
+            }
+            bytes.extend_from_slice(&frame);
+        }
+        bytes
+    }
+
+    fn cut(commits: &[u32], unsealed: &[usize]) -> (usize, Option<u32>, bool) {
+        let cut = scan(&frames(commits, unsealed), &place()).map_err(|(_, e)| e).unwrap();
+        (cut.count, cut.pages, cut.part)
+    }
+
+    #[test]
+    fn a_batch_ends_with_the_last_whole_transaction() {
+        assert_eq!(cut(&[0, 7, 0, 8], &[]), (4, Some(8), false));
+        assert_eq!(cut(&[0, 7, 0, 8, 0], &[]), (4, Some(8), false));
+        assert_eq!(cut(&[7, 0, 0], &[]), (1, Some(7), false));
+    }
+
+    #[test]
+    fn a_transaction_larger_than_the_buffer_is_given_out_in_parts() {
+        assert_eq!(cut(&[0, 0, 0], &[]), (3, None, true));
+    }
+
+    #[test]
+    fn unsealed_frames_are_taken_and_the_chain_goes_on_at_the_next_sealed_one() {
+        assert_eq!(cut(&[0, 0, 7], &[1]), (3, Some(7), false));
+        assert_eq!(cut(&[0, 0, 0], &[2]), (2, None, true));
+        assert_eq!(cut(&[0, 0, 7], &[2]), (3, Some(7), false));
+    }
+
+    #[test]
+    fn a_frame_that_does_not_follow_is_named() {
+        let mut bytes = frames(&[0, 7, 8], &[]);
+        bytes[536 + 100] ^= 1;
+        let (frame, error) = scan(&bytes, &place()).map(|_| ()).unwrap_err();
+        assert_eq!(frame, 12);
+        assert!(error.message().contains("frame checksum"), "{error}");
+    }
+
+    #[test]
+    fn the_end_of_a_copy_must_be_what_the_wal_index_names() {
+        let bytes = frames(&[7], &[]);
+        let chain = scan(&bytes, &place()).map_err(|(_, e)| e).unwrap().chain;
+        let header = IndexHeader {
+            order: ByteOrder::Little,
+            page_size: PageSize::MIN,
+            frames: 11,
+            pages: 7,
+            checksum: chain.sum().unwrap(),
+            salt: SALT,
+            backfilled: 0,
+        };
+        assert!(chain_at_index(chain, &header).is_ok());
+        let forged = IndexHeader { checksum: Checksum(0, 1), ..header };
+        assert!(chain_at_index(chain, &forged).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! One instance a database: a lock file of our own, never a lock on the database.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+
+/// Held until dropped. The kernel lets go of it when the process dies, however that happens.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// The directory for what must be kept beside a database: the lock, and the spool while the store is away.
+pub fn default_meta_path(database: &Path) -> PathBuf {
+    let name = database.file_name().unwrap_or_default().to_string_lossy();
+    database.with_file_name(format!(".{name}-litestream"))
+}
+
+impl Lock {
+    /// Takes the lock in `directory`, which is made if it is missing.
+    ///
+    /// Errors: [`Kind::Locked`], naming the holder, if another process has it.
+    pub fn take(directory: &Path, database: &Path) -> Result<Lock> {
+        let path = directory.join("lock");
+        let failed = |operation: &str, e: &std::io::Error| {
+            Error::io(Kind::Database, format!("{operation} {}", path.display()), e)
+                .with_hint("meta-path names another directory for it")
+        };
+        fs::create_dir_all(directory).map_err(|e| failed("make the directory of", &e))?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| failed("open", &e))?;
+        // SAFETY: flock(2) on a descriptor that is open for the duration of the call.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let error = std::io::Error::last_os_error();
+            return Err(match error.raw_os_error() {
+                Some(libc::EWOULDBLOCK) => held(&mut file, database),
+                _ => failed("lock", &error),
+            });
+        }
+        let sign = || -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        let mut sign = sign;
+        sign().map_err(|e| failed("write", &e))?;
+        Ok(Lock { _file: file })
+    }
+}
+
+fn held(file: &mut File, database: &Path) -> Error {
+    let mut holder = String::new();
+    let _ = file.take(64).read_to_string(&mut holder);
+    let holder = match holder.trim() {
+        "" => "another process".to_string(),
+        pid => format!("process {pid}"),
+    };
+    Error::new(Kind::Locked, format!("{}: already replicated by {holder}", database.display()))
+        .with_hint("stop that instance first; `snapshot`, `restore` and `status` may run beside it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_with_the_pid_of_the_first() {
+        let directory = std::env::temp_dir().join(format!("litestream-lock-{}", std::process::id()));
+        let first = Lock::take(&directory, Path::new("/x.db")).unwrap();
+        let error = Lock::take(&directory, Path::new("/x.db")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Locked);
+        assert!(error.message().contains(&std::process::id().to_string()), "{error}");
+        drop(first);
+        Lock::take(&directory, Path::new("/x.db")).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,375 @@
+//! A live SQLite database, followed from outside. The only user of rusqlite.
+//!
+//! What must hold, and why nothing is lost or invented:
+//!
+//! 1. There is always a read transaction (a pin) from the first copy to the end. A pin on one of the slots READ1 to READ4
+//!    keeps every frame where it is. A pin on READ0, taken when the database file had everything, lets writers restart
+//!    the WAL at most once with data, and keeps the database file as it is.
+//! 2. The next pin begins before the last one ends, and only after everything that was committed when the last one began
+//!    has been copied. So no frame can go uncopied, whatever checkpoints others run.
+//! 3. Only frames that the wal-index covers are copied: a commit is what was published there, not what looks like one.
+//! 4. Every copy ends with the checksum that the wal-index names: exactly the live history was copied, or the copy is
+//!    refused and a new generation begins.
+//! 5. No descriptor on the database or its -shm is opened outside SQLite: closing one would drop the locks of all.
+//! 6. Nothing is written to the database but SQLite's own checkpoints, which copy what is committed already.
+
+pub mod continuity;
+pub mod snapshot;
+
+mod checkpoint;
+mod connection;
+mod copy;
+mod identity;
+mod lock;
+mod pins;
+mod wal_file;
+mod wal_index;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::format::position::PageSize;
+use crate::format::wal::Chain;
+
+pub use continuity::{Mark, Reason};
+pub use copy::{Batch, Copied};
+pub use lock::{Lock, default_meta_path};
+
+use checkpoint::Checkpoints;
+use continuity::{Observed, continuity};
+use identity::Identity;
+use pins::Pins;
+use wal_file::WalFile;
+use wal_index::{IndexHeader, WalIndex};
+
+/// How a database is to be followed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long our own reads and checkpoints wait for a lock.
+    pub busy_timeout: Duration,
+    /// Switch a database that is not in WAL mode to it.
+    pub enable_wal: bool,
+    /// Follow a database on a network file system, at the operator's own risk.
+    pub allow_network: bool,
+    /// A WAL with this many frames is checkpointed.
+    pub checkpoint_frames: u32,
+    /// A WAL with unsaved frames is checkpointed at least this often, however short it is.
+    pub checkpoint_interval: Option<Duration>,
+    /// A -wal file with room for more frames than this is made shorter when it is idle; none: never.
+    pub truncate_frames: Option<u32>,
+}
+
+/// One database, followed.
+///
+/// A round: [`Source::changed`]; if so, [`Source::read`] until there is nothing more; then [`Source::advance`].
+pub struct Source {
+    pins: Pins,
+    /// Runs checkpoints, heals the wal-index, and owns the mapping of it.
+    control: Connection,
+    index: WalIndex,
+    wal: Option<WalFile>,
+    path: PathBuf,
+    identity: Identity,
+    options: Options,
+    /// Everything up to here has been given out.
+    place: Place,
+    /// What the wal-index said just before the current pin began.
+    last: IndexHeader,
+    /// The first pin's commit, which must be reached before a restart of the WAL may be followed.
+    first: IndexHeader,
+    caught_up: bool,
+    /// Everything committed when the current pin began has been given out.
+    drained: bool,
+    /// Pins taken in a row while nothing changed: see [`Source::changed`].
+    settled: u8,
+    checkpoints: Checkpoints,
+}
+
+/// Where the copy stands, and the checksum chain there.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    page_size: PageSize,
+    frame: u32,
+    chain: Chain,
+    /// Whether the chain's checksum is that of the last frame (or of the header that was read).
+    known: bool,
+}
+
+/// READ0 is held exclusively for an instant while a checkpoint stores its result; a pin that begins in it lands on
+/// READ1 to READ4 and makes an application's RESTART wait. So a quiet database is pinned anew a few times.
+const SETTLE: u8 = 3;
+
+impl Source {
+    /// Opens a database and pins it. What it holds at that commit is where a snapshot or a continuation begins.
+    ///
+    /// Errors: [`Kind::DatabaseNotReady`] where waiting may help: no file yet, an empty one, locked, not in WAL mode;
+    /// [`Kind::Database`] where it cannot.
+    pub fn open(path: &Path, options: &Options) -> Result<Source> {
+        open(path, options).map_err(|e| match e.message().contains(&*path.to_string_lossy()) {
+            true => e,
+            false => e.context(format!("database {}", path.display())),
+        })
+    }
+
+    /// The commit that was pinned at the start.
+    pub fn start(&self) -> Mark {
+        self.place.mark()
+    }
+
+    pub fn page_size(&self) -> PageSize {
+        self.place.page_size
+    }
+
+    /// The path with every symbolic link resolved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Frames in the WAL, and how many of them are in the database file already. None while the wal-index is torn.
+    pub fn wal_frames(&self) -> Option<(u32, u32)> {
+        self.index.read().ok().flatten().map(|header| (header.frames, header.backfilled))
+    }
+
+    /// Continues behind `stored`, the last commit that the store has, instead of at the pinned one.
+    ///
+    /// The outer error is trouble; the inner one says why the generation cannot go on, and leaves the source at
+    /// [`Source::start`].
+    pub fn resume(&mut self, stored: &Mark) -> Result<std::result::Result<(), Reason>> {
+        let wal = WalFile::open(&self.path)?;
+        let (mut header, mut frame) = (None, None);
+        if let Some(wal) = &wal {
+            header = wal.header()?.map(|(_, header)| header);
+            if stored.frame > 0 {
+                frame = wal.frame_header(stored.frame, stored.page_size)?;
+            }
+        }
+        let observed = Observed { index: &self.first, header: header.as_ref(), frame: frame.as_ref() };
+        if let Err(reason) = continuity(stored, &observed) {
+            return Ok(Err(reason));
+        }
+        self.wal = wal;
+        self.place = Place {
+            page_size: stored.page_size,
+            frame: stored.frame,
+            chain: Chain::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
+            known: true,
+        };
+        self.caught_up = stored.frame == self.first.frames;
+        self.drained = self.caught_up;
+        Ok(Ok(()))
+    }
+
+    /// Whether a round is worth while: something was committed, restarted or not yet given out. Costs 35 ns when idle.
+    pub fn changed(&mut self, now: Instant) -> Result<bool> {
+        let header = self.header()?;
+        if header != self.last || !self.is_given_out(&header) || self.checkpoints.is_sealing() {
+            self.settled = 0;
+            return Ok(true);
+        }
+        if header.is_backfilled() {
+            self.settle(&header, now)?;
+            return Ok(false);
+        }
+        Ok(self.checkpoints.is_due(now, &header, self))
+    }
+
+    /// Nothing is going on, and the database file has everything.
+    fn settle(&mut self, header: &IndexHeader, now: Instant) -> Result<()> {
+        if self.settled < SETTLE {
+            self.settled += 1;
+            self.drained = true;
+            return self.rotate();
+        }
+        checkpoint::truncate_if_large(self, header, now)
+    }
+
+    /// Whether another file has taken one of the names. Worth a look each second: two calls of stat(2).
+    pub fn replaced(&self) -> Result<Option<Reason>> {
+        let now = match Identity::of(&self.path) {
+            Ok(now) => now,
+            Err(error) if error.kind() == Kind::DatabaseNotReady => {
+                return Ok(Some(Reason::Replaced("database file deleted")));
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(self.identity.changed(&now).map(Reason::Replaced))
+    }
+
+    /// Gives out the next committed frames, as many whole frames as `buffer` has room for.
+    pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Copied<'b>> {
+        fault::point("source.read")?;
+        if !self.pins.is_held() {
+            // SQLite ends a transaction by itself after some errors of the disk.
+            return Ok(Copied::Lost(Reason::WalBroken("the pin was lost".into())));
+        }
+        copy::read(self, buffer)
+    }
+
+    /// Ends a round in which [`Source::read`] came to an end: moves the pin, and runs a checkpoint where one is due.
+    /// True if another round should follow at once rather than at the next tick.
+    pub fn advance(&mut self, now: Instant) -> Result<bool> {
+        if !self.drained {
+            checkpoint::give_up(self);
+            return Ok(false);
+        }
+        checkpoint::advance(self, now)
+    }
+
+    /// The wal-index header; heals it first if it is torn for good, as it is after a writer died in the middle.
+    fn header(&mut self) -> Result<IndexHeader> {
+        for _ in 0..3 {
+            if let Some(header) = self.index.read()? {
+                return Ok(header);
+            }
+            connection::touch(&self.control)?;
+        }
+        Err(Error::new(Kind::DatabaseNotReady, "wal-index: torn, and SQLite did not recover it"))
+    }
+
+    fn is_given_out(&self, header: &IndexHeader) -> bool {
+        header.frames == 0 || (header.salt == self.place.chain.salt() && header.frames == self.place.frame)
+    }
+
+    /// Moves to a new pin. What the wal-index says before it is remembered, so that any later change is seen as one.
+    fn rotate(&mut self) -> Result<()> {
+        fault::point("source.rotate")?;
+        let before = self.header()?;
+        if self.pins.rotate()? {
+            self.last = before;
+            self.drained = false;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn mark(&self) -> Mark {
+        Mark {
+            page_size: self.page_size,
+            order: self.chain.order(),
+            salt: self.chain.salt(),
+            frame: self.frame,
+            checksum: if self.known { self.chain.sum() } else { None },
+        }
+    }
+}
+
+fn open(path: &Path, options: &Options) -> Result<Source> {
+    fault::point("source.open")?;
+    let real = identity::resolve(path, options.allow_network)?;
+    let before = Identity::of(&real)?;
+    let control = open_control(&real, options)?;
+    let readers = [open_follower(&real, options)?, open_follower(&real, options)?];
+    if connection::has_moved(&control) || readers.iter().any(connection::has_moved) {
+        return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
+    }
+    let index = WalIndex::of(&control)?;
+    let (pins, first) = first_pin(readers, &index, &control)?;
+    let identity = Identity::of(&real)?;
+    if before.changed(&identity).is_some_and(|what| what.starts_with("database")) {
+        return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
+    }
+    let wal = WalFile::open(&real)?;
+    let place = place_of(&first, wal.as_ref(), &control)?;
+    Ok(Source {
+        pins,
+        control,
+        index,
+        wal,
+        path: real,
+        identity,
+        options: options.clone(),
+        place,
+        last: first,
+        first,
+        caught_up: true,
+        drained: true,
+        settled: 0,
+        checkpoints: Checkpoints::default(),
+    })
+}
+
+/// Opens the first connection, and settles the journal mode.
+fn open_control(path: &Path, options: &Options) -> Result<Connection> {
+    let control = connection::open(path, options.busy_timeout)?;
+    connection::touch(&control)?;
+    if connection::pragma_number(&control, "page_count")? == 0 {
+        return Err(Error::new(Kind::DatabaseNotReady, "still empty: nothing has been written to it yet"));
+    }
+    ensure_wal(&control, path, options.enable_wal)?;
+    connection::persist_wal(&control);
+    connection::touch(&control)?;
+    Ok(control)
+}
+
+fn open_follower(path: &Path, options: &Options) -> Result<Connection> {
+    let follower = connection::open(path, options.busy_timeout)?;
+    connection::persist_wal(&follower);
+    connection::touch(&follower)?;
+    Ok(follower)
+}
+
+/// The one thing that is ever changed in a database: its journal mode, because only a WAL can be followed.
+fn ensure_wal(control: &Connection, path: &Path, enable: bool) -> Result<()> {
+    let mode = connection::pragma_text(control, "journal_mode")?;
+    if mode.eq_ignore_ascii_case("wal") {
+        return Ok(());
+    }
+    let not_wal = |what: &str| {
+        Error::new(Kind::DatabaseNotReady, format!("journal mode is {mode}, not wal{what}"))
+            .with_hint("run `PRAGMA journal_mode=WAL` once while nothing else uses the database")
+    };
+    if !enable {
+        return Err(not_wal(", and enable-wal is false"));
+    }
+    let now: String = control.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(|e| {
+        let error = connection::sqlite(&e, "journal_mode");
+        match error.kind() {
+            Kind::DatabaseNotReady => not_wal(&format!(", and cannot be changed now: {error}")),
+            _ => error.context(format!("change journal mode {mode} to wal")),
+        }
+    })?;
+    if !now.eq_ignore_ascii_case("wal") {
+        return Err(not_wal(&format!(", and stays {now}")));
+    }
+    crate::log::warn("database switched to WAL mode").field("db", path.display()).field("was", mode).emit();
+    Ok(())
+}
+
+/// Begins the first pin so that its commit is known exactly: the wal-index was the same before and behind it.
+fn first_pin(readers: [Connection; 2], index: &WalIndex, control: &Connection) -> Result<(Pins, IndexHeader)> {
+    fault::point("source.pin")?;
+    let pins = Pins::new(readers);
+    for _ in 0..1000 {
+        let before = index.read()?;
+        pins.begin()?;
+        let behind = index.read()?;
+        match (before, behind) {
+            (Some(before), Some(behind)) if before.same_commit(&behind) => return Ok((pins, behind)),
+            (None, _) | (_, None) => connection::touch(control)?,
+            _ => {}
+        }
+        pins.end();
+    }
+    Err(Error::new(Kind::DatabaseNotReady, "written so fast that no commit could be pinned"))
+}
+
+/// Where the copy stands at the first pin.
+fn place_of(first: &IndexHeader, wal: Option<&WalFile>, control: &Connection) -> Result<Place> {
+    let page_size = PageSize::new(connection::pragma_number(control, "page_size")?)?;
+    if first.frames > 0 {
+        let chain = Chain::new(first.order, first.salt, first.checksum);
+        return Ok(Place { page_size, frame: first.frames, chain, known: true });
+    }
+    let header = match wal {
+        Some(wal) => wal.header()?.map(|(_, header)| header).filter(|header| header.salt == first.salt),
+        None => None,
+    };
+    let sum = header.map(|header| header.checksum);
+    let chain = Chain::new(first.order, first.salt, sum.unwrap_or_default());
+    Ok(Place { page_size, frame: 0, chain, known: sum.is_some() })
+}

@@ -1,0 +1,48 @@
+//! Two read transactions that take turns, so that there is always one.
+
+use rusqlite::Connection;
+
+use crate::error::{Kind, Result};
+use crate::source::connection::{begin_read, end};
+
+/// Two connections, one of which is in a read transaction.
+pub struct Pins {
+    readers: [Connection; 2],
+    current: usize,
+}
+
+impl Pins {
+    /// Takes the connections; nothing is pinned before [`Pins::begin`].
+    pub fn new(readers: [Connection; 2]) -> Pins {
+        Pins { readers, current: 0 }
+    }
+
+    /// Begins the current pin, where there is none.
+    pub fn begin(&self) -> Result<()> {
+        begin_read(&self.readers[self.current])
+    }
+
+    /// Ends the current pin. Something else must pin the WAL, or nothing has been copied yet.
+    pub fn end(&self) {
+        end(&self.readers[self.current]);
+    }
+
+    /// Whether the current pin still is one.
+    pub fn is_held(&self) -> bool {
+        !self.readers[self.current].is_autocommit()
+    }
+
+    /// Begins the other pin, then ends the current one. False if the other one could not begin right now: then the
+    /// current one stays.
+    pub fn rotate(&mut self) -> Result<bool> {
+        let next = 1 - self.current;
+        match begin_read(&self.readers[next]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::DatabaseNotReady => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        end(&self.readers[self.current]);
+        self.current = next;
+        Ok(true)
+    }
+}

@@ -1,0 +1,224 @@
+//! The wal-index header, read in place through SQLite's own mapping of the -shm file.
+//!
+//! The header says which frames are committed, and nothing else does: a commit frame with a perfect checksum may stand in
+//! the WAL and never have happened, because its writer died before publishing it (walIndexWriteHdr, sqlite3.c 68384).
+//!
+//! No file descriptor on the -shm is opened here: closing one would drop every POSIX lock that this process holds on the
+//! file, SQLite's included. `SQLITE_FCNTL_FILE_POINTER` and `xShmMap` are public interfaces, and the layout is fixed by
+//! sqlite.org/walformat.html (checked by the version number in it).
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use rusqlite::{Connection, ffi};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::position::PageSize;
+use crate::format::wal::{ByteOrder, Checksum, Salt, WAL_VERSION};
+
+/// 32-bit words in one of the two copies of the header.
+const WORDS: usize = 12;
+/// The word behind both copies: how many frames are in the database file already (nBackfill).
+const BACKFILL_WORD: usize = 2 * WORDS;
+/// Bytes of the first block of the -shm file, which holds the header (WALINDEX_PGSZ, sqlite3.c 67985).
+const BLOCK: i32 = 32_768;
+/// A writer changes both copies within nanoseconds; a header that is still torn after so many looks is broken.
+const LOOKS: u32 = 2_000;
+
+/// What the header says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IndexHeader {
+    pub order: ByteOrder,
+    pub page_size: PageSize,
+    /// Frames of this WAL that are committed (mxFrame).
+    pub frames: u32,
+    /// The size of the database in pages, behind those frames.
+    pub pages: u32,
+    /// The checksum of frame `frames` (aFrameCksum).
+    pub checksum: Checksum,
+    pub salt: Salt,
+    /// Frames that are in the database file already (nBackfill).
+    pub backfilled: u32,
+}
+
+impl IndexHeader {
+    /// Whether both speak of the same commit; how much is backfilled does not matter.
+    pub fn same_commit(&self, other: &IndexHeader) -> bool {
+        IndexHeader { backfilled: 0, ..*self } == IndexHeader { backfilled: 0, ..*other }
+    }
+
+    /// Whether every committed frame is in the database file.
+    pub fn is_backfilled(&self) -> bool {
+        self.backfilled >= self.frames
+    }
+}
+
+/// The mapping, which lives as long as the connection that it was taken from.
+pub struct WalIndex {
+    words: NonNull<AtomicU32>,
+}
+
+impl WalIndex {
+    /// Maps the wal-index of `connection`, which must have read from a database in WAL mode and must outlive this value.
+    pub fn of(connection: &Connection) -> Result<WalIndex> {
+        let refused = |what: &str| Error::new(Kind::Database, format!("map the wal-index: {what}"));
+        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        // SAFETY: the handle is open; SQLITE_FCNTL_FILE_POINTER stores a pointer that is valid while it stays open.
+        let code = unsafe {
+            ffi::sqlite3_file_control(
+                connection.handle(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_FILE_POINTER,
+                (&raw mut file).cast::<c_void>(),
+            )
+        };
+        if code != ffi::SQLITE_OK || file.is_null() {
+            return Err(refused("SQLite gave no file"));
+        }
+        let mut block: *mut c_void = std::ptr::null_mut();
+        // SAFETY: `file` is SQLite's own open file. xShmMap with extend=0 maps what is there or gives null.
+        let code = unsafe {
+            let methods = (*file).pMethods;
+            let map = if methods.is_null() { None } else { (*methods).xShmMap };
+            let Some(map) = map else { return Err(refused("this file system has no shared memory")) };
+            map(file, 0, BLOCK, 0, (&raw mut block).cast())
+        };
+        if code != ffi::SQLITE_OK {
+            return Err(refused(&format!("SQLite error {code}")));
+        }
+        // SQLite maps whole blocks at page boundaries, so the words are aligned.
+        NonNull::new(block.cast::<AtomicU32>())
+            .map(|words| WalIndex { words })
+            .ok_or_else(|| refused("there is no wal-index yet"))
+    }
+
+    /// The header as of now; none if it is torn or not initialised, so that somebody must run the recovery.
+    ///
+    /// Errors: a wal-index of a version that is not known.
+    pub fn read(&self) -> Result<Option<IndexHeader>> {
+        for look in 0..LOOKS {
+            if let Some(words) = self.stable() {
+                return decode(&words, self.word(BACKFILL_WORD));
+            }
+            if look > 16 {
+                std::thread::yield_now();
+            }
+        }
+        Ok(None)
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        // SAFETY: the block is 32 KiB and `at` is below 25. Other processes store to it, hence the atomic.
+        unsafe { self.words.add(at).as_ref() }.load(Ordering::Relaxed)
+    }
+
+    /// The words of the header if both copies agree and the checksum is right. A writer stores the second copy first,
+    /// so a reader looks at the first one first (walIndexTryHdr, sqlite3.c 70026).
+    fn stable(&self) -> Option<[u32; WORDS]> {
+        let first: [u32; WORDS] = std::array::from_fn(|at| self.word(at));
+        fence(Ordering::SeqCst);
+        let second: [u32; WORDS] = std::array::from_fn(|at| self.word(WORDS + at));
+        fence(Ordering::SeqCst);
+        (first == second && is_whole(&first)).then_some(first)
+    }
+}
+
+/// The checksum over the first 40 bytes, in native words (walChecksumBytes with nativeCksum).
+fn is_whole(words: &[u32; WORDS]) -> bool {
+    let (mut a, mut b) = (0u32, 0u32);
+    let (pairs, _) = words[..10].as_chunks::<2>();
+    for [x, y] in pairs {
+        a = a.wrapping_add(*x).wrapping_add(b);
+        b = b.wrapping_add(*y).wrapping_add(a);
+    }
+    (a, b) == (words[10], words[11])
+}
+
+fn decode(words: &[u32; WORDS], backfilled: u32) -> Result<Option<IndexHeader>> {
+    let [initialised, big_endian, size_low, size_high] = words[3].to_ne_bytes();
+    if initialised == 0 {
+        return Ok(None);
+    }
+    if words[0] != WAL_VERSION {
+        return Err(Error::new(
+            Kind::Database,
+            format!("wal-index: expected version {WAL_VERSION}, found {}", words[0]),
+        ));
+    }
+    // 65536 does not fit 16 bits and is stored as 1 (sqlite3.c 67790).
+    let size = match u16::from_ne_bytes([size_low, size_high]) {
+        1 => 65_536,
+        size => u32::from(size),
+    };
+    // A wal-index that was made for an empty WAL has no page size yet; the smallest stands in, no frame will use it.
+    let page_size = if size == 0 { PageSize::MIN } else { PageSize::new(size)? };
+    Ok(Some(IndexHeader {
+        order: if big_endian == 0 { ByteOrder::Little } else { ByteOrder::Big },
+        page_size,
+        frames: words[4],
+        pages: words[5],
+        checksum: Checksum(words[6], words[7]),
+        // The salts are copied from the WAL header byte by byte, so they are big-endian everywhere.
+        salt: Salt(u32::from_be(words[8]), u32::from_be(words[9])),
+        backfilled,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> [u32; WORDS] {
+        let size = 4096u16.to_ne_bytes();
+        let flags = u32::from_ne_bytes([1, 0, size[0], size[1]]);
+        let mut words = [WAL_VERSION, 0, 7, flags, 12, 34, 5, 6, 0x0102_0304u32.to_be(), 8u32.to_be(), 0, 0];
+        seal(&mut words);
+        words
+    }
+
+    fn seal(words: &mut [u32; WORDS]) {
+        let (mut a, mut b) = (0u32, 0u32);
+        for at in (0..10).step_by(2) {
+            a = a.wrapping_add(words[at]).wrapping_add(b);
+            b = b.wrapping_add(words[at + 1]).wrapping_add(a);
+        }
+        (words[10], words[11]) = (a, b);
+    }
+
+    #[test]
+    fn a_header_is_taken_only_with_the_right_checksum() {
+        let mut words = header();
+        assert!(is_whole(&words));
+        words[4] += 1;
+        assert!(!is_whole(&words));
+    }
+
+    #[test]
+    fn the_fields_are_where_sqlite_puts_them() {
+        let found = decode(&header(), 3).unwrap().unwrap();
+        assert_eq!((found.frames, found.pages, found.backfilled), (12, 34, 3));
+        assert_eq!((found.checksum, found.salt), (Checksum(5, 6), Salt(0x0102_0304, 8)));
+        assert_eq!((found.page_size.get(), found.order), (4096, ByteOrder::Little));
+    }
+
+    #[test]
+    fn page_size_one_means_65536() {
+        let mut words = header();
+        let one = 1u16.to_ne_bytes();
+        words[3] = u32::from_ne_bytes([1, 1, one[0], one[1]]);
+        let found = decode(&words, 0).unwrap().unwrap();
+        assert_eq!((found.page_size.get(), found.order), (65_536, ByteOrder::Big));
+    }
+
+    #[test]
+    fn an_uninitialised_or_unknown_header_is_not_read() {
+        let mut words = header();
+        words[3] = 0;
+        assert_eq!(decode(&words, 0).unwrap(), None);
+        let mut words = header();
+        words[0] += 1;
+        let error = decode(&words, 0).unwrap_err();
+        assert!(error.message().ends_with("found 3007001"), "{error}");
+    }
+}
