@@ -65,6 +65,11 @@ impl Bed {
         Bed { server: Some(Server::plain()), ..Bed::directory(name) }
     }
 
+    /// The server, to stop and start it.
+    pub fn server(&mut self) -> &mut Server {
+        self.server.as_mut().expect("a bed with a server")
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.join(name)
     }
@@ -131,7 +136,8 @@ impl Bed {
         self.run_command(command.arg("-once")).succeeded()
     }
 
-    fn replicate_command(&self, database: &Path, url: &str) -> Command {
+    /// The command that follows a database, to be changed and run by the test.
+    pub fn replicate_command(&self, database: &Path, url: &str) -> Command {
         let mut command = litestream();
         command.arg("replicate").args(self.server.as_ref().map(|_| "-create-bucket"));
         command.arg(database).arg(url);
@@ -143,7 +149,7 @@ impl Bed {
         self.run_command(litestream().args(words))
     }
 
-    fn run_command(&self, command: &mut Command) -> Ran {
+    pub fn run_command(&self, command: &mut Command) -> Ran {
         let base = self.fresh("run");
         let mut process = Process::spawn("litestream", command, base.clone());
         let status = process.wait();
@@ -162,7 +168,7 @@ impl Bed {
     }
 
     pub fn restore(&self, url: &str, output: &Path) -> Ran {
-        self.run_command(litestream().arg("restore").arg("-o").arg(output).arg(url))
+        self.run_command(&mut restore_command(url, output))
     }
 
     /// A restore while a replicator may have only begun: none before there is a snapshot.
@@ -193,9 +199,7 @@ impl Bed {
 
     /// Starts an application that writes to the database (workload.py).
     pub fn application(&self, database: &Path, options: &[&str]) -> Process {
-        let mut command = python("workload.py");
-        command.arg(database).arg(log_of(database)).args(options);
-        Process::spawn("workload", &mut command, self.fresh("workload"))
+        Process::spawn("workload", &mut application_command(database, options), self.fresh("workload"))
     }
 
     /// Runs an application to its end; returns what it says.
@@ -215,6 +219,7 @@ impl Bed {
 pub const USAGE: i32 = 2;
 pub const DATABASE: i32 = 3;
 pub const STORE: i32 = 4;
+pub const CORRUPT: i32 = 5;
 pub const NOTHING: i32 = 6;
 pub const LOCKED: i32 = 7;
 
@@ -235,6 +240,38 @@ fn python(script: &str) -> Command {
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(script));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command
+}
+
+pub fn restore_command(url: &str, output: &Path) -> Command {
+    let mut command = litestream();
+    command.arg("restore").arg("-o").arg(output).arg(url);
+    command
+}
+
+pub fn application_command(database: &Path, options: &[&str]) -> Command {
+    let mut command = python("workload.py");
+    command.arg(database).arg(log_of(database)).args(options);
+    command
+}
+
+/// The same command under strace, which interferes as `inject` says (such as `fdatasync:signal=KILL:when=3`). None, and
+/// that is said, where strace is missing or not allowed to trace.
+pub fn meddled(command: &Command, inject: &str) -> Option<Command> {
+    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    if !works.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: strace does not work here");
+        return None;
+    }
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
+    traced.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => traced.env(name, value),
+            None => traced.env_remove(name),
+        };
+    }
+    Some(traced)
 }
 
 /// Where the application writes its commits down.
@@ -380,10 +417,15 @@ impl Process {
 
     /// A clean stop: SIGTERM, and exit status 0.
     pub fn stop(mut self) {
+        self.terminate();
+        self.exits(0);
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
         let pid = libc::pid_t::try_from(self.pid()).expect("a pid");
         // SAFETY: kill(2) of a child that was not yet waited for.
         unsafe { libc::kill(pid, libc::SIGTERM) };
-        self.exits(0);
     }
 
     pub fn exits(&mut self, expected: i32) {

@@ -1,0 +1,128 @@
+//! Death at the worst moments: of the application between writing a commit and publishing it, of the replicator and of
+//! a restore at any system call.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{
+    Bed, Ran, application_command, assert_equal, judged, meddled, on_a_directory_only, restore_command, tree,
+};
+
+on_a_directory_only! {
+    a_commit_whose_writer_died_before_publishing_it_never_happened
+    a_commit_whose_fsync_failed_never_happened
+    a_commit_whose_writer_died_with_nobody_connected_did_happen
+    a_replicator_that_dies_at_any_system_call_loses_nothing
+    a_restore_that_dies_at_any_system_call_leaves_all_or_nothing
+}
+
+/// Of a run that strace killed, or that was over before.
+const KILLED: i32 = 128 + libc::SIGKILL;
+
+/// An application whose n-th fdatasync of the WAL meets `fate`: the commit frame is written, but not yet published.
+fn cut_short(bed: &Bed, database: &Path, fate: &str, when: u32) -> Option<Ran> {
+    let options = ["--sync", "full", "--commits", "20", "--autocheckpoint", "0", "--seed", &when.to_string()];
+    let command = application_command(database, &options);
+    meddled(&command, &format!("fdatasync:{fate}:when={when}")).map(|mut command| bed.run_command(&mut command))
+}
+
+/// With the replicator connected no recovery runs, and the next writer overwrites the frame.
+fn dead_commits(bed: &Bed, fate: &str) {
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    // The first ones sync the WAL's header and its directory.
+    for when in 3..=7 {
+        let Some(ran) = cut_short(bed, &database, fate, when) else { return };
+        assert_ne!(ran.status, 0, "the application must not reach its end: {ran:?}");
+        let live = judged(&database);
+        bed.converges(&database);
+        bed.write(&database, &["--commits", "2"]);
+        bed.converges(&database);
+        assert_eq!(judged(&database).seq, live.seq + 2);
+    }
+    replicator.stop();
+    assert_equal(&database, &bed.restored());
+    assert_eq!(bed.generations().len(), 1);
+}
+
+fn a_commit_whose_writer_died_before_publishing_it_never_happened(bed: &Bed) {
+    dead_commits(bed, "signal=KILL");
+}
+
+fn a_commit_whose_fsync_failed_never_happened(bed: &Bed) {
+    dead_commits(bed, "error=EIO");
+}
+
+fn a_commit_whose_writer_died_with_nobody_connected_did_happen(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    for when in 3..=5 {
+        if cut_short(bed, &database, "signal=KILL", when).is_none() {
+            return;
+        }
+        bed.replicate_once(&database);
+        assert_equal(&database, &bed.restored());
+    }
+}
+
+/// System calls, counted from 1: each of the first, then ever fewer of the many that follow.
+fn moments() -> impl Iterator<Item = u32> {
+    let mut next = 1;
+    std::iter::from_fn(move || {
+        let now = next;
+        next += 1 + now / 12;
+        Some(now)
+    })
+}
+
+fn a_replicator_that_dies_at_any_system_call_loses_nothing(bed: &Bed) {
+    let database = bed.database();
+    for when in moments() {
+        bed.write(&database, &["--commits", "2", "--abandon"]);
+        let mut command = bed.replicate_command(&database, &bed.url());
+        let Some(mut command) = meddled(command.arg("-once"), &format!("all:signal=KILL:when={when}")) else { return };
+        let ran = bed.run_command(&mut command);
+        if let Some(restored) = bed.restored_if_any() {
+            judged(&restored);
+        }
+        if ran.status == 0 {
+            assert_equal(&database, &bed.restored());
+            break;
+        }
+        assert_eq!(ran.status, KILLED, "{}", ran.stderr);
+    }
+    bed.write(&database, &["--commits", "2"]);
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
+}
+
+fn a_restore_that_dies_at_any_system_call_leaves_all_or_nothing(bed: &Bed) {
+    let database = bed.database();
+    for _ in 0..3 {
+        bed.write(&database, &["--commits", "10", "--abandon"]);
+        bed.replicate_once(&database);
+    }
+    let folder = bed.path("output");
+    fs::create_dir(&folder).unwrap();
+    let output = folder.join("restored.db");
+    for when in moments() {
+        let command = restore_command(&bed.url(), &output);
+        let Some(mut command) = meddled(&command, &format!("all:signal=KILL:when={when}")) else { return };
+        let ran = bed.run_command(&mut command);
+        if output.exists() {
+            assert_equal(&database, &output);
+            fs::remove_file(&output).unwrap();
+        }
+        if ran.status == 0 {
+            break;
+        }
+        assert_eq!(ran.status, KILLED, "{}", ran.stderr);
+    }
+    // What the dead left beside it is in nobody's way, and does not pile up.
+    bed.restore(&bed.url(), &output).succeeded();
+    assert_equal(&database, &output);
+    assert_eq!(tree(&folder).len(), 1, "{:?}", tree(&folder));
+}

@@ -1,0 +1,89 @@
+//! What is damaged or missing in the store is an error that names it, never a wrong database.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{Bed, CORRUPT, assert_equal, equal, judged, on_a_directory_only};
+
+on_a_directory_only! {
+    a_missing_segment_is_a_gap_that_is_named
+    a_damaged_object_is_named_and_nothing_is_written
+    the_newest_segment_may_be_missing_but_not_half_there
+}
+
+/// A backup of one snapshot and several segments; the database, and the objects' paths in order.
+fn backup(bed: &Bed) -> (PathBuf, Vec<PathBuf>) {
+    let database = bed.database();
+    for _ in 0..5 {
+        bed.replicate_once(&database);
+        bed.write(&database, &["--commits", "6", "--abandon"]);
+    }
+    bed.replicate_once(&database);
+    let path = |line: &String| bed.path("store").join(line.rsplit_once(' ').unwrap().0);
+    let names = [bed.objects("snapshots"), bed.objects("wal")].concat();
+    assert!(names.len() >= 5, "each run stores a segment: {names:?}");
+    (database, names.iter().map(path).collect())
+}
+
+fn refuses(bed: &Bed, object: &Path, part: &str) {
+    let output = bed.fresh("output");
+    bed.restore(&bed.url(), &output).refused(CORRUPT, &[part]);
+    assert!(!output.exists(), "{} is damaged", object.display());
+}
+
+fn a_missing_segment_is_a_gap_that_is_named(bed: &Bed) {
+    let (database, objects) = backup(bed);
+    let (aside, segments) = (bed.path("aside"), &objects[1..objects.len() - 1]);
+    for segment in segments {
+        fs::rename(segment, &aside).unwrap();
+        refuses(bed, segment, "gap");
+        fs::rename(&aside, segment).unwrap();
+    }
+    assert_equal(&database, &bed.restored());
+}
+
+fn a_damaged_object_is_named_and_nothing_is_written(bed: &Bed) {
+    let (database, objects) = backup(bed);
+    for object in &objects {
+        let whole = fs::read(object).unwrap();
+        let name = object.file_name().unwrap().to_str().unwrap();
+        for keep in [0, 9, whole.len() / 2, whole.len() - 1] {
+            fs::write(object, &whole[..keep]).unwrap();
+            refuses(bed, object, name);
+        }
+        for at in (0..whole.len()).step_by(whole.len() / 9 + 1) {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x10;
+            fs::write(object, changed).unwrap();
+            refuses_or_is_right(bed, &database, name);
+        }
+        fs::write(object, &whole).unwrap();
+    }
+    assert_equal(&database, &bed.restored());
+}
+
+/// A few bits of a gzip header mean nothing: then the result must be right.
+fn refuses_or_is_right(bed: &Bed, database: &Path, name: &str) {
+    let output = bed.fresh("output");
+    let ran = bed.restore(&bed.url(), &output);
+    if ran.status == 0 {
+        equal(database, &output).unwrap_or_else(|difference| panic!("{name} was changed: {difference}"));
+    } else {
+        ran.refused(CORRUPT, &[name]);
+        assert!(!output.exists());
+    }
+}
+
+fn the_newest_segment_may_be_missing_but_not_half_there(bed: &Bed) {
+    let (database, objects) = backup(bed);
+    let last = objects.last().unwrap();
+    let whole = fs::read(last).unwrap();
+    fs::write(last, &whole[..whole.len() - 5]).unwrap();
+    refuses(bed, last, last.file_name().unwrap().to_str().unwrap());
+    fs::remove_file(last).unwrap();
+    let older = judged(&bed.restored());
+    assert!(older.seq < judged(&database).seq);
+    support::all_committed(&[older], &database);
+}
