@@ -1,6 +1,7 @@
 //! The way from a snapshot along the segments behind it.
 //!
-//! Stored segments may overlap: one was uploaded again after a crash, or a merged [A,C] stands beside [A,B] and [B,C].
+//! Stored segments may overlap: one was uploaded again after a crash, or a merged one from A to C stands beside those from
+//! A to B and from B to C.
 //! A chain takes the way that reaches furthest, and of several the one with the fewest objects.
 
 use std::collections::HashMap;
