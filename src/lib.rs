@@ -30,6 +30,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod cmd;
 pub mod config;
 pub mod error;
 pub mod fault;

@@ -88,6 +88,8 @@ pub struct Status {
     /// Frames in the WAL.
     pub wal_frames: u32,
     pub snapshot: Option<SnapshotStatus>,
+    /// The snapshot that was stored last in this run.
+    pub snapshot_stored: Option<Position>,
     pub trouble: Option<String>,
 }
 
@@ -115,6 +117,7 @@ pub struct Follower {
     closing: bool,
     not_before: Instant,
     stored: Option<Position>,
+    snapshot_stored: Option<Position>,
     objects: u64,
     bytes: u64,
     generation_begun: Option<Instant>,
@@ -154,7 +157,7 @@ const YOUNG: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 16;
 
 impl Follower {
-    /// Takes the lock of the database, unless there is nothing to lock yet. Nothing is contacted or opened.
+    /// Nothing is contacted or opened yet.
     pub fn new(settings: Settings, store: Rc<dyn Store>, now: Instant) -> Follower {
         Follower {
             name: settings.path.display().to_string(),
@@ -167,6 +170,7 @@ impl Follower {
             closing: false,
             not_before: now,
             stored: None,
+            snapshot_stored: None,
             objects: 0,
             bytes: 0,
             generation_begun: None,
@@ -177,12 +181,12 @@ impl Follower {
         }
     }
 
-    /// Opens the database and closes it again, so that one that can never be followed is refused before anything else.
+    /// Takes the lock, if the database can be followed at all; one that never can be is refused before anything else.
     ///
-    /// Errors: as [`Source::open`], and [`Kind::Locked`].
+    /// Errors: as [`source::check`], and [`Kind::Locked`].
     pub fn check_database(&mut self) -> Result<()> {
-        self.take_lock()?;
-        Source::open(&self.settings.path, &self.settings.source).map(|_| ())
+        source::check(&self.settings.path, &self.settings.source)?;
+        self.take_lock()
     }
 
     /// What the operator calls this database.
@@ -212,6 +216,16 @@ impl Follower {
             }
             _ => false,
         }
+    }
+
+    /// Whether something is under way in the store.
+    pub fn is_busy(&self) -> bool {
+        let waits = match &self.stage {
+            Stage::Starting(_) => true,
+            Stage::Opening(_) => false,
+            Stage::Following(following) => following.snapshot.is_some(),
+        };
+        waits || self.outbox.is_busy()
     }
 
     /// Makes progress.
@@ -247,9 +261,6 @@ impl Follower {
         if self.lock.is_none() {
             // The real path, so that two names of one database meet at one lock.
             let path = self.settings.path.canonicalize().unwrap_or_else(|_| self.settings.path.clone());
-            if !path.exists() {
-                return Err(Error::new(Kind::DatabaseNotReady, format!("database {}: no such file", path.display())));
-            }
             let meta = self.settings.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&path));
             self.lock = Some(Lock::take(&meta, &path)?);
         }
@@ -257,7 +268,7 @@ impl Follower {
     }
 
     fn open(&mut self, clock: &dyn Clock) -> Result<Next> {
-        self.take_lock()?;
+        self.check_database()?;
         let mut source = Source::open(&self.settings.path, &self.settings.source)?;
         let Stage::Opening(end) = &self.stage else { return Ok(Next::Now) };
         let resumed = match end {
@@ -396,6 +407,7 @@ impl Follower {
             .field("stored", upload.stored())
             .emit();
         following.snapshot_at = Some(position);
+        self.snapshot_stored = Some(position);
         following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;
         self.known.last_snapshot = Some(header.time);
@@ -473,6 +485,7 @@ impl Follower {
     pub fn status(&self, clock: &dyn Clock) -> Status {
         let mut status = Status {
             stored: self.stored,
+            snapshot_stored: self.snapshot_stored,
             lag: self.lag(clock.wall()),
             objects: self.objects,
             bytes: self.bytes,
@@ -593,6 +606,6 @@ fn backlog(following: &Following) -> u64 {
 }
 
 /// Generations sort by age; the random part keeps two hosts apart.
-fn new_generation(time: Timestamp) -> Generation {
+pub fn new_generation(time: Timestamp) -> Generation {
     Generation::new(time.millis() << 16 | crate::store::random::below(1 << 16))
 }

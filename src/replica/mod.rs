@@ -7,6 +7,7 @@
 //! 3. A generation without a stored snapshot is never restored from.
 //! 4. Times in names never run backwards, whatever the clock does.
 
+pub mod beside;
 pub mod download;
 pub mod follow;
 pub mod outbox;

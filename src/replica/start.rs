@@ -1,8 +1,9 @@
 //! Finding out where the stored history ends, before anything is written. Never blocks.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
 use crate::format::plan::{ChainEnd, end_of, last_moment};
@@ -11,6 +12,9 @@ use crate::log;
 use crate::replica::tail::{End, read_end};
 use crate::source::Reason;
 use crate::store::{Chunk, Get, List, Store};
+
+/// How long one sleep lasts at most while nothing arrives.
+const NAP: Duration = Duration::from_millis(100);
 
 /// What the store knows of a database.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +50,17 @@ struct Reading {
     end: ChainEnd,
     get: Box<dyn Get>,
     bytes: Vec<u8>,
+}
+
+/// Finds the end, for a command that has nothing else to do meanwhile.
+pub fn find_end(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<Found> {
+    let mut start = Start::new(store.clone());
+    loop {
+        if let Some(found) = start.poll(clock.now())? {
+            return Ok(found);
+        }
+        store.wait(NAP);
+    }
 }
 
 impl Start {

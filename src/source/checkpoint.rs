@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::error::{Kind, Result};
 use crate::fault;
 use crate::source::Source;
-use crate::source::connection::{CheckpointMode, checkpoint, end, open, persist_wal, sqlite, touch, try_begin_write};
+use crate::source::connection::{CheckpointMode, checkpoint, end, open, sqlite, touch, try_begin_write};
 use crate::source::wal_file;
 use crate::source::wal_index::IndexHeader;
 
@@ -102,7 +102,6 @@ fn soft_checkpoint(source: &mut Source, now: Instant) -> Result<bool> {
 fn try_seal(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
     if source.checkpoints.writer.is_none() {
         let writer = open(&source.path, Duration::ZERO)?;
-        persist_wal(&writer);
         touch(&writer)?;
         source.checkpoints.writer = Some(writer);
     }

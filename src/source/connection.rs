@@ -1,6 +1,7 @@
 //! SQLite connections as this program needs them: read-mostly, small, and never the cause of a checkpoint by accident.
 
 use std::ffi::{c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +25,23 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| sqlite(&e, "open"))?;
     prepare(&connection, busy_timeout).map_err(|e| sqlite(&e, "open"))?;
+    persist_wal(&connection);
     Ok(connection)
+}
+
+/// Opens a file that nobody else uses, for reading alone: no lock is taken and no file appears beside it.
+pub fn open_immutable(path: &Path) -> Result<Connection> {
+    let quoted: String = path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .map(|byte| match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(*byte).to_string(),
+            byte => format!("%{byte:02x}"),
+        })
+        .collect();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(format!("file:{quoted}?immutable=1"), flags).map_err(|e| sqlite(&e, "open"))
 }
 
 fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
@@ -36,8 +53,9 @@ fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<
     Ok(())
 }
 
-/// Keeps the -wal file when this connection is the last to close, so that a restart of ours can continue in it.
-pub fn persist_wal(connection: &Connection) {
+/// Keeps the -wal file when this connection is the last to close, so that a restart of ours can continue in it. One
+/// connection without it would delete the WAL of an idle database, and a new generation would have to begin.
+fn persist_wal(connection: &Connection) {
     let mut on: c_int = 1;
     // SAFETY: the handle is open, and the argument is an int as SQLITE_FCNTL_PERSIST_WAL wants it.
     unsafe {

@@ -46,6 +46,35 @@ use pins::Pins;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
 
+/// The version of SQLite in here.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
+/// How thoroughly SQLite looks at a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Integrity {
+    /// `PRAGMA quick_check`: everything but the content of indexes.
+    Quick,
+    /// `PRAGMA integrity_check`.
+    Full,
+}
+
+/// Lets SQLite check a file that nobody uses. Nothing is written, and no -wal or -shm file appears.
+///
+/// Errors: [`Kind::Corrupt`] with what SQLite found.
+pub fn check_integrity(path: &Path, how: Integrity) -> Result<()> {
+    let pragma = match how {
+        Integrity::Quick => "quick_check",
+        Integrity::Full => "integrity_check",
+    };
+    let connection = connection::open_immutable(path)?;
+    match connection::pragma_text(&connection, pragma)?.as_str() {
+        "ok" => Ok(()),
+        found => Err(Error::new(Kind::Corrupt, format!("{pragma}: {found}"))),
+    }
+}
+
 /// How a database is to be followed.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -109,10 +138,8 @@ impl Source {
     /// Errors: [`Kind::DatabaseNotReady`] where waiting may help: no file yet, an empty one, locked, not in WAL mode;
     /// [`Kind::Database`] where it cannot.
     pub fn open(path: &Path, options: &Options) -> Result<Source> {
-        open(path, options).map_err(|e| match e.message().contains(&*path.to_string_lossy()) {
-            true => e,
-            false => e.context(format!("database {}", path.display())),
-        })
+        let real = identity::resolve(path, options.allow_network)?;
+        open(&real, options).map_err(|e| e.context(format!("database {}", path.display())))
     }
 
     /// The commit that was pinned at the start.
@@ -161,6 +188,12 @@ impl Source {
         self.caught_up = stored.frame == self.first.frames;
         self.drained = self.caught_up;
         Ok(Ok(()))
+    }
+
+    /// How many committed frames of the WAL stand behind `stored`; or why that cannot be said.
+    pub fn frames_behind(&mut self, stored: &Mark) -> Result<std::result::Result<u32, Reason>> {
+        let frames = self.first.frames;
+        Ok(self.resume(stored)?.map(|()| frames.saturating_sub(stored.frame)))
     }
 
     /// Whether a round is worth while: something was committed, restarted or not yet given out. Costs 35 ns when idle.
@@ -258,29 +291,41 @@ impl Place {
     }
 }
 
-fn open(path: &Path, options: &Options) -> Result<Source> {
-    fault::point("source.open")?;
+/// Looks whether `path` is a database that can be read, and changes nothing.
+///
+/// Errors: as [`Source::open`].
+pub fn check(path: &Path, options: &Options) -> Result<()> {
     let real = identity::resolve(path, options.allow_network)?;
-    let before = Identity::of(&real)?;
-    let control = open_control(&real, options)?;
-    let readers = [open_follower(&real, options)?, open_follower(&real, options)?];
+    let look = || -> Result<()> {
+        let connection = connection::open(&real, options.busy_timeout)?;
+        connection::touch(&connection)?;
+        not_empty(&connection)
+    };
+    look().map_err(|e| e.context(format!("database {}", path.display())))
+}
+
+fn open(real: &Path, options: &Options) -> Result<Source> {
+    fault::point("source.open")?;
+    let before = Identity::of(real)?;
+    let control = open_control(real, options)?;
+    let readers = [open_follower(real, options)?, open_follower(real, options)?];
     if connection::has_moved(&control) || readers.iter().any(connection::has_moved) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
     }
     let index = WalIndex::of(&control)?;
     let (pins, first) = first_pin(readers, &index, &control)?;
-    let identity = Identity::of(&real)?;
+    let identity = Identity::of(real)?;
     if before.changed(&identity).is_some_and(|what| what.starts_with("database")) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
     }
-    let wal = WalFile::open(&real)?;
+    let wal = WalFile::open(real)?;
     let place = place_of(&first, wal.as_ref(), &control)?;
     Ok(Source {
         pins,
         control,
         index,
         wal,
-        path: real,
+        path: real.to_path_buf(),
         identity,
         options: options.clone(),
         place,
@@ -297,18 +342,21 @@ fn open(path: &Path, options: &Options) -> Result<Source> {
 fn open_control(path: &Path, options: &Options) -> Result<Connection> {
     let control = connection::open(path, options.busy_timeout)?;
     connection::touch(&control)?;
-    if connection::pragma_number(&control, "page_count")? == 0 {
-        return Err(Error::new(Kind::DatabaseNotReady, "still empty: nothing has been written to it yet"));
-    }
+    not_empty(&control)?;
     ensure_wal(&control, path, options.enable_wal)?;
-    connection::persist_wal(&control);
     connection::touch(&control)?;
     Ok(control)
 }
 
+fn not_empty(connection: &Connection) -> Result<()> {
+    match connection::pragma_number(connection, "page_count")? {
+        0 => Err(Error::new(Kind::DatabaseNotReady, "still empty: nothing has been written to it yet")),
+        _ => Ok(()),
+    }
+}
+
 fn open_follower(path: &Path, options: &Options) -> Result<Connection> {
     let follower = connection::open(path, options.busy_timeout)?;
-    connection::persist_wal(&follower);
     connection::touch(&follower)?;
     Ok(follower)
 }

@@ -104,7 +104,6 @@ impl Source {
     pub fn snapshot(&mut self) -> Result<Option<Snapshot>> {
         fault::point("snapshot.begin")?;
         let connection = connection::open(&self.path, self.options.busy_timeout)?;
-        connection::persist_wal(&connection);
         let before = self.header()?;
         connection::begin_read(&connection)?;
         let pinned = self.header()?;
@@ -128,8 +127,9 @@ impl Source {
             return None;
         }
         if pinned.frames == 0 {
-            // Reset, or not begun yet: the state is that behind the last frame of the WAL before, all of it copied.
-            return self.drained.then(|| self.place.mark());
+            // Reset, or not begun yet: the state is that behind the last frame of the WAL before. The pins allow a reset
+            // only when all of it has been copied, unless the copy has not caught up since the start.
+            return self.caught_up.then(|| self.place.mark());
         }
         let same = pinned.salt == self.place.chain.salt() && pinned.frames >= self.place.frame;
         same.then_some(Mark {

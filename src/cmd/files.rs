@@ -1,0 +1,45 @@
+//! The databases of a configuration, those in its directories included.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Config, Database};
+use crate::error::{Error, Kind, Result};
+use crate::log;
+
+/// Every database: the ones that are named, and the ones that match in a directory now.
+pub fn expand(config: &Config) -> Result<Vec<Database>> {
+    let mut databases = config.dbs.clone();
+    for entry in &config.dirs {
+        let found = entry.databases(&files_below(entry.dir(), Path::new(""))?)?;
+        if found.is_empty() {
+            log::warn("no file matches").field("dir", entry.dir().display()).emit();
+        }
+        databases.extend(found);
+    }
+    config::distinct(databases.iter())?;
+    Ok(databases)
+}
+
+/// Every ordinary file below `root`, relative to it. What belongs to SQLite or to us is passed over.
+fn files_below(root: &Path, relative: &Path) -> Result<Vec<PathBuf>> {
+    let directory = root.join(relative);
+    let failed = |e: &std::io::Error| Error::io(Kind::Database, format!("read directory {}", directory.display()), e);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&directory).map_err(|e| failed(&e))? {
+        let entry = entry.map_err(|e| failed(&e))?;
+        let kind = entry.file_type().map_err(|e| failed(&e))?;
+        let path = relative.join(entry.file_name());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if kind.is_dir() && !name.starts_with('.') {
+            files.extend(files_below(root, &path)?);
+        } else if !kind.is_dir() && !is_sidecar(&name) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_sidecar(name: &str) -> bool {
+    ["-wal", "-shm", "-journal"].iter().any(|suffix| name.ends_with(suffix))
+}

@@ -1,0 +1,85 @@
+//! `litestream generations`, `snapshots` and `wal`: what is stored, as the names tell it.
+
+use crate::cli;
+use crate::cmd::clock::System;
+use crate::cmd::print::Table;
+use crate::cmd::{Given, Status, connect};
+use crate::error::{Error, Kind, Result};
+use crate::format::listing::Listing;
+use crate::format::position::Position;
+use crate::replica::download::list;
+use crate::store::Pool;
+
+pub fn generations(given: &Given, options: &cli::Listing) -> Result<Status> {
+    let listing = stored(given, options)?;
+    let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end"]);
+    for (generation, stored) in listing.generations() {
+        let moment = |time: Option<_>| {
+            time.map_or_else(|| "-".to_string(), |time: crate::format::time::Timestamp| time.to_string())
+        };
+        let sizes = stored.snapshots.iter().map(|(_, size)| size).chain(stored.segments.iter().map(|(_, size)| size));
+        table.row([
+            generation.to_string(),
+            stored.snapshots.len().to_string(),
+            stored.segments.len().to_string(),
+            sizes.sum::<u64>().to_string(),
+            moment(stored.first_snapshot()),
+            moment(stored.last_moment()),
+        ]);
+    }
+    table.print(options.json)?;
+    Ok(0)
+}
+
+pub fn snapshots(given: &Given, options: &cli::Listing) -> Result<Status> {
+    let listing = stored(given, options)?;
+    let mut table = Table::new(&["position", "size", "created"]);
+    for (generation, stored) in listing.generations() {
+        for (key, size) in &stored.snapshots {
+            let position = Position { generation, point: key.at };
+            table.row([position.to_string(), size.to_string(), key.time.to_string()]);
+        }
+    }
+    table.print(options.json)?;
+    Ok(0)
+}
+
+pub fn wal(given: &Given, options: &cli::Listing) -> Result<Status> {
+    let listing = stored(given, options)?;
+    let mut table = Table::new(&["start", "end", "size", "first", "last", "kind"]);
+    let wanted = |generation| options.generation.is_none_or(|only| only == generation);
+    for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
+        for (key, size) in &stored.segments {
+            let position = |point| Position { generation, point }.to_string();
+            let kind = if key.part { "part" } else { "whole" };
+            table.row([
+                position(key.start),
+                position(key.end),
+                size.to_string(),
+                key.first.to_string(),
+                key.last.to_string(),
+                kind.to_string(),
+            ]);
+        }
+    }
+    table.print(options.json)?;
+    Ok(0)
+}
+
+/// Everything of ours below the replica's prefix.
+///
+/// Errors: of kind `Nothing` if there is none, or none of the generation that was asked for.
+fn stored(given: &Given, options: &cli::Listing) -> Result<Listing> {
+    let (replica, _) = given.replica(&options.source)?;
+    let store = connect(&replica, &mut Pool::default())?;
+    let entries = list(&*store, &System, "").map_err(|e| e.context(&replica.url))?;
+    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let missing = |what: String| Error::new(Kind::Nothing, format!("{}: {what}", replica.url));
+    if listing.is_empty() {
+        return Err(missing("nothing is stored".into()));
+    }
+    match options.generation {
+        Some(only) if listing.generation(only).is_none() => Err(missing(format!("no generation {only}"))),
+        _ => Ok(listing),
+    }
+}

@@ -1,0 +1,135 @@
+//! The commands: wiring, the poll loop, what is printed. The only floor that reads the clock and sleeps.
+
+mod clock;
+mod databases;
+mod exec;
+mod files;
+mod listings;
+mod poll;
+mod print;
+mod progress;
+mod replicate;
+mod restore;
+mod service;
+mod signals;
+mod snapshot;
+mod status;
+mod verify;
+
+use std::rc::Rc;
+
+use crate::cli::{self, Command, Invocation, Parsed};
+use crate::config::{self, Config, Replica};
+use crate::error::{Error, Result};
+use crate::log;
+use crate::store::{self, Pool, Store};
+
+/// What a command comes back with: the exit status of the process.
+type Status = u8;
+
+/// Runs the program with the words behind its name; the exit status.
+pub fn main(words: &[String]) -> u8 {
+    let result = cli::parse(words).and_then(|parsed| match parsed {
+        Parsed::Help(text) => print::text(&text).map(|()| 0),
+        Parsed::Run(invocation) => run(&invocation),
+    });
+    result.unwrap_or_else(|error| {
+        say(&error);
+        error.kind().exit_status()
+    })
+}
+
+/// The last words of a run that failed.
+fn say(error: &Error) {
+    eprintln!("litestream: {error}");
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+}
+
+fn run(invocation: &Invocation) -> Result<Status> {
+    if let Some(level) = invocation.log_level {
+        log::set_level(level);
+    }
+    let given = Given { invocation };
+    match &invocation.command {
+        Command::Replicate(options) => replicate::run(&given, options),
+        Command::Restore(options) => restore::run(&given, options),
+        Command::Snapshot(options) => snapshot::run(&given, options),
+        Command::Databases { json } => databases::run(&given, *json),
+        Command::Generations(options) => listings::generations(&given, options),
+        Command::Snapshots(options) => listings::snapshots(&given, options),
+        Command::Wal(options) => listings::wal(&given, options),
+        Command::Status(options) => status::run(&given, options),
+        Command::Verify(options) => verify::run(&given, options),
+        Command::Version { json } => print::version(*json),
+    }
+}
+
+/// What every command may ask for: the configuration and the environment.
+struct Given<'a> {
+    invocation: &'a Invocation,
+}
+
+/// A variable of the environment, if it is set to text.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Given<'_> {
+    /// The configuration file, read and checked.
+    fn config(&self) -> Result<Config> {
+        let config = config::load(self.invocation.config.as_deref(), &environment, self.invocation.expand_env)?;
+        if let (None, Some(level)) = (self.invocation.log_level, config.logging.level) {
+            log::set_level(level);
+        }
+        for warning in &config.warnings {
+            log::warn("configuration").field("detail", warning).emit();
+        }
+        Ok(config)
+    }
+
+    /// The replica that a command reads: by its URL, or that of a database in the configuration.
+    fn replica(&self, source: &cli::Source) -> Result<(Replica, Option<config::Database>)> {
+        let (replica, database) = match source {
+            cli::Source::Replica(url) => (config::replica_from_url(url.reveal(), &environment)?, None),
+            cli::Source::Database(path) => {
+                let database = self.config()?.find(path, &environment)?;
+                (database.replica.clone(), Some(database))
+            }
+        };
+        config::check::replica(&replica)?;
+        Ok((replica, database))
+    }
+
+    /// The database and replica that the command line names, or those of the configuration.
+    fn pair(&self, pair: &cli::Pair) -> Result<config::Database> {
+        let database = config::from_arguments(&pair.database, pair.replica.reveal(), &environment)?;
+        config::check::replica(&database.replica)?;
+        Ok(database)
+    }
+
+    /// The databases that a command is about.
+    fn chosen(&self, chosen: &cli::Chosen) -> Result<Vec<config::Database>> {
+        match chosen {
+            cli::Chosen::Pair(pair) => Ok(vec![self.pair(pair)?]),
+            cli::Chosen::Database(path) => {
+                let database = self.config()?.find(path, &environment)?;
+                config::check::replica(&database.replica)?;
+                Ok(vec![database])
+            }
+            cli::Chosen::All => {
+                let config = self.config()?;
+                config::check::config(&config)?;
+                files::expand(&config)
+            }
+        }
+    }
+}
+
+/// Opens the store of a replica and waits until it answers.
+fn connect(replica: &Replica, pool: &mut Pool) -> Result<Rc<dyn Store>> {
+    let store = store::open(&replica.target, pool)?;
+    crate::replica::download::connect(&*store, &clock::System).map_err(|e| e.context(&replica.url))?;
+    Ok(store)
+}

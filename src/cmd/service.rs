@@ -1,0 +1,58 @@
+//! From a checked configuration to what follows the databases.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::Database;
+use crate::error::Result;
+use crate::replica::follow::{Follower, Settings};
+use crate::source;
+use crate::store::{self, Pool, Store, Target};
+
+/// How `database` is to be followed.
+pub fn settings(database: &Database, patient: bool) -> Settings {
+    Settings {
+        path: database.path.clone(),
+        source: source_options(database),
+        meta_path: database.meta_path.clone(),
+        monitor_interval: database.monitor_interval,
+        sync_interval: database.replica.sync_interval,
+        snapshot_interval: database.snapshot_interval,
+        force_snapshot: false,
+        patient,
+        backlog_bytes: Settings::BACKLOG_BYTES,
+    }
+}
+
+/// How the live database is read.
+pub fn source_options(database: &Database) -> source::Options {
+    source::Options {
+        busy_timeout: database.busy_timeout,
+        enable_wal: database.enable_wal,
+        allow_network: false,
+        checkpoint_frames: database.min_checkpoint_pages,
+        checkpoint_interval: database.checkpoint_interval,
+        truncate_frames: database.truncate_pages,
+    }
+}
+
+/// Opens the store of a database, and makes its bucket if that is asked for.
+pub fn open_store(database: &Database, create_bucket: bool, pool: &mut Pool) -> Result<Rc<dyn Store>> {
+    let mut target = database.replica.target.clone();
+    if let (Target::Nats(options), true) = (&mut target, create_bucket) {
+        options.create_bucket = true;
+    }
+    store::open(&target, pool)
+}
+
+/// What follows `database`, ready to be polled.
+pub fn follower(
+    database: &Database,
+    settings: Settings,
+    create_bucket: bool,
+    pool: &mut Pool,
+    now: Instant,
+) -> Result<Follower> {
+    let store = open_store(database, create_bucket, pool)?;
+    Ok(Follower::new(settings, store, now))
+}
