@@ -297,5 +297,4 @@ fn usage(what: impl Into<String>) -> Error {
 }
 
 #[cfg(test)]
-#[path = "url_tests.rs"]
 mod tests;
