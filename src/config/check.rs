@@ -119,27 +119,22 @@ fn key_problem(text: &str) -> Option<&'static str> {
 }
 
 fn creds_problem(text: &str) -> Option<&'static str> {
-    let body = |from: &str, to: &str| {
-        let rest = text.split_once(from)?.1;
-        rest.split_once(to).filter(|(body, _)| body.contains(|c: char| c.is_ascii_alphanumeric()))
+    let has = |marker: &str| {
+        let rest = text.split_once(marker).map(|(_, rest)| rest).unwrap_or_default();
+        let line = rest.lines().skip(1).map(str::trim).find(|line| !line.is_empty());
+        line.is_some_and(|line| !line.starts_with('-'))
     };
-    if body("BEGIN NATS USER JWT-----", "------END NATS USER JWT")
-        .or(body("BEGIN NATS USER JWT-----", "-----END"))
-        .is_none()
-    {
-        return Some("expected a credentials file, found no user JWT in it");
+    match (has("BEGIN NATS USER JWT"), has("BEGIN USER NKEY SEED")) {
+        (true, true) => None,
+        (false, _) => Some("expected a credentials file, found no user JWT in it"),
+        (true, false) => Some("expected a credentials file, found no nkey seed in it"),
     }
-    if body("BEGIN USER NKEY SEED-----", "-----END").is_none() {
-        return Some("expected a credentials file, found no nkey seed in it");
-    }
-    None
 }
 
-/// What is between the markers, if it looks like base64.
+/// What is between the first markers of this kind, if it looks like base64; other blocks may stand before it.
 fn pem_body<'a>(text: &'a str, kind: &str) -> Option<&'a str> {
     let begin = format!("-----BEGIN {kind}-----");
     let (body, _) = text.split_once(&begin)?.1.split_once(&format!("-----END {kind}-----"))?;
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=') || c.is_whitespace();
-    // An EC key file may begin with its parameters, and old RSA keys with headers: only the first must fit.
     (!body.trim().is_empty() && body.chars().all(is_base64)).then_some(body)
 }

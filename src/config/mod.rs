@@ -10,6 +10,7 @@ mod expand;
 mod glob;
 pub mod keys;
 mod layer;
+mod locate;
 mod login;
 pub mod nearest;
 mod surroundings;
@@ -135,7 +136,7 @@ pub fn default_path(env: Env<'_>) -> PathBuf {
 /// A database and its replica as the command line gives them, with defaults for the rest.
 pub fn from_arguments(database: &str, url: &str, env: Env<'_>) -> Result<Database> {
     let around = check::surroundings(env)?;
-    let path = around.database_path(database).context(|| format!("database {database:?}"))?;
+    let path = around.database_path(database).context(|| format!("database {:?}", masked(database)))?;
     Ok(Database::new(path, replica(url, &around)?))
 }
 
@@ -154,36 +155,41 @@ pub fn parse(text: &str, around: &Surroundings<'_>, expand: bool) -> Result<Conf
     let document = Document::parse(text, expand.then_some(around.env))?;
     let root = document.root()?;
     let mut warnings = keys::check(&root, &keys::GLOBAL)?;
-    let snapshot = snapshot(&root, &mut warnings)?;
-    let inherited = Inherited { layer: Layer::read(&root, around)?, snapshot };
-    let (mut dbs, mut dirs) = (Vec::new(), Vec::new());
+    let mut config = global(&root, around, &mut warnings)?;
+    let inherited = Inherited { layer: Layer::read(&root, around)?, snapshot: config.snapshot };
     for section in root.sections("dbs")? {
         match database::read(&section, &inherited, around, &mut warnings)? {
-            Entry::Database(database) => dbs.push(database),
-            Entry::Directory(dir) => dirs.push(dir),
+            Entry::Database(database) => config.dbs.push(database),
+            Entry::Directory(dir) => config.dirs.push(dir),
         }
     }
-    if dbs.is_empty() && dirs.is_empty() {
+    config.warnings = warnings;
+    if config.dbs.is_empty() && config.dirs.is_empty() {
         return Err(Error::new(Kind::Usage, "no database is named").with_hint("add one under dbs"));
     }
-    distinct(dbs.iter().chain(dirs.iter().map(|dir| &dir.template)))?;
+    distinct(config.dbs.iter().chain(config.dirs.iter().map(|dir| &dir.template)))?;
+    Ok(config)
+}
+
+/// What the top level says, but for the databases and what replicas inherit.
+fn global(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<String>) -> Result<Config> {
     Ok(Config {
-        dbs,
-        dirs,
-        logging: logging(&root, around, &mut warnings)?,
-        snapshot,
-        metrics_file: file(&root, "metrics-file", around)?,
-        heartbeat: heartbeat(&root)?,
+        dbs: Vec::new(),
+        dirs: Vec::new(),
+        logging: logging(root, around, warnings)?,
+        snapshot: snapshot(root, warnings)?,
+        metrics_file: file(root, "metrics-file", around)?,
+        heartbeat: heartbeat(root)?,
         shutdown_sync_timeout: root.duration("shutdown-sync-timeout")?.unwrap_or(DEFAULT_SHUTDOWN_SYNC_TIMEOUT),
         exec: root.text("exec")?,
-        warnings,
+        warnings: Vec::new(),
     })
 }
 
 impl Config {
     /// The database that the user calls `path`, also one that a directory entry covers.
     pub fn find(&self, path: &str, env: Env<'_>) -> Result<Database> {
-        let path = check::surroundings(env)?.database_path(path).context(|| format!("database {path:?}"))?;
+        let path = check::surroundings(env)?.database_path(path).context(|| format!("database {:?}", masked(path)))?;
         if let Some(database) = self.dbs.iter().find(|database| database.path == path) {
             return Ok(database.clone());
         }

@@ -1,25 +1,14 @@
-//! The YAML document: values by key, with the line of each for errors. The only user of `serde_yaml`.
-//!
-//! Parsed values carry no lines. When one is asked for, the text is read again by a reader that stops on purpose at the
-//! value or key in question, and the parser's error tells where that was: right for every style of YAML, and no cost
-//! while all is well. The same walk gives a scalar as it is written, so that `password: 0123` stays `0123`.
+//! The YAML document: values by key, with the line of each for errors. With `locate`, the only user of `serde_yaml`.
 
 use std::time::Duration;
 
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Mapping, Value};
 
 use super::expand::{Env, expand};
+use super::locate::{self, Step};
 use super::units;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-
-/// One step from a value to one inside it.
-#[derive(Clone, Debug, PartialEq)]
-enum Step {
-    Key(String),
-    Item(usize),
-}
 
 /// A parsed document, variables put in.
 pub(super) struct Document {
@@ -30,8 +19,8 @@ pub(super) struct Document {
 impl Document {
     /// Errors: what is no YAML; a variable that is not set. `env` is none if variables are to stay as they are.
     pub fn parse(text: &str, env: Option<Env<'_>>) -> Result<Document> {
-        let mut root: Value = serde_yaml::from_str(text).map_err(|e| usage(e.to_string()))?;
-        root.apply_merge().map_err(|e| usage(e.to_string()))?;
+        let mut root: Value = serde_yaml::from_str(text).map_err(not_yaml)?;
+        root.apply_merge().map_err(not_yaml)?;
         let mut document = Document { text: text.to_string(), root: Value::Null };
         if let Some(env) = env {
             document.expand(&mut root, env, &mut Vec::new())?;
@@ -81,156 +70,8 @@ impl Document {
             Step::Key(key) => Some(format!("{key}: ")),
             Step::Item(_) => None,
         });
-        let line = self.line(steps).map(|line| format!("line {line}: ")).unwrap_or_default();
+        let line = locate::line(&self.text, steps).map(|line| format!("line {line}: ")).unwrap_or_default();
         usage(format!("{line}{}{what}", key.unwrap_or_default()))
-    }
-
-    /// The line of a value's key, or of a list's item; where it comes from a merge, the line of what holds it.
-    fn line(&self, steps: &[Step]) -> Option<usize> {
-        (0..=steps.len()).rev().find_map(|length| {
-            let found = self.walk(steps.get(..length)?, Goal::Line).err()?;
-            let is_ours = found.to_string().contains(MARK);
-            found.location().filter(|_| is_ours).map(|location| location.line())
-        })
-    }
-
-    /// A scalar as it is written.
-    fn raw(&self, steps: &[Step]) -> Option<String> {
-        self.walk(steps, Goal::Raw).ok().flatten()
-    }
-
-    fn walk(&self, steps: &[Step], goal: Goal) -> std::result::Result<Option<String>, serde_yaml::Error> {
-        Walk { steps, goal }.deserialize(serde_yaml::Deserializer::from_str(&self.text))
-    }
-}
-
-/// What the error of a walk that reached its goal says.
-const MARK: &str = "(the value that was looked for)";
-
-#[derive(Clone, Copy, PartialEq)]
-enum Goal {
-    /// Fail at the key or item, so that the error has its line.
-    Line,
-    /// Give the scalar's text.
-    Raw,
-}
-
-/// Follows the steps through the document.
-#[derive(Clone, Copy)]
-struct Walk<'a> {
-    steps: &'a [Step],
-    goal: Goal,
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
-        match (self.steps.first(), self.goal) {
-            (None, Goal::Raw) => deserializer.deserialize_str(self),
-            _ => deserializer.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a value on the way")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-        let Some((Step::Key(wanted), below)) = self.steps.split_first() else {
-            return Err(A::Error::custom(MARK));
-        };
-        let mut found = None;
-        let stop = below.is_empty() && self.goal == Goal::Line;
-        while let Some(is_it) = map.next_key_seed(KeyIs { wanted, stop })? {
-            if is_it {
-                found = map.next_value_seed(Walk { steps: below, goal: self.goal })?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Self::Value, A::Error> {
-        let Some((Step::Item(wanted), below)) = self.steps.split_first() else {
-            return Err(A::Error::custom(MARK));
-        };
-        for _ in 0..*wanted {
-            if items.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(None);
-            }
-        }
-        let found = items.next_element_seed(Walk { steps: below, goal: self.goal })?.flatten();
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(found)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
-        self.scalar(text)
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> std::result::Result<Self::Value, E> {
-        self.scalar("")
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _: i64) -> std::result::Result<Self::Value, E> {
-        self.scalar("")
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _: u64) -> std::result::Result<Self::Value, E> {
-        self.scalar("")
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, _: f64) -> std::result::Result<Self::Value, E> {
-        self.scalar("")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<Self::Value, E> {
-        self.scalar("")
-    }
-}
-
-impl Walk<'_> {
-    fn scalar<E: serde::de::Error>(self, text: &str) -> std::result::Result<Option<String>, E> {
-        match (self.steps.is_empty(), self.goal) {
-            (true, Goal::Line) => Err(E::custom(MARK)),
-            (true, Goal::Raw) => Ok(Some(text.to_string())),
-            (false, _) => Ok(None),
-        }
-    }
-}
-
-/// Compares a key with the one that is looked for, and may stop there.
-struct KeyIs<'a> {
-    wanted: &'a str,
-    stop: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
-    type Value = bool;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeyIs<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> std::result::Result<bool, E> {
-        match (key == self.wanted, self.stop) {
-            (true, true) => Err(E::custom(MARK)),
-            (is_it, _) => Ok(is_it),
-        }
     }
 }
 
@@ -320,8 +161,8 @@ impl<'a> Section<'a> {
     fn scalar(&self, value: &Value, steps: &[Step]) -> Result<String> {
         match value {
             Value::String(text) => Ok(text.clone()),
-            Value::Number(number) => Ok(self.document.raw(steps).unwrap_or_else(|| number.to_string())),
-            Value::Bool(on) => Ok(self.document.raw(steps).unwrap_or_else(|| on.to_string())),
+            Value::Number(number) => Ok(locate::raw(&self.document.text, steps).unwrap_or_else(|| number.to_string())),
+            Value::Bool(on) => Ok(locate::raw(&self.document.text, steps).unwrap_or_else(|| on.to_string())),
             other => Err(self.document.error(steps, format!("expected a text, found {}", sort_of(other)))),
         }
     }
@@ -401,8 +242,19 @@ impl<'a> Section<'a> {
 
     /// The line of a key, for warnings.
     pub fn line(&self, key: &str) -> Option<usize> {
-        self.document.line(&self.below(key))
+        locate::line(&self.document.text, &self.below(key))
     }
+}
+
+/// What the parser says, the line first. Of all its messages one repeats a value, which may be a secret: the one about an
+/// integer of more than 64 bits.
+fn not_yaml(error: serde_yaml::Error) -> Error {
+    let line = error.location().map(|location| format!("line {}: ", location.line())).unwrap_or_default();
+    let text = error.to_string();
+    if text.contains("invalid type") {
+        return usage(format!("{line}the value is too long a number")).with_hint("put it in quotes");
+    }
+    usage(format!("{line}{}", text.split(" at line ").next().unwrap_or_default()))
 }
 
 fn sort_of(value: &Value) -> &'static str {

@@ -1,0 +1,141 @@
+//! The files that a configuration names are looked at before anything is contacted; each fault is told by name.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use litestream::config::{self, Config, Surroundings, check};
+use litestream::error::{Kind, Result};
+
+const CERTIFICATE: &str = "subject=x\n-----BEGIN CERTIFICATE-----\nMIIB\nAAAA==\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN EC PARAMETERS-----\nBggq\n-----END EC PARAMETERS-----\n\
+                   -----BEGIN EC PRIVATE KEY-----\nMHcC\n-----END EC PRIVATE KEY-----\n";
+const CREDS: &str = "-----BEGIN NATS USER JWT-----\neyJ0\n------END NATS USER JWT------\n\nIMPORTANT\n\
+                     -----BEGIN USER NKEY SEED-----\nSUAC\n------END USER NKEY SEED------\n";
+
+/// A directory that is gone after the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("litestream-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    fn file(&self, name: &str, text: &str, mode: u32) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn parsed(replica: &str) -> Config {
+    let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
+    let around = Surroundings { env: &|_| None, directory: PathBuf::from("/"), seed_file: &seed_file };
+    config::parse(&format!("dbs: [{{path: /a.db, replica: {{bucket: b, {replica}}}}}]"), &around, false).unwrap()
+}
+
+fn checked(replica: &str) -> Result<()> {
+    check::config(&parsed(replica))
+}
+
+#[test]
+fn files_that_are_right_pass() {
+    let dir = Directory::new("right");
+    let (certificate, key) = (dir.file("c.pem", CERTIFICATE, 0o644), dir.file("k.pem", KEY, 0o600));
+    let creds = dir.file("a.creds", CREDS, 0o400);
+    checked(&format!("root-cas: [{certificate}], client-cert: {certificate}, client-key: {key}, creds: {creds}"))
+        .unwrap();
+    let rsa = KEY.replace("EC PRIVATE", "RSA PRIVATE");
+    let pkcs8 = KEY.replace("EC PRIVATE", "PRIVATE");
+    for (name, text) in [("rsa.pem", rsa), ("pkcs8.pem", pkcs8)] {
+        let key = dir.file(name, &text, 0o600);
+        checked(&format!("client-cert: {certificate}, client-key: {key}")).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_or_holds_something_else_is_named() {
+    let dir = Directory::new("wrong");
+    let certificate = dir.file("c.pem", CERTIFICATE, 0o644);
+    let key = dir.file("k.pem", KEY, 0o600);
+    let empty = dir.file("empty.pem", "", 0o600);
+    let open = dir.file("open.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n", 0o600);
+    let locked = dir.file("locked.pem", &KEY.replace("EC PRIVATE", "ENCRYPTED PRIVATE"), 0o600);
+    let half = dir.file("half.creds", CREDS.split("IMPORTANT").next().unwrap(), 0o600);
+    let table = [
+        ("creds: /no/such".to_string(), "creds: read /no/such: no such file or directory".to_string()),
+        (format!("creds: {}", dir.0.display()), format!("creds: read {}: is a directory", dir.0.display())),
+        (format!("creds: {empty}"), format!("creds: {empty}: expected a credentials file, found no user JWT in it")),
+        (format!("creds: {half}"), format!("creds: {half}: expected a credentials file, found no nkey seed in it")),
+        ("root-cas: [/no/such]".to_string(), "root-cas: read /no/such: no such file or directory".to_string()),
+        (
+            format!("root-cas: [{certificate}, {empty}]"),
+            format!("root-cas: {empty}: expected a certificate in PEM form, found none"),
+        ),
+        (format!("root-cas: {open}"), format!("root-cas: {open}: expected a certificate in PEM form, found none")),
+        (
+            format!("client-cert: {key}, client-key: {key}"),
+            format!("client-cert: {key}: expected a certificate in PEM form, found a private key"),
+        ),
+        (
+            format!("client-cert: {certificate}, client-key: {certificate}"),
+            format!("client-key: {certificate}: expected a private key in PEM form, found none"),
+        ),
+        (
+            format!("client-cert: {certificate}, client-key: {locked}"),
+            format!("client-key: {locked}: expected a private key without a passphrase, found an encrypted one"),
+        ),
+        ("jwt: x, seed: canary".to_string(), "seed: expected a user's seed, found something else".to_string()),
+    ];
+    for (replica, expected) in table {
+        let error = checked(&replica).expect_err(&replica);
+        assert_eq!((error.kind(), error.message()), (Kind::Usage, expected.as_str()), "{replica}");
+    }
+}
+
+#[test]
+fn a_private_key_that_others_can_read_is_refused() {
+    let dir = Directory::new("mode");
+    let certificate = dir.file("c.pem", CERTIFICATE, 0o644);
+    for (mode, refused) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o660, true), (0o610, true)]
+    {
+        let key = dir.file("k.pem", KEY, mode);
+        let result = checked(&format!("client-cert: {certificate}, client-key: {key}"));
+        assert_eq!(result.is_err(), refused, "{mode:o}");
+        if let Err(error) = result {
+            let expected =
+                format!("client-key: {key}: expected a file that only its owner can read, found mode {mode:o}");
+            assert_eq!(error.message(), expected);
+            assert_eq!(error.hint(), Some(format!("chmod 600 {key}").as_str()));
+        }
+        std::fs::remove_file(key).unwrap();
+    }
+}
+
+#[test]
+fn the_seed_is_read_from_the_file_that_the_environment_names() {
+    let dir = Directory::new("seed");
+    let seed = nkeys::KeyPair::new_user().seed().unwrap();
+    for text in
+        [format!("{seed}\n"), format!("-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n")]
+    {
+        let file = dir.file("user.nk", &text, 0o600);
+        let env = |name: &str| (name == "NATS_NKEY").then(|| file.clone());
+        let replica = config::replica_from_url("nats://h/b", &env).unwrap();
+        check::replica(&replica).unwrap();
+        assert!(!format!("{replica:?}").contains(&seed));
+    }
+    let file = dir.file("user.nk", "nothing", 0o600);
+    let error =
+        config::replica_from_url("nats://h/b", &|name| (name == "NATS_NKEY").then(|| file.clone())).unwrap_err();
+    let expected = format!("NATS_NKEY: {file}: expected a file with a user's seed, which begins with SU");
+    assert_eq!(error.message(), expected);
+}
