@@ -28,11 +28,14 @@
 //! * reason: why a generation ended
 //! * lag: seconds since the oldest commit that is not yet stored
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod fault;
 pub mod format;
 pub mod log;
+pub mod replica;
 pub mod secret;
 pub mod source;
 pub mod store;

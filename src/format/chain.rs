@@ -126,3 +126,151 @@ fn gap(stored: &Stored, end: Point) -> Option<Gap> {
     let snapshots = snapshots.map(|(key, _)| (key.at, Key::Snapshot(*key)));
     segments.chain(snapshots).min_by_key(|(point, _)| *point).map(|(_, next)| Gap { at: end, next })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::position::Generation;
+    use crate::format::sample::{GENERATION, Random, ms, point};
+
+    fn snapshot(at: u64) -> (SnapshotKey, u64) {
+        let key = SnapshotKey { generation: Generation::new(GENERATION), at: point(0, at), time: ms(at) };
+        (key, 1)
+    }
+
+    /// A segment whose times are its offsets.
+    fn segment(start: u64, end: u64) -> (SegmentKey, u64) {
+        let generation = Generation::new(GENERATION);
+        let (first, last) = (ms(start + 1), ms(end));
+        let key = SegmentKey { generation, start: point(0, start), end: point(0, end), first, last, part: false };
+        (key, end - start)
+    }
+
+    fn stored(snapshots: &[u64], segments: &[(u64, u64)]) -> Stored {
+        let mut stored = Stored {
+            snapshots: snapshots.iter().map(|at| snapshot(*at)).collect(),
+            segments: segments.iter().map(|(start, end)| segment(*start, *end)).collect(),
+        };
+        stored.segments.sort_by_key(|(key, _)| (key.start, key.end));
+        stored
+    }
+
+    fn ranges(chain: &Chain) -> Vec<(u64, u64)> {
+        chain.segments.iter().map(|(key, _)| (key.start.offset.get(), key.end.offset.get())).collect()
+    }
+
+    /// What a chain from a snapshot at the first number takes of the segments, and where it says the gap ends.
+    type Row = (u64, &'static [(u64, u64)], &'static [(u64, u64)], Option<u64>);
+
+    #[test]
+    fn a_chain_takes_the_way_that_reaches_furthest_with_the_fewest_objects() {
+        let table: [Row; 11] = [
+            (0, &[], &[], None),
+            (0, &[(0, 1), (1, 2)], &[(0, 1), (1, 2)], None),
+            (1, &[(0, 1), (1, 2)], &[(1, 2)], None),
+            (2, &[(0, 1), (1, 2)], &[], None),
+            // A merged object beside those that it was made of.
+            (0, &[(0, 1), (0, 2), (1, 2), (2, 3)], &[(0, 2), (2, 3)], None),
+            // The snapshot's point is inside an object.
+            (1, &[(0, 2), (2, 3)], &[(0, 2), (2, 3)], None),
+            (1, &[(0, 2), (1, 2), (2, 3)], &[(0, 2), (2, 3)], None),
+            // Fewest objects is not nearest: the long way round reaches further.
+            (0, &[(0, 5), (0, 2), (2, 4), (4, 6)], &[(0, 2), (2, 4), (4, 6)], None),
+            // Gaps.
+            (0, &[(0, 1), (2, 3), (3, 4)], &[(0, 1)], Some(2)),
+            (0, &[(3, 4), (2, 3)], &[], Some(2)),
+            (0, &[(0, 4), (2, 5)], &[(0, 4)], Some(2)),
+        ];
+        for (at, segments, expected, gap) in table {
+            let chain = Chain::of(&stored(&[at], segments), snapshot(at));
+            assert_eq!(ranges(&chain), expected, "{segments:?} from {at}");
+            let found = chain.gap.map(|gap| match gap.next {
+                Key::Segment(key) => key.start.offset.get(),
+                Key::Snapshot(key) => key.at.offset.get(),
+            });
+            assert_eq!(found, gap, "{segments:?} from {at}");
+        }
+    }
+
+    #[test]
+    fn a_gap_is_named_exactly_and_tells_how_far_a_restore_can_go() {
+        let chain = Chain::of(&stored(&[0], &[(0, 16), (32, 48)]), snapshot(0));
+        let error = chain.without_gap().unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert_eq!(
+            error.message(),
+            "generation 019aaf3c5d10a1b2: no segment begins at 00000000:000000000010; \
+             the next stored one begins at 00000000:000000000020"
+        );
+        assert_eq!(error.hint(), Some("-timestamp 1970-01-01T00:00:00.016Z restores what is before the gap"));
+    }
+
+    #[test]
+    fn a_snapshot_that_no_segment_leads_to_shows_a_gap() {
+        let stored = stored(&[0, 32], &[(0, 16)]);
+        let error = Chain::of(&stored, snapshot(0)).without_gap().unwrap_err();
+        assert!(error.message().ends_with(
+            "no segment begins at 00000000:000000000010; the next stored snapshot is at 00000000:000000000020"
+        ));
+        assert!(Chain::newest(&stored).unwrap().without_gap().is_ok());
+        assert_eq!(Chain::newest(&Stored::default()), None);
+    }
+
+    #[test]
+    fn a_chain_knows_its_end_and_drops_parts_from_it() {
+        let mut stored = stored(&[0], &[(0, 1), (1, 2), (2, 3)]);
+        for (key, _) in &mut stored.segments[1..] {
+            key.part = true;
+        }
+        let mut chain = Chain::newest(&stored).unwrap();
+        assert_eq!((chain.end(), chain.last_moment()), (point(0, 3), ms(3)));
+        assert_eq!(chain.last_key(), Key::Segment(stored.segments[2].0));
+        assert_eq!(chain.drop_parts(), 2);
+        assert_eq!((chain.end(), chain.last_moment()), (point(0, 1), ms(1)));
+        chain.segments.clear();
+        assert_eq!((chain.end(), chain.last_moment()), (point(0, 0), ms(0)));
+        assert_eq!(chain.last_key(), Key::Snapshot(snapshot(0).0));
+    }
+
+    /// Every way from `at`, as (end, number of objects), by trying all of them.
+    fn all_ways(at: u64, here: u64, objects: usize, segments: &[(u64, u64)], found: &mut Vec<(u64, usize)>) {
+        found.push((here, objects));
+        for (start, end) in segments {
+            if *end > here && (*start).max(at) == here {
+                all_ways(at, *end, objects + 1, segments, found);
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_of_random_objects_is_what_trying_every_way_finds() {
+        for seed in 0..3000 {
+            let mut random = Random(seed);
+            let length = 2 + random.below(10);
+            let count = random.below(14);
+            let mut segments: Vec<_> = (0..count)
+                .map(|_| {
+                    let start = random.below(length - 1);
+                    (start, start + 1 + random.below(4.min(length - start)))
+                })
+                .collect();
+            segments.sort_unstable();
+            segments.dedup();
+            let at = random.below(length);
+            let mut ways = Vec::new();
+            all_ways(at, at, 0, &segments, &mut ways);
+            let end = ways.iter().map(|(end, _)| *end).max().unwrap();
+            let objects = ways.iter().filter(|way| way.0 == end).map(|way| way.1).min().unwrap();
+
+            let chain = Chain::of(&stored(&[at], &segments), snapshot(at));
+            let found = ranges(&chain);
+            assert_eq!((chain.end().offset.get(), found.len()), (end, objects), "seed {seed}: {segments:?} from {at}");
+            let mut here = at;
+            for (start, end) in &found {
+                assert_eq!((*start).max(at), here, "seed {seed}: {found:?} from {at}");
+                here = *end;
+            }
+            assert_eq!(chain.gap.is_some(), segments.iter().any(|(_, e)| *e > end), "seed {seed}");
+        }
+    }
+}

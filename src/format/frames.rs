@@ -98,3 +98,114 @@ fn check_wal_header<R: Read>(reader: &mut Reader<R>, member: &MemberHeader) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::format::sample::{Wal, wal};
+    use crate::format::wal::{ByteOrder, Salt};
+
+    /// The frames of `payload` under `header`: page and commit of each.
+    fn read(header: &MemberHeader, payload: &[u8]) -> Result<Vec<(u32, u32)>> {
+        let mut stored = Vec::new();
+        crate::format::segment::Encoder::new(1).member(header, &[payload], &mut stored);
+        let mut reader = Reader::new(stored.as_slice());
+        let header = reader.next_member()?.unwrap();
+        let mut frames = MemberFrames::new(&mut reader, &header)?;
+        let (mut found, mut frame) = (Vec::new(), Vec::new());
+        while let Some(header) = frames.next_frame(&mut frame)? {
+            assert_eq!(FrameHeader::first(&frame), Some(header));
+            found.push((header.page, header.commit));
+        }
+        assert_eq!(frames.next_frame(&mut frame)?, None);
+        Ok(found)
+    }
+
+    fn read_batch(wal: &Wal, header: &MemberHeader) -> Result<Vec<(u32, u32)>> {
+        read(header, wal.payload(header))
+    }
+
+    #[test]
+    fn frames_of_any_batch_are_read_and_proven() {
+        for (order, page_size) in [(ByteOrder::Little, 512), (ByteOrder::Big, 65_536)] {
+            let mut wal = Wal::new(order, page_size, Salt(1, 2));
+            wal.frame(1, 0).frame(2, 2).frame(2, 2).frame(1, 0).frame(3, 0).frame(2, 3);
+            let all = [(1, 0), (2, 2), (2, 2), (1, 0), (3, 0), (2, 3)];
+            for after in 0..6 {
+                for upto in after + 1..=6 {
+                    let found = read_batch(&wal, &wal.batch(0, after, upto, 1)).unwrap();
+                    assert_eq!(found, all[after as usize..upto as usize]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unsealed_frames_are_read_wherever_batches_are_cut() {
+        let mut wal = Wal::new(ByteOrder::Little, 512, Salt(1, 2));
+        wal.frame(1, 0).unsealed(2, 0).unsealed(3, 3).frame(1, 3).unsealed(2, 3).frame(3, 3);
+        for after in 0..6 {
+            for upto in after + 1..=6 {
+                let header = wal.batch(0, after, upto, 1);
+                assert_eq!(read_batch(&wal, &header).unwrap().len() as u32, upto - after);
+            }
+        }
+        let hidden = MemberHeader { unsealed: false, ..wal.batch(0, 1, 4, 1) };
+        assert!(read_batch(&wal, &hidden).unwrap_err().message().starts_with("frames: expected (part, unsealed"));
+    }
+
+    #[test]
+    fn a_header_that_does_not_fit_its_frames_is_refused() {
+        let wal = wal();
+        let (first, third) = (wal.batch(0, 0, 2, 1), wal.batch(0, 2, 3, 1));
+        let other = Checksum(1, 2);
+        let by_header = "WAL header: expected (Little, PageSize(200), ";
+        let table = [
+            (MemberHeader { salt: Salt(7, 9), ..first }, by_header),
+            (MemberHeader { checksum_before: other, ..first }, by_header),
+            (MemberHeader { order: ByteOrder::Big, ..first }, "WAL header: expected (Big, PageSize(200), "),
+            (MemberHeader { salt: Salt(7, 9), ..third }, "frame salt: expected Salt(7, 9), found Salt(7, 8)"),
+            (MemberHeader { checksum_before: other, ..third }, "frame checksum: expected Checksum("),
+            (MemberHeader { order: ByteOrder::Big, ..third }, "frame checksum: expected Checksum("),
+            (MemberHeader { checksum_after: other, ..third }, "frames: expected a chain that ends in Checksum(1, 2)"),
+            (
+                MemberHeader { part: true, ..third },
+                "frames: expected (part, unsealed, pages) (true, false, 2) by the header, found (false, false, 2)",
+            ),
+            (
+                MemberHeader { pages: 3, ..third },
+                "frames: expected (part, unsealed, pages) (false, false, 3) by the header, found (false, false, 2)",
+            ),
+            (
+                MemberHeader { unsealed: true, ..third },
+                "frames: expected (part, unsealed, pages) (false, true, 2) by the header, found (false, false, 2)",
+            ),
+        ];
+        for (header, text) in table {
+            let error = read_batch(&wal, &header).unwrap_err();
+            assert_eq!(error.kind(), Kind::Corrupt);
+            assert!(error.message().starts_with(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_payload_is_seen_even_if_gzip_was_made_anew() {
+        let wal = wal();
+        let header = wal.batch(0, 0, 2, 1);
+        let good = wal.payload(&header);
+        for bit in (0..good.len() * 8).step_by(3) {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read(&header, &bad).unwrap_err().kind(), Kind::Corrupt, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn page_0_is_no_page() {
+        let mut wal = Wal::new(ByteOrder::Little, 512, Salt(1, 2));
+        wal.frame(0, 1);
+        let error = read_batch(&wal, &wal.batch(0, 0, 1, 1)).unwrap_err();
+        assert_eq!(error.message(), "frame: expected a page number, found 0");
+    }
+}

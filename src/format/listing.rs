@@ -104,3 +104,67 @@ impl Stored {
 pub fn last_moment(listing: &Listing) -> Option<Timestamp> {
     listing.generations().filter_map(|(_, stored)| stored.last_moment()).max()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::sample::{GENERATION, ms, point};
+
+    fn snapshot(generation: u64, offset: u64, time: u64) -> (String, u64) {
+        let key = SnapshotKey { generation: Generation::new(generation), at: point(0, offset), time: ms(time) };
+        (key.to_string(), 1)
+    }
+
+    fn segment(start: u64, end: u64, first: u64, last: u64) -> (String, u64) {
+        let generation = Generation::new(GENERATION);
+        let (start, end) = (point(0, start), point(0, end));
+        (SegmentKey { generation, start, end, first: ms(first), last: ms(last), part: false }.to_string(), 2)
+    }
+
+    #[test]
+    fn a_listing_in_any_order_is_sorted_out_by_generation_and_point() {
+        let mut entries = vec![
+            snapshot(GENERATION, 20, 5),
+            snapshot(GENERATION, 0, 1),
+            snapshot(GENERATION - 1, 0, 0),
+            segment(10, 20, 3, 4),
+            segment(0, 20, 2, 4),
+            segment(0, 10, 2, 2),
+        ];
+        let sorted = Listing::new(entries.clone());
+        entries.reverse();
+        let reversed = Listing::new(entries);
+        for listing in [sorted, reversed] {
+            let ids: Vec<_> = listing.generations().map(|(id, _)| id.get()).collect();
+            assert_eq!(ids, [GENERATION - 1, GENERATION]);
+            let stored = listing.generation(Generation::new(GENERATION)).unwrap();
+            let at: Vec<_> = stored.snapshots.iter().map(|(key, size)| (key.at.offset.get(), *size)).collect();
+            assert_eq!(at, [(0, 1), (20, 1)]);
+            let ranges: Vec<_> =
+                stored.segments.iter().map(|(key, _)| (key.start.offset.get(), key.end.offset.get())).collect();
+            assert_eq!(ranges, [(0, 10), (0, 20), (10, 20)]);
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_counted_and_one_is_kept() {
+        let listing = Listing::new([("b".to_string(), 1), ("generations/x".to_string(), 1)]);
+        assert!(listing.is_empty());
+        assert_eq!((listing.foreign(), listing.foreign_example()), (2, Some("b")));
+        assert_eq!(Listing::new([]).foreign_example(), None);
+    }
+
+    #[test]
+    fn the_edges_of_what_is_stored_are_known() {
+        let entries = [snapshot(GENERATION, 10, 5), snapshot(GENERATION, 0, 4), segment(10, 30, 3, 9)];
+        let listing = Listing::new(entries);
+        let stored = listing.generation(Generation::new(GENERATION)).unwrap();
+        assert_eq!(stored.first_snapshot(), Some(ms(4)));
+        assert_eq!((stored.first_moment(), stored.last_moment()), (Some(ms(3)), Some(ms(9))));
+        assert_eq!(stored.last_point(), Some(point(0, 30)));
+        assert_eq!(last_moment(&listing), Some(ms(9)));
+        assert_eq!(last_moment(&Listing::new([])), None);
+        let later = Listing::new([snapshot(GENERATION, 10, 50), segment(10, 30, 3, 9)]);
+        assert_eq!(last_moment(&later), Some(ms(50)));
+    }
+}

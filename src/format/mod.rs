@@ -10,6 +10,8 @@ pub mod key;
 pub mod listing;
 pub mod plan;
 pub mod position;
+#[cfg(test)]
+mod sample;
 pub mod segment;
 pub mod snapshot;
 pub mod tail;

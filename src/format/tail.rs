@@ -83,3 +83,77 @@ fn expect<T: PartialEq + fmt::Debug>(what: &str, expected: T, found: T) -> Resul
     }
     Err(corrupt(format!("batch does not follow the one before: expected {what} {expected:x?}, found {found:x?}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::format::sample::{Wal, point, size, wal};
+
+    fn refused(previous: &Tail, header: &MemberHeader) -> String {
+        let error = follows(previous, header).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+        error.message().strip_prefix("batch does not follow the one before: expected ").unwrap().to_string()
+    }
+
+    /// The tail behind frame 2 of the sample, and the batch of frame 3.
+    fn pair() -> (Tail, MemberHeader) {
+        let wal = wal();
+        let tail = wal.tail(&wal.batch(0, 0, 2, 100));
+        let next = MemberHeader { previous_crc: tail.crc.unwrap(), ..wal.batch(0, 2, 3, 200) };
+        (tail, next)
+    }
+
+    #[test]
+    fn the_next_batch_of_the_same_wal_follows() {
+        let (tail, next) = pair();
+        follows(&tail, &next).unwrap();
+        follows(&Tail { checksum: None, crc: None, ..tail }, &next).unwrap();
+    }
+
+    #[test]
+    fn the_first_batch_of_the_next_wal_follows_whatever_its_salts() {
+        let (tail, _) = pair();
+        let next = Wal::new(ByteOrder::Big, 512, Salt(8, 1)).frame(1, 1).batch(1, 0, 1, 300);
+        let next = MemberHeader { start: tail.end, previous_crc: tail.crc.unwrap(), ..next };
+        follows(&tail, &next).unwrap();
+        assert!(refused(&tail, &MemberHeader { previous_crc: 0, ..next }).starts_with("crc32 of the batch before "));
+    }
+
+    #[test]
+    fn the_first_batch_follows_a_snapshot_that_knows_no_wal() {
+        let (tail, _) = pair();
+        let fresh = Tail { end: point(0, 0), salt: Salt(0, 0), checksum: None, crc: None, ..tail };
+        follows(&fresh, &wal().batch(0, 0, 2, 100)).unwrap();
+    }
+
+    #[test]
+    fn anything_else_is_refused_by_what_differs() {
+        let (tail, next) = pair();
+        let table = [
+            (Tail { generation: Generation::new(1), ..tail }, "generation 0000000000000001, found 019aaf3c5d10a1b2"),
+            (Tail { end: point(0, 568), ..tail }, "start 00000000:000000000238, found 00000000:000000000450"),
+            (Tail { page_size: size(1024), ..tail }, "page size PageSize(400), found PageSize(200)"),
+            (Tail { salt: Salt(7, 9), ..tail }, "salt Salt(7, 9), found Salt(7, 8)"),
+            (Tail { order: ByteOrder::Big, ..tail }, "byte order Big, found Little"),
+            (Tail { checksum: Some(Checksum(1, 2)), ..tail }, "checksum Checksum(1, 2), found Checksum(1dc1b574,"),
+            (Tail { crc: Some(7), ..tail }, "crc32 of the batch before 00000007, found "),
+        ];
+        for (tail, text) in table {
+            let found = refused(&tail, &next);
+            assert!(found.starts_with(text), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_chain_that_ends_broken_has_no_checksum_to_follow() {
+        let mut wal = wal();
+        wal.unsealed(2, 3).frame(1, 3);
+        let broken = wal.batch(0, 6, 7, 100);
+        let tail = wal.tail(&broken);
+        assert_eq!(tail.checksum, None);
+        let next = MemberHeader { previous_crc: tail.crc.unwrap(), ..wal.batch(0, 7, 8, 200) };
+        follows(&tail, &next).unwrap();
+        assert!(wal.tail(&next).checksum.is_some());
+    }
+}

@@ -220,3 +220,147 @@ fn mismatch(what: &str, expected: String, found: String) -> Error {
 fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::sample::{REAL, Wal, wal};
+
+    const ORDERS: [ByteOrder; 2] = [ByteOrder::Little, ByteOrder::Big];
+
+    fn header(bytes: &[u8]) -> Result<WalHeader> {
+        WalHeader::parse(bytes.first_chunk().unwrap())
+    }
+
+    fn frames(wal: &Wal) -> std::slice::ChunksExact<'_, u8> {
+        wal.bytes[WAL_HEADER..].chunks_exact(wal.header.page_size.frame())
+    }
+
+    #[test]
+    fn a_wal_that_sqlite_wrote_is_understood_to_its_last_byte() {
+        let found = header(REAL).unwrap();
+        assert_eq!(found.order, ByteOrder::Little);
+        assert_eq!(found.page_size.get(), 512);
+        assert_eq!(found.salt, Salt(0xcb71_4025, 0x4372_70c0));
+        assert_eq!(found.encode(), REAL[..WAL_HEADER]);
+        let mut chain = Chain::new(found.order, found.salt, found.checksum);
+        let frames = REAL[WAL_HEADER..].chunks_exact(found.page_size.frame());
+        let frames: Vec<_> = frames.map(|frame| chain.push(frame).unwrap()).collect();
+        let pages: Vec<_> = frames.iter().map(|frame| (frame.page, frame.commit)).collect();
+        assert_eq!(pages, [(1, 0), (2, 2), (2, 2), (1, 0), (2, 0), (3, 3)]);
+        assert_eq!(chain.sum(), Some(Checksum(0xf604_338a, 0x404d_a135)));
+    }
+
+    #[test]
+    fn both_byte_orders_and_all_page_sizes_chain() {
+        for order in ORDERS {
+            for exponent in 9..=16 {
+                let mut wal = Wal::new(order, 1 << exponent, Salt(1, u32::MAX));
+                wal.frame(1, 0).frame(2, 2).frame(1, 2);
+                let found = header(&wal.bytes).unwrap();
+                assert_eq!((found.order, found.page_size.get()), (order, 1 << exponent));
+                let mut chain = Chain::new(order, found.salt, found.checksum);
+                for frame in frames(&wal) {
+                    chain.push(frame).unwrap();
+                }
+                assert_eq!(chain.sum(), Some(wal.batch(0, 0, 3, 0).checksum_after));
+            }
+        }
+    }
+
+    #[test]
+    fn the_byte_order_of_the_checksum_matters() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8];
+        let little = Checksum::default().over(ByteOrder::Little, &bytes);
+        assert_eq!(little, Checksum(0x0403_0201, 0x0c0a_0806));
+        let big = Checksum::default().over(ByteOrder::Big, &bytes);
+        assert_eq!(big, Checksum(0x0102_0304, 0x0608_0a0c));
+        assert_eq!(Checksum(u32::MAX, 0).over(ByteOrder::Little, &bytes), Checksum(0x0403_0200, 0x0c0a_0805));
+    }
+
+    /// A header with one word replaced, and its checksum put right if `sealed`.
+    fn forged(at: usize, word: u32, sealed: bool) -> [u8; WAL_HEADER] {
+        let mut bytes = *REAL.first_chunk().unwrap();
+        bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
+        if sealed {
+            let sum = Checksum::default().over(ByteOrder::Little, &bytes[..24]);
+            bytes[24..28].copy_from_slice(&sum.0.to_be_bytes());
+            bytes[28..32].copy_from_slice(&sum.1.to_be_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_bad_wal_header_is_refused_by_the_field_that_is_wrong() {
+        let table = [
+            (0, 0x377f_0684, true, "WAL header: expected magic 377f0682, found 377f0684"),
+            (0, 0, true, "WAL header: expected magic 377f0682, found 00000000"),
+            (4, 3_007_001, true, "WAL header: expected version 3007000, found 3007001"),
+            (8, 1, true, "page size 1: expected a power of two from 512 to 65536"),
+            (8, 131_072, true, "page size 131072: expected a power of two from 512 to 65536"),
+            (24, 0, false, "WAL header: expected checksum Checksum(fa0b74de, 7255bec6), found Checksum(0, 7255bec6)"),
+        ];
+        for (at, word, sealed, text) in table {
+            let error = header(&forged(at, word, sealed)).unwrap_err();
+            assert_eq!((error.kind(), error.message()), (Kind::Corrupt, text));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_the_wal_header_is_seen() {
+        for bit in 0..WAL_HEADER * 8 {
+            let mut bytes = REAL[..WAL_HEADER].to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(header(&bytes).unwrap_err().kind(), Kind::Corrupt, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_frame_is_seen_and_leaves_the_chain_as_it_was() {
+        let wal = wal();
+        let good = frames(&wal).next().unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut chain = Chain::new(wal.header.order, wal.header.salt, wal.header.checksum);
+            let before = chain;
+            let mut frame = good.to_vec();
+            frame[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(chain.push(&frame).unwrap_err().kind(), Kind::Corrupt, "bit {bit}");
+            assert_eq!(chain, before);
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_wal_or_out_of_turn_is_refused() {
+        let wal = wal();
+        let mut chain = Chain::new(wal.header.order, Salt(7, 9), wal.header.checksum);
+        let error = chain.push(frames(&wal).next().unwrap()).unwrap_err();
+        assert_eq!(error.message(), "frame salt: expected Salt(7, 9), found Salt(7, 8)");
+        let mut chain = Chain::new(wal.header.order, wal.header.salt, wal.header.checksum);
+        let error = chain.push(frames(&wal).nth(1).unwrap()).unwrap_err();
+        assert!(error.message().starts_with("frame checksum: expected Checksum("), "{error}");
+        let error = chain.push(&[0; 23]).unwrap_err();
+        assert_eq!(error.message(), "frame: expected a header of 24 bytes, found 23");
+    }
+
+    #[test]
+    fn the_chain_begins_anew_behind_an_unsealed_frame() {
+        let mut wal = Wal::new(ByteOrder::Big, 512, Salt(3, 4));
+        wal.frame(1, 0).unsealed(2, 0).unsealed(3, 3).frame(1, 3).frame(2, 3);
+        let mut chain = Chain::new(ByteOrder::Big, Salt(3, 4), wal.header.checksum);
+        let known: Vec<_> = frames(&wal)
+            .map(|frame| {
+                chain.push(frame).unwrap();
+                chain.sum().is_some()
+            })
+            .collect();
+        assert_eq!(known, [true, false, false, true, true]);
+
+        let mut late = Chain::broken(ByteOrder::Big, Salt(3, 4));
+        assert_eq!(late.sum(), None);
+        let mut rest = frames(&wal).skip(3);
+        late.push(rest.next().unwrap()).unwrap();
+        let mut bad = rest.next().unwrap().to_vec();
+        bad[30] ^= 1;
+        assert_eq!(late.push(&bad).unwrap_err().kind(), Kind::Corrupt);
+    }
+}

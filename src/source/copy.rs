@@ -31,7 +31,7 @@ pub struct Batch<'b> {
     pub pages: Option<u32>,
     /// The last frame is inside a transaction whose other frames follow in the next batch.
     pub part: bool,
-    /// Some frame was left without salt and checksum by its writer.
+    /// Some frame in here, or the last one before it, was left without salt and checksum by its writer.
     pub unsealed: bool,
     /// Whole frames.
     pub frames: &'b [u8],
@@ -134,13 +134,14 @@ fn copy_frames<'b>(
         }
     };
     let end = place.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
+    let known = cut.chain.sum().is_some();
     if end == header.frames {
         match chain_at_index(cut.chain, header) {
             Ok(chain) => cut.chain = chain,
             Err(reason) => return Ok(Copied::Lost(reason)),
         }
     }
-    let behind = Place { page_size: place.page_size, frame: end, chain: cut.chain, known: true };
+    let behind = Place { page_size: place.page_size, frame: end, chain: cut.chain, known };
     let frames = &bytes[..cut.count * size];
     source.place = behind;
     source.drained = false;
@@ -153,13 +154,13 @@ fn copy_frames<'b>(
         behind: behind.mark(),
         pages: cut.pages,
         part: cut.part,
-        unsealed: has_unsealed(frames, place.page_size),
+        unsealed: !place.known || has_unsealed(frames, place.page_size),
         frames,
     }))
 }
 
 /// The wal-index names the checksum of its last frame: the proof, end to end, that what was copied is what happened.
-/// Behind an unsealed frame it is also where the writer's own chain goes on.
+/// Behind an unsealed frame it is also where the writer's own chain goes on, though no frame says so.
 fn chain_at_index(chain: Chain, header: &IndexHeader) -> std::result::Result<Chain, Reason> {
     match chain.sum() {
         Some(sum) if sum != header.checksum => Err(Reason::WalBroken(format!(

@@ -95,7 +95,7 @@ struct Place {
     page_size: PageSize,
     frame: u32,
     chain: Chain,
-    /// Whether the chain's checksum is that of the last frame (or of the header that was read).
+    /// Whether the chain's checksum stands in the last frame (or in the header, before the first one).
     known: bool,
 }
 

@@ -3,7 +3,7 @@
 pub mod dir;
 mod name;
 pub mod nats;
-mod random;
+pub(crate) mod random;
 
 use std::path::PathBuf;
 use std::rc::Rc;

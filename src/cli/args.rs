@@ -1,0 +1,208 @@
+//! The words of the command line as `argh` knows them: one structure a command, every value still a text.
+//!
+//! The pre-pass (`normal`) and the help texts (`help`) are driven by the same structures, so that an option is written
+//! down once. Long names only: the pre-pass accepts each with one dash or two.
+
+use argh::{ArgsInfo, FromArgs};
+
+/// Continuous backup of live SQLite databases to a NATS Object Store
+#[derive(FromArgs, ArgsInfo)]
+pub(super) struct Arguments {
+    /// default $LITESTREAM_CONFIG or /etc/litestream.yml
+    #[argh(option, arg_name = "PATH")]
+    pub config: Option<String>,
+    /// trace, debug, info, warn or error (default info)
+    #[argh(option, arg_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// leave $VAR in the configuration as it is
+    #[argh(switch)]
+    pub no_expand_env: bool,
+    #[argh(subcommand)]
+    pub command: Words,
+}
+
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand)]
+pub(super) enum Words {
+    Replicate(Replicate),
+    Restore(Restore),
+    Snapshot(Snapshot),
+    Databases(Databases),
+    Generations(Generations),
+    Snapshots(Snapshots),
+    Wal(Wal),
+    Status(Status),
+    Verify(Verify),
+    Version(Version),
+}
+
+/// back up databases continuously, in the foreground
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "replicate")]
+pub(super) struct Replicate {
+    /// database and replica, instead of a configuration file
+    #[argh(positional, arg_name = "DB_PATH REPLICA_URL")]
+    pub words: Vec<String>,
+    /// run CMD beside it, and pass its exit status on
+    #[argh(option, arg_name = "CMD")]
+    pub exec: Option<String>,
+    /// store what is committed now, and exit
+    #[argh(switch)]
+    pub once: bool,
+    /// with -once: take a snapshot even if none is due
+    #[argh(switch)]
+    pub force_snapshot: bool,
+    /// with -once: delete what is older than the retention
+    #[argh(switch)]
+    pub enforce_retention: bool,
+    /// restore a missing database before the start
+    #[argh(switch)]
+    pub restore_if_db_not_exists: bool,
+    /// make a missing bucket
+    #[argh(switch)]
+    pub create_bucket: bool,
+}
+
+/// write a stored database to a file
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "restore")]
+pub(super) struct Restore {
+    /// database in the configuration, or where it is stored
+    #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
+    pub words: Vec<String>,
+    /// output file (default: where the database was)
+    #[argh(option, arg_name = "PATH")]
+    pub o: Option<String>,
+    /// the last commit not later than this, in RFC 3339
+    #[argh(option, arg_name = "T")]
+    pub timestamp: Option<String>,
+    /// the newest commit of this generation
+    #[argh(option, arg_name = "G")]
+    pub generation: Option<String>,
+    /// exactly this commit: generation/index:offset
+    #[argh(option, arg_name = "P")]
+    pub position: Option<String>,
+    /// do nothing, with status 0, if the output exists
+    #[argh(switch)]
+    pub if_db_not_exists: bool,
+    /// do nothing, with status 0, if nothing is stored
+    #[argh(switch)]
+    pub if_replica_exists: bool,
+    /// replace an existing output
+    #[argh(switch)]
+    pub force: bool,
+    /// print what would be read, and write nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// none, quick or full check by SQLite (default none)
+    #[argh(option, arg_name = "LEVEL")]
+    pub integrity_check: Option<String>,
+    /// keep the output up to date until stopped
+    #[argh(switch)]
+    pub f: bool,
+    /// with -f: how often to look (default 1s)
+    #[argh(option, arg_name = "D")]
+    pub follow_interval: Option<String>,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// store one full snapshot, and exit
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "snapshot")]
+pub(super) struct Snapshot {
+    /// one database (default: all in the configuration), and where to store it
+    #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
+    pub words: Vec<String>,
+    /// make a missing bucket
+    #[argh(switch)]
+    pub create_bucket: bool,
+    /// delete what is older than the retention
+    #[argh(switch)]
+    pub enforce_retention: bool,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// list the databases in the configuration
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "databases")]
+pub(super) struct Databases {
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// list the stored generations of a database
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "generations")]
+pub(super) struct Generations {
+    /// database in the configuration, or where it is stored
+    #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
+    pub words: Vec<String>,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// list the stored snapshots of a database
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "snapshots")]
+pub(super) struct Snapshots {
+    /// database in the configuration, or where it is stored
+    #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
+    pub words: Vec<String>,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// list the stored WAL segments of a database
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "wal")]
+pub(super) struct Wal {
+    /// database in the configuration, or where it is stored
+    #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
+    pub words: Vec<String>,
+    /// only this generation
+    #[argh(option, arg_name = "G")]
+    pub generation: Option<String>,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// compare databases with what is stored: position and lag
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "status")]
+pub(super) struct Status {
+    /// one database (default: all in the configuration), and where it is stored
+    #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
+    pub words: Vec<String>,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// read a backup and prove it restorable, writing no file
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "verify")]
+pub(super) struct Verify {
+    /// one backup (default: all in the configuration)
+    #[argh(positional, arg_name = "[DB_PATH|REPLICA_URL]")]
+    pub words: Vec<String>,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// print the version
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "version")]
+pub(super) struct Version {
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}

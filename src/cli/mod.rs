@@ -1,0 +1,188 @@
+//! The command line: words in, a checked [`Invocation`] out. The only user of `argh`; nothing outside is touched.
+
+mod args;
+mod elsewhere;
+mod help;
+mod normal;
+mod rules;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::position::{Generation, Position};
+use crate::format::time::Timestamp;
+use crate::log::Level;
+use crate::secret::Secret;
+
+/// What the user wants.
+#[derive(Debug, PartialEq)]
+pub enum Parsed {
+    Run(Invocation),
+    /// To be printed to standard output, with exit status 0.
+    Help(String),
+}
+
+/// One run of the program.
+#[derive(Debug, PartialEq)]
+pub struct Invocation {
+    pub config: Option<PathBuf>,
+    pub log_level: Option<Level>,
+    /// Whether `$VAR` in the configuration is expanded.
+    pub expand_env: bool,
+    pub command: Command,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    Replicate(Replicate),
+    Restore(Restore),
+    Snapshot(Snapshot),
+    Databases { json: bool },
+    Generations(Listing),
+    Snapshots(Listing),
+    Wal(Listing),
+    Status(Status),
+    Verify(Verify),
+    Version { json: bool },
+}
+
+/// What a command is about: a database in the configuration, or a replica by its URL (which may hold a password).
+#[derive(Debug, PartialEq)]
+pub enum Source {
+    Database(String),
+    Replica(Secret),
+}
+
+/// A database and its replica, given without a configuration file.
+#[derive(Debug, PartialEq)]
+pub struct Pair {
+    pub database: String,
+    pub replica: Secret,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Replicate {
+    /// None: those in the configuration.
+    pub pair: Option<Pair>,
+    pub exec: Option<String>,
+    pub once: bool,
+    pub force_snapshot: bool,
+    pub enforce_retention: bool,
+    pub restore_if_missing: bool,
+    pub create_bucket: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Restore {
+    pub source: Source,
+    /// None: where the database was.
+    pub output: Option<PathBuf>,
+    pub until: Until,
+    /// Only this generation.
+    pub generation: Option<Generation>,
+    pub if_db_not_exists: bool,
+    pub if_replica_exists: bool,
+    pub force: bool,
+    pub dry_run: bool,
+    pub integrity_check: IntegrityCheck,
+    /// Keep the output up to date, looking this often.
+    pub follow: Option<Duration>,
+    pub json: bool,
+}
+
+/// Up to which commit to restore.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Until {
+    Latest,
+    /// The last commit not later than this.
+    Time(Timestamp),
+    /// Exactly this commit.
+    Position(Position),
+}
+
+/// How SQLite checks what was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntegrityCheck {
+    None,
+    Quick,
+    Full,
+}
+
+/// Which databases, and from where: all, one of the configuration, or one with its replica.
+#[derive(Debug, PartialEq)]
+pub enum Chosen {
+    All,
+    Database(String),
+    Pair(Pair),
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Snapshot {
+    pub chosen: Chosen,
+    pub create_bucket: bool,
+    pub enforce_retention: bool,
+    pub json: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Listing {
+    pub source: Source,
+    /// `wal` only: none but this.
+    pub generation: Option<Generation>,
+    pub json: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Status {
+    pub chosen: Chosen,
+    pub json: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Verify {
+    /// None: all in the configuration.
+    pub source: Option<Source>,
+    pub json: bool,
+}
+
+/// How often `restore -f` looks for news, if nothing else is said. The peer's default.
+pub const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads the words behind the program's name.
+///
+/// Errors: [`Kind::Usage`], with the nearest right word as hint. No error shows a URL's secrets.
+pub fn parse(argv: &[String]) -> Result<Parsed> {
+    let info = args::Arguments::get_args_info();
+    let sorted = normal::sort(argv, &info)?;
+    if sorted.help {
+        return Ok(Parsed::Help(help::text(&info, sorted.command.as_deref())));
+    }
+    if sorted.command.is_none() {
+        return Err(Error::new(Kind::Usage, "no command is given").with_hint("litestream -h lists the commands"));
+    }
+    let words = sorted.words();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let arguments = args::Arguments::from_args(&["litestream"], &words).map_err(not_understood)?;
+    rules::check(arguments).map(Parsed::Run)
+}
+
+/// Every command with its options, without dashes, and the global options under the name "": for the manual's test.
+pub fn vocabulary() -> Vec<(String, Vec<String>)> {
+    let info = args::Arguments::get_args_info();
+    let names = |flags: &[argh::FlagInfo<'_>]| -> Vec<String> {
+        flags.iter().map(|flag| normal::bare(flag.long).to_string()).filter(|name| name != "help").collect()
+    };
+    let commands = info.commands.iter().map(|c| (c.name.to_string(), names(c.command.flags)));
+    std::iter::once((String::new(), names(info.flags))).chain(commands).collect()
+}
+
+/// The pre-pass leaves nothing for `argh` to refuse; its own text could repeat a password, so it is not shown.
+fn not_understood(_: argh::EarlyExit) -> Error {
+    Error::new(Kind::Usage, "the command line is not understood").with_hint("litestream -h lists the commands")
+}
+
+#[cfg(test)]
+mod tests;

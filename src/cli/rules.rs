@@ -1,0 +1,246 @@
+//! Which words may stand together: from texts to a checked invocation.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::args::{self, Arguments, Words};
+use super::*;
+use crate::config::units;
+
+pub(super) fn check(arguments: Arguments) -> Result<Invocation> {
+    let log_level = arguments.log_level.as_deref().map(level).transpose()?;
+    let command = command(arguments.command)?;
+    if arguments.config.is_some() && names_a_replica(&command) {
+        return Err(usage("a replica URL and the option -config are both given")
+            .with_hint("leave one out: with a URL no configuration file is read"));
+    }
+    Ok(Invocation {
+        config: arguments.config.map(PathBuf::from),
+        log_level,
+        expand_env: !arguments.no_expand_env,
+        command,
+    })
+}
+
+fn command(words: Words) -> Result<Command> {
+    Ok(match words {
+        Words::Replicate(args) => Command::Replicate(replicate(args)?),
+        Words::Restore(args) => Command::Restore(restore(args)?),
+        Words::Snapshot(args) => Command::Snapshot(Snapshot {
+            chosen: chosen("snapshot", args.words)?,
+            create_bucket: args.create_bucket,
+            enforce_retention: args.enforce_retention,
+            json: args.json,
+        }),
+        Words::Databases(args) => Command::Databases { json: args.json },
+        Words::Generations(args) => Command::Generations(listing("generations", args.words, None, args.json)?),
+        Words::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
+        Words::Wal(args) => Command::Wal(listing("wal", args.words, args.generation, args.json)?),
+        Words::Status(args) => Command::Status(Status { chosen: chosen("status", args.words)?, json: args.json }),
+        Words::Verify(args) => {
+            let source = at_most_one("verify", args.words)?.map(source);
+            Command::Verify(Verify { source, json: args.json })
+        }
+        Words::Version(args) => Command::Version { json: args.json },
+    })
+}
+
+fn replicate(args: args::Replicate) -> Result<Replicate> {
+    if args.once && args.exec.is_some() {
+        return Err(exclusive("-once", "-exec"));
+    }
+    needs_once(&args)?;
+    let pair = match chosen("replicate", args.words)? {
+        Chosen::All => None,
+        Chosen::Pair(pair) => Some(pair),
+        Chosen::Database(_) => {
+            return Err(usage("replicate: a database is given without its replica")
+                .with_hint("litestream replicate DB_PATH REPLICA_URL, or no argument to use the configuration"));
+        }
+    };
+    Ok(Replicate {
+        pair,
+        exec: args.exec,
+        once: args.once,
+        force_snapshot: args.force_snapshot,
+        enforce_retention: args.enforce_retention,
+        restore_if_missing: args.restore_if_db_not_exists,
+        create_bucket: args.create_bucket,
+    })
+}
+
+fn needs_once(args: &args::Replicate) -> Result<()> {
+    for (given, name) in [(args.force_snapshot, "-force-snapshot"), (args.enforce_retention, "-enforce-retention")] {
+        if given && !args.once {
+            return Err(usage(format!("option {name} works only with -once"))
+                .with_hint("without -once, snapshots and retention follow the configuration"));
+        }
+    }
+    Ok(())
+}
+
+fn restore(args: args::Restore) -> Result<Restore> {
+    restore_conflicts(&args)?;
+    let follow = follow(args.f, args.follow_interval.as_deref())?;
+    let until = until(args.timestamp.as_deref(), args.position.as_deref())?;
+    let source = exactly_one("restore", args.words)?;
+    if matches!(source, Source::Replica(_)) && args.o.is_none() && !args.dry_run {
+        return Err(usage("restore: option -o is needed with a replica URL").with_hint("say where to: -o PATH"));
+    }
+    Ok(Restore {
+        source,
+        output: args.o.map(PathBuf::from),
+        until,
+        generation: args.generation.map(|text| text.parse()).transpose()?,
+        if_db_not_exists: args.if_db_not_exists,
+        if_replica_exists: args.if_replica_exists,
+        force: args.force,
+        dry_run: args.dry_run,
+        integrity_check: integrity_check(args.integrity_check.as_deref())?,
+        follow,
+        json: args.json,
+    })
+}
+
+/// Options that say two things at once.
+fn restore_conflicts(args: &args::Restore) -> Result<()> {
+    let timestamp = (args.timestamp.is_some(), "-timestamp");
+    let position = (args.position.is_some(), "-position");
+    let generation = (args.generation.is_some(), "-generation");
+    let follow = (args.f, "-f");
+    let dry_run = (args.dry_run, "-dry-run");
+    let pairs = [
+        (timestamp, position),
+        (timestamp, follow),
+        (position, follow),
+        (position, generation),
+        (generation, follow),
+        (dry_run, follow),
+        ((args.force, "-force"), (args.if_db_not_exists, "-if-db-not-exists")),
+    ];
+    let clash = pairs.into_iter().find(|((one, _), (other, _))| *one && *other);
+    match clash {
+        Some(((_, one), (_, other))) => Err(exclusive(one, other)),
+        None => Ok(()),
+    }
+}
+
+fn follow(on: bool, interval: Option<&str>) -> Result<Option<Duration>> {
+    match (on, interval) {
+        (false, None) => Ok(None),
+        (false, Some(_)) => Err(usage("option -follow-interval works only with -f")),
+        (true, None) => Ok(Some(DEFAULT_FOLLOW_INTERVAL)),
+        (true, Some(text)) => {
+            let interval = units::duration(text).map_err(|e| e.context("option -follow-interval"))?;
+            if interval.is_zero() {
+                return Err(usage("option -follow-interval: expected more than 0, found 0"));
+            }
+            Ok(Some(interval))
+        }
+    }
+}
+
+fn until(timestamp: Option<&str>, position: Option<&str>) -> Result<Until> {
+    match (timestamp, position) {
+        (Some(text), _) => Timestamp::parse(text).map(Until::Time).map_err(|e| e.context("option -timestamp")),
+        (_, Some(text)) => text.parse().map(Until::Position).map_err(|e: Error| e.context("option -position")),
+        (None, None) => Ok(Until::Latest),
+    }
+}
+
+fn integrity_check(text: Option<&str>) -> Result<IntegrityCheck> {
+    match text {
+        None | Some("none") => Ok(IntegrityCheck::None),
+        Some("quick") => Ok(IntegrityCheck::Quick),
+        Some("full") => Ok(IntegrityCheck::Full),
+        Some(other) => Err(usage(format!("option -integrity-check: expected none, quick or full, found {other:?}"))),
+    }
+}
+
+fn level(text: &str) -> Result<Level> {
+    Level::parse(text)
+        .ok_or_else(|| usage(format!("option -log-level: expected trace, debug, info, warn or error, found {text:?}")))
+}
+
+fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: bool) -> Result<Listing> {
+    let source = exactly_one(command, words)?;
+    let generation = generation.map(|text| text.parse()).transpose()?;
+    Ok(Listing { source, generation, json })
+}
+
+fn exactly_one(command: &str, words: Vec<String>) -> Result<Source> {
+    at_most_one(command, words)?.map(source).ok_or_else(|| {
+        usage(format!("{command}: no database is given")).with_hint(format!("litestream {command} DB_PATH|REPLICA_URL"))
+    })
+}
+
+fn at_most_one(command: &str, words: Vec<String>) -> Result<Option<String>> {
+    let mut words = words.into_iter();
+    let first = words.next();
+    match words.next() {
+        Some(_) => Err(too_many(command, 1, 2 + words.count())),
+        None => Ok(first),
+    }
+}
+
+/// Nothing, `DB_PATH`, or `DB_PATH REPLICA_URL`.
+fn chosen(command: &str, words: Vec<String>) -> Result<Chosen> {
+    let mut words = words.into_iter();
+    let (first, second) = (words.next(), words.next());
+    let more = words.count();
+    if more > 0 {
+        return Err(too_many(command, 2, 2 + more));
+    }
+    match (first, second) {
+        (None, _) => Ok(Chosen::All),
+        (Some(first), _) if is_url(&first) => {
+            Err(usage(format!("{command}: a replica URL stands where DB_PATH belongs"))
+                .with_hint(format!("litestream {command} DB_PATH REPLICA_URL")))
+        }
+        (Some(database), None) => Ok(Chosen::Database(database)),
+        (Some(database), Some(replica)) => Ok(Chosen::Pair(Pair { database, replica: Secret::new(replica) })),
+    }
+}
+
+/// A word with a scheme is a replica, unless the scheme is SQLite's own; anything else is a database's path.
+fn source(word: String) -> Source {
+    if is_url(&word) { Source::Replica(Secret::new(word)) } else { Source::Database(word) }
+}
+
+fn is_url(word: &str) -> bool {
+    let scheme = word.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| !scheme.is_empty() && !matches!(scheme, "sqlite" | "sqlite3") && is_scheme(scheme))
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+fn names_a_replica(command: &Command) -> bool {
+    match command {
+        Command::Replicate(replicate) => replicate.pair.is_some(),
+        Command::Snapshot(Snapshot { chosen, .. }) | Command::Status(Status { chosen, .. }) => {
+            matches!(chosen, Chosen::Pair(_))
+        }
+        Command::Restore(Restore { source, .. })
+        | Command::Generations(Listing { source, .. })
+        | Command::Snapshots(Listing { source, .. })
+        | Command::Wal(Listing { source, .. })
+        | Command::Verify(Verify { source: Some(source), .. }) => matches!(source, Source::Replica(_)),
+        Command::Verify(_) | Command::Databases { .. } | Command::Version { .. } => false,
+    }
+}
+
+/// The words themselves are not repeated: one may be a URL with a password.
+fn too_many(command: &str, most: usize, found: usize) -> Error {
+    usage(format!("{command}: expected at most {most} arguments, found {found}"))
+        .with_hint(format!("litestream {command} -h shows the usage; a database has one replica"))
+}
+
+fn exclusive(one: &str, other: &str) -> Error {
+    usage(format!("options {one} and {other} exclude each other"))
+}
+
+fn usage(what: impl Into<String>) -> Error {
+    Error::new(Kind::Usage, what)
+}

@@ -1,0 +1,209 @@
+//! One entry of `dbs`: a database, or a directory of databases.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::directory::DirEntry;
+use super::layer::{self, Layer};
+use super::surroundings::Surroundings;
+use super::tree::Section;
+use super::{Replica, SnapshotPolicy, glob, keys};
+use crate::error::Result;
+
+/// How often the WAL is looked at. A look costs microseconds, so that a commit is seen at once.
+pub const DEFAULT_MONITOR_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a checkpoint is made even if the WAL is small. The peer's default.
+pub const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// In pages: from this size of the WAL on a checkpoint is made. The peer's default, and SQLite's own.
+pub const DEFAULT_MIN_CHECKPOINT_PAGES: u32 = 1000;
+/// In pages: a WAL file that grew past this is shrunk. 16 MiB at the usual page size; the peer lets it grow to 500 MB.
+pub const DEFAULT_TRUNCATE_PAGES: u32 = 4000;
+/// How long to wait for a lock of the application. The peer's default.
+pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// In bytes: so much may wait on disk for a store that is away. Hours of a busy database; small beside most disks.
+pub const DEFAULT_SPOOL_LIMIT: u64 = 1 << 30;
+
+/// A database, and how it is backed up.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Database {
+    /// Absolute.
+    pub path: PathBuf,
+    pub replica: Replica,
+    pub monitor_interval: Duration,
+    /// None: only the WAL's size matters.
+    pub checkpoint_interval: Option<Duration>,
+    pub min_checkpoint_pages: u32,
+    /// None: a grown WAL file keeps its size.
+    pub truncate_pages: Option<u32>,
+    pub busy_timeout: Duration,
+    /// Where the lock file and the spool are; none: beside the database.
+    pub meta_path: Option<PathBuf>,
+    /// In bytes: so much may wait on disk for a store that is away.
+    pub spool_limit: u64,
+    /// Whether `replicate` may switch the database to WAL mode.
+    pub enable_wal: bool,
+    /// None: a snapshot is taken only at the start of a generation.
+    pub snapshot_interval: Option<Duration>,
+    /// None: nothing is ever deleted.
+    pub snapshot_retention: Option<Duration>,
+    pub restore_if_missing: bool,
+}
+
+impl Database {
+    /// With the default for everything else.
+    pub fn new(path: PathBuf, replica: Replica) -> Database {
+        let policy = SnapshotPolicy::default();
+        Database {
+            path,
+            replica,
+            monitor_interval: DEFAULT_MONITOR_INTERVAL,
+            checkpoint_interval: Some(DEFAULT_CHECKPOINT_INTERVAL),
+            min_checkpoint_pages: DEFAULT_MIN_CHECKPOINT_PAGES,
+            truncate_pages: Some(DEFAULT_TRUNCATE_PAGES),
+            busy_timeout: DEFAULT_BUSY_TIMEOUT,
+            meta_path: None,
+            spool_limit: DEFAULT_SPOOL_LIMIT,
+            enable_wal: true,
+            snapshot_interval: policy.interval,
+            snapshot_retention: policy.retention,
+            restore_if_missing: false,
+        }
+    }
+}
+
+/// What an entry of `dbs` is.
+pub(super) enum Entry {
+    Database(Database),
+    Directory(DirEntry),
+}
+
+/// What the top level says for every database.
+pub(super) struct Inherited {
+    pub layer: Layer,
+    pub snapshot: SnapshotPolicy,
+}
+
+/// Reads one entry; `warnings` takes what is to be logged.
+pub(super) fn read(
+    section: &Section<'_>,
+    inherited: &Inherited,
+    around: &Surroundings<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Entry> {
+    warnings.extend(keys::check(section, &keys::DATABASE)?);
+    let replica = replica(section, inherited, around, warnings)?;
+    let place = place(section, around)?;
+    let mut database = Database::new(place.clone(), replica);
+    read_settings(section, &mut database, around)?;
+    read_snapshot(section, &mut database, inherited, warnings)?;
+    if section.has("path") {
+        return Ok(Entry::Database(database));
+    }
+    directory(section, database, around).map(Entry::Directory)
+}
+
+/// The database's path, or the directory.
+fn place(section: &Section<'_>, around: &Surroundings<'_>) -> Result<PathBuf> {
+    let (path, dir) = (section.text("path")?, section.text("dir")?);
+    match (path, dir) {
+        (Some(path), None) => section.at("path", around.database_path(&path)),
+        (None, Some(dir)) => section.at("dir", around.absolute(&dir)),
+        (Some(_), Some(_)) => Err(section.wrong("expected path or dir, found both")),
+        (None, None) => Err(section.wrong("expected path or dir, found neither")),
+    }
+}
+
+fn directory(section: &Section<'_>, template: Database, around: &Surroundings<'_>) -> Result<DirEntry> {
+    let Some(pattern) = section.text("pattern")? else {
+        return Err(section.error("dir", "is given without pattern").with_hint("add pattern: \"*.db\""));
+    };
+    if !glob::is_valid(&pattern) {
+        return Err(
+            section.error("pattern", format!("expected a pattern of file names such as *.db, found {pattern:?}"))
+        );
+    }
+    if section.has("meta-path") {
+        return Err(section.error("meta-path", "is one path for many databases").with_hint("write meta-dir"));
+    }
+    let meta_dir = section.text("meta-dir")?.map(|text| around.absolute(&text)).transpose();
+    Ok(DirEntry {
+        pattern,
+        recursive: section.flag("recursive")?.unwrap_or(false),
+        watch: section.flag("watch")?.unwrap_or(false),
+        meta_dir: section.at("meta-dir", meta_dir)?,
+        template,
+    })
+}
+
+fn read_settings(section: &Section<'_>, database: &mut Database, around: &Surroundings<'_>) -> Result<()> {
+    if section.has("path") {
+        let stray = ["pattern", "recursive", "watch", "meta-dir"].into_iter().find(|key| section.has(key));
+        if let Some(key) = stray {
+            return Err(section.error(key, "belongs to a dir, and this entry has a path"));
+        }
+    }
+    database.monitor_interval = section.interval("monitor-interval")?.unwrap_or(database.monitor_interval);
+    if let Some(interval) = section.duration("checkpoint-interval")? {
+        database.checkpoint_interval = Some(interval).filter(|interval| !interval.is_zero());
+    }
+    if let Some(pages) = section.integer("min-checkpoint-page-count", 1, i64::from(u32::MAX))? {
+        database.min_checkpoint_pages = u32::try_from(pages).unwrap_or(u32::MAX);
+    }
+    if let Some(pages) = section.integer("truncate-page-n", -1, i64::from(u32::MAX))? {
+        database.truncate_pages = u32::try_from(pages).ok().filter(|pages| *pages > 0);
+    }
+    database.busy_timeout = section.duration("busy-timeout")?.unwrap_or(database.busy_timeout);
+    let meta_path = section.text("meta-path")?.map(|text| around.absolute(&text)).transpose();
+    database.meta_path = section.at("meta-path", meta_path)?;
+    database.spool_limit = section.size("spool-limit")?.unwrap_or(database.spool_limit);
+    database.enable_wal = section.flag("enable-wal")?.unwrap_or(database.enable_wal);
+    database.restore_if_missing = section.flag("restore-if-db-not-exists")?.unwrap_or(database.restore_if_missing);
+    Ok(())
+}
+
+/// The database's own snapshot keys, over those of the top level.
+fn read_snapshot(
+    section: &Section<'_>,
+    database: &mut Database,
+    inherited: &Inherited,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let own = section.section("snapshot")?;
+    let policy = SnapshotPolicy::read(own.as_ref(), inherited.snapshot, warnings)?;
+    database.snapshot_interval = policy.interval;
+    database.snapshot_retention = policy.retention;
+    Ok(())
+}
+
+/// The entry's replica: `replica`, or the one entry of `replicas`, or what the top level says.
+fn replica(
+    section: &Section<'_>,
+    inherited: &Inherited,
+    around: &Surroundings<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Replica> {
+    let own = match own_replica(section)? {
+        Some(own) => own,
+        None => {
+            let replica = layer::replica(Layer::default(), inherited.layer.clone(), around);
+            return section.at_whole(replica);
+        }
+    };
+    warnings.extend(keys::check(&own, &keys::REPLICA)?);
+    let layer = Layer::read(&own, around)?;
+    own.at_whole(layer::replica(layer, inherited.layer.clone(), around))
+}
+
+fn own_replica<'a>(section: &Section<'a>) -> Result<Option<Section<'a>>> {
+    let one = section.section("replica")?;
+    let many = section.sections("replicas")?;
+    if one.is_some() && section.has("replicas") {
+        return Err(section.error("replicas", "replica is given too").with_hint("a database has one replica"));
+    }
+    if many.len() > 1 {
+        return Err(section
+            .error("replicas", format!("expected one entry, found {}", many.len()))
+            .with_hint("a database has one replica; run a second process for another, with its own configuration"));
+    }
+    Ok(one.or(many.into_iter().next()))
+}

@@ -1,0 +1,236 @@
+//! Every key that may stand in the configuration, and what is said of those that may not.
+
+use super::nearest::nearest;
+use super::tree::Section;
+use crate::error::{Error, Result};
+
+/// A place in the document, with the keys that mean something there.
+pub struct Room {
+    /// How messages call it.
+    pub name: &'static str,
+    pub keys: &'static [&'static str],
+    /// The peer's keys that an existing file may hold, and why they do nothing here; empty: without a warning.
+    ignored: &'static [(&'static str, &'static str)],
+}
+
+pub const GLOBAL: Room = Room {
+    name: "the top level",
+    keys: &[
+        "dbs",
+        "logging",
+        "snapshot",
+        "retention",
+        "metrics-file",
+        "heartbeat-url",
+        "heartbeat-interval",
+        "shutdown-sync-timeout",
+        "exec",
+    ],
+    ignored: &[
+        ("addr", "there is no HTTP server; set metrics-file"),
+        ("socket", "there is no control socket"),
+        ("mcp-addr", "there is no MCP server"),
+        ("levels", "there are no compaction levels"),
+        ("validation", "litestream verify reads a backup and proves it"),
+        ("l0-retention", "there are no compaction levels"),
+        ("l0-retention-check-interval", "there are no compaction levels"),
+        ("verify-compaction", "there are no compaction levels"),
+        ("shutdown-sync-interval", "the last sync goes on until shutdown-sync-timeout"),
+    ],
+};
+
+pub const DATABASE: Room = Room {
+    name: "a database",
+    keys: &[
+        "path",
+        "dir",
+        "pattern",
+        "recursive",
+        "watch",
+        "meta-dir",
+        "replica",
+        "replicas",
+        "monitor-interval",
+        "checkpoint-interval",
+        "min-checkpoint-page-count",
+        "truncate-page-n",
+        "busy-timeout",
+        "meta-path",
+        "spool-limit",
+        "enable-wal",
+        "snapshot",
+        "restore-if-db-not-exists",
+    ],
+    ignored: &[
+        ("max-sync-wal-bytes", "memory is bounded without it"),
+        ("max-checkpoint-page-count", "checkpoints that block writers are never forced; see truncate-page-n"),
+    ],
+};
+
+pub const REPLICA: Room = Room {
+    name: "a replica",
+    keys: &[
+        "type",
+        "url",
+        "bucket",
+        "path",
+        "sync-interval",
+        "username",
+        "password",
+        "token",
+        "jwt",
+        "seed",
+        "creds",
+        "nkey",
+        "tls",
+        "tls-first",
+        "root-cas",
+        "client-cert",
+        "client-key",
+        "max-reconnects",
+        "reconnect-wait",
+        "reconnect-jitter",
+        "timeout",
+        "ping-interval",
+        "max-pings-out",
+        "create-bucket",
+        "bucket-replicas",
+    ],
+    ignored: &[
+        ("name", "a database has one replica"),
+        ("max-sync-ltx-files", "there are no LTX files"),
+        ("auto-recover", "a new generation begins by itself when it must"),
+        ("validation-interval", "litestream verify reads a backup and proves it"),
+        ("reconnect-buf-size", "what is not confirmed is sent again"),
+    ],
+};
+
+pub const LOGGING: Room = Room {
+    name: "logging",
+    keys: &["level", "type"],
+    ignored: &[("stderr", ""), ("source", "log lines name no source lines")],
+};
+
+pub const SNAPSHOT: Room = Room { name: "snapshot", keys: &["interval", "retention"], ignored: &[] };
+
+pub const RETENTION: Room = Room { name: "retention", keys: &["enabled"], ignored: &[] };
+
+/// All rooms, for the manual's test and for telling where a misplaced key belongs.
+pub const ROOMS: [&Room; 6] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &RETENTION];
+
+/// The replica keys that may not be inherited: every replica would share them.
+const NOT_INHERITED: [&str; 1] = ["path"];
+
+/// Keys that would change what is stored or for how long: to pass over them would break a promise.
+const REFUSED: [(&str, &str); 6] = [
+    ("age", "encryption is not supported: the backup would be stored in clear"),
+    ("retention-check-interval", "retention is applied after every snapshot: leave it out"),
+    ("snapshot-interval", "write snapshot: { interval: ... } under the database"),
+    ("retention", "write snapshot: { retention: ... } under the database"),
+    ("skip-verify", "a server's certificate is always verified: name its authority in root-cas"),
+    ("max-reconnect", "write max-reconnects"),
+];
+
+/// Keys of the peer's other backends.
+const FOREIGN: [(&str, &str); 33] = [
+    ("access-key-id", "s3"),
+    ("secret-access-key", "s3"),
+    ("session-token", "s3"),
+    ("region", "s3"),
+    ("endpoint", "s3"),
+    ("force-path-style", "s3"),
+    ("sign-payload", "s3"),
+    ("require-content-md5", "s3"),
+    ("storage-class", "s3"),
+    ("sse-customer-algorithm", "s3"),
+    ("sse-customer-key", "s3"),
+    ("sse-customer-key-path", "s3"),
+    ("sse-kms-key-id", "s3"),
+    ("part-size", "s3"),
+    ("concurrency", "s3"),
+    ("use-accelerate", "s3"),
+    ("account-name", "abs"),
+    ("account-key", "abs"),
+    ("sas-token", "abs"),
+    ("host", "sftp"),
+    ("user", "sftp"),
+    ("key-path", "sftp"),
+    ("host-key", "sftp"),
+    ("known-hosts", "sftp"),
+    ("concurrent-writes", "sftp"),
+    ("webdav-url", "webdav"),
+    ("webdav-username", "webdav"),
+    ("webdav-password", "webdav"),
+    ("access-key", "s3"),
+    ("secret-key", "s3"),
+    ("project", "gs"),
+    ("credentials-file", "gs"),
+    ("sse", "s3"),
+];
+
+/// Holds a section to its room; `GLOBAL` also takes what replicas inherit.
+///
+/// Returns a warning for each of the peer's keys that does nothing here. Errors: a key that is not known.
+pub(super) fn check(section: &Section<'_>, room: &Room) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for key in section.keys() {
+        if is_known(room, key) {
+            continue;
+        }
+        match find_ignored(room, key) {
+            Some("") => {}
+            Some(why) => warnings.push(ignored_text(section, key, why)),
+            None => return Err(unknown(section, room, key)),
+        }
+    }
+    Ok(warnings)
+}
+
+fn is_known(room: &Room, key: &str) -> bool {
+    room.keys.contains(&key) || (is_global(room) && is_inherited(key))
+}
+
+fn is_global(room: &Room) -> bool {
+    room.name == GLOBAL.name
+}
+
+fn is_inherited(key: &str) -> bool {
+    REPLICA.keys.contains(&key) && !NOT_INHERITED.contains(&key)
+}
+
+fn find_ignored(room: &Room, key: &str) -> Option<&'static str> {
+    let inherited = REPLICA.ignored.iter().filter(|_| is_global(room));
+    room.ignored.iter().chain(inherited).find(|(name, _)| *name == key).map(|(_, why)| *why)
+}
+
+fn ignored_text(section: &Section<'_>, key: &str, why: &str) -> String {
+    let line = section.line(key).map(|line| format!("line {line}: ")).unwrap_or_default();
+    format!("{line}{key} does nothing here: {why}")
+}
+
+/// Why a key is not known: refused, of another backend, misplaced, misspelt, or none of these.
+fn unknown(section: &Section<'_>, room: &Room, key: &str) -> Error {
+    if let Some((_, why)) = REFUSED.iter().find(|(name, _)| *name == key) {
+        return section.error(key, "this key is not supported").with_hint(*why);
+    }
+    if let Some((_, backend)) = FOREIGN.iter().find(|(name, _)| *name == key) {
+        let error = section.error(key, format!("belongs to the {backend} backend, which this program does not have"));
+        return match nearest(key, names(room)) {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None => error.with_hint("leave it out; replicas are of the type nats or file"),
+        };
+    }
+    let error = section.error(key, format!("unknown key in {}", room.name));
+    if let Some(other) = ROOMS.iter().find(|other| other.keys.contains(&key)) {
+        return error.with_hint(format!("it belongs to {}", other.name));
+    }
+    match nearest(key, names(room)) {
+        Some(near) => error.with_hint(format!("did you mean {near}?")),
+        None => error.with_hint("litestream.yml(5) lists the keys"),
+    }
+}
+
+fn names(room: &Room) -> impl Iterator<Item = &'static str> {
+    let inherited = REPLICA.keys.iter().copied().filter(|key| is_inherited(key));
+    room.keys.iter().copied().chain(inherited.take(if is_global(room) { usize::MAX } else { 0 }))
+}

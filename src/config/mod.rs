@@ -1,0 +1,310 @@
+//! The configuration: YAML, URLs and environment in, checked values out. The only user of `serde_yaml`.
+//!
+//! Nothing outside is read here but the file that [`load`] is given, and the one that `NATS_NKEY` names: the environment
+//! is an argument, and whether certificates and keys are usable is asked in [`check`], before anything is contacted.
+
+pub mod check;
+mod database;
+mod directory;
+mod expand;
+mod glob;
+pub mod keys;
+mod layer;
+mod login;
+pub mod nearest;
+mod surroundings;
+mod tree;
+pub mod units;
+mod url;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use database::{
+    DEFAULT_BUSY_TIMEOUT, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_MIN_CHECKPOINT_PAGES, DEFAULT_MONITOR_INTERVAL,
+    DEFAULT_SPOOL_LIMIT, DEFAULT_TRUNCATE_PAGES, Database,
+};
+pub use directory::DirEntry;
+pub use expand::Env;
+pub use layer::DEFAULT_SYNC_INTERVAL;
+pub use surroundings::Surroundings;
+pub use url::masked;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::log::Level;
+use crate::secret::Secret;
+use crate::store::Target;
+use database::{Entry, Inherited};
+use layer::Layer;
+use tree::{Document, Section};
+
+/// Where the configuration is if nothing else is said. The peer's.
+pub const DEFAULT_PATH: &str = "/etc/litestream.yml";
+/// How often a snapshot is taken. The peer's default.
+pub const DEFAULT_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(86_400);
+/// How long a backup stays restorable to any moment. The peer's default.
+pub const DEFAULT_SNAPSHOT_RETENTION: Duration = Duration::from_secs(86_400);
+/// How long the last sync may take. The peer's default.
+pub const DEFAULT_SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the heartbeat is sent. The peer's default.
+pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(300);
+/// The peer's least heartbeat interval: services that listen for one count in minutes.
+pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A checked configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    pub dbs: Vec<Database>,
+    /// Directories of databases, to be expanded when the program runs; [`distinct`] is then due again.
+    pub dirs: Vec<DirEntry>,
+    pub logging: Logging,
+    pub snapshot: SnapshotPolicy,
+    pub metrics_file: Option<PathBuf>,
+    pub heartbeat: Option<Heartbeat>,
+    pub shutdown_sync_timeout: Duration,
+    /// A command to run beside the backup.
+    pub exec: Option<String>,
+    /// To be logged: keys of the peer that do nothing here.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Logging {
+    /// None: the default of the log.
+    pub level: Option<Level>,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Logfmt,
+    Json,
+}
+
+/// How often snapshots are taken, and how long they stay.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SnapshotPolicy {
+    /// None: only at the start of a generation.
+    pub interval: Option<Duration>,
+    /// None: for ever.
+    pub retention: Option<Duration>,
+}
+
+impl Default for SnapshotPolicy {
+    fn default() -> SnapshotPolicy {
+        SnapshotPolicy { interval: Some(DEFAULT_SNAPSHOT_INTERVAL), retention: Some(DEFAULT_SNAPSHOT_RETENTION) }
+    }
+}
+
+/// A request to a service that raises an alarm when none comes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Heartbeat {
+    /// Whoever knows it can silence the alarm, so it is not shown.
+    pub url: Secret,
+    pub interval: Duration,
+}
+
+/// Where a database is stored.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Replica {
+    pub target: Target,
+    /// What it is called in logs and listings: no secret is in it.
+    pub url: String,
+    pub sync_interval: Duration,
+}
+
+/// Reads the configuration file: `path`, or `LITESTREAM_CONFIG`, or [`DEFAULT_PATH`].
+///
+/// `expand` tells whether variables are put into values. Errors: [`Kind::Usage`], with file and line.
+pub fn load(path: Option<&Path>, env: Env<'_>, expand: bool) -> Result<Config> {
+    let path = path.map(Path::to_path_buf).unwrap_or_else(|| default_path(env));
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Error::io(Kind::Usage, format!("read configuration {}", path.display()), &error)
+            .with_hint("name another with -config PATH, or give DB_PATH REPLICA_URL")
+    })?;
+    let around = check::surroundings(env)?;
+    parse(&text, &around, expand).context(|| format!("configuration {}", path.display()))
+}
+
+/// Where the configuration is if no option says it.
+pub fn default_path(env: Env<'_>) -> PathBuf {
+    let named = env("LITESTREAM_CONFIG").filter(|path| !path.is_empty());
+    PathBuf::from(named.unwrap_or_else(|| DEFAULT_PATH.to_string()))
+}
+
+/// A database and its replica as the command line gives them, with defaults for the rest.
+pub fn from_arguments(database: &str, url: &str, env: Env<'_>) -> Result<Database> {
+    let around = check::surroundings(env)?;
+    let path = around.database_path(database).context(|| format!("database {database:?}"))?;
+    Ok(Database::new(path, replica(url, &around)?))
+}
+
+/// A replica as the command line gives it.
+pub fn replica_from_url(url: &str, env: Env<'_>) -> Result<Replica> {
+    replica(url, &check::surroundings(env)?)
+}
+
+/// The same without a look at the real outside.
+pub fn replica(url: &str, around: &Surroundings<'_>) -> Result<Replica> {
+    layer::replica(Layer::of_url(url)?, Layer::default(), around)
+}
+
+/// The configuration in a text.
+pub fn parse(text: &str, around: &Surroundings<'_>, expand: bool) -> Result<Config> {
+    let document = Document::parse(text, expand.then_some(around.env))?;
+    let root = document.root()?;
+    let mut warnings = keys::check(&root, &keys::GLOBAL)?;
+    let snapshot = snapshot(&root, &mut warnings)?;
+    let inherited = Inherited { layer: Layer::read(&root, around)?, snapshot };
+    let (mut dbs, mut dirs) = (Vec::new(), Vec::new());
+    for section in root.sections("dbs")? {
+        match database::read(&section, &inherited, around, &mut warnings)? {
+            Entry::Database(database) => dbs.push(database),
+            Entry::Directory(dir) => dirs.push(dir),
+        }
+    }
+    if dbs.is_empty() && dirs.is_empty() {
+        return Err(Error::new(Kind::Usage, "no database is named").with_hint("add one under dbs"));
+    }
+    distinct(dbs.iter().chain(dirs.iter().map(|dir| &dir.template)))?;
+    Ok(Config {
+        dbs,
+        dirs,
+        logging: logging(&root, around, &mut warnings)?,
+        snapshot,
+        metrics_file: file(&root, "metrics-file", around)?,
+        heartbeat: heartbeat(&root)?,
+        shutdown_sync_timeout: root.duration("shutdown-sync-timeout")?.unwrap_or(DEFAULT_SHUTDOWN_SYNC_TIMEOUT),
+        exec: root.text("exec")?,
+        warnings,
+    })
+}
+
+impl Config {
+    /// The database that the user calls `path`, also one that a directory entry covers.
+    pub fn find(&self, path: &str, env: Env<'_>) -> Result<Database> {
+        let path = check::surroundings(env)?.database_path(path).context(|| format!("database {path:?}"))?;
+        if let Some(database) = self.dbs.iter().find(|database| database.path == path) {
+            return Ok(database.clone());
+        }
+        let in_dir = |dir: &DirEntry| {
+            let relative = path.strip_prefix(dir.dir()).ok().filter(|relative| dir.matches(relative))?;
+            Some(dir.database(relative))
+        };
+        self.dirs.iter().find_map(in_dir).unwrap_or_else(|| {
+            Err(Error::new(Kind::Usage, format!("database {}: not in the configuration", path.display()))
+                .with_hint("litestream databases lists those that are"))
+        })
+    }
+}
+
+/// Holds databases apart: no two share a file, or a place in a store.
+pub fn distinct<'a>(databases: impl Iterator<Item = &'a Database>) -> Result<()> {
+    let mut seen: Vec<&Database> = Vec::new();
+    for database in databases {
+        let path = database.path.display();
+        if seen.iter().any(|other| other.path == database.path) {
+            return Err(Error::new(Kind::Usage, format!("database {path}: is named twice")));
+        }
+        if let Some(other) = seen.iter().find(|other| is_shared(&other.replica.target, &database.replica.target)) {
+            let what =
+                format!("databases {} and {path}: have one replica, {}", other.path.display(), database.replica.url);
+            return Err(Error::new(Kind::Usage, what)
+                .with_hint("give each a prefix of its own: url: nats://HOST/BUCKET/PREFIX, or path: PREFIX"));
+        }
+        seen.push(database);
+    }
+    Ok(())
+}
+
+/// Servers are told apart by name only: two lists with one server in common are one cluster.
+fn is_shared(one: &Target, other: &Target) -> bool {
+    match (one, other) {
+        (Target::Dir(one), Target::Dir(other)) => one == other,
+        (Target::Nats(one), Target::Nats(other)) => {
+            let is_one_place = one.bucket == other.bucket && one.prefix == other.prefix;
+            is_one_place && one.servers.iter().any(|server| other.servers.contains(server))
+        }
+        _ => false,
+    }
+}
+
+/// The top level's `snapshot`, and `retention.enabled`, which the peer keeps beside it.
+fn snapshot(root: &Section<'_>, warnings: &mut Vec<String>) -> Result<SnapshotPolicy> {
+    let mut policy = SnapshotPolicy::read(root.section("snapshot")?.as_ref(), SnapshotPolicy::default(), warnings)?;
+    if let Some(retention) = root.section("retention")? {
+        warnings.extend(keys::check(&retention, &keys::RETENTION)?);
+        if retention.flag("enabled")? == Some(false) {
+            policy.retention = None;
+        }
+    }
+    Ok(policy)
+}
+
+impl SnapshotPolicy {
+    /// What the section says, over `below`.
+    fn read(own: Option<&Section<'_>>, below: SnapshotPolicy, warnings: &mut Vec<String>) -> Result<SnapshotPolicy> {
+        let Some(own) = own else { return Ok(below) };
+        warnings.extend(keys::check(own, &keys::SNAPSHOT)?);
+        let interval = match own.duration("interval")? {
+            Some(interval) => Some(interval).filter(|interval| !interval.is_zero()),
+            None => below.interval,
+        };
+        let retention = match own.duration("retention")? {
+            Some(retention) if retention.is_zero() => {
+                return Err(own
+                    .error("retention", "expected more than 0, found 0")
+                    .with_hint("to keep everything, write retention: { enabled: false } at the top level"));
+            }
+            retention => retention.or(below.retention),
+        };
+        Ok(SnapshotPolicy { interval, retention })
+    }
+}
+
+fn logging(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<String>) -> Result<Logging> {
+    let mut logging = Logging { level: None, format: LogFormat::Logfmt };
+    if let Some(section) = root.section("logging")? {
+        warnings.extend(keys::check(&section, &keys::LOGGING)?);
+        if let Some(text) = section.text("level")? {
+            logging.level = Some(section.at("level", level(&text))?);
+        }
+        logging.format = match section.text("type")?.as_deref() {
+            None | Some("text" | "logfmt" | "pretty") => LogFormat::Logfmt,
+            Some("json") => LogFormat::Json,
+            Some(other) => return Err(section.error("type", format!("expected text or json, found {other:?}"))),
+        };
+    }
+    if let Some(text) = around.var("LOG_LEVEL") {
+        logging.level = Some(level(&text).context(|| "LOG_LEVEL")?);
+    }
+    Ok(logging)
+}
+
+fn level(text: &str) -> Result<Level> {
+    Level::parse(text)
+        .ok_or_else(|| Error::new(Kind::Usage, format!("expected trace, debug, info, warn or error, found {text:?}")))
+}
+
+fn file(section: &Section<'_>, key: &str, around: &Surroundings<'_>) -> Result<Option<PathBuf>> {
+    let path = section.text(key)?.map(|text| around.absolute(&text)).transpose();
+    section.at(key, path)
+}
+
+fn heartbeat(root: &Section<'_>) -> Result<Option<Heartbeat>> {
+    let interval = root.duration("heartbeat-interval")?;
+    if interval.is_some_and(|interval| interval < MIN_HEARTBEAT_INTERVAL) {
+        return Err(root.error("heartbeat-interval", "expected 1m or more"));
+    }
+    let Some(url) = root.text("heartbeat-url")? else {
+        return match interval {
+            Some(_) => Err(root.error("heartbeat-interval", "is given without heartbeat-url")),
+            None => Ok(None),
+        };
+    };
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return Err(root.error("heartbeat-url", "expected a URL that begins with http:// or https://"));
+    }
+    let interval = interval.unwrap_or(DEFAULT_HEARTBEAT_INTERVAL);
+    Ok(Some(Heartbeat { url: Secret::new(url), interval }))
+}

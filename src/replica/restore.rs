@@ -1,0 +1,328 @@
+//! From stored objects to a database file: pages are written where they belong, and nothing is believed unchecked.
+//!
+//! SQLite could replay the segments itself, but it drops everything behind the first bad frame without a word, and it
+//! needs the original salts and chain. Here each byte passes the object's digest, the member's crc32, the WAL's own chain
+//! of checksums, and the link from one batch to the next; anything else is an error that names the object.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use crate::clock::Clock;
+use crate::error::{Context, Error, Kind, Result};
+use crate::fault;
+use crate::format::frames::MemberFrames;
+use crate::format::key::{Key, SegmentKey};
+use crate::format::plan::{Plan, Stop};
+use crate::format::position::{Offset, PageSize, Point, Position};
+use crate::format::segment::{MemberHeader, Reader};
+use crate::format::snapshot;
+use crate::format::tail::{Tail, follows};
+use crate::format::time::Timestamp;
+use crate::format::wal::{Checksum, FRAME_HEADER};
+use crate::replica::download::Download;
+use crate::store::Store;
+
+/// Bytes that are written at once while a snapshot is unpacked.
+const PIECE: usize = 256 << 10;
+
+/// What was restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Restored {
+    pub position: Position,
+    /// When the last commit in it was seen.
+    pub time: Timestamp,
+    /// Size of the database in bytes.
+    pub bytes: u64,
+    /// Bytes read from the store.
+    pub read: u64,
+}
+
+/// Where the pages go.
+pub trait Output {
+    /// Stores `page` at byte `at`.
+    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()>;
+    /// Cuts or extends to `bytes`.
+    fn set_len(&mut self, bytes: u64) -> Result<()>;
+}
+
+impl Output for &File {
+    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()> {
+        fault::point("restore.write")?;
+        self.write_all_at(page, at).map_err(|e| Error::io(Kind::Database, "write the output", &e))
+    }
+
+    fn set_len(&mut self, bytes: u64) -> Result<()> {
+        File::set_len(self, bytes).map_err(|e| Error::io(Kind::Database, "set the size of the output", &e))
+    }
+}
+
+/// Takes pages and keeps none: for proving that a backup can be restored.
+pub struct Nowhere;
+
+impl Output for Nowhere {
+    fn write_at(&mut self, _at: u64, _page: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_len(&mut self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A restore under way.
+pub struct Restore<'a, O> {
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    output: O,
+    /// Told after each piece how many bytes have been read from the store in all.
+    progress: &'a mut dyn FnMut(u64),
+    read: &'a Cell<u64>,
+    state: State,
+}
+
+/// How far the output is.
+struct State {
+    tail: Tail,
+    snapshot: Point,
+    time: Timestamp,
+    page_size: PageSize,
+    /// Size of the database in pages behind the last commit.
+    pages: u32,
+    /// The output has grown to this many pages.
+    extent: u32,
+    /// The last frame that was applied ended a transaction.
+    whole: bool,
+    /// Behind the last frame that was applied.
+    applied: Point,
+}
+
+/// Carries out `plan`, writing pages into `output`, which must be empty.
+///
+/// Errors: [`Kind::Corrupt`] for anything that is damaged, missing or out of order, naming the object; the store's own.
+/// The output is then worth nothing.
+pub fn restore<O: Output>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    plan: &Plan,
+    output: O,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Restored> {
+    let read = Cell::new(0);
+    let (segments, stop) = resolve(store, clock, plan)?;
+    let mut restore = begin(store, clock, plan, output, progress, &read)?;
+    for key in &segments {
+        if restore.state.applied >= stop {
+            break;
+        }
+        restore.segment(key, stop).context(|| format!("object {key}"))?;
+    }
+    restore.finish(stop)
+}
+
+/// Finds the exact point to stop at, which for a moment in time stands inside the last object.
+fn resolve(store: &dyn Store, clock: &dyn Clock, plan: &Plan) -> Result<(Vec<SegmentKey>, Point)> {
+    let mut segments: Vec<SegmentKey> = plan.segments.iter().map(|(key, _)| *key).collect();
+    let end = |segments: &[SegmentKey]| segments.last().map_or(plan.snapshot.at, |key| key.end.max(plan.snapshot.at));
+    match plan.stop {
+        Stop::End => Ok((segments.clone(), end(&segments))),
+        Stop::Point(point) => Ok((segments, point)),
+        Stop::Time(time) => {
+            while let Some(key) = segments.last() {
+                if key.last <= time && !key.part {
+                    break;
+                }
+                let found = last_commit_by(store, clock, key, time).context(|| format!("object {key}"))?;
+                if let Some(point) = found.filter(|point| *point > plan.snapshot.at) {
+                    return Ok((segments, point));
+                }
+                segments.pop();
+            }
+            Ok((segments.clone(), end(&segments)))
+        }
+    }
+}
+
+/// The end of the last member that ends a transaction and was seen by `time`.
+fn last_commit_by(store: &dyn Store, clock: &dyn Clock, key: &SegmentKey, time: Timestamp) -> Result<Option<Point>> {
+    let read = Cell::new(0);
+    let mut reader = Reader::new(Download::new(store, clock, &key.to_string(), &read));
+    let mut found = None;
+    while let Some(header) = reader.next_member()? {
+        if header.seen > time {
+            break;
+        }
+        if !header.part {
+            found = Some(header.end_point());
+        }
+    }
+    Ok(found)
+}
+
+/// Unpacks the snapshot.
+fn begin<'a, O: Output>(
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    plan: &Plan,
+    mut output: O,
+    progress: &'a mut dyn FnMut(u64),
+    read: &'a Cell<u64>,
+) -> Result<Restore<'a, O>> {
+    let name = plan.snapshot.to_string();
+    let download = Download::new(store, clock, &name, read);
+    let header =
+        unpack(download, plan, &mut output, &mut || progress(read.get())).context(|| format!("object {name}"))?;
+    let state = State {
+        tail: header.tail(),
+        snapshot: header.at,
+        time: header.time,
+        page_size: header.page_size,
+        pages: header.pages,
+        extent: header.pages,
+        whole: true,
+        applied: header.at,
+    };
+    Ok(Restore { store, clock, output, progress, read, state })
+}
+
+fn unpack<O: Output>(
+    download: Download<'_>,
+    plan: &Plan,
+    output: &mut O,
+    progress: &mut dyn FnMut(),
+) -> Result<snapshot::Header> {
+    let mut reader = snapshot::Reader::open(download)?;
+    let header = *reader.header();
+    if header.key() != plan.snapshot {
+        return Err(Error::new(Kind::Corrupt, format!("it holds another snapshot: {}", header.key())));
+    }
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    loop {
+        let count = reader.read(&mut piece)?;
+        if count == 0 {
+            return Ok(header);
+        }
+        output.write_at(at, piece.get(..count).unwrap_or_default())?;
+        at += count as u64;
+        progress();
+    }
+}
+
+impl<O: Output> Restore<'_, O> {
+    fn segment(&mut self, key: &SegmentKey, stop: Point) -> Result<()> {
+        let mut reader = Reader::new(Download::new(self.store, self.clock, &key.to_string(), self.read));
+        let mut first = true;
+        while let Some(header) = reader.next_member()? {
+            if std::mem::take(&mut first) {
+                check_name(key, &header)?;
+            }
+            if header.end_point() <= self.state.snapshot {
+                continue;
+            }
+            if self.state.applied >= stop {
+                break;
+            }
+            self.member(&mut reader, &header, stop)?;
+            (self.progress)(self.read.get());
+        }
+        let reached = self.state.tail.end;
+        if self.state.applied < stop && reached != key.end {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("expected frames up to {} by its name, found them up to {reached}", key.end),
+            ));
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, reader: &mut Reader<Download<'_>>, header: &MemberHeader, stop: Point) -> Result<()> {
+        if header.start >= self.state.snapshot {
+            follows(&self.state.tail, header)?;
+        }
+        let mut frames = MemberFrames::new(reader, header)?;
+        let mut frame = Vec::new();
+        let mut number = header.from.frame(header.page_size).unwrap_or(0);
+        while let Some(found) = frames.next_frame(&mut frame)? {
+            number = number.saturating_add(1);
+            let point = Point { index: header.index, offset: Offset::behind_frame(number, header.page_size) };
+            if point == self.state.snapshot {
+                self.check_joint(header, found.checksum)?;
+            }
+            if point > self.state.snapshot && point <= stop {
+                let page = frame.get(FRAME_HEADER..).unwrap_or_default();
+                self.apply(found.page, found.commit, page)?;
+                self.state.applied = point;
+                self.state.time = header.seen;
+            }
+        }
+        self.state.tail = Tail::of_member(header, reader.crc());
+        Ok(())
+    }
+
+    /// A snapshot may have been taken in the middle of a batch: its last frame must stand there, with its checksum.
+    fn check_joint(&self, header: &MemberHeader, checksum: Checksum) -> Result<()> {
+        let tail = &self.state.tail;
+        let expected = (tail.generation, tail.salt, tail.checksum.unwrap_or(checksum));
+        let found = (header.generation, header.salt, checksum);
+        if expected == found {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Corrupt, format!("expected the snapshot's {expected:x?}, found {found:x?}")))
+    }
+
+    fn apply(&mut self, page: u32, commit: u32, bytes: &[u8]) -> Result<()> {
+        let size = u64::from(self.state.page_size.get());
+        self.output.write_at(u64::from(page.saturating_sub(1)) * size, bytes)?;
+        self.state.extent = self.state.extent.max(page);
+        self.state.whole = commit != 0;
+        if commit != 0 {
+            self.state.pages = commit;
+            if commit < self.state.extent {
+                // What is cut off here must not show again if the database grows later.
+                self.output.set_len(u64::from(commit) * size)?;
+                self.state.extent = commit;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, stop: Point) -> Result<Restored> {
+        let state = &self.state;
+        if state.applied != stop {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("expected to reach {stop}, found nothing behind {}", state.applied),
+            ));
+        }
+        if !state.whole {
+            return Err(Error::new(Kind::Nothing, format!("position {stop}: it is inside a transaction"))
+                .with_hint("the `wal` command lists the positions that are stored"));
+        }
+        let bytes = u64::from(state.pages) * u64::from(state.page_size.get());
+        self.output.set_len(bytes)?;
+        let position = Position { generation: state.tail.generation, point: stop };
+        Ok(Restored { position, time: state.time, bytes, read: self.read.get() })
+    }
+}
+
+/// An object must hold what its name says; a foreign or renamed one is refused.
+fn check_name(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
+    let found = (first.generation, first.start, first.seen);
+    let expected = (key.generation, key.start, key.first);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Corrupt, format!("expected {expected:?} by its name, found {found:?}")))
+}
+
+/// The bytes that a plan reads from the store, for the progress line.
+pub fn bytes_of(plan: &Plan) -> u64 {
+    plan.snapshot_size + plan.segments.iter().map(|(_, size)| size).sum::<u64>()
+}
+
+/// The names of all objects that a plan reads.
+pub fn objects_of(plan: &Plan) -> impl Iterator<Item = (Key, u64)> {
+    let snapshot = (Key::Snapshot(plan.snapshot), plan.snapshot_size);
+    std::iter::once(snapshot).chain(plan.segments.iter().map(|(key, size)| (Key::Segment(*key), *size)))
+}

@@ -1,0 +1,142 @@
+//! A snapshot on its way to the store: read, compressed and sent piece by piece, in fixed memory.
+
+use std::time::Instant;
+
+use crate::error::{Context, Result};
+use crate::fault;
+use crate::format::position::{Generation, Point};
+use crate::format::snapshot::{Encoder, Header, LEVEL};
+use crate::format::time::Timestamp;
+use crate::source::snapshot::Snapshot;
+use crate::store::{Put, PutState, Store};
+
+/// Bytes of the database that are read at once.
+const PIECE: usize = 256 << 10;
+
+/// An upload under way.
+pub struct SnapshotUpload {
+    header: Header,
+    snapshot: Option<Snapshot>,
+    encoder: Encoder,
+    put: Box<dyn Put>,
+    pages: Vec<u8>,
+    ready: Vec<u8>,
+    sent: usize,
+    finished: bool,
+    read: u64,
+    stored: u64,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// The store takes no more for now.
+    Waiting,
+    /// More can be done at once.
+    Working,
+    /// Stored, visible and durable.
+    Done,
+}
+
+impl SnapshotUpload {
+    /// Begins to store `snapshot`, which is the state of `generation` at `at`.
+    pub fn new(
+        store: &dyn Store,
+        snapshot: Snapshot,
+        generation: Generation,
+        at: Point,
+        time: Timestamp,
+    ) -> SnapshotUpload {
+        let mark = snapshot.mark();
+        let header = Header {
+            generation,
+            at,
+            page_size: mark.page_size,
+            order: mark.order,
+            wal_known: mark.frame > 0 || mark.checksum.is_some(),
+            salt: mark.salt,
+            checksum: mark.checksum.unwrap_or_default(),
+            pages: snapshot.pages(),
+            time,
+        };
+        SnapshotUpload {
+            header,
+            encoder: Encoder::new(&header, LEVEL),
+            put: store.put(&header.key().to_string()),
+            pages: vec![0; PIECE.max(mark.page_size.get() as usize)],
+            snapshot: Some(snapshot),
+            ready: Vec::new(),
+            sent: 0,
+            finished: false,
+            read: 0,
+            stored: 0,
+        }
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Bytes of the database read so far.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Bytes given to the store so far.
+    pub fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Makes progress by at most one piece, so that other databases are not kept waiting.
+    pub fn poll(&mut self, now: Instant) -> Result<Progress> {
+        let name = self.header.key();
+        self.step(now).context(|| format!("snapshot {name}"))
+    }
+
+    fn step(&mut self, now: Instant) -> Result<Progress> {
+        if self.sent == self.ready.len() {
+            self.read_piece()?;
+        }
+        let moved = self.send()?;
+        match self.put.poll(now)? {
+            PutState::Done => Ok(Progress::Done),
+            _ if moved && self.snapshot.is_some() => Ok(Progress::Working),
+            _ => Ok(Progress::Waiting),
+        }
+    }
+
+    fn read_piece(&mut self) -> Result<()> {
+        let Some(snapshot) = &mut self.snapshot else { return Ok(()) };
+        self.ready.clear();
+        self.sent = 0;
+        let count = snapshot.read(&mut self.pages)?;
+        if count == 0 {
+            self.encoder.finish(&mut self.ready)?;
+            // The pin of the snapshot ends here, not when the last byte has been sent.
+            self.snapshot = None;
+        } else {
+            self.encoder.write(&self.pages[..count], &mut self.ready);
+            self.read += count as u64;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<bool> {
+        let before = self.sent;
+        while let Some(rest) = self.ready.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.put.write(rest)? {
+                0 => break,
+                taken => self.sent += taken,
+            }
+        }
+        self.stored += (self.sent - before) as u64;
+        let all_sent = self.sent == self.ready.len();
+        if all_sent && self.snapshot.is_none() && !self.finished {
+            fault::point("snapshot.commit")?;
+            self.put.finish();
+            self.put.commit();
+            self.finished = true;
+        }
+        Ok(all_sent || self.sent > before)
+    }
+}

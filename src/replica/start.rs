@@ -1,0 +1,148 @@
+//! Finding out where the stored history ends, before anything is written. Never blocks.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::format::listing::Listing;
+use crate::format::plan::{ChainEnd, end_of, last_moment};
+use crate::format::time::Timestamp;
+use crate::log;
+use crate::replica::tail::{End, read_end};
+use crate::source::Reason;
+use crate::store::{Chunk, Get, List, Store};
+
+/// What the store knows of a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// No new name may be earlier.
+    pub last_moment: Timestamp,
+    /// When the newest snapshot that can be continued was taken.
+    pub last_snapshot: Option<Timestamp>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    pub known: Known,
+    /// Where to continue, or why that is not possible.
+    pub end: std::result::Result<End, Reason>,
+}
+
+/// The way there, step by step.
+pub struct Start {
+    store: Rc<dyn Store>,
+    step: Step,
+}
+
+enum Step {
+    Connecting,
+    Listing(Box<dyn List>),
+    Reading(Reading),
+}
+
+struct Reading {
+    known: Known,
+    end: ChainEnd,
+    get: Box<dyn Get>,
+    bytes: Vec<u8>,
+}
+
+impl Start {
+    pub fn new(store: Rc<dyn Store>) -> Start {
+        Start { store, step: Step::Connecting }
+    }
+
+    /// Makes progress. None: not done yet.
+    ///
+    /// Errors: the store's. The start then begins anew at the next poll.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<Found>> {
+        let polled = self.advance(now);
+        if polled.is_err() {
+            self.step = Step::Connecting;
+        }
+        polled
+    }
+
+    fn advance(&mut self, now: Instant) -> Result<Option<Found>> {
+        if let Step::Connecting = &self.step {
+            if !self.store.connect(now)? {
+                return Ok(None);
+            }
+            self.step = Step::Listing(self.store.list(""));
+        }
+        if let Step::Listing(list) = &mut self.step {
+            let Some(entries) = list.poll(now)? else { return Ok(None) };
+            let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+            match self.after_listing(&listing) {
+                Ok(found) => return Ok(Some(found)),
+                Err(reading) => self.step = Step::Reading(*reading),
+            }
+        }
+        match &mut self.step {
+            Step::Reading(reading) => reading.poll(now),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the names alone tell, or what must be read.
+    fn after_listing(&self, listing: &Listing) -> std::result::Result<Found, Box<Reading>> {
+        let known = Known { last_moment: last_moment(listing).unwrap_or_default(), last_snapshot: None };
+        if let Some(name) = listing.foreign_example() {
+            let count = listing.foreign();
+            log::warn("objects of another program are left alone").field("count", count).field("such_as", name).emit();
+        }
+        match end_of(listing) {
+            Ok(None) => Ok(Found { known, end: Err(Reason::NothingStored) }),
+            Ok(Some(end)) => {
+                let known = Known { last_snapshot: Some(end.snapshot.time), ..known };
+                let get = self.store.get(&end.last.to_string());
+                Err(Box::new(Reading { known, end, get, bytes: Vec::new() }))
+            }
+            Err(error) => {
+                log::warn("stored history cannot be continued").cause(&error).emit();
+                Ok(Found { known, end: Err(Reason::StoredHistoryHasGap) })
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn poll(&mut self, now: Instant) -> Result<Option<Found>> {
+        loop {
+            let whole = match self.get.poll(now) {
+                Ok(Chunk::Pending) => return Ok(None),
+                Ok(Chunk::Bytes(bytes)) => {
+                    self.bytes.extend_from_slice(&bytes);
+                    false
+                }
+                Ok(Chunk::End) => true,
+                Err(error) => return self.unreadable(error).map(Some),
+            };
+            match read_end(&self.end, &self.bytes, whole) {
+                Ok(Some(end)) => return self.found(end).map(Some),
+                Ok(None) if whole => return self.unreadable(Error::new(Kind::Corrupt, "it is cut short")).map(Some),
+                Ok(None) => {}
+                Err(error) => return self.unreadable(error).map(Some),
+            }
+        }
+    }
+
+    fn found(&self, end: End) -> Result<Found> {
+        if end.point() != self.end.point || end.tail.generation != self.end.generation {
+            let what = format!("it ends at {}/{}", end.tail.generation, end.point());
+            return self.unreadable(Error::new(Kind::Corrupt, what));
+        }
+        Ok(Found { known: self.known, end: Ok(end) })
+    }
+
+    /// A damaged end is no reason to stop: a new generation needs nothing of it.
+    fn unreadable(&self, error: Error) -> Result<Found> {
+        if !matches!(error.kind(), Kind::Corrupt | Kind::NotFound) {
+            return Err(error);
+        }
+        let error = error.context(format!("object {}", self.end.last));
+        log::error("newest stored object is damaged").cause(&error).emit();
+        Ok(Found { known: self.known, end: Err(Reason::StoredHistoryHasGap) })
+    }
+}

@@ -1,0 +1,83 @@
+//! Where the stored history of a generation ends, and what a batch must look like to continue it.
+
+use crate::error::Result;
+use crate::format::key::Key;
+use crate::format::plan::ChainEnd;
+use crate::format::position::{Generation, Offset, Point};
+use crate::format::segment::{MemberHeader, last_member};
+use crate::format::snapshot;
+use crate::format::tail::Tail;
+use crate::format::time::Timestamp;
+use crate::source::Mark;
+
+/// The end of what is stored, or is about to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct End {
+    pub tail: Tail,
+    /// When the last batch was seen.
+    pub time: Timestamp,
+}
+
+impl End {
+    /// Before the first batch of a generation that begins at `mark`.
+    pub fn begin(generation: Generation, mark: &Mark, time: Timestamp) -> End {
+        let tail = Tail {
+            generation,
+            end: Point { index: 0, offset: mark.offset() },
+            page_size: mark.page_size,
+            order: mark.order,
+            salt: mark.salt,
+            checksum: mark.checksum,
+            crc: None,
+        };
+        End { tail, time }
+    }
+
+    /// Behind a batch whose payload has the crc32 `crc`.
+    pub fn behind(header: &MemberHeader, crc: u32) -> End {
+        End { tail: Tail::of_member(header, crc), time: header.seen }
+    }
+
+    pub fn point(&self) -> Point {
+        self.tail.end
+    }
+
+    /// The place to look for in the live WAL; none if the point is not the end of a frame.
+    pub fn mark(&self) -> Option<Mark> {
+        Some(Mark {
+            page_size: self.tail.page_size,
+            order: self.tail.order,
+            salt: self.tail.salt,
+            frame: self.tail.end.offset.frame(self.tail.page_size)?,
+            checksum: self.tail.checksum,
+        })
+    }
+
+    /// The point of a place in the WAL that the tail is in; none for another WAL.
+    pub fn point_of(&self, mark: &Mark) -> Option<Point> {
+        let same = self.tail.salt == mark.salt;
+        same.then(|| Point { index: self.tail.end.index, offset: mark.offset() })
+    }
+
+    /// Whether nothing of the current WAL is stored, not even its header.
+    pub fn is_at_start(&self) -> bool {
+        self.tail.end.offset == Offset::ZERO
+    }
+}
+
+/// Reads the end of a chain out of the bytes of its last object, as many as have come.
+///
+/// None: more bytes are needed. `whole` says that these are all.
+pub fn read_end(end: &ChainEnd, bytes: &[u8], whole: bool) -> Result<Option<End>> {
+    match end.last {
+        Key::Snapshot(_) => {
+            let header = snapshot::header_of(bytes)?;
+            Ok(header.map(|header| End { tail: header.tail(), time: header.time.max(end.time) }))
+        }
+        Key::Segment(_) if whole => {
+            let (header, crc) = last_member(bytes)?;
+            Ok(Some(End::behind(&header, crc)))
+        }
+        Key::Segment(_) => Ok(None),
+    }
+}
