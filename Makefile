@@ -34,7 +34,7 @@ demo: build
 
 # Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
 test: python
-	PYTHONPATH="$(CURDIR)/target/py" $(CARGO) test --locked $(FEATURES)
+	$(CARGO) test --locked $(FEATURES)
 
 check: lint-man
 	$(CARGO) fmt --check

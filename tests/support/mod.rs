@@ -235,10 +235,12 @@ fn litestream() -> Command {
     command
 }
 
-fn python(script: &str) -> Command {
+/// A script of this directory, with what `make test` has installed for it.
+pub fn python(script: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new("python3");
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(script));
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(root.join("tests/support").join(script));
+    command.env("PYTHONPATH", root.join("target/py")).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
