@@ -103,7 +103,10 @@ fn check_wal_header<R: Read>(reader: &mut Reader<R>, member: &MemberHeader) -> R
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::format::sample::{Wal, wal};
+    use crate::format::extra::FIELDS_AT;
+    use crate::format::position::PageSize;
+    use crate::format::sample::{Random, Wal, wal};
+    use crate::format::segment::{FIELDS, FIELDS_LEN};
     use crate::format::wal::{ByteOrder, Salt};
 
     /// The frames of `payload` under `header`: page and commit of each.
@@ -198,6 +201,41 @@ mod tests {
             let mut bad = good.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(read(&header, &bad).unwrap_err().kind(), Kind::Corrupt, "bit {bit}");
+        }
+    }
+
+    /// Reads a whole segment, frame by frame.
+    fn walk(stored: &[u8]) -> Result<u64> {
+        let (mut reader, mut frame, mut count) = (Reader::new(stored), Vec::new(), 0);
+        while let Some(header) = reader.next_member()? {
+            let mut frames = MemberFrames::new(&mut reader, &header)?;
+            while frames.next_frame(&mut frame)?.is_some() {
+                count += 1;
+            }
+            assert!(frame.capacity() <= 2 * PageSize::MAX.frame());
+        }
+        Ok(count)
+    }
+
+    #[test]
+    fn a_header_with_any_numbers_in_it_is_refused_without_a_panic() {
+        let wal = wal();
+        let good = wal.member(&wal.batch(0, 0, 6, 1));
+        assert_eq!(walk(&good).unwrap(), 6);
+        for seed in 0..20_000 {
+            let mut random = Random(seed);
+            let mut bad = good.clone();
+            let field = FIELDS[3 + random.below(FIELDS.len() as u64 - 4) as usize];
+            let value = random.next() >> random.below(64);
+            let (at, end) = (FIELDS_AT + field.at, FIELDS_AT + FIELDS_LEN - 4);
+            bad[at..at + field.size].copy_from_slice(&value.to_le_bytes()[..field.size]);
+            let crc = crc32fast::hash(&bad[..end]);
+            bad[end..end + 4].copy_from_slice(&crc.to_le_bytes());
+            // What frames cannot contradict: whose they are, when they were seen, and what came before them.
+            let free = ["generation", "index", "since", "seen", "previous crc32"].contains(&field.name);
+            let same = bad == good;
+            assert!(free || same || walk(&bad).is_err(), "seed {seed}: {} {value}", field.name);
+            let _ = walk(&bad);
         }
     }
 

@@ -13,8 +13,8 @@ use crate::format::segment::Tail;
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 
-/// gzip's level for snapshots: 1, since a snapshot is bounded by this one core (110 to 190 MB/s; level 6 is a third
-/// as fast and saves about a tenth of the bytes).
+/// gzip's level for snapshots: 1, since one core of gzip is what bounds a snapshot, and the read pin is held while it
+/// runs. [`crate::format::segment::LEVEL`] has the numbers.
 pub const LEVEL: u32 = 1;
 
 const AT_INDEX: Field = GENERATION.then(4, "index");
