@@ -112,7 +112,7 @@ pub(super) struct Restore {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "snapshot")]
 pub(super) struct Snapshot {
-    /// one database (default: all in the configuration), and where to store it
+    /// default: all in the configuration
     #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
     pub words: Vec<String>,
     /// make a missing bucket
@@ -178,7 +178,7 @@ pub(super) struct Wal {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "status")]
 pub(super) struct Status {
-    /// one database (default: all in the configuration), and where it is stored
+    /// default: all in the configuration
     #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
     pub words: Vec<String>,
     /// print the result as JSON
@@ -190,7 +190,7 @@ pub(super) struct Status {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "verify")]
 pub(super) struct Verify {
-    /// one backup (default: all in the configuration)
+    /// default: all in the configuration
     #[argh(positional, arg_name = "[DB_PATH|REPLICA_URL]")]
     pub words: Vec<String>,
     /// print the result as JSON

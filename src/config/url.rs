@@ -295,3 +295,7 @@ pub(super) fn dir_text(path: &std::path::Path) -> String {
 fn usage(what: impl Into<String>) -> Error {
     Error::new(Kind::Usage, what)
 }
+
+#[cfg(test)]
+#[path = "url_tests.rs"]
+mod tests;
