@@ -42,10 +42,12 @@ check: lint-man
 	$(CARGO) clippy --locked --all-targets $(FEATURES) --features fault -- -D warnings
 	$(CARGO) test --locked $(FEATURES) --test layers
 
+# Whether a referenced page is installed depends on the machine, and says nothing about ours.
 lint-man:
 	@if ! command -v mandoc >/dev/null; then echo "check: mandoc is not here: manual pages not linted"; \
 	elif test -z "$(MAN1)$(MAN5)"; then echo "check: no manual pages yet"; \
-	else mandoc -Tlint -W style $(MAN1) $(MAN5); fi
+	else mandoc -Tlint -W style $(MAN1) $(MAN5) 2>&1 | \
+	grep -v -e "referenced manual not found" -e "outdated mandoc.db" || exit 0; exit 1; fi
 
 # Another client of the Object Store, to prove that each reads what the other wrote. Without pip those tests say
 # that they were skipped.
