@@ -416,6 +416,9 @@ fn source_files() -> Vec<File> {
         let declared = tokens.windows(3).filter(|w| w[0].test && w[0].text == "mod" && w[2].text == ";");
         let inside = if module == "lib" { String::new() } else { format!("{module}::") };
         tests.extend(declared.map(|w| format!("{inside}{}", w[1].text)));
+        let folder = module.rsplit_once("::").map_or(String::new(), |(folder, _)| format!("{folder}::"));
+        let beside = text.split("#[cfg(test)]\n#[path = \"").skip(1).filter_map(|rest| rest.split(".rs\"").next());
+        tests.extend(beside.map(|stem| format!("{folder}{stem}")));
     }
     let test = |module: &str| tests.iter().any(|name| module == name || module.starts_with(&format!("{name}::")));
     files.into_iter().map(|(module, text)| File { test: test(&module), module, text }).collect()
