@@ -34,7 +34,7 @@ demo: build
 
 # Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
 test: python
-	PYTHONPATH="$(CURDIR)/target/py" $(CARGO) test --locked $(FEATURES)
+	$(CARGO) test --locked $(FEATURES)
 
 check: lint-man
 	$(CARGO) fmt --check
@@ -42,10 +42,12 @@ check: lint-man
 	$(CARGO) clippy --locked --all-targets $(FEATURES) --features fault -- -D warnings
 	$(CARGO) test --locked $(FEATURES) --test layers
 
+# Whether a referenced page is installed depends on the machine, and says nothing about ours.
 lint-man:
 	@if ! command -v mandoc >/dev/null; then echo "check: mandoc is not here: manual pages not linted"; \
 	elif test -z "$(MAN1)$(MAN5)"; then echo "check: no manual pages yet"; \
-	else mandoc -Tlint -W style $(MAN1) $(MAN5); fi
+	else mandoc -Tlint -W style $(MAN1) $(MAN5) 2>&1 | \
+	grep -v -e "referenced manual not found" -e "outdated mandoc.db" || exit 0; exit 1; fi
 
 # Another client of the Object Store, to prove that each reads what the other wrote. Without pip those tests say
 # that they were skipped.
@@ -61,15 +63,19 @@ install: build
 
 static: $(STATIC_TARGETS:%=static-%)
 
-# OpenSSL and SQLite are C: a target needs its part of the toolchain and a compiler that knows its musl.
+# OpenSSL and SQLite are C: a target needs its part of the Rust toolchain, and a C compiler that knows its musl. That
+# also links for a foreign machine; for this one cc does, since musl-gcc's wrapper cannot link a static-pie.
+static-%: MACHINE = $(firstword $(subst -, ,$*))
+static-%: BUILT = target/$*/release/litestream
 static-%:
-	@cc=$(firstword $(subst -, ,$*))-linux-musl-gcc; \
-	lib="$$(rustc --print target-libdir --target $* 2>/dev/null)"; \
-	if ! test -d "$$lib"; then echo "static: $* skipped: its standard library is not installed (rustup target add $*)"; \
+	@cc=$(MACHINE)-linux-musl-gcc; linker=$$cc; test $(MACHINE) != "$$(uname -m)" || linker=cc; \
+	if ! test -d "$$(rustc --print target-libdir --target $* 2>/dev/null)"; then \
+	echo "static: $* skipped: its standard library is not installed (rustup target add $*)"; \
 	elif ! command -v $$cc >/dev/null; then echo "static: $* skipped: $$cc is not here"; \
-	else name=$$(echo $* | tr a-z- A-Z_); \
-	env CC_$(subst -,_,$*)=$$cc CARGO_TARGET_$${name}_LINKER=$$cc $(BUILD) --features vendored --target $* && \
-	ls -l target/$*/release/litestream; fi
+	else env CC_$(subst -,_,$*)=$$cc CARGO_TARGET_$$(echo $* | tr a-z- A-Z_)_LINKER=$$linker \
+	$(BUILD) --features vendored --target $* || exit 1; \
+	if readelf -l $(BUILT) | grep -q INTERP; then echo "static: $(BUILT) is not static"; exit 1; fi; \
+	ls -l $(BUILT); fi
 
 clean:
 	$(CARGO) clean

@@ -1,3 +1,5 @@
+//! What people type, and what is made of it.
+
 use super::*;
 
 fn words(line: &str) -> Vec<String> {

@@ -65,6 +65,11 @@ impl Bed {
         Bed { server: Some(Server::plain()), ..Bed::directory(name) }
     }
 
+    /// A server with more in its configuration, such as who may log in.
+    pub fn nats_with(name: &str, config: &str) -> Bed {
+        Bed { server: Some(Server::start(&nats::pinned(), config)), ..Bed::directory(name) }
+    }
+
     /// The server, to stop and start it.
     pub fn server(&mut self) -> &mut Server {
         self.server.as_mut().expect("a bed with a server")
@@ -225,7 +230,7 @@ pub const LOCKED: i32 = 7;
 
 /// The program, with nothing of the caller's environment that it would heed. `TEST_BINARY` names another build of it,
 /// such as the static one.
-fn litestream() -> Command {
+pub fn litestream() -> Command {
     let binary = std::env::var_os("TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_litestream").into());
     let mut command = Command::new(binary);
     let ours = |name: &str| name.starts_with("NATS_") || name.starts_with("LITESTREAM_");
@@ -235,10 +240,12 @@ fn litestream() -> Command {
     command
 }
 
-fn python(script: &str) -> Command {
+/// A script of this directory, with what `make test` has installed for it.
+pub fn python(script: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new("python3");
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(script));
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(root.join("tests/support").join(script));
+    command.env("PYTHONPATH", root.join("target/py")).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
