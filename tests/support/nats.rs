@@ -137,6 +137,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// The same for a store's options.
+    pub fn in_options(&self) -> litestream::store::nats::options::Server {
+        litestream::store::nats::options::Server { host: "127.0.0.1".into(), port: self.port }
+    }
+
     /// What the server has written since its last start.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
