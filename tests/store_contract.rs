@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use drive::{connect, delete, get, list, names, noise, put};
 use litestream::error::Kind;
+use litestream::store::nats::options::Options;
 use litestream::store::{self, Pool, PutState, Store, Target};
 
 /// Opens the store again below another prefix (same bucket, same directory tree).
@@ -170,6 +171,30 @@ fn keeps_the_contract(open: Open) {
 
 fn open_dir(root: &Path, prefix: &str) -> Rc<dyn Store> {
     store::open(&Target::Dir(root.join(prefix)), &mut Pool::default()).expect("open")
+}
+
+fn nats_keeps_the_contract(binary: &Path) {
+    let server = nats::Server::start(binary, "");
+    let mut pool = Pool::default();
+    let stores = std::cell::RefCell::new(&mut pool);
+    keeps_the_contract(&|prefix| {
+        let mut options = Options::new(vec![server.in_options()], "bucket", prefix);
+        options.create_bucket = true;
+        store::open(&Target::Nats(Box::new(options)), &mut stores.borrow_mut()).expect("open")
+    });
+}
+
+#[test]
+fn the_pinned_nats_server_keeps_the_contract() {
+    nats_keeps_the_contract(&nats::pinned());
+}
+
+#[test]
+fn the_nats_server_of_this_machine_keeps_the_contract() {
+    match nats::system() {
+        Some(binary) => nats_keeps_the_contract(&binary),
+        None => println!("skipped: this machine has no nats-server of its own"),
+    }
 }
 
 #[test]

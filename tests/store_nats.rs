@@ -1,14 +1,29 @@
-//! The NATS store against real servers, in trouble.
+//! The NATS store against real servers: logins, buckets, what stays in the stream.
 
+#[path = "support/bucket.rs"]
+mod bucket;
+#[path = "support/drive.rs"]
+mod drive;
+#[path = "support/jwt.rs"]
+mod jwt;
 #[path = "support/nats.rs"]
 mod nats;
 
-use nats::Server;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use bucket::{consumers, messages, monitored, store_on};
+use drive::{connect, delete, get, list, noise, put};
+use litestream::error::Kind;
+use litestream::secret::Secret;
+use litestream::store::nats::options::{Login, Options};
+use nats::{Server, free_port, pinned};
 
 #[test]
 fn the_harness_starts_kills_and_restarts_a_server_on_the_same_port() {
     let mut server = Server::plain();
-    let reach = |server: &Server| std::net::TcpStream::connect(server.address());
+    let reach = |server: &Server| TcpStream::connect(server.address());
     assert!(reach(&server).is_ok());
     server.kill();
     assert!(reach(&server).is_err());
@@ -16,4 +31,221 @@ fn the_harness_starts_kills_and_restarts_a_server_on_the_same_port() {
     assert!(reach(&server).is_ok());
     server.stop();
     assert!(reach(&server).is_err());
+}
+
+/// Stores and reads one object with `login`.
+fn logs_in(server: &Server, login: Login) {
+    let store = store_on(server, |options| options.login = login);
+    connect(store.as_ref()).expect("connect");
+    put(store.as_ref(), "x", b"1").expect("put");
+    assert_eq!(get(store.as_ref(), "x").expect("get"), b"1");
+}
+
+/// What connecting with `login` fails with.
+fn refused(server: &Server, login: Login) -> litestream::error::Error {
+    let store = store_on(server, |options| options.login = login);
+    connect(store.as_ref()).expect_err("refused")
+}
+
+fn user(name: &str, password: &str) -> Login {
+    Login::UserPassword { user: name.into(), password: Secret::new(password) }
+}
+
+#[test]
+fn a_user_with_the_right_password_gets_in_and_another_is_told_why_not() {
+    let server = Server::start(&pinned(), "authorization { user: u, password: \"s3cret p@ss\" }");
+    logs_in(&server, user("u", "s3cret p@ss"));
+    for login in [user("u", "wr0ng"), Login::None, Login::Token(Secret::new("wr0ng"))] {
+        let error = refused(&server, login);
+        assert_eq!(error.kind(), Kind::Store, "{error}");
+        assert!(error.message().contains("Authorization Violation"), "{error}");
+        assert!(error.message().contains(&server.address()), "{error}");
+        assert!(!format!("{error:?}").contains("wr0ng"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_token_gets_in() {
+    let server = Server::start(&pinned(), "authorization { token: \"t0ken\" }");
+    logs_in(&server, Login::Token(Secret::new("t0ken")));
+    assert_eq!(refused(&server, Login::Token(Secret::new("no"))).kind(), Kind::Store);
+}
+
+#[test]
+fn an_nkey_gets_in_by_its_signature() {
+    let key = nkeys::KeyPair::new_user();
+    let server = Server::start(&pinned(), &format!("authorization {{ users = [ {{ nkey: {} }} ] }}", key.public_key()));
+    logs_in(&server, Login::Nkey(Secret::new(key.seed().expect("seed"))));
+    let other = nkeys::KeyPair::new_user().seed().expect("seed");
+    assert_eq!(refused(&server, Login::Nkey(Secret::new(other))).kind(), Kind::Store);
+}
+
+#[test]
+fn a_jwt_and_a_credentials_file_get_in() {
+    let authority = jwt::authority();
+    let server = Server::start(&pinned(), &authority.config);
+    logs_in(&server, Login::Jwt { jwt: Secret::new(&authority.jwt), seed: Secret::new(&authority.seed) });
+    let path = server.scratch.join("user.creds");
+    std::fs::write(&path, authority.creds()).expect("write");
+    logs_in(&server, Login::Creds(path.clone()));
+    let other = jwt::authority();
+    std::fs::write(&path, other.creds()).expect("write");
+    assert_eq!(refused(&server, Login::Creds(path)).kind(), Kind::Store);
+}
+
+#[test]
+fn a_missing_bucket_is_an_error_with_a_hint_unless_it_may_be_made() {
+    let server = Server::plain();
+    let store = store_on(&server, |options| options.create_bucket = false);
+    let error = connect(store.as_ref()).expect_err("no bucket");
+    assert_eq!((error.kind(), error.message()), (Kind::Store, "bucket bucket: there is no such bucket"));
+    assert_eq!(error.hint(), Some("nats object add bucket, or -create-bucket"));
+    connect(store_on(&server, |_| {}).as_ref()).expect("make it");
+    connect(store.as_ref()).expect("it is there now");
+}
+
+#[test]
+fn a_server_without_jetstream_says_so() {
+    let server = Server::start(&pinned(), "accounts { A { users = [ { user: u, password: p } ] } }");
+    let store = store_on(&server, |options| options.login = user("u", "p"));
+    let error = connect(store.as_ref()).expect_err("no JetStream");
+    assert!(error.hint().is_some_and(|hint| hint.contains("enable JetStream")), "{error}");
+}
+
+#[test]
+fn what_the_user_may_not_do_is_named() {
+    let config = "authorization { users = [ { user: u, password: p, permissions: { publish: [\"$JS.API.>\"] } } ] }";
+    let server = Server::start(&pinned(), config);
+    let store = store_on(&server, |options| {
+        options.login = user("u", "p");
+        options.timeout = Duration::from_secs(2);
+    });
+    connect(store.as_ref()).expect("connect");
+    let error = put(store.as_ref(), "x", b"1").expect_err("no permission");
+    assert!(error.message().contains("Permissions Violation for Publish"), "{error}");
+    assert_eq!(error.kind(), Kind::Store);
+}
+
+#[test]
+fn nothing_is_left_in_the_stream_by_replacing_deleting_and_dropping() {
+    let (config, monitor) = monitored();
+    let server = Server::start(&pinned(), &config);
+    let store = store_on(&server, |_| {});
+    let store = store.as_ref();
+    connect(store).expect("connect");
+    put(store, "a", &noise(300_000, 1)).expect("put");
+    put(store, "b", &noise(10, 1)).expect("put");
+    assert_eq!(messages(monitor), 4 + 2);
+    put(store, "a", &noise(140_000, 2)).expect("put");
+    assert_eq!(messages(monitor), 3 + 2, "the replaced chunks are gone");
+    let mut dropped = store.put("c");
+    for _ in 0..8 {
+        dropped.write(&noise(200_000, 3)).expect("write");
+        dropped.poll(Instant::now()).expect("poll");
+    }
+    drop(dropped);
+    delete(store, &["a", "b", "never"]).expect("delete");
+    let end = Instant::now() + Duration::from_secs(30);
+    while messages(monitor) > 0 && Instant::now() < end {
+        store.wait(Duration::from_millis(20));
+    }
+    assert_eq!(messages(monitor), 0, "no chunk, no marker");
+    assert!(list(store, "").expect("list").is_empty());
+    store.wait(Duration::from_millis(20));
+    assert_eq!(consumers(monitor), 0, "no consumer");
+}
+
+#[test]
+fn a_full_bucket_refuses_a_put_and_shows_nothing_of_it() {
+    let server = Server::start(&pinned(), "");
+    let limited = "import asyncio,sys,nats\nasync def m():\n nc=await nats.connect(sys.argv[1])\n \
+                   await nc.jetstream().create_object_store('bucket',max_bytes=400000)\n await nc.close()\nasyncio.run(m())";
+    if !nats::python(limited, &[&server.address()]) {
+        return;
+    }
+    let store = store_on(&server, |_| {});
+    connect(store.as_ref()).expect("connect");
+    put(store.as_ref(), "fits", &noise(200_000, 1)).expect("put");
+    let error = put(store.as_ref(), "does not", &noise(400_000, 1)).expect_err("full");
+    assert!(error.message().starts_with("put p/does not: maximum bytes exceeded"), "{error}");
+    assert_eq!(drive::names(store.as_ref(), "").expect("list"), ["fits"]);
+}
+
+/// Ports of 127.0.0.1 that this process listens on.
+fn our_listeners() -> Vec<u16> {
+    let inodes: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .expect("our descriptors")
+        .filter_map(|fd| {
+            std::fs::read_link(fd.ok()?.path()).ok()?.to_str()?.strip_prefix("socket:[").map(str::to_string)
+        })
+        .map(|inode| inode.trim_end_matches(']').to_string())
+        .collect();
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("the table of sockets");
+    let listening = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = fields.get(1)?.strip_prefix("0100007F:")?;
+        let ours = fields.get(3) == Some(&"0A") && inodes.iter().any(|inode| fields.get(9) == Some(&inode.as_str()));
+        ours.then(|| u16::from_str_radix(port, 16).ok()).flatten()
+    });
+    listening.collect()
+}
+
+/// What a process that is not ours gets from `port`, whatever it says.
+fn overhear(port: u16) -> String {
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).expect("connect to the link");
+    tcp.set_read_timeout(Some(Duration::from_millis(300))).expect("time-out");
+    let _ = tcp.write_all(b"CONNECT {\"name\":\"guess\"}\r\nPING\r\nSUB > 1\r\n");
+    let mut heard = Vec::new();
+    let _ = tcp.read_to_end(&mut heard);
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+#[test]
+fn another_process_gets_nothing_of_the_server_through_the_loopback_port() {
+    let server = Server::start(&pinned(), "server_name: hidden\nauthorization { user: u, password: p }");
+    let before = our_listeners();
+    let store = store_on(&server, |options| options.login = user("u", "p"));
+    let port = our_listeners().into_iter().find(|port| !before.contains(port)).expect("the link listens");
+    // No session yet: the link may answer with an INFO of its own, for the crate says nothing before it has one.
+    let early = overhear(port);
+    for word in ["hidden", "2.15", "PONG", "MSG", "account", &server.port.to_string()] {
+        assert!(!early.contains(word), "{early}");
+    }
+    connect(store.as_ref()).expect("connect");
+    assert_eq!(overhear(port), "");
+    put(store.as_ref(), "x", b"1").expect("the session is not disturbed");
+}
+
+#[test]
+fn stores_of_one_login_share_a_connection() {
+    let (config, monitor) = monitored();
+    let server = Server::start(&pinned(), &config);
+    let mut pool = litestream::store::Pool::default();
+    let stores: Vec<_> = ["a", "b", "c"]
+        .into_iter()
+        .map(|prefix| {
+            let mut options = Options::new(vec![server.in_options()], "bucket", prefix);
+            options.create_bucket = true;
+            litestream::store::open(&litestream::store::Target::Nats(Box::new(options)), &mut pool).expect("open")
+        })
+        .collect();
+    for store in &stores {
+        connect(store.as_ref()).expect("connect");
+    }
+    let varz = bucket::http_get(monitor, "/connz");
+    assert_eq!(varz["num_connections"].as_u64(), Some(1));
+    let name = varz["connections"][0]["name"].as_str().expect("a name");
+    assert!(name.starts_with("litestream/") && name.ends_with(&std::process::id().to_string()), "{name}");
+}
+
+#[test]
+fn nobody_there_is_unreachable_and_named() {
+    let port = free_port();
+    let mut options = Options::new(vec![], "bucket", "");
+    options.servers.push(litestream::store::nats::options::Server { host: "127.0.0.1".into(), port });
+    let target = litestream::store::Target::Nats(Box::new(options));
+    let store = litestream::store::open(&target, &mut Default::default()).expect("open");
+    let error = connect(store.as_ref()).expect_err("nobody");
+    assert_eq!(error.kind(), Kind::Unreachable);
+    assert_eq!(error.message(), format!("127.0.0.1:{port}: connect: connection refused"));
 }

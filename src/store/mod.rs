@@ -130,14 +130,16 @@ pub enum Target {
 
 /// The connections of this process: stores on the same servers with the same login share one.
 #[derive(Default)]
-pub struct Pool {}
+pub struct Pool {
+    clients: nats::Clients,
+}
 
 /// Opens a store. Nothing is contacted before [`Store::connect`].
 ///
 /// Errors: of kind `Store`, if the target cannot be right.
-pub fn open(target: &Target, _pool: &mut Pool) -> Result<Rc<dyn Store>> {
+pub fn open(target: &Target, pool: &mut Pool) -> Result<Rc<dyn Store>> {
     match target {
         Target::Dir(path) => Ok(Rc::new(dir::DirStore::new(path))),
-        Target::Nats(_) => Err(crate::error::Error::new(crate::error::Kind::Store, "not yet")),
+        Target::Nats(options) => Ok(Rc::new(nats::NatsStore::open(options, &mut pool.clients)?)),
     }
 }

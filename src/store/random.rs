@@ -20,7 +20,6 @@ pub fn token() -> String {
 }
 
 /// A number below `limit` (0 for 0).
-#[allow(dead_code, reason = "the NATS link's jitter")]
 pub fn below(limit: u64) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h]).checked_rem(limit).unwrap_or(0)

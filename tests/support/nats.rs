@@ -44,6 +44,17 @@ impl Drop for Scratch {
     }
 }
 
+/// Runs a Python script that uses nats-py. False, and a line that says so, where nats-py is not installed.
+pub fn python(script: &str, words: &[&str]) -> bool {
+    if !Command::new("python3").args(["-c", "import nats"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
+        println!("skipped: python3 has no nats-py (pip install nats-py)");
+        return false;
+    }
+    let status = Command::new("python3").arg("-c").arg(script).args(words).status().expect("run python3");
+    assert!(status.success(), "the script failed");
+    true
+}
+
 /// What `tests/support/find-nats-server` says to `words`; none if it finds nothing.
 pub fn find(words: &[&str]) -> Option<PathBuf> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/find-nats-server");
@@ -135,6 +146,11 @@ impl Server {
     /// Host and port, as they stand in a URL.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The same for a store's options.
+    pub fn in_options(&self) -> litestream::store::nats::options::Server {
+        litestream::store::nats::options::Server { host: "127.0.0.1".into(), port: self.port }
     }
 
     /// What the server has written since its last start.

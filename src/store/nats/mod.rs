@@ -1,4 +1,157 @@
 //! A prefix of a JetStream Object Store bucket. The only user of the `nats` crate.
+//!
+//! ```text
+//! put get list delete ──> client ──> nats crate ──> loopback ──> link ──> server
+//!  ADR-20, api             mailboxes   login, protocol             TLS, deadlines, reconnect
+//! ```
+//!
+//! The crate is used for its login, its protocol and its subscription. What it does in TLS, time-outs, acknowledgements
+//! and its own object store is done here instead, for there it hangs or reports failures as success.
 
+#![allow(deprecated, reason = "the crate is fixed by the brief, and says of every item that it is deprecated")]
+
+mod api;
+mod auth;
+mod base64;
+mod bucket;
+mod chore;
+mod client;
+mod delete;
+mod get;
+mod link;
+mod list;
+mod object;
 pub mod nkey;
 pub mod options;
+mod put;
+mod window;
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use bucket::Check;
+use client::Client;
+use object::Place;
+use options::Options;
+
+use super::{Delete, Get, List, Put, Store};
+use crate::error::{Context, Result};
+use crate::log;
+
+/// The connections of this process, each with what it was opened for.
+#[derive(Default)]
+pub struct Clients(Vec<(Options, Weak<Client>)>);
+
+impl Clients {
+    /// The connection for `options`: one that is there already, if it differs only in bucket and prefix.
+    fn get(&mut self, options: &Options) -> Result<Rc<Client>> {
+        let key = Options { bucket: String::new(), prefix: String::new(), ..options.clone() };
+        self.0.retain(|(_, client)| client.strong_count() > 0);
+        let known = self.0.iter().find(|(known, _)| *known == key).and_then(|(_, client)| client.upgrade());
+        if let Some(client) = known {
+            return Ok(client);
+        }
+        let client = Client::new(&key)?;
+        self.0.push((key, Rc::downgrade(&client)));
+        Ok(client)
+    }
+}
+
+/// One prefix of one bucket.
+pub struct NatsStore {
+    client: Rc<Client>,
+    place: Rc<Place>,
+    options: Options,
+    url: String,
+    bucket: RefCell<BucketState>,
+    /// Failures of the connection that were told already.
+    told: Cell<u64>,
+}
+
+enum BucketState {
+    Unknown,
+    Checking(Check),
+    There(Vec<String>),
+}
+
+impl NatsStore {
+    /// Opens a store; nothing is contacted before [`Store::connect`].
+    ///
+    /// Errors: of kind `Store`, if the login cannot be used.
+    pub fn open(options: &Options, clients: &mut Clients) -> Result<NatsStore> {
+        let url = url(options);
+        let client = clients.get(options).context(|| format!("open {url}"))?;
+        let place = Rc::new(Place::new(&options.bucket, &options.prefix));
+        let (bucket, told) = (RefCell::new(BucketState::Unknown), Cell::new(0));
+        Ok(NatsStore { client, place, options: options.clone(), url, bucket, told })
+    }
+
+    /// What the operator should know of the bucket, once connected.
+    pub fn warnings(&self) -> Vec<String> {
+        match &*self.bucket.borrow() {
+            BucketState::There(warnings) => warnings.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn check_bucket(&self, now: Instant) -> Result<bool> {
+        let state = &mut *self.bucket.borrow_mut();
+        if matches!(state, BucketState::Unknown) {
+            *state = BucketState::Checking(Check::new(&self.client, &self.place, &self.options));
+        }
+        let BucketState::Checking(check) = state else { return Ok(true) };
+        match check.poll(now) {
+            Ok(None) => Ok(false),
+            Ok(Some(warnings)) => {
+                for warning in &warnings {
+                    log::warn(warning).field("store", &self.url).emit();
+                }
+                *state = BucketState::There(warnings);
+                Ok(true)
+            }
+            Err(e) => {
+                *state = BucketState::Unknown;
+                Err(e)
+            }
+        }
+    }
+}
+
+/// `nats://host:port,…/bucket/prefix`: no login in it.
+fn url(options: &Options) -> String {
+    let scheme = if options.tls.wanted { "tls" } else { "nats" };
+    let servers: Vec<String> = options.servers.iter().map(link::address).collect();
+    let slash = if options.prefix.is_empty() { "" } else { "/" };
+    format!("{scheme}://{}/{}{slash}{}", servers.join(","), options.bucket, options.prefix)
+}
+
+impl Store for NatsStore {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn connect(&self, now: Instant) -> Result<bool> {
+        Ok(self.client.connect(now, &self.told)? && self.check_bucket(now)?)
+    }
+
+    fn put(&self, name: &str) -> Box<dyn Put> {
+        Box::new(put::NatsPut::new(&self.client, &self.place, name))
+    }
+
+    fn get(&self, name: &str) -> Box<dyn Get> {
+        Box::new(get::NatsGet::new(&self.client, &self.place, name))
+    }
+
+    fn list(&self, prefix: &str) -> Box<dyn List> {
+        Box::new(list::NatsList::new(&self.client, &self.place, prefix))
+    }
+
+    fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
+        Box::new(delete::NatsDelete::new(&self.client, &self.place, names))
+    }
+
+    fn wait(&self, timeout: Duration) {
+        self.client.wait(timeout);
+    }
+}

@@ -1,0 +1,232 @@
+//! JetStream's API: what is asked, and what the answers mean.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::base64;
+use super::client::{Client, Mail};
+use super::object::Place;
+use crate::error::{Error, Kind, Result};
+
+/// A consumer whose reader is gone is removed by the server after this (ns). Longer than any pause of a slow reader of ours.
+const CONSUMER_LIFE: u64 = 120_000_000_000;
+const NO_MESSAGE: u32 = 10037;
+pub const NO_STREAM: u32 = 10059;
+/// The server's queue for the stream is full.
+pub const TOO_MANY_REQUESTS: u32 = 10167;
+/// Conditions that pass by themselves: no leader, a cluster that is forming, a stream that is offline, a full queue.
+const PASSING: [u32; 9] = [10004, 10005, 10007, 10008, 10009, 10010, 10118, 10195, TOO_MANY_REQUESTS];
+const LIMITS: [u32; 7] = [10002, 10023, 10028, 10047, 10054, 10077, 10122];
+const NO_JETSTREAM: [u32; 2] = [10039, 10076];
+const SEALED: u32 = 10109;
+
+/// What the server says instead of an answer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiError {
+    code: u32,
+    pub err_code: u32,
+    description: String,
+}
+
+impl ApiError {
+    pub fn error(&self) -> Error {
+        let kind = if PASSING.contains(&self.err_code) { Kind::Unreachable } else { Kind::Store };
+        let ApiError { code, err_code, description } = self;
+        let text: String = description.chars().filter(|c| !c.is_control()).take(300).collect();
+        let error = Error::new(kind, format!("{text} (code {code}, error {err_code})"));
+        match *err_code {
+            SEALED => error.with_hint("the bucket is sealed: nothing can be written to it any more"),
+            code if LIMITS.contains(&code) => error.with_hint("raise the limit of the bucket or of the account"),
+            code if NO_JETSTREAM.contains(&code) => {
+                error.with_hint("enable JetStream on the server and for this account")
+            }
+            _ => error,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    error: Option<ApiError>,
+}
+
+/// Reads an answer; the server's refusal is the inner error.
+pub fn answer<T: DeserializeOwned>(mail: &Mail) -> Result<std::result::Result<T, ApiError>> {
+    if mail.status == Some(503) {
+        let error = Error::new(Kind::Unreachable, "nobody answers for JetStream");
+        return Err(error.with_hint("enable JetStream on the server and for this account, or wait until it is ready"));
+    }
+    let odd = |_| Error::new(Kind::Store, "expected an answer of JetStream, found something else");
+    let envelope: Envelope = serde_json::from_slice(&mail.data).map_err(odd)?;
+    match envelope.error {
+        Some(error) => Ok(Err(error)),
+        None => serde_json::from_slice(&mail.data).map(Ok).map_err(odd),
+    }
+}
+
+/// The same where any refusal is an error.
+pub fn good<T: DeserializeOwned>(mail: &Mail) -> Result<T> {
+    answer(mail)?.map_err(|refusal| refusal.error())
+}
+
+#[derive(Deserialize)]
+struct Ack {
+    stream: Option<String>,
+    seq: Option<u64>,
+}
+
+/// An ack is one only if it says in which stream and where the message is.
+pub fn ack(mail: &Mail, place: &Place) -> Result<std::result::Result<u64, ApiError>> {
+    let ack: Ack = match answer(mail)? {
+        Ok(ack) => ack,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    match (ack.seq, ack.stream) {
+        (Some(seq), Some(stream)) if seq > 0 && stream == place.stream() => Ok(Ok(seq)),
+        (seq, stream) => {
+            let found = format!("{} in {}", seq.unwrap_or(0), stream.as_deref().unwrap_or("no stream"));
+            Err(Error::new(Kind::Store, format!("expected a sequence in {}, found {found}", place.stream())))
+        }
+    }
+}
+
+/// The question for the newest message of `subject`, answered by the stream's leader.
+pub fn last_message(subject: &str) -> Vec<u8> {
+    json!({ "last_by_subj": subject }).to_string().into_bytes()
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    message: StoredMessage,
+}
+
+#[derive(Deserialize)]
+struct StoredMessage {
+    #[serde(default)]
+    data: String,
+}
+
+/// The payload of the message that was asked for; none if there is none.
+pub fn stored_message(mail: &Mail) -> Result<Option<Vec<u8>>> {
+    let stored: Stored = match answer(mail)? {
+        Ok(stored) => stored,
+        Err(refusal) if refusal.err_code == NO_MESSAGE => return Ok(None),
+        Err(refusal) => return Err(refusal.error()),
+    };
+    let odd = || Error::new(Kind::Store, "expected a message in base64, found something else");
+    base64::decode(&stored.message.data).map(Some).ok_or_else(odd)
+}
+
+/// The question that removes all messages of `subject`.
+pub fn purge(subject: &str) -> Vec<u8> {
+    json!({ "filter": subject }).to_string().into_bytes()
+}
+
+/// Where a consumer begins.
+#[derive(Clone, Copy)]
+pub enum Begin {
+    All,
+    After(u64),
+    LastOfEach,
+}
+
+/// A consumer that we pull from, as subject and payload. It lives in memory, acknowledges nothing, and ends by itself.
+pub fn new_consumer(place: &Place, name: &str, filter: &str, begin: Begin) -> (String, Vec<u8>) {
+    let mut config = json!({
+        "name": name, "ack_policy": "none", "replay_policy": "instant", "filter_subject": filter,
+        "mem_storage": true, "num_replicas": 1, "inactive_threshold": CONSUMER_LIFE,
+    });
+    let (policy, start) = match begin {
+        Begin::All => ("all", None),
+        Begin::After(seq) => ("by_start_sequence", Some(seq.saturating_add(1))),
+        Begin::LastOfEach => ("last_per_subject", None),
+    };
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("deliver_policy".into(), Value::from(policy));
+        fields.extend(start.map(|seq| ("opt_start_seq".to_string(), Value::from(seq))));
+    }
+    let request = json!({ "stream_name": place.stream(), "config": config });
+    (format!("{}.{name}", place.api("CONSUMER.CREATE")), request.to_string().into_bytes())
+}
+
+#[derive(Deserialize)]
+pub struct Consumer {
+    /// How many messages it will deliver.
+    #[serde(default)]
+    pub num_pending: u64,
+}
+
+/// Asks a consumer for its next messages, as subject and payload. It says so when there are none.
+pub fn next(place: &Place, consumer: &str, batch: u64) -> (String, Vec<u8>) {
+    let request = json!({ "batch": batch, "no_wait": true });
+    (format!("{}.{consumer}", place.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
+}
+
+pub fn delete_consumer(place: &Place, name: &str) -> String {
+    format!("{}.{name}", place.api("CONSUMER.DELETE"))
+}
+
+/// How long an operation has gone without progress.
+#[derive(Default)]
+pub struct Patience {
+    since: Option<Instant>,
+}
+
+impl Patience {
+    pub fn progress(&mut self) {
+        self.since = None;
+    }
+
+    /// Errors: none came for the client's time-out.
+    pub fn check(&mut self, now: Instant, client: &Client) -> Result<()> {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) > client.timeout().max(Duration::from_millis(1)) {
+            return Err(client.late());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail(data: &str) -> Mail {
+        Mail { tag: 0, status: None, data: data.as_bytes().to_vec(), origin: None }
+    }
+
+    #[test]
+    fn only_a_sequence_in_our_stream_is_an_ack() {
+        let place = Place::new("b", "");
+        let seq = |text: &str| ack(&mail(text), &place);
+        assert_eq!(seq(r#"{"stream":"OBJ_b","seq":7}"#).unwrap().unwrap(), 7);
+        for text in [r#"{"stream":"OBJ_b","seq":0}"#, r#"{"stream":"OBJ_c","seq":7}"#, r#"{"seq":7}"#, "{}", "", "+OK"]
+        {
+            assert!(seq(text).is_err(), "{text}");
+        }
+        let refused = seq(r#"{"error":{"code":400,"err_code":10109,"description":"sealed"},"stream":"OBJ_b","seq":0}"#);
+        let error = refused.unwrap().unwrap_err().error();
+        assert_eq!((error.kind(), error.message()), (Kind::Store, "sealed (code 400, error 10109)"));
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn a_full_queue_passes_and_a_limit_does_not() {
+        let kind = |err_code| ApiError { err_code, ..ApiError::default() }.error().kind();
+        assert_eq!(kind(TOO_MANY_REQUESTS), Kind::Unreachable);
+        assert_eq!(kind(10077), Kind::Store);
+    }
+
+    #[test]
+    fn a_missing_message_is_no_error() {
+        let none = r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
+        assert_eq!(stored_message(&mail(none)).unwrap(), None);
+        assert_eq!(stored_message(&mail(r#"{"message":{"data":"aGk="}}"#)).unwrap().unwrap(), b"hi");
+        assert_eq!(stored_message(&mail(r#"{"message":{}}"#)).unwrap().unwrap(), b"");
+        assert!(stored_message(&mail(r#"{"message":{"data":"*"}}"#)).is_err());
+    }
+}

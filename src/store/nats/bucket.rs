@@ -1,0 +1,165 @@
+//! The bucket itself: is it there, can it hold what we promise, and if it is missing, making it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::{self, Patience};
+use super::client::{Client, Mail, Mailbox};
+use super::object::Place;
+use super::options::Options;
+use crate::error::{Context, Error, Kind, Result};
+
+const INFO: u64 = 1;
+const CREATED: u64 = 2;
+/// Two minutes, in ns: what the other clients set.
+const DUPLICATE_WINDOW: u64 = 120_000_000_000;
+
+#[derive(Deserialize)]
+struct Info {
+    config: Config,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Config {
+    subjects: Vec<String>,
+    sealed: bool,
+    allow_rollup_hdrs: bool,
+    deny_purge: bool,
+    /// Nanoseconds; 0: for ever.
+    max_age: i64,
+    /// Bytes; -1 or 0: no limit.
+    max_bytes: i64,
+    discard: String,
+}
+
+/// The check, in the making.
+pub struct Check {
+    place: Rc<Place>,
+    mailbox: Mailbox,
+    epoch: Option<u64>,
+    create: bool,
+    replicas: u8,
+    patience: Patience,
+}
+
+impl Check {
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>, options: &Options) -> Check {
+        Check {
+            place: place.clone(),
+            mailbox: client.open_box(),
+            epoch: None,
+            create: options.create_bucket,
+            replicas: options.bucket_replicas,
+            patience: Patience::default(),
+        }
+    }
+
+    /// What the operator should know of the bucket, once it is there and usable.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
+        self.step(now).context(|| format!("bucket {}", self.place.bucket))
+    }
+
+    fn step(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
+        let epoch = self.mailbox.client.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.mailbox.clear();
+            if epoch.is_some() {
+                self.mailbox.ask(INFO, &self.place.api("STREAM.INFO"), b"")?;
+            }
+        }
+        while let Some(mail) = self.mailbox.next() {
+            self.patience.progress();
+            if let Some(warnings) = self.on_mail(&mail)? {
+                return Ok(Some(warnings));
+            }
+        }
+        self.patience.check(now, &self.mailbox.client)?;
+        Ok(None)
+    }
+
+    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Vec<String>>> {
+        match api::answer::<Info>(mail)? {
+            Ok(info) => judge(&self.place, &info.config).map(Some),
+            Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && mail.tag == INFO => {
+                let request = stream(&self.place, self.replicas).to_string();
+                self.mailbox.ask(CREATED, &self.place.api("STREAM.CREATE"), request.as_bytes())?;
+                Ok(None)
+            }
+            Err(refusal) if refusal.err_code == api::NO_STREAM => {
+                let hint = format!("nats object add {}, or -create-bucket", self.place.bucket);
+                Err(Error::new(Kind::Store, "there is no such bucket").with_hint(hint))
+            }
+            Err(refusal) => Err(refusal.error()),
+        }
+    }
+}
+
+/// As nats.go makes it.
+fn stream(place: &Place, replicas: u8) -> Value {
+    json!({
+        "name": place.stream(), "subjects": [place.all_chunks(), place.all_metas()],
+        "retention": "limits", "storage": "file", "discard": "new", "num_replicas": replicas,
+        "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1,
+        "max_msg_size": -1, "duplicate_window": DUPLICATE_WINDOW, "allow_rollup_hdrs": true, "allow_direct": true,
+    })
+}
+
+fn judge(place: &Place, config: &Config) -> Result<Vec<String>> {
+    let refuse = |what: &str, hint: &str| Err(Error::new(Kind::Store, what).with_hint(hint));
+    let ours = |subject: &String| config.subjects.contains(subject);
+    if !ours(&place.all_metas()) || !ours(&place.all_chunks()) {
+        return refuse("expected an object store, found another stream of that name", "choose another bucket");
+    }
+    let mut warnings = Vec::new();
+    if config.sealed {
+        warnings.push("the bucket is sealed: it can be restored from, but nothing can be stored".to_string());
+    } else if !config.allow_rollup_hdrs {
+        return refuse(
+            "expected a bucket that allows roll-ups, found one that does not",
+            "make it with: nats object add, or -create-bucket",
+        );
+    }
+    if config.deny_purge && !config.sealed {
+        warnings.push("the bucket denies purges: deleted and replaced objects keep their space".to_string());
+    }
+    if config.max_age > 0 {
+        let hours = config.max_age / 3_600_000_000_000;
+        warnings.push(format!("the bucket drops objects that are {hours} hours old, whatever the retention says"));
+    }
+    if config.max_bytes > 0 && config.discard != "new" {
+        warnings.push("the bucket drops its oldest objects when it is full".to_string());
+    }
+    Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl Fn(&mut Config)) -> Result<Vec<String>> {
+        let place = Place::new("b", "");
+        let mut config: Config = serde_json::from_value(stream(&place, 1)).unwrap();
+        change(&mut config);
+        judge(&place, &config)
+    }
+
+    #[test]
+    fn a_bucket_that_we_make_is_one_that_we_accept() {
+        assert!(config(|_| {}).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_bucket_that_cannot_keep_the_promises_is_refused_or_warned_of() {
+        assert!(config(|c| c.allow_rollup_hdrs = false).is_err());
+        assert!(config(|c| c.subjects = vec!["x".into()]).is_err());
+        assert!(config(|c| c.sealed = true).unwrap()[0].contains("sealed"));
+        assert!(config(|c| c.max_age = 7_200_000_000_000).unwrap()[0].contains("2 hours"));
+        assert!(config(|c| (c.max_bytes, c.discard) = (1, "old".into())).unwrap()[0].contains("full"));
+        assert!(config(|c| c.deny_purge = true).unwrap()[0].contains("purges"));
+    }
+}

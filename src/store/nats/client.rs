@@ -1,0 +1,472 @@
+//! One connection to the servers, shared by all stores that log in to them the same way.
+//!
+//! Invariants:
+//! * One subscription, `<inbox>.>`, receives everything; a message goes to the mailbox whose token is in its subject, or,
+//!   for what a consumer delivers, in the consumer's name.
+//! * After a reconnect the inbox is a new one: what was asked before is never answered into what is asked now.
+//! * The crate's publish fails at once while disconnected, and nothing is ever kept and sent later.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nats::{Connection, HeaderMap, Message, Subscription};
+
+use super::auth;
+use super::chore::Chore;
+use super::link::{FLUSH_SUBJECT, Link};
+use super::options::Options;
+use super::window::Window;
+use crate::error::{Error, Kind, Result};
+use crate::store::random;
+
+/// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
+static PUSH: [u8; 32 * 1024] = [0; 32 * 1024];
+/// Messages that one wait hands out before the operations have their turn.
+const MESSAGES_A_TURN: usize = 4096;
+/// The crate's thread tries again this soon; the link does the real waiting.
+const CRATE_RETRY: Duration = Duration::from_millis(20);
+/// What the link may take longer than its own deadlines.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A message for one operation.
+pub struct Mail {
+    /// What the operation named its question.
+    pub tag: u64,
+    pub status: Option<u16>,
+    pub data: Vec<u8>,
+    /// Set on what a consumer delivers: where in the stream it comes from.
+    pub origin: Option<Origin>,
+}
+
+/// What a consumer says of a message that it delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub stream_seq: u64,
+    pub consumer_seq: u64,
+    /// Nanoseconds since 1970.
+    pub stored: u64,
+    /// How many follow.
+    pub pending: u64,
+}
+
+type Queue = Rc<RefCell<VecDeque<Mail>>>;
+
+pub struct Client {
+    link: Link,
+    options: Options,
+    state: RefCell<State>,
+    boxes: RefCell<HashMap<String, Queue>>,
+    /// Mail that no operation has taken yet.
+    unread: Cell<usize>,
+    /// Something may sit in the crate's write buffer.
+    unpushed: Cell<bool>,
+    pub window: RefCell<Window>,
+    crate_state: CrateState,
+    /// What abandoned puts left to be removed.
+    chores: RefCell<Vec<Chore>>,
+}
+
+/// What the crate's callbacks tell.
+#[derive(Clone, Default)]
+struct CrateState {
+    up: Arc<AtomicBool>,
+    /// How often it came up.
+    epoch: Arc<AtomicU64>,
+}
+
+enum State {
+    Idle { not_before: Option<Instant> },
+    Connecting { since: Instant, answer: Receiver<std::io::Result<Connection>>, failures: u64, late: bool },
+    Open(Open),
+}
+
+struct Open {
+    connection: Connection,
+    subscription: Subscription,
+    inbox: String,
+    epoch: u64,
+}
+
+impl Client {
+    pub fn new(options: &Options) -> Result<Rc<Client>> {
+        auth::options(&options.login)?;
+        Ok(Rc::new(Client {
+            link: Link::start(options)?,
+            options: options.clone(),
+            state: RefCell::new(State::Idle { not_before: None }),
+            boxes: RefCell::default(),
+            unread: Cell::new(0),
+            unpushed: Cell::new(false),
+            window: RefCell::new(Window::new()),
+            crate_state: CrateState::default(),
+            chores: RefCell::default(),
+        }))
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
+    /// Brings the connection up, step by step. True: it is up. `told` is the caller's count of failures that it was told.
+    pub fn connect(&self, now: Instant, told: &Cell<u64>) -> Result<bool> {
+        let up = self.advance(now)?;
+        let status = self.link.shared.lock().clone();
+        let news = status.failures > told.replace(status.failures);
+        if up || !news {
+            return Ok(up);
+        }
+        if status.gave_up {
+            let error = self.cause();
+            return Err(Error::new(Kind::Store, format!("gave up reconnecting (max-reconnects): {error}")));
+        }
+        match status.failure {
+            Some(failure) if status.sessions == 0 => Err(failure.error()),
+            _ => Err(self.cause()),
+        }
+    }
+
+    fn advance(&self, now: Instant) -> Result<bool> {
+        let state = &mut *self.state.borrow_mut();
+        match state {
+            State::Idle { not_before: Some(time) } if now < *time => Ok(false),
+            State::Idle { .. } => {
+                let failures = self.link.shared.lock().failures;
+                let answer = self.dial()?;
+                *state = State::Connecting { since: now, answer, failures, late: false };
+                Ok(false)
+            }
+            State::Connecting { answer, failures, .. } => {
+                let before = *failures;
+                match answer.try_recv() {
+                    Ok(result) => self.arrive(state, result, before, now),
+                    Err(TryRecvError::Empty) => self.overdue(state, now),
+                    Err(TryRecvError::Disconnected) => {
+                        self.arrive(state, Err(std::io::Error::other("no answer")), before, now)
+                    }
+                }
+            }
+            State::Open(open) => Ok(self.refresh(open)),
+        }
+    }
+
+    /// Starts the crate's connect in a thread of its own, since it has no deadline. It ends with the connect.
+    fn dial(&self) -> Result<Receiver<std::io::Result<Connection>>> {
+        let options = self.crate_options()?;
+        let url = format!("nats://{}", self.link.address);
+        let (answer, receiver) = channel();
+        self.link.crate_gone.store(false, Ordering::SeqCst);
+        let dial = move || {
+            let _ = answer.send(options.connect(url));
+        };
+        let thread = thread::Builder::new().name("connect".into()).spawn(dial);
+        thread.map_err(|e| Error::io(Kind::Unreachable, "start a thread to connect", &e))?;
+        Ok(receiver)
+    }
+
+    /// Every callback is set, for the crate's defaults write to standard error, give up for ever, or keep what was
+    /// published while disconnected. None of them may touch the connection: they run under its locks.
+    fn crate_options(&self) -> Result<nats::Options> {
+        let (down, up, gone) = (self.crate_state.clone(), self.crate_state.clone(), self.link.crate_gone.clone());
+        let options = auth::options(&self.options.login)?
+            .with_name(&self.link.secret)
+            .max_reconnects(None)
+            .reconnect_buffer_size(0)
+            // Plain connections would else read the system's certificates, and fail when those are unreadable.
+            .add_root_certificate("/dev/null")
+            .reconnect_delay_callback(|attempts| if attempts == 0 { Duration::ZERO } else { CRATE_RETRY })
+            .disconnect_callback(move || down.up.store(false, Ordering::SeqCst))
+            .reconnect_callback(move || up.come_up())
+            .close_callback(move || gone.store(true, Ordering::SeqCst))
+            .lame_duck_callback(|| {})
+            .error_callback(|_| {});
+        Ok(options)
+    }
+
+    fn arrive(
+        &self,
+        state: &mut State,
+        result: std::io::Result<Connection>,
+        failures: u64,
+        now: Instant,
+    ) -> Result<bool> {
+        *state = State::Idle { not_before: Some(now + self.options.reconnect_wait) };
+        match result {
+            Ok(connection) => {
+                self.crate_state.come_up();
+                let (inbox, subscription) = subscribe(&connection)?;
+                let epoch = self.crate_state.epoch.load(Ordering::SeqCst);
+                *state = State::Open(Open { connection, subscription, inbox, epoch });
+                Ok(true)
+            }
+            // The link knows the cause, unless the crate itself could not go on.
+            Err(e) if self.link.shared.lock().failures == failures => {
+                self.link.shared.fail(Error::io(Kind::Store, "connect", &e).into());
+                Ok(false)
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Only a resolver that hangs takes longer than the link's own deadlines.
+    fn overdue(&self, state: &mut State, now: Instant) -> Result<bool> {
+        let State::Connecting { since, late, .. } = state else { return Ok(false) };
+        let servers = u32::try_from(self.options.servers.len()).unwrap_or(1);
+        let limit = self.options.timeout.saturating_mul(servers.saturating_mul(2)).saturating_add(GRACE);
+        if *late || now.duration_since(*since) < limit {
+            return Ok(false);
+        }
+        *late = true;
+        let step = self.link.shared.lock().step.clone();
+        Err(Error::new(Kind::Unreachable, format!("connect: still at it after {limit:?}: {step}")))
+    }
+
+    /// Whether the connection is up now; after a reconnect it has a new inbox.
+    fn refresh(&self, open: &mut Open) -> bool {
+        let epoch = self.crate_state.epoch.load(Ordering::SeqCst);
+        if !self.crate_state.up.load(Ordering::SeqCst) || !self.link.shared.lock().up {
+            return false;
+        }
+        if epoch != open.epoch {
+            let Ok((inbox, subscription)) = subscribe(&open.connection) else { return false };
+            (open.inbox, open.subscription, open.epoch) = (inbox, subscription, epoch);
+        }
+        true
+    }
+
+    /// Which connection this is, counted from 1; none while there is none.
+    pub fn epoch(&self) -> Option<u64> {
+        match &mut *self.state.borrow_mut() {
+            State::Open(open) => self.refresh(open).then_some(open.epoch),
+            _ => None,
+        }
+    }
+
+    /// Why the store cannot be reached. Once it was, any cause may pass.
+    pub fn cause(&self) -> Error {
+        let failure = self.link.shared.lock().failure.clone();
+        match failure {
+            Some(mut failure) => {
+                failure.kind = Kind::Unreachable;
+                failure.error()
+            }
+            None => Error::new(Kind::Unreachable, "not connected"),
+        }
+    }
+
+    /// No answer came in time. What the server refused meanwhile is the likely reason.
+    pub fn late(&self) -> Error {
+        let status = self.link.shared.lock().clone();
+        if let Some(denied) = status.denied {
+            return Error::new(Kind::Store, format!("no answer within {:?}: {denied}", self.options.timeout))
+                .with_hint("the user needs to publish to $JS.API.> and $O.>, and to subscribe to _INBOX.>");
+        }
+        if !status.up {
+            return self.cause();
+        }
+        let text = format!("{}: no answer within {:?}", status.address, self.options.timeout);
+        Error::new(Kind::Unreachable, text)
+    }
+
+    /// What the server said of itself.
+    pub fn max_payload(&self) -> usize {
+        self.link.shared.lock().server.max_payload
+    }
+
+    pub fn has_headers(&self) -> bool {
+        self.link.shared.lock().server.headers
+    }
+
+    /// Publishes without waiting for anything. An error means that nothing was sent.
+    pub fn publish(&self, subject: &str, reply: Option<&Reply>, rollup: bool, payload: &[u8]) -> Result<()> {
+        let State::Open(open) = &*self.state.borrow() else { return Err(self.cause()) };
+        let reply = reply.map(|reply| format!("{}.{}.{}", open.inbox, reply.token, reply.tag));
+        let headers = rollup.then(|| {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Rollup", "sub");
+            headers
+        });
+        self.unpushed.set(true);
+        open.connection
+            .publish_with_reply_or_headers(subject, reply.as_deref(), headers.as_ref(), payload)
+            .map_err(|_| self.cause())
+    }
+
+    /// The subject at which `token` gets what a consumer has to say.
+    pub fn open_box(self: &Rc<Client>) -> Mailbox {
+        let (token, queue) = (random::token(), Queue::default());
+        self.boxes.borrow_mut().insert(token.clone(), queue.clone());
+        Mailbox { client: self.clone(), token, queue }
+    }
+
+    /// Pushes what the crate still holds, then sleeps until a message is there or `timeout` is over.
+    pub fn wait(&self, timeout: Duration) {
+        self.work();
+        self.push();
+        let sleep = if self.unread.get() > 0 { Duration::ZERO } else { timeout };
+        let state = &mut *self.state.borrow_mut();
+        match state {
+            State::Open(open) => self.receive(open, sleep),
+            State::Connecting { answer, .. } => match answer.recv_timeout(sleep) {
+                Ok(result) => {
+                    let (send, receive) = channel();
+                    let _ = send.send(result);
+                    *answer = receive;
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            },
+            State::Idle { .. } => thread::sleep(sleep),
+        }
+    }
+
+    /// Leaves a chore to be done in later waits.
+    pub fn leave(&self, chore: Chore) {
+        self.chores.borrow_mut().push(chore);
+    }
+
+    fn work(&self) {
+        let mut chores = self.chores.take();
+        chores.retain_mut(|chore| !chore.step(Instant::now()));
+        self.chores.borrow_mut().append(&mut chores);
+    }
+
+    /// The crate flushes at most every 5 ms. Its own flush waits for an answer, which may not come if the connection
+    /// is lost just then; a payload as large as its buffer makes it write, and the link drops it.
+    fn push(&self) {
+        if self.unpushed.replace(false)
+            && let State::Open(open) = &*self.state.borrow()
+        {
+            let _ = open.connection.publish(FLUSH_SUBJECT, PUSH);
+        }
+    }
+
+    fn receive(&self, open: &mut Open, timeout: Duration) {
+        let mut next = open.subscription.next_timeout(timeout).ok();
+        for _ in 0..MESSAGES_A_TURN {
+            let Some(message) = next else { return };
+            self.deliver(&open.inbox, message);
+            next = open.subscription.try_next();
+        }
+        if let Some(message) = next {
+            self.deliver(&open.inbox, message);
+        }
+    }
+
+    fn deliver(&self, inbox: &str, message: Message) {
+        let Some((token, tag, origin)) = addressee(inbox, &message.subject, message.reply.as_deref()) else { return };
+        let status = message.headers.as_ref().and_then(|headers| headers.get("Status")?.parse().ok());
+        if let Some(queue) = self.boxes.borrow().get(token) {
+            queue.borrow_mut().push_back(Mail { tag, status, data: message.data, origin });
+            self.unread.set(self.unread.get() + 1);
+        }
+    }
+}
+
+impl CrateState {
+    fn come_up(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.up.store(true, Ordering::SeqCst);
+    }
+}
+
+fn subscribe(connection: &Connection) -> Result<(String, Subscription)> {
+    let inbox = format!("_INBOX.{}", random::token());
+    let subscription = connection
+        .subscribe(&format!("{inbox}.>"))
+        .map_err(|e| Error::io(Kind::Unreachable, "subscribe to an inbox", &e))?;
+    Ok((inbox, subscription))
+}
+
+/// Whose a message is: `<inbox>.<token>.<tag>`, or the consumer `<token>` in its reply subject.
+fn addressee<'a>(inbox: &str, subject: &'a str, reply: Option<&'a str>) -> Option<(&'a str, u64, Option<Origin>)> {
+    if let Some(rest) = subject.strip_prefix(inbox) {
+        let (token, tag) = rest.strip_prefix('.')?.split_once('.')?;
+        return Some((token, tag.parse().ok()?, None));
+    }
+    let (consumer, origin) = origin(reply?)?;
+    Some((consumer, 0, Some(origin)))
+}
+
+/// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>[.<random>]`
+fn origin(reply: &str) -> Option<(&str, Origin)> {
+    let words: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+    let words = if words.len() > 7 { words.get(2..)? } else { words.as_slice() };
+    let [_, consumer, _, stream_seq, consumer_seq, stored, pending, ..] = words else { return None };
+    let origin = Origin {
+        stream_seq: stream_seq.parse().ok()?,
+        consumer_seq: consumer_seq.parse().ok()?,
+        stored: stored.parse().ok()?,
+        pending: pending.parse().ok()?,
+    };
+    Some((consumer, origin))
+}
+
+/// Where an answer is to go.
+pub struct Reply<'a> {
+    pub token: &'a str,
+    pub tag: u64,
+}
+
+/// Where the answers for one operation arrive.
+pub struct Mailbox {
+    pub client: Rc<Client>,
+    pub token: String,
+    queue: Queue,
+}
+
+impl Mailbox {
+    pub fn next(&self) -> Option<Mail> {
+        let mail = self.queue.borrow_mut().pop_front()?;
+        self.client.unread.set(self.client.unread.get().saturating_sub(1));
+        Some(mail)
+    }
+
+    /// Publishes a question whose answer will carry `tag`.
+    pub fn ask(&self, tag: u64, subject: &str, payload: &[u8]) -> Result<()> {
+        self.client.publish(subject, Some(&Reply { token: &self.token, tag }), false, payload)
+    }
+
+    /// Forgets what came.
+    pub fn clear(&self) {
+        while self.next().is_some() {}
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.clear();
+        self.client.boxes.borrow_mut().remove(&self.token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_finds_its_mailbox_by_subject_or_by_consumer() {
+        assert_eq!(addressee("_INBOX.a", "_INBOX.a.tok.7", None), Some(("tok", 7, None)));
+        let origin = Origin { stream_seq: 5, consumer_seq: 2, stored: 99, pending: 3 };
+        for reply in ["$JS.ACK.OBJ_b.tok.1.5.2.99.3", "$JS.ACK.dom.hash.OBJ_b.tok.1.5.2.99.3.rnd"] {
+            assert_eq!(addressee("_INBOX.a", "$O.b.C.x", Some(reply)), Some(("tok", 0, Some(origin))));
+        }
+    }
+
+    #[test]
+    fn a_stray_message_is_nobodys() {
+        for (subject, reply) in [
+            ("_INBOX.a.tok", None),
+            ("_INBOX.a.tok.x", None),
+            ("_INBOX.b.tok.1", None),
+            ("x", Some("$JS.ACK.OBJ_b.tok.1.5.2.99")),
+            ("x", Some("$JS.ACK.OBJ_b.tok.1.5.2.99.many")),
+        ] {
+            assert_eq!(addressee("_INBOX.a", subject, reply), None, "{subject}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The crate's CONNECT on its way to the server, and the server's answer.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::poll::{Interest, left, poll};
+use super::protocol::printable;
+use super::status::Failure;
+use super::stream::{Queue, Stream, Taken, read_some};
+use crate::error::{Error, Kind};
+
+/// An answer to CONNECT is a few lines.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Sends the CONNECT under our name and waits until the server accepts it. Gives back what the server said after that.
+pub fn log_in(stream: &mut Stream, mut connect: Value, timeout: Duration) -> Result<Vec<u8>, Failure> {
+    let tls = matches!(stream, Stream::Tls(_));
+    if let Some(fields) = connect.as_object_mut() {
+        fields.insert("name".into(), json!(our_name()));
+        fields.insert("tls_required".into(), json!(tls));
+        // Nothing comes back to us that we publish: no subscription of ours is that wide.
+        fields.insert("lang".into(), json!("rust"));
+    }
+    let mut queue = Queue::default();
+    queue.push(format!("CONNECT {connect}\r\nPING\r\n").as_bytes());
+    answer(stream, &mut queue, timeout)
+}
+
+/// What the server's operator sees in its list of connections.
+fn our_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("litestream/{} {} {}", env!("CARGO_PKG_VERSION"), host.trim(), std::process::id())
+}
+
+fn answer(stream: &mut Stream, queue: &mut Queue, timeout: Duration) -> Result<Vec<u8>, Failure> {
+    let end = Instant::now() + timeout;
+    let (mut heard, mut bytes) = (Vec::new(), [0; 4096]);
+    loop {
+        queue.drain(stream).map_err(|e| lost(&e))?;
+        match read_some(stream, &mut bytes).map_err(|e| lost(&e))? {
+            Taken::Bytes(n) => heard.extend_from_slice(bytes.get(..n).unwrap_or_default()),
+            Taken::Closed => {
+                return Err(Failure::new(Kind::Unreachable, "login: the server closed the connection"));
+            }
+            Taken::Nothing => {
+                if left(end).is_zero() {
+                    return Err(Failure::new(Kind::Unreachable, format!("login: no answer within {timeout:?}")));
+                }
+                let interest = Interest { fd: stream.fd(), read: true, write: !queue.is_empty() };
+                poll(&[interest], left(end)).map_err(|e| lost(&e))?;
+            }
+        }
+        if let Some(rest) = accepted(&mut heard, queue)? {
+            return Ok(rest);
+        }
+    }
+}
+
+/// Reads whole lines up to the PONG; gives back what follows it.
+fn accepted(heard: &mut Vec<u8>, queue: &mut Queue) -> Result<Option<Vec<u8>>, Failure> {
+    while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+        let rest = heard.split_off(end + 1);
+        let line = std::mem::replace(heard, rest);
+        match line.trim_ascii_end() {
+            b"PONG" => return Ok(Some(std::mem::take(heard))),
+            b"PING" => queue.push(b"PONG\r\n"),
+            line if line.starts_with(b"-ERR") => return Err(refusal(line)),
+            line if line.starts_with(b"INFO") || line.starts_with(b"+OK") => {}
+            line => return Err(Failure::new(Kind::Store, format!("login: expected PONG, found {}", printable(line)))),
+        }
+    }
+    if heard.len() > MAX_ANSWER {
+        return Err(Failure::new(Kind::Store, "login: expected PONG, found an endless line"));
+    }
+    Ok(None)
+}
+
+/// What the server says between the quotes of an -ERR.
+pub fn err_text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line.strip_prefix(b"-ERR").unwrap_or(line)).into_owned();
+    text.trim().trim_matches('\'').chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// A refused login stays refused; a server that is full or going down does not.
+fn refusal(line: &[u8]) -> Failure {
+    let text = err_text(line);
+    let lower = text.to_ascii_lowercase();
+    let passing = ["maximum connections", "server shutdown", "timeout", "lame duck"];
+    if passing.iter().any(|sign| lower.contains(sign)) {
+        return Failure::new(Kind::Unreachable, format!("login: {text}"));
+    }
+    Failure::new(Kind::Store, format!("login: {text}"))
+        .hint("check username and password, token, creds, nkey, or the client certificate")
+}
+
+fn lost(error: &std::io::Error) -> Failure {
+    Error::io(Kind::Unreachable, "login", error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(text: &str) -> Result<Option<Vec<u8>>, Failure> {
+        accepted(&mut text.as_bytes().to_vec(), &mut Queue::default())
+    }
+
+    #[test]
+    fn only_a_pong_lets_us_in() {
+        assert_eq!(hear("INFO {}\r\nPING\r\nPONG\r\nMSG").unwrap(), Some(b"MSG".to_vec()));
+        assert_eq!(hear("INFO {}\r\nPO").unwrap(), None);
+        let refused = hear("-ERR 'Authorization Violation'\r\n").unwrap_err();
+        assert_eq!((refused.kind, refused.what.as_str()), (Kind::Store, "login: Authorization Violation"));
+        assert_eq!(hear("-ERR 'maximum connections exceeded'\r\n").unwrap_err().kind, Kind::Unreachable);
+        assert_eq!(hear("HELLO\r\n").unwrap_err().kind, Kind::Store);
+    }
+}

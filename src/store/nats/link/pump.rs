@@ -1,0 +1,288 @@
+//! One session: bytes go both ways until either side ends it, and a silent server is noticed.
+//!
+//! Invariants:
+//! * What the crate writes is always taken, so that its writes never block; how much is in flight is bounded by the
+//!   window of the puts (and by [`MOST_QUEUED`], should that fail).
+//! * The crate's PING is answered here: its flush is a loopback round trip, whatever the server does.
+//! * A server that takes nothing, or says nothing although something was asked, for the time-out is given up.
+
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use super::local::Door;
+use super::login::err_text;
+use super::poll::{Ear, Interest, poll};
+use super::protocol::{Event, Scanner, Speaker};
+use super::reach::parse_info;
+use super::status::{Failure, Shared};
+use super::stream::{Queue, Stream, Taken, read_some};
+use crate::error::{Error, Kind, Result};
+
+/// Bytes that wait for the server before the link gives up on our own side's discipline.
+const MOST_QUEUED: usize = 128 * 1024 * 1024;
+/// Bytes that wait for the crate before the server is read no further.
+const ENOUGH_FOR_CRATE: usize = 4 * 1024 * 1024;
+const SCRATCH: usize = 128 * 1024;
+/// Pieces read from one side before the other side has its turn.
+const PIECES_A_TURN: usize = 8;
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    pub timeout: Duration,
+    pub ping_interval: Duration,
+    pub max_pings_out: u32,
+}
+
+/// Why a session ended.
+pub enum End {
+    /// We were told to stop, or the crate went away.
+    Ours,
+    Server(Failure),
+}
+
+pub struct Pump<'a> {
+    crate_side: TcpStream,
+    server: Stream,
+    to_server: Queue,
+    to_crate: Queue,
+    from_crate: Scanner,
+    from_server: Scanner,
+    watch: Watch,
+    rhythm: Rhythm,
+    shared: &'a Shared,
+    scratch: Vec<u8>,
+    /// The last -ERR that ends a connection.
+    complaint: Option<String>,
+}
+
+/// Who was last heard, and what is owed.
+struct Watch {
+    heard: Instant,
+    /// When the server was last asked something after it was last heard.
+    asked: Option<Instant>,
+    /// When it last took bytes, while some were waiting.
+    took: Instant,
+    pings_out: u32,
+    pinged: Instant,
+}
+
+impl<'a> Pump<'a> {
+    pub fn new(crate_side: TcpStream, server: Stream, rhythm: Rhythm, shared: &'a Shared) -> Pump<'a> {
+        let now = Instant::now();
+        Pump {
+            crate_side,
+            server,
+            to_server: Queue::default(),
+            to_crate: Queue::default(),
+            from_crate: Scanner::new(Speaker::Client),
+            from_server: Scanner::new(Speaker::Server),
+            watch: Watch { heard: now, asked: None, took: now, pings_out: 0, pinged: now },
+            rhythm,
+            shared,
+            scratch: vec![0; SCRATCH],
+            complaint: None,
+        }
+    }
+
+    /// Runs until the session ends. `crate_said` and `server_said` were read too early.
+    pub fn run(&mut self, crate_said: &[u8], server_said: &[u8], ear: &Ear, door: &Door) -> End {
+        let started = self.on_crate_bytes(crate_said).and_then(|()| self.on_server_bytes(server_said));
+        if let Err(e) = started {
+            return End::Server(e.into());
+        }
+        loop {
+            match self.turn(ear, door) {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(e) => return End::Server(e.into()),
+            }
+        }
+    }
+
+    fn turn(&mut self, ear: &Ear, door: &Door) -> Result<Option<End>> {
+        let crate_side = Interest { fd: self.crate_side.as_raw_fd(), read: true, write: !self.to_crate.is_empty() };
+        let room = self.to_crate.len() < ENOUGH_FOR_CRATE;
+        let server = Interest { fd: self.server.fd(), read: room, write: !self.to_server.is_empty() };
+        let mut all = vec![ear.interest(), crate_side, server];
+        all.extend(door.interests());
+        let ready = poll(&all, self.next_check()).map_err(|e| Error::io(Kind::Unreachable, "poll", &e))?;
+        if ready.first() == Some(&true) {
+            return Ok(Some(End::Ours));
+        }
+        if ready.iter().skip(3).any(|knock| *knock) {
+            door.turn_away();
+        }
+        if ready.get(1) == Some(&true) && !self.serve_crate()? {
+            return Ok(Some(End::Ours));
+        }
+        if ready.get(2) == Some(&true) {
+            self.serve_server()?;
+        }
+        self.check(Instant::now())?;
+        Ok(None)
+    }
+
+    /// False: the crate has gone.
+    fn serve_crate(&mut self) -> Result<bool> {
+        if self.to_crate.drain(&mut self.crate_side).is_err() {
+            return Ok(false);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut here = true;
+        for _ in 0..PIECES_A_TURN {
+            match read_some(&mut self.crate_side, &mut scratch) {
+                Ok(Taken::Bytes(n)) => self.on_crate_bytes(scratch.get(..n).unwrap_or_default())?,
+                Ok(Taken::Nothing) => break,
+                Ok(Taken::Closed) | Err(_) => {
+                    here = false;
+                    break;
+                }
+            }
+        }
+        self.scratch = scratch;
+        Ok(here)
+    }
+
+    fn serve_server(&mut self) -> Result<()> {
+        if self.to_server.drain(&mut self.server).map_err(|e| self.lost(&e))? > 0 {
+            self.watch.took = Instant::now();
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..PIECES_A_TURN {
+            match read_some(&mut self.server, &mut scratch).map_err(|e| self.lost(&e))? {
+                Taken::Bytes(n) => self.on_server_bytes(scratch.get(..n).unwrap_or_default())?,
+                Taken::Nothing => break,
+                Taken::Closed => return Err(self.closed()),
+            }
+        }
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    fn on_crate_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let (to_server, to_crate) = (&mut self.to_server, &mut self.to_crate);
+        let (server, crate_side, watch) = (&mut self.server, &mut self.crate_side, &mut self.watch);
+        self.from_crate.scan(bytes, &mut |event| {
+            match event {
+                Event::Forward(bytes) => watch.sent(to_server, bytes, server)?,
+                Event::Line(b"PING") => {
+                    // If the crate is gone, the next read says so.
+                    let _ = to_crate.send(b"PONG\r\n", crate_side);
+                }
+                Event::Line(_) => {}
+            }
+            Ok(())
+        })?;
+        if self.to_server.len() > MOST_QUEUED {
+            return Err(Error::new(Kind::Unreachable, format!("more than {MOST_QUEUED} bytes wait for the server")));
+        }
+        Ok(())
+    }
+
+    fn on_server_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.watch.hear();
+        let (to_server, to_crate) = (&mut self.to_server, &mut self.to_crate);
+        let (server, crate_side, watch) = (&mut self.server, &mut self.crate_side, &mut self.watch);
+        let (shared, complaint) = (self.shared, &mut self.complaint);
+        self.from_server.scan(bytes, &mut |event| {
+            match event {
+                Event::Forward(bytes) => {
+                    let _ = to_crate.send(bytes, crate_side);
+                }
+                Event::Line(b"PING") => watch.sent(to_server, b"PONG\r\n", server)?,
+                Event::Line(line) if line.starts_with(b"-ERR") => complain(shared, complaint, err_text(line)),
+                Event::Line(line) if line.starts_with(b"INFO") => update(shared, line),
+                Event::Line(_) => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// When something may be due.
+    fn next_check(&self) -> Duration {
+        let pause = self.rhythm.ping_interval.min(self.rhythm.timeout / 4);
+        let idle = self.watch.asked.is_none() && self.to_server.is_empty() && self.watch.pings_out == 0;
+        if idle { self.rhythm.ping_interval } else { pause }.max(Duration::from_millis(1))
+    }
+
+    fn check(&mut self, now: Instant) -> Result<()> {
+        let Rhythm { timeout, ping_interval, max_pings_out } = self.rhythm;
+        if self.to_server.is_empty() {
+            self.watch.took = now;
+        } else if now.duration_since(self.watch.took) > timeout {
+            return Err(Error::new(Kind::Unreachable, format!("the server has taken no data for {timeout:?}")));
+        }
+        let silence = now.duration_since(self.watch.heard);
+        if self.watch.asked.is_some_and(|asked| now.duration_since(asked) > timeout) && self.watch.pings_out > 0 {
+            return Err(Error::new(Kind::Unreachable, format!("the server has not answered for {timeout:?}")));
+        }
+        let owed = self.watch.asked.is_some_and(|asked| now.duration_since(asked) > timeout / 2);
+        let due = silence.min(now.duration_since(self.watch.pinged)) > ping_interval;
+        if due && self.watch.pings_out >= max_pings_out.max(1) {
+            return Err(Error::new(Kind::Unreachable, format!("the server has been silent for {silence:?}")));
+        }
+        if due || (owed && self.watch.pings_out == 0) {
+            self.ping(now)?;
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, now: Instant) -> Result<()> {
+        self.watch.pings_out += 1;
+        self.watch.pinged = now;
+        self.watch.sent(&mut self.to_server, b"PING\r\n", &mut self.server)
+    }
+
+    fn lost(&self, error: &std::io::Error) -> Error {
+        match &self.complaint {
+            Some(text) => Error::new(Kind::Unreachable, format!("the server closed the connection: {text}")),
+            None => Error::io(Kind::Unreachable, "connection lost", error),
+        }
+    }
+
+    fn closed(&self) -> Error {
+        match &self.complaint {
+            Some(text) => Error::new(Kind::Unreachable, format!("the server closed the connection: {text}")),
+            None => Error::new(Kind::Unreachable, "the server closed the connection"),
+        }
+    }
+}
+
+impl Watch {
+    fn hear(&mut self) {
+        self.heard = Instant::now();
+        self.asked = None;
+        self.pings_out = 0;
+    }
+
+    fn sent(&mut self, queue: &mut Queue, bytes: &[u8], server: &mut Stream) -> Result<()> {
+        let now = Instant::now();
+        if queue.is_empty() {
+            self.took = now;
+        }
+        self.asked.get_or_insert(now);
+        queue.send(bytes, server).map_err(|e| Error::io(Kind::Unreachable, "connection lost", &e))?;
+        Ok(())
+    }
+}
+
+/// A refused permission leaves the connection as it is; anything else is the server's last word.
+fn complain(shared: &Shared, complaint: &mut Option<String>, text: String) {
+    if text.to_ascii_lowercase().starts_with("permissions violation") {
+        shared.lock().denied = Some(text);
+    } else {
+        *complaint = Some(text);
+    }
+}
+
+/// A server may change its limits while we are connected.
+fn update(shared: &Shared, line: &[u8]) {
+    if let Ok(info) = parse_info(line) {
+        shared.lock().server = info;
+    }
+}

@@ -1,0 +1,101 @@
+//! What the link knows, for whoever asks: is it up, since when, and if not, why.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Kind};
+
+/// What a server says of itself when a client comes. Everything may be missing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ServerInfo {
+    pub version: String,
+    pub max_payload: usize,
+    pub headers: bool,
+    pub tls_required: bool,
+    pub tls_available: bool,
+    pub nonce: String,
+}
+
+/// Why something failed, kept until the next failure.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub kind: Kind,
+    pub what: String,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(kind: Kind, what: impl Into<String>) -> Failure {
+        Failure { kind, what: what.into(), hint: None }
+    }
+
+    pub fn hint(mut self, hint: &str) -> Failure {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same one layer up.
+    pub fn at(mut self, place: &str) -> Failure {
+        self.what = format!("{place}: {}", self.what);
+        self
+    }
+
+    pub fn error(&self) -> Error {
+        let error = Error::new(self.kind, self.what.clone());
+        match &self.hint {
+            Some(hint) => error.with_hint(hint.clone()),
+            None => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { kind: error.kind(), what: error.message().to_string(), hint: error.hint().map(str::to_string) }
+    }
+}
+
+/// The state of a link.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Logged in and passing bytes.
+    pub up: bool,
+    /// How often it came up.
+    pub sessions: u64,
+    pub server: ServerInfo,
+    /// Which server it is, or was last, connected to.
+    pub address: String,
+    /// What it is doing, as in "resolve nats.example.com".
+    pub step: String,
+    pub failure: Option<Failure>,
+    /// How many failures there were.
+    pub failures: u64,
+    /// The reconnects that were allowed are used up.
+    pub gave_up: bool,
+    /// The last permission that the server refused.
+    pub denied: Option<String>,
+}
+
+/// The state as both threads see it.
+#[derive(Clone, Default)]
+pub struct Shared(Arc<Mutex<Status>>);
+
+impl Shared {
+    /// A panic elsewhere leaves plain values behind, which are still right.
+    pub fn lock(&self) -> MutexGuard<'_, Status> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn fail(&self, failure: Failure) {
+        let mut status = self.lock();
+        status.up = false;
+        status.failures += 1;
+        status.failure = Some(failure);
+    }
+
+    pub fn step(&self, step: String) {
+        self.lock().step = step;
+    }
+}

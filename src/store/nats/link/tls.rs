@@ -1,0 +1,113 @@
+//! TLS by the platform's library, with a deadline on the handshake.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Instant;
+
+use native_tls::{Certificate, HandshakeError, Identity, Protocol, TlsConnector, TlsStream};
+
+use super::poll::{Interest, left, poll};
+use super::status::Failure;
+use crate::error::Kind;
+use crate::store::nats::options::Tls;
+
+/// Reads the certificate files anew at each connect, so that they can be rotated.
+fn connector(tls: &Tls) -> Result<TlsConnector, Failure> {
+    let mut builder = TlsConnector::builder();
+    builder.min_protocol_version(Some(Protocol::Tlsv12));
+    // Whoever names authorities trusts these alone.
+    builder.disable_built_in_roots(!tls.root_cas.is_empty());
+    for path in &tls.root_cas {
+        let certificates = Certificate::stack_from_pem(&read(path)?).map_err(|e| bad_file(path, &e.to_string()))?;
+        if certificates.is_empty() {
+            return Err(bad_file(path, "expected a certificate in PEM, found none"));
+        }
+        for certificate in certificates {
+            builder.add_root_certificate(certificate);
+        }
+    }
+    if let Some((certificate, key)) = &tls.identity {
+        builder.identity(identity(certificate, key)?);
+    }
+    builder.build().map_err(|e| Failure::new(Kind::Store, format!("set up TLS: {}", one_line(&e.to_string()))))
+}
+
+fn identity(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
+    let key_pem = super::pem::to_pkcs8(&read(key)?).map_err(|e| bad_file(key, e))?;
+    Identity::from_pkcs8(&read(certificate)?, &key_pem).map_err(|e| bad_file(certificate, &one_line(&e.to_string())))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|e| crate::error::Error::io(Kind::Store, format!("read {}", path.display()), &e).into())
+}
+
+fn bad_file(path: &Path, what: &str) -> Failure {
+    Failure::new(Kind::Store, format!("read {}: {what}", path.display()))
+}
+
+/// Shakes hands over a non-blocking socket.
+pub fn handshake(tcp: TcpStream, host: &str, tls: &Tls, end: Instant) -> Result<TlsStream<TcpStream>, Failure> {
+    let mut step = connector(tls)?.connect(host, tcp);
+    loop {
+        let unfinished = match step {
+            Ok(stream) => return Ok(stream),
+            Err(HandshakeError::Failure(e)) => return Err(refused(&e.to_string())),
+            Err(HandshakeError::WouldBlock(unfinished)) => unfinished,
+        };
+        if left(end).is_zero() {
+            return Err(Failure::new(Kind::Unreachable, "TLS handshake: the server does not answer"));
+        }
+        await_either(unfinished.get_ref(), end)?;
+        step = unfinished.handshake();
+    }
+}
+
+/// The library does not say which way it waits. While it wants to write, the socket is nearly always writable at once;
+/// so only reading is waited for, in short steps that also cover the rare other case.
+fn await_either(tcp: &TcpStream, end: Instant) -> Result<(), Failure> {
+    let step = left(end).min(std::time::Duration::from_millis(50));
+    match poll(&[Interest::read(tcp.as_raw_fd())], step) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(crate::error::Error::io(Kind::Unreachable, "TLS handshake", &e).into()),
+    }
+}
+
+/// A certificate that is not accepted stays so; a connection that broke may come back.
+fn refused(text: &str) -> Failure {
+    let text = one_line(text);
+    let found = |needle: &str| text.contains(needle);
+    let failure = |kind| Failure::new(kind, format!("TLS handshake: {text}"));
+    if found("expired") {
+        failure(Kind::Store).hint("renew the certificate, or check the clock of this machine")
+    } else if found("ostname mismatch") || found("IP address mismatch") {
+        failure(Kind::Store).hint("connect by a name that stands in the server's certificate")
+    } else if found("certificate verify failed") || found("unable to get local issuer") || found("self-signed") {
+        failure(Kind::Store).hint("root-cas must name the authority that signed the server's certificate")
+    } else if found("wrong version number") || found("packet length too long") || found("record layer") {
+        failure(Kind::Store).hint("the server does not speak TLS at this point; check tls and tls-first")
+    } else if found("alert") {
+        failure(Kind::Store).hint("the server may want a certificate of the client: client-cert and client-key")
+    } else {
+        failure(Kind::Unreachable)
+    }
+}
+
+/// The library's text without source files and line numbers.
+fn one_line(text: &str) -> String {
+    let known = [
+        ("certificate has expired", "certificate has expired"),
+        ("ostname mismatch", "certificate verify failed: hostname mismatch"),
+        ("IP address mismatch", "certificate verify failed: IP address mismatch"),
+        ("unable to get local issuer", "certificate verify failed: unable to get local issuer certificate"),
+        ("self-signed certificate", "certificate verify failed: self-signed certificate"),
+        ("self signed certificate", "certificate verify failed: self-signed certificate"),
+        ("wrong version number", "wrong version number"),
+        ("certificate required", "alert: certificate required"),
+        ("unknown ca", "alert: unknown ca"),
+        ("bad certificate", "alert: bad certificate"),
+    ];
+    let found = known.iter().find(|(needle, _)| text.contains(needle));
+    found.map_or_else(|| text.replace(['\n', '\r'], " "), |(_, short)| short.to_string())
+}

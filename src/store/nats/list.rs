@@ -1,0 +1,203 @@
+//! Listing a prefix: the newest meta message of every object, from a consumer that we pull from.
+//!
+//! Names are base64 in the subjects, so the server cannot filter by prefix: a listing reads the metas of the whole bucket.
+//! After a lost connection it begins again.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::api::{self, Begin, Patience};
+use super::client::{Client, Mail, Mailbox};
+use super::object::{Meta, Place};
+use crate::error::{Context, Result};
+use crate::store::{Entry, List, name};
+
+const CREATED: u64 = 1;
+const BATCH: u64 = 2;
+const GONE: u64 = 3;
+const HEARTBEAT: u16 = 100;
+/// Metas asked for at once; two batches are on their way.
+const A_BATCH: u64 = 2_000;
+
+/// Reads all metas of a bucket, one after another.
+pub struct Metas {
+    place: Rc<Place>,
+    mailbox: Mailbox,
+    epoch: Option<u64>,
+    consumer: bool,
+    /// The last meta was given out.
+    ended: bool,
+    /// Metas that have not come; so many of them were asked for.
+    left: u64,
+    ahead: u64,
+    /// The consumer said that it has nothing, and was asked once more.
+    probed: bool,
+    patience: Patience,
+}
+
+/// What comes next of the metas.
+pub enum Step {
+    /// A message under the metas' subjects; none if it is no meta.
+    Meta(Option<Meta>),
+    /// The connection was lost: all that came before is void.
+    Again,
+    Pending,
+    End,
+}
+
+impl Metas {
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Metas {
+        Metas {
+            place: place.clone(),
+            mailbox: client.open_box(),
+            epoch: None,
+            consumer: false,
+            ended: false,
+            left: 0,
+            ahead: 0,
+            probed: false,
+            patience: Patience::default(),
+        }
+    }
+
+    pub fn step(&mut self, now: Instant) -> Result<Step> {
+        let epoch = self.mailbox.client.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.restart()?;
+            return Ok(Step::Again);
+        }
+        while !self.ended
+            && let Some(mail) = self.mailbox.next()
+        {
+            self.patience.progress();
+            if let Some(step) = self.on_mail(&mail)? {
+                return Ok(step);
+            }
+        }
+        if self.ended {
+            return Ok(Step::End);
+        }
+        self.patience.check(now, &self.mailbox.client)?;
+        Ok(Step::Pending)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.mailbox = self.mailbox.client.open_box();
+        (self.ended, self.probed, self.consumer) = (false, false, self.epoch.is_some());
+        (self.left, self.ahead) = (0, 0);
+        if self.epoch.is_none() {
+            return Ok(());
+        }
+        let filter = self.place.all_metas();
+        let (subject, request) = api::new_consumer(&self.place, &self.mailbox.token, &filter, Begin::LastOfEach);
+        self.mailbox.ask(CREATED, &subject, &request)
+    }
+
+    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Step>> {
+        match (mail.tag, mail.origin) {
+            (CREATED, None) => {
+                let consumer: api::Consumer = api::good(mail)?;
+                self.left = consumer.num_pending;
+                self.ended = self.left == 0;
+                self.ask_ahead()?;
+            }
+            (_, Some(origin)) => {
+                self.left = self.left.saturating_sub(1);
+                self.ahead = self.ahead.saturating_sub(1);
+                self.probed = false;
+                self.ended = self.left == 0 || origin.pending == 0;
+                self.ask_ahead()?;
+                return Ok(Some(Step::Meta(Meta::parse(&mail.data))));
+            }
+            (BATCH, None) if mail.status != Some(HEARTBEAT) => self.on_nothing()?,
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// The consumer says that it has no more: some were deleted meanwhile. It may say so before its last messages are out,
+    /// so it is asked once more.
+    fn on_nothing(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.probed, true) {
+            self.ended = true;
+            return Ok(());
+        }
+        let (subject, request) = api::next(&self.place, &self.mailbox.token, 1);
+        self.mailbox.ask(BATCH, &subject, &request)
+    }
+
+    fn ask_ahead(&mut self) -> Result<()> {
+        let unasked = self.left.saturating_sub(self.ahead);
+        if self.ended || unasked == 0 || self.ahead > A_BATCH {
+            return Ok(());
+        }
+        let batch = unasked.min(A_BATCH);
+        let (subject, request) = api::next(&self.place, &self.mailbox.token, batch);
+        self.ahead += batch;
+        self.mailbox.ask(BATCH, &subject, &request)?;
+        self.ask_ahead()
+    }
+}
+
+impl Drop for Metas {
+    fn drop(&mut self) {
+        if self.consumer {
+            // Best effort: the server removes it by itself, later.
+            let _ = self.mailbox.ask(GONE, &api::delete_consumer(&self.place, &self.mailbox.token), b"");
+        }
+    }
+}
+
+pub struct NatsList {
+    place: Rc<Place>,
+    prefix: String,
+    metas: Metas,
+    found: Vec<Entry>,
+}
+
+impl NatsList {
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>, prefix: &str) -> NatsList {
+        let metas = Metas::new(client, place);
+        NatsList { place: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new() }
+    }
+
+    /// Whatever is no object of ours is passed over.
+    fn keep(&mut self, meta: &Meta) {
+        if meta.deleted || meta.link {
+            return;
+        }
+        if let Some(name) = self.place.own_name(&meta.name)
+            && name.starts_with(&self.prefix)
+            && name::check(name).is_ok()
+        {
+            self.found.push(Entry { name: name.to_string(), size: meta.size });
+        }
+    }
+
+    fn step(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
+        loop {
+            match self.metas.step(now)? {
+                Step::Meta(meta) => meta.iter().for_each(|meta| self.keep(meta)),
+                Step::Again => self.found.clear(),
+                Step::Pending => return Ok(None),
+                Step::End => return Ok(Some(self.sorted())),
+            }
+        }
+    }
+
+    /// One that was replaced while we listed may have come twice: the later one holds.
+    fn sorted(&mut self) -> Vec<Entry> {
+        let mut found = std::mem::take(&mut self.found);
+        found.reverse();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found.dedup_by(|b, a| a.name == b.name);
+        found
+    }
+}
+
+impl List for NatsList {
+    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
+        self.step(now).context(|| format!("list {}/{}", self.place.bucket, self.place.with_prefix(&self.prefix)))
+    }
+}
