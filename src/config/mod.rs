@@ -17,6 +17,7 @@ mod surroundings;
 mod tree;
 pub mod units;
 mod url;
+pub mod words;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
