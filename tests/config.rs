@@ -178,7 +178,7 @@ fn every_key_of_the_file_arrives() {
     assert_eq!(heartbeat.url.reveal(), "https://example.com/ping/canary-beat");
     assert_eq!(heartbeat.interval, Duration::from_secs(120));
     assert_eq!(config.shutdown_sync_timeout, Duration::from_secs(45));
-    assert_eq!(config.exec.as_deref(), Some("app -listen :80"));
+    assert_eq!(config.exec, Some(["app", "-listen", ":80"].map(str::to_string).to_vec()));
     let expected = Database {
         path: PathBuf::from("/srv/a.db"),
         replica: config.dbs[0].replica.clone(),
@@ -396,6 +396,7 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
             "line 1: heartbeat-url: expected a URL that begins with http:// or https://",
             "",
         ),
+        ("exec: sh -c 'x".to_string(), "line 1: exec: split the command to run: a ' is not closed", ""),
         ("heartbeat-interval: 2m".to_string(), "line 1: heartbeat-interval: is given without heartbeat-url", ""),
         (replica("token: 12345678901234567890123"), "line 5: the value is too long a number", "put it in quotes"),
     ];
@@ -588,4 +589,61 @@ fn the_configuration_file_is_found_as_the_manual_says() {
     assert_eq!(error.message(), "read configuration /no/such.yml: no such file or directory");
     let loaded = config::load(Some(Path::new("tests/data/config/url.yml")), &named, true).unwrap();
     assert_eq!(loaded.dbs.len(), 1);
+}
+
+#[test]
+fn the_level_of_the_environment_stands_over_that_of_the_file() {
+    let text = format!("logging: {{level: error}}\n{}", with_replica("url: nats://h/b"));
+    assert_eq!(parse_with(&text, &[]).unwrap().logging.level, Some(Level::Error));
+    assert_eq!(parse_with(&text, &[("LOG_LEVEL", "trace")]).unwrap().logging.level, Some(Level::Trace));
+    assert_eq!(config::log_level(&|_| None).unwrap(), None);
+}
+
+#[test]
+fn a_bucket_may_be_made_on_request() {
+    let mut replica = config::replica_from_url("nats://h/b", &|_| None).unwrap();
+    replica.create_bucket();
+    let Target::Nats(options) = &replica.target else { panic!("{replica:?}") };
+    assert!(options.create_bucket);
+}
+
+/// Numbers without order, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % sides
+    }
+}
+
+#[test]
+fn no_text_makes_the_readers_panic() {
+    let mut dice = Dice(1);
+    let pieces = [
+        "{", "}", "[", "]", ":", "\n", "- ", "&a ", "*a", "<<: ", "'", "\"", "$", "${", "é", "@", "/", "%", "0", "!x ",
+        "|",
+    ];
+    for entry in std::fs::read_dir("tests/data/config").unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for _ in 0..300 {
+            let mut letters: Vec<char> = text.chars().collect();
+            for _ in 0..=dice.roll(3) {
+                let (from, piece) = (dice.roll(letters.len()), pieces[dice.roll(pieces.len())]);
+                let to = (from + dice.roll(4)).min(letters.len());
+                letters.splice(from..to, piece.chars());
+            }
+            let text: String = letters.into_iter().collect();
+            let _ = parse_with(&text, &[("HOME", "/h")]);
+        }
+    }
+    for _ in 0..5000 {
+        let mut url = "nats://u:p@h:1,[::1]/b/c".to_string();
+        for _ in 0..3 {
+            let piece = pieces[dice.roll(pieces.len())];
+            let places: Vec<usize> = url.char_indices().map(|(at, _)| at).collect();
+            url.insert_str(places[dice.roll(places.len())], piece);
+        }
+        let _ = with_outside(&[], |around| config::replica(&url, around));
+    }
 }

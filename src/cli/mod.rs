@@ -67,7 +67,8 @@ pub struct Pair {
 pub struct Replicate {
     /// None: those in the configuration.
     pub pair: Option<Pair>,
-    pub exec: Option<String>,
+    /// The words of a command.
+    pub exec: Option<Vec<String>>,
     pub once: bool,
     pub force_snapshot: bool,
     pub enforce_retention: bool,

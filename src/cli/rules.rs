@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::args::{self, Arguments, Words};
 use super::*;
-use crate::config::units;
+use crate::config::{units, words};
 
 pub(super) fn check(arguments: Arguments) -> Result<Invocation> {
     let log_level = arguments.log_level.as_deref().map(level).transpose()?;
@@ -60,7 +60,7 @@ fn replicate(args: args::Replicate) -> Result<Replicate> {
     };
     Ok(Replicate {
         pair,
-        exec: args.exec,
+        exec: args.exec.map(|text| words::split(&text)).transpose().map_err(|e| e.context("option -exec"))?,
         once: args.once,
         force_snapshot: args.force_snapshot,
         enforce_retention: args.enforce_retention,

@@ -92,7 +92,7 @@ fn every_option_of_replicate_arrives() {
     let Ok(Parsed::Run(Invocation { command: Command::Replicate(exec), config: None, .. })) = parse(&argv) else {
         panic!("no replicate")
     };
-    assert_eq!(exec.exec.as_deref(), Some("-x --config=1 'a b'"));
+    assert_eq!(exec.exec, Some(["-x", "--config=1", "a b"].map(str::to_string).to_vec()));
 }
 
 #[test]
@@ -191,6 +191,7 @@ fn options_that_contradict_each_other_are_refused() {
         ("replicate -once -exec x", "options -once and -exec exclude each other"),
         ("replicate -force-snapshot", "option -force-snapshot works only with -once"),
         ("replicate -enforce-retention", "option -enforce-retention works only with -once"),
+        ("replicate -exec 'x", "option -exec: split the command to run: a ' is not closed"),
         ("replicate a.db", "replicate: a database is given without its replica"),
         ("replicate nats://h/b a.db", "replicate: a replica URL stands where DB_PATH belongs"),
         ("replicate a.db nats://h/b nats://h/c", "replicate: expected at most 2 arguments, found 3"),

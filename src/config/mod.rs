@@ -17,6 +17,7 @@ mod surroundings;
 mod tree;
 pub mod units;
 mod url;
+pub mod words;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,8 +64,8 @@ pub struct Config {
     pub metrics_file: Option<PathBuf>,
     pub heartbeat: Option<Heartbeat>,
     pub shutdown_sync_timeout: Duration,
-    /// A command to run beside the backup.
-    pub exec: Option<String>,
+    /// The words of a command to run beside the backup.
+    pub exec: Option<Vec<String>>,
     /// To be logged: keys of the peer that do nothing here.
     pub warnings: Vec<String>,
 }
@@ -112,6 +113,15 @@ pub struct Replica {
     /// What it is called in logs and listings: no secret is in it.
     pub url: String,
     pub sync_interval: Duration,
+}
+
+impl Replica {
+    /// Lets a missing bucket be made, as the option of the command line asks; a directory is always made.
+    pub fn create_bucket(&mut self) {
+        if let Target::Nats(options) = &mut self.target {
+            options.create_bucket = true;
+        }
+    }
 }
 
 /// Reads the configuration file: `path`, or `LITESTREAM_CONFIG`, or [`DEFAULT_PATH`].
@@ -181,7 +191,7 @@ fn global(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<Stri
         metrics_file: file(root, "metrics-file", around)?,
         heartbeat: heartbeat(root)?,
         shutdown_sync_timeout: root.duration("shutdown-sync-timeout")?.unwrap_or(DEFAULT_SHUTDOWN_SYNC_TIMEOUT),
-        exec: root.text("exec")?,
+        exec: exec(root)?,
         warnings: Vec::new(),
     })
 }
@@ -281,15 +291,24 @@ fn logging(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<Str
             Some(other) => return Err(section.error("type", format!("expected text or json, found {other:?}"))),
         };
     }
-    if let Some(text) = around.var("LOG_LEVEL") {
-        logging.level = Some(level(&text).context(|| "LOG_LEVEL")?);
-    }
+    logging.level = log_level(around.env)?.or(logging.level);
     Ok(logging)
+}
+
+/// The level that `LOG_LEVEL` asks for: over that of the file, under that of the command line.
+pub fn log_level(env: Env<'_>) -> Result<Option<Level>> {
+    let text = env("LOG_LEVEL").filter(|text| !text.is_empty());
+    text.map(|text| level(&text)).transpose().context(|| "LOG_LEVEL")
 }
 
 fn level(text: &str) -> Result<Level> {
     Level::parse(text)
         .ok_or_else(|| Error::new(Kind::Usage, format!("expected trace, debug, info, warn or error, found {text:?}")))
+}
+
+fn exec(root: &Section<'_>) -> Result<Option<Vec<String>>> {
+    let command = root.text("exec")?;
+    root.at("exec", command.map(|text| words::split(&text)).transpose())
 }
 
 fn file(section: &Section<'_>, key: &str, around: &Surroundings<'_>) -> Result<Option<PathBuf>> {

@@ -53,8 +53,10 @@ pub(super) fn parse(text: &str) -> Result<Url> {
     result.map_err(|error| error.context(format!("replica URL {}", masked(text))))
 }
 
-/// Reads a list of servers as `NATS_URL` holds it: a URL without a bucket, or hosts alone.
+/// Reads a list of servers as `NATS_URL` holds it: a URL without a bucket, or hosts alone, spaces between them or not.
 pub(super) fn parse_servers(text: &str) -> Result<NatsUrl> {
+    let text = text.replace(' ', "");
+    let text = text.as_str();
     let tls = text.starts_with("tls://");
     let rest = without_scheme(text).map_or(text, |(rest, _)| rest);
     let url = nats(rest.trim_end_matches('/'), tls)

@@ -163,6 +163,7 @@ fn a_list_of_servers_is_read_with_or_without_schemes() {
         ("nats://h:1", "nats://h:1/"),
         ("h", "nats://h:4222/"),
         ("h:1,g:2", "nats://h:1,g:2/"),
+        ("nats://h:1, nats://g:2", "nats://h:1,g:2/"),
         ("tls://h,nats://g/", "tls://h:4222,g:4222/"),
         ("u:p@h", "nats://h:4222/"),
     ];

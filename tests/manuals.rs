@@ -1,0 +1,180 @@
+//! The manual pages and the program say the same: each option, key, default and exit status stands in both.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use litestream::cli;
+use litestream::config::units::{duration_text, size};
+use litestream::config::{self, Config, Database, Surroundings, keys};
+use litestream::error::Kind;
+use litestream::store::Target;
+use litestream::store::nats::options::Options;
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new("man").join(name)).unwrap()
+}
+
+/// What is between two lines, or to the end.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let behind = text.split_once(from).unwrap_or_else(|| panic!("{from} is missing")).1;
+    behind.split_once(to).map_or(behind, |(inside, _)| inside)
+}
+
+/// The words behind `.It <macro>` that are no punctuation or other macro's argument.
+fn items(text: &str, macro_name: &str) -> BTreeSet<String> {
+    let start = format!(".It {macro_name} ");
+    let words = text.lines().filter_map(|line| line.strip_prefix(&start)).flat_map(|rest| {
+        let end = rest.find(" Ar ").unwrap_or(rest.len());
+        rest[..end].split([' ', ',']).map(str::to_string).collect::<Vec<_>>()
+    });
+    words.filter(|word| !word.is_empty() && word != "Fl" && word != "Ic").collect()
+}
+
+fn set(words: &[String]) -> BTreeSet<String> {
+    words.iter().cloned().collect()
+}
+
+fn parse(text: &str) -> Config {
+    let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
+    let around = Surroundings { env: &|_| None, directory: PathBuf::from("/"), seed_file: &seed_file };
+    config::parse(text, &around, true).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+#[test]
+fn every_option_stands_in_the_manual_under_its_command_and_no_other_does() {
+    let page = page("litestream.1");
+    let commands = between(&page, ".Sh COMMANDS\n", ".Sh SIGNALS");
+    for (command, options) in cli::vocabulary() {
+        let (text, more) = match command.as_str() {
+            "" => (between(&page, ".Sh DESCRIPTION\n", ".Sh COMMANDS"), vec!["h".to_string(), "help".to_string()]),
+            name => (between(commands, &format!(".It Ic {name}"), "\n.It Ic "), Vec::new()),
+        };
+        let expected = set(&options).into_iter().chain(more).collect::<BTreeSet<_>>();
+        assert_eq!(items(text, "Fl"), expected, "{command}");
+    }
+    let documented: Vec<&str> =
+        commands.lines().filter_map(|line| line.strip_prefix(".It Ic ")?.split(' ').next()).collect();
+    let known = cli::vocabulary();
+    let known: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty()).collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn every_key_stands_in_the_manual_under_its_place_and_no_other_does() {
+    let page = page("litestream.yml.5");
+    let room = |room: &keys::Room| room.keys.iter().map(|key| key.to_string()).collect::<BTreeSet<_>>();
+    let inside =
+        |name: &str, keys: &keys::Room| keys.keys.iter().map(|key| format!("{name}.{key}")).collect::<BTreeSet<_>>();
+    let mut global = room(&keys::GLOBAL);
+    for (name, keys) in [("logging", &keys::LOGGING), ("snapshot", &keys::SNAPSHOT), ("retention", &keys::RETENTION)] {
+        assert!(global.remove(name));
+        global.extend(inside(name, keys));
+    }
+    let mut database = room(&keys::DATABASE);
+    assert!(database.remove("snapshot"));
+    database.extend(inside("snapshot", &keys::SNAPSHOT));
+    assert_eq!(items(between(&page, ".Ss The top level\n", ".Ss A database"), "Ic"), global);
+    assert_eq!(items(between(&page, ".Ss A database\n", ".Ss A replica"), "Ic"), database);
+    assert_eq!(items(between(&page, ".Ss A replica\n", ".Sh FILES"), "Ic"), room(&keys::REPLICA));
+}
+
+#[test]
+fn every_default_in_the_manual_is_the_one_that_is_used() {
+    let page = page("litestream.yml.5");
+    let default = |key: &str| -> String {
+        let entry = between(&page, &format!("\n.It Ic {key}\n"), "\n.It Ic ");
+        let text = between(entry, "Default: ", "\n");
+        text.trim_end_matches('.').to_string()
+    };
+    let config = parse("dbs: [{path: /a.db, replica: {bucket: b}}]");
+    let database: &Database = &config.dbs[0];
+    let Target::Nats(options) = &database.replica.target else { panic!("{database:?}") };
+    let options: &Options = options;
+    let table = [
+        ("snapshot.interval", duration_text(config.snapshot.interval.unwrap())),
+        ("snapshot.retention", duration_text(config.snapshot.retention.unwrap())),
+        ("heartbeat-interval", duration_text(config::DEFAULT_HEARTBEAT_INTERVAL)),
+        ("shutdown-sync-timeout", duration_text(config.shutdown_sync_timeout)),
+        ("monitor-interval", duration_text(database.monitor_interval)),
+        ("checkpoint-interval", duration_text(database.checkpoint_interval.unwrap())),
+        ("min-checkpoint-page-count", database.min_checkpoint_pages.to_string()),
+        ("truncate-page-n", database.truncate_pages.unwrap().to_string()),
+        ("busy-timeout", duration_text(database.busy_timeout)),
+        ("sync-interval", duration_text(database.replica.sync_interval)),
+        ("max-reconnects", options.max_reconnects.map_or("-1".to_string(), |count| count.to_string())),
+        ("reconnect-wait", duration_text(options.reconnect_wait)),
+        ("reconnect-jitter", duration_text(options.reconnect_jitter)),
+        ("timeout", duration_text(options.timeout)),
+        ("ping-interval", duration_text(options.ping_interval)),
+        ("max-pings-out", options.max_pings_out.to_string()),
+        ("bucket-replicas", options.bucket_replicas.to_string()),
+    ];
+    for (key, expected) in table {
+        assert_eq!(default(key), expected, "{key}");
+    }
+    assert_eq!(size(&default("spool-limit")).unwrap(), database.spool_limit);
+}
+
+#[test]
+fn every_exit_status_of_an_error_stands_in_the_manual() {
+    let page = page("litestream.1");
+    let statuses = items(&between(&page, ".Sh EXIT STATUS\n", ".Sh EXAMPLES").replace(".It ", ".It X "), "X");
+    for kind in [Kind::Usage, Kind::Database, Kind::Store, Kind::Corrupt, Kind::Nothing, Kind::Locked] {
+        assert!(statuses.contains(&kind.exit_status().to_string()), "{kind:?}");
+    }
+}
+
+#[test]
+fn the_command_lines_in_the_manual_are_understood() {
+    let page = page("litestream.1");
+    let examples = between(&page, ".Sh EXAMPLES\n", ".Sh SEE ALSO").replace("\\e\n", "");
+    let mut found = 0;
+    for line in examples.lines().filter_map(|line| Some(line.split_once("litestream ")?.1)) {
+        let words: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        cli::parse(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        found += 1;
+    }
+    assert_eq!(found, 4);
+}
+
+#[test]
+fn the_files_in_the_manual_and_the_sample_are_right() {
+    let page = page("litestream.yml.5");
+    let blocks: Vec<&str> = page.split(".Bd -literal").skip(1).map(|block| between(block, "\n", ".Ed")).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        parse(block);
+    }
+    let sample = self::page("litestream.yml");
+    let config = parse(&sample);
+    assert_eq!(config.dbs[0].replica.url, "nats://localhost:4222/backups/app.db");
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn what_the_sample_leaves_commented_out_is_known_too() {
+    let sample = page("litestream.yml");
+    let keys: BTreeSet<&str> = keys::ROOMS.iter().flat_map(|room| room.keys.iter().copied()).collect();
+    let mut found = 0;
+    for line in sample.lines().filter_map(|line| line.trim().strip_prefix('#')) {
+        let line = line.trim_start_matches([' ', '-']);
+        let key = line.split_once(':').map(|(key, _)| key).filter(|key| !key.contains([' ', '/']));
+        if let Some(key) = key {
+            assert!(keys.contains(key), "{line}");
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[test]
+fn the_pages_are_clean_mdoc_where_mandoc_can_say_so() {
+    for name in ["litestream.1", "litestream.yml.5"] {
+        let Ok(output) = Command::new("mandoc").args(["-Tlint", &format!("man/{name}")]).output() else { return };
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        // What other pages are installed says nothing about ours.
+        let about_us: Vec<&str> = told.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+        assert_eq!(about_us, [""; 0]);
+    }
+}
