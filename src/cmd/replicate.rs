@@ -20,7 +20,7 @@ const REPORT: Duration = Duration::from_secs(60);
 /// What the command line and the configuration ask for.
 struct Plan {
     databases: Vec<Database>,
-    exec: Option<String>,
+    exec: Option<Vec<String>>,
     shutdown_timeout: Duration,
     /// Wait for databases and stores that are not there yet.
     patient_with_databases: bool,
