@@ -34,7 +34,7 @@ demo: build
 
 # Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
 test: python
-	$(CARGO) test --locked $(FEATURES)
+	$(CARGO) test --locked --no-fail-fast $(FEATURES)
 
 check: lint-man
 	$(CARGO) fmt --check
