@@ -126,6 +126,11 @@ pub fn purge(subject: &str) -> Vec<u8> {
     json!({ "filter": subject }).to_string().into_bytes()
 }
 
+/// The question that removes one message.
+pub fn delete_message(seq: u64) -> Vec<u8> {
+    json!({ "seq": seq, "no_erase": true }).to_string().into_bytes()
+}
+
 /// Where a consumer begins.
 #[derive(Clone, Copy)]
 pub enum Begin {

@@ -17,6 +17,7 @@ mod bucket;
 mod chore;
 mod client;
 mod delete;
+mod flight;
 mod get;
 mod link;
 mod list;
