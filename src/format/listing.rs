@@ -1,6 +1,6 @@
 //! What is stored for one database, as the names in a listing tell it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::position::{Generation, Point};
@@ -63,6 +63,17 @@ impl Listing {
 
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
+    }
+
+    /// The same but for some objects.
+    pub fn without(&self, gone: &HashSet<Key>) -> Listing {
+        let mut rest = self.clone();
+        for stored in rest.generations.values_mut() {
+            stored.snapshots.retain(|(key, _)| !gone.contains(&Key::Snapshot(*key)));
+            stored.segments.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
+        }
+        rest.generations.retain(|_, stored| !stored.snapshots.is_empty() || !stored.segments.is_empty());
+        rest
     }
 
     /// How many names are none of ours.

@@ -9,8 +9,10 @@ pub mod frames;
 mod gzip;
 pub mod key;
 pub mod listing;
+pub mod merge;
 pub mod plan;
 pub mod position;
+pub mod retention;
 #[cfg(test)]
 mod sample;
 pub mod segment;

@@ -1,0 +1,351 @@
+//! What may go: everything that no moment within retention needs, and what merging has made superfluous.
+//!
+//! What must hold, whatever is stored, and after any part of the deletions, in their order:
+//!
+//! * Every moment within retention, and the latest one, is restored from the same snapshot to the same commit as before.
+//! * A moment before it is restored as before, or refused; a restore never ends earlier than it would have.
+//!
+//! So snapshots go first: without its snapshot, a half deleted generation is not taken for a short one. And before
+//! anything goes, the plans over what stays are made and compared with those of today.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::format::chain::Chain;
+use crate::format::key::{Key, SegmentKey, SnapshotKey};
+use crate::format::listing::{Listing, Stored, last_moment};
+use crate::format::plan::{Plan, Target, plan};
+use crate::format::position::{Generation, Point};
+use crate::format::time::Timestamp;
+
+/// What is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// Any moment of this long can be restored. None: for ever.
+    pub retention: Option<Duration>,
+    /// What a plan of this long ago needs is kept too, for a restore that is under way.
+    pub grace: Duration,
+}
+
+/// What to do, or why nothing is done.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Actions {
+    /// In this order.
+    pub delete: Vec<Key>,
+    /// What an operator should know.
+    pub refused: Option<&'static str>,
+}
+
+/// Beyond so many retentions behind the newest stored moment, the clock is not believed,
+const FAR: u32 = 10;
+/// and never within this time: a monthly snapshot from cron is no wrong clock.
+const NEVER_FAR: Duration = Duration::from_secs(35 * 86_400);
+
+const BACK: &str = "the clock is behind the newest stored moment";
+const BEYOND: &str = "the clock is far beyond the newest stored moment";
+const UNPROVEN: &str = "what would stay could not be restored as before";
+
+/// Decides what of `listing` may be deleted.
+pub fn decide(listing: &Listing, policy: Policy, now: Timestamp) -> Actions {
+    let Some(newest) = last_moment(listing) else { return Actions::default() };
+    if let Some(refused) = mistrusted(newest, policy.retention, now) {
+        return Actions { delete: Vec::new(), refused: Some(refused) };
+    }
+    let horizon = policy.retention.map(|retention| before(now, retention + policy.grace).min(newest));
+    let mut delete = horizon.map(|horizon| outdated(listing, horizon)).unwrap_or_default();
+    let known: HashSet<Key> = delete.iter().copied().collect();
+    delete.extend(superseded(listing, before(now, policy.grace)).into_iter().filter(|key| !known.contains(key)));
+    if delete.is_empty() || is_proven(listing, &delete, horizon) {
+        return Actions { delete, refused: None };
+    }
+    Actions { delete: Vec::new(), refused: Some(UNPROVEN) }
+}
+
+/// Why a clock cannot be believed, seen from the newest stored moment.
+pub fn mistrusted(newest: Timestamp, retention: Option<Duration>, now: Timestamp) -> Option<&'static str> {
+    let far = retention.unwrap_or_default().saturating_mul(FAR).max(NEVER_FAR);
+    match () {
+        () if now < newest => Some(BACK),
+        () if now.since(newest) > far => Some(BEYOND),
+        () => None,
+    }
+}
+
+fn before(now: Timestamp, time: Duration) -> Timestamp {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_millis(now.millis().saturating_sub(millis))
+}
+
+/// The snapshot that a restore of the horizon begins with: the oldest that is needed.
+fn anchor(listing: &Listing, horizon: Timestamp) -> Option<SnapshotKey> {
+    plan(listing, None, &Target::Time(horizon)).ok().map(|plan| plan.snapshot)
+}
+
+/// All that only moments before the horizon need: snapshots first, the oldest first.
+fn outdated(listing: &Listing, horizon: Timestamp) -> Vec<Key> {
+    let Some(anchor) = anchor(listing, horizon) else { return Vec::new() };
+    let (mut snapshots, mut segments) = (Vec::new(), Vec::new());
+    for (generation, stored) in listing.generations() {
+        if generation < anchor.generation && stored.last_moment() <= Some(horizon) {
+            snapshots.extend(stored.snapshots.iter().map(|(key, _)| Key::Snapshot(*key)));
+            segments.extend(stored.segments.iter().map(|(key, _)| Key::Segment(*key)));
+        }
+        if generation == anchor.generation {
+            let old = stored.snapshots.iter().filter(|(key, _)| key.at < anchor.at && key.time <= anchor.time);
+            snapshots.extend(old.map(|(key, _)| Key::Snapshot(*key)));
+            segments.extend(behind(stored, anchor.at).map(Key::Segment));
+        }
+    }
+    snapshots.extend(segments);
+    snapshots
+}
+
+/// Segments that no chain from `at` needs. The one that ends there stays: a start reads it.
+fn behind(stored: &Stored, at: Point) -> impl Iterator<Item = SegmentKey> + '_ {
+    stored.segments.iter().map(|(key, _)| *key).filter(move |key| key.end < at)
+}
+
+/// Segments that stand whole in a larger one, which every chain takes in their place, and did so at `since` already.
+fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
+    let mut found = Vec::new();
+    for (_, stored) in listing.generations() {
+        let way = whole_way(stored);
+        let mut larger = way.iter().peekable();
+        for (key, _) in &stored.segments {
+            while larger.next_if(|of| of.end < key.end).is_some() {}
+            let covered = larger.peek().is_some_and(|of| covers(of, key) && of.last <= since);
+            found.extend(covered.then_some(Key::Segment(*key)));
+        }
+    }
+    found
+}
+
+/// The segments that a restore from the oldest snapshot reads.
+pub fn whole_way(stored: &Stored) -> Vec<SegmentKey> {
+    let chain = stored.snapshots.first().map(|oldest| Chain::of(stored, *oldest));
+    chain.map(|chain| chain.segments.iter().map(|(key, _)| *key).collect()).unwrap_or_default()
+}
+
+fn covers(large: &SegmentKey, small: &SegmentKey) -> bool {
+    let inside = large.start <= small.start && small.end <= large.end;
+    inside && (large.start, large.end) != (small.start, small.end) && !large.part
+}
+
+/// Whether every plan that matters is the same without these.
+fn is_proven(listing: &Listing, delete: &[Key], horizon: Option<Timestamp>) -> bool {
+    let gone: HashSet<Key> = delete.iter().copied().collect();
+    let rest = listing.without(&gone);
+    let kept = rest.generations().flat_map(|(_, stored)| stored.snapshots.iter().map(|(key, _)| *key));
+    let kept: Vec<SnapshotKey> = kept.collect();
+    let moments = kept.iter().map(|key| key.time).chain(horizon).filter(|time| horizon.is_none_or(|h| *time >= h));
+    let targets = moments.map(Target::Time).chain([Target::Latest]);
+    let same_plans = targets.into_iter().all(|target| same(&plan(listing, None, &target), &plan(&rest, None, &target)));
+    same_plans && kept.iter().all(|key| reach(listing, key) == reach(&rest, key))
+}
+
+fn same(one: &Result<Plan>, two: &Result<Plan>) -> bool {
+    let outcome = |plan: &Plan| (plan.snapshot, plan.segments.last().map(|(key, _)| (key.end, key.last)), plan.stop);
+    match (one, two) {
+        (Ok(one), Ok(two)) => outcome(one) == outcome(two),
+        (Err(one), Err(two)) => one.kind() == two.kind(),
+        _ => false,
+    }
+}
+
+/// How far a restore from a snapshot leads, and where a gap is.
+fn reach(listing: &Listing, key: &SnapshotKey) -> Option<(Generation, Point, bool)> {
+    let stored = listing.generation(key.generation)?;
+    let snapshot = stored.snapshots.iter().find(|(other, _)| other == key)?;
+    let chain = Chain::of(stored, *snapshot);
+    Some((key.generation, chain.end(), chain.gap.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::merge;
+    use crate::format::sample::{Random, ms, point};
+
+    const HOUR: u64 = 3_600_000;
+
+    fn policy(hours: u64, grace: u64) -> Policy {
+        let retention = Some(Duration::from_millis(hours * HOUR));
+        Policy { retention, grace: Duration::from_millis(grace * HOUR) }
+    }
+
+    /// A snapshot at a point that is its hour.
+    fn snapshot(generation: u64, hour: u64) -> Key {
+        let generation = Generation::new(generation);
+        Key::Snapshot(SnapshotKey { generation, at: point(0, hour), time: ms(hour * HOUR) })
+    }
+
+    /// A segment from one hour to another: its first batch was seen an hour behind its start.
+    fn segment(generation: u64, start: u64, end: u64) -> Key {
+        let (generation, first, last) = (Generation::new(generation), ms((start + 1) * HOUR), ms(end * HOUR));
+        let (start, end) = (point(0, start), point(0, end));
+        Key::Segment(SegmentKey { generation, start, end, first, last, part: false })
+    }
+
+    fn listing(keys: &[Key]) -> Listing {
+        Listing::new(keys.iter().map(|key| (key.to_string(), 1)))
+    }
+
+    /// What goes at this hour, with a retention of 24 hours.
+    fn gone(keys: &[Key], hour: u64) -> Vec<Key> {
+        decide(&listing(keys), policy(24, 0), ms(hour * HOUR)).delete
+    }
+
+    #[test]
+    fn what_is_within_retention_stays_with_the_snapshot_before_it() {
+        let (a, b, c) = (snapshot(1, 0), snapshot(1, 20), snapshot(1, 40));
+        let (x, y, z) = (segment(1, 0, 20), segment(1, 20, 40), segment(1, 40, 60));
+        let keys = [a, b, c, x, y, z];
+        assert_eq!(gone(&keys, 60), [a]);
+        // The segment that ends at the oldest snapshot stays, one that ends before it goes.
+        assert_eq!(gone(&[a, b, c, segment(1, 0, 10), segment(1, 10, 20), y, z], 60), [a, segment(1, 0, 10)]);
+        assert_eq!(gone(&keys, 63), [a]);
+        assert_eq!(gone(&keys, 64), [a, b, x]);
+        // However old it is, the newest state stays.
+        assert_eq!(gone(&keys, 500), [a, b, x]);
+    }
+
+    #[test]
+    fn an_older_generation_goes_when_the_newer_one_covers_retention() {
+        let old = [snapshot(1, 0), segment(1, 0, 10)];
+        let new = [snapshot(2, 11), segment(2, 11, 50)];
+        let keys = [old, new].concat();
+        assert_eq!(gone(&keys, 50), old);
+        assert_eq!(gone(&[old.as_slice(), &[snapshot(2, 40), segment(2, 40, 50)]].concat(), 50), []);
+        // One without a snapshot goes with the others, once it is superseded.
+        let bare = segment(1, 0, 10);
+        assert_eq!(gone(&[[bare, bare], new].concat()[1..], 50), [bare]);
+        assert_eq!(gone(&[segment(1, 0, 10)], 50), []);
+        assert_eq!(gone(&[old.as_slice(), &[segment(2, 11, 50)]].concat(), 50), []);
+    }
+
+    #[test]
+    fn nothing_goes_while_the_clock_is_wrong_or_retention_is_off() {
+        let keys = [snapshot(1, 0), snapshot(1, 20), segment(1, 0, 20), segment(1, 20, 60)];
+        let at = |hour: u64| decide(&listing(&keys), policy(24, 0), ms(hour * HOUR));
+        assert_eq!(at(59), Actions { delete: Vec::new(), refused: Some(BACK) });
+        assert_eq!(at(60 + 35 * 24 + 1), Actions { delete: Vec::new(), refused: Some(BEYOND) });
+        assert_eq!(at(60 + 35 * 24).delete.len(), 1);
+        let ever = Policy { retention: None, grace: Duration::ZERO };
+        assert_eq!(decide(&listing(&keys), ever, ms(100 * HOUR)), Actions::default());
+        assert_eq!(decide(&listing(&[]), policy(1, 0), ms(100 * HOUR)), Actions::default());
+    }
+
+    #[test]
+    fn what_stands_in_a_merged_segment_goes_after_the_grace() {
+        let small = [segment(1, 0, 1), segment(1, 1, 2)];
+        let keys = [[snapshot(1, 0), segment(1, 0, 2)], small].concat();
+        let at = |hour: u64| decide(&listing(&keys), policy(24, 1), ms(hour * HOUR)).delete;
+        assert_eq!(at(2), []);
+        assert_eq!(at(3), small);
+        // One that reaches further is not in it.
+        assert_eq!(gone(&[snapshot(1, 0), segment(1, 0, 2), segment(1, 1, 3), segment(1, 2, 3)], 10), []);
+    }
+
+    #[test]
+    fn a_grace_keeps_what_a_plan_made_before_it_needs() {
+        let keys = [snapshot(1, 0), snapshot(1, 20), segment(1, 0, 20), segment(1, 20, 60)];
+        assert_eq!(decide(&listing(&keys), policy(40, 0), ms(60 * HOUR)).delete, [keys[0]]);
+        assert_eq!(decide(&listing(&keys), policy(40, 1), ms(60 * HOUR)).delete, []);
+        assert_eq!(decide(&listing(&keys), policy(40, 1), ms(61 * HOUR)).delete, [keys[0]]);
+    }
+
+    /// A history of some generations, each with snapshots and segments, some of them merged or stored twice; its end.
+    fn history(random: &mut Random) -> (Vec<Key>, u64) {
+        let (mut keys, mut hour) = (Vec::new(), 0);
+        for generation in 1..2 + random.below(4) {
+            let begin = hour;
+            let has_snapshot = random.below(5) > 0;
+            if has_snapshot {
+                keys.push(snapshot(generation, begin));
+            }
+            for _ in 0..random.below(25) {
+                let start = hour;
+                hour += 1 + random.below(3);
+                if random.below(30) > 0 {
+                    keys.push(segment(generation, start, hour));
+                }
+                if has_snapshot && random.below(4) == 0 {
+                    keys.push(snapshot(generation, start + random.below(hour - start + 1)));
+                }
+                if random.below(6) == 0 {
+                    keys.push(segment(generation, begin + random.below(hour - begin), hour));
+                }
+            }
+            hour += 1 + random.below(20);
+        }
+        keys.sort_by_key(Key::to_string);
+        keys.dedup();
+        (keys, hour)
+    }
+
+    /// What a restore of each hour comes to: where it begins and ends, or none.
+    fn outcomes(keys: &[Key], end: u64) -> Vec<Option<(SnapshotKey, u64)>> {
+        let listing = listing(keys);
+        let outcome = |hour: u64| {
+            let plan = plan(&listing, None, &Target::Time(ms(hour * HOUR))).ok()?;
+            let last = plan.segments.last().map_or(plan.snapshot.at, |(key, _)| key.end.max(plan.snapshot.at));
+            Some((plan.snapshot, last.offset.get().min(hour)))
+        };
+        (0..=end).map(outcome).collect()
+    }
+
+    #[test]
+    fn after_any_part_of_the_deletions_every_moment_in_retention_is_restored_as_before() {
+        let mut deleted = 0;
+        for seed in 0..60 {
+            let mut random = Random(seed);
+            let (keys, end) = history(&mut random);
+            let newest = last_moment(&listing(&keys)).map_or(0, |last| last.millis() / HOUR);
+            let (retention, grace) = (1 + random.below(end + 1), random.below(3));
+            let now = newest + random.below(20);
+            let actions = decide(&listing(&keys), policy(retention, grace), ms(now * HOUR));
+            let before = outcomes(&keys, newest);
+            let mut left = keys.clone();
+            for gone in &actions.delete {
+                left.retain(|key| key != gone);
+                for (hour, (found, expected)) in outcomes(&left, newest).into_iter().zip(&before).enumerate() {
+                    let outside = hour as u64 + retention + grace < now && found.is_none();
+                    assert!(found == *expected || outside, "seed {seed}: hour {hour} of {now} without {gone}");
+                }
+            }
+            deleted += actions.delete.len();
+        }
+        assert!(deleted > 200, "only {deleted} were deleted");
+    }
+
+    #[test]
+    fn after_any_merge_and_any_deletion_of_what_was_merged_every_moment_is_restored_as_before() {
+        for seed in 0..6 {
+            let mut random = Random(seed);
+            let count = 40 + random.below(60);
+            let mut keys: Vec<Key> = (0..count).map(|hour| segment(1, hour, hour + 1)).collect();
+            keys.extend((0..4).map(|_| snapshot(1, random.below(count))));
+            keys.push(snapshot(1, 0));
+            let before = outcomes(&keys, count);
+            let same = |keys: &[Key]| outcomes(keys, count) == before;
+            let stored = |keys: &[Key]| {
+                let listing = listing(keys);
+                let way = whole_way(listing.generation(Generation::new(1)).unwrap());
+                way.into_iter().map(|key| (key, 1)).collect::<Vec<_>>()
+            };
+            while let Some(places) = merge::next(&stored(&keys)) {
+                let group = stored(&keys)[places].to_vec();
+                keys.push(Key::Segment(merge::merged(&group).unwrap()));
+                assert!(same(&keys), "seed {seed}");
+                let actions =
+                    decide(&listing(&keys), Policy { retention: None, grace: Duration::ZERO }, ms(count * HOUR));
+                assert_eq!(actions.delete.len(), group.len(), "seed {seed}");
+                for gone in actions.delete {
+                    keys.retain(|key| *key != gone);
+                    assert!(same(&keys), "seed {seed}: without {gone}");
+                }
+            }
+        }
+    }
+}
