@@ -36,7 +36,7 @@ demo: build
 
 # Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
 test: python
-	$(CARGO) test --locked $(FEATURES)
+	$(CARGO) test --locked --no-fail-fast $(FEATURES)
 
 soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test model -- --nocapture

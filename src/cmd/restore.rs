@@ -128,15 +128,20 @@ impl Temporary {
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
-        temporary.push(format!(".restore-{}", std::process::id()));
+        temporary.push(".restore");
         let path = output.with_file_name(temporary);
-        let open = || OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = match open() {
-            // A process of the same number died here before.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => fs::remove_file(&path).and_then(|()| open()),
-            other => other,
-        };
-        let file = file.map_err(|e| Error::io(Kind::Database, format!("create {}", path.display()), &e))?;
+        let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
+        // One name, so that what a killed restore has left is used again rather than left for good.
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => file.set_len(0).map_err(failed)?,
+            Err(_) => {
+                return Err(Error::new(
+                    Kind::Locked,
+                    format!("output {}: being restored by another", output.display()),
+                ));
+            }
+        }
         Ok(Temporary { path, file, published: false })
     }
 

@@ -239,7 +239,7 @@ impl Follower {
         }
         let next = match &mut self.stage {
             Stage::Starting(_) => self.poll_start(now),
-            Stage::Opening(_) => self.open(clock),
+            Stage::Opening(_) => self.open(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
         };
         match next {
@@ -267,15 +267,12 @@ impl Follower {
         Ok(())
     }
 
-    fn open(&mut self, clock: &dyn Clock) -> Result<Next> {
+    fn open(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         self.check_database()?;
         let mut source = Source::open(&self.settings.path, &self.settings.source)?;
         let Stage::Opening(end) = &self.stage else { return Ok(Next::Now) };
         let resumed = match end {
-            Ok(end) => match end.mark() {
-                Some(mark) => source.resume(&mark)?.map(|()| *end),
-                None => Err(Reason::UnknownStoredPosition),
-            },
+            Ok(end) => end.resume(&mut source, &mut tools.buffer)?.map(|()| *end),
             Err(reason) => Err(reason.clone()),
         };
         self.opened = true;

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 
 /// A consumer whose reader is gone is removed by the server after this (ns). Longer than any pause of a slow reader of ours.
 const CONSUMER_LIFE: u64 = 120_000_000_000;
-const NO_MESSAGE: u32 = 10037;
+pub const NO_MESSAGE: u32 = 10037;
 pub const NO_STREAM: u32 = 10059;
 /// The server's queue for the stream is full.
 pub const TOO_MANY_REQUESTS: u32 = 10167;
