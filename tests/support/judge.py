@@ -1,6 +1,6 @@
 """The judge of a restored database. Standard library only.
 
-judge.py state FILE      integrity, and m.sum against the rows; prints `seq sum rows bytes`
+judge.py state FILE...   integrity, and m.sum against the rows; prints `seq sum rows bytes` of each
 judge.py equal A B       the same schema, rows and settings in both; prints what differs
 judge.py sql FILE SQL... runs statements one by one, each in its own transaction; prints the rows of each
 judge.py session FILE    runs the statements of standard input, one a line, on one connection; answers each with a line,
@@ -30,6 +30,11 @@ def sound(path):
     if found != ["ok"]:
         sys.exit(f"{path}: integrity check: {found[:3]}")
     return connection
+
+
+def states(*paths):
+    for path in paths:
+        state(path)
 
 
 def state(path):
@@ -84,5 +89,5 @@ def session(path):
 
 
 if __name__ == "__main__":
-    commands = {"state": state, "equal": equal, "sql": sql, "session": session}
+    commands = {"state": states, "equal": equal, "sql": sql, "session": session}
     commands[sys.argv[1]](*sys.argv[2:])

@@ -15,7 +15,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nats::{Scratch, Server};
 
@@ -358,9 +358,31 @@ fn noted(database: &Path) -> String {
 
 /// Asserts that a restored file is sound and its rows are those of one commit; says which.
 pub fn judged(restored: &Path) -> State {
-    let output = python("judge.py").arg("state").arg(restored).output().expect("run python3");
+    all_judged(&[restored.to_path_buf()])[0]
+}
+
+/// The same for many, in their order.
+pub fn all_judged(restored: &[PathBuf]) -> Vec<State> {
+    let output = python("judge.py").arg("state").args(restored).output().expect("run python3");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    state_in(&String::from_utf8_lossy(&output.stdout))
+    String::from_utf8_lossy(&output.stdout).lines().map(state_in).collect()
+}
+
+/// A commit that the application has written down, with the moments before and after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    pub state: State,
+    pub begun: SystemTime,
+    pub done: SystemTime,
+}
+
+pub fn commits(database: &Path) -> Vec<Commit> {
+    let moment = |field: &str| UNIX_EPOCH + Duration::from_secs_f64(field.parse().expect("a moment"));
+    let commit = |line: &str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        Commit { state: state_in(line), begun: moment(fields[2]), done: moment(fields[3]) }
+    };
+    noted(database).lines().filter(|line| !line.starts_with(INTENT)).map(commit).collect()
 }
 
 /// Asserts that every one of these states is one that was committed (or the empty one before the first). A writer that
