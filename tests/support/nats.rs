@@ -125,6 +125,11 @@ impl Server {
         self.await_ready();
     }
 
+    /// Also while it stands still.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// kill -9: no chance to finish anything.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
