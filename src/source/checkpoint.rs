@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use crate::error::{Kind, Result};
 use crate::fault;
+use crate::log;
 use crate::source::Source;
 use crate::source::connection::{CheckpointMode, checkpoint, end, open, sqlite, touch, try_begin_write};
 use crate::source::wal_file;
@@ -34,6 +35,8 @@ pub(super) struct Checkpoints {
     seal: Seal,
     last: Option<Instant>,
     last_truncate: Option<Instant>,
+    /// The last one met an error of the disk, and that has been said.
+    failed: bool,
 }
 
 /// A seal needs several rounds: what was committed before the lock was won is copied under it.
@@ -84,7 +87,7 @@ pub(super) fn advance(source: &mut Source, now: Instant) -> Result<bool> {
 fn soft_checkpoint(source: &mut Source, now: Instant) -> Result<bool> {
     fault::point("source.checkpoint")?;
     source.checkpoints.last = Some(now);
-    checkpoint(&source.control, CheckpointMode::Passive)?;
+    passive(source);
     let header = source.header()?;
     if header.is_backfilled() && source.is_given_out(&header) {
         source.drained = true;
@@ -138,14 +141,27 @@ fn let_writers_go(source: &mut Source) {
 fn finish_seal(source: &mut Source) -> Result<bool> {
     fault::point("source.seal")?;
     source.pins.end();
-    let result = checkpoint(&source.control, CheckpointMode::Passive);
+    passive(source);
     let before = source.header();
     let pinned = begin_pin(source);
     let_writers_go(source);
     pinned?;
     source.last = before?;
     source.drained = false;
-    result.map(|_| false)
+    Ok(false)
+}
+
+/// Copies into the database file what can be. A disk that takes nothing any more is no reason to stop reading from it:
+/// that is said once, and the next checkpoint tries again.
+pub(super) fn passive(source: &mut Source) {
+    match checkpoint(&source.control, CheckpointMode::Passive) {
+        Ok(_) => source.checkpoints.failed = false,
+        Err(error) => {
+            if !std::mem::replace(&mut source.checkpoints.failed, true) {
+                log::warn("checkpoint failed, the WAL grows").field("db", source.path.display()).cause(&error).emit();
+            }
+        }
+    }
 }
 
 /// Nobody writes and no recovery can run, so a pin that is refused is refused for an instant only.

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 
 /// Held until dropped. The kernel lets go of it when the process dies, however that happens.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl Lock {
     ///
     /// Errors: [`Kind::Locked`], naming the holder, if another process has it.
     pub fn take(directory: &Path, database: &Path) -> Result<Lock> {
+        fault::point("lock.take")?;
         let path = directory.join("lock");
         let failed = |operation: &str, e: &std::io::Error| {
             Error::io(Kind::Database, format!("{operation} {}", path.display()), e)

@@ -166,6 +166,7 @@ impl Source {
     /// The outer error is trouble; the inner one says why the generation cannot go on, and leaves the source at
     /// [`Source::start`].
     pub fn resume(&mut self, stored: &Mark) -> Result<std::result::Result<(), Reason>> {
+        fault::point("source.resume")?;
         let wal = WalFile::open(&self.path)?;
         let (mut header, mut frame) = (None, None);
         if let Some(wal) = &wal {
@@ -244,6 +245,7 @@ impl Source {
 
     /// Whether another file has taken one of the names. Worth a look each second: two calls of stat(2).
     pub fn replaced(&self) -> Result<Option<Reason>> {
+        fault::point("source.look")?;
         let now = match Identity::of(&self.path) {
             Ok(now) => now,
             Err(error) if error.kind() == Kind::DatabaseNotReady => {
@@ -396,6 +398,7 @@ fn ensure_wal(control: &Connection, path: &Path, enable: bool) -> Result<()> {
     if !enable {
         return Err(not_wal(", and enable-wal is false"));
     }
+    fault::point("source.journal")?;
     let now: String = control.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(|e| {
         let error = connection::sqlite(&e, "journal_mode");
         match error.kind() {

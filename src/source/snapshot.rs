@@ -14,11 +14,11 @@ use crate::fault;
 use crate::format::crc::Crc;
 use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Salt};
-use crate::source::connection::{self, CheckpointMode};
+use crate::source::connection;
 use crate::source::continuity::Mark;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::IndexHeader;
-use crate::source::{Options, Source, identity};
+use crate::source::{Options, Source, checkpoint, identity};
 
 /// The lock-byte page lies here in databases that are large enough; SQLite never writes it (sqlite.org/fileformat2.html#lockbyte).
 const LOCK_BYTE: u64 = 1 << 30;
@@ -130,7 +130,7 @@ impl Source {
         let pinned = self.header()?;
         let Some(mark) = self.mark_of(&before, &pinned) else { return Ok(None) };
         let pages = connection::pragma_number(&connection, "page_count")?;
-        connection::checkpoint(&self.control, CheckpointMode::Passive)?;
+        checkpoint::passive(self);
         let now = self.header()?;
         // A restart since then means that the pin is on READ0: the file had everything and cannot change.
         let behind = pinned.frames > 0 && now.salt == pinned.salt && now.backfilled < pinned.frames;
