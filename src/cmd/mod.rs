@@ -16,6 +16,7 @@ mod snapshot;
 mod status;
 mod verify;
 
+use std::io::Write as _;
 use std::rc::Rc;
 
 use crate::cli::{self, Command, Invocation, Parsed};
@@ -39,12 +40,13 @@ pub fn main(words: &[String]) -> u8 {
     })
 }
 
-/// The last words of a run that failed.
+/// The last words of a run that failed. Where nothing can be written any more, the exit status still tells.
 fn say(error: &Error) {
-    eprintln!("litestream: {error}");
+    let mut text = format!("litestream: {error}\n");
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        text += &format!("hint: {hint}\n");
     }
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn run(invocation: &Invocation) -> Result<Status> {

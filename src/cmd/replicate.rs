@@ -131,6 +131,7 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
     let (Patience::InAll(timeout) | Patience::WithoutProgress(timeout)) = patience;
     let mut deadline = System.now() + timeout;
     let mut moved = progress(poll);
+    let mut begun_anew = 0;
     loop {
         poll.turn(deadline)?;
         watch(poll);
@@ -142,10 +143,12 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
             if let Some(signal) = signals::received() {
                 return Err(Error::new(Kind::Unreachable, format!("stopped by signal {signal} before all was stored")));
             }
-            if progress(poll) != moved {
-                moved = progress(poll);
+            let now = progress(poll);
+            begun_anew += u32::from(now < moved);
+            if now > moved && begun_anew < ATTEMPTS {
                 deadline = System.now() + timeout;
             }
+            moved = now;
         }
         if System.now() >= deadline {
             return Err(unfinished(poll, timeout));
@@ -153,11 +156,14 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
     }
 }
 
-/// A number that changes whenever something moves.
+/// Uploads that had to begin anew before moving counts as progress no more: a full store takes the first bytes each time.
+const ATTEMPTS: u32 = 3;
+
+/// Bytes and objects that have moved. Falls only where an upload has to begin anew.
 fn progress(poll: &Poll) -> u64 {
     let moved = |follower: &Follower| {
         let status = follower.status(&System);
-        status.bytes + status.objects + status.snapshot.map_or(0, |snapshot| snapshot.read + snapshot.stored)
+        status.bytes + status.objects + status.snapshot.map_or(0, |snapshot| snapshot.stored)
     };
     poll.followers.iter().map(moved).sum()
 }

@@ -94,8 +94,9 @@ impl SnapshotUpload {
 
     /// Makes progress by at most one piece, so that other databases are not kept waiting.
     pub fn poll(&mut self, now: Instant) -> Result<Progress> {
-        let name = self.header.key();
-        self.step(now).context(|| format!("snapshot {name}"))
+        // Without the moment in its name: each attempt has another, and the same trouble is logged once.
+        let generation = self.header.generation;
+        self.step(now).context(|| format!("snapshot of generation {generation}"))
     }
 
     fn step(&mut self, now: Instant) -> Result<Progress> {

@@ -71,6 +71,7 @@ impl DirPut {
         fault::point("dir.rename")?;
         rename(temporary, &target)?;
         self.file = None;
+        fault::point("dir.publish")?;
         files::sync_dir(files::parent(&target))?;
         self.state = PutState::Done;
         Ok(())
@@ -120,9 +121,11 @@ fn remove_stale(root: &Path) {
 
 impl Put for DirPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let (file, path) = self.temporary()?;
+        let (file, _) = self.temporary()?;
         fault::point("dir.write")?;
-        file.write_all(bytes).map_err(|e| files::failed("write", path, &e))?;
+        // Not the temporary name, which is another one each time.
+        let written = file.write_all(bytes);
+        written.map_err(|e| files::failed("write into", &self.root, &e))?;
         Ok(bytes.len())
     }
 
