@@ -36,6 +36,7 @@ demo: build
 
 # Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
 test: python
+	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
 	$(CARGO) test --locked --no-fail-fast $(FEATURES)
 
 soak:

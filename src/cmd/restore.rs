@@ -107,6 +107,7 @@ fn write(store: &dyn Store, plan: &Plan, options: &cli::Restore, output: &Path) 
         IntegrityCheck::Full => Some(Integrity::Full),
     };
     if let Some(how) = check {
+        fault::point("restore.check")?;
         source::check_integrity(&temporary.path, how).context(|| format!("restore {}", output.display()))?;
     }
     temporary.publish(output, options.force)?;
@@ -169,6 +170,7 @@ impl Temporary {
         fs::rename(&self.path, output)
             .map_err(|e| Error::io(Kind::Database, format!("rename to {}", output.display()), &e))?;
         self.published = true;
+        fault::point("restore.publish")?;
         sync_directory(output)
     }
 }

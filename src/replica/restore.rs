@@ -53,6 +53,7 @@ impl Output for &File {
     }
 
     fn set_len(&mut self, bytes: u64) -> Result<()> {
+        fault::point("restore.resize")?;
         File::set_len(self, bytes).map_err(|e| Error::io(Kind::Database, "set the size of the output", &e))
     }
 }

@@ -154,9 +154,13 @@ impl Bed {
         self.run_command(litestream().args(words))
     }
 
+    /// Starts the program, or something that runs it.
+    pub fn start(&self, command: &mut Command) -> Process {
+        Process::spawn("litestream", command, self.fresh("run"))
+    }
+
     pub fn run_command(&self, command: &mut Command) -> Ran {
-        let base = self.fresh("run");
-        let mut process = Process::spawn("litestream", command, base.clone());
+        let mut process = self.start(command);
         let status = process.wait();
         Ran { status, stdout: process.output(), stderr: process.log() }
     }
@@ -313,14 +317,20 @@ pub fn meddled(command: &Command, inject: &str) -> Option<Command> {
     }
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
-    traced.arg(command.get_program()).args(command.get_args());
+    traced.arg(command.get_program());
+    Some(like(command, traced))
+}
+
+/// `program`, with the words and the environment of `command`.
+pub fn like(command: &Command, mut program: Command) -> Command {
+    program.args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
+            Some(value) => program.env(name, value),
+            None => program.env_remove(name),
         };
     }
-    Some(traced)
+    program
 }
 
 /// Where the application writes its commits down.

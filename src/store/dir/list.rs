@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{TEMPORARY, Ticket, files};
 use crate::error::{Kind, Result};
+use crate::fault;
 use crate::store::{Entry, List, name};
 
 /// Directory entries that one poll looks at.
@@ -48,6 +49,7 @@ impl DirList {
         if self.current.is_none()
             && let Some((dir, below)) = self.open.pop()
         {
+            fault::point("dir.list")?;
             self.current = match fs::read_dir(&dir) {
                 Ok(entries) => Some((entries, below)),
                 // Deleted since it was seen, or the store was never written to.

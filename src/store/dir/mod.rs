@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::{Chunk, Delete, Get, List, Put, Store, name};
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 
 /// What the temporary names begin with.
 const TEMPORARY: &str = ".tmp-";
@@ -132,6 +133,7 @@ impl DirGet {
 
     fn step(&mut self) -> Result<Chunk> {
         let path = self.path()?;
+        fault::point("dir.read")?;
         let (file, left) = match &mut self.open {
             Some(open) => open,
             None => self.open.insert(DirGet::open(&path)?),
@@ -173,6 +175,7 @@ impl DirDelete {
     fn step(&mut self) -> Result<bool> {
         let mut touched = Vec::new();
         for name in self.names.by_ref().take(DELETES_A_POLL) {
+            fault::point("dir.delete")?;
             files::remove(&self.root, &path_of(&self.root, &name)?, &mut touched)?;
         }
         for dir in touched {

@@ -10,6 +10,7 @@ use super::api::{self, Begin, Patience};
 use super::client::{Client, Mail, Mailbox};
 use super::object::{CHUNK, Meta, Place, Sum};
 use crate::error::{Context, Error, Kind, Result};
+use crate::fault;
 use crate::store::{Chunk, Get};
 
 /// Tags.
@@ -118,6 +119,7 @@ impl NatsGet {
     }
 
     fn ask(&mut self) -> Result<()> {
+        fault::point("get.ask")?;
         match &self.meta {
             None => self.ask_meta(Stage::Meta),
             Some(meta) if meta.size == 0 => {

@@ -10,6 +10,7 @@ use super::api::{self, Begin, Patience};
 use super::client::{Client, Mail, Mailbox};
 use super::object::{Meta, Place};
 use crate::error::{Context, Result};
+use crate::fault;
 use crate::store::{Entry, List, name};
 
 const CREATED: u64 = 1;
@@ -132,6 +133,7 @@ impl Metas {
         if self.ended || unasked == 0 || self.ahead > A_BATCH {
             return Ok(());
         }
+        fault::point("list.ask")?;
         let batch = unasked.min(A_BATCH);
         let (subject, request) = api::next(&self.place, &self.mailbox.token, batch);
         self.ahead += batch;
