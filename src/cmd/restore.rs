@@ -1,6 +1,7 @@
 //! `litestream restore`: a database file out of a store, whole and verified, or nothing.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -131,18 +132,20 @@ impl Temporary {
         temporary.push(".restore");
         let path = output.with_file_name(temporary);
         let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
-        // One name, so that what a killed restore has left is used again rather than left for good.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => file.set_len(0).map_err(failed)?,
-            Err(_) => {
-                return Err(Error::new(
-                    Kind::Locked,
-                    format!("output {}: being restored by another", output.display()),
-                ));
+        loop {
+            // One name, so that what a killed restore has left is used again rather than left for good.
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            if file.try_lock().is_err() {
+                let what = format!("output {}: being restored by another", output.display());
+                return Err(Error::new(Kind::Locked, what));
+            }
+            // The other restore may have given the file its name between our opening and locking it: then it is done,
+            // and must not be touched.
+            if is_named(&file, &path) {
+                file.set_len(0).map_err(failed)?;
+                return Ok(Temporary { path, file, published: false });
             }
         }
-        Ok(Temporary { path, file, published: false })
     }
 
     fn sync(&self) -> Result<()> {
@@ -171,6 +174,12 @@ impl Temporary {
         self.published = true;
         sync_directory(output)
     }
+}
+
+/// Whether `file` is what `path` means.
+fn is_named(file: &File, path: &Path) -> bool {
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
 }
 
 impl Drop for Temporary {

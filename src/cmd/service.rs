@@ -20,7 +20,7 @@ pub fn settings(database: &Database, patient: bool) -> Settings {
         snapshot_interval: database.snapshot_interval,
         force_snapshot: false,
         patient,
-        backlog_bytes: Settings::BACKLOG_BYTES,
+        backlog_bytes: database.spool_limit,
     }
 }
 

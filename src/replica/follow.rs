@@ -12,6 +12,7 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
 use crate::replica::snapshot::{Progress, SnapshotUpload};
+use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
 use crate::replica::tail::End;
 use crate::replica::trouble::Trouble;
@@ -36,14 +37,9 @@ pub struct Settings {
     pub force_snapshot: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.
     pub patient: bool,
-    /// Bytes of WAL that may wait for the store before the WAL is let go and a new generation must begin.
+    /// Bytes that may wait on disk for the store, in the spool or in the WAL. Past it the WAL is let go and a new
+    /// generation must begin: the application's disk matters more than the history of the outage.
     pub backlog_bytes: u64,
-}
-
-impl Settings {
-    /// A WAL of this size is let go by default while the store is away. The application's disk matters more than the
-    /// history of the outage.
-    pub const BACKLOG_BYTES: u64 = 1 << 30;
 }
 
 /// What all databases of a process share: big buffers.
@@ -162,7 +158,7 @@ impl Follower {
         Follower {
             name: settings.path.display().to_string(),
             stage: Stage::Starting(Start::new(store.clone())),
-            outbox: Outbox::new(store.clone()),
+            outbox: Outbox::new(store.clone(), spool(&settings)),
             lock: None,
             known: Known { last_moment: Timestamp::default(), last_snapshot: None },
             trouble: Trouble::default(),
@@ -253,7 +249,12 @@ impl Follower {
         let Some(found) = start.poll(now)? else { return Ok(Next::Store) };
         self.contacted = true;
         self.known = found.known;
-        self.stage = Stage::Opening(found.end);
+        self.take_lock()?;
+        let end = match found.end {
+            Ok(end) => Ok(self.outbox.take_up(end, now)?),
+            Err(reason) => Err(reason),
+        };
+        self.stage = Stage::Opening(end);
         Ok(Next::Now)
     }
 
@@ -268,6 +269,10 @@ impl Follower {
     }
 
     fn open(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        if self.outbox.is_full() {
+            // What was let go for want of room waits until there is room again.
+            return Ok(Next::Tick);
+        }
         self.check_database()?;
         let mut source = Source::open(&self.settings.path, &self.settings.source)?;
         let Stage::Opening(end) = &self.stage else { return Ok(Next::Now) };
@@ -331,8 +336,9 @@ impl Follower {
         }
         if now >= following.next_look {
             following.next_look = now + LOOK;
-            let too_long = backlog(following) > self.settings.backlog_bytes && self.outbox.is_full();
-            let reason = if too_long { Some(Reason::Backlog) } else { following.source.replaced()? };
+            let overrun = self.outbox.is_overrun() || backlog(following) > self.settings.backlog_bytes;
+            let overrun = overrun && self.outbox.is_full();
+            let reason = if overrun { Some(Reason::Backlog) } else { following.source.replaced()? };
             if let Some(reason) = reason {
                 return self.lost(reason, now);
             }
@@ -346,13 +352,9 @@ impl Follower {
         let stage = std::mem::replace(&mut self.stage, Stage::Opening(Err(reason.clone())));
         if let Stage::Following(mut following) = stage {
             if let Some(segment) = following.writer.close() {
-                self.outbox.push(segment);
+                self.outbox.push(segment, now);
             }
             self.known.last_moment = self.known.last_moment.max(following.writer.end().time);
-        }
-        if reason == Reason::Backlog {
-            self.outbox = Outbox::new(self.store.clone());
-            self.stage = Stage::Starting(Start::new(self.store.clone()));
         }
         log::warn("generation ended").field("db", &self.name).field("reason", reason).emit();
         if self.generation_begun.is_some_and(|begun| now.duration_since(begun) < YOUNG) {
@@ -447,7 +449,7 @@ impl Follower {
         }
         self.report(&error, clock);
         if error.kind() != Kind::DatabaseNotReady {
-            self.reopen();
+            self.reopen(clock.now());
         }
         if !matches!(self.stage, Stage::Following(_)) {
             self.not_before = clock.now() + RETRY;
@@ -461,10 +463,10 @@ impl Follower {
     }
 
     /// After an error of the database: everything is closed, and the WAL must show that it can be continued.
-    fn reopen(&mut self) {
+    fn reopen(&mut self, now: Instant) {
         if let Stage::Following(following) = &mut self.stage {
             if let Some(segment) = following.writer.close() {
-                self.outbox.push(segment);
+                self.outbox.push(segment, now);
             }
             self.stage = Stage::Opening(Ok(*following.writer.end()));
         }
@@ -553,7 +555,7 @@ impl Following {
                 Copied::Batch(batch) => {
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
                     for segment in self.writer.push(&mut tools.encoder, &batch, clock.wall()) {
-                        outbox.push(segment);
+                        outbox.push(segment, clock.now());
                     }
                 }
             }
@@ -568,7 +570,7 @@ impl Following {
             return;
         }
         if let Some(segment) = self.writer.close() {
-            outbox.push(segment);
+            outbox.push(segment, now);
             self.last_close = Some(now);
         }
     }
@@ -596,7 +598,13 @@ impl Following {
     }
 }
 
-/// Bytes of WAL that nobody has copied.
+/// Where the segments of a database wait while the store is away.
+fn spool(settings: &Settings) -> Spool {
+    let meta = settings.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&settings.path));
+    Spool::new(&meta.join("spool"), settings.backlog_bytes)
+}
+
+/// Bytes of the WAL.
 fn backlog(following: &Following) -> u64 {
     let frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
     u64::from(frames) * following.source.page_size().frame() as u64

@@ -13,6 +13,7 @@ pub mod follow;
 pub mod outbox;
 pub mod restore;
 pub mod snapshot;
+pub mod spool;
 pub mod start;
 pub mod tail;
 pub mod trouble;

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::format::key::SegmentKey;
+use crate::format::segment::last_member;
 use crate::format::time::Timestamp;
+use crate::log;
+use crate::replica::spool::Spool;
+use crate::replica::tail::End;
 use crate::replica::writer::Segment;
 use crate::store::{Put, PutState, Store};
 
@@ -21,15 +25,32 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 /// The queue of one database.
 pub struct Outbox {
     store: Rc<dyn Store>,
+    spool: Spool,
     queue: VecDeque<Item>,
+    /// Bytes of the segments in memory.
     bytes: usize,
     retry_at: Option<Instant>,
     pause: Duration,
+    /// The last attempt failed, and none has succeeded since.
+    away: bool,
+    /// The spool refused a segment: too much is in it, or the disk is full.
+    spool_full: bool,
 }
 
 struct Item {
-    segment: Segment,
+    key: SegmentKey,
+    oldest: Timestamp,
+    body: Body,
     upload: Option<Upload>,
+}
+
+/// Where a waiting segment is.
+enum Body {
+    Memory(Vec<u8>),
+    /// In the spool, with so many bytes.
+    Spooled(u64),
+    /// In the spool, and read back to be sent.
+    Loaded(Vec<u8>),
 }
 
 struct Upload {
@@ -57,23 +78,77 @@ pub struct Stored {
 }
 
 impl Outbox {
-    pub fn new(store: Rc<dyn Store>) -> Outbox {
-        Outbox { store, queue: VecDeque::new(), bytes: 0, retry_at: None, pause: RETRY.0 }
+    pub fn new(store: Rc<dyn Store>, spool: Spool) -> Outbox {
+        Outbox {
+            store,
+            spool,
+            queue: VecDeque::new(),
+            bytes: 0,
+            retry_at: None,
+            pause: RETRY.0,
+            away: false,
+            spool_full: false,
+        }
     }
 
-    /// Adds a segment that follows the last one.
-    pub fn push(&mut self, segment: Segment) {
-        self.bytes += segment.bytes.len();
-        self.queue.push_back(Item { segment, upload: None });
+    /// Adds a segment that follows the last one. It waits in memory; in the spool if there is enough in memory and the
+    /// store is away.
+    pub fn push(&mut self, segment: Segment, now: Instant) {
+        let body = if self.away && self.bytes >= MEMORY_BYTES {
+            self.spool(segment.bytes, &segment.key, now)
+        } else {
+            Body::Memory(segment.bytes)
+        };
+        if let Body::Memory(bytes) = &body {
+            self.bytes += bytes.len();
+        }
+        self.queue.push_back(Item { key: segment.key, oldest: segment.oldest, body, upload: None });
+    }
+
+    fn spool(&mut self, bytes: Vec<u8>, key: &SegmentKey, now: Instant) -> Body {
+        let size = bytes.len() as u64;
+        if !self.spool.has_room(size) {
+            self.spool_full = true;
+            return Body::Memory(bytes);
+        }
+        match self.spool.write(key, &bytes, now) {
+            Ok(()) => Body::Spooled(size),
+            Err(error) => {
+                log::error("spool cannot be written").cause(&error).emit();
+                self.spool_full = true;
+                Body::Memory(bytes)
+            }
+        }
+    }
+
+    /// Takes up what a process before this one has left in the spool and what continues `end`; the new end.
+    pub fn take_up(&mut self, end: End, now: Instant) -> Result<End> {
+        let mut end = end;
+        for (key, size) in self.spool.left_behind(now)? {
+            if key.generation != end.tail.generation || key.start != end.point() {
+                self.spool.remove(&key, size, now);
+                continue;
+            }
+            let (last, crc) = last_member(&self.spool.read(&key, now)?)?;
+            end = End::behind(&last, crc);
+            log::info("taken up from the spool").field("name", key).emit();
+            self.queue.push_back(Item { key, oldest: key.first, body: Body::Spooled(size), upload: None });
+        }
+        Ok(end)
     }
 
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Whether no more should be added for now.
+    /// Whether no more should be added for now: the WAL itself is the better place to wait.
     pub fn is_full(&self) -> bool {
-        self.bytes >= MEMORY_BYTES
+        self.bytes >= MEMORY_BYTES && (!self.away || self.spool_full)
+    }
+
+    /// Whether the store is away, and what may wait for it does.
+    pub fn is_overrun(&self) -> bool {
+        self.is_full() && self.away
     }
 
     /// Whether something is under way, so that a poll may soon help.
@@ -83,7 +158,7 @@ impl Outbox {
 
     /// When the oldest commit in here was seen.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.queue.front().map(|item| item.segment.oldest)
+        self.queue.front().map(|item| item.oldest)
     }
 
     /// Makes progress.
@@ -98,11 +173,14 @@ impl Outbox {
             polled.error = Some(error);
         }
         while self.queue.front().is_some_and(Item::is_done) {
-            if let Some(item) = self.queue.pop_front() {
-                self.bytes -= item.segment.bytes.len();
-                self.pause = RETRY.0;
-                polled.stored.push(Stored { key: item.segment.key, size: item.segment.bytes.len() as u64 });
+            let Some(item) = self.queue.pop_front() else { break };
+            let size = item.body.size();
+            match item.body {
+                Body::Memory(_) => self.bytes -= size as usize,
+                Body::Spooled(_) | Body::Loaded(_) => self.spool.remove(&item.key, size, now),
             }
+            (self.pause, self.away, self.spool_full) = (RETRY.0, false, false);
+            polled.stored.push(Stored { key: item.key, size });
         }
         polled
     }
@@ -112,10 +190,11 @@ impl Outbox {
         for item in self.queue.iter_mut().take(IN_FLIGHT) {
             if item.upload.is_none() {
                 fault::point("segment.put")?;
-                item.upload = Some(Upload::new(self.store.put(&item.segment.key.to_string())));
+                item.load(&self.spool, now)?;
+                item.upload = Some(Upload::new(self.store.put(&item.key.to_string())));
             }
             let Some(upload) = &mut item.upload else { continue };
-            upload.advance(&item.segment.bytes, before_done, now)?;
+            upload.advance(item.body.bytes(), before_done, now)?;
             before_done = upload.done;
         }
         Ok(())
@@ -127,14 +206,48 @@ impl Outbox {
         for item in &mut self.queue {
             if !item.is_done() {
                 item.upload = None;
+                item.unload();
             }
         }
+        self.away = true;
         self.retry_at = Some(now + self.pause);
         self.pause = (self.pause * 2).min(RETRY.1);
     }
 }
 
+impl Body {
+    /// In bytes.
+    fn size(&self) -> u64 {
+        match self {
+            Body::Memory(bytes) | Body::Loaded(bytes) => bytes.len() as u64,
+            Body::Spooled(size) => *size,
+        }
+    }
+
+    /// The bytes that are in memory.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Memory(bytes) | Body::Loaded(bytes) => bytes,
+            Body::Spooled(_) => &[],
+        }
+    }
+}
+
 impl Item {
+    fn load(&mut self, spool: &Spool, now: Instant) -> Result<()> {
+        if let Body::Spooled(_) = self.body {
+            self.body = Body::Loaded(spool.read(&self.key, now)?);
+        }
+        Ok(())
+    }
+
+    /// Only what is being sent is in memory twice.
+    fn unload(&mut self) {
+        if let Body::Loaded(bytes) = &self.body {
+            self.body = Body::Spooled(bytes.len() as u64);
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.upload.as_ref().is_some_and(|upload| upload.done)
     }
