@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::key::SegmentKey;
 use crate::format::segment::last_member;
@@ -33,6 +33,8 @@ pub struct Outbox {
     pause: Duration,
     /// The last attempt failed, and none has succeeded since.
     away: bool,
+    /// Memory was not enough since the store went away.
+    spooling: bool,
     /// The spool refused a segment: too much is in it, or the disk is full.
     spool_full: bool,
 }
@@ -87,37 +89,39 @@ impl Outbox {
             retry_at: None,
             pause: RETRY.0,
             away: false,
+            spooling: false,
             spool_full: false,
         }
     }
 
-    /// Adds a segment that follows the last one. It waits in memory; in the spool if there is enough in memory and the
-    /// store is away.
+    /// Adds a segment that follows the last one. It waits in memory, or in the spool if the store is away and memory is
+    /// not enough: then all that waits goes there, so that what is on disk continues what is stored.
     pub fn push(&mut self, segment: Segment, now: Instant) {
-        let body = if self.away && self.bytes >= MEMORY_BYTES {
-            self.spool(segment.bytes, &segment.key, now)
-        } else {
-            Body::Memory(segment.bytes)
-        };
-        if let Body::Memory(bytes) = &body {
-            self.bytes += bytes.len();
+        self.bytes += segment.bytes.len();
+        let Segment { key, bytes, oldest } = segment;
+        self.queue.push_back(Item { key, oldest, body: Body::Memory(bytes), upload: None });
+        self.spooling |= self.away && self.bytes >= MEMORY_BYTES;
+        if self.spooling && !self.spool_full {
+            self.spool_all(now);
         }
-        self.queue.push_back(Item { key: segment.key, oldest: segment.oldest, body, upload: None });
     }
 
-    fn spool(&mut self, bytes: Vec<u8>, key: &SegmentKey, now: Instant) -> Body {
-        let size = bytes.len() as u64;
-        if !self.spool.has_room(size) {
-            self.spool_full = true;
-            return Body::Memory(bytes);
-        }
-        match self.spool.write(key, &bytes, now) {
-            Ok(()) => Body::Spooled(size),
-            Err(error) => {
-                log::error("spool cannot be written").cause(&error).emit();
+    fn spool_all(&mut self, now: Instant) {
+        for item in &mut self.queue {
+            let Body::Memory(bytes) = &item.body else { continue };
+            let size = bytes.len() as u64;
+            let written = match self.spool.has_room(size) {
+                true => self.spool.write(&item.key, bytes, now),
+                false => Err(Error::new(Kind::Database, "spool: as large as spool-limit allows")),
+            };
+            if let Err(error) = written {
+                log::error("no more is spooled").cause(&error).emit();
                 self.spool_full = true;
-                Body::Memory(bytes)
+                return;
             }
+            self.bytes -= bytes.len();
+            let bytes = item.body.take();
+            item.body = if item.upload.is_some() { Body::Loaded(bytes) } else { Body::Spooled(size) };
         }
     }
 
@@ -125,12 +129,19 @@ impl Outbox {
     pub fn take_up(&mut self, end: End, now: Instant) -> Result<End> {
         let mut end = end;
         for (key, size) in self.spool.left_behind(now)? {
-            if key.generation != end.tail.generation || key.start != end.point() {
-                self.spool.remove(&key, size, now);
-                continue;
+            let follows = key.generation == end.tail.generation && key.start == end.point();
+            match self.spool.read(&key, now).and_then(|bytes| last_member(&bytes)) {
+                Ok((last, crc)) if follows && last.end_point() == key.end => end = End::behind(&last, crc),
+                Err(error) if follows => {
+                    log::error("spooled segment is damaged").field("name", key).cause(&error).emit();
+                    self.spool.remove(&key, size, now);
+                    continue;
+                }
+                _ => {
+                    self.spool.remove(&key, size, now);
+                    continue;
+                }
             }
-            let (last, crc) = last_member(&self.spool.read(&key, now)?)?;
-            end = End::behind(&last, crc);
             log::info("taken up from the spool").field("name", key).emit();
             self.queue.push_back(Item { key, oldest: key.first, body: Body::Spooled(size), upload: None });
         }
@@ -179,7 +190,7 @@ impl Outbox {
                 Body::Memory(_) => self.bytes -= size as usize,
                 Body::Spooled(_) | Body::Loaded(_) => self.spool.remove(&item.key, size, now),
             }
-            (self.pause, self.away, self.spool_full) = (RETRY.0, false, false);
+            (self.pause, self.away, self.spooling, self.spool_full) = (RETRY.0, false, false, false);
             polled.stored.push(Stored { key: item.key, size });
         }
         polled
@@ -221,6 +232,14 @@ impl Body {
         match self {
             Body::Memory(bytes) | Body::Loaded(bytes) => bytes.len() as u64,
             Body::Spooled(size) => *size,
+        }
+    }
+
+    /// Moves out the bytes that are in memory.
+    fn take(&mut self) -> Vec<u8> {
+        match self {
+            Body::Memory(bytes) | Body::Loaded(bytes) => std::mem::take(bytes),
+            Body::Spooled(_) => Vec::new(),
         }
     }
 

@@ -135,6 +135,11 @@ impl Bed {
         Process::spawn("replicate", &mut command, self.fresh("replicate"))
     }
 
+    /// The program with these words, in the foreground of another process.
+    pub fn start(&self, words: &[&str]) -> Process {
+        Process::spawn("litestream", litestream().args(words), self.fresh("replicate"))
+    }
+
     /// `replicate -once`; it must succeed.
     pub fn replicate_once(&self, database: &Path) -> Ran {
         let mut command = self.replicate_command(database, &self.url());
