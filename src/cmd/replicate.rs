@@ -34,6 +34,7 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
     for database in &plan.databases {
         let mut settings = service::settings(database, !options.once);
         settings.force_snapshot = options.force_snapshot;
+        settings.enforce_retention = options.enforce_retention;
         let mut follower = service::follower(database, settings, options.create_bucket, &mut pool, System.now())?;
         check(&mut follower, plan.patient_with_databases)?;
         log::info("replicating").field("db", follower.name()).field("to", &database.replica.url).emit();
@@ -157,7 +158,10 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
 fn progress(poll: &Poll) -> u64 {
     let moved = |follower: &Follower| {
         let status = follower.status(&System);
-        status.bytes + status.objects + status.snapshot.map_or(0, |snapshot| snapshot.read + snapshot.stored)
+        status.bytes
+            + status.objects
+            + status.kept
+            + status.snapshot.map_or(0, |snapshot| snapshot.read + snapshot.stored)
     };
     poll.followers.iter().map(moved).sum()
 }

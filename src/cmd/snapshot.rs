@@ -19,6 +19,7 @@ use crate::log::{self, Level};
 use crate::replica::beside::{Joined, alone, join};
 use crate::replica::download::connect;
 use crate::replica::follow::Follower;
+use crate::replica::retention::enforce;
 use crate::replica::snapshot::{Progress as Moved, SnapshotUpload};
 use crate::source::{self, snapshot::of_rollback_journal};
 use crate::store::{Pool, Store};
@@ -36,7 +37,7 @@ pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
     let mut pool = Pool::default();
     let mut stored = Vec::new();
     for database in &databases {
-        stored.push(one(database, options.create_bucket, &mut pool)?);
+        stored.push(one(database, options, &mut pool)?);
     }
     if options.json {
         let rows =
@@ -53,18 +54,23 @@ struct Done {
     bytes: u64,
 }
 
-fn one(database: &Database, create_bucket: bool, pool: &mut Pool) -> Result<Done> {
+fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Done> {
     let options = service::source_options(database);
-    let store = service::open_store(database, create_bucket, pool)?;
+    let store = service::open_store(database, asked.create_bucket, pool)?;
     source::check(&database.path, &options)?;
     if let Some(snapshot) = of_rollback_journal(&database.path, &options)? {
         connect(&*store, &System)?;
         let upload = alone(&*store, snapshot, &System)?;
-        return upload_all(database, &store, upload);
+        let done = upload_all(database, &store, upload)?;
+        if asked.enforce_retention {
+            enforce(&store, &done.path, database.snapshot_retention, &System)?;
+        }
+        return Ok(done);
     }
     let mut settings = service::settings(database, false);
     settings.force_snapshot = true;
     settings.source.enable_wal = false;
+    settings.enforce_retention = asked.enforce_retention;
     let mut follower = Follower::new(settings, store.clone(), System.now());
     match follower.check_database() {
         Ok(()) => follow(database, follower),
@@ -91,7 +97,7 @@ fn follow(database: &Database, follower: Follower) -> Result<Done> {
     Ok(Done { path: database.path.display().to_string(), position, bytes: status.bytes })
 }
 
-/// Another process follows the database: the snapshot joins its generation.
+/// Another process follows the database: the snapshot joins its generation. Retention is then that process's work.
 fn beside(database: &Database, store: &Rc<dyn Store>) -> Result<Done> {
     let options = service::source_options(database);
     let deadline = System.now() + PATIENCE;

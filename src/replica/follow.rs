@@ -11,6 +11,7 @@ use crate::format::segment::Encoder;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
+use crate::replica::retention::{Keeper, Kept};
 use crate::replica::snapshot::{Progress, SnapshotUpload};
 use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
@@ -33,6 +34,10 @@ pub struct Settings {
     pub sync_interval: Duration,
     /// How old the newest snapshot may grow while there are changes; none: only where a generation begins.
     pub snapshot_interval: Option<Duration>,
+    /// How long any moment stays restorable; none: for ever.
+    pub retention: Option<Duration>,
+    /// Merge and delete what is due, before all is settled.
+    pub enforce_retention: bool,
     /// Take a snapshot now, whether one is due or not.
     pub force_snapshot: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.
@@ -81,6 +86,8 @@ pub struct Status {
     /// Objects and bytes stored since the start.
     pub objects: u64,
     pub bytes: u64,
+    /// Listings, merges and deletes since the start.
+    pub kept: u64,
     /// Frames in the WAL.
     pub wal_frames: u32,
     pub snapshot: Option<SnapshotStatus>,
@@ -106,6 +113,7 @@ pub struct Follower {
     lock: Option<Lock>,
     stage: Stage,
     outbox: Outbox,
+    keeper: Keeper,
     known: Known,
     trouble: Trouble,
     /// The store has answered once, so that trouble from now on is waited out.
@@ -155,8 +163,11 @@ const ROUNDS: usize = 16;
 impl Follower {
     /// Nothing is contacted or opened yet.
     pub fn new(settings: Settings, store: Rc<dyn Store>, now: Instant) -> Follower {
+        let name = settings.path.display().to_string();
+        let keeper = Keeper::new(store.clone(), &name, settings.retention, settings.enforce_retention, now);
         Follower {
-            name: settings.path.display().to_string(),
+            name,
+            keeper,
             stage: Stage::Starting(Start::new(store.clone())),
             outbox: Outbox::new(store.clone(), spool(&settings)),
             lock: None,
@@ -209,6 +220,7 @@ impl Follower {
                     && following.snapshot_at.is_some()
                     && !self.force_snapshot
                     && self.outbox.is_empty()
+                    && (!self.settings.enforce_retention || self.keeper.is_done())
             }
             _ => false,
         }
@@ -221,7 +233,7 @@ impl Follower {
             Stage::Opening(_) => false,
             Stage::Following(following) => following.snapshot.is_some(),
         };
-        waits || self.outbox.is_busy()
+        waits || self.outbox.is_busy() || self.keeper.is_busy()
     }
 
     /// Makes progress.
@@ -234,27 +246,44 @@ impl Follower {
             return Ok(Next::Tick);
         }
         let next = match &mut self.stage {
-            Stage::Starting(_) => self.poll_start(now),
+            Stage::Starting(_) => self.poll_start(clock),
             Stage::Opening(_) => self.open(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
         };
         match next {
-            Ok(next) => Ok(self.poll_outbox(clock).min(next)),
+            Ok(next) => {
+                let next = self.poll_outbox(clock).min(next);
+                self.keep(clock).map(|kept| kept.min(next)).or_else(|error| self.handle(error, clock))
+            }
             Err(error) => self.handle(error, clock),
         }
     }
 
-    fn poll_start(&mut self, now: Instant) -> Result<Next> {
+    /// Merges and deletes, once what is stored can be restored; at the end only if that was asked for.
+    ///
+    /// Errors: only where it was asked for: else it is put off, and said.
+    fn keep(&mut self, clock: &dyn Clock) -> Result<Next> {
+        let restorable = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
+        if !restorable || (self.closing && !self.settings.enforce_retention) {
+            return Ok(Next::Tick);
+        }
+        match self.keeper.poll(clock) {
+            Ok(Kept::Working) => Ok(Next::Now),
+            Ok(Kept::Waiting) => Ok(Next::Store),
+            Ok(Kept::Nothing) => Ok(Next::Tick),
+            Err(error) if self.settings.enforce_retention => Err(error),
+            Err(_) => Ok(Next::Tick),
+        }
+    }
+
+    fn poll_start(&mut self, clock: &dyn Clock) -> Result<Next> {
+        let now = clock.now();
         let Stage::Starting(start) = &mut self.stage else { return Ok(Next::Now) };
         let Some(found) = start.poll(now)? else { return Ok(Next::Store) };
         self.contacted = true;
         self.known = found.known;
-        self.take_lock()?;
-        let end = match found.end {
-            Ok(end) => Ok(self.outbox.take_up(end, now)?),
-            Err(reason) => Err(reason),
-        };
-        self.stage = Stage::Opening(end);
+        self.keeper.started(self.known.last_moment, clock);
+        self.stage = Stage::Opening(found.end);
         Ok(Next::Now)
     }
 
@@ -274,8 +303,12 @@ impl Follower {
             return Ok(Next::Tick);
         }
         self.check_database()?;
+        let Stage::Opening(end) = &mut self.stage else { return Ok(Next::Now) };
+        if !self.opened {
+            // With the lock in hand, the spool is ours.
+            self.outbox.take_up(end.as_mut().ok(), clock.now())?;
+        }
         let mut source = Source::open(&self.settings.path, &self.settings.source)?;
-        let Stage::Opening(end) = &self.stage else { return Ok(Next::Now) };
         let resumed = match end {
             Ok(end) => end.resume(&mut source, &mut tools.buffer)?.map(|()| *end),
             Err(reason) => Err(reason.clone()),
@@ -366,6 +399,10 @@ impl Follower {
     fn follow_snapshot(&mut self, clock: &dyn Clock) -> Result<Next> {
         let Stage::Following(following) = &mut self.stage else { return Ok(Next::Tick) };
         let now = clock.now();
+        if self.settings.snapshot_interval.is_some() && self.keeper.wants_snapshot() && following.snapshot.is_none() {
+            // Not later than due, and not sooner after a failure than that asks for.
+            following.snapshot_due = following.snapshot_due.map(|due| due.min(now + RETRY));
+        }
         let due = following.snapshot_due.is_none_or(|due| now >= due);
         let forced = self.force_snapshot && (due || following.snapshot_at.is_some());
         if following.snapshot.is_none() && following.wants_snapshot(now, forced) {
@@ -410,6 +447,7 @@ impl Follower {
         following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;
         self.known.last_snapshot = Some(header.time);
+        self.keeper.snapshot_stored(upload.stored());
         self.objects += 1;
         self.bytes += upload.stored();
         let newer =
@@ -426,6 +464,7 @@ impl Follower {
         for stored in &polled.stored {
             self.objects += 1;
             self.bytes += stored.size;
+            self.keeper.stored(stored.key, stored.size);
             self.stored = Some(Position { generation: stored.key.generation, point: stored.key.end });
             log::debug("segment stored").field("db", &self.name).field("name", stored.key).emit();
         }
@@ -488,6 +527,7 @@ impl Follower {
             lag: self.lag(clock.wall()),
             objects: self.objects,
             bytes: self.bytes,
+            kept: self.keeper.operations(),
             trouble: self.trouble.text().map(str::to_string),
             ..Status::default()
         };

@@ -125,19 +125,20 @@ impl Outbox {
         }
     }
 
-    /// Takes up what a process before this one has left in the spool and what continues `end`; the new end.
-    pub fn take_up(&mut self, end: End, now: Instant) -> Result<End> {
-        let mut end = end;
+    /// Takes up what a process before this one has left in the spool, as far as it continues `end`, and moves `end`
+    /// behind it. Everything else in there is removed.
+    pub fn take_up(&mut self, mut end: Option<&mut End>, now: Instant) -> Result<()> {
         for (key, size) in self.spool.left_behind(now)? {
-            let follows = key.generation == end.tail.generation && key.start == end.point();
+            let follows = |end: &End| key.generation == end.tail.generation && key.start == end.point();
+            let Some(end) = end.as_deref_mut().filter(|end| follows(end)) else {
+                self.spool.remove(&key, size, now);
+                continue;
+            };
             match self.spool.read(&key, now).and_then(|bytes| last_member(&bytes)) {
-                Ok((last, crc)) if follows && last.end_point() == key.end => end = End::behind(&last, crc),
-                Err(error) if follows => {
+                Ok((last, crc)) if last.end_point() == key.end => *end = End::behind(&last, crc),
+                other => {
+                    let error = other.err().unwrap_or_else(|| Error::new(Kind::Corrupt, "it ends elsewhere"));
                     log::error("spooled segment is damaged").field("name", key).cause(&error).emit();
-                    self.spool.remove(&key, size, now);
-                    continue;
-                }
-                _ => {
                     self.spool.remove(&key, size, now);
                     continue;
                 }
@@ -145,7 +146,7 @@ impl Outbox {
             log::info("taken up from the spool").field("name", key).emit();
             self.queue.push_back(Item { key, oldest: key.first, body: Body::Spooled(size), upload: None });
         }
-        Ok(end)
+        Ok(())
     }
 
     pub fn is_empty(&self) -> bool {

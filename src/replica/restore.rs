@@ -307,7 +307,7 @@ impl<O: Output> Restore<'_, O> {
 }
 
 /// An object must hold what its name says; a foreign or renamed one is refused.
-fn check_name(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
+pub(super) fn check_name(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
     let found = (first.generation, first.start, first.seen);
     let expected = (key.generation, key.start, key.first);
     if found == expected {
