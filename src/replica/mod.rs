@@ -19,5 +19,6 @@ pub mod retention;
 pub mod snapshot;
 pub mod start;
 pub mod tail;
+pub mod tally;
 pub mod trouble;
 pub mod writer;
