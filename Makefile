@@ -3,6 +3,7 @@
 #   make          the release binary, target/release/litestream
 #   make demo     shows a backup and its restore under load, with a kill in the middle
 #   make test     every test; `make check`: style, lints, manual pages
+#   make soak     random schedules for SECONDS=3600 (tests/model.rs); a seed that fails is kept in tests/data/model-seeds
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
 
@@ -13,6 +14,7 @@ PYTHON ?= python3
 INSTALL ?= install
 STATIC_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl
 NATS_PY ?= nats-py==2.11.0
+SECONDS ?= 3600
 
 # OpenSSL is the system's where its headers are, and else built from source.
 OPENSSL := $(shell { pkg-config --exists openssl || test -e /usr/include/openssl/ssl.h; } 2>/dev/null && echo system)
@@ -22,7 +24,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test check lint-man install static clean python
+.PHONY: all build demo test soak check lint-man install static clean python
 
 all: build
 
@@ -34,7 +36,10 @@ demo: build
 
 # Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
 test: python
-	$(CARGO) test --locked $(FEATURES)
+	$(CARGO) test --locked --no-fail-fast $(FEATURES)
+
+soak:
+	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test model -- --nocapture
 
 check: lint-man
 	$(CARGO) fmt --check

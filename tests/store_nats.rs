@@ -249,3 +249,30 @@ fn nobody_there_is_unreachable_and_named() {
     assert_eq!(error.kind(), Kind::Unreachable);
     assert_eq!(error.message(), format!("127.0.0.1:{port}: connect: connection refused"));
 }
+
+#[test]
+fn a_server_whose_queue_is_full_gets_the_chunks_again_and_in_order() {
+    let (config, monitor) = monitored();
+    let server = Server::start_tuned(&pinned(), "max_buffered_msgs: 2", &config);
+    let store = store_on(&server, |_| {});
+    connect(store.as_ref()).expect("connect");
+    let objects: Vec<Vec<u8>> = (1..=6).map(|seed| noise(1_500_000, seed)).collect();
+    let mut puts: Vec<_> = (0..objects.len()).map(|n| (store.put(&format!("{n}")), 0, false)).collect();
+    let end = Instant::now() + Duration::from_secs(100);
+    while puts.iter().any(|(_, _, done)| !done) {
+        for ((put, at, done), bytes) in puts.iter_mut().zip(&objects).filter(|((_, _, done), _)| !done) {
+            *at += if *at < bytes.len() { put.write(&bytes[*at..]).expect("write") } else { 0 };
+            if *at == bytes.len() {
+                put.finish();
+                put.commit();
+            }
+            *done = put.poll(Instant::now()).expect("put") == litestream::store::PutState::Done;
+        }
+        assert!(Instant::now() < end, "the puts hang");
+        store.wait(Duration::from_millis(10));
+    }
+    for (n, bytes) in objects.iter().enumerate() {
+        assert!(get(store.as_ref(), &format!("{n}")).expect("get") == *bytes, "object {n}");
+    }
+    assert_eq!(messages(monitor), 6 * (12 + 1), "nothing twice");
+}

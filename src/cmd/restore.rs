@@ -1,6 +1,7 @@
 //! `litestream restore`: a database file out of a store, whole and verified, or nothing.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -66,8 +67,8 @@ fn refuse_existing(output: &Path) -> Result<()> {
 
 /// Whether what is beside a missing database holds nothing: an empty WAL is what a clean end leaves.
 pub fn has_no_log(database: &Path) -> bool {
-    let holds = |suffix: &&str| beside(database, suffix).metadata().is_ok_and(|data| data.len() > 0);
-    !["-wal", "-journal"].iter().any(|suffix| holds(suffix))
+    let holds = |suffix: &str| beside(database, suffix).metadata().is_ok_and(|data| data.len() > 0);
+    !["-wal", "-journal"].into_iter().any(holds)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -180,16 +181,23 @@ impl Temporary {
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
-        temporary.push(format!(".restore-{}", std::process::id()));
+        temporary.push(".restore");
         let path = output.with_file_name(temporary);
-        let open = || OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = match open() {
-            // A process of the same number died here before.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => fs::remove_file(&path).and_then(|()| open()),
-            other => other,
-        };
-        let file = file.map_err(|e| Error::io(Kind::Database, format!("create {}", path.display()), &e))?;
-        Ok(Temporary { path, file, published: false })
+        let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
+        loop {
+            // One name, so that what a killed restore has left is used again rather than left for good.
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            if file.try_lock().is_err() {
+                let what = format!("output {}: being restored by another", output.display());
+                return Err(Error::new(Kind::Locked, what));
+            }
+            // The other restore may have given the file its name between our opening and locking it: then it is done,
+            // and must not be touched.
+            if is_named(&file, &path) {
+                file.set_len(0).map_err(failed)?;
+                return Ok(Temporary { path, file, published: false });
+            }
+        }
     }
 
     fn sync(&self) -> Result<()> {
@@ -218,6 +226,12 @@ impl Temporary {
         self.published = true;
         sync_directory(output)
     }
+}
+
+/// Whether `file` is what `path` means.
+fn is_named(file: &File, path: &Path) -> bool {
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
 }
 
 impl Drop for Temporary {

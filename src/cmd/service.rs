@@ -22,7 +22,7 @@ pub fn settings(database: &Database, patient: bool) -> Settings {
         enforce_retention: false,
         force_snapshot: false,
         patient,
-        backlog_bytes: Settings::BACKLOG_BYTES,
+        backlog_bytes: database.spool_limit,
     }
 }
 

@@ -15,6 +15,9 @@ use crate::store::Pool;
 /// The exit status when something is committed that is not stored yet.
 const BEHIND: Status = 1;
 
+/// Bytes that are read at once where the whole database must be compared.
+const BUFFER: usize = 1 << 20;
+
 /// What is said of one database.
 struct Row {
     state: String,
@@ -55,9 +58,9 @@ fn compare(database: &Database, found: &Found) -> Row {
     };
     let mut options = service::source_options(database);
     options.enable_wal = false;
-    let behind = Source::open(&database.path, &options).and_then(|mut source| match end.mark() {
-        Some(mark) => source.frames_behind(&mark),
-        None => Ok(Err(Reason::UnknownStoredPosition)),
+    let behind = Source::open(&database.path, &options).and_then(|mut source| {
+        let resumed = end.resume(&mut source, &mut vec![0; BUFFER])?;
+        Ok(resumed.map(|()| source.frames_left()))
     });
     let position = Position { generation: end.tail.generation, point: end.point() }.to_string();
     let (state, behind, exit) = match behind {

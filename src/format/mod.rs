@@ -3,6 +3,7 @@
 //! Pure: no file, socket, clock or environment is touched here, so every surprise is a row in a unit test.
 
 pub mod chain;
+pub mod crc;
 pub mod extra;
 pub mod frames;
 mod gzip;

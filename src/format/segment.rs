@@ -4,7 +4,7 @@
 //!
 //! * The payload of a member is raw WAL bytes: whole frames, with the WAL header before them if it begins at offset 0.
 //! * A member begins where the one before it ended (`start`), in position, in checksum chain, and by `previous_crc`.
-//! * The parts of one large transaction carry the same two times, and a part is merged only with what completes it.
+//! * A transaction was seen when the batch that ends it was; a part is merged only with what completes it.
 
 use std::io::Read;
 

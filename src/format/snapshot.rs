@@ -49,7 +49,8 @@ pub struct Header {
     /// Salt and checksum are those of a WAL. If not, `at` is offset 0: the next batch begins with the WAL header.
     pub wal_known: bool,
     pub salt: Salt,
-    /// The chain at `at`; zero if it is broken there by an unsealed frame.
+    /// The chain at `at`; zero if it is broken there by an unsealed frame. If the WAL is not known, there is no chain:
+    /// the first half is then the crc32 of the payload, or zero.
     pub checksum: Checksum,
     /// The size of the database.
     pub pages: u32,
@@ -74,6 +75,11 @@ impl Header {
             checksum: (self.wal_known && self.checksum != Checksum::default()).then_some(self.checksum),
             crc: None,
         }
+    }
+
+    /// The crc32 of the whole database, where the WAL is not known: the only way to see whether it is still the same.
+    pub fn file_crc(&self) -> Option<u32> {
+        (!self.wal_known && self.checksum.0 != 0).then_some(self.checksum.0)
     }
 
     /// Bytes of the database.

@@ -13,6 +13,7 @@ use crate::log;
 use crate::replica::outbox::Outbox;
 use crate::replica::retention::{Keeper, Kept};
 use crate::replica::snapshot::{Progress, SnapshotUpload};
+use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
 use crate::replica::tail::End;
 use crate::replica::tally::Tally;
@@ -42,14 +43,9 @@ pub struct Settings {
     pub force_snapshot: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.
     pub patient: bool,
-    /// Bytes of WAL that may wait for the store before the WAL is let go and a new generation must begin.
+    /// Bytes that may wait on disk for the store, in the spool or in the WAL. Past it the WAL is let go and a new
+    /// generation must begin: the application's disk matters more than the history of the outage.
     pub backlog_bytes: u64,
-}
-
-impl Settings {
-    /// A WAL of this size is let go by default while the store is away. The application's disk matters more than the
-    /// history of the outage.
-    pub const BACKLOG_BYTES: u64 = 1 << 30;
 }
 
 /// What all databases of a process share: big buffers.
@@ -181,7 +177,7 @@ impl Follower {
             name,
             keeper,
             stage: Stage::Starting(Start::new(store.clone())),
-            outbox: Outbox::new(store.clone()),
+            outbox: Outbox::new(store.clone(), spool(&settings)),
             lock: None,
             known: Known { last_moment: Timestamp::default(), last_snapshot: None },
             trouble: Trouble::default(),
@@ -270,7 +266,7 @@ impl Follower {
     fn advance(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         let next = match &mut self.stage {
             Stage::Starting(_) => self.poll_start(clock),
-            Stage::Opening(_) => self.open(clock),
+            Stage::Opening(_) => self.open(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
         };
         match next {
@@ -320,15 +316,20 @@ impl Follower {
         Ok(())
     }
 
-    fn open(&mut self, clock: &dyn Clock) -> Result<Next> {
+    fn open(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        if self.outbox.is_full() {
+            // What was let go for want of room waits until there is room again.
+            return Ok(Next::Tick);
+        }
         self.check_database()?;
+        let Stage::Opening(end) = &mut self.stage else { return Ok(Next::Now) };
+        if !self.opened {
+            // With the lock in hand, the spool is ours.
+            self.outbox.take_up(end.as_mut().ok(), clock.now())?;
+        }
         let mut source = Source::open(&self.settings.path, &self.settings.source)?;
-        let Stage::Opening(end) = &self.stage else { return Ok(Next::Now) };
         let resumed = match end {
-            Ok(end) => match end.mark() {
-                Some(mark) => source.resume(&mark)?.map(|()| *end),
-                None => Err(Reason::UnknownStoredPosition),
-            },
+            Ok(end) => end.resume(&mut source, &mut tools.buffer)?.map(|()| *end),
             Err(reason) => Err(reason.clone()),
         };
         self.opened = true;
@@ -388,8 +389,9 @@ impl Follower {
         }
         if now >= following.next_look {
             following.next_look = now + LOOK;
-            let too_long = backlog(following) > self.settings.backlog_bytes && self.outbox.is_full();
-            let reason = if too_long { Some(Reason::Backlog) } else { following.source.replaced()? };
+            let overrun = self.outbox.is_overrun() || backlog(following) > self.settings.backlog_bytes;
+            let overrun = overrun && self.outbox.is_full();
+            let reason = if overrun { Some(Reason::Backlog) } else { following.source.replaced()? };
             if let Some(reason) = reason {
                 return self.lost(reason, now);
             }
@@ -403,13 +405,9 @@ impl Follower {
         let stage = std::mem::replace(&mut self.stage, Stage::Opening(Err(reason.clone())));
         if let Stage::Following(mut following) = stage {
             if let Some(segment) = following.writer.close() {
-                self.outbox.push(segment);
+                self.outbox.push(segment, now);
             }
             self.known.last_moment = self.known.last_moment.max(following.writer.end().time);
-        }
-        if reason == Reason::Backlog {
-            self.outbox = Outbox::new(self.store.clone());
-            self.stage = Stage::Starting(Start::new(self.store.clone()));
         }
         log::warn("generation ended").field("db", &self.name).field("reason", reason).emit();
         if self.generation_begun.is_some_and(|begun| now.duration_since(begun) < YOUNG) {
@@ -510,7 +508,7 @@ impl Follower {
         }
         self.report(&error, clock);
         if error.kind() != Kind::DatabaseNotReady {
-            self.reopen();
+            self.reopen(clock.now());
         }
         if !matches!(self.stage, Stage::Following(_)) {
             self.not_before = clock.now() + RETRY;
@@ -525,10 +523,10 @@ impl Follower {
     }
 
     /// After an error of the database: everything is closed, and the WAL must show that it can be continued.
-    fn reopen(&mut self) {
+    fn reopen(&mut self, now: Instant) {
         if let Stage::Following(following) = &mut self.stage {
             if let Some(segment) = following.writer.close() {
-                self.outbox.push(segment);
+                self.outbox.push(segment, now);
             }
             self.stage = Stage::Opening(Ok(*following.writer.end()));
         }
@@ -621,7 +619,7 @@ impl Following {
                 Copied::Batch(batch) => {
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
                     for segment in self.writer.push(&mut tools.encoder, &batch, clock.wall()) {
-                        outbox.push(segment);
+                        outbox.push(segment, clock.now());
                     }
                 }
             }
@@ -636,7 +634,7 @@ impl Following {
             return;
         }
         if let Some(segment) = self.writer.close() {
-            outbox.push(segment);
+            outbox.push(segment, now);
             self.last_close = Some(now);
         }
     }
@@ -664,7 +662,13 @@ impl Following {
     }
 }
 
-/// Bytes of WAL that nobody has copied.
+/// Where the segments of a database wait while the store is away.
+fn spool(settings: &Settings) -> Spool {
+    let meta = settings.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&settings.path));
+    Spool::new(&meta.join("spool"), settings.backlog_bytes)
+}
+
+/// Bytes of the WAL.
 fn backlog(following: &Following) -> u64 {
     let frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
     u64::from(frames) * following.source.page_size().frame() as u64

@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod restore;
 pub mod retention;
 pub mod snapshot;
+pub mod spool;
 pub mod start;
 pub mod tail;
 pub mod tally;

@@ -4,9 +4,11 @@ use std::time::Instant;
 
 use crate::error::{Context, Result};
 use crate::fault;
+use crate::format::crc::Crc;
 use crate::format::position::{Generation, Point};
 use crate::format::snapshot::{Encoder, Header, LEVEL};
 use crate::format::time::Timestamp;
+use crate::format::wal::Checksum;
 use crate::source::snapshot::Snapshot;
 use crate::store::{Put, PutState, Store};
 
@@ -17,6 +19,8 @@ const PIECE: usize = 256 << 10;
 pub struct SnapshotUpload {
     header: Header,
     snapshot: Option<Snapshot>,
+    /// Sums up the database before anything is sent, where its content is the only thing to recognise it by.
+    sum: Option<Crc>,
     encoder: Encoder,
     put: Box<dyn Put>,
     pages: Vec<u8>,
@@ -61,6 +65,7 @@ impl SnapshotUpload {
         };
         SnapshotUpload {
             header,
+            sum: (!header.wal_known).then(Crc::default),
             encoder: Encoder::new(&header, LEVEL),
             put: store.put(&header.key().to_string()),
             pages: vec![0; PIECE.max(mark.page_size.get() as usize)],
@@ -94,6 +99,10 @@ impl SnapshotUpload {
     }
 
     fn step(&mut self, now: Instant) -> Result<Progress> {
+        if self.sum.is_some() {
+            self.sum_piece()?;
+            return Ok(Progress::Working);
+        }
         if self.sent == self.ready.len() {
             self.read_piece()?;
         }
@@ -103,6 +112,20 @@ impl SnapshotUpload {
             _ if moved && self.snapshot.is_some() => Ok(Progress::Working),
             _ => Ok(Progress::Waiting),
         }
+    }
+
+    fn sum_piece(&mut self) -> Result<()> {
+        let (Some(snapshot), Some(sum)) = (&mut self.snapshot, &mut self.sum) else { return Ok(()) };
+        let count = snapshot.read(&mut self.pages)?;
+        if count > 0 {
+            sum.update(&self.pages[..count]);
+            return Ok(());
+        }
+        snapshot.rewind();
+        let crc = self.sum.take().unwrap_or_default().finish();
+        self.header.checksum = Checksum(crc, 0);
+        self.encoder = Encoder::new(&self.header, LEVEL);
+        Ok(())
     }
 
     fn read_piece(&mut self) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::format::segment::{MemberHeader, last_member};
 use crate::format::snapshot;
 use crate::format::tail::Tail;
 use crate::format::time::Timestamp;
-use crate::source::Mark;
+use crate::source::{Mark, Reason, Source};
 
 /// The end of what is stored, or is about to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,15 @@ pub struct End {
     pub tail: Tail,
     /// When the last batch was seen.
     pub time: Timestamp,
+    /// What the database file must be, where there is no frame to recognise the place by.
+    pub file: Option<FileContent>,
+}
+
+/// A database file as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileContent {
+    pub pages: u32,
+    pub crc: u32,
 }
 
 impl End {
@@ -30,12 +39,12 @@ impl End {
             checksum: mark.checksum,
             crc: None,
         };
-        End { tail, time }
+        End { tail, time, file: None }
     }
 
     /// Behind a batch whose payload has the crc32 `crc`.
     pub fn behind(header: &MemberHeader, crc: u32) -> End {
-        End { tail: Tail::of_member(header, crc), time: header.seen }
+        End { tail: Tail::of_member(header, crc), time: header.seen, file: None }
     }
 
     pub fn point(&self) -> Point {
@@ -51,6 +60,15 @@ impl End {
             frame: self.tail.end.offset.frame(self.tail.page_size)?,
             checksum: self.tail.checksum,
         })
+    }
+
+    /// Lets `source` continue here, if that is where it was.
+    pub fn resume(&self, source: &mut Source, buffer: &mut [u8]) -> Result<std::result::Result<(), Reason>> {
+        match (self.mark(), self.file) {
+            (Some(mark), None) => source.resume(&mark),
+            (Some(_), Some(file)) => source.resume_at_file(file.pages, file.crc, buffer),
+            (None, _) => Ok(Err(Reason::UnknownStoredPosition)),
+        }
     }
 
     /// The point of a place in the WAL that the tail is in; none for another WAL.
@@ -72,7 +90,11 @@ pub fn read_end(end: &ChainEnd, bytes: &[u8], whole: bool) -> Result<Option<End>
     match end.last {
         Key::Snapshot(_) => {
             let header = snapshot::header_of(bytes)?;
-            Ok(header.map(|header| End { tail: header.tail(), time: header.time.max(end.time) }))
+            Ok(header.map(|header| End {
+                tail: header.tail(),
+                time: header.time.max(end.time),
+                file: header.file_crc().map(|crc| FileContent { pages: header.pages, crc }),
+            }))
         }
         Key::Segment(_) if whole => {
             let (header, crc) = last_member(bytes)?;

@@ -38,6 +38,8 @@ pub enum Reason {
     },
     /// The WAL was begun anew while nobody watched.
     WalRestartedWhileNotRunning,
+    /// It was stored without a WAL to recognise it by, and it is not the same file content any more.
+    DatabaseChangedWhileNotRunning,
     /// The WAL is shorter than what is stored: the machine lost power, or an older copy was put back.
     WalBehindStore {
         stored: u32,
@@ -67,6 +69,7 @@ impl fmt::Display for Reason {
                 write!(f, "page size changed from {} to {}", stored.get(), found.get())
             }
             Reason::WalRestartedWhileNotRunning => f.write_str("WAL restarted while not running"),
+            Reason::DatabaseChangedWhileNotRunning => f.write_str("database changed while not running"),
             Reason::WalBehindStore { stored, found } => {
                 write!(f, "WAL is behind the store: frame {found}, stored {stored}")
             }

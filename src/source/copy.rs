@@ -51,7 +51,9 @@ pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8]) -> Result<Copi
     let header = source.header()?;
     let mut new_wal = None;
     let mut place = source.place;
-    if header.salt != place.chain.salt() || (place.frame == 0 && !place.known && header.frames > 0) {
+    // The first frames of a WAL come with its header, also where the header was there before them: a transaction that
+    // was rolled back after it had spilled leaves it so.
+    if header.salt != place.chain.salt() || (place.frame == 0 && header.frames > 0) {
         if header.frames == 0 {
             // A reset is announced; the file still begins with the old header, and there is no frame to copy.
             return Ok(drained(source));

@@ -33,7 +33,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
-use crate::format::wal::Chain;
+use crate::format::wal::{Chain, Checksum};
 
 pub use continuity::{Mark, Reason};
 pub use copy::{Batch, Copied};
@@ -190,10 +190,32 @@ impl Source {
         Ok(Ok(()))
     }
 
-    /// How many committed frames of the WAL stand behind `stored`; or why that cannot be said.
-    pub fn frames_behind(&mut self, stored: &Mark) -> Result<std::result::Result<u32, Reason>> {
-        let frames = self.first.frames;
-        Ok(self.resume(stored)?.map(|()| frames.saturating_sub(stored.frame)))
+    /// Continues before the first frame of the WAL, if the database file is exactly the one that is stored: then whatever
+    /// was committed since stands in this WAL from its first frame on. Reads the whole file.
+    ///
+    /// This is how a database is recognised that had no WAL when it was stored.
+    pub fn resume_at_file(
+        &mut self,
+        pages: u32,
+        crc: u32,
+        buffer: &mut [u8],
+    ) -> Result<std::result::Result<(), Reason>> {
+        let size = u64::from(self.place.page_size.get());
+        let length = std::fs::metadata(&self.path).map(|found| found.len());
+        let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
+        if length != u64::from(pages) * size || snapshot::file_crc(&self.control, length, size, buffer)? != crc {
+            return Ok(Err(Reason::DatabaseChangedWhileNotRunning));
+        }
+        let chain = Chain::new(self.first.order, self.first.salt, Checksum::default());
+        self.place = Place { page_size: self.place.page_size, frame: 0, chain, known: false };
+        self.caught_up = self.first.frames == 0;
+        self.drained = self.caught_up;
+        Ok(Ok(()))
+    }
+
+    /// How many committed frames of the WAL have not been given out.
+    pub fn frames_left(&self) -> u32 {
+        self.first.frames.saturating_sub(self.place.frame)
     }
 
     /// Whether a round is worth while: something was committed, restarted or not yet given out. Costs 35 ns when idle.

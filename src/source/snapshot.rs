@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::format::crc::Crc;
 use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Salt};
 use crate::source::connection::{self, CheckpointMode};
@@ -75,6 +76,11 @@ impl Snapshot {
         Ok(bytes.len())
     }
 
+    /// Goes back to the first page: for those who must know all of it before they pass on any.
+    pub fn rewind(&mut self) {
+        self.next = 1;
+    }
+
     fn lay_over(&self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
         let Some(wal) = &self.wal else { return Ok(()) };
         let size = self.mark.page_size;
@@ -88,6 +94,21 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// The crc32 of a database file, as a snapshot of it would have it.
+pub(super) fn file_crc(connection: &Connection, length: u64, page_size: u64, buffer: &mut [u8]) -> Result<u32> {
+    let mut crc = Crc::default();
+    let mut at = 0;
+    while at < length {
+        let left = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
+        let piece = &mut buffer[..left];
+        connection::read_file(connection, at, piece)?;
+        blank_lock_page(at, page_size as usize, piece);
+        crc.update(piece);
+        at += left as u64;
+    }
+    Ok(crc.finish())
 }
 
 fn blank_lock_page(start: u64, size: usize, bytes: &mut [u8]) {

@@ -1,8 +1,10 @@
 """The judge of a restored database. Standard library only.
 
-judge.py state FILE      integrity, and m.sum against the rows; prints `seq sum rows bytes`
+judge.py state FILE...   integrity, and m.sum against the rows; prints `seq sum rows bytes` of each
 judge.py equal A B       the same schema, rows and settings in both; prints what differs
 judge.py sql FILE SQL... runs statements one by one, each in its own transaction; prints the rows of each
+judge.py session FILE    runs the statements of standard input, one a line, on one connection; answers each with a line,
+                         `ok ROWS` or `error TEXT`, and ends like a crash: nothing is closed
 """
 
 import itertools
@@ -28,6 +30,11 @@ def sound(path):
     if found != ["ok"]:
         sys.exit(f"{path}: integrity check: {found[:3]}")
     return connection
+
+
+def states(*paths):
+    for path in paths:
+        state(path)
 
 
 def state(path):
@@ -71,6 +78,16 @@ def sql(path, *statements):
     connection.close()
 
 
+def session(path):
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None)
+    for statement in sys.stdin:
+        try:
+            print("ok", *connection.execute(statement), flush=True)
+        except sqlite3.Error as error:
+            print("error", error, flush=True)
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    commands = {"state": state, "equal": equal, "sql": sql}
+    commands = {"state": states, "equal": equal, "sql": sql, "session": session}
     commands[sys.argv[1]](*sys.argv[2:])

@@ -19,15 +19,30 @@ pub fn authority() -> Authority {
         "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
         "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
     });
-    let account_jwt = token(&operator, &account, json!({"type": "account", "version": 2, "limits": limits}));
+    let claims = json!({"type": "account", "version": 2, "limits": limits});
+    let account_jwt = token(&operator, &account, claims.clone());
+    // JetStream in operator mode wants a system account, which has no JetStream itself.
+    let system = KeyPair::new_account();
+    let system_jwt = token(&operator, &system, json!({"type": "account", "version": 2, "limits": no_store(claims)}));
     let permissions =
         json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
-    let id = account.public_key();
+    let (id, system) = (account.public_key(), system.public_key());
     Authority {
-        config: format!("operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload: {{ {id}: {account_jwt} }}"),
+        config: format!(
+            "operator: {operator_jwt}\nresolver: MEMORY\nsystem_account: {system}\n\
+             resolver_preload: {{ {id}: {account_jwt}, {system}: {system_jwt} }}"
+        ),
         jwt: token(&account, &user, permissions),
         seed: user.seed().expect("a seed"),
     }
+}
+
+fn no_store(claims: Value) -> Value {
+    let mut limits = claims["limits"].clone();
+    for key in ["mem_storage", "disk_storage", "streams", "consumer"] {
+        limits[key] = json!(0);
+    }
+    limits
 }
 
 impl Authority {

@@ -13,9 +13,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nats::{Scratch, Server};
 
@@ -135,6 +135,11 @@ impl Bed {
         Process::spawn("replicate", &mut command, self.fresh("replicate"))
     }
 
+    /// The program with these words, in the foreground of another process.
+    pub fn start(&self, words: &[&str]) -> Process {
+        Process::spawn("litestream", litestream().args(words), self.fresh("replicate"))
+    }
+
     /// `replicate -once`; it must succeed.
     pub fn replicate_once(&self, database: &Path) -> Ran {
         let mut command = self.replicate_command(database, &self.url());
@@ -216,8 +221,50 @@ impl Bed {
 
     /// Runs SQL statements; returns the rows.
     pub fn sql(&self, database: &Path, statements: &[&str]) -> String {
+        self.try_sql(database, statements).succeeded().stdout
+    }
+
+    pub fn try_sql(&self, database: &Path, statements: &[&str]) -> Ran {
         let mut command = python("judge.py");
-        self.run_command(command.arg("sql").arg(database).args(statements)).succeeded().stdout
+        self.run_command(command.arg("sql").arg(database).args(statements))
+    }
+
+    /// An application that does what the test says, statement by statement, on one connection.
+    pub fn session(&self, database: &Path) -> Session {
+        let mut command = python("judge.py");
+        self.session_of(command.arg("session").arg(database))
+    }
+
+    pub fn session_of(&self, command: &mut Command) -> Session {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("spawn a session");
+        let answers = BufReader::new(child.stdout.take().expect("its output"));
+        let mut session = Session { child, answers };
+        session.sql("SELECT count(*) FROM sqlite_schema");
+        session
+    }
+
+    /// The store goes away: the server is killed or stands still, the directory is replaced by a file.
+    pub fn store_goes(&mut self, stands_still: bool) {
+        match &mut self.server {
+            Some(server) if stands_still => server.freeze(),
+            Some(server) => server.kill(),
+            None => {
+                let _ = fs::rename(self.path("store"), self.path("store-away"));
+                fs::write(self.path("store"), "").expect("put a file where the store was");
+            }
+        }
+    }
+
+    pub fn store_returns(&mut self) {
+        match &mut self.server {
+            Some(server) if server.is_running() => server.thaw(),
+            Some(server) => server.restart(),
+            None => {
+                fs::remove_file(self.path("store")).expect("remove the file where the store was");
+                let _ = fs::rename(self.path("store-away"), self.path("store"));
+            }
+        }
     }
 }
 
@@ -295,25 +342,69 @@ pub struct State {
     pub sum: u64,
 }
 
-/// The commits that the application has written down.
+/// The commits that the application has written down as done.
 pub fn committed(database: &Path) -> BTreeSet<State> {
-    let text = fs::read_to_string(log_of(database)).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(state_in).collect()
+    noted(database).lines().filter(|line| !line.starts_with(INTENT)).map(state_in).collect()
+}
+
+/// What the application was about to commit.
+fn intended(database: &Path) -> BTreeSet<State> {
+    noted(database).lines().filter_map(|line| line.strip_prefix(INTENT)).map(state_in).collect()
+}
+
+const INTENT: &str = "? ";
+
+/// The whole lines of the application's log.
+fn noted(database: &Path) -> String {
+    let mut text = fs::read_to_string(log_of(database)).unwrap_or_default();
+    text.truncate(text.rfind('\n').unwrap_or_default());
+    text
 }
 
 /// Asserts that a restored file is sound and its rows are those of one commit; says which.
 pub fn judged(restored: &Path) -> State {
-    let output = python("judge.py").arg("state").arg(restored).output().expect("run python3");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    state_in(&String::from_utf8_lossy(&output.stdout))
+    all_judged(&[restored.to_path_buf()])[0]
 }
 
-/// Asserts that every one of these states is one that was committed (or the empty one before the first).
+/// The same for many, in their order.
+pub fn all_judged(restored: &[PathBuf]) -> Vec<State> {
+    let output = python("judge.py").arg("state").args(restored).output().expect("run python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(state_in).collect()
+}
+
+/// A commit that the application has written down, with the moments before and after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    pub state: State,
+    pub begun: SystemTime,
+    pub done: SystemTime,
+}
+
+pub fn commits(database: &Path) -> Vec<Commit> {
+    let moment = |field: &str| UNIX_EPOCH + Duration::from_secs_f64(field.parse().expect("a moment"));
+    let commit = |line: &str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        Commit { state: state_in(line), begun: moment(fields[2]), done: moment(fields[3]) }
+    };
+    noted(database).lines().filter(|line| !line.starts_with(INTENT)).map(commit).collect()
+}
+
+/// Asserts that every one of these states is one that was committed (or the empty one before the first). A writer that
+/// was killed may have committed without writing it down: that holds unless another commit has taken its number.
 pub fn all_committed(states: &[State], database: &Path) {
-    let committed = committed(database);
+    let (committed, intended) = (committed(database), intended(database));
+    let taken: BTreeSet<u64> = committed.iter().map(|state| state.seq).collect();
     for state in states {
-        assert!(state.seq == 0 || committed.contains(state), "{state:?} was never committed");
+        let unsaid = intended.contains(state) && !taken.contains(&state.seq);
+        assert!(state.seq == 0 || unsaid || committed.contains(state), "{state:?} was never committed");
+    }
+}
+
+/// Asserts that no restore is older than the one before it.
+pub fn assert_never_back(states: &[State]) {
+    for pair in states.windows(2) {
+        assert!(pair[0].seq <= pair[1].seq, "restored {:?} after {:?}", pair[1], pair[0]);
     }
 }
 
@@ -472,6 +563,40 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("--- {} wrote:\n{}", self.name, self.log());
         }
+    }
+}
+
+/// An application with one connection. Its end closes nothing.
+pub struct Session {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// Runs one statement, which must succeed; the rows.
+    pub fn sql(&mut self, statement: &str) -> String {
+        self.try_sql(statement).unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    /// The error is SQLite's, or says that the application is no more.
+    pub fn try_sql(&mut self, statement: &str) -> Result<String, String> {
+        let gone = |_| "the application is gone".to_string();
+        let stdin = self.child.stdin.as_mut().expect("its input");
+        writeln!(stdin, "{statement}").map_err(gone)?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line).map_err(gone)?;
+        match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+            ("ok", rows) => Ok(rows.to_string()),
+            ("error", text) => Err(text.to_string()),
+            _ => Err("the application is gone".to_string()),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

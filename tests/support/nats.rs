@@ -91,11 +91,18 @@ pub struct Server {
 impl Server {
     /// Starts `binary` with `config` added to a port and a store directory; returns when it is ready.
     pub fn start(binary: &Path, config: &str) -> Server {
+        Server::start_tuned(binary, "", config)
+    }
+
+    /// The same with `limits` in the jetstream block.
+    pub fn start_tuned(binary: &Path, limits: &str, config: &str) -> Server {
         let scratch = Scratch::new("nats");
         let port = free_port();
         let store = scratch.join("jetstream");
-        let text =
-            format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n{config}\n", store.display());
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\"\n{limits}\n}}\n{config}\n",
+            store.display()
+        );
         fs::write(scratch.join("nats.conf"), text).expect("write nats.conf");
         let mut server = Server { port, scratch, binary: binary.to_path_buf(), child: None, starts: 0 };
         server.restart();
@@ -116,6 +123,11 @@ impl Server {
         command.arg("-c").arg(self.scratch.join("nats.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("spawn nats-server"));
         self.await_ready();
+    }
+
+    /// Also while it stands still.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// kill -9: no chance to finish anything.

@@ -1,8 +1,9 @@
 """An application: writes to a SQLite database so that any later copy of it can be judged (judge.py).
 
 Each transaction raises m.seq by one and keeps in m.sum the sum of the hashes of all rows of t, modulo 2^63. Each
-commit adds a line `seq sum t0 t1` to the log (Unix seconds before and after COMMIT). The same seed on the same
-database gives the same rows. Standard library only.
+commit adds a line `seq sum t0 t1` to the log (Unix seconds before and after COMMIT), and before it a line `? seq sum`,
+so that a commit whose writer was killed before it could say so is known too. The same seed on the same database gives
+the same rows. Standard library only.
 """
 
 import argparse
@@ -122,12 +123,21 @@ class Application:
             c.execute("ROLLBACK")
             return
         seq, total = seq + 1, total % MODULUS
+        self.commit(seq, total)
+        self.commits += 1
+
+    def commit(self, seq, total):
+        c = self.connection
         c.execute("UPDATE m SET seq = ?, sum = ?", (seq, total))
+        self.note(f"? {seq} {total}")
         before = time.time()
         c.execute("COMMIT")
-        self.log.write(f"{seq} {total} {before:.6f} {time.time():.6f}\n")
+        self.note(f"{seq} {total} {before:.6f} {time.time():.6f}")
+
+    def note(self, line):
+        """One write(2), so that the lines of several processes never mix."""
+        self.log.write(line + "\n")
         self.log.flush()
-        self.commits += 1
 
     def change_rows(self, total):
         """Inserts, updates and deletes; returns the new sum."""
@@ -191,11 +201,7 @@ class Application:
         c.execute("DELETE FROM t WHERE id % 5 <> 0")
         total = sum(row_hash(key, body) for key, body in c.execute("SELECT id, body FROM t")) % MODULUS
         seq = c.execute("SELECT seq FROM m").fetchone()[0] + 1
-        c.execute("UPDATE m SET seq = ?, sum = ?", (seq, total))
-        before = time.time()
-        c.execute("COMMIT")
-        self.log.write(f"{seq} {total} {before:.6f} {time.time():.6f}\n")
-        self.log.flush()
+        self.commit(seq, total)
 
 
 if __name__ == "__main__":

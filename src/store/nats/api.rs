@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 
 /// A consumer whose reader is gone is removed by the server after this (ns). Longer than any pause of a slow reader of ours.
 const CONSUMER_LIFE: u64 = 120_000_000_000;
-const NO_MESSAGE: u32 = 10037;
+pub const NO_MESSAGE: u32 = 10037;
 pub const NO_STREAM: u32 = 10059;
 /// The server's queue for the stream is full.
 pub const TOO_MANY_REQUESTS: u32 = 10167;
@@ -124,6 +124,11 @@ pub fn stored_message(mail: &Mail) -> Result<Option<Vec<u8>>> {
 /// The question that removes all messages of `subject`.
 pub fn purge(subject: &str) -> Vec<u8> {
     json!({ "filter": subject }).to_string().into_bytes()
+}
+
+/// The question that removes one message.
+pub fn delete_message(seq: u64) -> Vec<u8> {
+    json!({ "seq": seq, "no_erase": true }).to_string().into_bytes()
 }
 
 /// Where a consumer begins.

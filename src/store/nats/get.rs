@@ -26,7 +26,7 @@ const LEAST_AHEAD: u64 = 16;
 /// 16 MiB.
 const MOST_AHEAD: u64 = 128;
 /// What a far link is meant to carry (bytes a second); times the round trip it is what must be asked for ahead.
-const AIM: u64 = 150_000_000;
+const AIM: u64 = 300_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -230,10 +230,10 @@ impl NatsGet {
         self.ask_ahead()
     }
 
-    /// Asks for more once half of what was asked for has been given out.
+    /// Asks for more once a quarter of what was asked for has been given out.
     fn ask_ahead(&mut self) -> Result<()> {
         let unasked = self.left.saturating_sub(self.ahead);
-        if unasked == 0 || self.ahead > self.most_ahead / 2 {
+        if unasked == 0 || self.ahead > self.most_ahead / 4 * 3 {
             return Ok(());
         }
         let batch = unasked.min(self.most_ahead.saturating_sub(self.ahead));

@@ -17,6 +17,7 @@ mod bucket;
 mod chore;
 mod client;
 mod delete;
+mod flight;
 mod get;
 mod link;
 mod list;
@@ -24,6 +25,7 @@ pub mod nkey;
 mod object;
 pub mod options;
 mod put;
+mod sweep;
 mod window;
 
 use std::cell::{Cell, RefCell};
@@ -34,9 +36,11 @@ use bucket::Check;
 use client::Client;
 use object::Place;
 use options::Options;
+pub use sweep::{Sweep, Swept, YOUNG};
 
 use super::{Delete, Get, List, Put, Store};
 use crate::error::{Context, Result};
+use crate::format::time::Timestamp;
 use crate::log;
 
 /// The connections of this process, each with what it was opened for.
@@ -93,6 +97,11 @@ impl NatsStore {
             BucketState::There(warnings) => warnings.clone(),
             _ => Vec::new(),
         }
+    }
+
+    /// Begins to remove the chunks that no object of the bucket refers to and that are older than `young` at `wall`.
+    pub fn sweep(&self, wall: Timestamp, young: Duration) -> Sweep {
+        Sweep::new(&self.client, &self.place, wall, young)
     }
 
     fn check_bucket(&self, now: Instant) -> Result<bool> {

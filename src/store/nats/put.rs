@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::{self, Patience};
 use super::chore::Chore;
 use super::client::{Client, Mail, Mailbox, Reply};
+use super::flight::{Flight, Repair, Sent};
 use super::object::{CHUNK, Meta, Place, Sum, write_meta};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
@@ -20,6 +21,9 @@ use crate::store::{Put, PutState, random};
 const LOOKUP: u64 = u64::MAX - 1;
 const META: u64 = u64::MAX - 2;
 const PURGE: u64 = u64::MAX - 3;
+const STRAY: u64 = u64::MAX - 4;
+/// How long a server whose queue is full is left alone.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -43,8 +47,9 @@ pub struct NatsPut {
     chunk: Vec<u8>,
     chunk_size: usize,
     sum: Sum,
-    /// Chunks that were not yet acknowledged: length and time of sending.
-    unanswered: BTreeMap<u64, (usize, Instant)>,
+    flight: Flight,
+    /// Refused chunks that wait to be sent anew: from when on, and how many removals are still unanswered.
+    again: Option<(Instant, usize, BTreeMap<u64, Vec<u8>>)>,
     /// The object that this one replaces; none while the answer is out.
     replaced: Option<Option<Meta>>,
     finished: bool,
@@ -64,7 +69,8 @@ impl NatsPut {
             chunk: Vec::new(),
             chunk_size: CHUNK,
             sum: Sum::new(),
-            unanswered: BTreeMap::new(),
+            flight: Flight::default(),
+            again: None,
             replaced: None,
             finished: false,
             commit: false,
@@ -107,20 +113,51 @@ impl NatsPut {
 
     /// False: the window is full.
     fn send_chunk(&mut self) -> Result<bool> {
-        let len = self.chunk.len();
-        if !self.client().window.borrow_mut().has_room(len) {
+        let mending = self.flight.is_broken() || self.again.is_some();
+        if mending || !self.client().window.borrow_mut().has_room(self.chunk.len()) {
             return Ok(false);
         }
         fault::point("put.chunk")?;
-        let tag = self.sum.chunks + 1;
+        self.sum.add(&self.chunk);
+        let bytes = std::mem::take(&mut self.chunk);
+        self.publish_chunk(self.sum.chunks, bytes)?;
+        Ok(true)
+    }
+
+    fn publish_chunk(&mut self, tag: u64, bytes: Vec<u8>) -> Result<()> {
         let reply = Reply { token: &self.mailbox.token, tag };
         let subject = self.place.chunk_subject(&self.nuid);
-        self.client().publish(&subject, Some(&reply), false, &self.chunk)?;
-        self.client().window.borrow_mut().take(len);
-        self.unanswered.insert(tag, (len, Instant::now()));
-        self.sum.add(&self.chunk);
-        self.chunk.clear();
-        Ok(true)
+        self.client().publish(&subject, Some(&reply), false, &bytes)?;
+        self.client().window.borrow_mut().take(bytes.len());
+        self.flight.sent(tag, bytes, Instant::now());
+        Ok(())
+    }
+
+    /// Mends what a full queue of the server has torn: see [`Flight`].
+    fn mend(&mut self, now: Instant) -> Result<()> {
+        if let Some(Repair { strays, chunks }) = self.flight.repair() {
+            for seq in &strays {
+                let question = api::delete_message(*seq);
+                self.mailbox.ask(STRAY, &self.place.api("STREAM.MSG.DELETE"), &question)?;
+            }
+            self.again = Some((now + BUSY_PAUSE, strays.len(), chunks));
+        }
+        if self.again.as_ref().is_some_and(|(time, removals, _)| *removals == 0 && now >= *time)
+            && let Some((_, _, chunks)) = self.again.take()
+        {
+            for (tag, bytes) in chunks {
+                self.publish_chunk(tag, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_removed(&mut self, mail: &Mail) -> Result<()> {
+        api::good::<serde_json::Value>(mail)?;
+        if let Some((_, removals, _)) = &mut self.again {
+            *removals = removals.saturating_sub(1);
+        }
+        Ok(())
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<usize> {
@@ -146,23 +183,28 @@ impl NatsPut {
             META => self.on_meta(mail)?,
             // Best effort: the object itself is stored, and the sweep finds what stays.
             PURGE => self.stage = Stage::Done,
+            STRAY => self.on_removed(mail)?,
             tag => self.on_chunk(tag, mail)?,
         }
         Ok(())
     }
 
     fn on_chunk(&mut self, tag: u64, mail: &Mail) -> Result<()> {
-        let Some((len, sent)) = self.unanswered.remove(&tag) else { return Ok(()) };
+        let Some(Sent { bytes, at }) = self.flight.answered(tag) else { return Ok(()) };
         let answer = api::ack(mail, &self.place);
         let stored = matches!(answer, Ok(Ok(_)));
         let mut window = self.mailbox.client.window.borrow_mut();
         if stored {
-            window.stored(len, sent, Instant::now())
+            window.stored(bytes.len(), at, Instant::now())
         } else {
-            window.give_back(len)
+            window.give_back(bytes.len())
         }
         drop(window);
-        answer?.map_err(|refusal| refusal.error())?;
+        match answer? {
+            Ok(seq) => self.flight.keep(tag, seq, bytes),
+            Err(refusal) if refusal.err_code == api::TOO_MANY_REQUESTS && self.flight.refuse(tag, bytes) => {}
+            Err(refusal) => return Err(refusal.error()),
+        }
         Ok(())
     }
 
@@ -206,11 +248,13 @@ impl NatsPut {
         while let Some(mail) = self.mailbox.next() {
             self.on_mail(&mail)?;
         }
+        self.mend(now)?;
         let due = self.chunk.len() >= self.chunk_size || (self.finished && !self.chunk.is_empty());
         if due && self.stage == Stage::Chunks {
             self.send_chunk()?;
         }
-        let whole = self.finished && self.chunk.is_empty() && self.unanswered.is_empty() && self.replaced.is_some();
+        let whole = self.finished && self.chunk.is_empty() && self.replaced.is_some();
+        let whole = whole && self.flight.is_over() && self.again.is_none();
         if self.stage == Stage::Chunks && whole {
             self.stage = Stage::Staged;
         }
@@ -227,7 +271,7 @@ impl NatsPut {
 
     fn check_patience(&mut self, now: Instant) -> Result<()> {
         let waiting = match self.stage {
-            Stage::Chunks => self.replaced.is_none() || !self.unanswered.is_empty(),
+            Stage::Chunks => self.replaced.is_none() || !self.flight.is_over() || self.again.is_some(),
             Stage::Meta | Stage::Purge => true,
             _ => false,
         };
@@ -253,9 +297,8 @@ impl NatsPut {
 
     /// Gives the window back and leaves the removal of our chunks to be done.
     fn abandon(&mut self) {
-        let unanswered = std::mem::take(&mut self.unanswered);
-        let bytes = unanswered.values().map(|(len, _)| len).sum();
-        self.client().window.borrow_mut().give_back(bytes);
+        let flight = std::mem::take(&mut self.flight);
+        self.client().window.borrow_mut().give_back(flight.bytes());
         // A meta message on its way may yet make the object visible: then its chunks must stay.
         let settled = matches!(self.stage, Stage::Chunks | Stage::Staged);
         self.stage = Stage::Failed;
@@ -263,7 +306,7 @@ impl NatsPut {
             let purge = (self.place.api("STREAM.PURGE"), api::purge(&self.place.chunk_subject(&self.nuid)));
             let client = self.mailbox.client.clone();
             let mailbox = std::mem::replace(&mut self.mailbox, client.open_box());
-            client.leave(Chore::new(mailbox, unanswered.len(), purge, Instant::now()));
+            client.leave(Chore::new(mailbox, flight.unanswered(), purge, Instant::now()));
         }
     }
 }

@@ -8,6 +8,7 @@ use super::poll::{Interest, left, poll};
 use super::protocol::printable;
 use super::status::Failure;
 use super::stream::{Queue, Stream, Taken, read_some};
+use super::tls;
 use crate::error::{Error, Kind};
 
 /// An answer to CONNECT is a few lines.
@@ -94,7 +95,12 @@ fn refusal(line: &[u8]) -> Failure {
         .hint("check username and password, token, creds, nkey, or the client certificate")
 }
 
+/// In TLS 1.3 the server judges the client's certificate after the handshake, so its alert arrives here.
 fn lost(error: &std::io::Error) -> Failure {
+    let text = error.to_string();
+    if text.contains("alert") {
+        return tls::refused(&text);
+    }
     Error::io(Kind::Unreachable, "login", error).into()
 }
 

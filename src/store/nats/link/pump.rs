@@ -53,6 +53,8 @@ pub struct Pump<'a> {
     rhythm: Rhythm,
     shared: &'a Shared,
     scratch: Vec<u8>,
+    /// The server's turn ended before all was read: a TLS library may hold bytes that poll does not see.
+    unread: bool,
     /// The last -ERR that ends a connection.
     complaint: Option<String>,
 }
@@ -82,6 +84,7 @@ impl<'a> Pump<'a> {
             rhythm,
             shared,
             scratch: vec![0; SCRATCH],
+            unread: false,
             complaint: None,
         }
     }
@@ -107,7 +110,8 @@ impl<'a> Pump<'a> {
         let server = Interest { fd: self.server.fd(), read: room, write: !self.to_server.is_empty() };
         let mut all = vec![ear.interest(), crate_side, server];
         all.extend(door.interests());
-        let ready = poll(&all, self.next_check()).map_err(|e| Error::io(Kind::Unreachable, "poll", &e))?;
+        let pause = if self.unread && room { Duration::ZERO } else { self.next_check() };
+        let ready = poll(&all, pause).map_err(|e| Error::io(Kind::Unreachable, "poll", &e))?;
         if ready.first() == Some(&true) {
             return Ok(Some(End::Ours));
         }
@@ -117,7 +121,7 @@ impl<'a> Pump<'a> {
         if ready.get(1) == Some(&true) && !self.serve_crate()? {
             return Ok(Some(End::Ours));
         }
-        if ready.get(2) == Some(&true) {
+        if ready.get(2) == Some(&true) || (self.unread && room) {
             self.serve_server()?;
         }
         self.check(Instant::now())?;
@@ -150,10 +154,14 @@ impl<'a> Pump<'a> {
             self.watch.took = Instant::now();
         }
         let mut scratch = std::mem::take(&mut self.scratch);
+        self.unread = true;
         for _ in 0..PIECES_A_TURN {
             match read_some(&mut self.server, &mut scratch).map_err(|e| self.lost(&e))? {
                 Taken::Bytes(n) => self.on_server_bytes(scratch.get(..n).unwrap_or_default())?,
-                Taken::Nothing => break,
+                Taken::Nothing => {
+                    self.unread = false;
+                    break;
+                }
                 Taken::Closed => return Err(self.closed()),
             }
         }

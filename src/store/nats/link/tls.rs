@@ -75,7 +75,7 @@ fn await_either(tcp: &TcpStream, end: Instant) -> Result<(), Failure> {
 }
 
 /// A certificate that is not accepted stays so; a connection that broke may come back.
-fn refused(text: &str) -> Failure {
+pub fn refused(text: &str) -> Failure {
     let text = one_line(text);
     let found = |needle: &str| text.contains(needle);
     let failure = |kind| Failure::new(kind, format!("TLS handshake: {text}"));

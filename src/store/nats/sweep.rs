@@ -1,0 +1,225 @@
+//! Removing orphan chunks: those that no object of the whole bucket refers to, left by writers that died.
+//!
+//! Chunks carry no prefix, so a sweep touches what other programs left, too. It is therefore careful:
+//! * The chunks are listed before the metas: what is stored meanwhile is either not looked at or seen to be referred to.
+//! * If one meta cannot be read, nothing is removed: it may refer to anything.
+//! * A chunk is removed only if the newest of its nuid is old, for an upload that is going on has no meta yet; and only
+//!   up to the message that was looked at.
+//! * Whoever loses the connection begins again.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::api::{self, Patience};
+use super::client::{Client, Mail, Mailbox};
+use super::list::{Metas, Step};
+use super::object::Place;
+use crate::error::{Context, Result};
+use crate::format::time::Timestamp;
+
+/// An upload that has stored no chunk for so long has ended, whatever its writer thinks.
+pub const YOUNG: Duration = Duration::from_secs(3600);
+
+const SUBJECTS: u64 = 1;
+const NEWEST: u64 = 2;
+const PURGED: u64 = 3;
+
+/// What a sweep came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Uploads whose chunks were removed.
+    pub removed: u64,
+    /// Uploads without an object that are too young to be judged.
+    pub young: u64,
+    /// Metas that could not be read. If there are any, nothing was removed.
+    pub unreadable: u64,
+}
+
+enum Stage {
+    Begin,
+    /// Which uploads have chunks; the server tells them page by page.
+    Subjects,
+    /// Which of them an object refers to.
+    Metas(Metas),
+    /// The rest, one after another: how old is it?
+    Newest(String),
+    Purge,
+}
+
+pub struct Sweep {
+    place: Rc<Place>,
+    mailbox: Mailbox,
+    epoch: Option<u64>,
+    wall: Timestamp,
+    young: Duration,
+    stage: Stage,
+    /// Uploads that no object is known to refer to.
+    loose: HashSet<String>,
+    /// Subjects that the server has told so far.
+    told: u64,
+    swept: Swept,
+    patience: Patience,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    state: State,
+    #[serde(default)]
+    total: u64,
+    /// The server's clock; servers before 2.10 do not tell it.
+    ts: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    subjects: Option<HashMap<String, IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    message: Message,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    seq: u64,
+    time: String,
+}
+
+impl Sweep {
+    /// `wall` is the time now; what was stored less than `young` before it stays.
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>, wall: Timestamp, young: Duration) -> Sweep {
+        Sweep {
+            place: place.clone(),
+            mailbox: client.open_box(),
+            epoch: None,
+            wall,
+            young,
+            stage: Stage::Begin,
+            loose: HashSet::new(),
+            told: 0,
+            swept: Swept::default(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Makes progress; the result once it is done.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<Swept>> {
+        self.step(now).context(|| format!("sweep bucket {}", self.place.bucket))
+    }
+
+    fn step(&mut self, now: Instant) -> Result<Option<Swept>> {
+        let epoch = self.mailbox.client.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.restart();
+        }
+        if self.epoch.is_some() && matches!(self.stage, Stage::Begin) {
+            self.ask_subjects()?;
+        }
+        while let Some(mail) = self.mailbox.next() {
+            self.patience.progress();
+            if let Some(swept) = self.on_mail(&mail)? {
+                return Ok(Some(swept));
+            }
+        }
+        if let Stage::Metas(_) = &self.stage {
+            return self.read_metas(now);
+        }
+        self.patience.check(now, &self.mailbox.client)?;
+        Ok(None)
+    }
+
+    fn restart(&mut self) {
+        self.mailbox = self.mailbox.client.open_box();
+        self.stage = Stage::Begin;
+        self.loose.clear();
+        (self.told, self.swept.young) = (0, 0);
+    }
+
+    fn ask_subjects(&mut self) -> Result<()> {
+        self.stage = Stage::Subjects;
+        let question = json!({ "subjects_filter": self.place.all_chunks(), "offset": self.told });
+        self.mailbox.ask(SUBJECTS, &self.place.api("STREAM.INFO"), question.to_string().as_bytes())
+    }
+
+    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Swept>> {
+        match (&self.stage, mail.tag) {
+            (Stage::Subjects, SUBJECTS) => self.on_subjects(mail).map(|()| None),
+            (Stage::Newest(_), NEWEST) => self.on_newest(mail),
+            (Stage::Purge, PURGED) => {
+                api::good::<Value>(mail)?;
+                self.swept.removed += 1;
+                self.next_loose()
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn on_subjects(&mut self, mail: &Mail) -> Result<()> {
+        let info: Info = api::good(mail)?;
+        // Of two clocks that differ, the one that makes everything younger holds.
+        let server = info.ts.and_then(|ts| Timestamp::parse(&ts).ok());
+        self.wall = server.map_or(self.wall, |server| server.min(self.wall));
+        let subjects = info.state.subjects.unwrap_or_default();
+        let page = u64::try_from(subjects.len()).unwrap_or(0);
+        let chunks = self.place.chunk_subject("");
+        self.loose.extend(subjects.keys().filter_map(|subject| Some(subject.strip_prefix(&chunks)?.to_string())));
+        self.told += page;
+        if page > 0 && self.told < info.total {
+            return self.ask_subjects();
+        }
+        self.stage = Stage::Metas(Metas::new(&self.mailbox.client, &self.place));
+        Ok(())
+    }
+
+    fn read_metas(&mut self, now: Instant) -> Result<Option<Swept>> {
+        while let Stage::Metas(metas) = &mut self.stage {
+            match metas.step(now)? {
+                Step::Meta(Some(meta)) => {
+                    self.loose.remove(&meta.nuid);
+                }
+                Step::Meta(None) => self.swept.unreadable += 1,
+                Step::Again => self.swept.unreadable = 0,
+                Step::Pending => return Ok(None),
+                Step::End if self.swept.unreadable > 0 => return Ok(Some(self.swept)),
+                Step::End => return self.next_loose(),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_loose(&mut self) -> Result<Option<Swept>> {
+        let Some(nuid) = self.loose.iter().next().cloned() else { return Ok(Some(self.swept)) };
+        self.loose.remove(&nuid);
+        let question = api::last_message(&self.place.chunk_subject(&nuid));
+        self.stage = Stage::Newest(nuid);
+        self.mailbox.ask(NEWEST, &self.place.api("STREAM.MSG.GET"), &question)?;
+        Ok(None)
+    }
+
+    fn on_newest(&mut self, mail: &Mail) -> Result<Option<Swept>> {
+        let Stage::Newest(nuid) = &self.stage else { return Ok(None) };
+        let stored: Stored = match api::answer(mail)? {
+            Ok(stored) => stored,
+            Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.next_loose(),
+            Err(refusal) => return Err(refusal.error()),
+        };
+        // A time that cannot be read is as good as now.
+        let age = Timestamp::parse(&stored.message.time).map_or(Duration::ZERO, |time| self.wall.since(time));
+        if age < self.young {
+            self.swept.young += 1;
+            return self.next_loose();
+        }
+        let up_to = stored.message.seq.saturating_add(1);
+        let question = json!({ "filter": self.place.chunk_subject(nuid), "seq": up_to });
+        self.stage = Stage::Purge;
+        self.mailbox.ask(PURGED, &self.place.api("STREAM.PURGE"), question.to_string().as_bytes())?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,126 @@
+//! What dead writers left goes; what is young, referred to or not understood stays.
+
+#[path = "support/bucket.rs"]
+mod bucket;
+#[path = "support/drive.rs"]
+mod drive;
+#[path = "support/nats.rs"]
+mod nats;
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bucket::{messages, monitored};
+use drive::{connect, get, noise, put};
+use litestream::format::time::Timestamp;
+use litestream::store::Store;
+use litestream::store::nats::options::Options;
+use litestream::store::nats::{Clients, NatsStore, Swept, YOUNG};
+use nats::{Server, pinned, python};
+
+/// Stores three chunks without an object, and with `junk` also a meta that is none.
+const LEAVE: &str = r#"
+import asyncio, sys, nats
+async def main(url, *junk):
+    nc = await nats.connect(url)
+    js = nc.jetstream()
+    for nuid in ("deadA", "deadB", "deadB"):
+        await js.publish("$O.bucket.C." + nuid, b"left")
+    if junk:
+        await js.publish("$O.bucket.M.anVuaw==", b"junk")
+    await nc.close()
+asyncio.run(main(*sys.argv[1:]))
+"#;
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    Timestamp::from_millis(since.as_millis() as u64)
+}
+
+fn sweep(store: &NatsStore, young: Duration) -> Swept {
+    let mut sweep = store.sweep(wall(), young);
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(swept) = sweep.poll(Instant::now()).expect("sweep") {
+            return swept;
+        }
+        assert!(Instant::now() < end, "the sweep hangs");
+        store.wait(Duration::from_millis(20));
+    }
+}
+
+fn orphans_go_and_nothing_else(binary: &Path) {
+    let (config, monitor) = monitored();
+    let server = Server::start(binary, &config);
+    let mut options = Options::new(vec![server.in_options()], "bucket", "p");
+    options.create_bucket = true;
+    let store = NatsStore::open(&options, &mut Clients::default()).expect("open");
+    connect(&store).expect("connect");
+    assert_eq!(sweep(&store, Duration::ZERO), Swept::default(), "an empty bucket");
+    let bytes = noise(300_000, 1);
+    put(&store, "kept", &bytes).expect("put");
+    if !python(LEAVE, &[&server.address()]) {
+        return;
+    }
+    let whole = messages(monitor);
+    assert_eq!(sweep(&store, YOUNG), Swept { young: 2, ..Swept::default() });
+    assert_eq!(messages(monitor), whole);
+    assert_eq!(sweep(&store, Duration::ZERO), Swept { removed: 2, ..Swept::default() });
+    assert_eq!(messages(monitor), whole - 3);
+    python(LEAVE, &[&server.address(), "junk"]);
+    assert_eq!(sweep(&store, Duration::ZERO), Swept { unreadable: 1, ..Swept::default() });
+    assert_eq!(messages(monitor), whole + 1);
+    assert!(get(&store, "kept").expect("get") == bytes);
+}
+
+#[test]
+fn a_sweep_removes_orphans_and_nothing_else() {
+    orphans_go_and_nothing_else(&pinned());
+}
+
+#[test]
+fn a_sweep_removes_orphans_and_nothing_else_on_the_server_of_this_machine() {
+    match nats::system() {
+        Some(binary) => orphans_go_and_nothing_else(&binary),
+        None => println!("skipped: this machine has no nats-server of its own"),
+    }
+}
+
+/// Threads of this process by name.
+fn threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("our threads");
+    let comm = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    tasks.filter_map(comm).filter(|found| found.trim() == name).count()
+}
+
+#[test]
+fn a_dropped_store_ends_its_connection_and_its_thread_also_while_the_server_is_away() {
+    let (config, monitor) = monitored();
+    let mut server = Server::start(&pinned(), &config);
+    let open = || {
+        let mut options = Options::new(vec![server.in_options()], "bucket", "p");
+        (options.create_bucket, options.reconnect_wait) = (true, Duration::from_millis(50));
+        // Each with a pool of its own, so that they do not share a connection.
+        NatsStore::open(&options, &mut Clients::default()).expect("open")
+    };
+    let before = threads("link");
+    let (one, two) = (open(), open());
+    connect(&one).expect("connect");
+    connect(&two).expect("connect");
+    drop(one);
+    let end = Instant::now() + Duration::from_secs(30);
+    let connections = || bucket::http_get(monitor, "/connz")["num_connections"].as_u64();
+    while connections() != Some(1) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(connections(), Some(1));
+    server.kill();
+    while two.connect(Instant::now()).is_ok() && Instant::now() < end {
+        two.wait(Duration::from_millis(20));
+    }
+    drop(two);
+    while threads("link") > before && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(threads("link") <= before, "the link's thread stays");
+}

@@ -1,0 +1,137 @@
+//! Certificates of a test's own authority, made by the openssl command.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::nats::Scratch;
+
+pub struct Authority {
+    scratch: Scratch,
+    name: String,
+}
+
+/// A certificate and its key, as files.
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+fn openssl(words: &[&str]) {
+    let output = Command::new("openssl").args(words).output().expect("run openssl");
+    assert!(output.status.success(), "openssl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let authority = Authority { scratch: Scratch::new("ca"), name: name.to_string() };
+        let (certificate, key) = (authority.root(), authority.scratch.join("ca.key"));
+        openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            &format!("/CN={name}"),
+            "-keyout",
+            text(&key),
+            "-out",
+            text(&certificate),
+        ]);
+        authority
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.scratch.join("ca.pem")
+    }
+
+    /// A certificate for `names` (as in `DNS:localhost,IP:127.0.0.1`) that is good from now on for `days`.
+    pub fn sign(&self, file: &str, names: &str, days: i32) -> Pair {
+        let path = |end: &str| self.scratch.join(&format!("{file}.{end}"));
+        let (key, request, certificate, extensions) = (path("key"), path("csr"), path("pem"), path("ext"));
+        openssl(&[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            &format!("/CN={file} of {}", self.name),
+            "-keyout",
+            text(&key),
+            "-out",
+            text(&request),
+        ]);
+        std::fs::write(&extensions, format!("subjectAltName={names}\n")).expect("write extensions");
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            text(&request),
+            "-CA",
+            text(&self.root()),
+            "-CAkey",
+            text(&self.scratch.join("ca.key")),
+            "-CAcreateserial",
+            "-days",
+            &days.to_string(),
+            "-extfile",
+            text(&extensions),
+            "-out",
+            text(&certificate),
+        ]);
+        Pair { certificate, key }
+    }
+
+    /// The key of `pair` in the older forms: PKCS#1 does not exist for EC, so a new RSA pair is made for it.
+    pub fn sign_rsa(&self, file: &str, names: &str) -> Pair {
+        let path = |end: &str| self.scratch.join(&format!("{file}.{end}"));
+        let (key, request, certificate, extensions) = (path("key"), path("csr"), path("pem"), path("ext"));
+        openssl(&["genrsa", "-traditional", "-out", text(&key), "2048"]);
+        openssl(&["req", "-new", "-key", text(&key), "-subj", "/CN=rsa", "-out", text(&request)]);
+        std::fs::write(&extensions, format!("subjectAltName={names}\n")).expect("write extensions");
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            text(&request),
+            "-CA",
+            text(&self.root()),
+            "-CAkey",
+            text(&self.scratch.join("ca.key")),
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            text(&extensions),
+            "-out",
+            text(&certificate),
+        ]);
+        Pair { certificate, key }
+    }
+}
+
+/// The same EC key in the form of SEC 1.
+pub fn as_sec1(pair: &Pair) -> Pair {
+    let key = pair.key.with_extension("sec1");
+    openssl(&["ec", "-in", text(&pair.key), "-out", text(&key)]);
+    Pair { certificate: pair.certificate.clone(), key }
+}
+
+impl Pair {
+    /// The server's tls block; `more` goes into it.
+    pub fn config(&self, more: &str) -> String {
+        format!("tls {{ cert_file: \"{}\", key_file: \"{}\", {more} }}\n", text(&self.certificate), text(&self.key))
+    }
+}
