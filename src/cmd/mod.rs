@@ -4,7 +4,12 @@ mod clock;
 mod databases;
 mod exec;
 mod files;
+mod fleet;
+mod heartbeat;
+mod journal;
 mod listings;
+mod metrics;
+mod notify;
 mod poll;
 mod print;
 mod progress;
@@ -19,7 +24,7 @@ mod verify;
 use std::rc::Rc;
 
 use crate::cli::{self, Command, Invocation, Parsed};
-use crate::config::{self, Config, Replica};
+use crate::config::{self, Config, LogFormat, Replica};
 use crate::error::{Error, Result};
 use crate::log;
 use crate::store::{self, Pool, Store};
@@ -48,7 +53,9 @@ fn say(error: &Error) {
 }
 
 fn run(invocation: &Invocation) -> Result<Status> {
-    if let Some(level) = invocation.log_level {
+    log::set_stamped(!journal::is_standard_error(&environment));
+    let level = invocation.log_level.map(Ok).or_else(|| config::log_level(&environment).transpose()).transpose()?;
+    if let Some(level) = level {
         log::set_level(level);
     }
     let given = Given { invocation };
@@ -83,6 +90,7 @@ impl Given<'_> {
         if let (None, Some(level)) = (self.invocation.log_level, config.logging.level) {
             log::set_level(level);
         }
+        log::set_json(config.logging.format == LogFormat::Json);
         for warning in &config.warnings {
             log::warn("configuration").field("detail", warning).emit();
         }

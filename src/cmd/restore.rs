@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
 use crate::format::listing::Listing;
 use crate::format::plan::{Plan, Target, plan};
+use crate::format::position::Generation;
 use crate::log;
 use crate::replica::download::list;
 use crate::replica::restore::{self, Restored};
@@ -26,13 +27,16 @@ use crate::store::{Pool, Store};
 /// SQLite would replay these into a database that appears under the same name.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
+/// Plans are made at most so often: each one stands for minutes before retention deletes what it needs.
+const ATTEMPTS: u32 = 4;
+
 pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
     let (replica, database) = given.replica(&options.source)?;
     let output = options.output.clone().or(database.map(|database| database.path));
     let Some(output) = output else {
         // Only a dry run may leave the output open.
         let store = connect(&replica, &mut Pool::default())?;
-        return dry_run(&plan_of(&*store, &replica, options)?, None, options.json);
+        return dry_run(&plan_of(&*store, &replica.url, &Wanted::new(options))?, None, options.json);
     };
     if options.if_db_not_exists && output.exists() {
         log::info("database exists, nothing to do").field("path", output.display()).emit();
@@ -61,40 +65,93 @@ fn refuse_existing(output: &Path) -> Result<()> {
     }
 }
 
+/// Whether what is beside a missing database holds nothing: an empty WAL is what a clean end leaves.
+pub fn has_no_log(database: &Path) -> bool {
+    let holds = |suffix: &str| beside(database, suffix).metadata().is_ok_and(|data| data.len() > 0);
+    !["-wal", "-journal"].into_iter().any(holds)
+}
+
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
+/// What to restore, and how.
+pub struct Wanted {
+    pub target: Target,
+    pub generation: Option<Generation>,
+    pub check: Option<Integrity>,
+    /// Replace an existing output.
+    pub force: bool,
+}
+
+impl Wanted {
+    /// The latest state of a database that is not there.
+    pub const LATEST: Wanted = Wanted { target: Target::Latest, generation: None, check: None, force: false };
+
+    fn new(options: &cli::Restore) -> Wanted {
+        Wanted {
+            target: match options.until {
+                Until::Latest => Target::Latest,
+                Until::Time(time) => Target::Time(time),
+                Until::Position(position) => Target::Position(position),
+            },
+            generation: options.generation,
+            check: match options.integrity_check {
+                IntegrityCheck::None => None,
+                IntegrityCheck::Quick => Some(Integrity::Quick),
+                IntegrityCheck::Full => Some(Integrity::Full),
+            },
+            force: options.force,
+        }
+    }
+}
+
 fn restored(replica: &Replica, options: &cli::Restore, output: &Path) -> Result<Status> {
     let store = connect(replica, &mut Pool::default())?;
-    let plan = plan_of(&*store, replica, options)?;
-    for warning in &plan.warnings {
-        log::warn("restore").field("detail", warning).emit();
-    }
+    let wanted = Wanted::new(options);
     if options.dry_run {
+        let plan = plan_of(&*store, &replica.url, &wanted)?;
+        warn(&plan);
         return dry_run(&plan, Some(output), options.json);
     }
     let begun = System.now();
-    let result = write(&*store, &plan, options, output)?;
+    let result = fetch(&*store, &replica.url, &wanted, output)?;
     report(output, &result, begun.elapsed().as_secs_f64(), options.json)?;
     Ok(0)
 }
 
-fn plan_of(store: &dyn Store, replica: &Replica, options: &cli::Restore) -> Result<Plan> {
-    let entries = list(store, &System, "").map_err(|e| e.context(&replica.url))?;
+/// Restores. What a running `replicate` merged or deleted since the plan was made is looked for again.
+pub fn fetch(store: &dyn Store, url: &str, wanted: &Wanted, output: &Path) -> Result<Restored> {
+    let mut attempt = 1;
+    loop {
+        let plan = plan_of(store, url, wanted)?;
+        warn(&plan);
+        match write(store, &plan, wanted, output) {
+            Err(error) if error.kind() == Kind::NotFound && attempt < ATTEMPTS => {
+                attempt += 1;
+                log::info("an object is gone since the listing, planning again").cause(&error).emit();
+            }
+            other => return other,
+        }
+    }
+}
+
+fn warn(plan: &Plan) {
+    for warning in &plan.warnings {
+        log::warn("restore").field("detail", warning).emit();
+    }
+}
+
+fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
+    let entries = list(store, &System, "").map_err(|e| e.context(url))?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    let target = match options.until {
-        Until::Latest => Target::Latest,
-        Until::Time(time) => Target::Time(time),
-        Until::Position(position) => Target::Position(position),
-    };
-    plan(&listing, options.generation, &target).map_err(|e| e.context(format!("restore {}", replica.url)))
+    plan(&listing, wanted.generation, &wanted.target).map_err(|e| e.context(format!("restore {url}")))
 }
 
 /// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.
-fn write(store: &dyn Store, plan: &Plan, options: &cli::Restore, output: &Path) -> Result<Restored> {
+fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Result<Restored> {
     let temporary = Temporary::create(output)?;
     let mut progress = Progress::new("restore", restore::bytes_of(plan), System.now());
     let mut show = |done: u64| progress.update(done, System.now());
@@ -102,15 +159,10 @@ fn write(store: &dyn Store, plan: &Plan, options: &cli::Restore, output: &Path) 
     drop(progress);
     let result = result.context(|| format!("restore {}", output.display()))?;
     temporary.sync()?;
-    let check = match options.integrity_check {
-        IntegrityCheck::None => None,
-        IntegrityCheck::Quick => Some(Integrity::Quick),
-        IntegrityCheck::Full => Some(Integrity::Full),
-    };
-    if let Some(how) = check {
+    if let Some(how) = wanted.check {
         source::check_integrity(&temporary.path, how).context(|| format!("restore {}", output.display()))?;
     }
-    temporary.publish(output, options.force)?;
+    temporary.publish(output, wanted.force)?;
     Ok(result)
 }
 

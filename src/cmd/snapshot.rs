@@ -11,8 +11,8 @@ use crate::cmd::clock::{System, sleep};
 use crate::cmd::poll::Poll;
 use crate::cmd::progress::Progress;
 use crate::cmd::replicate::{Patience, finish};
-use crate::cmd::{Given, Status, print, service, signals};
-use crate::config::Database;
+use crate::cmd::{Given, Status, environment, heartbeat, print, service, signals};
+use crate::config::{self, Database};
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::log::{self, Level};
@@ -28,16 +28,19 @@ use crate::store::{Pool, Store};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
-    if given.invocation.log_level.is_none() {
+    if given.invocation.log_level.is_none() && config::log_level(&environment)?.is_none() {
         // Cron sends what is printed by mail: silence is success.
         log::set_level(Level::Warn);
     }
-    let databases = given.chosen(&options.chosen)?;
+    let (databases, heartbeat) = chosen(given, options)?;
     signals::install();
     let mut pool = Pool::default();
     let mut stored = Vec::new();
     for database in &databases {
         stored.push(one(database, options, &mut pool)?);
+    }
+    if let Some(heartbeat) = &heartbeat {
+        heartbeat::send(heartbeat);
     }
     if options.json {
         let rows =
@@ -45,6 +48,17 @@ pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
         print::json_value(&rows.collect())?;
     }
     Ok(0)
+}
+
+/// The databases, and where to report that all of them are stored.
+fn chosen(given: &Given, options: &cli::Snapshot) -> Result<(Vec<Database>, Option<config::Heartbeat>)> {
+    let databases = given.chosen(&options.chosen)?;
+    // A part of the configuration is not all that the heartbeat stands for.
+    let heartbeat = match options.chosen {
+        cli::Chosen::All => given.config()?.heartbeat,
+        _ => None,
+    };
+    Ok((databases, heartbeat))
 }
 
 /// A snapshot that was stored.

@@ -16,6 +16,7 @@ use crate::replica::snapshot::{Progress, SnapshotUpload};
 use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
 use crate::replica::tail::End;
+use crate::replica::tally::Tally;
 use crate::replica::trouble::Trouble;
 use crate::replica::writer::Writer;
 use crate::source::{self, Copied, Lock, Reason, Source};
@@ -94,6 +95,11 @@ pub struct Status {
     /// The snapshot that was stored last in this run.
     pub snapshot_stored: Option<Position>,
     pub trouble: Option<String>,
+    pub tally: Tally,
+    /// When everything that was committed was last seen to be stored.
+    pub settled: Option<Timestamp>,
+    /// Bytes of frames in the WAL.
+    pub wal_bytes: u64,
 }
 
 /// A snapshot under way.
@@ -116,6 +122,8 @@ pub struct Follower {
     keeper: Keeper,
     known: Known,
     trouble: Trouble,
+    tally: Tally,
+    settled: Option<Timestamp>,
     /// The store has answered once, so that trouble from now on is waited out.
     contacted: bool,
     closing: bool,
@@ -173,6 +181,8 @@ impl Follower {
             lock: None,
             known: Known { last_moment: Timestamp::default(), last_snapshot: None },
             trouble: Trouble::default(),
+            tally: Tally::default(),
+            settled: None,
             contacted: false,
             closing: false,
             not_before: now,
@@ -222,7 +232,8 @@ impl Follower {
                     && self.outbox.is_empty()
                     && (!self.settings.enforce_retention || self.keeper.is_done())
             }
-            _ => false,
+            // A database that is not there when the end is asked for has nothing to store.
+            _ => self.closing && self.settings.patient && !self.settings.path.exists(),
         }
     }
 
@@ -245,6 +256,14 @@ impl Follower {
         if now < self.not_before {
             return Ok(Next::Tick);
         }
+        let next = self.advance(tools, clock);
+        if matches!(self.stage, Stage::Following(_)) && self.is_settled() {
+            self.settled = Some(clock.wall());
+        }
+        next
+    }
+
+    fn advance(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         let next = match &mut self.stage {
             Stage::Starting(_) => self.poll_start(clock),
             Stage::Opening(_) => self.open(tools, clock),
@@ -341,6 +360,7 @@ impl Follower {
         let generation = new_generation(time);
         self.known.last_moment = time;
         self.generation_begun = Some(clock.now());
+        self.tally.generation(reason);
         log::info("new generation")
             .field("db", &self.name)
             .field("generation", generation)
@@ -497,6 +517,7 @@ impl Follower {
     }
 
     fn report(&mut self, error: &Error, clock: &dyn Clock) {
+        self.tally.error(error.kind());
         let lag = self.lag(clock.wall()).as_secs();
         self.trouble.report(clock.now(), &self.name, error, lag);
     }
@@ -529,12 +550,15 @@ impl Follower {
             bytes: self.bytes,
             kept: self.keeper.operations(),
             trouble: self.trouble.text().map(str::to_string),
+            tally: self.tally.clone(),
+            settled: self.settled,
             ..Status::default()
         };
         if let Stage::Following(following) = &self.stage {
             let end = following.writer.end();
             status.copied = Some(Position { generation: end.tail.generation, point: end.point() });
             status.wal_frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
+            status.wal_bytes = u64::from(status.wal_frames) * following.source.page_size().frame() as u64;
             status.snapshot = following.snapshot.as_ref().map(|upload| SnapshotStatus {
                 read: upload.read(),
                 total: upload.header().payload_len(),

@@ -20,5 +20,6 @@ pub mod snapshot;
 pub mod spool;
 pub mod start;
 pub mod tail;
+pub mod tally;
 pub mod trouble;
 pub mod writer;
