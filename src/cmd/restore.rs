@@ -14,7 +14,7 @@ use crate::cmd::{Given, Status, connect};
 use crate::config::Replica;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
-use crate::format::listing::Listing;
+use crate::format::listing::{LTX, Listing, is_ltx};
 use crate::format::plan::{Plan, Target, plan};
 use crate::log;
 use crate::replica::download::list;
@@ -89,7 +89,11 @@ fn plan_of(store: &dyn Store, replica: &Replica, options: &cli::Restore) -> Resu
         Until::Time(time) => Target::Time(time),
         Until::Position(position) => Target::Position(position),
     };
-    plan(&listing, options.generation, &target).map_err(|e| e.context(format!("restore {}", replica.url)))
+    plan(&listing, options.generation, &target).map_err(|e| {
+        let e = e.context(format!("restore {}", replica.url));
+        let peer = listing.is_empty() && listing.foreign_example().is_some_and(is_ltx);
+        if peer { e.with_hint(LTX) } else { e }
+    })
 }
 
 /// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.

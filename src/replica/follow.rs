@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::format::position::{Generation, Position};
+use crate::format::position::{Generation, Offset, Point, Position};
 use crate::format::segment::Encoder;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
+use crate::replica::owner::{Mine, Owner};
 use crate::replica::snapshot::{Progress, SnapshotUpload};
 use crate::replica::start::{Known, Start};
+use crate::replica::sweeping::Sweeping;
 use crate::replica::tail::End;
 use crate::replica::trouble::Trouble;
 use crate::replica::writer::Writer;
@@ -110,6 +112,13 @@ pub struct Follower {
     lock: Option<Lock>,
     stage: Stage,
     outbox: Outbox,
+    owner: Owner,
+    /// Nobody else has written to the store, as far as is known; nothing is written otherwise.
+    ours: bool,
+    sweeping: Sweeping,
+    next_contact: Instant,
+    /// The store was away when it was last looked at.
+    away: bool,
     known: Known,
     trouble: Trouble,
     /// The store has answered once, so that trouble from now on is waited out.
@@ -163,6 +172,11 @@ impl Follower {
             name: settings.path.display().to_string(),
             stage: Stage::Starting(Start::new(store.clone())),
             outbox: Outbox::new(store.clone()),
+            owner: Owner::new(store.clone(), &settings.path.display().to_string()),
+            ours: false,
+            sweeping: Sweeping::new(store.clone(), now),
+            next_contact: now,
+            away: false,
             lock: None,
             known: Known { last_moment: Timestamp::default(), last_snapshot: None },
             trouble: Trouble::default(),
@@ -225,32 +239,91 @@ impl Follower {
             Stage::Opening(_) => false,
             Stage::Following(following) => following.snapshot.is_some(),
         };
-        waits || self.outbox.is_busy()
+        waits || !self.ours || self.outbox.is_busy() || self.sweeping.is_busy()
     }
 
     /// Makes progress.
     ///
     /// Errors: only those that end the program: a refused first contact, a database that can never be followed, a lock
-    /// that another process holds. Everything else is logged and tried again.
+    /// or a prefix that another process holds, reconnects that are used up. Everything else is logged and tried again.
     pub fn poll(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         let now = clock.now();
         if now < self.not_before {
             return Ok(Next::Tick);
         }
-        let next = match &mut self.stage {
+        let next = self.poll_owner(clock).and_then(|()| match &mut self.stage {
             Stage::Starting(_) => self.poll_start(now),
             Stage::Opening(_) => self.open(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
-        };
+        });
         match next {
             Ok(next) => Ok(self.poll_outbox(clock).min(next)),
             Err(error) => self.handle(error, clock),
         }
     }
 
+    /// Whether the store is still ours alone to write. Another's word that it is not ends the program.
+    fn poll_owner(&mut self, clock: &dyn Clock) -> Result<()> {
+        let now = clock.now();
+        if !self.contacted {
+            self.ours = self.owner.begin(now, clock.wall())?;
+            return Ok(());
+        }
+        self.look_at_store(clock)?;
+        let writing = match &self.stage {
+            Stage::Following(following) => Some(following.writer.end().tail.generation),
+            Stage::Opening(Ok(end)) => Some(end.tail.generation),
+            _ => None,
+        };
+        let stored = writing.map(|generation| match self.stored {
+            Some(stored) if stored.generation == generation => stored,
+            _ => Position { generation, point: Point { index: 0, offset: Offset::ZERO } },
+        });
+        let outbox = &self.outbox;
+        match self.owner.poll(now, &Mine { stored, on_its_way: &|key| outbox.holds(key) }) {
+            Ok(ours) => self.ours = ours,
+            Err(error) if error.kind() == Kind::Locked => return Err(error),
+            Err(error) => {
+                self.ours = false;
+                self.report(&error, clock);
+            }
+        }
+        if self.ours {
+            self.sweeping.poll(now, clock.wall());
+        }
+        Ok(())
+    }
+
+    /// An outage is told also while there is nothing to store.
+    fn look_at_store(&mut self, clock: &dyn Clock) -> Result<()> {
+        let now = clock.now();
+        if now < self.next_contact {
+            return Ok(());
+        }
+        self.next_contact = now + LOOK;
+        match self.store.connect(now) {
+            Err(error) if error.kind() == Kind::GaveUp => return Err(error),
+            Err(error) => {
+                self.away = true;
+                self.report(&error, clock);
+            }
+            Ok(true) if std::mem::take(&mut self.away) && self.outbox.is_empty() => {
+                self.trouble.clear(now, &self.name);
+            }
+            Ok(_) => {}
+        }
+        Ok(())
+    }
+
     fn poll_start(&mut self, now: Instant) -> Result<Next> {
         let Stage::Starting(start) = &mut self.stage else { return Ok(Next::Now) };
+        if !self.ours {
+            return Ok(Next::Store);
+        }
         let Some(found) = start.poll(now)? else { return Ok(Next::Store) };
+        if !self.contacted {
+            self.owner.knows(start.generations().iter().copied());
+        }
         self.contacted = true;
         self.known = found.known;
         self.stage = Stage::Opening(found.end);
@@ -302,6 +375,7 @@ impl Follower {
         let time = clock.wall().max(self.known.last_moment);
         let generation = new_generation(time);
         self.known.last_moment = time;
+        self.owner.knows([generation]);
         self.generation_begun = Some(clock.now());
         log::info("new generation")
             .field("db", &self.name)
@@ -363,6 +437,9 @@ impl Follower {
 
     fn follow_snapshot(&mut self, clock: &dyn Clock) -> Result<Next> {
         let Stage::Following(following) = &mut self.stage else { return Ok(Next::Tick) };
+        if !self.ours {
+            return Ok(Next::Store);
+        }
         let now = clock.now();
         let due = following.snapshot_due.is_none_or(|due| now >= due);
         let forced = self.force_snapshot && (due || following.snapshot_at.is_some());
@@ -420,6 +497,9 @@ impl Follower {
 
     fn poll_outbox(&mut self, clock: &dyn Clock) -> Next {
         let now = clock.now();
+        if !self.ours {
+            return Next::Store;
+        }
         let polled = self.outbox.poll(now);
         for stored in &polled.stored {
             self.objects += 1;
@@ -432,17 +512,18 @@ impl Follower {
         } else if !polled.stored.is_empty() {
             self.trouble.clear(now, &self.name);
         }
-        if self.outbox.is_busy() { Next::Store } else { Next::Tick }
+        if self.outbox.is_busy() || self.sweeping.is_busy() { Next::Store } else { Next::Tick }
     }
 
     /// Decides whether an error ends the program.
     fn handle(&mut self, error: Error, clock: &dyn Clock) -> Result<Next> {
         let first = match error.kind() {
-            Kind::Store | Kind::Unreachable | Kind::NotFound => !self.contacted,
+            Kind::Store | Kind::Unreachable | Kind::GaveUp | Kind::NotFound => !self.contacted,
             _ => !self.opened,
         };
         let waits = error.kind().may_pass() && self.settings.patient;
-        if error.kind() == Kind::Locked || (first && !waits) || (!self.settings.patient && !error.kind().may_pass()) {
+        let ends = matches!(error.kind(), Kind::Locked | Kind::GaveUp);
+        if ends || (first && !waits) || (!self.settings.patient && !error.kind().may_pass()) {
             return Err(error);
         }
         self.report(&error, clock);

@@ -71,6 +71,11 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    /// Whether this segment waits here, or is on its way.
+    pub fn holds(&self, key: &SegmentKey) -> bool {
+        self.queue.iter().any(|item| item.segment.key == *key)
+    }
+
     /// Whether no more should be added for now.
     pub fn is_full(&self) -> bool {
         self.bytes >= MEMORY_BYTES
