@@ -11,7 +11,7 @@ use crate::format::segment::Encoder;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
-use crate::replica::owner::{Mine, Owner};
+use crate::replica::owner::{Mine, Owner, Seen};
 use crate::replica::snapshot::{Progress, SnapshotUpload};
 use crate::replica::start::{Known, Start};
 use crate::replica::sweeping::Sweeping;
@@ -150,6 +150,8 @@ struct Following {
     next_look: Instant,
     last_close: Option<Instant>,
     snapshot_due: Option<Instant>,
+    /// After an attempt that failed.
+    snapshot_pause: Duration,
     /// The point of the last snapshot that was begun: an idle database needs no second one.
     snapshot_at: Option<Position>,
     /// Nothing committed is left uncopied, as far as the last round saw.
@@ -160,6 +162,8 @@ struct Following {
 const LOOK: Duration = Duration::from_secs(1);
 /// After trouble with the database.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts at a snapshot.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 /// A generation that ends this soon after its start is a sign of trouble: the next one waits.
 const YOUNG: Duration = Duration::from_secs(10);
 /// Rounds without a pause before other databases have their turn.
@@ -279,9 +283,14 @@ impl Follower {
             Some(stored) if stored.generation == generation => stored,
             _ => Position { generation, point: Point { index: 0, offset: Offset::ZERO } },
         });
+        let snapshot = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
         let outbox = &self.outbox;
-        match self.owner.poll(now, &Mine { stored, on_its_way: &|key| outbox.holds(key) }) {
-            Ok(ours) => self.ours = ours,
+        match self.owner.poll(now, &Mine { stored, snapshot, on_its_way: &|key| outbox.holds(key) }) {
+            Ok(Seen::Emptied) => {
+                self.ours = true;
+                self.lost(Reason::StoredHistoryIsGone, now)?;
+            }
+            Ok(seen) => self.ours = seen == Seen::Ours,
             Err(error) if error.kind() == Kind::Locked => return Err(error),
             Err(error) => {
                 self.ours = false;
@@ -424,6 +433,9 @@ impl Follower {
             }
             self.known.last_moment = self.known.last_moment.max(following.writer.end().time);
         }
+        if reason == Reason::StoredHistoryIsGone {
+            self.outbox = Outbox::new(self.store.clone());
+        }
         if reason == Reason::Backlog {
             self.outbox = Outbox::new(self.store.clone());
             self.stage = Stage::Starting(Start::new(self.store.clone()));
@@ -459,7 +471,9 @@ impl Follower {
             }
             Err(error) => {
                 following.snapshot = None;
-                following.snapshot_due = Some(now + RETRY);
+                // Each attempt reads the whole database.
+                following.snapshot_due = Some(now + following.snapshot_pause);
+                following.snapshot_pause = (following.snapshot_pause * 2).min(SNAPSHOT_RETRY);
                 match error.kind() {
                     Kind::Store | Kind::Unreachable | Kind::NotFound => self.report(&error, clock),
                     _ => return Err(error),
@@ -481,6 +495,7 @@ impl Follower {
             .field("stored", upload.stored())
             .emit();
         following.snapshot_at = Some(position);
+        following.snapshot_pause = RETRY;
         self.snapshot_stored = Some(position);
         following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;
@@ -601,6 +616,7 @@ impl Following {
             next_look: now + LOOK,
             last_close: None,
             snapshot_due,
+            snapshot_pause: RETRY,
             snapshot_at: None,
             drained: false,
         }

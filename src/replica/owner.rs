@@ -19,8 +19,21 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Mine<'a> {
     /// The end of what is stored of the generation that is written now; none while there is none.
     pub stored: Option<Position>,
+    /// A snapshot of that generation is stored, as far as we know.
+    pub snapshot: bool,
     /// Whether this is one of the segments that are on their way.
     pub on_its_way: &'a dyn Fn(&SegmentKey) -> bool,
+}
+
+/// What a look at the store has shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// What follows may be written.
+    Ours,
+    /// It is not known yet.
+    NotYet,
+    /// Ours, but what we had stored is no longer there.
+    Emptied,
 }
 
 /// Keeps a store for one database.
@@ -60,28 +73,28 @@ impl Owner {
         self.known.extend(generations);
     }
 
-    /// True: what follows may be written.
+    /// Whether what follows may be written.
     ///
     /// Errors: of kind `Locked` if another has it now, or has written to it; else the store's, and it is tried again.
-    pub fn poll(&mut self, now: Instant, mine: &Mine) -> Result<bool> {
-        let Some(claim) = &mut self.claim else { return Ok(false) };
+    pub fn poll(&mut self, now: Instant, mine: &Mine) -> Result<Seen> {
+        let Some(claim) = &mut self.claim else { return Ok(Seen::NotYet) };
         let connection = claim.poll(now)?;
         if connection == self.seen {
-            return Ok(true);
+            return Ok(Seen::Ours);
         }
         if self.not_before.is_some_and(|time| now < time) {
-            return Ok(false);
+            return Ok(Seen::NotYet);
         }
         let look = self.look.get_or_insert_with(|| self.store.list(""));
         match look.poll(now) {
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(Seen::NotYet),
             Ok(Some(entries)) => {
                 let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
                 if let Some(what) = stranger(&listing, &self.known, mine) {
                     return Err(superseded(self.store.url(), &what));
                 }
                 (self.look, self.seen) = (None, connection);
-                Ok(true)
+                Ok(if emptied(&listing, mine) { Seen::Emptied } else { Seen::Ours })
             }
             Err(error) => {
                 (self.look, self.not_before) = (None, Some(now + RETRY));
@@ -101,6 +114,12 @@ fn stranger(listing: &Listing, known: &BTreeSet<Generation>, mine: &Mine) -> Opt
     let strange = |key: &SegmentKey| key.end > stored.point && !(mine.on_its_way)(key);
     let (key, _) = segments.iter().find(|(key, _)| strange(key))?;
     Some(format!("has continued generation {} to {}", key.generation, key.end))
+}
+
+/// A bucket that was deleted and made anew, a server that lost its disk: nothing could be restored from what follows.
+fn emptied(listing: &Listing, mine: &Mine) -> bool {
+    let Some(stored) = mine.stored.filter(|_| mine.snapshot) else { return false };
+    listing.generation(stored.generation).is_none_or(|found| found.snapshots.is_empty())
 }
 
 fn superseded(url: &str, what: &str) -> Error {
@@ -126,12 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_whose_snapshots_are_gone_is_not_written_on() {
+        let stored = Some(Position { generation: Generation::new(GENERATION), point: point(0, 20) });
+        let listing = listing(&[segment(GENERATION, 0, 20)]);
+        for (snapshot, expected) in [(true, true), (false, false)] {
+            assert_eq!(emptied(&listing, &Mine { stored, snapshot, on_its_way: &|_| false }), expected);
+        }
+        assert!(!emptied(&listing, &Mine { stored: None, snapshot: true, on_its_way: &|_| false }));
+    }
+
+    #[test]
     fn what_is_not_ours_is_told_from_what_arrived_without_an_answer() {
         let known = BTreeSet::from([Generation::new(GENERATION)]);
         let stored = Some(Position { generation: Generation::new(GENERATION), point: point(0, 20) });
         let ours = [segment(GENERATION, 0, 20), segment(GENERATION, 20, 30)];
         let found = |keys: &[SegmentKey], stored| {
-            stranger(&listing(keys), &known, &Mine { stored, on_its_way: &|key| *key == ours[1] })
+            stranger(&listing(keys), &known, &Mine { stored, snapshot: true, on_its_way: &|key| *key == ours[1] })
         };
         assert_eq!(found(&ours, stored), None);
         assert_eq!(found(&[], stored), None);

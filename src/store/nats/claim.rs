@@ -8,6 +8,7 @@
 //! * After each reconnect it asks again: who took the prefix over meanwhile stays, and who was cut off steps down.
 //! * A login without permission for these subjects goes on without: that is said once.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ enum Stage {
 
 pub struct NatsClaim {
     client: Rc<Client>,
+    /// Which bucket of this name it is.
+    incarnation: Rc<Cell<u64>>,
     subject: String,
     url: String,
     me: Who,
@@ -68,7 +71,14 @@ pub struct NatsClaim {
 
 impl NatsClaim {
     /// `place` is what tells this prefix from every other one, in buckets of the same name elsewhere, too.
-    pub fn new(client: &Rc<Client>, bucket: &str, place: &str, url: &str, holder: &Holder) -> NatsClaim {
+    pub fn new(
+        client: &Rc<Client>,
+        incarnation: Rc<Cell<u64>>,
+        bucket: &str,
+        place: &str,
+        url: &str,
+        holder: &Holder,
+    ) -> NatsClaim {
         let hash = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
         let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
         let me = Who {
@@ -80,6 +90,7 @@ impl NatsClaim {
         };
         NatsClaim {
             client: client.clone(),
+            incarnation,
             subject: format!("{ALIVE}{bucket}.{hash}"),
             url: url.to_string(),
             me,
@@ -184,7 +195,8 @@ impl Claim for NatsClaim {
             self.settle(why, now);
         }
         self.answer();
-        Ok(self.epoch.filter(|_| self.ours))
+        let number = self.epoch.map(|epoch| epoch.saturating_add(self.incarnation.get()));
+        Ok(number.filter(|_| self.ours))
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Client {
     chores: RefCell<Vec<Chore>>,
     /// When which bucket was last swept.
     swept: RefCell<HashMap<String, Timestamp>>,
+    /// Puts that failed: their bucket may be gone.
+    pub doubts: Cell<u64>,
 }
 
 /// What the crate's callbacks tell.
@@ -112,6 +114,7 @@ impl Client {
             crate_state: CrateState::default(),
             chores: RefCell::default(),
             swept: RefCell::default(),
+            doubts: Cell::new(0),
         }))
     }
 

@@ -70,6 +70,10 @@ pub struct NatsStore {
     options: Options,
     url: String,
     bucket: RefCell<BucketState>,
+    looked: Cell<Looked>,
+    /// When the bucket was made, and how many of them there have been.
+    created: RefCell<String>,
+    incarnation: Rc<Cell<u64>>,
     /// Failures of the connection that were told already.
     told: Cell<u64>,
     /// It was said that there are LTX files in the bucket.
@@ -82,6 +86,13 @@ enum BucketState {
     There(bucket::Found),
 }
 
+/// When the bucket was last looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Looked {
+    epoch: Option<u64>,
+    doubts: u64,
+}
+
 impl NatsStore {
     /// Opens a store; nothing is contacted before [`Store::connect`].
     ///
@@ -91,7 +102,9 @@ impl NatsStore {
         let client = clients.get(options).context(|| format!("open {url}"))?;
         let place = Rc::new(Place::new(&options.bucket, &options.prefix));
         let (bucket, told, ltx) = (RefCell::new(BucketState::Unknown), Cell::new(0), Rc::default());
-        Ok(NatsStore { client, place, options: options.clone(), url, bucket, told, ltx })
+        let (looked, created, incarnation) = (Cell::default(), RefCell::default(), Rc::default());
+        let options = options.clone();
+        Ok(NatsStore { client, place, options, url, bucket, looked, created, incarnation, told, ltx })
     }
 
     /// What the operator should know of the bucket, once connected.
@@ -107,17 +120,23 @@ impl NatsStore {
         NatsSweep::new(&self.client, &self.place, wall, young)
     }
 
+    /// Looks again after each reconnect and each failed put, for it may have been deleted and made anew.
     fn check_bucket(&self, now: Instant) -> Result<bool> {
         let state = &mut *self.bucket.borrow_mut();
+        let looked = Looked { epoch: self.client.epoch(), doubts: self.client.doubts.get() };
+        if matches!(state, BucketState::There(_)) && looked != self.looked.get() {
+            *state = BucketState::Unknown;
+        }
         if matches!(state, BucketState::Unknown) {
+            self.looked.set(looked);
             *state = BucketState::Checking(Check::new(&self.client, &self.place, &self.options));
         }
         let BucketState::Checking(check) = state else { return Ok(true) };
         match check.poll(now) {
             Ok(None) => Ok(false),
             Ok(Some(found)) => {
-                for warning in &found.warnings {
-                    log::warn(warning).field("store", &self.url).emit();
+                if *self.created.borrow() != found.created {
+                    self.greet(&found);
                 }
                 *state = BucketState::There(found);
                 Ok(true)
@@ -127,6 +146,17 @@ impl NatsStore {
                 Err(e)
             }
         }
+    }
+}
+
+impl NatsStore {
+    /// A bucket that was not there before.
+    fn greet(&self, found: &bucket::Found) {
+        for warning in &found.warnings {
+            log::warn(warning).field("store", &self.url).emit();
+        }
+        self.created.replace(found.created.clone());
+        self.incarnation.set(self.incarnation.get() + 1);
     }
 }
 
@@ -165,12 +195,9 @@ impl Store for NatsStore {
 
     fn claim(&self, holder: &Holder) -> Box<dyn Claim> {
         // Buckets of one name in different domains or clusters may share their subjects, but not the moment they were made.
-        let made = match &*self.bucket.borrow() {
-            BucketState::There(found) => found.created.clone(),
-            _ => String::new(),
-        };
-        let place = format!("{made}/{}", self.options.prefix);
-        Box::new(claim::NatsClaim::new(&self.client, &self.options.bucket, &place, &self.url, holder))
+        let place = format!("{}/{}", self.created.borrow(), self.options.prefix);
+        let incarnation = self.incarnation.clone();
+        Box::new(claim::NatsClaim::new(&self.client, incarnation, &self.options.bucket, &place, &self.url, holder))
     }
 
     fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>> {
