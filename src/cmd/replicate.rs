@@ -308,7 +308,8 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
             if let Some(signal) = signals::received() {
                 return Err(Error::new(Kind::Unreachable, format!("stopped by signal {signal} before all was stored")));
             }
-            if progress(poll) != moved {
+            // An attempt that fails at the same place each time is no progress.
+            if progress(poll) > moved {
                 moved = progress(poll);
                 deadline = System.now() + timeout;
             }

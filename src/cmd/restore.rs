@@ -15,7 +15,7 @@ use crate::cmd::{Given, Status, connect};
 use crate::config::Replica;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
-use crate::format::listing::Listing;
+use crate::format::listing::{LTX, Listing, is_ltx};
 use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::Generation;
 use crate::log;
@@ -147,7 +147,11 @@ fn warn(plan: &Plan) {
 fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
     let entries = list(store, &System, "").map_err(|e| e.context(url))?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    plan(&listing, wanted.generation, &wanted.target).map_err(|e| e.context(format!("restore {url}")))
+    plan(&listing, wanted.generation, &wanted.target).map_err(|e| {
+        let e = e.context(format!("restore {url}"));
+        let peer = listing.is_empty() && listing.foreign_example().is_some_and(is_ltx);
+        if peer { e.with_hint(LTX) } else { e }
+    })
 }
 
 /// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.

@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::format::position::{Generation, Position};
+use crate::format::position::{Generation, Offset, Point, Position};
 use crate::format::segment::Encoder;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
+use crate::replica::owner::{Mine, Owner, Seen};
 use crate::replica::retention::{Keeper, Kept};
 use crate::replica::snapshot::{Progress, SnapshotUpload};
 use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
+use crate::replica::sweeping::Sweeping;
 use crate::replica::tail::End;
 use crate::replica::tally::Tally;
 use crate::replica::trouble::Trouble;
@@ -120,6 +122,13 @@ pub struct Follower {
     stage: Stage,
     outbox: Outbox,
     keeper: Keeper,
+    owner: Owner,
+    /// Nobody else has written to the store, as far as is known; nothing is written otherwise.
+    ours: bool,
+    sweeping: Sweeping,
+    next_contact: Instant,
+    /// The store was away when it was last looked at.
+    away: bool,
     known: Known,
     trouble: Trouble,
     tally: Tally,
@@ -153,6 +162,8 @@ struct Following {
     next_look: Instant,
     last_close: Option<Instant>,
     snapshot_due: Option<Instant>,
+    /// After an attempt that failed.
+    snapshot_pause: Duration,
     /// The point of the last snapshot that was begun: an idle database needs no second one.
     snapshot_at: Option<Position>,
     /// Nothing committed is left uncopied, as far as the last round saw.
@@ -163,6 +174,8 @@ struct Following {
 const LOOK: Duration = Duration::from_secs(1);
 /// After trouble with the database.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts at a snapshot.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 /// A generation that ends this soon after its start is a sign of trouble: the next one waits.
 const YOUNG: Duration = Duration::from_secs(10);
 /// Rounds without a pause before other databases have their turn.
@@ -178,6 +191,11 @@ impl Follower {
             keeper,
             stage: Stage::Starting(Start::new(store.clone())),
             outbox: Outbox::new(store.clone(), spool(&settings)),
+            owner: Owner::new(store.clone(), &settings.path.display().to_string()),
+            ours: false,
+            sweeping: Sweeping::new(store.clone(), now),
+            next_contact: now,
+            away: false,
             lock: None,
             known: Known { last_moment: Timestamp::default(), last_snapshot: None },
             trouble: Trouble::default(),
@@ -244,13 +262,13 @@ impl Follower {
             Stage::Opening(_) => false,
             Stage::Following(following) => following.snapshot.is_some(),
         };
-        waits || self.outbox.is_busy() || self.keeper.is_busy()
+        waits || !self.ours || self.outbox.is_busy() || self.keeper.is_busy() || self.sweeping.is_busy()
     }
 
     /// Makes progress.
     ///
     /// Errors: only those that end the program: a refused first contact, a database that can never be followed, a lock
-    /// that another process holds. Everything else is logged and tried again.
+    /// or a prefix that another process holds, reconnects that are used up. Everything else is logged and tried again.
     pub fn poll(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         let now = clock.now();
         if now < self.not_before {
@@ -264,11 +282,11 @@ impl Follower {
     }
 
     fn advance(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
-        let next = match &mut self.stage {
+        let next = self.poll_owner(clock).and_then(|()| match &mut self.stage {
             Stage::Starting(_) => self.poll_start(clock),
             Stage::Opening(_) => self.open(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
-        };
+        });
         match next {
             Ok(next) => {
                 let next = self.poll_outbox(clock).min(next);
@@ -295,10 +313,74 @@ impl Follower {
         }
     }
 
+    /// Whether the store is still ours alone to write. Another's word that it is not ends the program.
+    fn poll_owner(&mut self, clock: &dyn Clock) -> Result<()> {
+        let now = clock.now();
+        if !self.contacted {
+            self.ours = self.owner.begin(now, clock.wall())?;
+            return Ok(());
+        }
+        self.look_at_store(clock)?;
+        let writing = match &self.stage {
+            Stage::Following(following) => Some(following.writer.end().tail.generation),
+            Stage::Opening(Ok(end)) => Some(end.tail.generation),
+            _ => None,
+        };
+        let stored = writing.map(|generation| match self.stored {
+            Some(stored) if stored.generation == generation => stored,
+            _ => Position { generation, point: Point { index: 0, offset: Offset::ZERO } },
+        });
+        let snapshot = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
+        let outbox = &self.outbox;
+        match self.owner.poll(now, &Mine { stored, snapshot, on_its_way: &|key| outbox.holds(key) }) {
+            Ok(Seen::Emptied) => {
+                self.ours = true;
+                self.lost(Reason::StoredHistoryIsGone, now)?;
+            }
+            Ok(seen) => self.ours = seen == Seen::Ours,
+            Err(error) if error.kind() == Kind::Locked => return Err(error),
+            Err(error) => {
+                self.ours = false;
+                self.report(&error, clock);
+            }
+        }
+        if self.ours {
+            self.sweeping.poll(now, clock.wall());
+        }
+        Ok(())
+    }
+
+    /// An outage is told also while there is nothing to store.
+    fn look_at_store(&mut self, clock: &dyn Clock) -> Result<()> {
+        let now = clock.now();
+        if now < self.next_contact {
+            return Ok(());
+        }
+        self.next_contact = now + LOOK;
+        match self.store.connect(now) {
+            Err(error) if error.kind() == Kind::GaveUp => return Err(error),
+            Err(error) => {
+                self.away = true;
+                self.report(&error, clock);
+            }
+            Ok(true) if std::mem::take(&mut self.away) && self.outbox.is_empty() => {
+                self.trouble.clear(now, &self.name);
+            }
+            Ok(_) => {}
+        }
+        Ok(())
+    }
+
     fn poll_start(&mut self, clock: &dyn Clock) -> Result<Next> {
         let now = clock.now();
         let Stage::Starting(start) = &mut self.stage else { return Ok(Next::Now) };
+        if !self.ours {
+            return Ok(Next::Store);
+        }
         let Some(found) = start.poll(now)? else { return Ok(Next::Store) };
+        if !self.contacted {
+            self.owner.knows(start.generations().iter().copied());
+        }
         self.contacted = true;
         self.known = found.known;
         self.keeper.started(self.known.last_moment, clock);
@@ -359,6 +441,7 @@ impl Follower {
         let time = clock.wall().max(self.known.last_moment);
         let generation = new_generation(time);
         self.known.last_moment = time;
+        self.owner.knows([generation]);
         self.generation_begun = Some(clock.now());
         self.tally.generation(reason);
         log::info("new generation")
@@ -409,6 +492,9 @@ impl Follower {
             }
             self.known.last_moment = self.known.last_moment.max(following.writer.end().time);
         }
+        if reason == Reason::StoredHistoryIsGone {
+            self.outbox = Outbox::new(self.store.clone(), spool(&self.settings));
+        }
         log::warn("generation ended").field("db", &self.name).field("reason", reason).emit();
         if self.generation_begun.is_some_and(|begun| now.duration_since(begun) < YOUNG) {
             self.not_before = now + RETRY;
@@ -418,6 +504,9 @@ impl Follower {
 
     fn follow_snapshot(&mut self, clock: &dyn Clock) -> Result<Next> {
         let Stage::Following(following) = &mut self.stage else { return Ok(Next::Tick) };
+        if !self.ours {
+            return Ok(Next::Store);
+        }
         let now = clock.now();
         if self.settings.snapshot_interval.is_some() && self.keeper.wants_snapshot() && following.snapshot.is_none() {
             // Not later than due, and not sooner after a failure than that asks for.
@@ -441,7 +530,9 @@ impl Follower {
             }
             Err(error) => {
                 following.snapshot = None;
-                following.snapshot_due = Some(now + RETRY);
+                // Each attempt reads the whole database.
+                following.snapshot_due = Some(now + following.snapshot_pause);
+                following.snapshot_pause = (following.snapshot_pause * 2).min(SNAPSHOT_RETRY);
                 match error.kind() {
                     Kind::Store | Kind::Unreachable | Kind::NotFound => self.report(&error, clock),
                     _ => return Err(error),
@@ -463,6 +554,7 @@ impl Follower {
             .field("stored", upload.stored())
             .emit();
         following.snapshot_at = Some(position);
+        following.snapshot_pause = RETRY;
         self.snapshot_stored = Some(position);
         following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;
@@ -480,6 +572,9 @@ impl Follower {
 
     fn poll_outbox(&mut self, clock: &dyn Clock) -> Next {
         let now = clock.now();
+        if !self.ours {
+            return Next::Store;
+        }
         let polled = self.outbox.poll(now);
         for stored in &polled.stored {
             self.objects += 1;
@@ -493,17 +588,18 @@ impl Follower {
         } else if !polled.stored.is_empty() {
             self.trouble.clear(now, &self.name);
         }
-        if self.outbox.is_busy() { Next::Store } else { Next::Tick }
+        if self.outbox.is_busy() || self.sweeping.is_busy() { Next::Store } else { Next::Tick }
     }
 
     /// Decides whether an error ends the program.
     fn handle(&mut self, error: Error, clock: &dyn Clock) -> Result<Next> {
         let first = match error.kind() {
-            Kind::Store | Kind::Unreachable | Kind::NotFound => !self.contacted,
+            Kind::Store | Kind::Unreachable | Kind::GaveUp | Kind::NotFound => !self.contacted,
             _ => !self.opened,
         };
         let waits = error.kind().may_pass() && self.settings.patient;
-        if error.kind() == Kind::Locked || (first && !waits) || (!self.settings.patient && !error.kind().may_pass()) {
+        let ends = matches!(error.kind(), Kind::Locked | Kind::GaveUp);
+        if ends || (first && !waits) || (!self.settings.patient && !error.kind().may_pass()) {
             return Err(error);
         }
         self.report(&error, clock);
@@ -586,6 +682,7 @@ impl Following {
             next_look: now + LOOK,
             last_close: None,
             snapshot_due,
+            snapshot_pause: RETRY,
             snapshot_at: None,
             drained: false,
         }

@@ -153,6 +153,11 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    /// Whether this segment waits here, or is on its way.
+    pub fn holds(&self, key: &SegmentKey) -> bool {
+        self.queue.iter().any(|item| item.key == *key)
+    }
+
     /// Whether no more should be added for now: the WAL itself is the better place to wait.
     pub fn is_full(&self) -> bool {
         self.bytes >= MEMORY_BYTES && (!self.away || self.spool_full)

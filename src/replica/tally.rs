@@ -33,5 +33,6 @@ fn name(kind: Kind) -> &'static str {
         Kind::Corrupt => "corrupt",
         Kind::Nothing => "nothing",
         Kind::Locked => "locked",
+        Kind::GaveUp => "gave up",
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::time::Timestamp;
-use litestream::store::{Chunk, Delete, Entry, Get, List, Put, PutState, Store};
+use litestream::store::{Chunk, Claim, Delete, Entry, Get, Holder, List, Put, PutState, Store, Sweep};
 
 /// The objects, for every operation on them.
 type Objects = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;
@@ -127,7 +127,24 @@ impl Store for Memory {
         Box::new(MemoryDelete(self.objects.clone(), names, self.left.clone()))
     }
 
+    fn claim(&self, _: &Holder) -> Box<dyn Claim> {
+        Box::new(Alone)
+    }
+
+    fn sweep(&self, _: Timestamp, _: Duration) -> Option<Box<dyn Sweep>> {
+        None
+    }
+
     fn wait(&self, _: Duration) {}
+}
+
+/// Nobody else knows of this store.
+struct Alone;
+
+impl Claim for Alone {
+    fn poll(&mut self, _: Instant) -> Result<Option<u64>> {
+        Ok(Some(0))
+    }
 }
 
 /// Both clocks stand still until they are told how late it is.

@@ -146,6 +146,11 @@ impl Bed {
         self.run_command(command.arg("-once")).succeeded()
     }
 
+    /// Starts a command of the program, to go on while the test does.
+    pub fn spawn(&self, command: &mut Command) -> Process {
+        Process::spawn("litestream", command, self.fresh("spawned"))
+    }
+
     /// The command that follows a database, to be changed and run by the test.
     pub fn replicate_command(&self, database: &Path, url: &str) -> Command {
         let mut command = litestream();

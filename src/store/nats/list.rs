@@ -3,6 +3,7 @@
 //! Names are base64 in the subjects, so the server cannot filter by prefix: a listing reads the metas of the whole bucket.
 //! After a lost connection it begins again.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,6 +11,8 @@ use super::api::{self, Begin, Patience};
 use super::client::{Client, Mail, Mailbox};
 use super::object::{Meta, Place};
 use crate::error::{Context, Result};
+use crate::format::listing::{LTX, is_ltx};
+use crate::log;
 use crate::store::{Entry, List, name};
 
 const CREATED: u64 = 1;
@@ -154,18 +157,23 @@ pub struct NatsList {
     prefix: String,
     metas: Metas,
     found: Vec<Entry>,
+    ltx: Rc<Cell<bool>>,
 }
 
 impl NatsList {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, prefix: &str) -> NatsList {
+    /// `ltx` is set once it was said that the bucket holds files of the peer.
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>, prefix: &str, ltx: &Rc<Cell<bool>>) -> NatsList {
         let metas = Metas::new(client, place);
-        NatsList { place: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new() }
+        NatsList { place: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new(), ltx: ltx.clone() }
     }
 
     /// Whatever is no object of ours is passed over.
     fn keep(&mut self, meta: &Meta) {
         if meta.deleted || meta.link {
             return;
+        }
+        if is_ltx(&meta.name) && !self.ltx.replace(true) {
+            log::warn(LTX).field("bucket", &self.place.bucket).field("such_as", &meta.name).emit();
         }
         if let Some(name) = self.place.own_name(&meta.name)
             && name.starts_with(&self.prefix)
