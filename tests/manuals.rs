@@ -197,7 +197,8 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
             let line = between(&bash, "options=\"$options ", "\"\n");
             assert_eq!(options_in(&format!(" {line}"), &[" -"]), with_help, "bash");
             assert_eq!(options_in(between(&zsh, "global=(", "    )"), &["'-"]), with_help, "zsh");
-            let lines: String = fish.lines().filter(|line| line.starts_with("complete -c litestream -o")).collect();
+            let lines = fish.lines().filter(|line| line.starts_with("complete -c litestream -o"));
+            let lines = lines.collect::<Vec<_>>().join("\n");
             assert_eq!(options_in(&lines, &["litestream -o "]), with_help, "fish");
             continue;
         }
@@ -206,7 +207,7 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
         let line = between(&zsh, &format!("        {command}) _arguments"), "\n");
         assert_eq!(options_in(line, &["'-"]), expected, "zsh {command}");
         let condition = format!("'__fish_seen_subcommand_from {command}' ");
-        let lines: String = fish.lines().filter(|line| line.contains(&condition)).collect();
+        let lines = fish.lines().filter(|line| line.contains(&condition)).collect::<Vec<_>>().join("\n");
         assert_eq!(options_in(&lines, &["' -o ", "' -s "]), expected, "fish {command}");
         assert!(fish.contains(&format!("__fish_use_subcommand -f -a {command} ")), "fish {command}");
         assert!(zsh.contains(&format!("        '{command}:")), "zsh {command}");

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::System;
 use crate::cmd::print::{self, Table, size};
 use crate::cmd::progress::Progress;
-use crate::cmd::{Given, Status, connect};
+use crate::cmd::{Given, Status, connect, mirror};
 use crate::config::Replica;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
@@ -116,6 +116,9 @@ fn restored(replica: &Replica, options: &cli::Restore, output: &Path) -> Result<
         warn(&plan);
         return dry_run(&plan, Some(output), options.json);
     }
+    if let Some(interval) = options.follow {
+        return mirror::run(&*store, &replica.url, &wanted, output, interval, options.json);
+    }
     let begun = System.now();
     let result = fetch(&*store, &replica.url, &wanted, output)?;
     report(output, &result, begun.elapsed().as_secs_f64(), options.json)?;
@@ -144,7 +147,7 @@ fn warn(plan: &Plan) {
     }
 }
 
-fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
+pub fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
     let entries = list(store, &System, "").map_err(|e| e.context(url))?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
     plan(&listing, wanted.generation, &wanted.target).map_err(|e| e.context(format!("restore {url}")))
@@ -152,7 +155,7 @@ fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
 
 /// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.
 fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Result<Restored> {
-    let temporary = Temporary::create(output)?;
+    let temporary = Temporary::create(output, "restore")?;
     let mut progress = Progress::new("restore", restore::bytes_of(plan), System.now());
     let mut show = |done: u64| progress.update(done, System.now());
     let result = restore::restore(store, &System, plan, &temporary.file, &mut show);
@@ -167,26 +170,27 @@ fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Resu
 }
 
 /// A file that is removed unless it becomes the output.
-struct Temporary {
-    path: PathBuf,
-    file: File,
+pub struct Temporary {
+    pub path: PathBuf,
+    pub file: File,
     published: bool,
 }
 
 impl Temporary {
-    fn create(output: &Path) -> Result<Temporary> {
+    pub fn create(output: &Path, what: &str) -> Result<Temporary> {
         fault::point("restore.create")?;
         let name = output.file_name().ok_or_else(|| {
             Error::new(Kind::Usage, format!("output {}: it is not the name of a file", output.display()))
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
-        temporary.push(".restore");
+        temporary.push(format!(".{what}"));
         let path = output.with_file_name(temporary);
         let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
         loop {
             // One name, so that what a killed restore has left is used again rather than left for good.
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
             if file.try_lock().is_err() {
                 let what = format!("output {}: being restored by another", output.display());
                 return Err(Error::new(Kind::Locked, what));
@@ -200,13 +204,13 @@ impl Temporary {
         }
     }
 
-    fn sync(&self) -> Result<()> {
+    pub fn sync(&self) -> Result<()> {
         fault::point("restore.sync")?;
         self.file.sync_all().map_err(|e| Error::io(Kind::Database, format!("sync {}", self.path.display()), &e))
     }
 
     /// Gives the file its name. Sidecars of what was there go first: a stale WAL must never meet the new file.
-    fn publish(mut self, output: &Path, force: bool) -> Result<()> {
+    pub fn publish(mut self, output: &Path, force: bool) -> Result<()> {
         if !force {
             refuse_existing(output)?;
         }
@@ -251,7 +255,7 @@ fn sync_directory(output: &Path) -> Result<()> {
     sync().map_err(|e| Error::io(Kind::Database, format!("sync directory {}", directory.display()), &e))
 }
 
-fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
+pub fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
     if as_json {
         return print::json_value(&json!({
             "path": output.display().to_string(),
