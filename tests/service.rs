@@ -21,6 +21,7 @@ on_both_stores! {
     a_missing_database_is_restored_before_the_start_if_that_is_asked_for
     many_small_segments_become_one_when_retention_is_enforced
     a_followed_copy_is_always_a_committed_state_and_keeps_up
+    a_snapshot_is_forced_where_none_is_due
 }
 
 on_a_directory_only! {
@@ -327,4 +328,17 @@ fn a_followed_copy_is_always_a_committed_state_and_keeps_up(bed: &Bed) {
     replicator.stop();
     assert!(follower.is_running());
     follower.stop();
+}
+
+fn a_snapshot_is_forced_where_none_is_due(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    bed.write(&database, &["--commits", "2", "--autocheckpoint", "0", "--abandon"]);
+    bed.replicate_once(&database);
+    let snapshots = || bed.run(&["snapshots", &bed.url()]).succeeded().stdout.lines().count() - 1;
+    let before = snapshots();
+    let mut command = bed.replicate_command(&database, &bed.url());
+    bed.run_command(command.args(["-once", "-force-snapshot"])).succeeded();
+    assert_eq!(snapshots(), before + 1);
+    assert_equal(&database, &bed.restored());
 }

@@ -289,3 +289,92 @@ fn dry_run(plan: &Plan, output: Option<&Path>, as_json: bool) -> Result<Status> 
     table.print(as_json)?;
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::replica::beside::alone;
+    use crate::replica::snapshot::Progress as Moved;
+    use crate::source::snapshot::of_rollback_journal;
+    use crate::store::dir::DirStore;
+    use crate::store::{Chunk, Delete, Get, List, Put};
+
+    /// A store from which objects are gone when they are first read.
+    struct Vanishing(DirStore, Cell<u32>);
+
+    struct Gone;
+
+    impl Get for Gone {
+        fn poll(&mut self, _: Instant) -> Result<Chunk> {
+            Err(Error::new(Kind::NotFound, "gone"))
+        }
+    }
+
+    impl Store for Vanishing {
+        fn url(&self) -> &str {
+            self.0.url()
+        }
+
+        fn connect(&self, now: Instant) -> Result<bool> {
+            self.0.connect(now)
+        }
+
+        fn put(&self, name: &str) -> Box<dyn Put> {
+            self.0.put(name)
+        }
+
+        fn get(&self, name: &str) -> Box<dyn Get> {
+            match self.1.get().checked_sub(1) {
+                Some(left) => {
+                    self.1.set(left);
+                    Box::new(Gone)
+                }
+                None => self.0.get(name),
+            }
+        }
+
+        fn list(&self, prefix: &str) -> Box<dyn List> {
+            self.0.list(prefix)
+        }
+
+        fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
+            self.0.delete(names)
+        }
+
+        fn wait(&self, timeout: Duration) {
+            self.0.wait(timeout);
+        }
+    }
+
+    #[test]
+    fn what_is_gone_since_the_listing_is_planned_again_but_not_for_ever() {
+        let directory = std::env::temp_dir().join(format!("litestream-vanishing-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (database, output) = (directory.join("a.db"), directory.join("out.db"));
+        rusqlite::Connection::open(&database).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        let store = Vanishing(DirStore::new(&directory.join("store")), Cell::new(0));
+        let options = source::Options {
+            busy_timeout: Duration::from_secs(10),
+            enable_wal: false,
+            allow_network: true,
+            checkpoint_frames: 1000,
+            checkpoint_interval: None,
+            truncate_frames: None,
+        };
+        let snapshot = of_rollback_journal(&database, &options).unwrap().unwrap();
+        let mut upload = alone(&store, snapshot, &System).unwrap();
+        while upload.poll(System.now()).unwrap() != Moved::Done {}
+
+        for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
+            store.1.set(gone);
+            let result = fetch(&store, "there", &Wanted { force: true, ..Wanted::LATEST }, &output);
+            assert_eq!(result.map_err(|error| error.kind()).err(), (!works).then_some(Kind::NotFound));
+            assert_eq!(store.1.get(), 0);
+        }
+        assert_eq!(fs::read(&output).unwrap(), fs::read(&database).unwrap());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
