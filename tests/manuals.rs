@@ -170,7 +170,8 @@ fn what_the_sample_leaves_commented_out_is_known_too() {
 
 #[test]
 fn the_pages_are_clean_mdoc_where_mandoc_can_say_so() {
-    for name in ["litestream.1", "litestream.yml.5"] {
+    let pages = ["litestream.1", "litestream-replicate.1", "litestream-restore.1", "litestream-snapshot.1"];
+    for name in pages.into_iter().chain(["litestream.yml.5"]) {
         let Ok(output) = Command::new("mandoc").args(["-Tlint", &format!("man/{name}")]).output() else { return };
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         // What other pages are installed says nothing about ours.
@@ -197,7 +198,8 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
             let line = between(&bash, "options=\"$options ", "\"\n");
             assert_eq!(options_in(&format!(" {line}"), &[" -"]), with_help, "bash");
             assert_eq!(options_in(between(&zsh, "global=(", "    )"), &["'-"]), with_help, "zsh");
-            let lines: String = fish.lines().filter(|line| line.starts_with("complete -c litestream -o")).collect();
+            let lines = fish.lines().filter(|line| line.starts_with("complete -c litestream -o"));
+            let lines = lines.collect::<Vec<_>>().join("\n");
             assert_eq!(options_in(&lines, &["litestream -o "]), with_help, "fish");
             continue;
         }
@@ -206,7 +208,7 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
         let line = between(&zsh, &format!("        {command}) _arguments"), "\n");
         assert_eq!(options_in(line, &["'-"]), expected, "zsh {command}");
         let condition = format!("'__fish_seen_subcommand_from {command}' ");
-        let lines: String = fish.lines().filter(|line| line.contains(&condition)).collect();
+        let lines = fish.lines().filter(|line| line.contains(&condition)).collect::<Vec<_>>().join("\n");
         assert_eq!(options_in(&lines, &["' -o ", "' -s "]), expected, "fish {command}");
         assert!(fish.contains(&format!("__fish_use_subcommand -f -a {command} ")), "fish {command}");
         assert!(zsh.contains(&format!("        '{command}:")), "zsh {command}");

@@ -3,17 +3,23 @@
 #[path = "support/memory.rs"]
 mod memory;
 
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use litestream::clock::Clock;
 use litestream::error::{Kind, Result};
+use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
+use litestream::format::merge;
 use litestream::format::plan::{Target, plan};
+use litestream::format::position::{Generation, Offset, Point};
+use litestream::format::retention::{Policy, decide};
 use litestream::format::time::Timestamp;
 use litestream::replica::follow::{Follower, Settings, Tools};
 use litestream::replica::restore::{Restored, restore};
+use litestream::replica::retention::GRACE;
 use litestream::source;
 use memory::{Fake, Memory};
 use rusqlite::Connection;
@@ -242,4 +248,91 @@ fn many_bytes_of_segments_bring_a_snapshot_before_its_time() {
     assert_eq!(stored.snapshots.len(), 2, "one at the start, one behind 64 MiB of segments");
     let (restored, _) = life.restore(Target::Latest).unwrap();
     assert!(restored.read < 80 << 20, "{} bytes read", restored.read);
+}
+
+/// What is stored while a year passes at one commit a second: the rules at work on names alone.
+#[test]
+#[ignore = "takes a minute; `make plots` runs it"]
+fn a_year_of_one_commit_a_second_in_names() {
+    /// Bytes of a segment with one small commit, and of a snapshot.
+    const SEGMENT: u64 = 1500;
+    const SNAPSHOT: u64 = 20 << 20;
+    let generation = Generation::new(1);
+    let (mut chain, mut snapshots, mut waiting) = (Vec::new(), Vec::new(), VecDeque::new());
+    let mut days = Vec::new();
+    let at = |second: u64| Point { index: 0, offset: Offset::new(second).unwrap() };
+    let time = |second: u64| Timestamp::from_millis(1_700_000_000_000 + second * 1000);
+    for second in 0..365 * 86_400_u64 {
+        if second % 86_400 == 0 {
+            snapshots.push(SnapshotKey { generation, at: at(second), time: time(second) });
+        }
+        let (start, end, seen) = (at(second), at(second + 1), time(second + 1));
+        chain.push((SegmentKey { generation, start, end, first: seen, last: seen, part: false }, SEGMENT));
+        while second % 16 == 0
+            && let Some(places) = merge::next(&chain)
+        {
+            let group = chain[places.clone()].to_vec();
+            let key = merge::merged(&group).unwrap();
+            waiting.push_back((second + GRACE.as_secs(), group.len()));
+            chain.splice(places, [(key, group.iter().map(|(_, size)| size).sum())]);
+        }
+        while waiting.front().is_some_and(|(until, _)| *until <= second) {
+            waiting.pop_front();
+        }
+        if second % 3600 == 0 {
+            let names = chain.iter().map(|(key, size)| (key.to_string(), *size));
+            let listing = Listing::new(names.chain(snapshots.iter().map(|key| (key.to_string(), SNAPSHOT))));
+            let policy = Policy { retention: Some(DAY), grace: GRACE };
+            let actions = decide(&listing, policy, time(second + 1));
+            assert_eq!(actions.refused, None);
+            let gone: HashSet<Key> = actions.delete.into_iter().collect();
+            chain.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
+            snapshots.retain(|key| !gone.contains(&Key::Snapshot(*key)));
+        }
+        if second % 86_400 == 86_399 {
+            let objects = chain.len() + snapshots.len() + waiting.iter().map(|(_, count)| count).sum::<usize>();
+            let bytes = chain.iter().map(|(_, size)| size).sum::<u64>() + snapshots.len() as u64 * SNAPSHOT;
+            days.push((objects as f64, bytes as f64 / 1e6));
+        }
+    }
+    let (late, most) = (&days[10..], |days: &[(f64, f64)]| days.iter().map(|day| day.0).fold(0.0, f64::max));
+    assert!(most(late) < 1000.0, "{}", most(late));
+    println!("objects: {:?}, most {}; MB: {:?}", days.last(), most(&days), days[364].1);
+    if let Ok(path) = std::env::var("PLOT") {
+        std::fs::write(path, plot(&days)).unwrap();
+    }
+}
+
+/// Objects and megabytes of each day, as two lines over a year.
+fn plot(days: &[(f64, f64)]) -> String {
+    let line = |value: fn(&(f64, f64)) -> f64, top: f64, colour: &str| {
+        let points = days.iter().enumerate().map(|(day, of)| {
+            let (x, y) = (60.0 + day as f64 * 620.0 / 364.0, 200.0 - value(of) * 160.0 / top);
+            format!("{x:.1},{y:.1}")
+        });
+        let points = points.collect::<Vec<_>>().join(" ");
+        format!("<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" points=\"{points}\"/>\n")
+    };
+    let text = |x: u32, y: u32, anchor: &str, colour: &str, words: &str| {
+        format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{words}</text>\n")
+    };
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 740 240\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"740\" height=\"240\" fill=\"white\"/>\n\
+         <path d=\"M60 40V200H680V40\" fill=\"none\" stroke=\"#888\"/>\n",
+    );
+    svg += &line(|day| day.0, 1000.0, "#0a58ca");
+    svg += &line(|day| day.1, 500.0, "#b02a37");
+    svg += &text(370, 22, "middle", "#222", "A year at one commit a second, 24 hours of retention: what is stored");
+    for step in 0..=4_u32 {
+        let y = 204 - step * 40;
+        svg += &text(54, y, "end", "#0a58ca", &format!("{}", step * 250));
+        svg += &text(686, y, "start", "#b02a37", &format!("{} MB", step * 125));
+    }
+    for month in 0..=12_u32 {
+        svg += &text(60 + month * 620 / 12, 216, "middle", "#222", &month.to_string());
+    }
+    svg += &text(60, 234, "start", "#0a58ca", "objects (without merging: 86,400 a day)");
+    svg += &text(680, 234, "end", "#b02a37", "bytes, one snapshot of 20 MiB a day");
+    svg + &text(370, 234, "middle", "#222", "months") + "</svg>\n"
 }

@@ -20,6 +20,8 @@ on_both_stores! {
     a_child_that_ends_at_once_has_all_it_wrote_stored_and_its_status_is_passed_on
     a_missing_database_is_restored_before_the_start_if_that_is_asked_for
     many_small_segments_become_one_when_retention_is_enforced
+    a_followed_copy_is_always_a_committed_state_and_keeps_up
+    a_snapshot_is_forced_where_none_is_due
 }
 
 on_a_directory_only! {
@@ -298,4 +300,45 @@ fn a_restore_does_nothing_where_that_is_asked_for(bed: &Bed) {
     assert_eq!(fs::read(&output).unwrap(), b"mine");
     restore(&["-force"]).succeeded();
     assert_equal(&database, &output);
+}
+
+fn a_followed_copy_is_always_a_committed_state_and_keeps_up(bed: &Bed) {
+    let (database, output) = (bed.database(), bed.path("copy.db"));
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut command = support::restore_command(&bed.url(), &output);
+    command.args(["-f", "-follow-interval", "50ms"]);
+    let mut follower = Process::start("restore -f", &mut command, bed.fresh("follow"));
+    until("the copy is there", || if output.exists() { Ok(()) } else { Err(follower.log()) });
+    let mut application = bed.application(&database, &["--commits", "300"]);
+    let mut states = Vec::new();
+    while application.is_running() {
+        states.push(support::judged(&output));
+    }
+    application.exits(0);
+    until("the copy has caught up", || support::equal(&database, &output));
+    support::all_committed(&states, &database);
+    assert!(states.is_sorted(), "a copy went back in time: {states:?}");
+    // A new generation, and the copy goes on.
+    replicator.stop();
+    bed.sql(&database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
+    bed.write(&database, &["--commits", "3"]);
+    let replicator = bed.replicate(&database);
+    until("the copy has caught up", || support::equal(&database, &output));
+    replicator.stop();
+    assert!(follower.is_running());
+    follower.stop();
+}
+
+fn a_snapshot_is_forced_where_none_is_due(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    bed.write(&database, &["--commits", "2", "--autocheckpoint", "0", "--abandon"]);
+    bed.replicate_once(&database);
+    let snapshots = || bed.run(&["snapshots", &bed.url()]).succeeded().stdout.lines().count() - 1;
+    let before = snapshots();
+    let mut command = bed.replicate_command(&database, &bed.url());
+    bed.run_command(command.args(["-once", "-force-snapshot"])).succeeded();
+    assert_eq!(snapshots(), before + 1);
+    assert_equal(&database, &bed.restored());
 }

@@ -9,6 +9,7 @@ mod heartbeat;
 mod journal;
 mod listings;
 mod metrics;
+mod mirror;
 mod notify;
 mod poll;
 mod print;

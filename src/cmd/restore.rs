@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::System;
 use crate::cmd::print::{self, Table, size};
 use crate::cmd::progress::Progress;
-use crate::cmd::{Given, Status, connect};
+use crate::cmd::{Given, Status, connect, mirror};
 use crate::config::Replica;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
@@ -116,6 +116,9 @@ fn restored(replica: &Replica, options: &cli::Restore, output: &Path) -> Result<
         warn(&plan);
         return dry_run(&plan, Some(output), options.json);
     }
+    if let Some(interval) = options.follow {
+        return mirror::run(&*store, &replica.url, &wanted, output, interval, options.json);
+    }
     let begun = System.now();
     let result = fetch(&*store, &replica.url, &wanted, output)?;
     report(output, &result, begun.elapsed().as_secs_f64(), options.json)?;
@@ -144,7 +147,7 @@ fn warn(plan: &Plan) {
     }
 }
 
-fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
+pub fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
     let entries = list(store, &System, "").map_err(|e| e.context(url))?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
     plan(&listing, wanted.generation, &wanted.target).map_err(|e| {
@@ -156,7 +159,7 @@ fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
 
 /// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.
 fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Result<Restored> {
-    let temporary = Temporary::create(output)?;
+    let temporary = Temporary::create(output, "restore")?;
     let mut progress = Progress::new("restore", restore::bytes_of(plan), System.now());
     let mut show = |done: u64| progress.update(done, System.now());
     let result = restore::restore(store, &System, plan, &temporary.file, &mut show);
@@ -171,26 +174,27 @@ fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Resu
 }
 
 /// A file that is removed unless it becomes the output.
-struct Temporary {
-    path: PathBuf,
-    file: File,
+pub struct Temporary {
+    pub path: PathBuf,
+    pub file: File,
     published: bool,
 }
 
 impl Temporary {
-    fn create(output: &Path) -> Result<Temporary> {
+    pub fn create(output: &Path, what: &str) -> Result<Temporary> {
         fault::point("restore.create")?;
         let name = output.file_name().ok_or_else(|| {
             Error::new(Kind::Usage, format!("output {}: it is not the name of a file", output.display()))
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
-        temporary.push(".restore");
+        temporary.push(format!(".{what}"));
         let path = output.with_file_name(temporary);
         let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
         loop {
             // One name, so that what a killed restore has left is used again rather than left for good.
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
             if file.try_lock().is_err() {
                 let what = format!("output {}: being restored by another", output.display());
                 return Err(Error::new(Kind::Locked, what));
@@ -204,13 +208,13 @@ impl Temporary {
         }
     }
 
-    fn sync(&self) -> Result<()> {
+    pub fn sync(&self) -> Result<()> {
         fault::point("restore.sync")?;
         self.file.sync_all().map_err(|e| Error::io(Kind::Database, format!("sync {}", self.path.display()), &e))
     }
 
     /// Gives the file its name. Sidecars of what was there go first: a stale WAL must never meet the new file.
-    fn publish(mut self, output: &Path, force: bool) -> Result<()> {
+    pub fn publish(mut self, output: &Path, force: bool) -> Result<()> {
         if !force {
             refuse_existing(output)?;
         }
@@ -255,7 +259,7 @@ fn sync_directory(output: &Path) -> Result<()> {
     sync().map_err(|e| Error::io(Kind::Database, format!("sync directory {}", directory.display()), &e))
 }
 
-fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
+pub fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
     if as_json {
         return print::json_value(&json!({
             "path": output.display().to_string(),
@@ -288,4 +292,93 @@ fn dry_run(plan: &Plan, output: Option<&Path>, as_json: bool) -> Result<Status> 
     }
     table.print(as_json)?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::replica::beside::alone;
+    use crate::replica::snapshot::Progress as Moved;
+    use crate::source::snapshot::of_rollback_journal;
+    use crate::store::dir::DirStore;
+    use crate::store::{Chunk, Delete, Get, List, Put};
+
+    /// A store from which objects are gone when they are first read.
+    struct Vanishing(DirStore, Cell<u32>);
+
+    struct Gone;
+
+    impl Get for Gone {
+        fn poll(&mut self, _: Instant) -> Result<Chunk> {
+            Err(Error::new(Kind::NotFound, "gone"))
+        }
+    }
+
+    impl Store for Vanishing {
+        fn url(&self) -> &str {
+            self.0.url()
+        }
+
+        fn connect(&self, now: Instant) -> Result<bool> {
+            self.0.connect(now)
+        }
+
+        fn put(&self, name: &str) -> Box<dyn Put> {
+            self.0.put(name)
+        }
+
+        fn get(&self, name: &str) -> Box<dyn Get> {
+            match self.1.get().checked_sub(1) {
+                Some(left) => {
+                    self.1.set(left);
+                    Box::new(Gone)
+                }
+                None => self.0.get(name),
+            }
+        }
+
+        fn list(&self, prefix: &str) -> Box<dyn List> {
+            self.0.list(prefix)
+        }
+
+        fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
+            self.0.delete(names)
+        }
+
+        fn wait(&self, timeout: Duration) {
+            self.0.wait(timeout);
+        }
+    }
+
+    #[test]
+    fn what_is_gone_since_the_listing_is_planned_again_but_not_for_ever() {
+        let directory = std::env::temp_dir().join(format!("litestream-vanishing-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (database, output) = (directory.join("a.db"), directory.join("out.db"));
+        rusqlite::Connection::open(&database).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        let store = Vanishing(DirStore::new(&directory.join("store")), Cell::new(0));
+        let options = source::Options {
+            busy_timeout: Duration::from_secs(10),
+            enable_wal: false,
+            allow_network: true,
+            checkpoint_frames: 1000,
+            checkpoint_interval: None,
+            truncate_frames: None,
+        };
+        let snapshot = of_rollback_journal(&database, &options).unwrap().unwrap();
+        let mut upload = alone(&store, snapshot, &System).unwrap();
+        while upload.poll(System.now()).unwrap() != Moved::Done {}
+
+        for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
+            store.1.set(gone);
+            let result = fetch(&store, "there", &Wanted { force: true, ..Wanted::LATEST }, &output);
+            assert_eq!(result.map_err(|error| error.kind()).err(), (!works).then_some(Kind::NotFound));
+            assert_eq!(store.1.get(), 0);
+        }
+        assert_eq!(fs::read(&output).unwrap(), fs::read(&database).unwrap());
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }
