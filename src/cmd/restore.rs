@@ -300,11 +300,12 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::format::time::Timestamp;
     use crate::replica::beside::alone;
     use crate::replica::snapshot::Progress as Moved;
     use crate::source::snapshot::of_rollback_journal;
     use crate::store::dir::DirStore;
-    use crate::store::{Chunk, Delete, Get, List, Put};
+    use crate::store::{Chunk, Claim, Delete, Get, Holder, List, Put, Sweep};
 
     /// A store from which objects are gone when they are first read.
     struct Vanishing(DirStore, Cell<u32>);
@@ -346,6 +347,14 @@ mod tests {
 
         fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
             self.0.delete(names)
+        }
+
+        fn claim(&self, holder: &Holder) -> Box<dyn Claim> {
+            self.0.claim(holder)
+        }
+
+        fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>> {
+            self.0.sweep(wall, young)
         }
 
         fn wait(&self, timeout: Duration) {

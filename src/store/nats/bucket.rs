@@ -45,6 +45,7 @@ struct Config {
     /// Bytes; -1 or 0: no limit.
     max_bytes: i64,
     discard: String,
+    num_replicas: u64,
 }
 
 /// The check, in the making.
@@ -96,6 +97,7 @@ impl Check {
     fn on_mail(&mut self, mail: &Mail) -> Result<Option<Found>> {
         match api::answer::<Info>(mail)? {
             Ok(info) => {
+                self.place.replicated.set(info.config.num_replicas > 1);
                 let warnings = judge(&self.place, &info.config)?;
                 Ok(Some(Found { warnings, created: info.created }))
             }

@@ -20,6 +20,7 @@ mod client;
 mod delete;
 mod flight;
 mod get;
+mod leader;
 mod link;
 mod list;
 pub mod nkey;
