@@ -1,5 +1,6 @@
 //! The commands: wiring, the poll loop, what is printed. The only floor that reads the clock and sleeps.
 
+mod argv;
 mod clock;
 mod databases;
 mod exec;
@@ -35,6 +36,7 @@ type Status = u8;
 
 /// Runs the program with the words behind its name; the exit status.
 pub fn main(words: &[String]) -> u8 {
+    argv::hide_logins();
     let result = cli::parse(words).and_then(|parsed| match parsed {
         Parsed::Help(text) => print::text(&text).map(|()| 0),
         Parsed::Run(invocation) => run(&invocation),
