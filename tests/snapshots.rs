@@ -90,3 +90,20 @@ fn a_checkpoint_held_back_by_a_reader_does_not_make_the_file_the_readers_state()
     assert!(done.contains("(0, 2, 1)"), "one frame of two is counted as checkpointed: {done}");
     assert!(holds("first") && !holds("second"), "and yet the file does not have it");
 }
+
+/// SQLite never uses the page at byte 2^30, and a database that is large enough has a hole there.
+#[test]
+fn a_database_over_a_gigabyte_comes_back_with_its_lock_byte_page() {
+    let bed = Bed::directory("large");
+    let database = bed.path("a.db");
+    let large = "INSERT INTO t VALUES (zeroblob(540000000)), (zeroblob(540000000))";
+    bed.sql(&database, &["PRAGMA page_size=65536", "CREATE TABLE t(body)", large, "INSERT INTO t VALUES ('last')"]);
+    bed.replicate_once(&database);
+    bed.sql(&database, &["INSERT INTO t SELECT randomblob(200) FROM (VALUES (1), (2), (3)), (VALUES (1), (2), (3))"]);
+    bed.replicate_once(&database);
+    let restored = bed.restored();
+    assert!(fs::metadata(&restored).unwrap().len() > 1 << 30);
+    assert!(bed.sql(&restored, &["PRAGMA quick_check"]).contains("ok"));
+    let rows = ["SELECT count(*), sum(length(body)), max(hex(body)) FROM t WHERE length(body) < 1000"];
+    assert_eq!(bed.sql(&restored, &rows), bed.sql(&database, &rows));
+}
