@@ -18,6 +18,8 @@ pub enum Kind {
     Store,
     /// The store does not answer; waiting may help.
     Unreachable,
+    /// The store does not answer, and the attempts that the operator allows are used up.
+    GaveUp,
     /// The store has no object of that name.
     NotFound,
     /// What is stored is damaged, incomplete or not ours.
@@ -34,7 +36,7 @@ impl Kind {
         match self {
             Kind::Usage => 2,
             Kind::Database | Kind::DatabaseNotReady => 3,
-            Kind::Store | Kind::Unreachable | Kind::NotFound => 4,
+            Kind::Store | Kind::Unreachable | Kind::GaveUp | Kind::NotFound => 4,
             Kind::Corrupt => 5,
             Kind::Nothing => 6,
             Kind::Locked => 7,
@@ -149,6 +151,7 @@ mod tests {
             (Kind::DatabaseNotReady, 3),
             (Kind::Store, 4),
             (Kind::Unreachable, 4),
+            (Kind::GaveUp, 4),
             (Kind::NotFound, 4),
             (Kind::Corrupt, 5),
             (Kind::Nothing, 6),

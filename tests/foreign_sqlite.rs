@@ -178,19 +178,25 @@ fn frames_without_checksums_are_followed(bed: &Bed) {
 /// Frames of the WAL whose salt and checksum are zero.
 fn unsealed(database: &Path) -> usize {
     let wal = fs::read(wal_of(database)).unwrap();
-    wal[32..].chunks_exact(4120).filter(|frame| frame[8..24] == [0; 16]).count()
+    wal[32..].chunks_exact(FRAME as usize).filter(|frame| frame[8..24] == [0; 16]).count()
 }
 
 fn wal_of(database: &Path) -> PathBuf {
     database.with_file_name("a.db-wal")
 }
 
+/// What happens to a WAL of this length.
+type Damage = fn(&fs::File, u64) -> std::io::Result<()>;
+/// Bytes, with SQLite's default page size.
+const FRAME: u64 = 24 + 4096;
+
 /// Power fails while all is down: the machine comes back with a WAL that ends earlier, or has another end.
 fn a_history_that_forked_while_everything_was_down_begins_a_new_generation(bed: &Bed) {
-    let cut = |wal: &fs::File, length: u64| wal.set_len(length - 4120).unwrap();
-    let empty = |wal: &fs::File, _: u64| wal.set_len(0).unwrap();
-    let garble = |wal: &fs::File, length: u64| wal.write_all_at(&[0xa5; 4120], length - 4120).unwrap();
-    let kinds: [&dyn Fn(&fs::File, u64); 3] = [&cut, &empty, &garble];
+    let kinds: [Damage; 3] = [
+        |wal, length| wal.set_len(length - FRAME),
+        |wal, _| wal.set_len(0),
+        |wal, length| wal.write_all_at(&[0xa5; FRAME as usize], length - FRAME),
+    ];
     for (number, damage) in kinds.into_iter().enumerate() {
         let database = bed.path(&format!("{number}/a.db"));
         fs::create_dir(database.parent().unwrap()).unwrap();
@@ -209,7 +215,7 @@ fn a_history_that_forked_while_everything_was_down_begins_a_new_generation(bed: 
         once();
         let _ = fs::remove_file(database.with_file_name("a.db-shm"));
         let wal = fs::OpenOptions::new().write(true).open(wal_of(&database)).unwrap();
-        damage(&wal, wal.metadata().unwrap().len());
+        damage(&wal, wal.metadata().unwrap().len()).unwrap();
         append("3");
         let ran = once();
         assert!(ran.stderr.contains("new generation"), "{}", ran.stderr);

@@ -238,7 +238,7 @@ fn reconnects_that_are_used_up_are_an_error_that_does_not_pass() {
     let error = soon(|| {
         loop {
             match store.connect(Instant::now()) {
-                Err(error) if error.kind() == Kind::Store => break error,
+                Err(error) if error.kind() == Kind::GaveUp => break error,
                 _ => store.wait(Duration::from_millis(20)),
             }
         }

@@ -15,7 +15,8 @@ use drive::{connect, get, noise, put};
 use litestream::format::time::Timestamp;
 use litestream::store::Store;
 use litestream::store::nats::options::Options;
-use litestream::store::nats::{Clients, NatsStore, Swept, YOUNG};
+use litestream::store::nats::{Clients, NatsStore};
+use litestream::store::{Sweep as _, Swept, YOUNG};
 use nats::{Server, pinned, python};
 
 /// Stores three chunks without an object, and with `junk` also a meta that is none.

@@ -116,6 +116,14 @@ pub fn last_moment(listing: &Listing) -> Option<Timestamp> {
     listing.generations().filter_map(|(_, stored)| stored.last_moment()).max()
 }
 
+/// What is said of files of Litestream 0.5, which a bucket or directory may hold beside ours.
+pub const LTX: &str = "there are LTX files of Litestream 0.5 here, which this program does not read: left alone";
+
+/// Whether Litestream 0.5 gave this name: `ltx/<level>/<txid>-<txid>.ltx`.
+pub fn is_ltx(name: &str) -> bool {
+    name.ends_with(".ltx") && name.split('/').any(|part| part == "ltx")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +171,12 @@ mod tests {
         assert!(listing.is_empty());
         assert_eq!((listing.foreign(), listing.foreign_example()), (2, Some("b")));
         assert_eq!(Listing::new([]).foreign_example(), None);
+    }
+
+    #[test]
+    fn the_files_of_the_peer_are_told_by_their_names() {
+        assert!(is_ltx("ltx/0/0000000000000001-0000000000000001.ltx") && is_ltx("a/ltx/9/1-2.ltx"));
+        assert!(!is_ltx("ltx/0/readme") && !is_ltx("x.ltx") && !is_ltx("generations/1.ltx"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod plan;
 pub mod position;
 pub mod retention;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod segment;
 pub mod snapshot;
 pub mod tail;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::format::listing::Listing;
+use crate::format::listing::{Listing, is_ltx};
 use crate::format::plan::{ChainEnd, end_of, last_moment};
+use crate::format::position::Generation;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::tail::{End, read_end};
@@ -37,6 +38,8 @@ pub struct Found {
 pub struct Start {
     store: Rc<dyn Store>,
     step: Step,
+    /// In the last listing.
+    generations: Vec<Generation>,
 }
 
 enum Step {
@@ -65,7 +68,12 @@ pub fn find_end(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<Found> {
 
 impl Start {
     pub fn new(store: Rc<dyn Store>) -> Start {
-        Start { store, step: Step::Connecting }
+        Start { store, step: Step::Connecting, generations: Vec::new() }
+    }
+
+    /// The generations that were stored when it looked.
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
     }
 
     /// Makes progress. None: not done yet.
@@ -101,9 +109,11 @@ impl Start {
     }
 
     /// What the names alone tell, or what must be read.
-    fn after_listing(&self, listing: &Listing) -> std::result::Result<Found, Box<Reading>> {
+    fn after_listing(&mut self, listing: &Listing) -> std::result::Result<Found, Box<Reading>> {
         let known = Known { last_moment: last_moment(listing).unwrap_or_default(), last_snapshot: None };
-        if let Some(name) = listing.foreign_example() {
+        self.generations = listing.generations().map(|(generation, _)| generation).collect();
+        // What is said of LTX files is the store's word.
+        if let Some(name) = listing.foreign_example().filter(|name| !is_ltx(name)) {
             let count = listing.foreign();
             log::warn("objects of another program are left alone").field("count", count).field("such_as", name).emit();
         }

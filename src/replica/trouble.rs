@@ -17,20 +17,34 @@ pub struct Trouble {
 struct Current {
     text: String,
     since: Instant,
-    said: Instant,
+    /// Which cause was said when: two that take turns are no news either.
+    said: Vec<(String, Instant)>,
 }
+
+/// The text without its numbers: each attempt at a snapshot has another time in its name.
+fn cause(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+/// So many causes may take turns.
+const CAUSES: usize = 8;
 
 impl Trouble {
     /// Something is wrong: logged on first sight, on change, and each minute. `lag` is in seconds.
     pub fn report(&mut self, now: Instant, database: &str, error: &Error, lag: u64) {
         let text = error.to_string();
-        let since = self.current.as_ref().map_or(now, |current| current.since);
-        let repeated = self.current.as_ref().is_some_and(|c| c.text == text && now.duration_since(c.said) < REPEAT);
-        if repeated {
+        let current = self.current.get_or_insert_with(|| Current { text: String::new(), since: now, said: Vec::new() });
+        current.text.clone_from(&text);
+        current.said.retain(|(_, said)| now.duration_since(*said) < REPEAT);
+        let cause = cause(&text);
+        if current.said.iter().any(|(said, _)| *said == cause) {
             return;
         }
         log::warn("not stored, trying again").field("db", database).field("lag", format!("{lag}s")).cause(error).emit();
-        self.current = Some(Current { text, since, said: now });
+        if current.said.len() >= CAUSES {
+            current.said.remove(0);
+        }
+        current.said.push((cause, now));
     }
 
     /// Nothing is wrong any more.

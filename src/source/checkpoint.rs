@@ -153,7 +153,7 @@ fn finish_seal(source: &mut Source) -> Result<bool> {
 
 /// Copies into the database file what can be. A disk that takes nothing any more is no reason to stop reading from it:
 /// that is said once, and the next checkpoint tries again.
-pub(super) fn passive(source: &mut Source) {
+fn passive(source: &mut Source) {
     match checkpoint(&source.control, CheckpointMode::Passive) {
         Ok(_) => source.checkpoints.failed = false,
         Err(error) => {

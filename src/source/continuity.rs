@@ -30,6 +30,8 @@ impl Mark {
 pub enum Reason {
     NothingStored,
     StoredHistoryHasGap,
+    /// A bucket that was made anew, a server that lost its disk.
+    StoredHistoryIsGone,
     /// The newest stored commit cannot be found again by salt and checksum.
     UnknownStoredPosition,
     PageSizeChanged {
@@ -64,6 +66,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::NothingStored => f.write_str("nothing stored yet"),
             Reason::StoredHistoryHasGap => f.write_str("stored history has a gap"),
+            Reason::StoredHistoryIsGone => f.write_str("stored history is gone"),
             Reason::UnknownStoredPosition => f.write_str("stored position has no frame to find it by"),
             Reason::PageSizeChanged { stored, found } => {
                 write!(f, "page size changed from {} to {}", stored.get(), found.get())

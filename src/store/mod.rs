@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::format::time::Timestamp;
 
 /// Where objects are kept: one prefix of one bucket, or one directory.
 ///
@@ -35,8 +36,8 @@ pub trait Store {
 
     /// Makes progress with the connection. True once the store has been reached and its bucket or directory is there.
     ///
-    /// Errors: of kind `Store` when waiting cannot help (login, certificate, missing bucket), `Unreachable` otherwise;
-    /// calling again tries again.
+    /// Errors: of kind `Store` when waiting cannot help (login, certificate, missing bucket), `GaveUp` when the reconnects
+    /// that are allowed are used up, `Unreachable` otherwise; calling again tries again. A lost connection is told once.
     fn connect(&self, now: Instant) -> Result<bool>;
 
     /// Begins to store an object.
@@ -50,6 +51,13 @@ pub trait Store {
 
     /// Begins to delete objects, in the order given.
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete>;
+
+    /// Begins to keep everything here for `holder` alone, which must be connected. Dropping the claim gives it up.
+    fn claim(&self, holder: &Holder) -> Box<dyn Claim>;
+
+    /// Begins to remove what uploads that died have left and that was stored more than `young` before `wall`. None where
+    /// there is nothing of the kind, or another store of this process has seen to it lately.
+    fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>>;
 
     /// Sleeps until some operation may make progress, at most `timeout`.
     fn wait(&self, timeout: Duration);
@@ -118,6 +126,54 @@ pub trait List {
 pub trait Delete {
     /// True once all are gone.
     fn poll(&mut self, now: Instant) -> Result<bool>;
+}
+
+/// Who keeps a store for itself, as others are told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// The path of the database.
+    pub database: String,
+    /// When it began.
+    pub since: Timestamp,
+}
+
+/// A store that is kept for one holder.
+pub trait Claim {
+    /// Makes progress and tells others who ask; to be called at every tick. None: it is not known yet whether the store
+    /// is ours. A number: it is. When the number changes we were cut off, and another may have written meanwhile.
+    ///
+    /// Errors: of kind `Locked`, if another process has it, or has taken it over.
+    fn poll(&mut self, now: Instant) -> Result<Option<u64>>;
+}
+
+/// What a sweep came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Uploads whose chunks were removed.
+    pub removed: u64,
+    /// Uploads without an object that are too young to be judged.
+    pub young: u64,
+    /// Objects whose description could not be read. If there are any, nothing was removed.
+    pub unreadable: u64,
+}
+
+/// What uploads that died have left, being removed.
+pub trait Sweep {
+    /// Makes progress; the result once it is done.
+    fn poll(&mut self, now: Instant) -> Result<Option<Swept>>;
+}
+
+/// An upload that has stored nothing for so long has ended, whatever its writer thinks.
+pub const YOUNG: Duration = Duration::from_secs(3600);
+
+/// The name of this machine.
+fn host() -> String {
+    let mut name = [0u8; 256];
+    // SAFETY: the buffer is as long as is said, and its last byte stays 0.
+    let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) } != 0;
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let name = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
+    if failed || name.is_empty() { "an unknown host".into() } else { name }
 }
 
 /// Which store, with everything needed to open it.

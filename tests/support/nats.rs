@@ -96,6 +96,19 @@ impl Server {
 
     /// The same with `limits` in the jetstream block.
     pub fn start_tuned(binary: &Path, limits: &str, config: &str) -> Server {
+        let mut server = Server::new(binary, limits, config);
+        server.restart();
+        server
+    }
+
+    /// Does not wait until it is ready: one of a cluster waits for the others.
+    pub fn start_unready(binary: &Path, config: &str) -> Server {
+        let mut server = Server::new(binary, "", config);
+        server.launch();
+        server
+    }
+
+    fn new(binary: &Path, limits: &str, config: &str) -> Server {
         let scratch = Scratch::new("nats");
         let port = free_port();
         let store = scratch.join("jetstream");
@@ -104,9 +117,7 @@ impl Server {
             store.display()
         );
         fs::write(scratch.join("nats.conf"), text).expect("write nats.conf");
-        let mut server = Server { port, scratch, binary: binary.to_path_buf(), child: None, starts: 0 };
-        server.restart();
-        server
+        Server { port, scratch, binary: binary.to_path_buf(), child: None, starts: 0 }
     }
 
     /// The pinned release, with nothing special.
@@ -116,13 +127,17 @@ impl Server {
 
     /// Starts it again on the same port with the same store.
     pub fn restart(&mut self) {
+        self.launch();
+        self.await_ready();
+    }
+
+    fn launch(&mut self) {
         self.kill();
         self.starts += 1;
         let log = File::create(self.log_path()).expect("create the server's log");
         let mut command = Command::new(&self.binary);
         command.arg("-c").arg(self.scratch.join("nats.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("spawn nats-server"));
-        self.await_ready();
     }
 
     /// Also while it stands still.

@@ -5,6 +5,7 @@
 //!   and whose new directory is synced before the commit is done.
 //! * `.tmp-…` is never listed; one that a crash left is removed when it is an hour old.
 
+mod claim;
 mod files;
 mod list;
 mod put;
@@ -16,9 +17,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Chunk, Delete, Get, List, Put, Store, name};
+use super::{Chunk, Claim, Delete, Get, Holder, List, Put, Store, Sweep, name};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::format::time::Timestamp;
 
 /// What the temporary names begin with.
 const TEMPORARY: &str = ".tmp-";
@@ -92,6 +94,15 @@ impl Store for DirStore {
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         let names = names.into_iter();
         Box::new(DirDelete { root: self.root.clone(), names, ticket: Some(self.busy.ticket()) })
+    }
+
+    fn claim(&self, _holder: &Holder) -> Box<dyn Claim> {
+        Box::new(claim::DirClaim::new(&self.root))
+    }
+
+    /// A put removes what others have left.
+    fn sweep(&self, _wall: Timestamp, _young: Duration) -> Option<Box<dyn Sweep>> {
+        None
     }
 
     fn wait(&self, timeout: Duration) {

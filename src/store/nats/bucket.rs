@@ -20,6 +20,17 @@ const DUPLICATE_WINDOW: u64 = 120_000_000_000;
 #[derive(Deserialize)]
 struct Info {
     config: Config,
+    /// When, as the server says it.
+    #[serde(default)]
+    created: String,
+}
+
+/// A bucket that is there and usable.
+pub struct Found {
+    /// What the operator should know of it.
+    pub warnings: Vec<String>,
+    /// When it was made: no other bucket has the same moment.
+    pub created: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -34,6 +45,7 @@ struct Config {
     /// Bytes; -1 or 0: no limit.
     max_bytes: i64,
     discard: String,
+    num_replicas: u64,
 }
 
 /// The check, in the making.
@@ -58,12 +70,12 @@ impl Check {
         }
     }
 
-    /// What the operator should know of the bucket, once it is there and usable.
-    pub fn poll(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
+    /// The bucket, once it is known to be there and usable.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<Found>> {
         self.step(now).context(|| format!("bucket {}", self.place.bucket))
     }
 
-    fn step(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
+    fn step(&mut self, now: Instant) -> Result<Option<Found>> {
         let epoch = self.mailbox.client.epoch();
         if epoch != self.epoch {
             self.epoch = epoch;
@@ -74,17 +86,21 @@ impl Check {
         }
         while let Some(mail) = self.mailbox.next() {
             self.patience.progress();
-            if let Some(warnings) = self.on_mail(&mail)? {
-                return Ok(Some(warnings));
+            if let Some(found) = self.on_mail(&mail)? {
+                return Ok(Some(found));
             }
         }
         self.patience.check(now, &self.mailbox.client)?;
         Ok(None)
     }
 
-    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Vec<String>>> {
+    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Found>> {
         match api::answer::<Info>(mail)? {
-            Ok(info) => judge(&self.place, &info.config).map(Some),
+            Ok(info) => {
+                self.place.replicated.set(info.config.num_replicas > 1);
+                let warnings = judge(&self.place, &info.config)?;
+                Ok(Some(Found { warnings, created: info.created }))
+            }
             Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && mail.tag == INFO => {
                 let request = stream(&self.place, self.replicas).to_string();
                 self.mailbox.ask(CREATED, &self.place.api("STREAM.CREATE"), request.as_bytes())?;

@@ -23,6 +23,7 @@ use super::link::{FLUSH_SUBJECT, Link};
 use super::options::Options;
 use super::window::Window;
 use crate::error::{Error, Kind, Result};
+use crate::format::time::Timestamp;
 use crate::store::random;
 
 /// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
@@ -31,6 +32,8 @@ static PUSH: [u8; 32 * 1024] = [0; 32 * 1024];
 const MESSAGES_A_TURN: usize = 4096;
 /// The crate's thread tries again this soon; the link does the real waiting.
 const CRATE_RETRY: Duration = Duration::from_millis(20);
+/// Stores of one bucket share a sweep that is younger.
+const SWEPT_LATELY: Duration = Duration::from_secs(6 * 3600);
 /// What the link may take longer than its own deadlines.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -70,6 +73,10 @@ pub struct Client {
     crate_state: CrateState,
     /// What abandoned puts left to be removed.
     chores: RefCell<Vec<Chore>>,
+    /// When which bucket was last swept.
+    swept: RefCell<HashMap<String, Timestamp>>,
+    /// Puts that failed: their bucket may be gone.
+    pub doubts: Cell<u64>,
 }
 
 /// What the crate's callbacks tell.
@@ -106,6 +113,8 @@ impl Client {
             window: RefCell::new(Window::new()),
             crate_state: CrateState::default(),
             chores: RefCell::default(),
+            swept: RefCell::default(),
+            doubts: Cell::new(0),
         }))
     }
 
@@ -124,7 +133,7 @@ impl Client {
         let status = self.link.shared.lock().clone();
         if status.gave_up {
             let error = self.cause();
-            return Err(Error::new(Kind::Store, format!("gave up reconnecting (max-reconnects): {error}")));
+            return Err(Error::new(Kind::GaveUp, format!("gave up reconnecting (max-reconnects): {error}")));
         }
         match status.failure {
             Some(failure) if status.sessions == 0 => Err(failure.error()),
@@ -298,6 +307,38 @@ impl Client {
             .map_err(|_| self.cause())
     }
 
+    /// Listens at a subject of its own, also after reconnects.
+    pub fn listen(&self, subject: &str) -> Option<Subscription> {
+        match &*self.state.borrow() {
+            State::Open(open) => open.connection.subscribe(subject).ok(),
+            _ => None,
+        }
+    }
+
+    /// Answers a question of somebody else. If it does not arrive, the question is as good as not asked.
+    pub fn respond(&self, reply: &str, payload: &[u8]) {
+        if let State::Open(open) = &*self.state.borrow() {
+            self.unpushed.set(true);
+            let _ = open.connection.publish(reply, payload);
+        }
+        self.push();
+    }
+
+    /// Whether the server forbids asking who else is there.
+    pub fn may_not_ask(&self) -> bool {
+        self.link.shared.lock().may_not_ask
+    }
+
+    /// Whether `bucket` should be swept by whoever asks; the next one is told no.
+    pub fn sweep_is_due(&self, bucket: &str, wall: Timestamp) -> bool {
+        let mut swept = self.swept.borrow_mut();
+        let due = swept.get(bucket).is_none_or(|last| wall.since(*last) > SWEPT_LATELY);
+        if due {
+            swept.insert(bucket.to_string(), wall);
+        }
+        due
+    }
+
     /// The subject at which `token` gets what a consumer has to say.
     pub fn open_box(self: &Rc<Client>) -> Mailbox {
         let (token, queue) = (random::token(), Queue::default());
@@ -342,7 +383,7 @@ impl Client {
 
     /// The crate flushes at most every 5 ms. Its own flush waits for an answer, which may not come if the connection
     /// is lost just then; a payload as large as its buffer makes it write, and the link drops it.
-    fn push(&self) {
+    pub fn push(&self) {
         if self.unpushed.replace(false)
             && let State::Open(open) = &*self.state.borrow()
         {
@@ -359,6 +400,16 @@ impl Client {
         }
         if let Some(message) = next {
             self.deliver(&open.inbox, message);
+        }
+    }
+
+    /// Takes what has come, without waiting.
+    pub fn fetch(&self) {
+        if let State::Open(open) = &*self.state.borrow() {
+            for _ in 0..MESSAGES_A_TURN {
+                let Some(message) = open.subscription.try_next() else { return };
+                self.deliver(&open.inbox, message);
+            }
         }
     }
 

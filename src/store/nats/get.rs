@@ -19,6 +19,8 @@ const CREATED: u64 = 2;
 const BATCH: u64 = 3;
 const ONLY: u64 = 4;
 const GONE: u64 = 5;
+/// Before a replica that is behind, or another one, is asked again.
+const BEHIND_PAUSE: Duration = Duration::from_millis(200);
 const HEARTBEAT: u16 = 100;
 /// Consumers that may break off in one read while the connection holds.
 const MOST_RESTARTS: u32 = 20;
@@ -41,6 +43,10 @@ enum Stage {
     Read,
     /// Chunks are missing: is it still the same object?
     Recheck,
+    /// The replica that was asked has not all of it yet.
+    Behind {
+        until: Instant,
+    },
     End,
 }
 
@@ -62,6 +68,8 @@ pub struct NatsGet {
     most_ahead: u64,
     consumer: bool,
     restarts: u32,
+    /// Since when replicas have been found that have not all of it.
+    behind: Option<Instant>,
     patience: Patience,
 }
 
@@ -82,6 +90,7 @@ impl NatsGet {
             most_ahead: LEAST_AHEAD,
             consumer: false,
             restarts: 0,
+            behind: None,
             patience: Patience::default(),
         }
     }
@@ -198,6 +207,10 @@ impl NatsGet {
     fn on_recheck(&mut self, mail: &Mail) -> Result<()> {
         let now = self.readable(mail)?;
         if self.meta.as_ref().is_some_and(|meta| meta.nuid == now.nuid) {
+            if self.may_be_behind() {
+                self.stage = Stage::Behind { until: Instant::now() + BEHIND_PAUSE };
+                return Ok(());
+            }
             let expected = now.chunks.map_or_else(|| "more".to_string(), |chunks| chunks.to_string());
             let found = self.sum.chunks;
             return Err(Error::new(Kind::Corrupt, format!("expected {expected} chunks, found {found}")));
@@ -207,6 +220,12 @@ impl NatsGet {
         }
         self.meta = Some(now);
         self.again()
+    }
+
+    /// A consumer reads from any of the replicas, and one that was away has to catch up: the leader knew better.
+    fn may_be_behind(&mut self) -> bool {
+        let since = *self.behind.get_or_insert_with(Instant::now);
+        self.place.replicated.get() && since.elapsed() < self.mailbox.client.timeout()
     }
 
     fn on_only(&mut self, mail: &Mail) -> Result<Option<Vec<u8>>> {
@@ -265,6 +284,11 @@ impl NatsGet {
             return Ok(Chunk::End);
         }
         self.follow_connection();
+        if let Stage::Behind { until } = self.stage
+            && now >= until
+        {
+            self.restart();
+        }
         if self.stage == Stage::Begin && self.epoch.is_some() {
             self.ask()?;
         }

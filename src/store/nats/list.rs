@@ -1,16 +1,21 @@
 //! Listing a prefix: the newest meta message of every object, from a consumer that we pull from.
 //!
+//! Where the bucket has replicas, the stream's leader is asked instead (leader.rs): another one may be behind.
 //! Names are base64 in the subjects, so the server cannot filter by prefix: a listing reads the metas of the whole bucket.
 //! After a lost connection it begins again.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::api::{self, Begin, Patience};
 use super::client::{Client, Mail, Mailbox};
+use super::leader::Led;
 use super::object::{Meta, Place};
 use crate::error::{Context, Result};
 use crate::fault;
+use crate::format::listing::{LTX, is_ltx};
+use crate::log;
 use crate::store::{Entry, List, name};
 
 const CREATED: u64 = 1;
@@ -21,7 +26,33 @@ const HEARTBEAT: u16 = 100;
 const A_BATCH: u64 = 2_000;
 
 /// Reads all metas of a bucket, one after another.
-pub struct Metas {
+pub enum Metas {
+    /// As a consumer delivers them: quick, but from any replica.
+    Delivered(Delivered),
+    /// As the stream's leader knows them.
+    Led(Led),
+}
+
+impl Metas {
+    /// A replica that was away may not have the newest ones yet; so where there are replicas, the leader is asked.
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Metas {
+        if place.replicated.get() {
+            Metas::Led(Led::new(client, place))
+        } else {
+            Metas::Delivered(Delivered::new(client, place))
+        }
+    }
+
+    pub fn step(&mut self, now: Instant) -> Result<Step> {
+        match self {
+            Metas::Delivered(metas) => metas.step(now),
+            Metas::Led(metas) => metas.step(now),
+        }
+    }
+}
+
+/// Metas from a consumer.
+pub struct Delivered {
     place: Rc<Place>,
     mailbox: Mailbox,
     epoch: Option<u64>,
@@ -46,9 +77,9 @@ pub enum Step {
     End,
 }
 
-impl Metas {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Metas {
-        Metas {
+impl Delivered {
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Delivered {
+        Delivered {
             place: place.clone(),
             mailbox: client.open_box(),
             epoch: None,
@@ -142,7 +173,7 @@ impl Metas {
     }
 }
 
-impl Drop for Metas {
+impl Drop for Delivered {
     fn drop(&mut self) {
         if self.consumer {
             // Best effort: the server removes it by itself, later.
@@ -156,18 +187,23 @@ pub struct NatsList {
     prefix: String,
     metas: Metas,
     found: Vec<Entry>,
+    ltx: Rc<Cell<bool>>,
 }
 
 impl NatsList {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, prefix: &str) -> NatsList {
+    /// `ltx` is set once it was said that the bucket holds files of the peer.
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>, prefix: &str, ltx: &Rc<Cell<bool>>) -> NatsList {
         let metas = Metas::new(client, place);
-        NatsList { place: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new() }
+        NatsList { place: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new(), ltx: ltx.clone() }
     }
 
     /// Whatever is no object of ours is passed over.
     fn keep(&mut self, meta: &Meta) {
         if meta.deleted || meta.link {
             return;
+        }
+        if is_ltx(&meta.name) && !self.ltx.replace(true) {
+            log::warn(LTX).field("bucket", &self.place.bucket).field("such_as", &meta.name).emit();
         }
         if let Some(name) = self.place.own_name(&meta.name)
             && name.starts_with(&self.prefix)

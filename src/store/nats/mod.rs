@@ -15,10 +15,12 @@ mod auth;
 mod base64;
 mod bucket;
 mod chore;
+mod claim;
 mod client;
 mod delete;
 mod flight;
 mod get;
+mod leader;
 mod link;
 mod list;
 pub mod nkey;
@@ -36,9 +38,9 @@ use bucket::Check;
 use client::Client;
 use object::Place;
 use options::Options;
-pub use sweep::{Sweep, Swept, YOUNG};
+use sweep::NatsSweep;
 
-use super::{Delete, Get, List, Put, Store};
+use super::{Claim, Delete, Get, Holder, List, Put, Store, Sweep};
 use crate::error::{Context, Result};
 use crate::format::time::Timestamp;
 use crate::log;
@@ -69,14 +71,27 @@ pub struct NatsStore {
     options: Options,
     url: String,
     bucket: RefCell<BucketState>,
+    looked: Cell<Looked>,
+    /// When the bucket was made, and how many of them there have been.
+    created: RefCell<String>,
+    incarnation: Rc<Cell<u64>>,
     /// Failures of the connection that were told already.
     told: Cell<u64>,
+    /// It was said that there are LTX files in the bucket.
+    ltx: Rc<Cell<bool>>,
 }
 
 enum BucketState {
     Unknown,
     Checking(Check),
-    There(Vec<String>),
+    There(bucket::Found),
+}
+
+/// When the bucket was last looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Looked {
+    epoch: Option<u64>,
+    doubts: u64,
 }
 
 impl NatsStore {
@@ -87,36 +102,44 @@ impl NatsStore {
         let url = url(options);
         let client = clients.get(options).context(|| format!("open {url}"))?;
         let place = Rc::new(Place::new(&options.bucket, &options.prefix));
-        let (bucket, told) = (RefCell::new(BucketState::Unknown), Cell::new(0));
-        Ok(NatsStore { client, place, options: options.clone(), url, bucket, told })
+        let (bucket, told, ltx) = (RefCell::new(BucketState::Unknown), Cell::new(0), Rc::default());
+        let (looked, created, incarnation) = (Cell::default(), RefCell::default(), Rc::default());
+        let options = options.clone();
+        Ok(NatsStore { client, place, options, url, bucket, looked, created, incarnation, told, ltx })
     }
 
     /// What the operator should know of the bucket, once connected.
     pub fn warnings(&self) -> Vec<String> {
         match &*self.bucket.borrow() {
-            BucketState::There(warnings) => warnings.clone(),
+            BucketState::There(found) => found.warnings.clone(),
             _ => Vec::new(),
         }
     }
 
     /// Begins to remove the chunks that no object of the bucket refers to and that are older than `young` at `wall`.
-    pub fn sweep(&self, wall: Timestamp, young: Duration) -> Sweep {
-        Sweep::new(&self.client, &self.place, wall, young)
+    pub fn sweep(&self, wall: Timestamp, young: Duration) -> NatsSweep {
+        NatsSweep::new(&self.client, &self.place, wall, young)
     }
 
+    /// Looks again after each reconnect and each failed put, for it may have been deleted and made anew.
     fn check_bucket(&self, now: Instant) -> Result<bool> {
         let state = &mut *self.bucket.borrow_mut();
+        let looked = Looked { epoch: self.client.epoch(), doubts: self.client.doubts.get() };
+        if matches!(state, BucketState::There(_)) && looked != self.looked.get() {
+            *state = BucketState::Unknown;
+        }
         if matches!(state, BucketState::Unknown) {
+            self.looked.set(looked);
             *state = BucketState::Checking(Check::new(&self.client, &self.place, &self.options));
         }
         let BucketState::Checking(check) = state else { return Ok(true) };
         match check.poll(now) {
             Ok(None) => Ok(false),
-            Ok(Some(warnings)) => {
-                for warning in &warnings {
-                    log::warn(warning).field("store", &self.url).emit();
+            Ok(Some(found)) => {
+                if *self.created.borrow() != found.created {
+                    self.greet(&found);
                 }
-                *state = BucketState::There(warnings);
+                *state = BucketState::There(found);
                 Ok(true)
             }
             Err(e) => {
@@ -124,6 +147,17 @@ impl NatsStore {
                 Err(e)
             }
         }
+    }
+}
+
+impl NatsStore {
+    /// A bucket that was not there before.
+    fn greet(&self, found: &bucket::Found) {
+        for warning in &found.warnings {
+            log::warn(warning).field("store", &self.url).emit();
+        }
+        self.created.replace(found.created.clone());
+        self.incarnation.set(self.incarnation.get() + 1);
     }
 }
 
@@ -153,11 +187,23 @@ impl Store for NatsStore {
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        Box::new(list::NatsList::new(&self.client, &self.place, prefix))
+        Box::new(list::NatsList::new(&self.client, &self.place, prefix, &self.ltx))
     }
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         Box::new(delete::NatsDelete::new(&self.client, &self.place, names))
+    }
+
+    fn claim(&self, holder: &Holder) -> Box<dyn Claim> {
+        // Buckets of one name in different domains or clusters may share their subjects, but not the moment they were made.
+        let place = format!("{}/{}", self.created.borrow(), self.options.prefix);
+        let incarnation = self.incarnation.clone();
+        Box::new(claim::NatsClaim::new(&self.client, incarnation, &self.options.bucket, &place, &self.url, holder))
+    }
+
+    fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>> {
+        let due = self.client.sweep_is_due(&self.options.bucket, wall);
+        due.then(|| Box::new(NatsStore::sweep(self, wall, young)) as Box<dyn Sweep>)
     }
 
     fn wait(&self, timeout: Duration) {

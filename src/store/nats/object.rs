@@ -1,6 +1,8 @@
 //! The object store's wire format (ADR-20): one stream a bucket, chunks under a random name, and a meta message that makes
 //! them an object.
 
+use std::cell::Cell;
+
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +19,13 @@ const DIGEST: &str = "SHA-256=";
 pub struct Place {
     pub bucket: String,
     prefix: String,
+    /// The bucket has replicas, some of which may be behind.
+    pub replicated: Cell<bool>,
 }
 
 impl Place {
     pub fn new(bucket: &str, prefix: &str) -> Place {
-        Place { bucket: bucket.to_string(), prefix: prefix.to_string() }
+        Place { bucket: bucket.to_string(), prefix: prefix.to_string(), replicated: Cell::new(false) }
     }
 
     /// The stream behind the bucket.

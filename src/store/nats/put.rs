@@ -290,6 +290,7 @@ impl NatsPut {
 
     fn failed<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
+            self.client().doubts.set(self.client().doubts.get() + 1);
             self.abandon();
         }
         result.context(|| format!("put {}", self.place.with_prefix(&self.name)))

@@ -21,24 +21,11 @@ use super::list::{Metas, Step};
 use super::object::Place;
 use crate::error::{Context, Result};
 use crate::format::time::Timestamp;
-
-/// An upload that has stored no chunk for so long has ended, whatever its writer thinks.
-pub const YOUNG: Duration = Duration::from_secs(3600);
+use crate::store::{Sweep, Swept};
 
 const SUBJECTS: u64 = 1;
 const NEWEST: u64 = 2;
 const PURGED: u64 = 3;
-
-/// What a sweep came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Swept {
-    /// Uploads whose chunks were removed.
-    pub removed: u64,
-    /// Uploads without an object that are too young to be judged.
-    pub young: u64,
-    /// Metas that could not be read. If there are any, nothing was removed.
-    pub unreadable: u64,
-}
 
 enum Stage {
     Begin,
@@ -51,7 +38,7 @@ enum Stage {
     Purge,
 }
 
-pub struct Sweep {
+pub struct NatsSweep {
     place: Rc<Place>,
     mailbox: Mailbox,
     epoch: Option<u64>,
@@ -91,10 +78,10 @@ struct Message {
     time: String,
 }
 
-impl Sweep {
+impl NatsSweep {
     /// `wall` is the time now; what was stored less than `young` before it stays.
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, wall: Timestamp, young: Duration) -> Sweep {
-        Sweep {
+    pub fn new(client: &Rc<Client>, place: &Rc<Place>, wall: Timestamp, young: Duration) -> NatsSweep {
+        NatsSweep {
             place: place.clone(),
             mailbox: client.open_box(),
             epoch: None,
@@ -106,11 +93,6 @@ impl Sweep {
             swept: Swept::default(),
             patience: Patience::default(),
         }
-    }
-
-    /// Makes progress; the result once it is done.
-    pub fn poll(&mut self, now: Instant) -> Result<Option<Swept>> {
-        self.step(now).context(|| format!("sweep bucket {}", self.place.bucket))
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<Swept>> {
@@ -221,5 +203,11 @@ impl Sweep {
         self.stage = Stage::Purge;
         self.mailbox.ask(PURGED, &self.place.api("STREAM.PURGE"), question.to_string().as_bytes())?;
         Ok(None)
+    }
+}
+
+impl Sweep for NatsSweep {
+    fn poll(&mut self, now: Instant) -> Result<Option<Swept>> {
+        self.step(now).context(|| format!("sweep bucket {}", self.place.bucket))
     }
 }

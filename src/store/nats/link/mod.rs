@@ -38,6 +38,8 @@ use super::options::{Options, Server, Tls};
 use crate::error::{Error, Kind, Result};
 use crate::store::random;
 
+/// What the subjects begin with on which replicators find each other.
+pub const ALIVE: &str = "litestream.alive.";
 /// How often it is seen whether the crate's thread has ended.
 const FAREWELL_STEP: Duration = Duration::from_millis(100);
 

@@ -10,6 +10,7 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use super::ALIVE;
 use super::local::Door;
 use super::login::err_text;
 use super::poll::{Ear, Interest, poll};
@@ -281,7 +282,9 @@ impl Watch {
 
 /// A refused permission leaves the connection as it is; anything else is the server's last word.
 fn complain(shared: &Shared, complaint: &mut Option<String>, text: String) {
-    if text.to_ascii_lowercase().starts_with("permissions violation") {
+    if text.contains(ALIVE) {
+        shared.lock().may_not_ask = true;
+    } else if text.to_ascii_lowercase().starts_with("permissions violation") {
         shared.lock().denied = Some(text);
     } else {
         *complaint = Some(text);

@@ -76,6 +76,8 @@ pub struct Status {
     pub gave_up: bool,
     /// The last permission that the server refused.
     pub denied: Option<String>,
+    /// The server refused a subject on which replicators find each other.
+    pub may_not_ask: bool,
 }
 
 /// The state as both threads see it.

@@ -1,0 +1,74 @@
+//! A bucket with three replicas on a cluster of three servers: each of them may die at any time, and nothing that was
+//! acknowledged is lost, nothing half is visible, and the lag recovers.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+#[path = "support/raw.rs"]
+mod raw;
+mod support;
+use support::nats;
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use cluster::Cluster;
+use support::{Bed, all_committed, assert_equal, judged, litestream, until};
+
+const BUCKET: &str = "backup";
+
+/// Restores until the result equals the database that nobody writes.
+fn converges(bed: &Bed, url: &str, database: &std::path::Path) {
+    until("the restore equals the live database", || {
+        let output = bed.fresh("restored.db");
+        let ran = bed.restore(url, &output);
+        if ran.status == 0 { support::equal(database, &output) } else { Err(ran.stderr) }
+    });
+}
+
+#[test]
+fn each_server_of_a_cluster_may_die_while_a_database_is_replicated_and_restored() {
+    let mut cluster = Cluster::new();
+    let bed = Bed::directory("cluster");
+    let database = bed.database();
+    let url = cluster.url(BUCKET);
+    let config = bed.path("litestream.yml");
+    let text = format!(
+        "dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{url}\", create-bucket: true, bucket-replicas: 3, \
+         timeout: 5s, reconnect-wait: 200ms }}\n",
+        database.display()
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    let mut replicator = bed.spawn(litestream().args(["replicate", "-config"]).arg(&config));
+    converges(&bed, &url, &database);
+    assert_eq!(raw::info(&cluster.servers[0].address(), BUCKET)["config"]["num_replicas"], 3);
+    let mut application = bed.application(&database, &["--seconds", "15", "--rate", "60"]);
+    for round in 0..3 {
+        let victim = match round {
+            0 => cluster.leader(BUCKET),
+            1 => cluster.server_of(replicator.pid()).unwrap_or(1),
+            // Any of them; which one depends on what came before.
+            _ => (cluster.leader(BUCKET) + round) % 3,
+        };
+        let (visible, output) = (bed.fresh("visible.db"), bed.fresh("during.db"));
+        let before = bed.restore(&url, &visible).succeeded();
+        cluster.servers[victim].kill();
+        // With two of three left, a restore works, and has all that was visible before.
+        until("a restore while a server is away", || {
+            let ran = bed.restore(&url, &output);
+            if ran.status == 0 { Ok(()) } else { Err(ran.stderr) }
+        });
+        assert!(judged(&output).seq >= judged(&visible).seq, "something visible is gone: {}", before.stdout);
+        sleep(Duration::from_millis(500));
+        cluster.servers[victim].restart();
+        cluster.settle();
+    }
+    application.exits(0);
+    assert!(replicator.is_running());
+    converges(&bed, &url, &database);
+    let output = bed.fresh("last.db");
+    bed.restore(&url, &output).succeeded();
+    all_committed(&[judged(&output)], &database);
+    bed.run(&["verify", &url]).succeeded();
+    replicator.stop();
+    assert_equal(&database, &output);
+}

@@ -1,0 +1,173 @@
+//! A slow, far and unreliable network: large objects keep a far link busy, a cut costs the object that was on its way and
+//! nothing else, and a restore goes on where it was or says in time that it cannot.
+
+#[path = "support/bucket.rs"]
+mod bucket;
+#[path = "support/drive.rs"]
+mod drive;
+#[path = "support/proxy.rs"]
+mod proxy;
+mod support;
+use support::nats;
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bucket::{messages, monitored, store_on};
+use drive::{connect, get, names, noise, put};
+use litestream::store::Store;
+use proxy::Proxy;
+use support::nats::{Server, pinned};
+use support::{Bed, STORE, all_committed, assert_equal, judged, litestream};
+
+const HALF_OF_100_MS: Duration = Duration::from_millis(50);
+
+fn through(proxy: &Proxy, server: &Server, timeout: Duration) -> Rc<dyn Store> {
+    store_on(server, |options| {
+        options.servers[0].port = proxy.port;
+        options.timeout = timeout;
+    })
+}
+
+#[test]
+fn a_far_link_is_kept_busy() {
+    let server = Server::plain();
+    let proxy = Proxy::new(server.port);
+    let store = through(&proxy, &server, Duration::from_secs(20));
+    connect(store.as_ref()).expect("connect");
+    let bytes = noise(100_000_000, 1);
+    let timed = |what: &str, work: &dyn Fn()| {
+        let begun = Instant::now();
+        work();
+        println!("{what}: {:.2} s", begun.elapsed().as_secs_f64());
+        begun.elapsed()
+    };
+    let near = timed("put of 100 MB near by", &|| put(store.as_ref(), "near", &bytes).expect("put"));
+    // A connection of its own, since the window goes by the shortest round trip that a connection has seen.
+    proxy.far(HALF_OF_100_MS, Duration::ZERO);
+    let store = through(&proxy, &server, Duration::from_secs(20));
+    connect(store.as_ref()).expect("connect");
+    let far = timed("put of 100 MB at 100 ms", &|| put(store.as_ref(), "far", &bytes).expect("put"));
+    timed("get of 100 MB at 100 ms", &|| assert!(get(store.as_ref(), "far").expect("get") == bytes));
+    timed("put of 2 kB at 100 ms", &|| put(store.as_ref(), "small", &bytes[..2000]).expect("put"));
+    // One chunk a round trip would take 76 s; the machine's own slowness is not the point.
+    assert!(far < near * 4 + Duration::from_secs(20), "near {near:?}, far {far:?}");
+}
+
+#[test]
+fn a_cut_costs_the_object_that_was_on_its_way_and_nothing_else() {
+    let (config, monitor) = monitored();
+    let server = Server::start(&pinned(), &config);
+    let proxy = Proxy::new(server.port);
+    let store = through(&proxy, &server, Duration::from_secs(10));
+    connect(store.as_ref()).expect("connect");
+    put(store.as_ref(), "before", &noise(500_000, 1)).expect("put");
+    proxy.far(Duration::from_millis(5), Duration::from_millis(10));
+    let bytes = noise(8_000_000, 2);
+    let (mut on_its_way, mut at, from) = (store.put("big"), 0, proxy.sent());
+    let error = loop {
+        let step = on_its_way.write(&bytes[at..]).and_then(|n| {
+            at += n;
+            on_its_way.poll(Instant::now())
+        });
+        if let Err(error) = step {
+            break error;
+        }
+        if proxy.sent() - from > 3_000_000 {
+            proxy.cut();
+        }
+        store.wait(Duration::from_millis(5));
+    };
+    assert_eq!(error.kind(), litestream::error::Kind::Unreachable, "{error}");
+    drop(on_its_way);
+    drive::connect_patiently(store.as_ref());
+    assert_eq!(names(store.as_ref(), "").expect("list"), ["before"]);
+    put(store.as_ref(), "big", &bytes).expect("again");
+    assert!(get(store.as_ref(), "big").expect("get") == bytes);
+    let end = Instant::now() + Duration::from_secs(30);
+    while messages(monitor) > 4 + 1 + 62 + 1 && Instant::now() < end {
+        store.wait(Duration::from_millis(20));
+    }
+    assert_eq!(messages(monitor), 4 + 1 + 62 + 1, "the first attempt left chunks");
+}
+
+/// A bed whose server is reached through a proxy, a database of some MB that is stored there, and its URL through it.
+fn stored_behind_a_proxy(name: &str) -> (Bed, Proxy, std::path::PathBuf, String) {
+    let bed = Bed::nats(name);
+    let database = bed.database();
+    bed.write(&database, &["--commits", "150", "--size", "60000"]);
+    bed.replicate_once(&database);
+    let address = bed.url().trim_start_matches("nats://").split('/').next().expect("an address").to_string();
+    let proxy = Proxy::new(address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port"));
+    let url = bed.url().replace(&address, &proxy.address());
+    (bed, proxy, database, url)
+}
+
+#[test]
+fn a_restore_goes_on_where_it_was_after_each_cut() {
+    let (bed, proxy, database, url) = stored_behind_a_proxy("resumes");
+    proxy.far(Duration::from_millis(20), Duration::from_millis(5));
+    let output = bed.path("out.db");
+    let mut command = litestream();
+    command.args(["restore", "-o"]).arg(&output).arg(&url);
+    let mut restore = bed.spawn(&mut command);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(250));
+        proxy.cut();
+    }
+    restore.exits(0);
+    assert_equal(&database, &output);
+}
+
+#[test]
+fn a_restore_from_a_server_that_falls_silent_ends_with_a_clear_error() {
+    let (bed, proxy, database, url) = stored_behind_a_proxy("silent");
+    let config = bed.path("litestream.yml");
+    let text =
+        format!("dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{url}\", timeout: 2s }}\n", database.display());
+    std::fs::write(&config, text).expect("write a configuration");
+    proxy.far(Duration::from_millis(50), Duration::ZERO);
+    let output = bed.path("out.db");
+    let mut command = litestream();
+    command.args(["restore", "-config"]).arg(&config).arg("-o").arg(&output).arg(&database);
+    let mut restore = bed.spawn(&mut command);
+    support::until("the restore has begun", || if proxy.sent() > 1000 { Ok(()) } else { Err("not yet") });
+    let begun = Instant::now();
+    proxy.stall();
+    restore.exits(STORE);
+    assert!(begun.elapsed() < Duration::from_secs(60), "took {:?}", begun.elapsed());
+    assert!(!output.exists());
+    let log = restore.log();
+    assert!(log.contains(&proxy.address()) && log.contains("2s"), "{log}");
+}
+
+#[test]
+fn a_link_that_stalls_and_is_cut_again_and_again_loses_nothing() {
+    let bed = Bed::nats("stalls");
+    let database = bed.database();
+    let address = bed.url().trim_start_matches("nats://").split('/').next().expect("an address").to_string();
+    let proxy = Proxy::new(address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port"));
+    proxy.far(Duration::from_millis(15), Duration::from_millis(15));
+    let config = bed.path("litestream.yml");
+    let text = format!(
+        "dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{}\", create-bucket: true, timeout: 2s, reconnect-wait: 200ms }}\n",
+        database.display(),
+        bed.url().replace(&address, &proxy.address())
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    let replicator = bed.spawn(litestream().args(["replicate", "-config"]).arg(&config));
+    let mut application = bed.application(&database, &["--seconds", "9", "--rate", "80"]);
+    for round in 0..3 {
+        std::thread::sleep(Duration::from_millis(1000));
+        match round {
+            1 => proxy.stall(),
+            _ => proxy.part(),
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        proxy.join();
+    }
+    application.exits(0);
+    bed.converges(&database);
+    all_committed(&[judged(&bed.restored())], &database);
+    replicator.stop();
+}

@@ -1,0 +1,172 @@
+//! The bucket is full, sealed, gone or narrow: the program says so, goes on as soon as it can, and nothing half is visible.
+
+#[path = "support/raw.rs"]
+mod raw;
+mod support;
+
+use std::path::Path;
+
+use serde_json::json;
+use support::{Bed, Process, STORE, State, assert_equal, committed, judged, litestream, until};
+
+const BUCKET: &str = "backup";
+
+fn address(bed: &Bed) -> String {
+    bed.url().trim_start_matches("nats://").split('/').next().expect("an address").to_string()
+}
+
+/// Without -create-bucket: the test makes it.
+fn replicate(bed: &Bed, database: &Path) -> Process {
+    let mut command = litestream();
+    command.arg("replicate").arg(database).arg(bed.url());
+    bed.spawn(&mut command)
+}
+
+/// Every object that is visible can be read, and what is restored is a state that was committed.
+fn restores_a_commit(bed: &Bed, database: &Path) -> State {
+    bed.run(&["verify", &bed.url()]).succeeded();
+    let state = judged(&bed.restored());
+    assert!(committed(database).contains(&state), "{state:?}");
+    state
+}
+
+#[test]
+fn a_full_bucket_is_told_and_waited_for_and_shows_nothing_half() {
+    let bed = Bed::nats("full");
+    raw::create(&address(&bed), BUCKET, json!({"max_bytes": 400_000}));
+    let database = bed.database();
+    let mut replicator = replicate(&bed, &database);
+    bed.converges(&database);
+    // Too large for what is left, in more than one chunk.
+    bed.write(&database, &["--commits", "30", "--size", "60000"]);
+    replicator.says("maximum bytes exceeded");
+    replicator.says("raise the limit");
+    restores_a_commit(&bed, &database);
+    assert!(replicator.is_running());
+    raw::update(&address(&bed), BUCKET, json!({"max_bytes": 400_000_000}));
+    bed.converges(&database);
+    replicator.says("working again");
+    replicator.stop();
+    bed.run(&["verify", &bed.url()]).succeeded();
+    assert_equal(&database, &bed.restored());
+}
+
+#[test]
+fn a_run_that_cannot_store_all_for_want_of_room_does_not_say_that_it_did() {
+    let bed = Bed::nats("once");
+    raw::create(&address(&bed), BUCKET, json!({"max_bytes": 20_000}));
+    let database = bed.path("a.db");
+    bed.write(&database, &["--commits", "30", "--size", "60000"]);
+    let config = bed.path("litestream.yml");
+    let text = format!(
+        "shutdown-sync-timeout: 2s\ndbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{}\" }}\n",
+        database.display(),
+        bed.url()
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    let ran = bed.run(&["replicate", "-once", "-config", config.to_str().expect("a path")]);
+    ran.refused(STORE, &["maximum bytes exceeded"]);
+    assert_ne!(bed.restore(&bed.url(), &bed.path("out.db")).status, 0, "there is no whole snapshot");
+}
+
+#[test]
+fn a_narrow_server_gets_small_chunks() {
+    let bed = Bed::nats_with("narrow", "max_payload: 65536");
+    let database = bed.database();
+    bed.write(&database, &["--commits", "20", "--size", "50000"]);
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    bed.write(&database, &["--commits", "10", "--size", "90000"]);
+    bed.converges(&database);
+    replicator.stop();
+    bed.run(&["verify", &bed.url()]).succeeded();
+}
+
+#[test]
+fn a_sealed_bucket_is_told_and_can_be_restored_from() {
+    let bed = Bed::nats("sealed");
+    let database = bed.database();
+    bed.replicate_once(&database);
+    raw::update(&address(&bed), BUCKET, json!({"sealed": true}));
+    assert_equal(&database, &bed.restored());
+    bed.write(&database, &["--commits", "2"]);
+    let mut replicator = replicate(&bed, &database);
+    replicator.says("the bucket is sealed");
+    replicator.says("not stored, trying again");
+    assert!(replicator.is_running());
+}
+
+#[test]
+fn a_bucket_that_was_deleted_and_made_again_gets_a_new_generation() {
+    let bed = Bed::nats("deleted");
+    raw::create(&address(&bed), BUCKET, json!({}));
+    let database = bed.database();
+    let mut replicator = replicate(&bed, &database);
+    bed.converges(&database);
+    raw::delete(&address(&bed), BUCKET);
+    bed.write(&database, &["--commits", "2"]);
+    replicator.says("there is no such bucket");
+    assert!(replicator.is_running());
+    raw::create(&address(&bed), BUCKET, json!({}));
+    replicator.says("stored history is gone");
+    bed.write(&database, &["--commits", "2"]);
+    bed.converges(&database);
+    let lines = replicator.log().lines().count();
+    assert!(lines < 25, "it says the same over and over:\n{}", replicator.log());
+    replicator.stop();
+    bed.run(&["verify", &bed.url()]).succeeded();
+}
+
+#[test]
+fn a_server_that_lost_its_disk_gets_everything_anew() {
+    let mut bed = Bed::nats("disk");
+    let database = bed.database();
+    let mut replicator = bed.replicate(&database);
+    bed.converges(&database);
+    bed.server().kill();
+    let disk = bed.server().scratch.join("jetstream");
+    std::fs::remove_dir_all(disk).expect("remove the server's disk");
+    bed.server().restart();
+    // -create-bucket was given, so that no one needs to help; the database does not change meanwhile.
+    replicator.says("stored history is gone");
+    bed.converges(&database);
+    replicator.stop();
+}
+
+#[test]
+fn who_may_not_write_is_told_which_subject_it_is() {
+    let config = "authorization { users = [ { user: u, password: p, permissions: { publish: [\"$JS.API.>\", \
+                  \"litestream.>\"] } } ] }";
+    let bed = Bed::nats_with("permission", config);
+    let database = bed.database();
+    let config = bed.path("litestream.yml");
+    let url = bed.url();
+    let text = format!(
+        "shutdown-sync-timeout: 3s\ndbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{url}\", username: u, password: p, \
+         create-bucket: true, timeout: 1s }}\n",
+        database.display(),
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    let ran = bed.run(&["replicate", "-once", "-config", config.to_str().expect("a path")]);
+    ran.refused(STORE, &["Permissions Violation for Publish to \"$O.backup.C."]);
+}
+
+#[test]
+fn an_account_without_room_is_told_and_waited_for() {
+    let bed = Bed::nats_with(
+        "account",
+        "accounts { A { jetstream { max_file: 300000 }, users = [ { user: u, password: p } ] } }\nno_auth_user: u",
+    );
+    let database = bed.database();
+    let mut replicator = bed.replicate(&database);
+    bed.converges(&database);
+    bed.write(&database, &["--commits", "40", "--size", "60000"]);
+    replicator.says("not stored, trying again");
+    restores_a_commit(&bed, &database);
+    until("the cause is told", || {
+        let log = replicator.log();
+        let told = log.contains("exceeded") || log.contains("insufficient");
+        if told { Ok(()) } else { Err(log) }
+    });
+    assert!(replicator.is_running());
+}
