@@ -154,7 +154,7 @@ const ON_THE_WAY: [u32; 10] = [2, 5, 9, 14, 21, 30, 42, 60, 85, 120];
 /// A replicator, under an application that keeps it busy, to which something happens.
 fn on_the_way(bed: &Bed, database: &Path, fault: &str) -> Option<Process> {
     let command = bed.replicate_command(database, &bed.url());
-    let replicator = bed.start(&mut faulty(&command, fault, &bed.fresh("points"))?);
+    let replicator = bed.start_command(&mut faulty(&command, fault, &bed.fresh("points"))?);
     bed.write(
         database,
         &["--seconds", "1", "--rate", "100", "--checkpoint", "restart,passive,truncate", "--every", "9"],
@@ -238,7 +238,7 @@ fn a_store_without_room_loses_nothing(bed: &Bed) {
     assert_equal(&database, &bed.restored());
     // With room for segments, and none for what our own checkpoints would write into the database.
     let command = bed.replicate_command(&database, &bed.url());
-    let mut replicator = bed.start(&mut without_room(&command, 1_000_000));
+    let mut replicator = bed.start_command(&mut without_room(&command, 1_000_000));
     bed.write(&database, &["--commits", "400", "--rate", "100", "--autocheckpoint", "0", "--abandon"]);
     replicator.says("checkpoint failed");
     bed.converges(&database);

@@ -261,7 +261,7 @@ fn with_config(bed: &Bed, database: &Path) -> support::Process {
     let text = format!("dbs:\n  - path: {}\n    replica: {{ url: '{url}' }}\n", database.display());
     fs::write(&config, text).unwrap();
     let mut command = support::litestream();
-    bed.start(command.arg("-config").arg(&config).arg("replicate"))
+    bed.start_command(command.arg("-config").arg(&config).arg("replicate"))
 }
 
 fn the_journal_mode_cannot_be_changed_under_us(bed: &Bed) {

@@ -165,12 +165,12 @@ impl Bed {
     }
 
     /// Starts the program, or something that runs it.
-    pub fn start(&self, command: &mut Command) -> Process {
+    pub fn start_command(&self, command: &mut Command) -> Process {
         Process::spawn("litestream", command, self.fresh("run"))
     }
 
     pub fn run_command(&self, command: &mut Command) -> Ran {
-        let mut process = self.start(command);
+        let mut process = self.start_command(command);
         let status = process.wait();
         Ran { status, stdout: process.output(), stderr: process.log() }
     }
