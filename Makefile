@@ -80,17 +80,20 @@ static-%: BUILT = target/$*/release/litestream
 static-%: LOWER = $(subst -,_,$*)
 static-%: UPPER = $(shell echo $(LOWER) | tr a-z A-Z)
 static-%: target/zig/%/cc
-	@gcc=$(MACHINE)-linux-musl-gcc; own=$$gcc; test $(MACHINE) != "$$(uname -m)" || own=cc; \
+	@gcc=$(MACHINE)-linux-musl-gcc; own=$$gcc; test $(MACHINE) != "$$(uname -m)" || own=cc; features="--features vendored"; \
 	if ! test -d "$$(rustc --print target-libdir --target $* 2>/dev/null)"; then \
 	echo "static: $* skipped: its standard library is not installed (rustup target add $*)"; exit; \
-	elif $(ZIG) version >/dev/null 2>&1; then zig=$(CURDIR)/target/zig; \
+	elif $(ZIG) version >/dev/null 2>&1; then zig=$(CURDIR)/target/zig; ssl=$(CURDIR)/target/openssl/$*; \
+	env ZIG="$(ZIG)" CC=$$zig/$*/cc AR=$$zig/ar RANLIB=$$zig/ranlib SOURCE_DATE_EPOCH=$(EPOCH) \
+	tests/support/small-openssl $* $$ssl || exit 1; features=; \
 	set -- CC_$(LOWER)=$$zig/$*/cc AR_$(LOWER)=$$zig/ar RANLIB_$(LOWER)=$$zig/ranlib \
+	OPENSSL_STATIC=1 $(UPPER)_OPENSSL_DIR=$$ssl \
 	CARGO_TARGET_$(UPPER)_LINKER=rust-lld \
 	"CARGO_TARGET_$(UPPER)_RUSTFLAGS=-Clinker-flavor=ld.lld -Clink-self-contained=yes -Clink-arg=--icf=all"; \
 	elif command -v $$gcc >/dev/null; then \
 	set -- CC_$(LOWER)=$$gcc CARGO_TARGET_$(UPPER)_LINKER=$$own; \
 	else echo "static: $* skipped: neither zig nor $$gcc is here"; exit; fi; \
-	env SOURCE_DATE_EPOCH=$(EPOCH) ZIG="$(ZIG)" "$$@" $(BUILD) --features vendored --target $* || exit 1; \
+	env SOURCE_DATE_EPOCH=$(EPOCH) ZIG="$(ZIG)" "$$@" $(BUILD) $$features --target $* || exit 1; \
 	if readelf -l $(BUILT) | grep -q INTERP; then echo "static: $(BUILT) is not static"; exit 1; fi; \
 	ls -l $(BUILT)
 
