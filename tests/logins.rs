@@ -260,7 +260,7 @@ fn mutual_tls_takes_every_form_of_key_and_refuses_strangers() {
         &[
             (format!("url: \"{url}\", root-cas: [{}]", text(&root)), STORE, &["hint: ", "client-cert"]),
             (case(&foreign), STORE, &["hint: the server may", "client-cert"]),
-            (case(&mixed), STORE, &["hint: "]),
+            (case(&mixed), STORE, &["foreign.key: expected the key of ", "hint: client-cert and client-key"]),
             (case(&open), USAGE, &["open.key"]),
             (format!("url: \"{url}\", client-cert: {}", text(&pair.certificate)), USAGE, &["client-key"]),
         ],
