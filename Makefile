@@ -6,13 +6,16 @@
 #   make soak     random schedules for SECONDS=3600 (tests/model.rs); a seed that fails is kept in tests/data/model-seeds
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
+#   make dist     tarballs, Debian packages and checksums of those
 
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 PYTHON ?= python3
 INSTALL ?= install
-STATIC_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl
+STATIC_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf
+ZIG ?= $(if $(shell command -v zig),zig,$(PYTHON) -m ziglang)
+EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 NATS_PY ?= nats-py==2.11.0
 SECONDS ?= 3600
 
@@ -68,19 +71,51 @@ install: build
 
 static: $(STATIC_TARGETS:%=static-%)
 
-# OpenSSL and SQLite are C: a target needs its part of the Rust toolchain, and a C compiler that knows its musl. That
-# also links for a foreign machine; for this one cc does, since musl-gcc's wrapper cannot link a static-pie.
+# OpenSSL and SQLite are C: a target needs its part of the Rust toolchain, and a C compiler that knows its musl. zig is one
+# for every target (pip install ziglang), and rust-lld then links with the musl that Rust brings. Without zig, gcc for the
+# target also links; on its own machine cc does, since musl-gcc's wrapper cannot link a static-pie.
 static-%: MACHINE = $(firstword $(subst -, ,$*))
 static-%: BUILT = target/$*/release/litestream
-static-%:
-	@cc=$(MACHINE)-linux-musl-gcc; linker=$$cc; test $(MACHINE) != "$$(uname -m)" || linker=cc; \
+static-%: LOWER = $(subst -,_,$*)
+static-%: UPPER = $(shell echo $(LOWER) | tr a-z A-Z)
+static-%: target/zig/%/cc
+	@gcc=$(MACHINE)-linux-musl-gcc; own=$$gcc; test $(MACHINE) != "$$(uname -m)" || own=cc; \
 	if ! test -d "$$(rustc --print target-libdir --target $* 2>/dev/null)"; then \
-	echo "static: $* skipped: its standard library is not installed (rustup target add $*)"; \
-	elif ! command -v $$cc >/dev/null; then echo "static: $* skipped: $$cc is not here"; \
-	else env CC_$(subst -,_,$*)=$$cc CARGO_TARGET_$$(echo $* | tr a-z- A-Z_)_LINKER=$$linker \
-	$(BUILD) --features vendored --target $* || exit 1; \
+	echo "static: $* skipped: its standard library is not installed (rustup target add $*)"; exit; \
+	elif $(ZIG) version >/dev/null 2>&1; then zig=$(CURDIR)/target/zig; \
+	set -- CC_$(LOWER)=$$zig/$*/cc AR_$(LOWER)=$$zig/ar RANLIB_$(LOWER)=$$zig/ranlib \
+	CARGO_TARGET_$(UPPER)_LINKER=rust-lld \
+	"CARGO_TARGET_$(UPPER)_RUSTFLAGS=-Clinker-flavor=ld.lld -Clink-self-contained=yes -Clink-arg=--icf=all"; \
+	elif command -v $$gcc >/dev/null; then \
+	set -- CC_$(LOWER)=$$gcc CARGO_TARGET_$(UPPER)_LINKER=$$own; \
+	else echo "static: $* skipped: neither zig nor $$gcc is here"; exit; fi; \
+	env SOURCE_DATE_EPOCH=$(EPOCH) ZIG="$(ZIG)" "$$@" $(BUILD) --features vendored --target $* || exit 1; \
 	if readelf -l $(BUILT) | grep -q INTERP; then echo "static: $(BUILT) is not static"; exit 1; fi; \
-	ls -l $(BUILT); fi
+	ls -l $(BUILT)
+
+# zig as a compiler that cc knows how to call. What is not SQLite is rather small than fast.
+target/zig/%/cc: tests/support/zig-cc
+	@mkdir -p $(@D)
+	@sed 's/@MACHINE@/$(firstword $(subst -, ,$*))/; s/@ABI@/$(if $(findstring armv7,$*),musleabihf,musl)/' $< > $@
+	@for tool in ar ranlib; do printf '#!/bin/sh\nexec $${ZIG:-zig} %s "$$@"\n' $$tool > target/zig/$$tool; done
+	@chmod +x $@ target/zig/ar target/zig/ranlib
+
+# A tarball and a Debian package of each static binary that was built, and their checksums; the same bytes each time.
+dist: static
+	@for target in $(STATIC_TARGETS); do test ! -x target/$$target/release/litestream || \
+	SOURCE_DATE_EPOCH=$(EPOCH) sh tests/support/dist.sh $$target || exit 1; done
+	@cd target/dist && sha256sum *.tar.gz *.deb > SHA256SUMS && cat SHA256SUMS
+
+# The whole round trip with each static binary; a foreign one runs under qemu-user.
+test-static: static
+	@for target in $(STATIC_TARGETS); do binary=$(CURDIR)/target/$$target/release/litestream; test ! -x $$binary || \
+	{ machine=$${target%%-*}; runner=$$binary; test $$machine = "$$(uname -m)" || { runner=$(CURDIR)/target/run-$$machine; \
+	printf '#!/bin/sh\nexec qemu-%s-static %s "$$@"\n' $$(echo $$machine | sed s/armv7/arm/) $$binary > $$runner; chmod +x $$runner; }; \
+	echo "test-static: $$target"; TEST_BINARY=$$runner $(CARGO) test --locked $(FEATURES) --test roundtrip || exit 1; }; done
+
+# The plot in the README: a year at one commit a second, without the waiting.
+plots:
+	PLOT=$(CURDIR)/man/year.svg $(CARGO) test --locked $(FEATURES) --test retention -- --ignored --nocapture a_year_of_one_commit_a_second
 
 clean:
 	$(CARGO) clean

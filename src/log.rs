@@ -1,8 +1,8 @@
-//! Log lines in logfmt on standard error: `time=… level=info msg="…" db=… position=…`.
+//! Log lines on standard error, in logfmt or as JSON: `time=… level=info msg="…" db=… position=…`.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
@@ -20,6 +20,19 @@ pub enum Level {
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+static JSON: AtomicBool = AtomicBool::new(false);
+static STAMPED: AtomicBool = AtomicBool::new(true);
+
+/// One JSON object a line from now on, or logfmt.
+pub fn set_json(json: bool) {
+    JSON.store(json, Ordering::Relaxed);
+}
+
+/// Whether lines begin with the time; where they go may add its own.
+pub fn set_stamped(stamped: bool) {
+    STAMPED.store(stamped, Ordering::Relaxed);
+}
 
 /// Sets the level for the whole process.
 pub fn set_level(level: Level) {
@@ -52,6 +65,7 @@ impl Level {
 #[must_use = "a line is written by emit()"]
 pub struct Line {
     text: Option<String>,
+    json: bool,
 }
 
 pub fn debug(message: &str) -> Line {
@@ -72,18 +86,20 @@ pub fn error(message: &str) -> Line {
 
 impl Line {
     pub fn new(level: Level, message: &str) -> Line {
-        let text = level.is_on().then(|| {
-            let mut text = format!("time={} level={}", wall(), level.name());
-            push_field(&mut text, "msg", &message);
-            text
-        });
-        Line { text }
+        let text = level.is_on().then(String::new);
+        let json = JSON.load(Ordering::Relaxed);
+        let line = Line { text, json };
+        let line = if STAMPED.load(Ordering::Relaxed) { line.field("time", wall()) } else { line };
+        line.field("level", level.name()).field("msg", message)
     }
 
     /// Adds `key=value`, quoted where logfmt needs it.
     pub fn field(mut self, key: &str, value: impl Display) -> Line {
         if let Some(text) = &mut self.text {
-            push_field(text, key, &value);
+            match self.json {
+                true => push_member(text, key, &value),
+                false => push_field(text, key, &value),
+            }
         }
         self
     }
@@ -100,23 +116,31 @@ impl Line {
     /// Writes the line in one piece. A closed standard error is no reason to stop a backup.
     pub fn emit(self) {
         if let Some(mut text) = self.text {
-            text.push('\n');
+            text.push_str(if self.json { "}\n" } else { "\n" });
             let _ = std::io::stderr().lock().write_all(text.as_bytes());
         }
     }
 }
 
+fn push_member(text: &mut String, key: &str, value: &dyn Display) {
+    let before = if text.is_empty() { '{' } else { ',' };
+    let _ = write!(text, "{before}\"{key}\":{}", Quoted(&value.to_string()));
+}
+
 fn push_field(text: &mut String, key: &str, value: &dyn Display) {
+    if !text.is_empty() {
+        text.push(' ');
+    }
     let value = value.to_string();
     let plain = |c: char| !c.is_control() && !matches!(c, ' ' | '"' | '=' | '\\');
     if !value.is_empty() && value.chars().all(plain) {
-        let _ = write!(text, " {key}={value}");
+        let _ = write!(text, "{key}={value}");
     } else {
-        let _ = write!(text, " {key}={}", Quoted(&value));
+        let _ = write!(text, "{key}={}", Quoted(&value));
     }
 }
 
-/// A logfmt string: quotes, backslashes and control characters escaped, so that one event is one line.
+/// A string of logfmt and of JSON: quotes, backslashes and control characters escaped, so that one event is one line.
 struct Quoted<'a>(&'a str);
 
 impl Display for Quoted<'_> {
@@ -153,15 +177,23 @@ mod tests {
     #[test]
     fn a_value_is_quoted_only_where_it_must_be_and_never_breaks_the_line() {
         let table = [
-            ("plain/1:2", " k=plain/1:2"),
-            ("", " k=\"\""),
-            ("two words", " k=\"two words\""),
-            ("a=b", " k=\"a=b\""),
-            ("say \"no\"\n\u{7}", " k=\"say \\\"no\\\"\\n\\u0007\""),
+            ("plain/1:2", "k=plain/1:2"),
+            ("", "k=\"\""),
+            ("two words", "k=\"two words\""),
+            ("a=b", "k=\"a=b\""),
+            ("say \"no\"\n\u{7}", "k=\"say \\\"no\\\"\\n\\u0007\""),
         ];
         for (value, expected) in table {
             assert_eq!(field(value), expected);
         }
+    }
+
+    #[test]
+    fn in_json_every_value_is_a_string_and_never_breaks_the_line() {
+        let mut text = String::new();
+        push_member(&mut text, "level", &"info");
+        push_member(&mut text, "msg", &"say \"no\"\n\\");
+        assert_eq!(text, r#"{"level":"info","msg":"say \"no\"\n\\""#);
     }
 
     #[test]

@@ -170,11 +170,69 @@ fn what_the_sample_leaves_commented_out_is_known_too() {
 
 #[test]
 fn the_pages_are_clean_mdoc_where_mandoc_can_say_so() {
-    for name in ["litestream.1", "litestream.yml.5"] {
+    let pages = ["litestream.1", "litestream-replicate.1", "litestream-restore.1", "litestream-snapshot.1"];
+    for name in pages.into_iter().chain(["litestream.yml.5"]) {
         let Ok(output) = Command::new("mandoc").args(["-Tlint", &format!("man/{name}")]).output() else { return };
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         // What other pages are installed says nothing about ours.
         let about_us: Vec<&str> = told.lines().filter(|line| !line.contains("referenced manual not found")).collect();
         assert_eq!(about_us, [""; 0]);
+    }
+}
+
+/// The options behind these marks, each up to what cannot be in a name.
+fn options_in(text: &str, marks: &[&str]) -> BTreeSet<String> {
+    let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().map(str::to_string);
+    let found = marks.iter().flat_map(|mark| text.split(*mark).skip(1).filter_map(name));
+    found.filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn every_shell_completes_each_command_with_its_options_and_no_other() {
+    let [bash, zsh, fish] = ["litestream.bash", "_litestream", "litestream.fish"];
+    let [bash, zsh, fish] = [bash, zsh, fish].map(|name| page(&format!("completions/{name}")));
+    for (command, options) in cli::vocabulary() {
+        let expected = set(&options);
+        if command.is_empty() {
+            let with_help: BTreeSet<String> = expected.iter().cloned().chain(["help".to_string()]).collect();
+            let line = between(&bash, "options=\"$options ", "\"\n");
+            assert_eq!(options_in(&format!(" {line}"), &[" -"]), with_help, "bash");
+            assert_eq!(options_in(between(&zsh, "global=(", "    )"), &["'-"]), with_help, "zsh");
+            let lines = fish.lines().filter(|line| line.starts_with("complete -c litestream -o"));
+            let lines = lines.collect::<Vec<_>>().join("\n");
+            assert_eq!(options_in(&lines, &["litestream -o "]), with_help, "fish");
+            continue;
+        }
+        let line = between(&bash, &format!("        {command}) options=\""), "\" ;;");
+        assert_eq!(options_in(&format!(" {line}"), &[" -"]), expected, "bash {command}");
+        let line = between(&zsh, &format!("        {command}) _arguments"), "\n");
+        assert_eq!(options_in(line, &["'-"]), expected, "zsh {command}");
+        let condition = format!("'__fish_seen_subcommand_from {command}' ");
+        let lines = fish.lines().filter(|line| line.contains(&condition)).collect::<Vec<_>>().join("\n");
+        assert_eq!(options_in(&lines, &["' -o ", "' -s "]), expected, "fish {command}");
+        assert!(fish.contains(&format!("__fish_use_subcommand -f -a {command} ")), "fish {command}");
+        assert!(zsh.contains(&format!("        '{command}:")), "zsh {command}");
+    }
+}
+
+#[test]
+fn the_init_scripts_are_clean_shell() {
+    for name in ["litestream.openrc", "litestream.procd"] {
+        assert!(Command::new("sh").args(["-n", &format!("man/{name}")]).status().unwrap().success(), "{name}");
+    }
+    assert!(Command::new("bash").args(["-n", "man/completions/litestream.bash"]).status().unwrap().success());
+}
+
+#[test]
+fn the_alert_rules_name_metrics_that_are_written() {
+    let rules = page("litestream.rules.yml");
+    let metrics = std::fs::read_to_string("src/cmd/metrics.rs").unwrap();
+    let names = options_in(&rules.replace('_', "-"), &["litestream-"]);
+    assert!(names.len() > 4, "{names:?}");
+    for name in names.iter().map(|name| name.replace('-', "_")) {
+        assert!(
+            metrics.contains(&format!("\"{name}\"")) || metrics.contains(&format!("\"litestream_{name}\"")),
+            "{name}"
+        );
     }
 }

@@ -64,3 +64,15 @@ fn a_password_in_the_environment_or_the_configuration_stays_secret() {
     run(&bed, |c| c.args(["restore", "-o"]).arg(&output).arg(bed.url()).envs(login)).succeeded();
     assert_equal(&database, &output);
 }
+
+#[test]
+fn a_password_in_a_url_leaves_the_process_list() {
+    let bed = bed("list");
+    let database = bed.database();
+    let mut replicator = bed.replicate_to(&database, &url_with(&bed, PASSWORD));
+    replicator.says("replicating");
+    let words = fs::read(format!("/proc/{}/cmdline", replicator.pid())).unwrap();
+    let words = String::from_utf8_lossy(&words);
+    assert!(words.contains("nats://***") && !words.contains(PASSWORD), "{words:?}");
+    replicator.stop();
+}

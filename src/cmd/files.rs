@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Config, Database};
+use crate::config::{self, Config, Database, DirEntry};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 
@@ -10,7 +10,7 @@ use crate::log;
 pub fn expand(config: &Config) -> Result<Vec<Database>> {
     let mut databases = config.dbs.clone();
     for entry in &config.dirs {
-        let found = entry.databases(&files_below(entry.dir(), Path::new(""))?)?;
+        let found = found(entry)?;
         if found.is_empty() {
             log::warn("no file matches").field("dir", entry.dir().display()).emit();
         }
@@ -18,6 +18,27 @@ pub fn expand(config: &Config) -> Result<Vec<Database>> {
     }
     config::distinct(databases.iter())?;
     Ok(databases)
+}
+
+/// The same at a later time: where a directory is watched, files have come and gone; the others are as they were.
+pub fn expand_again(config: &Config, before: &[Database]) -> Result<Vec<Database>> {
+    let mut databases = config.dbs.clone();
+    for entry in &config.dirs {
+        let known = |database: &&Database| {
+            let relative = database.path.strip_prefix(entry.dir());
+            relative.is_ok_and(|relative| entry.matches(relative)) && !config.dbs.contains(database)
+        };
+        match entry.watch {
+            true => databases.extend(found(entry)?),
+            false => databases.extend(before.iter().filter(known).cloned()),
+        }
+    }
+    config::distinct(databases.iter())?;
+    Ok(databases)
+}
+
+fn found(entry: &DirEntry) -> Result<Vec<Database>> {
+    entry.databases(&files_below(entry.dir(), Path::new(""))?)
 }
 
 /// Every ordinary file below `root`, relative to it. What belongs to SQLite or to us is passed over.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::cmd::clock::{System, sleep};
-use crate::error::Result;
+use crate::error::Error;
 use crate::replica::follow::{Follower, Next, Tools};
 
 /// While uploads are under way in more than one store, each is looked at this often.
@@ -23,12 +23,20 @@ impl Poll {
         Poll { followers, tools: Tools::new(), tick }
     }
 
+    /// One that wants to be looked at this often has joined.
+    pub fn quicken(&mut self, tick: Duration) {
+        self.tick = self.tick.min(tick);
+    }
+
     /// Lets each database make progress, then sleeps as long as nothing can be done, at most until `until`.
-    pub fn turn(&mut self, until: Instant) -> Result<()> {
+    ///
+    /// Errors: those of a database that cannot be followed, with its name.
+    pub fn turn(&mut self, until: Instant) -> Result<(), (String, Error)> {
         let begun = System.now();
         let mut next = Next::Tick;
         for follower in &mut self.followers {
-            next = next.min(follower.poll(&mut self.tools, &System)?);
+            let polled = follower.poll(&mut self.tools, &System);
+            next = next.min(polled.map_err(|error| (follower.name().to_string(), error))?);
         }
         let left = (begun + self.tick).min(until).saturating_duration_since(System.now());
         match next {

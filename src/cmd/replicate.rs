@@ -1,53 +1,57 @@
 //! `litestream replicate`: follows databases until it is told to stop, or stores once what they hold.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli;
 use crate::clock::Clock;
-use crate::cmd::clock::System;
+use crate::cmd::clock::{System, sleep};
 use crate::cmd::exec::Exec;
+use crate::cmd::fleet::Fleet;
+use crate::cmd::heartbeat::Heartbeat;
+use crate::cmd::notify::Notifier;
 use crate::cmd::poll::Poll;
-use crate::cmd::{Given, Status, files, service, signals};
-use crate::config::{self, Database};
+use crate::cmd::restore::{self, Wanted};
+use crate::cmd::{Given, Status, environment, files, metrics, service, signals};
+use crate::config::{self, Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::log;
+use crate::replica::download::connect;
 use crate::replica::follow::Follower;
-use crate::store::Pool;
 
 /// Between two lines that say where each database stands.
 const REPORT: Duration = Duration::from_secs(60);
-
-/// What the command line and the configuration ask for.
-struct Plan {
-    databases: Vec<Database>,
-    exec: Option<Vec<String>>,
-    shutdown_timeout: Duration,
-    /// Wait for databases and stores that are not there yet.
-    patient_with_databases: bool,
-}
+/// Between two looks for files that came or went in a watched directory.
+const RESCAN: Duration = Duration::from_secs(3);
+/// Between two metrics files: the node exporter is asked four times a minute at most.
+const METRICS: Duration = Duration::from_secs(10);
+/// Between two looks at all databases together, for systemd's status and the heartbeat.
+const STATUS: Duration = Duration::from_secs(5);
 
 pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
-    let plan = plan(given, options)?;
+    let config = config(given, options)?;
+    let databases = files::expand(&config)?;
     signals::install();
-    let mut pool = Pool::default();
-    let mut followers = Vec::new();
-    for database in &plan.databases {
-        let mut settings = service::settings(database, !options.once);
-        settings.force_snapshot = options.force_snapshot;
-        let mut follower = service::follower(database, settings, options.create_bucket, &mut pool, System.now())?;
-        check(&mut follower, plan.patient_with_databases)?;
-        log::info("replicating").field("db", follower.name()).field("to", &database.replica.url).emit();
-        followers.push(follower);
+    let tick = databases.iter().map(|database| database.monitor_interval).min();
+    let tick = tick.unwrap_or(config::DEFAULT_MONITOR_INTERVAL);
+    let mut fleet = Fleet::new(tick, config.shutdown_sync_timeout, options.create_bucket);
+    let exec = if options.once { None } else { options.exec.clone().or(config.exec.clone()) };
+    for database in &databases {
+        begin(&mut fleet, database, options, exec.is_some())?;
     }
-    let tick = plan.databases.iter().map(|database| database.monitor_interval).min();
-    let mut poll = Poll::new(followers, tick.unwrap_or(config::DEFAULT_MONITOR_INTERVAL));
-    let exec = plan.exec.as_deref().map(Exec::start).transpose()?;
     if options.once {
-        finish(&mut poll, Patience::WithoutProgress(plan.shutdown_timeout), &mut |_| ())?;
+        let patience = Patience::WithoutProgress(config.shutdown_sync_timeout);
+        finish(&mut fleet.poll, patience, &mut |_| ())?;
         return Ok(0);
     }
-    let status = follow(&mut poll, exec)?;
-    match finish(&mut poll, Patience::InAll(plan.shutdown_timeout), &mut |_| ()) {
+    signals::install_hangup();
+    let exec = exec.as_deref().map(Exec::start).transpose()?;
+    let timeout = config.shutdown_sync_timeout;
+    let mut run = Run::new(config, fleet, exec);
+    run.notifier.say("READY=1");
+    let status = run.follow(given, options)?;
+    run.notifier.say("STOPPING=1");
+    let Run { mut fleet, mut notifier, .. } = run;
+    match finish(&mut fleet.poll, Patience::InAll(timeout), &mut |_| notifier.alive(System.now())) {
         // The child's trouble is told by its status, ours by a line.
         Err(error) if status != 0 => {
             log::error("not all is stored").cause(&error).emit();
@@ -57,23 +61,49 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
     }
 }
 
-fn plan(given: &Given, options: &cli::Replicate) -> Result<Plan> {
-    if let Some(pair) = &options.pair {
-        return Ok(Plan {
-            databases: vec![given.pair(pair)?],
-            exec: options.exec.clone(),
-            shutdown_timeout: config::DEFAULT_SHUTDOWN_SYNC_TIMEOUT,
-            patient_with_databases: options.exec.is_some(),
-        });
+/// The configuration file, or one that comes to the database and replica of the command line.
+fn config(given: &Given, options: &cli::Replicate) -> Result<Config> {
+    let Some(pair) = &options.pair else {
+        let config = given.config()?;
+        config::check::config(&config)?;
+        return Ok(config);
+    };
+    Ok(Config::of(given.pair(pair)?))
+}
+
+/// Begins with one database: it is restored if that is asked for, and refused if it can never be followed.
+fn begin(fleet: &mut Fleet, database: &Database, options: &cli::Replicate, exec: bool) -> Result<()> {
+    if (options.restore_if_missing || database.restore_if_missing) && !database.path.exists() {
+        restore_missing(fleet, database, options.create_bucket)?;
     }
-    let config = given.config()?;
-    config::check::config(&config)?;
-    Ok(Plan {
-        databases: files::expand(&config)?,
-        exec: options.exec.clone().or(config.exec.clone()),
-        shutdown_timeout: config.shutdown_sync_timeout,
-        patient_with_databases: !options.once,
-    })
+    let mut settings = service::settings(database, !options.once);
+    settings.force_snapshot = options.force_snapshot;
+    settings.enforce_retention = options.enforce_retention;
+    let mut follower = service::follower(database, settings, options.create_bucket, fleet.pool(), System.now())?;
+    let patient = if options.pair.is_some() { exec } else { !options.once };
+    check(&mut follower, patient)?;
+    fleet.add(database, follower);
+    Ok(())
+}
+
+/// A store that does not answer ends the run: to begin with an empty database would bury the one that is stored.
+fn restore_missing(fleet: &mut Fleet, database: &Database, create_bucket: bool) -> Result<()> {
+    let store = service::open_store(database, create_bucket, fleet.pool())?;
+    let url = &database.replica.url;
+    connect(&*store, &System).map_err(|error| error.context(url))?;
+    let wanted = Wanted { force: restore::has_no_log(&database.path), ..Wanted::LATEST };
+    match restore::fetch(&*store, url, &wanted, &database.path) {
+        Ok(done) => {
+            let name = database.path.display();
+            log::info("restored").field("db", name).field("position", done.position).field("time", done.time).emit();
+            Ok(())
+        }
+        Err(error) if matches!(error.kind(), Kind::Nothing | Kind::NotFound) => {
+            log::info("no backup to restore").field("db", database.path.display()).field("detail", error).emit();
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A database that can never be followed ends the program before anything is contacted. One that is not there yet is
@@ -88,30 +118,166 @@ fn check(follower: &mut Follower, patient: bool) -> Result<()> {
     }
 }
 
-/// Follows until a signal comes or the child ends; the status to end with.
-fn follow(poll: &mut Poll, mut exec: Option<Exec>) -> Result<Status> {
-    let mut report = System.now() + REPORT;
-    let mut passed_on = false;
-    loop {
-        poll.turn(System.now() + REPORT)?;
-        if let Some(exec) = &mut exec
-            && let Some(status) = exec.ended()?
-        {
-            log::info("command ended").field("status", status).emit();
-            return Ok(status);
-        }
-        match (signals::received(), &exec) {
-            (Some(signal), Some(exec)) if !passed_on => {
-                exec.signal(signal);
-                passed_on = true;
+/// All that goes on while databases are followed.
+struct Run {
+    config: Config,
+    fleet: Fleet,
+    exec: Option<Exec>,
+    passed_on: bool,
+    notifier: Notifier,
+    heartbeat: Option<Heartbeat>,
+    due: Due,
+    /// What was wrong with the metrics file or a directory when it was last said.
+    complaint: Option<String>,
+}
+
+/// When each of the things that are done now and then is done next.
+struct Due {
+    report: Instant,
+    rescan: Instant,
+    metrics: Instant,
+    status: Instant,
+}
+
+impl Run {
+    fn new(config: Config, fleet: Fleet, exec: Option<Exec>) -> Run {
+        let now = System.now();
+        let due = Due { report: now + REPORT, rescan: now + RESCAN, metrics: now, status: now };
+        let heartbeat = config.heartbeat.clone().map(|heartbeat| Heartbeat::new(heartbeat, now));
+        let notifier = Notifier::new(&environment);
+        Run { config, fleet, exec, passed_on: false, notifier, heartbeat, due, complaint: None }
+    }
+
+    /// Follows until a signal comes or the child ends; the status to end with.
+    fn follow(&mut self, given: &Given, options: &cli::Replicate) -> Result<Status> {
+        loop {
+            let now = System.now();
+            let until = self.notifier.next().unwrap_or(now + REPORT).min(now + RESCAN);
+            if let Err(error) = self.fleet.turn(until) {
+                self.end_child();
+                return Err(error);
             }
-            (Some(_), None) => return Ok(0),
-            _ => {}
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            self.notifier.alive(System.now());
+            if signals::hangup() {
+                self.reload(given, options);
+            }
+            self.now_and_then();
         }
-        if System.now() >= report {
-            report = System.now() + REPORT;
-            poll.followers.iter().for_each(|follower| say(follower, "replicating"));
+    }
+
+    /// The status to end with, if it is time.
+    fn ended(&mut self) -> Result<Option<Status>> {
+        let Some(exec) = &mut self.exec else { return Ok(signals::received().map(|_| 0)) };
+        if let Some(status) = exec.ended()? {
+            log::info("command ended").field("status", status).emit();
+            return Ok(Some(status));
         }
+        if let Some(signal) = signals::received().filter(|_| !self.passed_on) {
+            exec.signal(signal);
+            self.passed_on = true;
+        }
+        Ok(None)
+    }
+
+    /// What cannot be backed up must not go on running: the child is asked to end, and waited for.
+    fn end_child(&mut self) {
+        let Some(exec) = &mut self.exec else { return };
+        log::error("ending the command, since its database cannot be followed").emit();
+        exec.signal(libc::SIGTERM);
+        let deadline = System.now() + self.config.shutdown_sync_timeout;
+        while matches!(exec.ended(), Ok(None)) && System.now() < deadline {
+            sleep(config::DEFAULT_MONITOR_INTERVAL);
+        }
+    }
+
+    /// Reads the configuration again. One that is wrong changes nothing.
+    fn reload(&mut self, given: &Given, options: &cli::Replicate) {
+        let read = config(given, options).and_then(|config| files::expand(&config).map(|found| (config, found)));
+        match read {
+            Ok((config, databases)) => {
+                let now = System.now();
+                log::info("configuration read again").field("databases", databases.len()).emit();
+                if config.heartbeat != self.config.heartbeat {
+                    self.heartbeat = config.heartbeat.clone().map(|heartbeat| Heartbeat::new(heartbeat, now));
+                }
+                self.config = config;
+                self.fleet.want(databases, now);
+            }
+            Err(error) => log::error("configuration stays as it was").cause(&error).emit(),
+        }
+    }
+
+    fn now_and_then(&mut self) {
+        let now = System.now();
+        if now >= self.due.rescan && self.config.dirs.iter().any(|entry| entry.watch) {
+            self.due.rescan = now + RESCAN;
+            self.rescan(now);
+        }
+        if now >= self.due.metrics && self.config.metrics_file.is_some() {
+            self.due.metrics = now + METRICS;
+            self.write_metrics();
+        }
+        if now >= self.due.status {
+            self.due.status = now + STATUS;
+            self.beat(now);
+            self.tell_status();
+        }
+        if now >= self.due.report {
+            self.due.report = now + REPORT;
+            self.fleet.poll.followers.iter().for_each(|follower| say(follower, "replicating"));
+        }
+    }
+
+    fn rescan(&mut self, now: Instant) {
+        match files::expand_again(&self.config, self.fleet.wanted()) {
+            Ok(databases) if databases != self.fleet.wanted() => self.fleet.want(databases, now),
+            Ok(_) => {}
+            Err(error) => self.complain("directory not looked at", &error),
+        }
+    }
+
+    fn write_metrics(&mut self) {
+        let Some(path) = &self.config.metrics_file else { return };
+        let status = |follower: &Follower| (follower.name().to_string(), follower.status(&System));
+        let databases: Vec<_> = self.fleet.poll.followers.iter().map(status).collect();
+        if let Err(error) = metrics::write(path, &metrics::text(&databases, System.wall())) {
+            self.complain("metrics not written", &error);
+        }
+    }
+
+    /// Once for each new text.
+    fn complain(&mut self, message: &str, error: &Error) {
+        if self.complaint.as_deref() != Some(error.message()) {
+            log::warn(message).cause(error).emit();
+            self.complaint = Some(error.message().to_string());
+        }
+    }
+
+    /// The heartbeat says that everything was stored within its interval.
+    fn beat(&mut self, now: Instant) {
+        let Some(heartbeat) = &mut self.heartbeat else { return };
+        let (interval, wall) = (heartbeat.interval(), System.wall());
+        let fresh = |follower: &Follower| {
+            let status = follower.status(&System);
+            status.trouble.is_none() && status.settled.is_some_and(|at| wall.since(at) < interval)
+        };
+        let followers = &self.fleet.poll.followers;
+        heartbeat.poll(now, || !followers.is_empty() && followers.iter().all(fresh));
+    }
+
+    fn tell_status(&self) {
+        let followers = &self.fleet.poll.followers;
+        let status: Vec<_> = followers.iter().map(|follower| follower.status(&System)).collect();
+        let lag = status.iter().map(|status| status.lag.as_secs()).max().unwrap_or(0);
+        let troubles = status.iter().filter(|status| status.trouble.is_some()).count();
+        let text = match troubles {
+            0 => format!("STATUS={} databases, lag {lag}s", status.len()),
+            _ => format!("STATUS={} databases, lag {lag}s, trouble with {troubles}", status.len()),
+        };
+        self.notifier.say(&text);
     }
 }
 
@@ -132,7 +298,7 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
     let mut deadline = System.now() + timeout;
     let mut moved = progress(poll);
     loop {
-        poll.turn(deadline)?;
+        poll.turn(deadline).map_err(|(_, error)| error)?;
         watch(poll);
         if poll.is_settled() {
             poll.followers.iter().for_each(|follower| say(follower, "stored"));
@@ -158,7 +324,10 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
 fn progress(poll: &Poll) -> u64 {
     let moved = |follower: &Follower| {
         let status = follower.status(&System);
-        status.bytes + status.objects + status.snapshot.map_or(0, |snapshot| snapshot.read + snapshot.stored)
+        status.bytes
+            + status.objects
+            + status.kept
+            + status.snapshot.map_or(0, |snapshot| snapshot.read + snapshot.stored)
     };
     poll.followers.iter().map(moved).sum()
 }

@@ -1,6 +1,7 @@
 //! `litestream restore`: a database file out of a store, whole and verified, or nothing.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -10,12 +11,13 @@ use crate::clock::Clock;
 use crate::cmd::clock::System;
 use crate::cmd::print::{self, Table, size};
 use crate::cmd::progress::Progress;
-use crate::cmd::{Given, Status, connect};
+use crate::cmd::{Given, Status, connect, mirror};
 use crate::config::Replica;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
 use crate::format::listing::{LTX, Listing, is_ltx};
 use crate::format::plan::{Plan, Target, plan};
+use crate::format::position::Generation;
 use crate::log;
 use crate::replica::download::list;
 use crate::replica::restore::{self, Restored};
@@ -25,13 +27,16 @@ use crate::store::{Pool, Store};
 /// SQLite would replay these into a database that appears under the same name.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
+/// Plans are made at most so often: each one stands for minutes before retention deletes what it needs.
+const ATTEMPTS: u32 = 4;
+
 pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
     let (replica, database) = given.replica(&options.source)?;
     let output = options.output.clone().or(database.map(|database| database.path));
     let Some(output) = output else {
         // Only a dry run may leave the output open.
         let store = connect(&replica, &mut Pool::default())?;
-        return dry_run(&plan_of(&*store, &replica, options)?, None, options.json);
+        return dry_run(&plan_of(&*store, &replica.url, &Wanted::new(options))?, None, options.json);
     };
     if options.if_db_not_exists && output.exists() {
         log::info("database exists, nothing to do").field("path", output.display()).emit();
@@ -60,102 +65,156 @@ fn refuse_existing(output: &Path) -> Result<()> {
     }
 }
 
+/// Whether what is beside a missing database holds nothing: an empty WAL is what a clean end leaves.
+pub fn has_no_log(database: &Path) -> bool {
+    let holds = |suffix: &str| beside(database, suffix).metadata().is_ok_and(|data| data.len() > 0);
+    !["-wal", "-journal"].into_iter().any(holds)
+}
+
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
+/// What to restore, and how.
+pub struct Wanted {
+    pub target: Target,
+    pub generation: Option<Generation>,
+    pub check: Option<Integrity>,
+    /// Replace an existing output.
+    pub force: bool,
+}
+
+impl Wanted {
+    /// The latest state of a database that is not there.
+    pub const LATEST: Wanted = Wanted { target: Target::Latest, generation: None, check: None, force: false };
+
+    fn new(options: &cli::Restore) -> Wanted {
+        Wanted {
+            target: match options.until {
+                Until::Latest => Target::Latest,
+                Until::Time(time) => Target::Time(time),
+                Until::Position(position) => Target::Position(position),
+            },
+            generation: options.generation,
+            check: match options.integrity_check {
+                IntegrityCheck::None => None,
+                IntegrityCheck::Quick => Some(Integrity::Quick),
+                IntegrityCheck::Full => Some(Integrity::Full),
+            },
+            force: options.force,
+        }
+    }
+}
+
 fn restored(replica: &Replica, options: &cli::Restore, output: &Path) -> Result<Status> {
     let store = connect(replica, &mut Pool::default())?;
-    let plan = plan_of(&*store, replica, options)?;
-    for warning in &plan.warnings {
-        log::warn("restore").field("detail", warning).emit();
-    }
+    let wanted = Wanted::new(options);
     if options.dry_run {
+        let plan = plan_of(&*store, &replica.url, &wanted)?;
+        warn(&plan);
         return dry_run(&plan, Some(output), options.json);
     }
+    if let Some(interval) = options.follow {
+        return mirror::run(&*store, &replica.url, &wanted, output, interval, options.json);
+    }
     let begun = System.now();
-    let result = write(&*store, &plan, options, output)?;
+    let result = fetch(&*store, &replica.url, &wanted, output)?;
     report(output, &result, begun.elapsed().as_secs_f64(), options.json)?;
     Ok(0)
 }
 
-fn plan_of(store: &dyn Store, replica: &Replica, options: &cli::Restore) -> Result<Plan> {
-    let entries = list(store, &System, "").map_err(|e| e.context(&replica.url))?;
+/// Restores. What a running `replicate` merged or deleted since the plan was made is looked for again.
+pub fn fetch(store: &dyn Store, url: &str, wanted: &Wanted, output: &Path) -> Result<Restored> {
+    let mut attempt = 1;
+    loop {
+        let plan = plan_of(store, url, wanted)?;
+        warn(&plan);
+        match write(store, &plan, wanted, output) {
+            Err(error) if error.kind() == Kind::NotFound && attempt < ATTEMPTS => {
+                attempt += 1;
+                log::info("an object is gone since the listing, planning again").cause(&error).emit();
+            }
+            other => return other,
+        }
+    }
+}
+
+fn warn(plan: &Plan) {
+    for warning in &plan.warnings {
+        log::warn("restore").field("detail", warning).emit();
+    }
+}
+
+pub fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
+    let entries = list(store, &System, "").map_err(|e| e.context(url))?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    let target = match options.until {
-        Until::Latest => Target::Latest,
-        Until::Time(time) => Target::Time(time),
-        Until::Position(position) => Target::Position(position),
-    };
-    plan(&listing, options.generation, &target).map_err(|e| {
-        let e = e.context(format!("restore {}", replica.url));
+    plan(&listing, wanted.generation, &wanted.target).map_err(|e| {
+        let e = e.context(format!("restore {url}"));
         let peer = listing.is_empty() && listing.foreign_example().is_some_and(is_ltx);
         if peer { e.with_hint(LTX) } else { e }
     })
 }
 
 /// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.
-fn write(store: &dyn Store, plan: &Plan, options: &cli::Restore, output: &Path) -> Result<Restored> {
-    let temporary = Temporary::create(output)?;
+fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Result<Restored> {
+    let temporary = Temporary::create(output, "restore")?;
     let mut progress = Progress::new("restore", restore::bytes_of(plan), System.now());
     let mut show = |done: u64| progress.update(done, System.now());
     let result = restore::restore(store, &System, plan, &temporary.file, &mut show);
     drop(progress);
     let result = result.context(|| format!("restore {}", output.display()))?;
     temporary.sync()?;
-    let check = match options.integrity_check {
-        IntegrityCheck::None => None,
-        IntegrityCheck::Quick => Some(Integrity::Quick),
-        IntegrityCheck::Full => Some(Integrity::Full),
-    };
-    if let Some(how) = check {
+    if let Some(how) = wanted.check {
         source::check_integrity(&temporary.path, how).context(|| format!("restore {}", output.display()))?;
     }
-    temporary.publish(output, options.force)?;
+    temporary.publish(output, wanted.force)?;
     Ok(result)
 }
 
 /// A file that is removed unless it becomes the output.
-struct Temporary {
-    path: PathBuf,
-    file: File,
+pub struct Temporary {
+    pub path: PathBuf,
+    pub file: File,
     published: bool,
 }
 
 impl Temporary {
-    fn create(output: &Path) -> Result<Temporary> {
+    pub fn create(output: &Path, what: &str) -> Result<Temporary> {
         fault::point("restore.create")?;
         let name = output.file_name().ok_or_else(|| {
             Error::new(Kind::Usage, format!("output {}: it is not the name of a file", output.display()))
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
-        temporary.push(".restore");
+        temporary.push(format!(".{what}"));
         let path = output.with_file_name(temporary);
         let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
-        // One name, so that what a killed restore has left is used again rather than left for good.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => file.set_len(0).map_err(failed)?,
-            Err(_) => {
-                return Err(Error::new(
-                    Kind::Locked,
-                    format!("output {}: being restored by another", output.display()),
-                ));
+        loop {
+            // One name, so that what a killed restore has left is used again rather than left for good.
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            if file.try_lock().is_err() {
+                let what = format!("output {}: being restored by another", output.display());
+                return Err(Error::new(Kind::Locked, what));
+            }
+            // The other restore may have given the file its name between our opening and locking it: then it is done,
+            // and must not be touched.
+            if is_named(&file, &path) {
+                file.set_len(0).map_err(failed)?;
+                return Ok(Temporary { path, file, published: false });
             }
         }
-        Ok(Temporary { path, file, published: false })
     }
 
-    fn sync(&self) -> Result<()> {
+    pub fn sync(&self) -> Result<()> {
         fault::point("restore.sync")?;
         self.file.sync_all().map_err(|e| Error::io(Kind::Database, format!("sync {}", self.path.display()), &e))
     }
 
     /// Gives the file its name. Sidecars of what was there go first: a stale WAL must never meet the new file.
-    fn publish(mut self, output: &Path, force: bool) -> Result<()> {
+    pub fn publish(mut self, output: &Path, force: bool) -> Result<()> {
         if !force {
             refuse_existing(output)?;
         }
@@ -177,6 +236,12 @@ impl Temporary {
     }
 }
 
+/// Whether `file` is what `path` means.
+fn is_named(file: &File, path: &Path) -> bool {
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.published {
@@ -194,7 +259,7 @@ fn sync_directory(output: &Path) -> Result<()> {
     sync().map_err(|e| Error::io(Kind::Database, format!("sync directory {}", directory.display()), &e))
 }
 
-fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
+pub fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
     if as_json {
         return print::json_value(&json!({
             "path": output.display().to_string(),
@@ -227,4 +292,102 @@ fn dry_run(plan: &Plan, output: Option<&Path>, as_json: bool) -> Result<Status> 
     }
     table.print(as_json)?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::format::time::Timestamp;
+    use crate::replica::beside::alone;
+    use crate::replica::snapshot::Progress as Moved;
+    use crate::source::snapshot::of_rollback_journal;
+    use crate::store::dir::DirStore;
+    use crate::store::{Chunk, Claim, Delete, Get, Holder, List, Put, Sweep};
+
+    /// A store from which objects are gone when they are first read.
+    struct Vanishing(DirStore, Cell<u32>);
+
+    struct Gone;
+
+    impl Get for Gone {
+        fn poll(&mut self, _: Instant) -> Result<Chunk> {
+            Err(Error::new(Kind::NotFound, "gone"))
+        }
+    }
+
+    impl Store for Vanishing {
+        fn url(&self) -> &str {
+            self.0.url()
+        }
+
+        fn connect(&self, now: Instant) -> Result<bool> {
+            self.0.connect(now)
+        }
+
+        fn put(&self, name: &str) -> Box<dyn Put> {
+            self.0.put(name)
+        }
+
+        fn get(&self, name: &str) -> Box<dyn Get> {
+            match self.1.get().checked_sub(1) {
+                Some(left) => {
+                    self.1.set(left);
+                    Box::new(Gone)
+                }
+                None => self.0.get(name),
+            }
+        }
+
+        fn list(&self, prefix: &str) -> Box<dyn List> {
+            self.0.list(prefix)
+        }
+
+        fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
+            self.0.delete(names)
+        }
+
+        fn claim(&self, holder: &Holder) -> Box<dyn Claim> {
+            self.0.claim(holder)
+        }
+
+        fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>> {
+            self.0.sweep(wall, young)
+        }
+
+        fn wait(&self, timeout: Duration) {
+            self.0.wait(timeout);
+        }
+    }
+
+    #[test]
+    fn what_is_gone_since_the_listing_is_planned_again_but_not_for_ever() {
+        let directory = std::env::temp_dir().join(format!("litestream-vanishing-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (database, output) = (directory.join("a.db"), directory.join("out.db"));
+        rusqlite::Connection::open(&database).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        let store = Vanishing(DirStore::new(&directory.join("store")), Cell::new(0));
+        let options = source::Options {
+            busy_timeout: Duration::from_secs(10),
+            enable_wal: false,
+            allow_network: true,
+            checkpoint_frames: 1000,
+            checkpoint_interval: None,
+            truncate_frames: None,
+        };
+        let snapshot = of_rollback_journal(&database, &options).unwrap().unwrap();
+        let mut upload = alone(&store, snapshot, &System).unwrap();
+        while upload.poll(System.now()).unwrap() != Moved::Done {}
+
+        for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
+            store.1.set(gone);
+            let result = fetch(&store, "there", &Wanted { force: true, ..Wanted::LATEST }, &output);
+            assert_eq!(result.map_err(|error| error.kind()).err(), (!works).then_some(Kind::NotFound));
+            assert_eq!(store.1.get(), 0);
+        }
+        assert_eq!(fs::read(&output).unwrap(), fs::read(&database).unwrap());
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -18,9 +18,11 @@ pub fn settings(database: &Database, patient: bool) -> Settings {
         monitor_interval: database.monitor_interval,
         sync_interval: database.replica.sync_interval,
         snapshot_interval: database.snapshot_interval,
+        retention: database.snapshot_retention,
+        enforce_retention: false,
         force_snapshot: false,
         patient,
-        backlog_bytes: Settings::BACKLOG_BYTES,
+        backlog_bytes: database.spool_limit,
     }
 }
 

@@ -1,8 +1,15 @@
-//! SIGINT and SIGTERM ask for an orderly end; a second one ends the process at once.
+//! SIGINT and SIGTERM ask for an orderly end; a second one ends the process at once. SIGHUP asks for a look at the
+//! configuration.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
+
+static HANGUP: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_hangup(_: libc::c_int) {
+    HANGUP.store(true, Ordering::SeqCst);
+}
 
 extern "C" fn on_signal(signal: libc::c_int) {
     if RECEIVED.swap(signal, Ordering::SeqCst) != 0 {
@@ -17,6 +24,16 @@ pub fn install() {
         handle(signal, on_signal as *const () as libc::sighandler_t);
     }
     handle(libc::SIGPIPE, libc::SIG_IGN);
+}
+
+/// Takes over SIGHUP, which otherwise ends the process.
+pub fn install_hangup() {
+    handle(libc::SIGHUP, on_hangup as *const () as libc::sighandler_t);
+}
+
+/// Whether SIGHUP came since the last question.
+pub fn hangup() -> bool {
+    HANGUP.swap(false, Ordering::SeqCst)
 }
 
 fn handle(signal: libc::c_int, handler: libc::sighandler_t) {

@@ -11,14 +11,15 @@ use crate::cmd::clock::{System, sleep};
 use crate::cmd::poll::Poll;
 use crate::cmd::progress::Progress;
 use crate::cmd::replicate::{Patience, finish};
-use crate::cmd::{Given, Status, print, service, signals};
-use crate::config::Database;
+use crate::cmd::{Given, Status, environment, heartbeat, print, service, signals};
+use crate::config::{self, Database};
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::log::{self, Level};
 use crate::replica::beside::{Joined, alone, join};
 use crate::replica::download::connect;
 use crate::replica::follow::Follower;
+use crate::replica::retention::enforce;
 use crate::replica::snapshot::{Progress as Moved, SnapshotUpload};
 use crate::source::{self, snapshot::of_rollback_journal};
 use crate::store::{Pool, Store};
@@ -27,16 +28,19 @@ use crate::store::{Pool, Store};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
-    if given.invocation.log_level.is_none() {
+    if given.invocation.log_level.is_none() && config::log_level(&environment)?.is_none() {
         // Cron sends what is printed by mail: silence is success.
         log::set_level(Level::Warn);
     }
-    let databases = given.chosen(&options.chosen)?;
+    let (databases, heartbeat) = chosen(given, options)?;
     signals::install();
     let mut pool = Pool::default();
     let mut stored = Vec::new();
     for database in &databases {
-        stored.push(one(database, options.create_bucket, &mut pool)?);
+        stored.push(one(database, options, &mut pool)?);
+    }
+    if let Some(heartbeat) = &heartbeat {
+        heartbeat::send(heartbeat);
     }
     if options.json {
         let rows =
@@ -46,6 +50,17 @@ pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
     Ok(0)
 }
 
+/// The databases, and where to report that all of them are stored.
+fn chosen(given: &Given, options: &cli::Snapshot) -> Result<(Vec<Database>, Option<config::Heartbeat>)> {
+    let databases = given.chosen(&options.chosen)?;
+    // A part of the configuration is not all that the heartbeat stands for.
+    let heartbeat = match options.chosen {
+        cli::Chosen::All => given.config()?.heartbeat,
+        _ => None,
+    };
+    Ok((databases, heartbeat))
+}
+
 /// A snapshot that was stored.
 struct Done {
     path: String,
@@ -53,18 +68,23 @@ struct Done {
     bytes: u64,
 }
 
-fn one(database: &Database, create_bucket: bool, pool: &mut Pool) -> Result<Done> {
+fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Done> {
     let options = service::source_options(database);
-    let store = service::open_store(database, create_bucket, pool)?;
+    let store = service::open_store(database, asked.create_bucket, pool)?;
     source::check(&database.path, &options)?;
     if let Some(snapshot) = of_rollback_journal(&database.path, &options)? {
         connect(&*store, &System)?;
         let upload = alone(&*store, snapshot, &System)?;
-        return upload_all(database, &store, upload);
+        let done = upload_all(database, &store, upload)?;
+        if asked.enforce_retention {
+            enforce(&store, &done.path, database.snapshot_retention, &System)?;
+        }
+        return Ok(done);
     }
     let mut settings = service::settings(database, false);
     settings.force_snapshot = true;
     settings.source.enable_wal = false;
+    settings.enforce_retention = asked.enforce_retention;
     let mut follower = Follower::new(settings, store.clone(), System.now());
     match follower.check_database() {
         Ok(()) => follow(database, follower),
@@ -91,7 +111,7 @@ fn follow(database: &Database, follower: Follower) -> Result<Done> {
     Ok(Done { path: database.path.display().to_string(), position, bytes: status.bytes })
 }
 
-/// Another process follows the database: the snapshot joins its generation.
+/// Another process follows the database: the snapshot joins its generation. Retention is then that process's work.
 fn beside(database: &Database, store: &Rc<dyn Store>) -> Result<Done> {
     let options = service::source_options(database);
     let deadline = System.now() + PATIENCE;

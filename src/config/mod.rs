@@ -197,6 +197,21 @@ fn global(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<Stri
 }
 
 impl Config {
+    /// One database, and the default for everything else.
+    pub fn of(database: Database) -> Config {
+        Config {
+            dbs: vec![database],
+            dirs: Vec::new(),
+            logging: Logging { level: None, format: LogFormat::Logfmt },
+            snapshot: SnapshotPolicy::default(),
+            metrics_file: None,
+            heartbeat: None,
+            shutdown_sync_timeout: DEFAULT_SHUTDOWN_SYNC_TIMEOUT,
+            exec: None,
+            warnings: Vec::new(),
+        }
+    }
+
     /// The database that the user calls `path`, also one that a directory entry covers.
     pub fn find(&self, path: &str, env: Env<'_>) -> Result<Database> {
         let path = check::surroundings(env)?.database_path(path).context(|| format!("database {:?}", masked(path)))?;

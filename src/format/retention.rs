@@ -111,7 +111,7 @@ fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
     let mut found = Vec::new();
     for (_, stored) in listing.generations() {
         let way = whole_way(stored);
-        let mut larger = way.iter().peekable();
+        let mut larger = way.iter().map(|(key, _)| key).peekable();
         for (key, _) in &stored.segments {
             while larger.next_if(|of| of.end < key.end).is_some() {}
             let covered = larger.peek().is_some_and(|of| covers(of, key) && of.last <= since);
@@ -121,10 +121,10 @@ fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
     found
 }
 
-/// The segments that a restore from the oldest snapshot reads.
-pub fn whole_way(stored: &Stored) -> Vec<SegmentKey> {
-    let chain = stored.snapshots.first().map(|oldest| Chain::of(stored, *oldest));
-    chain.map(|chain| chain.segments.iter().map(|(key, _)| *key).collect()).unwrap_or_default()
+/// The segments that a restore from the oldest snapshot reads, with their sizes: neighbours all.
+pub fn whole_way(stored: &Stored) -> Vec<(SegmentKey, u64)> {
+    let oldest = stored.snapshots.first();
+    oldest.map(|oldest| Chain::of(stored, *oldest).segments).unwrap_or_default()
 }
 
 fn covers(large: &SegmentKey, small: &SegmentKey) -> bool {
@@ -331,8 +331,7 @@ mod tests {
             let same = |keys: &[Key]| outcomes(keys, count) == before;
             let stored = |keys: &[Key]| {
                 let listing = listing(keys);
-                let way = whole_way(listing.generation(Generation::new(1)).unwrap());
-                way.into_iter().map(|key| (key, 1)).collect::<Vec<_>>()
+                whole_way(listing.generation(Generation::new(1)).unwrap())
             };
             while let Some(places) = merge::next(&stored(&keys)) {
                 let group = stored(&keys)[places].to_vec();

@@ -12,10 +12,13 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
 use crate::replica::owner::{Mine, Owner, Seen};
+use crate::replica::retention::{Keeper, Kept};
 use crate::replica::snapshot::{Progress, SnapshotUpload};
+use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
 use crate::replica::sweeping::Sweeping;
 use crate::replica::tail::End;
+use crate::replica::tally::Tally;
 use crate::replica::trouble::Trouble;
 use crate::replica::writer::Writer;
 use crate::source::{self, Copied, Lock, Reason, Source};
@@ -34,18 +37,17 @@ pub struct Settings {
     pub sync_interval: Duration,
     /// How old the newest snapshot may grow while there are changes; none: only where a generation begins.
     pub snapshot_interval: Option<Duration>,
+    /// How long any moment stays restorable; none: for ever.
+    pub retention: Option<Duration>,
+    /// Merge and delete what is due, before all is settled.
+    pub enforce_retention: bool,
     /// Take a snapshot now, whether one is due or not.
     pub force_snapshot: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.
     pub patient: bool,
-    /// Bytes of WAL that may wait for the store before the WAL is let go and a new generation must begin.
+    /// Bytes that may wait on disk for the store, in the spool or in the WAL. Past it the WAL is let go and a new
+    /// generation must begin: the application's disk matters more than the history of the outage.
     pub backlog_bytes: u64,
-}
-
-impl Settings {
-    /// A WAL of this size is let go by default while the store is away. The application's disk matters more than the
-    /// history of the outage.
-    pub const BACKLOG_BYTES: u64 = 1 << 30;
 }
 
 /// What all databases of a process share: big buffers.
@@ -87,12 +89,19 @@ pub struct Status {
     /// Objects and bytes stored since the start.
     pub objects: u64,
     pub bytes: u64,
+    /// Listings, merges and deletes since the start.
+    pub kept: u64,
     /// Frames in the WAL.
     pub wal_frames: u32,
     pub snapshot: Option<SnapshotStatus>,
     /// The snapshot that was stored last in this run.
     pub snapshot_stored: Option<Position>,
     pub trouble: Option<String>,
+    pub tally: Tally,
+    /// When everything that was committed was last seen to be stored.
+    pub settled: Option<Timestamp>,
+    /// Bytes of frames in the WAL.
+    pub wal_bytes: u64,
 }
 
 /// A snapshot under way.
@@ -112,6 +121,7 @@ pub struct Follower {
     lock: Option<Lock>,
     stage: Stage,
     outbox: Outbox,
+    keeper: Keeper,
     owner: Owner,
     /// Nobody else has written to the store, as far as is known; nothing is written otherwise.
     ours: bool,
@@ -121,6 +131,8 @@ pub struct Follower {
     away: bool,
     known: Known,
     trouble: Trouble,
+    tally: Tally,
+    settled: Option<Timestamp>,
     /// The store has answered once, so that trouble from now on is waited out.
     contacted: bool,
     closing: bool,
@@ -172,10 +184,13 @@ const ROUNDS: usize = 16;
 impl Follower {
     /// Nothing is contacted or opened yet.
     pub fn new(settings: Settings, store: Rc<dyn Store>, now: Instant) -> Follower {
+        let name = settings.path.display().to_string();
+        let keeper = Keeper::new(store.clone(), &name, settings.retention, settings.enforce_retention, now);
         Follower {
-            name: settings.path.display().to_string(),
+            name,
+            keeper,
             stage: Stage::Starting(Start::new(store.clone())),
-            outbox: Outbox::new(store.clone()),
+            outbox: Outbox::new(store.clone(), spool(&settings)),
             owner: Owner::new(store.clone(), &settings.path.display().to_string()),
             ours: false,
             sweeping: Sweeping::new(store.clone(), now),
@@ -184,6 +199,8 @@ impl Follower {
             lock: None,
             known: Known { last_moment: Timestamp::default(), last_snapshot: None },
             trouble: Trouble::default(),
+            tally: Tally::default(),
+            settled: None,
             contacted: false,
             closing: false,
             not_before: now,
@@ -231,8 +248,10 @@ impl Follower {
                     && following.snapshot_at.is_some()
                     && !self.force_snapshot
                     && self.outbox.is_empty()
+                    && (!self.settings.enforce_retention || self.keeper.is_done())
             }
-            _ => false,
+            // A database that is not there when the end is asked for has nothing to store.
+            _ => self.closing && self.settings.patient && !self.settings.path.exists(),
         }
     }
 
@@ -243,7 +262,7 @@ impl Follower {
             Stage::Opening(_) => false,
             Stage::Following(following) => following.snapshot.is_some(),
         };
-        waits || !self.ours || self.outbox.is_busy() || self.sweeping.is_busy()
+        waits || !self.ours || self.outbox.is_busy() || self.keeper.is_busy() || self.sweeping.is_busy()
     }
 
     /// Makes progress.
@@ -255,14 +274,42 @@ impl Follower {
         if now < self.not_before {
             return Ok(Next::Tick);
         }
+        let next = self.advance(tools, clock);
+        if matches!(self.stage, Stage::Following(_)) && self.is_settled() {
+            self.settled = Some(clock.wall());
+        }
+        next
+    }
+
+    fn advance(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         let next = self.poll_owner(clock).and_then(|()| match &mut self.stage {
-            Stage::Starting(_) => self.poll_start(now),
+            Stage::Starting(_) => self.poll_start(clock),
             Stage::Opening(_) => self.open(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
         });
         match next {
-            Ok(next) => Ok(self.poll_outbox(clock).min(next)),
+            Ok(next) => {
+                let next = self.poll_outbox(clock).min(next);
+                self.keep(clock).map(|kept| kept.min(next)).or_else(|error| self.handle(error, clock))
+            }
             Err(error) => self.handle(error, clock),
+        }
+    }
+
+    /// Merges and deletes, once what is stored can be restored; at the end only if that was asked for.
+    ///
+    /// Errors: only where it was asked for: else it is put off, and said.
+    fn keep(&mut self, clock: &dyn Clock) -> Result<Next> {
+        let restorable = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
+        if !restorable || (self.closing && !self.settings.enforce_retention) {
+            return Ok(Next::Tick);
+        }
+        match self.keeper.poll(clock) {
+            Ok(Kept::Working) => Ok(Next::Now),
+            Ok(Kept::Waiting) => Ok(Next::Store),
+            Ok(Kept::Nothing) => Ok(Next::Tick),
+            Err(error) if self.settings.enforce_retention => Err(error),
+            Err(_) => Ok(Next::Tick),
         }
     }
 
@@ -324,7 +371,8 @@ impl Follower {
         Ok(())
     }
 
-    fn poll_start(&mut self, now: Instant) -> Result<Next> {
+    fn poll_start(&mut self, clock: &dyn Clock) -> Result<Next> {
+        let now = clock.now();
         let Stage::Starting(start) = &mut self.stage else { return Ok(Next::Now) };
         if !self.ours {
             return Ok(Next::Store);
@@ -335,6 +383,7 @@ impl Follower {
         }
         self.contacted = true;
         self.known = found.known;
+        self.keeper.started(self.known.last_moment, clock);
         self.stage = Stage::Opening(found.end);
         Ok(Next::Now)
     }
@@ -350,9 +399,17 @@ impl Follower {
     }
 
     fn open(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        if self.outbox.is_full() {
+            // What was let go for want of room waits until there is room again.
+            return Ok(Next::Tick);
+        }
         self.check_database()?;
+        let Stage::Opening(end) = &mut self.stage else { return Ok(Next::Now) };
+        if !self.opened {
+            // With the lock in hand, the spool is ours.
+            self.outbox.take_up(end.as_mut().ok(), clock.now())?;
+        }
         let mut source = Source::open(&self.settings.path, &self.settings.source)?;
-        let Stage::Opening(end) = &self.stage else { return Ok(Next::Now) };
         let resumed = match end {
             Ok(end) => end.resume(&mut source, &mut tools.buffer)?.map(|()| *end),
             Err(reason) => Err(reason.clone()),
@@ -386,6 +443,7 @@ impl Follower {
         self.known.last_moment = time;
         self.owner.knows([generation]);
         self.generation_begun = Some(clock.now());
+        self.tally.generation(reason);
         log::info("new generation")
             .field("db", &self.name)
             .field("generation", generation)
@@ -414,8 +472,9 @@ impl Follower {
         }
         if now >= following.next_look {
             following.next_look = now + LOOK;
-            let too_long = backlog(following) > self.settings.backlog_bytes && self.outbox.is_full();
-            let reason = if too_long { Some(Reason::Backlog) } else { following.source.replaced()? };
+            let overrun = self.outbox.is_overrun() || backlog(following) > self.settings.backlog_bytes;
+            let overrun = overrun && self.outbox.is_full();
+            let reason = if overrun { Some(Reason::Backlog) } else { following.source.replaced()? };
             if let Some(reason) = reason {
                 return self.lost(reason, now);
             }
@@ -429,16 +488,12 @@ impl Follower {
         let stage = std::mem::replace(&mut self.stage, Stage::Opening(Err(reason.clone())));
         if let Stage::Following(mut following) = stage {
             if let Some(segment) = following.writer.close() {
-                self.outbox.push(segment);
+                self.outbox.push(segment, now);
             }
             self.known.last_moment = self.known.last_moment.max(following.writer.end().time);
         }
         if reason == Reason::StoredHistoryIsGone {
-            self.outbox = Outbox::new(self.store.clone());
-        }
-        if reason == Reason::Backlog {
-            self.outbox = Outbox::new(self.store.clone());
-            self.stage = Stage::Starting(Start::new(self.store.clone()));
+            self.outbox = Outbox::new(self.store.clone(), spool(&self.settings));
         }
         log::warn("generation ended").field("db", &self.name).field("reason", reason).emit();
         if self.generation_begun.is_some_and(|begun| now.duration_since(begun) < YOUNG) {
@@ -453,6 +508,10 @@ impl Follower {
             return Ok(Next::Store);
         }
         let now = clock.now();
+        if self.settings.snapshot_interval.is_some() && self.keeper.wants_snapshot() && following.snapshot.is_none() {
+            // Not later than due, and not sooner after a failure than that asks for.
+            following.snapshot_due = following.snapshot_due.map(|due| due.min(now + RETRY));
+        }
         let due = following.snapshot_due.is_none_or(|due| now >= due);
         let forced = self.force_snapshot && (due || following.snapshot_at.is_some());
         if following.snapshot.is_none() && following.wants_snapshot(now, forced) {
@@ -500,6 +559,7 @@ impl Follower {
         following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;
         self.known.last_snapshot = Some(header.time);
+        self.keeper.snapshot_stored(upload.stored());
         self.objects += 1;
         self.bytes += upload.stored();
         let newer =
@@ -519,6 +579,7 @@ impl Follower {
         for stored in &polled.stored {
             self.objects += 1;
             self.bytes += stored.size;
+            self.keeper.stored(stored.key, stored.size);
             self.stored = Some(Position { generation: stored.key.generation, point: stored.key.end });
             log::debug("segment stored").field("db", &self.name).field("name", stored.key).emit();
         }
@@ -543,7 +604,7 @@ impl Follower {
         }
         self.report(&error, clock);
         if error.kind() != Kind::DatabaseNotReady {
-            self.reopen();
+            self.reopen(clock.now());
         }
         if !matches!(self.stage, Stage::Following(_)) {
             self.not_before = clock.now() + RETRY;
@@ -552,15 +613,16 @@ impl Follower {
     }
 
     fn report(&mut self, error: &Error, clock: &dyn Clock) {
+        self.tally.error(error.kind());
         let lag = self.lag(clock.wall()).as_secs();
         self.trouble.report(clock.now(), &self.name, error, lag);
     }
 
     /// After an error of the database: everything is closed, and the WAL must show that it can be continued.
-    fn reopen(&mut self) {
+    fn reopen(&mut self, now: Instant) {
         if let Stage::Following(following) = &mut self.stage {
             if let Some(segment) = following.writer.close() {
-                self.outbox.push(segment);
+                self.outbox.push(segment, now);
             }
             self.stage = Stage::Opening(Ok(*following.writer.end()));
         }
@@ -582,13 +644,17 @@ impl Follower {
             lag: self.lag(clock.wall()),
             objects: self.objects,
             bytes: self.bytes,
+            kept: self.keeper.operations(),
             trouble: self.trouble.text().map(str::to_string),
+            tally: self.tally.clone(),
+            settled: self.settled,
             ..Status::default()
         };
         if let Stage::Following(following) = &self.stage {
             let end = following.writer.end();
             status.copied = Some(Position { generation: end.tail.generation, point: end.point() });
             status.wal_frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
+            status.wal_bytes = u64::from(status.wal_frames) * following.source.page_size().frame() as u64;
             status.snapshot = following.snapshot.as_ref().map(|upload| SnapshotStatus {
                 read: upload.read(),
                 total: upload.header().payload_len(),
@@ -650,7 +716,7 @@ impl Following {
                 Copied::Batch(batch) => {
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
                     for segment in self.writer.push(&mut tools.encoder, &batch, clock.wall()) {
-                        outbox.push(segment);
+                        outbox.push(segment, clock.now());
                     }
                 }
             }
@@ -665,7 +731,7 @@ impl Following {
             return;
         }
         if let Some(segment) = self.writer.close() {
-            outbox.push(segment);
+            outbox.push(segment, now);
             self.last_close = Some(now);
         }
     }
@@ -693,7 +759,13 @@ impl Following {
     }
 }
 
-/// Bytes of WAL that nobody has copied.
+/// Where the segments of a database wait while the store is away.
+fn spool(settings: &Settings) -> Spool {
+    let meta = settings.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&settings.path));
+    Spool::new(&meta.join("spool"), settings.backlog_bytes)
+}
+
+/// Bytes of the WAL.
 fn backlog(following: &Following) -> u64 {
     let frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
     u64::from(frames) * following.source.page_size().frame() as u64

@@ -4,10 +4,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::key::SegmentKey;
+use crate::format::segment::last_member;
 use crate::format::time::Timestamp;
+use crate::log;
+use crate::replica::spool::Spool;
+use crate::replica::tail::End;
 use crate::replica::writer::Segment;
 use crate::store::{Put, PutState, Store};
 
@@ -21,15 +25,34 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 /// The queue of one database.
 pub struct Outbox {
     store: Rc<dyn Store>,
+    spool: Spool,
     queue: VecDeque<Item>,
+    /// Bytes of the segments in memory.
     bytes: usize,
     retry_at: Option<Instant>,
     pause: Duration,
+    /// The last attempt failed, and none has succeeded since.
+    away: bool,
+    /// Memory was not enough since the store went away.
+    spooling: bool,
+    /// The spool refused a segment: too much is in it, or the disk is full.
+    spool_full: bool,
 }
 
 struct Item {
-    segment: Segment,
+    key: SegmentKey,
+    oldest: Timestamp,
+    body: Body,
     upload: Option<Upload>,
+}
+
+/// Where a waiting segment is.
+enum Body {
+    Memory(Vec<u8>),
+    /// In the spool, with so many bytes.
+    Spooled(u64),
+    /// In the spool, and read back to be sent.
+    Loaded(Vec<u8>),
 }
 
 struct Upload {
@@ -57,14 +80,73 @@ pub struct Stored {
 }
 
 impl Outbox {
-    pub fn new(store: Rc<dyn Store>) -> Outbox {
-        Outbox { store, queue: VecDeque::new(), bytes: 0, retry_at: None, pause: RETRY.0 }
+    pub fn new(store: Rc<dyn Store>, spool: Spool) -> Outbox {
+        Outbox {
+            store,
+            spool,
+            queue: VecDeque::new(),
+            bytes: 0,
+            retry_at: None,
+            pause: RETRY.0,
+            away: false,
+            spooling: false,
+            spool_full: false,
+        }
     }
 
-    /// Adds a segment that follows the last one.
-    pub fn push(&mut self, segment: Segment) {
+    /// Adds a segment that follows the last one. It waits in memory, or in the spool if the store is away and memory is
+    /// not enough: then all that waits goes there, so that what is on disk continues what is stored.
+    pub fn push(&mut self, segment: Segment, now: Instant) {
         self.bytes += segment.bytes.len();
-        self.queue.push_back(Item { segment, upload: None });
+        let Segment { key, bytes, oldest } = segment;
+        self.queue.push_back(Item { key, oldest, body: Body::Memory(bytes), upload: None });
+        self.spooling |= self.away && self.bytes >= MEMORY_BYTES;
+        if self.spooling && !self.spool_full {
+            self.spool_all(now);
+        }
+    }
+
+    fn spool_all(&mut self, now: Instant) {
+        for item in &mut self.queue {
+            let Body::Memory(bytes) = &item.body else { continue };
+            let size = bytes.len() as u64;
+            let written = match self.spool.has_room(size) {
+                true => self.spool.write(&item.key, bytes, now),
+                false => Err(Error::new(Kind::Database, "spool: as large as spool-limit allows")),
+            };
+            if let Err(error) = written {
+                log::error("no more is spooled").cause(&error).emit();
+                self.spool_full = true;
+                return;
+            }
+            self.bytes -= bytes.len();
+            let bytes = item.body.take();
+            item.body = if item.upload.is_some() { Body::Loaded(bytes) } else { Body::Spooled(size) };
+        }
+    }
+
+    /// Takes up what a process before this one has left in the spool, as far as it continues `end`, and moves `end`
+    /// behind it. Everything else in there is removed.
+    pub fn take_up(&mut self, mut end: Option<&mut End>, now: Instant) -> Result<()> {
+        for (key, size) in self.spool.left_behind(now)? {
+            let follows = |end: &End| key.generation == end.tail.generation && key.start == end.point();
+            let Some(end) = end.as_deref_mut().filter(|end| follows(end)) else {
+                self.spool.remove(&key, size, now);
+                continue;
+            };
+            match self.spool.read(&key, now).and_then(|bytes| last_member(&bytes)) {
+                Ok((last, crc)) if last.end_point() == key.end => *end = End::behind(&last, crc),
+                other => {
+                    let error = other.err().unwrap_or_else(|| Error::new(Kind::Corrupt, "it ends elsewhere"));
+                    log::error("spooled segment is damaged").field("name", key).cause(&error).emit();
+                    self.spool.remove(&key, size, now);
+                    continue;
+                }
+            }
+            log::info("taken up from the spool").field("name", key).emit();
+            self.queue.push_back(Item { key, oldest: key.first, body: Body::Spooled(size), upload: None });
+        }
+        Ok(())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -73,12 +155,17 @@ impl Outbox {
 
     /// Whether this segment waits here, or is on its way.
     pub fn holds(&self, key: &SegmentKey) -> bool {
-        self.queue.iter().any(|item| item.segment.key == *key)
+        self.queue.iter().any(|item| item.key == *key)
     }
 
-    /// Whether no more should be added for now.
+    /// Whether no more should be added for now: the WAL itself is the better place to wait.
     pub fn is_full(&self) -> bool {
-        self.bytes >= MEMORY_BYTES
+        self.bytes >= MEMORY_BYTES && (!self.away || self.spool_full)
+    }
+
+    /// Whether the store is away, and what may wait for it does.
+    pub fn is_overrun(&self) -> bool {
+        self.is_full() && self.away
     }
 
     /// Whether something is under way, so that a poll may soon help.
@@ -88,7 +175,7 @@ impl Outbox {
 
     /// When the oldest commit in here was seen.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.queue.front().map(|item| item.segment.oldest)
+        self.queue.front().map(|item| item.oldest)
     }
 
     /// Makes progress.
@@ -103,11 +190,14 @@ impl Outbox {
             polled.error = Some(error);
         }
         while self.queue.front().is_some_and(Item::is_done) {
-            if let Some(item) = self.queue.pop_front() {
-                self.bytes -= item.segment.bytes.len();
-                self.pause = RETRY.0;
-                polled.stored.push(Stored { key: item.segment.key, size: item.segment.bytes.len() as u64 });
+            let Some(item) = self.queue.pop_front() else { break };
+            let size = item.body.size();
+            match item.body {
+                Body::Memory(_) => self.bytes -= size as usize,
+                Body::Spooled(_) | Body::Loaded(_) => self.spool.remove(&item.key, size, now),
             }
+            (self.pause, self.away, self.spooling, self.spool_full) = (RETRY.0, false, false, false);
+            polled.stored.push(Stored { key: item.key, size });
         }
         polled
     }
@@ -117,10 +207,11 @@ impl Outbox {
         for item in self.queue.iter_mut().take(IN_FLIGHT) {
             if item.upload.is_none() {
                 fault::point("segment.put")?;
-                item.upload = Some(Upload::new(self.store.put(&item.segment.key.to_string())));
+                item.load(&self.spool, now)?;
+                item.upload = Some(Upload::new(self.store.put(&item.key.to_string())));
             }
             let Some(upload) = &mut item.upload else { continue };
-            upload.advance(&item.segment.bytes, before_done, now)?;
+            upload.advance(item.body.bytes(), before_done, now)?;
             before_done = upload.done;
         }
         Ok(())
@@ -132,14 +223,56 @@ impl Outbox {
         for item in &mut self.queue {
             if !item.is_done() {
                 item.upload = None;
+                item.unload();
             }
         }
+        self.away = true;
         self.retry_at = Some(now + self.pause);
         self.pause = (self.pause * 2).min(RETRY.1);
     }
 }
 
+impl Body {
+    /// In bytes.
+    fn size(&self) -> u64 {
+        match self {
+            Body::Memory(bytes) | Body::Loaded(bytes) => bytes.len() as u64,
+            Body::Spooled(size) => *size,
+        }
+    }
+
+    /// Moves out the bytes that are in memory.
+    fn take(&mut self) -> Vec<u8> {
+        match self {
+            Body::Memory(bytes) | Body::Loaded(bytes) => std::mem::take(bytes),
+            Body::Spooled(_) => Vec::new(),
+        }
+    }
+
+    /// The bytes that are in memory.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Memory(bytes) | Body::Loaded(bytes) => bytes,
+            Body::Spooled(_) => &[],
+        }
+    }
+}
+
 impl Item {
+    fn load(&mut self, spool: &Spool, now: Instant) -> Result<()> {
+        if let Body::Spooled(_) = self.body {
+            self.body = Body::Loaded(spool.read(&self.key, now)?);
+        }
+        Ok(())
+    }
+
+    /// Only what is being sent is in memory twice.
+    fn unload(&mut self) {
+        if let Body::Loaded(bytes) = &self.body {
+            self.body = Body::Spooled(bytes.len() as u64);
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.upload.as_ref().is_some_and(|upload| upload.done)
     }

@@ -108,16 +108,47 @@ pub fn restore<O: Output>(
     output: O,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Restored> {
+    hold(store, clock, plan, output, progress).map(|(restored, _)| restored)
+}
+
+/// What was restored, to be continued by [`advance`].
+pub struct Held(State);
+
+impl Held {
+    /// Behind the last commit in it.
+    pub fn position(&self) -> Position {
+        Position { generation: self.0.tail.generation, point: self.0.applied }
+    }
+}
+
+/// The same as [`restore`], and how to go on from there.
+pub fn hold<O: Output>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    plan: &Plan,
+    output: O,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Restored, Held)> {
     let read = Cell::new(0);
     let (segments, stop) = resolve(store, clock, plan)?;
-    let mut restore = begin(store, clock, plan, output, progress, &read)?;
-    for key in &segments {
-        if restore.state.applied >= stop {
-            break;
-        }
-        restore.segment(key, stop).context(|| format!("object {key}"))?;
-    }
-    restore.finish(stop)
+    begin(store, clock, plan, output, progress, &read)?.apply_all(&segments, stop)
+}
+
+/// Applies to an output what `segments` have behind its position; the first of them may begin before it.
+///
+/// Errors: as for [`restore`]. The output is then worth nothing.
+pub fn advance<O: Output>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    held: Held,
+    segments: &[SegmentKey],
+    output: O,
+) -> Result<(Restored, Held)> {
+    let read = Cell::new(0);
+    let stop = segments.last().map_or(held.0.applied, |key| key.end);
+    // What is there now is to the segments what the snapshot was: members up to it are passed over.
+    let state = State { snapshot: held.0.applied, ..held.0 };
+    Restore { store, clock, output, progress: &mut |_| (), read: &read, state }.apply_all(segments, stop)
 }
 
 /// Finds the exact point to stop at, which for a moment in time stands inside the last object.
@@ -210,6 +241,17 @@ fn unpack<O: Output>(
 }
 
 impl<O: Output> Restore<'_, O> {
+    fn apply_all(mut self, segments: &[SegmentKey], stop: Point) -> Result<(Restored, Held)> {
+        for key in segments {
+            if self.state.applied >= stop {
+                break;
+            }
+            self.segment(key, stop).context(|| format!("object {key}"))?;
+        }
+        let restored = self.finish(stop)?;
+        Ok((restored, Held(self.state)))
+    }
+
     fn segment(&mut self, key: &SegmentKey, stop: Point) -> Result<()> {
         let mut reader = Reader::new(Download::new(self.store, self.clock, &key.to_string(), self.read));
         let mut first = true;
@@ -287,7 +329,7 @@ impl<O: Output> Restore<'_, O> {
         Ok(())
     }
 
-    fn finish(mut self, stop: Point) -> Result<Restored> {
+    fn finish(&mut self, stop: Point) -> Result<Restored> {
         let state = &self.state;
         if state.applied != stop {
             return Err(Error::new(
@@ -307,7 +349,7 @@ impl<O: Output> Restore<'_, O> {
 }
 
 /// An object must hold what its name says; a foreign or renamed one is refused.
-fn check_name(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
+pub(super) fn check_name(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
     let found = (first.generation, first.start, first.seen);
     let expected = (key.generation, key.start, key.first);
     if found == expected {

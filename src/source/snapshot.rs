@@ -1,9 +1,12 @@
 //! The whole database at one commit, read while it is being written to.
 //!
-//! A read transaction of its own holds the commit. If the database file has everything up to there, the file is read
-//! plainly: nothing later can be checkpointed into it meanwhile. If it is behind, the transaction holds the WAL, and the
-//! last frame of each page stands in front of the file: all frames from the first on, since a checkpoint may be writing
-//! any of those pages right now. Nobody waits for this reader; the WAL cannot be restarted until it ends.
+//! A read transaction of its own holds the commit. If every frame of the WAL was in the database file when it began, the
+//! file is read plainly: nothing later can be checkpointed into it meanwhile. If not, the transaction holds the WAL, and
+//! the last frame of each page stands in front of the file: all frames from the first on, for two reasons. A checkpoint
+//! may be writing any of those pages right now. And nBackfill reaching our commit later does not mean that the file has
+//! its state: a checkpoint that is held at our mark leaves out each page that has a newer frame behind the mark
+//! (walCheckpoint, sqlite3.c: `iFrame>mxSafeFrame`), older frames of that page included.
+//! Nobody waits for this reader; the WAL cannot be restarted until it ends.
 
 use std::path::Path;
 
@@ -14,7 +17,7 @@ use crate::fault;
 use crate::format::crc::Crc;
 use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Salt};
-use crate::source::connection::{self, CheckpointMode};
+use crate::source::connection;
 use crate::source::continuity::Mark;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::IndexHeader;
@@ -130,12 +133,8 @@ impl Source {
         let pinned = self.header()?;
         let Some(mark) = self.mark_of(&before, &pinned) else { return Ok(None) };
         let pages = connection::pragma_number(&connection, "page_count")?;
-        connection::checkpoint(&self.control, CheckpointMode::Passive)?;
-        let now = self.header()?;
-        // A restart since then means that the pin is on READ0: the file had everything and cannot change.
-        let behind = pinned.frames > 0 && now.salt == pinned.salt && now.backfilled < pinned.frames;
         let mut snapshot = Snapshot { connection, wal: None, overlay: Vec::new(), mark, pages, next: 1 };
-        if behind {
+        if !pinned.is_backfilled() {
             let (wal, overlay) = self.overlay(&pinned)?;
             (snapshot.wal, snapshot.overlay) = (Some(wal), overlay);
         }

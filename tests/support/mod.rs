@@ -135,6 +135,11 @@ impl Bed {
         Process::spawn("replicate", &mut command, self.fresh("replicate"))
     }
 
+    /// The program with these words, in the foreground of another process.
+    pub fn start(&self, words: &[&str]) -> Process {
+        Process::spawn("litestream", litestream().args(words), self.fresh("replicate"))
+    }
+
     /// `replicate -once`; it must succeed.
     pub fn replicate_once(&self, database: &Path) -> Ran {
         let mut command = self.replicate_command(database, &self.url());
@@ -471,6 +476,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Any command, whose output goes to files that begin with `base`.
+    pub fn start(name: &'static str, command: &mut Command, base: PathBuf) -> Process {
+        Process::spawn(name, command, base)
+    }
+
     fn spawn(name: &'static str, command: &mut Command, base: PathBuf) -> Process {
         let file = |kind: &str| File::create(base.with_extension(kind)).expect("create a log file");
         command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err"));
@@ -524,6 +534,13 @@ impl Process {
         let pid = libc::pid_t::try_from(self.pid()).expect("a pid");
         // SAFETY: kill(2) of a child that was not yet waited for.
         unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = libc::pid_t::try_from(self.pid()).expect("a pid");
+        // SAFETY: kill(2) of a child that was not yet waited for.
+        unsafe { libc::kill(pid, libc::SIGHUP) };
     }
 
     pub fn exits(&mut self, expected: i32) {

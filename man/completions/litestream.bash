@@ -1,0 +1,34 @@
+# bash completion for litestream: install as /usr/share/bash-completion/completions/litestream.
+
+_litestream() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= options= at
+
+    case $before in
+        -config | --config | -o | --o) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        -log-level | --log-level) COMPREPLY=($(compgen -W "trace debug info warn error" -- "$word")); return ;;
+        -integrity-check | --integrity-check) COMPREPLY=($(compgen -W "none quick full" -- "$word")); return ;;
+    esac
+    for ((at = 1; at < COMP_CWORD; at++)); do
+        case ${COMP_WORDS[at]} in
+            replicate | restore | snapshot | databases | generations | snapshots | wal | status | verify | version) command=${COMP_WORDS[at]} ;;
+        esac
+    done
+    case $command in
+        replicate) options="-exec -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket" ;;
+        restore) options="-o -timestamp -generation -position -if-db-not-exists -if-replica-exists -force -dry-run -integrity-check -f -follow-interval -json" ;;
+        snapshot) options="-create-bucket -enforce-retention -json" ;;
+        databases) options="-json" ;;
+        generations) options="-json" ;;
+        snapshots) options="-json" ;;
+        wal) options="-generation -json" ;;
+        status) options="-json" ;;
+        verify) options="-json" ;;
+        version) options="-json" ;;
+        *) options="replicate restore snapshot databases generations snapshots wal status verify version" ;;
+    esac
+    options="$options -config -log-level -no-expand-env -help"
+    COMPREPLY=($(compgen -W "$options" -- "$word"))
+    [[ -n $command && $word != -* ]] && COMPREPLY+=($(compgen -f -- "$word"))
+}
+
+complete -o filenames -F _litestream litestream

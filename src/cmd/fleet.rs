@@ -1,0 +1,158 @@
+//! The databases that `replicate` follows: they come and go, and none of them disturbs the others.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::cmd::clock::System;
+use crate::cmd::poll::Poll;
+use crate::cmd::service;
+use crate::config::Database;
+use crate::error::{Error, Result};
+use crate::log;
+use crate::replica::follow::Follower;
+use crate::store::Pool;
+
+/// A database that came later and cannot be followed is tried again after this.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Who is followed, who should be, and who is on the way out.
+pub struct Fleet {
+    pub poll: Poll,
+    wanted: Vec<Database>,
+    /// How those that are followed were configured.
+    running: Vec<Database>,
+    /// Until when the last sync of one that goes may take.
+    leaving: HashMap<String, Instant>,
+    put_off: HashMap<String, Instant>,
+    /// Those that came later than the run: their errors are their own.
+    late: HashSet<String>,
+    patience: Duration,
+    create_bucket: bool,
+    pool: Pool,
+}
+
+impl Fleet {
+    /// Nobody yet. `patience` is how long the last sync of a database that goes may take.
+    pub fn new(tick: Duration, patience: Duration, create_bucket: bool) -> Fleet {
+        Fleet {
+            poll: Poll::new(Vec::new(), tick),
+            wanted: Vec::new(),
+            running: Vec::new(),
+            leaving: HashMap::new(),
+            put_off: HashMap::new(),
+            late: HashSet::new(),
+            patience,
+            create_bucket,
+            pool: Pool::default(),
+        }
+    }
+
+    /// Adds a database that the run begins with: its trouble is the run's.
+    pub fn add(&mut self, database: &Database, follower: Follower) {
+        log::info("replicating").field("db", follower.name()).field("to", &database.replica.url).emit();
+        self.wanted.push(database.clone());
+        self.running.push(database.clone());
+        self.poll.followers.push(follower);
+    }
+
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    /// What is followed from now on. One whose settings changed goes, and comes again with the new ones.
+    pub fn want(&mut self, databases: Vec<Database>, now: Instant) {
+        self.wanted = databases;
+        self.put_off.clear();
+        for follower in &mut self.poll.followers {
+            let name = follower.name().to_string();
+            let stays = self.running.iter().any(|database| called(database, &name) && self.wanted.contains(database));
+            if !stays && !self.leaving.contains_key(&name) {
+                log::info("letting go").field("db", &name).emit();
+                follower.close();
+                self.leaving.insert(name, now + self.patience);
+            }
+        }
+    }
+
+    pub fn wanted(&self) -> &[Database] {
+        &self.wanted
+    }
+
+    /// Lets everyone make progress; ends those who are done, and begins those who are wanted.
+    ///
+    /// Errors: of a database that the run began with. Others are let go, and tried again later.
+    pub fn turn(&mut self, until: Instant) -> Result<()> {
+        if let Err((name, error)) = self.poll.turn(until) {
+            if !self.late.contains(&name) {
+                return Err(error);
+            }
+            self.drop_follower(&name);
+            self.put_off(&name, &error);
+        }
+        self.end_those_who_left();
+        self.begin_those_who_are_wanted();
+        Ok(())
+    }
+
+    fn end_those_who_left(&mut self) {
+        let now = System.now();
+        let done = |name: &str, deadline: &Instant, poll: &Poll| {
+            let follower = poll.followers.iter().find(|follower| follower.name() == name);
+            follower.is_none_or(|follower| follower.is_settled() || now >= *deadline)
+        };
+        let gone: Vec<String> = self
+            .leaving
+            .iter()
+            .filter(|(name, deadline)| done(name, deadline, &self.poll))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            let settled = self.poll.followers.iter().find(|f| f.name() == name).is_none_or(Follower::is_settled);
+            match settled {
+                true => log::info("let go, all is stored").field("db", &name).emit(),
+                false => log::error("let go, but not all is stored").field("db", &name).emit(),
+            }
+            self.leaving.remove(&name);
+            self.drop_follower(&name);
+        }
+    }
+
+    fn drop_follower(&mut self, name: &str) {
+        self.poll.followers.retain(|follower| follower.name() != name);
+        self.running.retain(|database| !called(database, name));
+    }
+
+    fn begin_those_who_are_wanted(&mut self) {
+        let now = System.now();
+        let missing = |database: &&Database| {
+            let name = database.path.display().to_string();
+            let followed = self.poll.followers.iter().any(|follower| follower.name() == name);
+            !followed && self.put_off.get(&name).is_none_or(|until| now >= *until)
+        };
+        let missing: Vec<Database> = self.wanted.iter().filter(missing).cloned().collect();
+        for database in missing {
+            let settings = service::settings(&database, true);
+            let name = database.path.display().to_string();
+            match service::follower(&database, settings, self.create_bucket, &mut self.pool, now) {
+                Ok(follower) => {
+                    log::info("replicating").field("db", &name).field("to", &database.replica.url).emit();
+                    self.poll.quicken(database.monitor_interval);
+                    self.late.insert(name);
+                    self.running.push(database);
+                    self.poll.followers.push(follower);
+                }
+                Err(error) => self.put_off(&name, &error),
+            }
+        }
+    }
+
+    fn put_off(&mut self, name: &str, error: &Error) {
+        log::error("cannot be followed, trying again in a minute").field("db", name).cause(error).emit();
+        self.put_off.insert(name.to_string(), System.now() + RETRY);
+    }
+}
+
+fn called(database: &Database, name: &str) -> bool {
+    database.path.display().to_string() == name
+}

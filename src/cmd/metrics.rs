@@ -1,0 +1,113 @@
+//! The metrics file: Prometheus' text format, for the node exporter's textfile collector.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::error::{Error, Kind, Result};
+use crate::format::time::Timestamp;
+use crate::replica::follow::Status;
+
+/// A metric of each database: name, type, help, and its values, each with one more label or none.
+type Metric = (&'static str, &'static str, &'static str, fn(&Status) -> Vec<(Label, f64)>);
+type Label = Option<(&'static str, String)>;
+
+const METRICS: [Metric; 11] = [
+    ("up", "gauge", "1 if nothing is wrong, 0 if there is trouble", |s| one(f64::from(u8::from(s.trouble.is_none())))),
+    ("lag_seconds", "gauge", "age of the oldest commit that is not stored", |s| one(s.lag.as_secs_f64())),
+    ("last_success_timestamp_seconds", "gauge", "when everything committed was last seen to be stored", |s| {
+        s.settled.map(|time| one(seconds(time))).unwrap_or_default()
+    }),
+    ("stored_wal_index", "gauge", "WAL file, counted in its generation, up to which all is stored", |s| {
+        s.stored.map(|at| one(f64::from(at.point.index))).unwrap_or_default()
+    }),
+    ("stored_wal_offset_bytes", "gauge", "offset in that WAL file up to which all is stored", |s| {
+        s.stored.map(|at| one(at.point.offset.get() as f64)).unwrap_or_default()
+    }),
+    ("generation_info", "gauge", "the generation that is written, as a label", |s| {
+        s.stored.map(|at| vec![(Some(("generation", at.generation.to_string())), 1.0)]).unwrap_or_default()
+    }),
+    ("objects_total", "counter", "objects stored", |s| one(s.objects as f64)),
+    ("stored_bytes_total", "counter", "bytes stored", |s| one(s.bytes as f64)),
+    ("wal_bytes", "gauge", "bytes of frames in the WAL", |s| one(s.wal_bytes as f64)),
+    ("errors_total", "counter", "errors by kind", |s| {
+        s.tally.errors.iter().map(|(kind, count)| (Some(("kind", kind.to_string())), *count as f64)).collect()
+    }),
+    ("generations_total", "counter", "generations begun, by the reason", |s| {
+        s.tally.generations.iter().map(|(why, count)| (Some(("reason", why.clone())), *count as f64)).collect()
+    }),
+];
+
+fn one(value: f64) -> Vec<(Label, f64)> {
+    vec![(None, value)]
+}
+
+fn seconds(time: Timestamp) -> f64 {
+    time.millis() as f64 / 1000.0
+}
+
+/// The file's text, for databases by name.
+pub fn text(databases: &[(String, Status)], now: Timestamp) -> String {
+    let mut text = String::new();
+    for (name, kind, help, values) in METRICS {
+        let _ = writeln!(text, "# HELP litestream_{name} {help}\n# TYPE litestream_{name} {kind}");
+        for (database, status) in databases {
+            for (label, value) in values(status) {
+                let more = label.map(|(key, value)| format!(",{key}=\"{}\"", escaped(&value))).unwrap_or_default();
+                let _ = writeln!(text, "litestream_{name}{{db=\"{}\"{more}}} {value}", escaped(database));
+            }
+        }
+    }
+    let name = "litestream_written_timestamp_seconds";
+    let _ = writeln!(text, "# HELP {name} when this file was written\n# TYPE {name} gauge\n{name} {}", seconds(now));
+    text
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Replaces the file: a reader sees the old or the new one whole. Not synced: after a crash it is written anew.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let failed = |error| Error::io(Kind::Database, format!("write metrics {}", path.display()), &error);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let done = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+    done.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        failed(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::format::position::{Generation, Offset, Point, Position};
+
+    #[test]
+    fn every_metric_has_its_type_and_each_database_its_line() {
+        let point = Point { index: 3, offset: Offset::new(4152).unwrap() };
+        let mut status = Status { objects: 7, bytes: 1000, wal_bytes: 8304, ..Status::default() };
+        status.stored = Some(Position { generation: Generation::new(0x19), point });
+        status.settled = Some(Timestamp::from_millis(1_500));
+        status.tally.error(Kind::Unreachable);
+        status.tally.generation("WAL \"x\"");
+        let text = text(&[("/a".to_string(), status), ("/b".to_string(), Status::default())], Timestamp::default());
+        for line in [
+            "litestream_up{db=\"/b\"} 1",
+            "litestream_lag_seconds{db=\"/a\"} 0",
+            "litestream_last_success_timestamp_seconds{db=\"/a\"} 1.5",
+            "litestream_stored_wal_index{db=\"/a\"} 3",
+            "litestream_stored_wal_offset_bytes{db=\"/a\"} 4152",
+            "litestream_generation_info{db=\"/a\",generation=\"0000000000000019\"} 1",
+            "litestream_objects_total{db=\"/a\"} 7",
+            "litestream_wal_bytes{db=\"/a\"} 8304",
+            "litestream_errors_total{db=\"/a\",kind=\"unreachable\"} 1",
+            "litestream_generations_total{db=\"/a\",reason=\"WAL \\\"x\\\"\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
+        }
+        assert!(!text.contains("last_success_timestamp_seconds{db=\"/b\"}"), "{text}");
+        assert_eq!(text.matches("# TYPE").count(), METRICS.len() + 1);
+    }
+}

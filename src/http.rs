@@ -1,0 +1,186 @@
+//! One HTTP GET, for heartbeats: no proxy, no redirect, no body, one deadline for all of it.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use native_tls::{HandshakeError, TlsConnector};
+
+use crate::error::{Error, Kind, Result};
+
+/// Bytes of an answer that are read: its first line tells all.
+const ANSWER: usize = 1024;
+
+/// What a URL names.
+#[derive(Debug, PartialEq, Eq)]
+struct Place<'a> {
+    tls: bool,
+    /// As it stands in the `Host` line.
+    authority: &'a str,
+    host: &'a str,
+    port: u16,
+    path: &'a str,
+}
+
+/// Asks for `url`; the status of the answer. Blocks until `within` is over at the latest, but for the name's lookup.
+///
+/// Errors: [`Kind::Usage`] for a URL that is none, [`Kind::Unreachable`] for the rest. None shows the URL.
+pub fn get(url: &str, within: Duration) -> Result<u16> {
+    let place = parse(url).ok_or_else(|| Error::new(Kind::Usage, "expected http://HOST[:PORT][/PATH] or https://…"))?;
+    let deadline = Instant::now() + within;
+    let stream = connect(&place, deadline)?;
+    if !place.tls {
+        return ask(stream, &place, deadline);
+    }
+    let connector = TlsConnector::new().map_err(|e| failed("set up TLS", &e))?;
+    let host = place.host.trim_matches(['[', ']']);
+    match connector.connect(host, stream) {
+        Ok(stream) => ask(stream, &place, deadline),
+        Err(HandshakeError::Failure(error)) => Err(failed("TLS handshake", &error)),
+        Err(HandshakeError::WouldBlock(_)) => Err(late()),
+    }
+}
+
+fn parse(url: &str) -> Option<Place<'_>> {
+    let (scheme, rest) = url.split_once("://")?;
+    let tls = match scheme {
+        "https" => true,
+        "http" => false,
+        _ => return None,
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let port_at = authority.rfind(':').filter(|at| !authority.get(*at..).unwrap_or_default().contains(']'));
+    let (host, port) = authority.split_at(port_at.unwrap_or(authority.len()));
+    let port = match port.strip_prefix(':') {
+        Some(port) => port.parse().ok()?,
+        None => {
+            if tls {
+                443
+            } else {
+                80
+            }
+        }
+    };
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let named = !host.is_empty() && !authority.contains('@') && plain(authority) && plain(path);
+    named.then_some(Place { tls, authority, host, port, path })
+}
+
+fn connect(place: &Place<'_>, deadline: Instant) -> Result<TcpStream> {
+    let host = place.host.trim_matches(['[', ']']);
+    let addresses = (host, place.port).to_socket_addrs().map_err(|e| failed("look up the host", &e))?;
+    let mut last = Error::new(Kind::Unreachable, "the host has no address");
+    for address in addresses {
+        let tried = TcpStream::connect_timeout(&address, left(deadline)?);
+        match tried.and_then(|stream| timed(&stream, deadline).map(|()| stream)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = failed("connect", &error),
+        }
+    }
+    Err(last)
+}
+
+/// Each operation of the stream ends by the deadline; several together are held to it between them.
+fn timed(stream: &TcpStream, deadline: Instant) -> std::io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    stream.set_read_timeout(Some(left))?;
+    stream.set_write_timeout(Some(left))
+}
+
+fn ask(mut stream: impl Read + Write, place: &Place<'_>, deadline: Instant) -> Result<u16> {
+    let path = if place.path.starts_with('/') { place.path.to_string() } else { format!("/{}", place.path) };
+    let agent = concat!("litestream/", env!("CARGO_PKG_VERSION"));
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n", place.authority);
+    stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|e| failed("ask", &e))?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 256];
+    while !answer.contains(&b'\n') && answer.len() < ANSWER {
+        left(deadline)?;
+        match stream.read(&mut piece).map_err(|e| failed("read the answer", &e))? {
+            0 => break,
+            count => answer.extend_from_slice(piece.get(..count).unwrap_or_default()),
+        }
+    }
+    status(&answer).ok_or_else(|| Error::new(Kind::Unreachable, "the answer is not HTTP"))
+}
+
+fn status(answer: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(answer.split(|byte| *byte == b'\n').next()?).ok()?;
+    let (version, rest) = line.split_once(' ')?;
+    let code = rest.trim_start().get(..3)?.parse().ok()?;
+    version.starts_with("HTTP/").then_some(code)
+}
+
+fn left(deadline: Instant) -> Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(late()) } else { Ok(left) }
+}
+
+fn late() -> Error {
+    Error::new(Kind::Unreachable, "no answer in time")
+}
+
+fn failed(operation: &str, error: &impl std::fmt::Display) -> Error {
+    Error::new(Kind::Unreachable, format!("{operation}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let table = [
+            ("http://a.b", Some((false, "a.b", 80, ""))),
+            ("https://a.b/x?y#z", Some((true, "a.b", 443, "/x?y"))),
+            ("https://a:8443?y", Some((true, "a", 8443, "?y"))),
+            ("http://[::1]:80/", Some((false, "[::1]", 80, "/"))),
+            ("http://[::1]/", Some((false, "[::1]", 80, "/"))),
+            ("http://u:p@a/", None),
+            ("http://", None),
+            ("http://a:99999/", None),
+            ("http://a/\r\nX: y", None),
+            ("ftp://a/", None),
+        ];
+        for (url, expected) in table {
+            let found = parse(url).map(|place| (place.tls, place.host, place.port, place.path));
+            assert_eq!(found, expected, "{url}");
+        }
+    }
+
+    /// Answers one request; what it was.
+    fn serve(answer: &'static str) -> (String, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/ping?id=1", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; 1000];
+            let count = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..count]).into_owned()
+        });
+        (url, served)
+    }
+
+    #[test]
+    fn a_request_is_complete_and_its_status_comes_back() {
+        let (url, served) = serve("HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(get(&url, Duration::from_secs(60)).unwrap(), 204);
+        let request = served.join().unwrap();
+        assert!(request.starts_with("GET /ping?id=1 HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
+        assert!(request.ends_with("\r\nConnection: close\r\n\r\n"), "{request}");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error_without_the_url() {
+        let (url, _served) = serve("SSH-2.0\r\n");
+        assert_eq!(get(&url, Duration::from_secs(60)).unwrap_err().message(), "the answer is not HTTP");
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/secret", silent.local_addr().unwrap());
+        let error = get(&url, Duration::from_millis(50)).unwrap_err();
+        assert!(error.kind() == Kind::Unreachable && !error.message().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,338 @@
+//! Years of backups in seconds: objects stay few, and each moment within retention is restored exactly.
+
+#[path = "support/memory.rs"]
+mod memory;
+
+use std::collections::{HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use litestream::clock::Clock;
+use litestream::error::{Kind, Result};
+use litestream::format::key::{Key, SegmentKey, SnapshotKey};
+use litestream::format::listing::Listing;
+use litestream::format::merge;
+use litestream::format::plan::{Target, plan};
+use litestream::format::position::{Generation, Offset, Point};
+use litestream::format::retention::{Policy, decide};
+use litestream::format::time::Timestamp;
+use litestream::replica::follow::{Follower, Settings, Tools};
+use litestream::replica::restore::{Restored, restore};
+use litestream::replica::retention::GRACE;
+use litestream::source;
+use memory::{Fake, Memory};
+use rusqlite::Connection;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// An application, its backup, and a clock.
+struct Life {
+    directory: PathBuf,
+    application: Connection,
+    memory: Rc<Memory>,
+    clock: Fake,
+    tools: Tools,
+    follower: Follower,
+    settings: Settings,
+    /// When each row was committed.
+    commits: Vec<Timestamp>,
+}
+
+impl Life {
+    fn begin(name: &str, retention: Duration) -> Life {
+        let directory = std::env::temp_dir().join(format!("litestream-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("a.db");
+        let application = Connection::open(&path).unwrap();
+        let begin = "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE t (n INTEGER PRIMARY KEY, x)";
+        application.execute_batch(begin).unwrap();
+        let settings = settings(path, retention);
+        let (memory, clock) = (Rc::new(Memory::default()), Fake::default());
+        let follower = Follower::new(settings.clone(), memory.clone(), clock.now());
+        let (tools, commits) = (Tools::new(), Vec::new());
+        Life { directory, application, memory, clock, tools, follower, settings, commits }
+    }
+
+    /// Another run of the program.
+    fn restart(&mut self) {
+        self.follower = Follower::new(self.settings.clone(), self.memory.clone(), self.clock.now());
+    }
+
+    fn commit(&mut self) {
+        // The next look at the database is due.
+        self.clock.pass(MINUTE / 600);
+        self.application.execute("INSERT INTO t (x) VALUES (hex(randomblob(20)))", []).unwrap();
+        self.commits.push(self.clock.wall());
+    }
+
+    /// Lets the follower do all that it can do at this moment.
+    fn settle(&mut self) -> Result<()> {
+        for _ in 0..10_000 {
+            self.follower.poll(&mut self.tools, &self.clock)?;
+            if self.follower.is_settled() && !self.follower.is_busy() {
+                // What it begins when nothing hurries.
+                self.follower.poll(&mut self.tools, &self.clock)?;
+                if !self.follower.is_busy() {
+                    return Ok(());
+                }
+            }
+        }
+        panic!("it does not settle: {:?}", self.follower.status(&self.clock));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.settle().unwrap();
+        self.clock.pass(time);
+        self.settle().unwrap();
+    }
+
+    fn listing(&self) -> Listing {
+        Listing::new(self.memory.names())
+    }
+
+    fn restore(&self, target: Target) -> Result<(Restored, u64)> {
+        let plan = plan(&self.listing(), None, &target)?;
+        let path = self.directory.join("restored.db");
+        let file = std::fs::File::create(&path).unwrap();
+        let restored = restore(&*self.memory, &self.clock, &plan, &file, &mut |_| ())?;
+        Ok((restored, rows(&path)))
+    }
+
+    /// Asserts that the state of `age` before the last commit is restored to the row.
+    fn has(&self, age: Duration) {
+        let last = self.commits.last().unwrap().millis();
+        let moment = Timestamp::from_millis(last - age.as_millis() as u64);
+        let expected = self.commits.iter().filter(|time| **time <= moment).count() as u64;
+        let (_, rows) = self.restore(Target::Time(moment)).unwrap_or_else(|error| panic!("{age:?} ago: {error}"));
+        assert_eq!(rows, expected, "{age:?} ago");
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn rows(path: &Path) -> u64 {
+    let restored = Connection::open(path).unwrap();
+    let count: i64 = restored.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    u64::try_from(count).unwrap()
+}
+
+fn settings(path: PathBuf, retention: Duration) -> Settings {
+    Settings {
+        source: source::Options {
+            busy_timeout: Duration::from_secs(1),
+            enable_wal: true,
+            allow_network: true,
+            checkpoint_frames: 1000,
+            checkpoint_interval: Some(MINUTE),
+            truncate_frames: None,
+        },
+        meta_path: None,
+        monitor_interval: Duration::from_millis(50),
+        sync_interval: Duration::from_secs(1),
+        snapshot_interval: Some(DAY),
+        retention: Some(retention),
+        enforce_retention: false,
+        force_snapshot: false,
+        patient: true,
+        backlog_bytes: 1 << 30,
+        path,
+    }
+}
+
+#[test]
+fn in_a_year_objects_stay_few_and_each_moment_in_retention_is_exact() {
+    let mut life = Life::begin("year", 7 * DAY);
+    let (mut most, mut half) = (0, 0);
+    // A commit each two hours: 84 in retention, as many as one a second has in 84 seconds.
+    for step in 0..365 * 12 {
+        life.commit();
+        life.pass(2 * HOUR);
+        most = most.max(life.memory.objects.borrow().len());
+        if step == 365 * 6 {
+            half = most;
+        }
+        if step % 400 == 399 {
+            [0, 1, 50, 100, 165].into_iter().for_each(|hours| life.has(hours * HOUR));
+        }
+        if step % 1000 == 999 {
+            life.restart();
+        }
+    }
+    assert!(most <= half + 2 && most < 100, "{half} objects at most in the first half, {most} in all");
+    assert!(life.memory.lists.get() < 365 * 12 + 20, "{} lists", life.memory.lists.get());
+    let long_ago = Timestamp::from_millis(life.clock.wall().millis() - 20 * DAY.as_millis() as u64);
+    assert_eq!(life.restore(Target::Time(long_ago)).unwrap_err().kind(), Kind::Nothing);
+}
+
+#[test]
+fn segments_are_merged_while_they_come_and_the_small_ones_go_after_a_while() {
+    let mut life = Life::begin("merge", DAY);
+    for _ in 0..600 {
+        life.commit();
+        life.pass(Duration::from_secs(2));
+    }
+    let listed = life.memory.lists.get();
+    assert!(listed <= 2, "{listed} lists: one at the start, one an hour");
+    let stored = life.memory.objects.borrow().len();
+    assert!(stored < 450, "{stored} objects");
+    (0..11).for_each(|_| life.pass(MINUTE));
+    let stored = life.memory.objects.borrow().len();
+    assert!(stored < 60, "{stored} objects");
+    for age in (0..1200).step_by(123) {
+        life.has(Duration::from_secs(age));
+    }
+}
+
+#[test]
+fn wherever_it_is_stopped_the_backup_stays_whole() {
+    let mut life = Life::begin("stopped", 2 * DAY);
+    for _ in 0..100 {
+        life.commit();
+        life.pass(HOUR);
+    }
+    for left in 0..60 {
+        life.memory.left.set(Some(left));
+        life.clock.pass(3 * HOUR);
+        life.commit();
+        for _ in 0..200 {
+            let _ = life.follower.poll(&mut life.tools, &life.clock);
+        }
+        life.memory.left.set(None);
+        let newest = life.restore(Target::Latest).unwrap().1;
+        assert!(newest + 1 >= life.commits.len() as u64, "after {left}: {newest} of {}", life.commits.len());
+        // What was committed before this turn can be restored all the same.
+        [5, 24, 42].into_iter().for_each(|hours| life.has(hours * HOUR));
+        life.restart();
+        life.settle().unwrap();
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_deletes_nothing() {
+    let mut life = Life::begin("jump", DAY);
+    for _ in 0..60 {
+        life.commit();
+        life.pass(HOUR);
+    }
+    let snapshots = |life: &Life| life.listing().generations().map(|(_, stored)| stored.snapshots.len()).sum::<usize>();
+    let before = snapshots(&life);
+    life.clock.wrong.set(10 * DAY.as_millis() as i64);
+    life.commit();
+    life.pass(HOUR / 2);
+    assert!(snapshots(&life) >= before);
+    life.clock.wrong.set(0);
+    (0..4).for_each(|_| life.pass(HOUR / 2));
+    assert!(snapshots(&life) >= before);
+    assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
+}
+
+#[test]
+fn many_bytes_of_segments_bring_a_snapshot_before_its_time() {
+    let mut life = Life::begin("bytes", 30 * DAY);
+    life.commit();
+    life.pass(MINUTE);
+    for _ in 0..36 {
+        life.application.execute("UPDATE t SET x = randomblob(2000000) WHERE n = 1", []).unwrap();
+        life.pass(MINUTE);
+    }
+    let listing = life.listing();
+    let (_, stored) = listing.generations().next_back().unwrap();
+    assert_eq!(stored.snapshots.len(), 2, "one at the start, one behind 64 MiB of segments");
+    let (restored, _) = life.restore(Target::Latest).unwrap();
+    assert!(restored.read < 80 << 20, "{} bytes read", restored.read);
+}
+
+/// What is stored while a year passes at one commit a second: the rules at work on names alone.
+#[test]
+#[ignore = "takes a minute; `make plots` runs it"]
+fn a_year_of_one_commit_a_second_in_names() {
+    /// Bytes of a segment with one small commit, and of a snapshot.
+    const SEGMENT: u64 = 1500;
+    const SNAPSHOT: u64 = 20 << 20;
+    let generation = Generation::new(1);
+    let (mut chain, mut snapshots, mut waiting) = (Vec::new(), Vec::new(), VecDeque::new());
+    let mut days = Vec::new();
+    let at = |second: u64| Point { index: 0, offset: Offset::new(second).unwrap() };
+    let time = |second: u64| Timestamp::from_millis(1_700_000_000_000 + second * 1000);
+    for second in 0..365 * 86_400_u64 {
+        if second % 86_400 == 0 {
+            snapshots.push(SnapshotKey { generation, at: at(second), time: time(second) });
+        }
+        let (start, end, seen) = (at(second), at(second + 1), time(second + 1));
+        chain.push((SegmentKey { generation, start, end, first: seen, last: seen, part: false }, SEGMENT));
+        while second % 16 == 0
+            && let Some(places) = merge::next(&chain)
+        {
+            let group = chain[places.clone()].to_vec();
+            let key = merge::merged(&group).unwrap();
+            waiting.push_back((second + GRACE.as_secs(), group.len()));
+            chain.splice(places, [(key, group.iter().map(|(_, size)| size).sum())]);
+        }
+        while waiting.front().is_some_and(|(until, _)| *until <= second) {
+            waiting.pop_front();
+        }
+        if second % 3600 == 0 {
+            let names = chain.iter().map(|(key, size)| (key.to_string(), *size));
+            let listing = Listing::new(names.chain(snapshots.iter().map(|key| (key.to_string(), SNAPSHOT))));
+            let policy = Policy { retention: Some(DAY), grace: GRACE };
+            let actions = decide(&listing, policy, time(second + 1));
+            assert_eq!(actions.refused, None);
+            let gone: HashSet<Key> = actions.delete.into_iter().collect();
+            chain.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
+            snapshots.retain(|key| !gone.contains(&Key::Snapshot(*key)));
+        }
+        if second % 86_400 == 86_399 {
+            let objects = chain.len() + snapshots.len() + waiting.iter().map(|(_, count)| count).sum::<usize>();
+            let bytes = chain.iter().map(|(_, size)| size).sum::<u64>() + snapshots.len() as u64 * SNAPSHOT;
+            days.push((objects as f64, bytes as f64 / 1e6));
+        }
+    }
+    let (late, most) = (&days[10..], |days: &[(f64, f64)]| days.iter().map(|day| day.0).fold(0.0, f64::max));
+    assert!(most(late) < 1000.0, "{}", most(late));
+    println!("objects: {:?}, most {}; MB: {:?}", days.last(), most(&days), days[364].1);
+    if let Ok(path) = std::env::var("PLOT") {
+        std::fs::write(path, plot(&days)).unwrap();
+    }
+}
+
+/// Objects and megabytes of each day, as two lines over a year.
+fn plot(days: &[(f64, f64)]) -> String {
+    let line = |value: fn(&(f64, f64)) -> f64, top: f64, colour: &str| {
+        let points = days.iter().enumerate().map(|(day, of)| {
+            let (x, y) = (60.0 + day as f64 * 620.0 / 364.0, 200.0 - value(of) * 160.0 / top);
+            format!("{x:.1},{y:.1}")
+        });
+        let points = points.collect::<Vec<_>>().join(" ");
+        format!("<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" points=\"{points}\"/>\n")
+    };
+    let text = |x: u32, y: u32, anchor: &str, colour: &str, words: &str| {
+        format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{words}</text>\n")
+    };
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 740 240\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"740\" height=\"240\" fill=\"white\"/>\n\
+         <path d=\"M60 40V200H680V40\" fill=\"none\" stroke=\"#888\"/>\n",
+    );
+    svg += &line(|day| day.0, 1000.0, "#0a58ca");
+    svg += &line(|day| day.1, 500.0, "#b02a37");
+    svg += &text(370, 22, "middle", "#222", "A year at one commit a second, 24 hours of retention: what is stored");
+    for step in 0..=4_u32 {
+        let y = 204 - step * 40;
+        svg += &text(54, y, "end", "#0a58ca", &format!("{}", step * 250));
+        svg += &text(686, y, "start", "#b02a37", &format!("{} MB", step * 125));
+    }
+    for month in 0..=12_u32 {
+        svg += &text(60 + month * 620 / 12, 216, "middle", "#222", &month.to_string());
+    }
+    svg += &text(60, 234, "start", "#0a58ca", "objects (without merging: 86,400 a day)");
+    svg += &text(680, 234, "end", "#b02a37", "bytes, one snapshot of 20 MiB a day");
+    svg + &text(370, 234, "middle", "#222", "months") + "</svg>\n"
+}

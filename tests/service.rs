@@ -1,0 +1,344 @@
+//! What an operator lives with: a child beside the backup, a configuration that changes, metrics, heartbeats, systemd.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use support::{
+    Bed, NOTHING, Process, SOON, application_command, assert_equal, litestream, on_a_directory_only, on_both_stores,
+    until,
+};
+
+on_both_stores! {
+    a_child_that_ends_at_once_has_all_it_wrote_stored_and_its_status_is_passed_on
+    a_missing_database_is_restored_before_the_start_if_that_is_asked_for
+    many_small_segments_become_one_when_retention_is_enforced
+    a_followed_copy_is_always_a_committed_state_and_keeps_up
+    a_snapshot_is_forced_where_none_is_due
+}
+
+on_a_directory_only! {
+    a_signal_reaches_the_child_and_its_end_is_ours
+    a_child_that_makes_no_database_is_no_error
+    databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing
+    files_in_a_watched_directory_come_and_go
+    metrics_heartbeat_and_systemd_are_told
+    a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored
+    a_log_in_json_is_json
+    under_systemd_a_line_has_no_time
+    the_level_of_the_log_is_that_of_the_option_then_of_the_environment
+    a_restore_does_nothing_where_that_is_asked_for
+}
+
+fn exec_words(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.join(" ")
+}
+
+fn config(bed: &Bed, text: &str) -> std::path::PathBuf {
+    let path = bed.path("litestream.yml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn entry(bed: &Bed, database: &Path, prefix: &str) -> String {
+    format!("  - {{path: {}, replica: {{url: \"{}\"}}}}\n", database.display(), bed.url_below(prefix))
+}
+
+fn with_config(bed: &Bed, text: &str) -> Command {
+    let mut command = litestream();
+    command.arg("-config").arg(config(bed, text)).arg("replicate");
+    command
+}
+
+fn a_child_that_ends_at_once_has_all_it_wrote_stored_and_its_status_is_passed_on(bed: &Bed) {
+    let database = bed.path("a.db");
+    let child = exec_words(&application_command(&database, &["--commits", "5"]));
+    let mut command = bed.replicate_command(&database, &bed.url());
+    bed.run_command(command.arg("-exec").arg(&child)).succeeded();
+    assert_equal(&database, &bed.restored());
+    let mut command = bed.replicate_command(&database, &bed.url());
+    let ran = bed.run_command(command.args(["-exec", "sh -c 'exit 7'"]));
+    assert_eq!(ran.status, 7, "{}", ran.stderr);
+    assert_equal(&database, &bed.restored());
+}
+
+fn a_signal_reaches_the_child_and_its_end_is_ours(bed: &Bed) {
+    let database = bed.database();
+    let mut command = bed.replicate_command(&database, &bed.url());
+    let script =
+        format!("sh -c 'trap \"echo got >{}; exit 9\" TERM; while :; do sleep 0.1; done'", bed.path("got").display());
+    let mut replicator = Process::start("replicate", command.arg("-exec").arg(script), bed.fresh("replicate"));
+    bed.converges(&database);
+    replicator.terminate();
+    assert_eq!(replicator.wait(), 9);
+    assert!(bed.path("got").exists());
+}
+
+fn a_child_that_makes_no_database_is_no_error(bed: &Bed) {
+    let mut command = bed.replicate_command(&bed.path("none.db"), &bed.url());
+    bed.run_command(command.args(["-exec", "true"])).succeeded();
+}
+
+fn a_missing_database_is_restored_before_the_start_if_that_is_asked_for(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let kept = bed.path("kept.db");
+    fs::rename(&database, &kept).unwrap();
+    let mut command = bed.replicate_command(&database, &bed.url());
+    bed.run_command(command.args(["-once", "-restore-if-db-not-exists"])).succeeded();
+    assert_equal(&kept, &database);
+    // One that is there is left alone, and where nothing is stored there is nothing to restore.
+    let mut command = bed.replicate_command(&database, &bed.url_below("elsewhere"));
+    bed.run_command(command.args(["-once", "-restore-if-db-not-exists"])).succeeded();
+    assert_equal(&kept, &database);
+    let mut command = bed.replicate_command(&bed.path("new.db"), &bed.url_below("nothing"));
+    let ran = bed.run_command(command.args(["-restore-if-db-not-exists", "-exec", "true"])).succeeded();
+    assert!(ran.stderr.contains("no backup to restore"), "{}", ran.stderr);
+}
+
+fn many_small_segments_become_one_when_retention_is_enforced(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    for _ in 0..20 {
+        bed.write(&database, &["--commits", "1", "--autocheckpoint", "0", "--abandon"]);
+        bed.replicate_once(&database);
+    }
+    let segments = |bed: &Bed| bed.run(&["wal", &bed.url()]).succeeded().stdout.lines().count() - 1;
+    let before = segments(bed);
+    assert!(before >= 18, "{before}");
+    let mut command = bed.replicate_command(&database, &bed.url());
+    bed.run_command(command.args(["-once", "-enforce-retention", "-force-snapshot"])).succeeded();
+    // What was merged is still there, for restores that are under way.
+    assert_eq!(segments(bed), before + 1);
+    assert_equal(&database, &bed.restored());
+    bed.run(&["verify", &bed.url()]).succeeded();
+}
+
+fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(bed: &Bed) {
+    let (a, b) = (bed.path("a.db"), bed.path("b.db"));
+    bed.write(&a, &["--commits", "3"]);
+    bed.write(&b, &["--commits", "3"]);
+    let (one, both) = (entry(bed, &a, "a"), entry(bed, &a, "a") + &entry(bed, &b, "b"));
+    let mut command = with_config(bed, &format!("dbs:\n{one}"));
+    let mut replicator = Process::start("replicate", &mut command, bed.fresh("replicate"));
+    replicator.says("snapshot stored");
+    config(bed, &format!("dbs:\n{both}"));
+    replicator.hang_up();
+    replicator.says(&format!("msg=replicating db={}", b.display()));
+    until("b is stored", || match bed.run(&["snapshots", &bed.url_below("b")]).status {
+        0 => Ok(()),
+        status => Err(status),
+    });
+    config(bed, "dbs: [{path: ");
+    replicator.hang_up();
+    replicator.says("configuration stays as it was");
+    bed.write(&a, &["--commits", "3"]);
+    config(bed, &format!("dbs:\n{one}"));
+    replicator.hang_up();
+    replicator.says("let go, all is stored");
+    replicator.stop();
+    assert_equal(&a, &bed.restored_from(&bed.url_below("a")));
+    assert_equal(&b, &bed.restored_from(&bed.url_below("b")));
+}
+
+fn files_in_a_watched_directory_come_and_go(bed: &Bed) {
+    let folder = bed.path("folder");
+    fs::create_dir(&folder).unwrap();
+    let (a, b) = (folder.join("a.db"), folder.join("b.db"));
+    bed.write(&a, &["--commits", "3"]);
+    let text = format!(
+        "dbs: [{{dir: {}, pattern: \"*.db\", watch: true, replica: {{url: \"{}\"}}}}]",
+        folder.display(),
+        bed.url()
+    );
+    let mut replicator = Process::start("replicate", &mut with_config(bed, &text), bed.fresh("replicate"));
+    replicator.says("snapshot stored");
+    bed.write(&b, &["--commits", "3"]);
+    until("b is stored", || match bed.run(&["snapshots", &bed.url_below("b.db")]).status {
+        0 => Ok(()),
+        status => Err(status),
+    });
+    assert_equal(&b, &bed.restored_from(&bed.url_below("b.db")));
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(folder.join(format!("b.db{suffix}")));
+    }
+    replicator.says("let go");
+    bed.write(&a, &["--commits", "3"]);
+    replicator.stop();
+    assert_equal(&a, &bed.restored_from(&bed.url_below("a.db")));
+}
+
+/// Answers each request with 200; the first line of each.
+fn listener() -> (String, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/ping", listener.local_addr().unwrap());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 1000];
+            let count = stream.read(&mut request).unwrap_or(0);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            let line = String::from_utf8_lossy(&request[..count]).lines().next().unwrap_or_default().to_string();
+            let _ = sender.send(line);
+        }
+    });
+    (url, receiver)
+}
+
+/// Listens as systemd does; each message.
+fn systemd(path: &Path) -> std::sync::mpsc::Receiver<String> {
+    let socket = UnixDatagram::bind(path).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut message = [0; 500];
+        while let Ok(count) = socket.recv(&mut message) {
+            let _ = sender.send(String::from_utf8_lossy(&message[..count]).into_owned());
+        }
+    });
+    receiver
+}
+
+fn metrics_heartbeat_and_systemd_are_told(bed: &Bed) {
+    let (url, beats) = listener();
+    let socket = bed.path("notify");
+    let heard = systemd(&socket);
+    let database = bed.database();
+    let metrics = bed.path("litestream.prom");
+    let top = format!("metrics-file: {}\nheartbeat-url: {url}\ndbs:\n", metrics.display());
+    let mut command = with_config(bed, &(top + &entry(bed, &database, "a")));
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
+    let mut replicator = Process::start("replicate", &mut command, bed.fresh("replicate"));
+    let hear = |wanted: &str| while !heard.recv_timeout(SOON).expect(wanted).starts_with(wanted) {};
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("STATUS=1 databases, lag ");
+    hear("WATCHDOG=1");
+    assert_eq!(beats.recv_timeout(SOON).unwrap(), "GET /ping HTTP/1.1");
+    until("the metrics tell of success", || {
+        let text = fs::read_to_string(&metrics).map_err(|error| error.to_string())?;
+        let line = format!("litestream_last_success_timestamp_seconds{{db=\"{}\"}} ", database.display());
+        if text.contains(&line) && text.contains("litestream_generations_total{") { Ok(()) } else { Err(text) }
+    });
+    replicator.terminate();
+    hear("STOPPING=1");
+    replicator.exits(0);
+}
+
+fn a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored(bed: &Bed) {
+    let (url, beats) = listener();
+    let database = bed.database();
+    let top = format!("heartbeat-url: {url}\ndbs:\n");
+    let good = entry(bed, &database, "a");
+    let run = |text: String| {
+        let mut command = litestream();
+        bed.run_command(command.arg("-config").arg(config(bed, &text)).arg("snapshot"))
+    };
+    run(format!("{top}{good}")).succeeded();
+    assert_eq!(beats.recv_timeout(SOON).unwrap(), "GET /ping HTTP/1.1");
+    let missing = entry(bed, &bed.path("missing.db"), "b");
+    assert_ne!(run(format!("{top}{good}{missing}")).status, 0);
+    assert!(beats.recv_timeout(Duration::from_millis(100)).is_err());
+}
+
+fn a_log_in_json_is_json(bed: &Bed) {
+    let database = bed.database();
+    let text = format!("logging: {{type: json}}\ndbs:\n{}", entry(bed, &database, "a"));
+    let ran = bed.run_command(with_config(bed, &text).arg("-once")).succeeded();
+    assert!(ran.stderr.lines().count() > 2, "{}", ran.stderr);
+    for line in ran.stderr.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(value["time"].is_string() && value["level"].is_string() && value["msg"].is_string(), "{line}");
+    }
+}
+
+fn under_systemd_a_line_has_no_time(bed: &Bed) {
+    let database = bed.database();
+    let log = bed.path("journal");
+    let file = fs::File::create(&log).unwrap();
+    let data = file.metadata().unwrap();
+    let mut command = bed.replicate_command(&database, &bed.url());
+    command.arg("-once").env("JOURNAL_STREAM", format!("{}:{}", data.dev(), data.ino())).stderr(file);
+    assert!(command.status().unwrap().success());
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.starts_with("level=info msg=") && !text.contains("time="), "{text}");
+    // A child of a service that logs elsewhere has the variable too.
+    let mut command = bed.replicate_command(&database, &bed.url());
+    let ran = bed.run_command(command.arg("-once").env("JOURNAL_STREAM", "1:1")).succeeded();
+    assert!(ran.stderr.starts_with("time="), "{}", ran.stderr);
+}
+
+fn the_level_of_the_log_is_that_of_the_option_then_of_the_environment(bed: &Bed) {
+    let database = bed.database();
+    let run = |variable: &str, words: &[&str]| {
+        let mut command = bed.replicate_command(&database, &bed.url());
+        bed.run_command(command.arg("-once").args(words).env("LOG_LEVEL", variable))
+    };
+    assert_eq!(run("error", &[]).succeeded().stderr, "");
+    assert!(run("error", &["-log-level", "info"]).succeeded().stderr.contains("level=info"));
+    run("loud", &[]).refused(support::USAGE, &["LOG_LEVEL"]);
+}
+
+fn a_restore_does_nothing_where_that_is_asked_for(bed: &Bed) {
+    let (database, output) = (bed.database(), bed.path("out.db"));
+    let restore = |words: &[&str]| bed.run_command(support::restore_command(&bed.url(), &output).args(words));
+    assert_eq!(restore(&[]).status, NOTHING);
+    restore(&["-if-replica-exists"]).succeeded();
+    assert!(!output.exists());
+    bed.replicate_once(&database);
+    fs::write(&output, "mine").unwrap();
+    restore(&["-if-db-not-exists"]).succeeded();
+    assert_eq!(fs::read(&output).unwrap(), b"mine");
+    restore(&["-force"]).succeeded();
+    assert_equal(&database, &output);
+}
+
+fn a_followed_copy_is_always_a_committed_state_and_keeps_up(bed: &Bed) {
+    let (database, output) = (bed.database(), bed.path("copy.db"));
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut command = support::restore_command(&bed.url(), &output);
+    command.args(["-f", "-follow-interval", "50ms"]);
+    let mut follower = Process::start("restore -f", &mut command, bed.fresh("follow"));
+    until("the copy is there", || if output.exists() { Ok(()) } else { Err(follower.log()) });
+    let mut application = bed.application(&database, &["--commits", "300"]);
+    let mut states = Vec::new();
+    while application.is_running() {
+        states.push(support::judged(&output));
+    }
+    application.exits(0);
+    until("the copy has caught up", || support::equal(&database, &output));
+    support::all_committed(&states, &database);
+    assert!(states.is_sorted(), "a copy went back in time: {states:?}");
+    // A new generation, and the copy goes on.
+    replicator.stop();
+    bed.sql(&database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
+    bed.write(&database, &["--commits", "3"]);
+    let replicator = bed.replicate(&database);
+    until("the copy has caught up", || support::equal(&database, &output));
+    replicator.stop();
+    assert!(follower.is_running());
+    follower.stop();
+}
+
+fn a_snapshot_is_forced_where_none_is_due(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    bed.write(&database, &["--commits", "2", "--autocheckpoint", "0", "--abandon"]);
+    bed.replicate_once(&database);
+    let snapshots = || bed.run(&["snapshots", &bed.url()]).succeeded().stdout.lines().count() - 1;
+    let before = snapshots();
+    let mut command = bed.replicate_command(&database, &bed.url());
+    bed.run_command(command.args(["-once", "-force-snapshot"])).succeeded();
+    assert_eq!(snapshots(), before + 1);
+    assert_equal(&database, &bed.restored());
+}

@@ -1,0 +1,109 @@
+//! A snapshot is the database at one commit, whatever is written and checkpointed while it is read.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use litestream::source::snapshot::Snapshot;
+use litestream::source::{Options, Source};
+use support::Bed;
+
+const SUMS: &str = "SELECT sum(length(body)), count(*), max(body) FROM t";
+
+fn options() -> Options {
+    Options {
+        busy_timeout: Duration::from_secs(5),
+        enable_wal: true,
+        allow_network: false,
+        checkpoint_frames: 1000,
+        checkpoint_interval: None,
+        truncate_frames: None,
+    }
+}
+
+/// Reads all of it into a file.
+fn write(mut snapshot: Snapshot, output: &Path) {
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 3 * 65_536]);
+    loop {
+        match snapshot.read(&mut piece).unwrap() {
+            0 => break,
+            count => bytes.extend_from_slice(&piece[..count]),
+        }
+    }
+    assert_eq!(bytes.len() as u64, snapshot.bytes());
+    fs::write(output, bytes).unwrap();
+}
+
+/// Each kind of checkpoint that another process may run while the snapshot is being read, and none.
+#[test]
+fn pages_that_are_written_again_and_checkpointed_are_those_of_the_commit() {
+    let bed = Bed::directory("snapshot");
+    let database = bed.path("a.db");
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA journal_mode=WAL");
+    application.sql("PRAGMA wal_autocheckpoint=0");
+    application.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)");
+    for row in 0..200 {
+        application.sql(&format!("INSERT INTO t VALUES ({row}, '{}')", "a".repeat(500)));
+    }
+    let mut source = Source::open(&database, &options()).unwrap();
+    for (round, checkpoint) in ["", "PASSIVE", "PASSIVE", "FULL"].into_iter().enumerate() {
+        application.sql(&format!("UPDATE t SET body = 'before {round}' WHERE id % 3 = 0"));
+        let mut buffer = vec![0; 1 << 20];
+        while !matches!(source.read(&mut buffer).unwrap(), litestream::source::Copied::Nothing) {}
+        let snapshot = source.snapshot().unwrap().expect("nobody writes, so a commit can be pinned");
+        let expected = bed.sql(&database, &[SUMS]);
+        application.sql(&format!("UPDATE t SET body = 'behind {round}' WHERE id % 7 = 0"));
+        if !checkpoint.is_empty() {
+            let _ = application.try_sql(&format!("PRAGMA wal_checkpoint({checkpoint})"));
+        }
+        application.sql(&format!("INSERT INTO t VALUES ({}, 'more')", 1000 + round));
+        let output = bed.path(&format!("snapshot-{round}.db"));
+        write(snapshot, &output);
+        assert!(bed.sql(&output, &["PRAGMA integrity_check"]).contains("ok"));
+        assert_eq!(bed.sql(&output, &[SUMS]), expected, "round {round}, {checkpoint}");
+        source.advance(std::time::Instant::now()).unwrap();
+    }
+}
+
+/// What SQLite does, and why a snapshot must not take nBackfill for the state of the file: a checkpoint that a reader
+/// holds back leaves out each page that has a newer frame behind the reader's mark, with all its older frames.
+#[test]
+fn a_checkpoint_held_back_by_a_reader_does_not_make_the_file_the_readers_state() {
+    let bed = Bed::directory("held-back");
+    let database = bed.path("a.db");
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA journal_mode=WAL");
+    application.sql("CREATE TABLE t(body TEXT)");
+    application.sql("INSERT INTO t VALUES ('first')");
+    application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    application.sql("UPDATE t SET body = 'second'");
+    let mut reader = bed.session(&database);
+    reader.sql("BEGIN");
+    assert!(reader.sql("SELECT body FROM t").contains("second"));
+    application.sql("UPDATE t SET body = 'third!'");
+    let done = application.sql("PRAGMA wal_checkpoint(PASSIVE)");
+    let file = fs::read(&database).unwrap();
+    let holds = |word: &str| file.windows(word.len()).any(|window| window == word.as_bytes());
+    assert!(done.contains("(0, 2, 1)"), "one frame of two is counted as checkpointed: {done}");
+    assert!(holds("first") && !holds("second"), "and yet the file does not have it");
+}
+
+/// SQLite never uses the page at byte 2^30, and a database that is large enough has a hole there.
+#[test]
+fn a_database_over_a_gigabyte_comes_back_with_its_lock_byte_page() {
+    let bed = Bed::directory("large");
+    let database = bed.path("a.db");
+    let large = "INSERT INTO t VALUES (zeroblob(540000000)), (zeroblob(540000000))";
+    bed.sql(&database, &["PRAGMA page_size=65536", "CREATE TABLE t(body)", large, "INSERT INTO t VALUES ('last')"]);
+    bed.replicate_once(&database);
+    bed.sql(&database, &["INSERT INTO t SELECT randomblob(200) FROM (VALUES (1), (2), (3)), (VALUES (1), (2), (3))"]);
+    bed.replicate_once(&database);
+    let restored = bed.restored();
+    assert!(fs::metadata(&restored).unwrap().len() > 1 << 30);
+    assert!(bed.sql(&restored, &["PRAGMA quick_check"]).contains("ok"));
+    let rows = ["SELECT count(*), sum(length(body)), max(hex(body)) FROM t WHERE length(body) < 1000"];
+    assert_eq!(bed.sql(&restored, &rows), bed.sql(&database, &rows));
+}

@@ -1,0 +1,107 @@
+//! The store is away for so long that memory is not enough: segments wait on disk, up to a bound, and nothing is lost
+//! that the live database still has.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{Bed, Process, all_committed, assert_equal, judged, until};
+
+/// Random rows, in all more than what may wait in memory, compressed.
+const BURST: [&str; 8] = ["--commits", "60", "--rows", "20", "--size", "20000", "--rate", "30"];
+
+fn spool_of(database: &Path) -> PathBuf {
+    let name = database.file_name().unwrap().to_str().unwrap();
+    database.with_file_name(format!(".{name}-litestream/spool"))
+}
+
+/// Segments in the spool.
+fn spooled(database: &Path) -> usize {
+    support::tree(&spool_of(database)).iter().filter(|line| line.contains(".gz ")).count()
+}
+
+fn generations(bed: &Bed) -> usize {
+    let ran = bed.run(&["generations", &bed.url()]).succeeded();
+    ran.stdout.lines().count() - 1
+}
+
+fn waits_in_spool(database: &Path) {
+    until("segments wait in the spool", || match spooled(database) {
+        0 => Err("it is empty"),
+        count => Ok(count),
+    });
+}
+
+/// A bed whose server goes away under a burst that does not fit into memory.
+fn overrun(name: &str) -> (Bed, PathBuf, Process) {
+    let mut bed = Bed::nats(name);
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    assert_eq!(spooled(&database), 0, "nothing is written to disk while the store is there");
+    bed.server().kill();
+    bed.write(&database, &BURST);
+    waits_in_spool(&database);
+    (bed, database, replicator)
+}
+
+#[test]
+fn what_does_not_fit_into_memory_waits_on_disk_and_is_stored_in_order() {
+    let (mut bed, database, replicator) = overrun("spool");
+    bed.server().restart();
+    bed.converges(&database);
+    assert_eq!(spooled(&database), 0, "what is stored is not kept twice");
+    assert_eq!(generations(&bed), 1, "the history of the outage is not lost");
+    all_committed(&[judged(&bed.restored())], &database);
+    replicator.stop();
+}
+
+#[test]
+fn a_process_that_dies_in_an_outage_leaves_a_spool_that_the_next_one_takes_up() {
+    let (mut bed, database, replicator) = overrun("spool-killed");
+    replicator.kill();
+    bed.server().restart();
+    let ran = bed.replicate_once(&database);
+    assert!(ran.stderr.contains("taken up from the spool"), "{}", ran.stderr);
+    assert_equal(&database, &bed.restored());
+    assert_eq!(spooled(&database), 0);
+}
+
+#[test]
+fn a_damaged_spool_costs_the_history_of_the_outage_and_nothing_else() {
+    let (mut bed, database, replicator) = overrun("spool-damaged");
+    replicator.kill();
+    for line in support::tree(&spool_of(&database)).iter().filter(|line| line.contains(".gz ")) {
+        let path = spool_of(&database).join(line.rsplit_once(' ').unwrap().0);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    }
+    bed.server().restart();
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
+}
+
+#[test]
+fn past_the_bound_the_wal_is_let_go_and_a_new_generation_begins() {
+    let mut bed = Bed::nats("spool-bound");
+    let database = bed.database();
+    let config = bed.path("litestream.yml");
+    let url = bed.url();
+    let text = format!(
+        "dbs:\n  - path: {}\n    spool-limit: 4MiB\n    replica:\n      url: {url}\n      create-bucket: true\n      timeout: 1s\n",
+        database.display()
+    );
+    fs::write(&config, text).unwrap();
+    let words = ["-config", config.to_str().unwrap(), "replicate"];
+    let mut replicator = bed.start(&words);
+    bed.converges(&database);
+    bed.server().kill();
+    bed.write(&database, &["--commits", "120", "--rows", "20", "--size", "20000", "--rate", "40"]);
+    replicator.says("store away for too long");
+    bed.server().restart();
+    bed.converges(&database);
+    assert_eq!(generations(&bed), 2);
+    all_committed(&[judged(&bed.restored())], &database);
+    replicator.stop();
+}
