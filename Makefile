@@ -3,6 +3,7 @@
 #   make          the release binary, target/release/litestream
 #   make demo     shows a backup and its restore under load, with a kill in the middle
 #   make test     every test; `make check`: style, lints, manual pages
+#   make bench-store  MB/s and ms of the NATS store beside nats-py
 #   make soak     random schedules for SECONDS=3600 (tests/model.rs); a seed that fails is kept in tests/data/model-seeds
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
@@ -27,7 +28,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test soak check lint-man install static clean python
+.PHONY: all build demo test bench-store soak check lint-man install static clean python
 
 all: build
 
@@ -41,6 +42,11 @@ demo: build
 test: python
 	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
 	$(CARGO) test --locked --no-fail-fast $(FEATURES)
+
+# The store beside nats-py, on one nats-server: near by and far, in clear text and over TLS.
+bench-store: python
+	binary=$$($(CARGO) test --locked $(FEATURES) --no-run --test bench_store 2>&1 | sed -n 's,.*Executable .*(\(.*\)),\1,p') && \
+	PYTHONPATH=target/py $(PYTHON) -B tests/benches/store.py "$$binary" "$$($(PYTHON) tests/support/find-nats-server --pinned)"
 
 soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test model -- --nocapture

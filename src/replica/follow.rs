@@ -301,7 +301,7 @@ impl Follower {
     /// Errors: only where it was asked for: else it is put off, and said.
     fn keep(&mut self, clock: &dyn Clock) -> Result<Next> {
         let restorable = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
-        if !restorable || (self.closing && !self.settings.enforce_retention) {
+        if !self.ours || !restorable || (self.closing && !self.settings.enforce_retention) {
             return Ok(Next::Tick);
         }
         match self.keeper.poll(clock) {

@@ -25,7 +25,11 @@ pub fn log_in(stream: &mut Stream, mut connect: Value, timeout: Duration) -> Res
     }
     let mut queue = Queue::default();
     queue.push(format!("CONNECT {connect}\r\nPING\r\n").as_bytes());
-    answer(stream, &mut queue, timeout)
+    let answered = answer(stream, &mut queue, timeout);
+    // A server that does not take our certificate may reset the connection before its alert is read.
+    let hint = "the server may not take our certificate, or want one: client-cert and client-key";
+    let bare = |failure: &Failure| tls && failure.hint.is_none();
+    answered.map_err(|failure| if bare(&failure) { failure.hint(hint) } else { failure })
 }
 
 /// What the server's operator sees in its list of connections.
@@ -38,7 +42,10 @@ fn answer(stream: &mut Stream, queue: &mut Queue, timeout: Duration) -> Result<V
     let end = Instant::now() + timeout;
     let (mut heard, mut bytes) = (Vec::new(), [0; 4096]);
     loop {
-        queue.drain(stream).map_err(|e| lost(&e))?;
+        if let Err(e) = queue.drain(stream) {
+            // What the server said last tells more than that it no longer listens.
+            return Err(read_some(stream, &mut bytes).err().map_or_else(|| lost(&e), |said| lost(&said)));
+        }
         match read_some(stream, &mut bytes).map_err(|e| lost(&e))? {
             Taken::Bytes(n) => heard.extend_from_slice(bytes.get(..n).unwrap_or_default()),
             Taken::Closed => {

@@ -31,7 +31,13 @@ fn connector(tls: &Tls) -> Result<TlsConnector, Failure> {
     if let Some((certificate, key)) = &tls.identity {
         builder.identity(identity(certificate, key)?);
     }
-    builder.build().map_err(|e| Failure::new(Kind::Store, format!("set up TLS: {}", one_line(&e.to_string()))))
+    builder.build().map_err(|e| match &tls.identity {
+        Some((certificate, key)) if e.to_string().contains("key values mismatch") => {
+            bad_file(key, &format!("expected the key of {}, found another one", certificate.display()))
+                .hint("client-cert and client-key must be of one pair")
+        }
+        _ => Failure::new(Kind::Store, format!("set up TLS: {}", one_line(&e.to_string()))),
+    })
 }
 
 fn identity(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
