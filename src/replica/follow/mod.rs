@@ -1,19 +1,21 @@
 //! One database, kept stored: the steps that the poll loop calls over and over. Nothing in here waits.
 
-use std::path::PathBuf;
+mod live;
+mod settings;
+mod status;
+mod storing;
+
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::format::position::{Generation, Offset, Point, Position};
-use crate::format::segment::Encoder;
+use crate::format::position::{Generation, Position};
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
-use crate::replica::owner::{Mine, Owner, Seen};
-use crate::replica::retention::{Keeper, Kept};
-use crate::replica::snapshot::{Progress, SnapshotUpload};
+use crate::replica::owner::Owner;
+use crate::replica::retention::Keeper;
 use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
 use crate::replica::sweeping::Sweeping;
@@ -21,97 +23,13 @@ use crate::replica::tail::End;
 use crate::replica::tally::Tally;
 use crate::replica::trouble::Trouble;
 use crate::replica::writer::Writer;
-use crate::source::{self, Copied, Lock, Reason, Source};
+use crate::source::{self, Lock, Reason, Source};
 use crate::store::Store;
 
-/// How one database is kept.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub path: PathBuf,
-    pub source: source::Options,
-    /// Where the lock is, and what must be kept while the store is away. None: beside the database.
-    pub meta_path: Option<PathBuf>,
-    /// How often the database is looked at.
-    pub monitor_interval: Duration,
-    /// Under steady writes, at most one segment in this time.
-    pub sync_interval: Duration,
-    /// How old the newest snapshot may grow while there are changes; none: only where a generation begins.
-    pub snapshot_interval: Option<Duration>,
-    /// How long any moment stays restorable; none: for ever.
-    pub retention: Option<Duration>,
-    /// Merge and delete what is due, before all is settled.
-    pub enforce_retention: bool,
-    /// Take a snapshot now, whether one is due or not.
-    pub force_snapshot: bool,
-    /// Wait for a database or a store that is not there yet, rather than fail.
-    pub patient: bool,
-    /// Bytes that may wait on disk for the store, in the spool or in the WAL. Past it the WAL is let go and a new
-    /// generation must begin: the application's disk matters more than the history of the outage.
-    pub backlog_bytes: u64,
-}
+pub use settings::{Next, Settings, Tools};
+pub use status::{SnapshotStatus, Status};
 
-/// What all databases of a process share: big buffers.
-pub struct Tools {
-    pub encoder: Encoder,
-    pub buffer: Vec<u8>,
-}
-
-impl Tools {
-    /// Frames that are copied at once, in bytes. At least one frame of the largest page size.
-    const BUFFER: usize = 1 << 20;
-
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Tools {
-        Tools { encoder: crate::replica::writer::encoder(), buffer: vec![0; Self::BUFFER] }
-    }
-}
-
-/// When to call again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Next {
-    /// At once: there is work that was put off to let others have their turn.
-    Now,
-    /// As soon as the store has something.
-    Store,
-    /// At this database's next tick.
-    Tick,
-}
-
-/// Where things stand.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// Everything up to here is stored.
-    pub stored: Option<Position>,
-    /// Everything up to here has been copied from the WAL.
-    pub copied: Option<Position>,
-    /// Since the oldest commit that is not stored.
-    pub lag: Duration,
-    /// Objects and bytes stored since the start.
-    pub objects: u64,
-    pub bytes: u64,
-    /// Listings, merges and deletes since the start.
-    pub kept: u64,
-    /// Frames in the WAL.
-    pub wal_frames: u32,
-    pub snapshot: Option<SnapshotStatus>,
-    /// The snapshot that was stored last in this run.
-    pub snapshot_stored: Option<Position>,
-    pub trouble: Option<String>,
-    pub tally: Tally,
-    /// When everything that was committed was last seen to be stored.
-    pub settled: Option<Timestamp>,
-    /// Bytes of frames in the WAL.
-    pub wal_bytes: u64,
-}
-
-/// A snapshot under way.
-#[derive(Clone, Copy, Debug)]
-pub struct SnapshotStatus {
-    /// Bytes of the database read, of how many, and bytes stored.
-    pub read: u64,
-    pub total: u64,
-    pub stored: u64,
-}
+use live::{Following, Round, backlog};
 
 /// One database and its store.
 pub struct Follower {
@@ -151,23 +69,6 @@ enum Stage {
     /// The store is known; the database is to be opened, and continued behind `end` where that is possible.
     Opening(std::result::Result<End, Reason>),
     Following(Box<Following>),
-}
-
-struct Following {
-    // Dropped in this order: the snapshot's connection, then the source's.
-    snapshot: Option<SnapshotUpload>,
-    source: Source,
-    writer: Writer,
-    next_tick: Instant,
-    next_look: Instant,
-    last_close: Option<Instant>,
-    snapshot_due: Option<Instant>,
-    /// After an attempt that failed.
-    snapshot_pause: Duration,
-    /// The point of the last snapshot that was begun: an idle database needs no second one.
-    snapshot_at: Option<Position>,
-    /// Nothing committed is left uncopied, as far as the last round saw.
-    drained: bool,
 }
 
 /// A file that was replaced under its name is noticed within this time.
@@ -294,81 +195,6 @@ impl Follower {
             }
             Err(error) => self.handle(error, clock),
         }
-    }
-
-    /// Merges and deletes, once what is stored can be restored; at the end only if that was asked for.
-    ///
-    /// Errors: only where it was asked for: else it is put off, and said.
-    fn keep(&mut self, clock: &dyn Clock) -> Result<Next> {
-        let restorable = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
-        if !self.ours || !restorable || (self.closing && !self.settings.enforce_retention) {
-            return Ok(Next::Tick);
-        }
-        match self.keeper.poll(clock) {
-            Ok(Kept::Working) => Ok(Next::Now),
-            Ok(Kept::Waiting) => Ok(Next::Store),
-            Ok(Kept::Nothing) => Ok(Next::Tick),
-            Err(error) if self.settings.enforce_retention => Err(error),
-            Err(_) => Ok(Next::Tick),
-        }
-    }
-
-    /// Whether the store is still ours alone to write. Another's word that it is not ends the program.
-    fn poll_owner(&mut self, clock: &dyn Clock) -> Result<()> {
-        let now = clock.now();
-        if !self.contacted {
-            self.ours = self.owner.begin(now, clock.wall())?;
-            return Ok(());
-        }
-        self.look_at_store(clock)?;
-        let writing = match &self.stage {
-            Stage::Following(following) => Some(following.writer.end().tail.generation),
-            Stage::Opening(Ok(end)) => Some(end.tail.generation),
-            _ => None,
-        };
-        let stored = writing.map(|generation| match self.stored {
-            Some(stored) if stored.generation == generation => stored,
-            _ => Position { generation, point: Point { index: 0, offset: Offset::ZERO } },
-        });
-        let snapshot = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
-        let outbox = &self.outbox;
-        match self.owner.poll(now, &Mine { stored, snapshot, on_its_way: &|key| outbox.holds(key) }) {
-            Ok(Seen::Emptied) => {
-                self.ours = true;
-                self.lost(Reason::StoredHistoryIsGone, now)?;
-            }
-            Ok(seen) => self.ours = seen == Seen::Ours,
-            Err(error) if error.kind() == Kind::Locked => return Err(error),
-            Err(error) => {
-                self.ours = false;
-                self.report(&error, clock);
-            }
-        }
-        if self.ours {
-            self.sweeping.poll(now, clock.wall());
-        }
-        Ok(())
-    }
-
-    /// An outage is told also while there is nothing to store.
-    fn look_at_store(&mut self, clock: &dyn Clock) -> Result<()> {
-        let now = clock.now();
-        if now < self.next_contact {
-            return Ok(());
-        }
-        self.next_contact = now + LOOK;
-        match self.store.connect(now) {
-            Err(error) if error.kind() == Kind::GaveUp => return Err(error),
-            Err(error) => {
-                self.away = true;
-                self.report(&error, clock);
-            }
-            Ok(true) if std::mem::take(&mut self.away) && self.outbox.is_empty() => {
-                self.trouble.clear(now, &self.name);
-            }
-            Ok(_) => {}
-        }
-        Ok(())
     }
 
     fn poll_start(&mut self, clock: &dyn Clock) -> Result<Next> {
@@ -502,95 +328,6 @@ impl Follower {
         Ok(Next::Now)
     }
 
-    fn follow_snapshot(&mut self, clock: &dyn Clock) -> Result<Next> {
-        let Stage::Following(following) = &mut self.stage else { return Ok(Next::Tick) };
-        if !self.ours {
-            return Ok(Next::Store);
-        }
-        let now = clock.now();
-        if self.settings.snapshot_interval.is_some() && self.keeper.wants_snapshot() && following.snapshot.is_none() {
-            // Not later than due, and not sooner after a failure than that asks for.
-            following.snapshot_due = following.snapshot_due.map(|due| due.min(now + RETRY));
-        }
-        let due = following.snapshot_due.is_none_or(|due| now >= due);
-        let forced = self.force_snapshot && (due || following.snapshot_at.is_some());
-        if following.snapshot.is_none() && following.wants_snapshot(now, forced) {
-            following.begin_snapshot(&*self.store, clock)?;
-            if following.snapshot.is_none() {
-                return Ok(Next::Tick);
-            }
-        }
-        let Some(upload) = &mut following.snapshot else { return Ok(Next::Tick) };
-        match upload.poll(now) {
-            Ok(Progress::Working) => Ok(Next::Now),
-            Ok(Progress::Waiting) => Ok(Next::Store),
-            Ok(Progress::Done) => {
-                self.snapshot_done(now);
-                Ok(Next::Tick)
-            }
-            Err(error) => {
-                following.snapshot = None;
-                // Each attempt reads the whole database.
-                following.snapshot_due = Some(now + following.snapshot_pause);
-                following.snapshot_pause = (following.snapshot_pause * 2).min(SNAPSHOT_RETRY);
-                match error.kind() {
-                    Kind::Store | Kind::Unreachable | Kind::NotFound => self.report(&error, clock),
-                    _ => return Err(error),
-                }
-                Ok(Next::Tick)
-            }
-        }
-    }
-
-    fn snapshot_done(&mut self, now: Instant) {
-        let Stage::Following(following) = &mut self.stage else { return };
-        let Some(upload) = following.snapshot.take() else { return };
-        let header = upload.header();
-        let position = Position { generation: header.generation, point: header.at };
-        log::info("snapshot stored")
-            .field("db", &self.name)
-            .field("position", position)
-            .field("bytes", upload.read())
-            .field("stored", upload.stored())
-            .emit();
-        following.snapshot_at = Some(position);
-        following.snapshot_pause = RETRY;
-        self.snapshot_stored = Some(position);
-        following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
-        self.force_snapshot = false;
-        self.known.last_snapshot = Some(header.time);
-        self.keeper.snapshot_stored(upload.stored());
-        self.objects += 1;
-        self.bytes += upload.stored();
-        let newer =
-            self.stored.is_none_or(|stored| stored.generation != position.generation || stored.point < position.point);
-        if newer {
-            self.stored = Some(position);
-        }
-        self.trouble.clear(now, &self.name);
-    }
-
-    fn poll_outbox(&mut self, clock: &dyn Clock) -> Next {
-        let now = clock.now();
-        if !self.ours {
-            return Next::Store;
-        }
-        let polled = self.outbox.poll(now);
-        for stored in &polled.stored {
-            self.objects += 1;
-            self.bytes += stored.size;
-            self.keeper.stored(stored.key, stored.size);
-            self.stored = Some(Position { generation: stored.key.generation, point: stored.key.end });
-            log::debug("segment stored").field("db", &self.name).field("name", stored.key).emit();
-        }
-        if let Some(error) = polled.error {
-            self.report(&error, clock);
-        } else if !polled.stored.is_empty() {
-            self.trouble.clear(now, &self.name);
-        }
-        if self.outbox.is_busy() || self.sweeping.is_busy() { Next::Store } else { Next::Tick }
-    }
-
     /// Decides whether an error ends the program.
     fn handle(&mut self, error: Error, clock: &dyn Clock) -> Result<Next> {
         let first = match error.kind() {
@@ -665,110 +402,10 @@ impl Follower {
     }
 }
 
-/// How a round ended.
-enum Round {
-    Done,
-    Again,
-    Lost(Reason),
-}
-
-impl Following {
-    fn new(source: Source, writer: Writer, now: Instant, snapshot_due: Option<Instant>) -> Following {
-        Following {
-            snapshot: None,
-            source,
-            writer,
-            next_tick: now,
-            next_look: now + LOOK,
-            last_close: None,
-            snapshot_due,
-            snapshot_pause: RETRY,
-            snapshot_at: None,
-            drained: false,
-        }
-    }
-
-    /// Copies what is committed, and moves the pin behind it.
-    fn round(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Round> {
-        for _ in 0..ROUNDS {
-            if !self.source.changed(clock.now())? && self.drained {
-                return Ok(Round::Done);
-            }
-            self.drained = false;
-            if let Some(reason) = self.drain(tools, clock, outbox)? {
-                return Ok(Round::Lost(reason));
-            }
-            if !self.source.advance(clock.now())? {
-                return Ok(Round::Done);
-            }
-        }
-        Ok(Round::Again)
-    }
-
-    fn drain(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Option<Reason>> {
-        while !outbox.is_full() {
-            match self.source.read(&mut tools.buffer)? {
-                Copied::Nothing => {
-                    self.drained = true;
-                    return Ok(None);
-                }
-                Copied::Lost(reason) => return Ok(Some(reason)),
-                Copied::Batch(batch) => {
-                    // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
-                    for segment in self.writer.push(&mut tools.encoder, &batch, clock.wall()) {
-                        outbox.push(segment, clock.now());
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.
-    fn close_segment(&mut self, now: Instant, interval: Duration, closing: bool, outbox: &mut Outbox) {
-        let waited = self.last_close.is_none_or(|last| now.duration_since(last) >= interval);
-        if !waited && !closing {
-            return;
-        }
-        if let Some(segment) = self.writer.close() {
-            outbox.push(segment, now);
-            self.last_close = Some(now);
-        }
-    }
-
-    fn wants_snapshot(&self, now: Instant, forced: bool) -> bool {
-        let end = self.writer.end();
-        let here = Position { generation: end.tail.generation, point: end.point() };
-        match self.snapshot_at {
-            None => self.snapshot_due.is_none_or(|due| now >= due),
-            Some(_) if forced => true,
-            Some(at) => at != here && self.snapshot_due.is_some_and(|due| now >= due),
-        }
-    }
-
-    fn begin_snapshot(&mut self, store: &dyn Store, clock: &dyn Clock) -> Result<()> {
-        if !self.drained {
-            return Ok(());
-        }
-        let Some(snapshot) = self.source.snapshot()? else { return Ok(()) };
-        let end = *self.writer.end();
-        let Some(at) = end.point_of(&snapshot.mark()) else { return Ok(()) };
-        let time = clock.wall().max(end.time);
-        self.snapshot = Some(SnapshotUpload::new(store, snapshot, end.tail.generation, at, time));
-        Ok(())
-    }
-}
-
 /// Where the segments of a database wait while the store is away.
 fn spool(settings: &Settings) -> Spool {
     let meta = settings.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&settings.path));
     Spool::new(&meta.join("spool"), settings.backlog_bytes)
-}
-
-/// Bytes of the WAL.
-fn backlog(following: &Following) -> u64 {
-    let frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
-    u64::from(frames) * following.source.page_size().frame() as u64
 }
 
 /// Generations sort by age; the random part keeps two hosts apart.

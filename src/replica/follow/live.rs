@@ -1,0 +1,136 @@
+//! A database that is open: copied round by round, and read whole for a snapshot.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::format::position::Position;
+use crate::replica::follow::settings::Tools;
+use crate::replica::follow::{LOOK, RETRY, ROUNDS};
+use crate::replica::outbox::Outbox;
+use crate::replica::snapshot::SnapshotUpload;
+use crate::replica::writer::Writer;
+use crate::source::{Copied, Reason, Source};
+use crate::store::Store;
+
+pub(super) struct Following {
+    // Dropped in this order: the snapshot's connection, then the source's.
+    pub(super) snapshot: Option<SnapshotUpload>,
+    pub(super) source: Source,
+    pub(super) writer: Writer,
+    pub(super) next_tick: Instant,
+    pub(super) next_look: Instant,
+    pub(super) last_close: Option<Instant>,
+    pub(super) snapshot_due: Option<Instant>,
+    /// After an attempt that failed.
+    pub(super) snapshot_pause: Duration,
+    /// The point of the last snapshot that was begun: an idle database needs no second one.
+    pub(super) snapshot_at: Option<Position>,
+    /// Nothing committed is left uncopied, as far as the last round saw.
+    pub(super) drained: bool,
+}
+
+/// How a round ended.
+pub(super) enum Round {
+    Done,
+    Again,
+    Lost(Reason),
+}
+
+impl Following {
+    pub(super) fn new(source: Source, writer: Writer, now: Instant, snapshot_due: Option<Instant>) -> Following {
+        Following {
+            snapshot: None,
+            source,
+            writer,
+            next_tick: now,
+            next_look: now + LOOK,
+            last_close: None,
+            snapshot_due,
+            snapshot_pause: RETRY,
+            snapshot_at: None,
+            drained: false,
+        }
+    }
+
+    /// Copies what is committed, and moves the pin behind it.
+    pub(super) fn round(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Round> {
+        for _ in 0..ROUNDS {
+            if !self.source.changed(clock.now())? && self.drained {
+                return Ok(Round::Done);
+            }
+            self.drained = false;
+            if let Some(reason) = self.drain(tools, clock, outbox)? {
+                return Ok(Round::Lost(reason));
+            }
+            if !self.source.advance(clock.now())? {
+                return Ok(Round::Done);
+            }
+        }
+        Ok(Round::Again)
+    }
+
+    pub(super) fn drain(
+        &mut self,
+        tools: &mut Tools,
+        clock: &dyn Clock,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Reason>> {
+        while !outbox.is_full() {
+            match self.source.read(&mut tools.buffer)? {
+                Copied::Nothing => {
+                    self.drained = true;
+                    return Ok(None);
+                }
+                Copied::Lost(reason) => return Ok(Some(reason)),
+                Copied::Batch(batch) => {
+                    // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
+                    for segment in self.writer.push(&mut tools.encoder, &batch, clock.wall()) {
+                        outbox.push(segment, clock.now());
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.
+    pub(super) fn close_segment(&mut self, now: Instant, interval: Duration, closing: bool, outbox: &mut Outbox) {
+        let waited = self.last_close.is_none_or(|last| now.duration_since(last) >= interval);
+        if !waited && !closing {
+            return;
+        }
+        if let Some(segment) = self.writer.close() {
+            outbox.push(segment, now);
+            self.last_close = Some(now);
+        }
+    }
+
+    pub(super) fn wants_snapshot(&self, now: Instant, forced: bool) -> bool {
+        let end = self.writer.end();
+        let here = Position { generation: end.tail.generation, point: end.point() };
+        match self.snapshot_at {
+            None => self.snapshot_due.is_none_or(|due| now >= due),
+            Some(_) if forced => true,
+            Some(at) => at != here && self.snapshot_due.is_some_and(|due| now >= due),
+        }
+    }
+
+    pub(super) fn begin_snapshot(&mut self, store: &dyn Store, clock: &dyn Clock) -> Result<()> {
+        if !self.drained {
+            return Ok(());
+        }
+        let Some(snapshot) = self.source.snapshot()? else { return Ok(()) };
+        let end = *self.writer.end();
+        let Some(at) = end.point_of(&snapshot.mark()) else { return Ok(()) };
+        let time = clock.wall().max(end.time);
+        self.snapshot = Some(SnapshotUpload::new(store, snapshot, end.tail.generation, at, time));
+        Ok(())
+    }
+}
+
+/// Bytes of the WAL.
+pub(super) fn backlog(following: &Following) -> u64 {
+    let frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
+    u64::from(frames) * following.source.page_size().frame() as u64
+}

@@ -1,0 +1,43 @@
+//! Where one database stands, for the log, the metrics and the commands.
+
+use std::time::Duration;
+
+use crate::format::position::Position;
+use crate::format::time::Timestamp;
+use crate::replica::tally::Tally;
+
+/// Where things stand.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Everything up to here is stored.
+    pub stored: Option<Position>,
+    /// Everything up to here has been copied from the WAL.
+    pub copied: Option<Position>,
+    /// Since the oldest commit that is not stored.
+    pub lag: Duration,
+    /// Objects and bytes stored since the start.
+    pub objects: u64,
+    pub bytes: u64,
+    /// Listings, merges and deletes since the start.
+    pub kept: u64,
+    /// Frames in the WAL.
+    pub wal_frames: u32,
+    pub snapshot: Option<SnapshotStatus>,
+    /// The snapshot that was stored last in this run.
+    pub snapshot_stored: Option<Position>,
+    pub trouble: Option<String>,
+    pub tally: Tally,
+    /// When everything that was committed was last seen to be stored.
+    pub settled: Option<Timestamp>,
+    /// Bytes of frames in the WAL.
+    pub wal_bytes: u64,
+}
+
+/// A snapshot under way.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotStatus {
+    /// Bytes of the database read, of how many, and bytes stored.
+    pub read: u64,
+    pub total: u64,
+    pub stored: u64,
+}
