@@ -10,7 +10,7 @@ use std::process::Command;
 
 use support::{
     Bed, DATABASE, Process, Ran, STORE, all_committed, assert_equal, judged, like, litestream, on_a_directory_only,
-    on_both_stores, restore_command, tree,
+    on_both_stores, restore_command, tree, until,
 };
 
 on_both_stores! {
@@ -149,23 +149,27 @@ fn a_restore_that_is_cut_short_anywhere_leaves_all_or_nothing(bed: &Bed) {
 }
 
 /// Numbers of points that a replicator passes while it follows an application for a second or two.
-const ON_THE_WAY: [u32; 10] = [2, 5, 9, 14, 21, 30, 42, 60, 85, 120];
+const ON_THE_WAY: [usize; 10] = [2, 5, 9, 14, 21, 30, 42, 60, 85, 120];
 
-/// A replicator, under an application that keeps it busy, to which something happens.
-fn on_the_way(bed: &Bed, database: &Path, fault: &str) -> Option<Process> {
+/// A replicator, under an application that keeps it busy until it has come to that point.
+fn on_the_way(bed: &Bed, database: &Path, fate: &str, at: usize) -> Option<Process> {
     let command = bed.replicate_command(database, &bed.url());
-    let replicator = bed.start_command(&mut faulty(&command, fault, &bed.fresh("points"))?);
-    bed.write(
-        database,
-        &["--seconds", "1", "--rate", "100", "--checkpoint", "restart,passive,truncate", "--every", "9"],
-    );
+    let log = bed.fresh("points");
+    let replicator = bed.start_command(&mut faulty(&command, &format!("{fate}:{at}"), &log)?);
+    until("the replicator comes to the point", || {
+        bed.write(database, &["--seconds", "1", "--rate", "100", "--checkpoint", "restart,truncate", "--every", "9"]);
+        match fs::read_to_string(&log).unwrap_or_default().lines().count() {
+            points if points >= at => Ok(()),
+            points => Err(format!("{points} of {at}")),
+        }
+    });
     Some(replicator)
 }
 
 fn a_replicator_that_dies_anywhere_is_made_good_by_the_next(bed: &Bed) {
     let database = bed.database();
     for at in ON_THE_WAY {
-        let Some(mut replicator) = on_the_way(bed, &database, &format!("die:{at}")) else { return };
+        let Some(mut replicator) = on_the_way(bed, &database, "die", at) else { return };
         assert_eq!(replicator.wait(), KILLED, "{}", replicator.log());
         let restored = bed.restored_if_any();
         all_committed(&restored.map(|restored| judged(&restored)).into_iter().collect::<Vec<_>>(), &database);
@@ -178,7 +182,7 @@ fn a_replicator_that_meets_an_error_anywhere_gets_over_it(bed: &Bed) {
     let database = bed.database();
     bed.replicate_once(&database);
     for at in ON_THE_WAY {
-        let Some(replicator) = on_the_way(bed, &database, &format!("fail:{at}")) else { return };
+        let Some(replicator) = on_the_way(bed, &database, "fail", at) else { return };
         bed.converges(&database);
         assert!(replicator.log().contains("fault injected"), "{}", replicator.log());
         replicator.stop();
