@@ -125,3 +125,25 @@ fn a_dropped_store_ends_its_connection_and_its_thread_also_while_the_server_is_a
     }
     assert!(threads("link") <= before, "the link's thread stays");
 }
+
+#[test]
+fn a_follower_sweeps_some_minutes_after_its_start_and_its_neighbours_in_the_bucket_do_not() {
+    let server = Server::plain();
+    let store = bucket::store_on(&server, |_| {});
+    connect(store.as_ref()).expect("connect");
+    put(store.as_ref(), "kept", &noise(300_000, 1)).expect("put");
+    let begun = Instant::now();
+    let mut sweeping = litestream::replica::sweeping::Sweeping::new(store.clone(), begun);
+    sweeping.poll(begun, wall());
+    assert!(!sweeping.is_busy(), "others come first");
+    sweeping.poll(begun + Duration::from_secs(3600), wall());
+    assert!(sweeping.is_busy());
+    let end = Instant::now() + Duration::from_secs(60);
+    while sweeping.is_busy() && Instant::now() < end {
+        store.wait(Duration::from_millis(20));
+        sweeping.poll(Instant::now(), wall());
+    }
+    assert!(!sweeping.is_busy());
+    assert!(store.sweep(wall(), YOUNG).is_none(), "it was swept just now");
+    assert!(get(store.as_ref(), "kept").is_ok());
+}
