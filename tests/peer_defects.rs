@@ -135,6 +135,9 @@ fn a_forced_restore_of_nothing_leaves_the_target_as_it_is() {
     let missing = bed.url().replace("/backup", "/nowhere");
     bed.run(&["restore", "-force", "-o", path, &missing]).refused(STORE, &["there is no such bucket"]);
     assert_eq!(fs::read(&target).expect("the target"), before);
+    let fresh = bed.fresh("absent");
+    bed.run(&["restore", "-if-replica-exists", "-o", fresh.to_str().expect("a path"), &missing]).succeeded();
+    assert!(!fresh.exists(), "a bucket that is not there holds no replica");
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn a_missing_bucket_is_an_error_with_a_hint_unless_it_may_be_made() {
     let server = Server::plain();
     let store = store_on(&server, |options| options.create_bucket = false);
     let error = connect(store.as_ref()).expect_err("no bucket");
-    assert_eq!((error.kind(), error.message()), (Kind::Store, "bucket bucket: there is no such bucket"));
+    assert_eq!((error.kind(), error.message()), (Kind::NotFound, "bucket bucket: there is no such bucket"));
     assert_eq!(error.hint(), Some("nats object add bucket, or -create-bucket"));
     connect(store_on(&server, |_| {}).as_ref()).expect("make it");
     connect(store.as_ref()).expect("it is there now");

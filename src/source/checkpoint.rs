@@ -195,5 +195,9 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
     patience(Duration::ZERO)?;
     let result = checkpoint(&source.control, CheckpointMode::Truncate);
     patience(source.options.busy_timeout)?;
-    result.map(|_| ())
+    if let Err(error) = result {
+        // The copy does not depend on it, and the next attempt is seconds away.
+        log::warn("WAL file not made shorter").field("db", source.path.display()).cause(&error).emit();
+    }
+    Ok(())
 }

@@ -276,6 +276,12 @@ impl Source {
         checkpoint::advance(self, now)
     }
 
+    /// Nobody may be kept waiting by a copy that does not go on: ends a seal that is under way. To be called after an
+    /// error in a round.
+    pub fn let_writers_go(&mut self) {
+        checkpoint::give_up(self);
+    }
+
     /// The wal-index header; heals it first if it is torn for good, as it is after a writer died in the middle.
     fn header(&mut self) -> Result<IndexHeader> {
         for _ in 0..3 {

@@ -36,8 +36,9 @@ pub trait Store {
 
     /// Makes progress with the connection. True once the store has been reached and its bucket or directory is there.
     ///
-    /// Errors: of kind `Store` when waiting cannot help (login, certificate, missing bucket), `GaveUp` when the reconnects
-    /// that are allowed are used up, `Unreachable` otherwise; calling again tries again. A lost connection is told once.
+    /// Errors: of kind `Store` when waiting cannot help (login, certificate), `NotFound` if there is no such bucket,
+    /// `GaveUp` when the reconnects that are allowed are used up, `Unreachable` otherwise; calling again tries again. A
+    /// lost connection is told once.
     fn connect(&self, now: Instant) -> Result<bool>;
 
     /// Begins to store an object.

@@ -55,6 +55,10 @@ impl Following {
 
     /// Copies what is committed, and moves the pin behind it.
     pub(super) fn round(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Round> {
+        self.rounds(tools, clock, outbox).inspect_err(|_| self.source.let_writers_go())
+    }
+
+    fn rounds(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Round> {
         for _ in 0..ROUNDS {
             if !self.source.changed(clock.now())? && self.drained {
                 return Ok(Round::Done);
@@ -70,12 +74,7 @@ impl Following {
         Ok(Round::Again)
     }
 
-    pub(super) fn drain(
-        &mut self,
-        tools: &mut Tools,
-        clock: &dyn Clock,
-        outbox: &mut Outbox,
-    ) -> Result<Option<Reason>> {
+    fn drain(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Option<Reason>> {
         while !outbox.is_full() {
             match self.source.read(&mut tools.buffer)? {
                 Copied::Nothing => {

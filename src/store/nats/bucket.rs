@@ -108,7 +108,7 @@ impl Check {
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM => {
                 let hint = format!("nats object add {}, or -create-bucket", self.place.bucket);
-                Err(Error::new(Kind::Store, "there is no such bucket").with_hint(hint))
+                Err(Error::new(Kind::NotFound, "there is no such bucket").with_hint(hint))
             }
             Err(refusal) => Err(refusal.error()),
         }
