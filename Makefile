@@ -5,6 +5,7 @@
 #   make test     every test; `make check`: style, lints, manual pages
 #   make bench-store  MB/s and ms of the NATS store beside nats-py
 #   make soak     random schedules for SECONDS=3600 (tests/model.rs); a seed that fails is kept in tests/data/model-seeds
+#   make fuzz     coverage-guided, SECONDS=3600 for each target of tests/fuzz
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
 #   make dist     tarballs, Debian packages and checksums of those
@@ -28,7 +29,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test bench-store soak check lint-man install static clean python
+.PHONY: all build demo test bench-store soak fuzz check lint-man install static clean python
 
 all: build
 
@@ -50,6 +51,13 @@ bench-store: python
 
 soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test model -- --nocapture
+
+# Each target for SECONDS. cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets this one take them.
+FUZZ := wal segment snapshot key plan config
+fuzz:
+	@command -v cargo-fuzz >/dev/null || { echo "fuzz: needs cargo-fuzz: cargo install cargo-fuzz"; exit 1; }
+	for target in $(FUZZ); do RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz "$$target" -- \
+	-max_total_time=$(SECONDS) -rss_limit_mb=512 || exit 1; done
 
 check: lint-man
 	$(CARGO) fmt --check
