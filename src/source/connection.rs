@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -60,14 +61,23 @@ fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<
 /// connection without it would delete the WAL of an idle database, and a new generation would have to begin.
 fn persist_wal(connection: &Connection) {
     let mut on: c_int = 1;
-    // SAFETY: the handle is open, and the argument is an int as SQLITE_FCNTL_PERSIST_WAL wants it.
+    file_control(connection, ffi::SQLITE_FCNTL_PERSIST_WAL, &mut on);
+}
+
+/// SQLite's own file of the database, for as long as the connection is open; none if there is none.
+pub fn file_of(connection: &Connection) -> Option<NonNull<ffi::sqlite3_file>> {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    file_control(connection, ffi::SQLITE_FCNTL_FILE_POINTER, &mut file);
+    NonNull::new(file)
+}
+
+/// Asks the main database's file; `argument` is of the type that sqlite.org/c3ref/c_fcntl_begin_atomic_write.html names
+/// for `operation`.
+fn file_control<T>(connection: &Connection, operation: c_int, argument: &mut T) {
+    // SAFETY: the handle is open, and the callers above pass what the operation stores to: an int or a file pointer.
     unsafe {
-        ffi::sqlite3_file_control(
-            connection.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_PERSIST_WAL,
-            (&raw mut on).cast::<c_void>(),
-        );
+        let argument = std::ptr::from_mut(argument).cast::<c_void>();
+        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), operation, argument);
     }
 }
 
@@ -177,16 +187,11 @@ pub fn read_file(connection: &Connection, offset: u64, bytes: &mut [u8]) -> Resu
     let failed = |what: String| Error::new(Kind::Database, format!("read the database file at {offset}: {what}"));
     let at = i64::try_from(offset).map_err(|_| failed("beyond the largest file".into()))?;
     let length = c_int::try_from(bytes.len()).map_err(|_| failed("more than SQLite reads at once".into()))?;
-    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    // SAFETY: the handle is open, the file pointer lives as long, and xRead stores at most `length` bytes.
+    let Some(file) = file_of(connection) else { return Err(failed("SQLite has no file open".into())) };
+    let file = file.as_ptr();
+    // SAFETY: the file pointer lives as long as the connection, and xRead stores at most `length` bytes.
     let code = unsafe {
-        ffi::sqlite3_file_control(
-            connection.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_FILE_POINTER,
-            (&raw mut file).cast::<c_void>(),
-        );
-        let methods = if file.is_null() { std::ptr::null() } else { (*file).pMethods };
+        let methods = (*file).pMethods;
         let read = if methods.is_null() { None } else { (*methods).xRead };
         let Some(read) = read else { return Err(failed("SQLite has no file open".into())) };
         read(file, bytes.as_mut_ptr().cast::<c_void>(), length, at)
@@ -201,14 +206,6 @@ pub fn read_file(connection: &Connection, offset: u64, bytes: &mut [u8]) -> Resu
 /// Whether the connection's file no longer has the name that it was opened by.
 pub fn has_moved(connection: &Connection) -> bool {
     let mut moved: c_int = 0;
-    // SAFETY: the handle is open, and the argument is an int as SQLITE_FCNTL_HAS_MOVED wants it.
-    let code = unsafe {
-        ffi::sqlite3_file_control(
-            connection.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_HAS_MOVED,
-            (&raw mut moved).cast::<c_void>(),
-        )
-    };
-    code == ffi::SQLITE_OK && moved != 0
+    file_control(connection, ffi::SQLITE_FCNTL_HAS_MOVED, &mut moved);
+    moved != 0
 }

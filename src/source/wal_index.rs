@@ -16,6 +16,7 @@ use rusqlite::{Connection, ffi};
 use crate::error::{Error, Kind, Result};
 use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Checksum, Salt, WAL_VERSION};
+use crate::source::connection;
 
 /// 32-bit words in one of the two copies of the header.
 const WORDS: usize = 12;
@@ -63,19 +64,7 @@ impl WalIndex {
     /// Maps the wal-index of `connection`, which must have read from a database in WAL mode and must outlive this value.
     pub fn of(connection: &Connection) -> Result<WalIndex> {
         let refused = |what: &str| Error::new(Kind::Database, format!("map the wal-index: {what}"));
-        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-        // SAFETY: the handle is open; SQLITE_FCNTL_FILE_POINTER stores a pointer that is valid while it stays open.
-        let code = unsafe {
-            ffi::sqlite3_file_control(
-                connection.handle(),
-                c"main".as_ptr(),
-                ffi::SQLITE_FCNTL_FILE_POINTER,
-                (&raw mut file).cast::<c_void>(),
-            )
-        };
-        if code != ffi::SQLITE_OK || file.is_null() {
-            return Err(refused("SQLite gave no file"));
-        }
+        let file = connection::file_of(connection).ok_or_else(|| refused("SQLite gave no file"))?.as_ptr();
         let mut block: *mut c_void = std::ptr::null_mut();
         // SAFETY: `file` is SQLite's own open file. xShmMap with extend=0 maps what is there or gives null.
         let code = unsafe {
