@@ -103,7 +103,8 @@ def demo(binary, folder):
     alive(replicator, folder)
     replicator.kill()
     replicator.wait()
-    seen = sum(1 for _ in open(commits))
+    # A line with a question mark says that a commit is about to be made.
+    seen = sum(1 for line in open(commits) if not line.startswith("?"))
     say(f"kill -9 to the replicator, after {seen} commits; the application goes on")
     time.sleep(0.5)
     replicator = start("replicate", follow, folder)
