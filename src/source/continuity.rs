@@ -57,8 +57,6 @@ pub enum Reason {
     WalBroken(String),
     /// More was waiting for the store than may wait.
     Backlog,
-    /// The operator asked for it.
-    Asked,
 }
 
 impl fmt::Display for Reason {
@@ -80,7 +78,6 @@ impl fmt::Display for Reason {
             Reason::Replaced(what) => f.write_str(what),
             Reason::WalBroken(how) => write!(f, "WAL not followed: {how}"),
             Reason::Backlog => f.write_str("store away for too long"),
-            Reason::Asked => f.write_str("asked for"),
         }
     }
 }
