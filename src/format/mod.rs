@@ -10,6 +10,7 @@ mod gzip;
 pub mod key;
 pub mod listing;
 pub mod merge;
+pub mod pieces;
 pub mod plan;
 pub mod position;
 pub mod retention;

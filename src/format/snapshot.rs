@@ -6,8 +6,9 @@ use crate::error::{Context, Result};
 use crate::format::extra::{
     FLAG_BIG_ENDIAN, FLAG_WAL_UNKNOWN, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION, corrupt,
 };
-use crate::format::gzip::{Deflater, Inflater};
+use crate::format::gzip::Inflater;
 use crate::format::key::SnapshotKey;
+use crate::format::pieces::{END, Packer, Piece};
 use crate::format::position::{Generation, Offset, PageSize, Point};
 use crate::format::segment::Tail;
 use crate::format::time::Timestamp;
@@ -149,21 +150,42 @@ pub fn header_of(prefix: &[u8]) -> Result<Option<Header>> {
 
 /// Makes one snapshot piece by piece.
 pub struct Encoder {
-    deflater: Deflater,
     header: Header,
+    packer: Packer,
+    piece: Piece,
+    crc: crc32fast::Hasher,
+    size: u64,
     begun: bool,
 }
 
 impl Encoder {
     /// `level` is gzip's, 0 to 9; [`LEVEL`] by default.
     pub fn new(header: &Header, level: u32) -> Encoder {
-        Encoder { deflater: Deflater::new(level), header: *header, begun: false }
+        let packer = Packer::new(level);
+        Encoder {
+            header: *header,
+            packer,
+            piece: Piece::default(),
+            crc: crc32fast::Hasher::new(),
+            size: 0,
+            begun: false,
+        }
     }
 
-    /// Takes the next bytes of the database, and appends what is ready of the object to `out`.
+    /// Takes the next bytes of the database, and appends what they are in the object to `out`.
     pub fn write(&mut self, pages: &[u8], out: &mut Vec<u8>) {
+        let mut piece = std::mem::take(&mut self.piece);
+        self.packer.pack(pages, &mut piece);
+        self.add(&piece, out);
+        self.piece = piece;
+    }
+
+    /// Takes the next bytes of the database, compressed elsewhere, and appends what they are in the object to `out`.
+    pub fn add(&mut self, piece: &Piece, out: &mut Vec<u8>) {
         self.begin(out);
-        self.deflater.write(pages, out);
+        self.crc.combine(&piece.crc);
+        self.size += piece.size;
+        out.extend_from_slice(&piece.bytes);
     }
 
     /// Appends the end of the object to `out`.
@@ -172,17 +194,20 @@ impl Encoder {
     /// not be stored.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
         self.begin(out);
-        self.deflater.finish(out);
-        let (expected, found) = (self.header.payload_len(), self.deflater.size());
+        let (expected, found) = (self.header.payload_len(), self.size);
         if expected != found {
             return Err(corrupt(format!("snapshot: expected {expected} bytes of database, found {found}")));
         }
+        out.extend_from_slice(&END);
+        out.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
+        out.extend_from_slice(&(found as u32).to_le_bytes());
         Ok(())
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
         if !self.begun {
-            self.deflater.begin(&self.header.encode(), self.header.time.millis(), out);
+            // The field holds seconds until 2106 and is for show: later moments are shown as not known.
+            self.header.encode().write(u32::try_from(self.header.time.millis() / 1000).unwrap_or(0), out);
             self.begun = true;
         }
     }

@@ -9,11 +9,14 @@ use crate::format::position::{Generation, Point};
 use crate::format::snapshot::{Encoder, Header, LEVEL};
 use crate::format::time::Timestamp;
 use crate::format::wal::Checksum;
+use crate::replica::crew::Crew;
 use crate::source::snapshot::Snapshot;
 use crate::store::{Put, PutState, Store};
 
 /// Bytes of the database that are read at once.
 const PIECE: usize = 256 << 10;
+/// A database of this many bytes is compressed by more than one thread.
+const LARGE: u64 = 8 << 20;
 
 /// An upload under way.
 pub struct SnapshotUpload {
@@ -22,6 +25,8 @@ pub struct SnapshotUpload {
     /// Sums up the database before anything is sent, where its content is the only thing to recognise it by.
     sum: Option<Crc>,
     encoder: Encoder,
+    /// None while nothing is compressed, and where the loop does it alone.
+    crew: Option<Crew>,
     put: Box<dyn Put>,
     pages: Vec<u8>,
     ready: Vec<u8>,
@@ -63,12 +68,15 @@ impl SnapshotUpload {
             pages: snapshot.pages(),
             time,
         };
+        let piece_len = PIECE.max(mark.page_size.get() as usize);
+        let large = header.payload_len() >= LARGE;
         SnapshotUpload {
             header,
             sum: (!header.wal_known).then(Crc::default),
             encoder: Encoder::new(&header, LEVEL),
+            crew: large.then(|| Crew::new(LEVEL, piece_len)).filter(|crew| !crew.is_empty()),
             put: store.put(&header.key().to_string()),
-            pages: vec![0; PIECE.max(mark.page_size.get() as usize)],
+            pages: vec![0; piece_len],
             snapshot: Some(snapshot),
             ready: Vec::new(),
             sent: 0,
@@ -104,13 +112,14 @@ impl SnapshotUpload {
             self.sum_piece()?;
             return Ok(Progress::Working);
         }
+        self.hand_out()?;
         if self.sent == self.ready.len() {
-            self.read_piece()?;
+            self.next_piece()?;
         }
         let moved = self.send()?;
         match self.put.poll(now)? {
             PutState::Done => Ok(Progress::Done),
-            _ if moved && self.snapshot.is_some() => Ok(Progress::Working),
+            _ if moved && !self.is_read() => Ok(Progress::Working),
             _ => Ok(Progress::Waiting),
         }
     }
@@ -129,20 +138,56 @@ impl SnapshotUpload {
         Ok(())
     }
 
-    fn read_piece(&mut self) -> Result<()> {
-        let Some(snapshot) = &mut self.snapshot else { return Ok(()) };
-        self.ready.clear();
-        self.sent = 0;
-        let count = snapshot.read(&mut self.pages)?;
-        if count == 0 {
-            self.encoder.finish(&mut self.ready)?;
-            // The pin of the snapshot ends here, not when the last byte has been sent.
-            self.snapshot = None;
-        } else {
-            self.encoder.write(&self.pages[..count], &mut self.ready);
-            self.read += count as u64;
+    /// Keeps the crew busy, if there is one.
+    fn hand_out(&mut self) -> Result<()> {
+        let (Some(snapshot), Some(crew)) = (&mut self.snapshot, &mut self.crew) else { return Ok(()) };
+        while let Some(mut job) = crew.idle() {
+            job.len = snapshot.read(&mut job.pages)?;
+            if job.len == 0 {
+                // The pin of the snapshot ends here, not when the last byte has been sent.
+                self.snapshot = None;
+                return Ok(());
+            }
+            self.read += job.len as u64;
+            crew.give(job)?;
         }
         Ok(())
+    }
+
+    fn next_piece(&mut self) -> Result<()> {
+        self.ready.clear();
+        self.sent = 0;
+        match &mut self.crew {
+            Some(crew) => match crew.take()? {
+                Some(job) => {
+                    self.encoder.add(&job.piece, &mut self.ready);
+                    crew.rest(job);
+                }
+                None => {
+                    self.crew = None;
+                    self.encoder.finish(&mut self.ready)?;
+                }
+            },
+            None => self.read_piece()?,
+        }
+        Ok(())
+    }
+
+    fn read_piece(&mut self) -> Result<()> {
+        let Some(snapshot) = &mut self.snapshot else { return Ok(()) };
+        let count = snapshot.read(&mut self.pages)?;
+        if count == 0 {
+            self.snapshot = None;
+            return self.encoder.finish(&mut self.ready);
+        }
+        self.encoder.write(&self.pages[..count], &mut self.ready);
+        self.read += count as u64;
+        Ok(())
+    }
+
+    /// Whether the whole object is in `ready`, or gone from there.
+    fn is_read(&self) -> bool {
+        self.snapshot.is_none() && self.crew.is_none()
     }
 
     fn send(&mut self) -> Result<bool> {
@@ -155,7 +200,7 @@ impl SnapshotUpload {
         }
         self.stored += (self.sent - before) as u64;
         let all_sent = self.sent == self.ready.len();
-        if all_sent && self.snapshot.is_none() && !self.finished {
+        if all_sent && self.is_read() && !self.finished {
             fault::point("snapshot.commit")?;
             self.put.finish();
             self.put.commit();
