@@ -1,4 +1,5 @@
-//! The poll loop: every database in turn, and a sleep that ends when the store has something or a tick is due.
+//! The poll loop: every database in turn, and a sleep that ends when the store has something, a tick is due, or the kernel
+//! tells of a write to a database at rest.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +10,24 @@ use crate::replica::follow::{Follower, Next, Tools};
 
 /// While uploads are under way in more than one store, each is looked at this often.
 const GLANCE: Duration = Duration::from_millis(2);
+/// While a commit is on its way, it is looked for this often.
+const EAGER: Duration = Duration::from_millis(2);
+/// A database at rest is looked at this often: it has timers of its own, and its store may have news.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// All databases of a process.
 pub struct Poll {
     pub followers: Vec<Follower>,
     pub tools: Tools,
     tick: Duration,
+    /// When those at rest are looked at.
+    beat: Instant,
 }
 
 impl Poll {
     /// `tick` is the shortest monitor interval.
     pub fn new(followers: Vec<Follower>, tick: Duration) -> Poll {
-        Poll { followers, tools: Tools::new(), tick }
+        Poll { followers, tools: Tools::new(), tick, beat: System.now() }
     }
 
     /// One that wants to be looked at this often has joined.
@@ -33,16 +40,26 @@ impl Poll {
     /// Errors: those of a database that cannot be followed, with its name.
     pub fn turn(&mut self, until: Instant) -> Result<(), (String, Error)> {
         let begun = System.now();
-        let mut next = Next::Tick;
+        self.tools.everyone = begun >= self.beat;
+        if self.tools.everyone {
+            self.beat = begun + BEAT;
+        }
+        self.tools.watch.fetch();
+        let mut next = Next::Rest;
         for follower in &mut self.followers {
             let polled = follower.poll(&mut self.tools, &System);
             next = next.min(polled.map_err(|error| (follower.name().to_string(), error))?);
         }
-        let left = (begun + self.tick).min(until).saturating_duration_since(System.now());
+        let wake = match next {
+            Next::Rest => self.beat,
+            _ if self.followers.iter().any(Follower::is_eager) => begun + EAGER,
+            _ => begun + self.tick,
+        };
+        let left = wake.min(until).saturating_duration_since(System.now());
         match next {
             Next::Now => {}
             Next::Store => self.wait_for_stores(left),
-            Next::Tick => sleep(left),
+            Next::Tick | Next::Rest => self.tools.watch.sleep(left),
         }
         Ok(())
     }

@@ -152,7 +152,11 @@ impl Run {
     fn follow(&mut self, given: &Given, options: &cli::Replicate) -> Result<Status> {
         loop {
             let now = System.now();
-            let until = self.notifier.next().unwrap_or(now + REPORT).min(now + RESCAN);
+            let mut until = self.notifier.next().unwrap_or(now + REPORT).min(now + RESCAN);
+            if self.exec.is_some() {
+                // A child's end has no other herald.
+                until = until.min(now + config::DEFAULT_MONITOR_INTERVAL);
+            }
             if let Err(error) = self.fleet.turn(until) {
                 self.end_child();
                 return Err(error);

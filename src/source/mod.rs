@@ -22,8 +22,10 @@ mod copy;
 mod identity;
 mod lock;
 mod pins;
+mod rest;
 mod wal_file;
 mod wal_index;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -38,11 +40,13 @@ use crate::format::wal::{Chain, Checksum};
 pub use continuity::{Mark, Reason};
 pub use copy::{Batch, Copied};
 pub use lock::{Lock, default_meta_path};
+pub use watch::Watch;
 
 use checkpoint::Checkpoints;
 use continuity::{Observed, continuity};
 use identity::Identity;
 use pins::Pins;
+use rest::Wires;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
 
@@ -116,6 +120,7 @@ pub struct Source {
     /// Pins taken in a row while nothing changed: see [`Source::changed`].
     settled: u8,
     checkpoints: Checkpoints,
+    wires: Wires,
 }
 
 /// Where the copy stands, and the checksum chain there.
@@ -365,6 +370,7 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         drained: true,
         settled: 0,
         checkpoints: Checkpoints::default(),
+        wires: Wires::default(),
     })
 }
 

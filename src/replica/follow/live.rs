@@ -13,6 +13,11 @@ use crate::replica::writer::Writer;
 use crate::source::{Copied, Reason, Source};
 use crate::store::Store;
 
+/// Between two looks for a commit whose frames are being written.
+const EAGER: Duration = Duration::from_millis(2);
+/// A commit whose frames were written before there was word of writes is published within this time.
+const DOZE: Duration = Duration::from_secs(2);
+
 pub(super) struct Following {
     // Dropped in this order: the snapshot's connection, then the source's.
     pub(super) snapshot: Option<SnapshotUpload>,
@@ -28,6 +33,18 @@ pub(super) struct Following {
     pub(super) snapshot_at: Option<Position>,
     /// Nothing committed is left uncopied, as far as the last round saw.
     pub(super) drained: bool,
+    pub(super) rest: Rest,
+    /// There was word of a write and no commit yet: until then it is looked for more often.
+    pub(super) eager_until: Option<Instant>,
+}
+
+/// Whether it is enough to wait for word of the next write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rest {
+    None,
+    /// Word will come. Looked at each tick all the same until then: a commit may be on its way that was written before.
+    Armed(Instant),
+    Asleep,
 }
 
 /// How a round ended.
@@ -50,6 +67,8 @@ impl Following {
             snapshot_pause: RETRY,
             snapshot_at: None,
             drained: false,
+            rest: Rest::None,
+            eager_until: None,
         }
     }
 
@@ -64,6 +83,7 @@ impl Following {
                 return Ok(Round::Done);
             }
             self.drained = false;
+            self.eager_until = None;
             if let Some(reason) = self.drain(tools, clock, outbox)? {
                 return Ok(Round::Lost(reason));
             }
@@ -83,6 +103,13 @@ impl Following {
                 }
                 Copied::Lost(reason) => return Ok(Some(reason)),
                 Copied::Batch(batch) => {
+                    if self.rest == Rest::Asleep {
+                        tools.watch.fetch();
+                        if !self.source.is_touched() {
+                            self.source.was_not_told();
+                        }
+                    }
+                    self.rest = Rest::None;
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
                     for segment in self.writer.push(&mut tools.encoder, &batch, clock.wall()) {
                         outbox.push(segment, clock.now());
@@ -91,6 +118,36 @@ impl Following {
             }
         }
         Ok(None)
+    }
+
+    /// Hears whether there was word of a write. True if there is nothing to look at.
+    pub(super) fn sleeps_on(&mut self, tools: &Tools, now: Instant, tick: Duration) -> bool {
+        if self.rest == Rest::None {
+            return false;
+        }
+        if !self.source.is_touched() {
+            return self.rest == Rest::Asleep && !tools.everyone;
+        }
+        self.rest = Rest::None;
+        (self.next_tick, self.eager_until) = (now, Some(now + tick));
+        false
+    }
+
+    /// The time to the next look.
+    pub(super) fn pace(&mut self, now: Instant, tick: Duration) -> Duration {
+        self.eager_until = self.eager_until.filter(|until| now < *until);
+        if self.eager_until.is_some() { EAGER.min(tick) } else { tick }
+    }
+
+    /// Goes to rest where `calm` says that nothing else is to be done. Stays where it is if it cannot.
+    pub(super) fn settle(&mut self, calm: bool, tools: &mut Tools, now: Instant) -> Result<bool> {
+        self.rest = match self.rest {
+            Rest::None if calm && self.source.arm(&mut tools.watch)? => Rest::Armed(now + DOZE),
+            Rest::Armed(until) if calm && now >= until => Rest::Asleep,
+            rest if calm => rest,
+            _ => Rest::None,
+        };
+        Ok(self.rest == Rest::Asleep)
     }
 
     /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.

@@ -175,11 +175,33 @@ impl Follower {
         if now < self.not_before {
             return Ok(Next::Tick);
         }
-        let next = self.advance(tools, clock);
-        if matches!(self.stage, Stage::Following(_)) && self.is_settled() {
+        if let Stage::Following(following) = &mut self.stage
+            && following.sleeps_on(tools, now, self.settings.monitor_interval)
+            && !self.closing
+        {
+            return Ok(Next::Rest);
+        }
+        let next = self.advance(tools, clock)?;
+        let settled = matches!(self.stage, Stage::Following(_)) && self.is_settled();
+        if settled {
             self.settled = Some(clock.wall());
         }
-        next
+        let calm = settled && next == Next::Tick && !self.is_busy() && !self.closing;
+        self.rest(calm, next, tools, clock)
+    }
+
+    fn rest(&mut self, calm: bool, next: Next, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        let Stage::Following(following) = &mut self.stage else { return Ok(next) };
+        match following.settle(calm, tools, clock.now()) {
+            Ok(true) => Ok(Next::Rest),
+            Ok(false) => Ok(next),
+            Err(error) => self.handle(error, clock),
+        }
+    }
+
+    /// Whether a commit is on its way, and worth a look more often than each tick.
+    pub fn is_eager(&self) -> bool {
+        matches!(&self.stage, Stage::Following(following) if following.eager_until.is_some())
     }
 
     fn advance(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
@@ -285,7 +307,7 @@ impl Follower {
         let now = clock.now();
         let mut next = Next::Tick;
         if now >= following.next_tick || self.closing {
-            following.next_tick = now + self.settings.monitor_interval;
+            following.next_tick = now + following.pace(now, self.settings.monitor_interval);
             match following.round(tools, clock, &mut self.outbox)? {
                 Round::Lost(reason) => return self.lost(reason, now),
                 Round::Again => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::format::segment::Encoder;
 use crate::replica::writer::encoder;
-use crate::source;
+use crate::source::{self, Watch};
 
 /// How one database is kept.
 #[derive(Clone, Debug)]
@@ -33,10 +33,13 @@ pub struct Settings {
     pub backlog_bytes: u64,
 }
 
-/// What all databases of a process share: big buffers.
+/// What all databases of a process share: big buffers, and word from the kernel.
 pub struct Tools {
     pub encoder: Encoder,
     pub buffer: Vec<u8>,
+    pub watch: Watch,
+    /// Those at rest are to be looked at, too.
+    pub everyone: bool,
 }
 
 impl Tools {
@@ -45,7 +48,7 @@ impl Tools {
 
     #[allow(clippy::new_without_default)]
     pub fn new() -> Tools {
-        Tools { encoder: encoder(), buffer: vec![0; Self::BUFFER] }
+        Tools { encoder: encoder(), buffer: vec![0; Self::BUFFER], watch: Watch::new(), everyone: true }
     }
 }
 
@@ -58,4 +61,6 @@ pub enum Next {
     Store,
     /// At this database's next tick.
     Tick,
+    /// When there is word of a write, or when everyone is looked at.
+    Rest,
 }

@@ -1,0 +1,135 @@
+//! Word from the kernel that a file is being written to (inotify(7)), so that a database at rest costs next to nothing
+//! and its next commit is seen at once.
+//!
+//! This is a hint and no more: what is committed, the wal-index alone says. Whoever relies on the hint looks all the same
+//! once in a while, and looks at each tick where no word comes: no inotify here, no watch left (ENOSPC), or a file system
+//! that does not tell. A watch is on an inode and holds no descriptor of the file: no POSIX lock is lost with it.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+/// Bytes of an event of a watch on a file: four numbers, no name.
+const EVENT: usize = size_of::<libc::inotify_event>();
+
+/// The watches of a process.
+pub struct Watch {
+    /// None where the kernel gave none.
+    inotify: Option<File>,
+    /// By the kernel's number.
+    wires: BTreeMap<i32, Weak<Cell<bool>>>,
+}
+
+/// A watch that tells of one write. The kernel's part of one that is dropped stays until then; nobody hears of it.
+pub(super) struct Wire(Rc<Cell<bool>>);
+
+impl Wire {
+    /// Whether the file has been written to since, as far as [`Watch::fetch`] has heard.
+    pub(super) fn is_touched(&self) -> bool {
+        self.0.get()
+    }
+}
+
+impl Watch {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Watch {
+        // SAFETY: no pointers; the descriptor is ours alone from here on.
+        let inotify = unsafe {
+            match libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) {
+                descriptor if descriptor >= 0 => Some(File::from_raw_fd(descriptor)),
+                _ => None,
+            }
+        };
+        Watch { inotify, wires: BTreeMap::new() }
+    }
+
+    /// Asks for word of the next write to the file that `path` means now. None where that cannot be had.
+    pub(super) fn arm(&mut self, path: &Path) -> Option<Wire> {
+        let inotify = self.inotify.as_ref()?;
+        let name = CString::new(path.as_os_str().as_bytes()).ok()?;
+        // SAFETY: both arguments live through the call.
+        let wire =
+            unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), name.as_ptr(), libc::IN_MODIFY | libc::IN_ONESHOT) };
+        if wire < 0 {
+            return None;
+        }
+        let touched = Rc::new(Cell::new(false));
+        self.wires.retain(|_, wire| wire.strong_count() > 0);
+        self.wires.insert(wire, Rc::downgrade(&touched));
+        Some(Wire(touched))
+    }
+
+    /// Hears what has been told so far, without waiting.
+    pub fn fetch(&mut self) {
+        let Some(inotify) = &mut self.inotify else { return };
+        let mut events = [0u8; 64 * EVENT];
+        while !self.wires.is_empty() {
+            let Ok(count) = inotify.read(&mut events) else { return };
+            for event in events[..count].chunks_exact(EVENT) {
+                let wire = event.first_chunk::<4>().map_or(-1, |bytes| i32::from_ne_bytes(*bytes));
+                let touch = |wire: &Weak<Cell<bool>>| wire.upgrade().iter().for_each(|touched| touched.set(true));
+                match wire {
+                    // Events were lost (IN_Q_OVERFLOW): any of them may have been touched.
+                    ..0 => self.wires.values().for_each(touch),
+                    _ => self.wires.get(&wire).into_iter().for_each(touch),
+                }
+            }
+            if count < events.len() {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until there is word, a signal arrives, or `timeout` is over.
+    pub fn sleep(&self, timeout: Duration) {
+        let Some(inotify) = self.inotify.as_ref().filter(|_| !self.wires.is_empty()) else {
+            return std::thread::sleep(timeout);
+        };
+        let mut wanted = libc::pollfd { fd: inotify.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let seconds = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
+        let limit = libc::timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos().into() };
+        // SAFETY: one pollfd and a timespec, both alive through the call; no signal mask.
+        unsafe { libc::ppoll(&raw mut wanted, 1, &raw const limit, std::ptr::null()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("litestream-watch-{name}-{}", std::process::id()));
+        std::fs::write(&path, b"x").unwrap();
+        path
+    }
+
+    #[test]
+    fn a_write_touches_its_own_wire_once_armed_and_no_other() {
+        let (one, other) = (file("one"), file("other"));
+        let mut watch = Watch::new();
+        let wires = [&one, &other].map(|path| watch.arm(path).expect("this kernel has inotify"));
+        watch.fetch();
+        assert!(wires.iter().all(|wire| !wire.is_touched()));
+        std::fs::OpenOptions::new().append(true).open(&one).unwrap().write_all(b"y").unwrap();
+        watch.sleep(Duration::from_secs(60));
+        watch.fetch();
+        assert!(wires[0].is_touched() && !wires[1].is_touched());
+        let again = watch.arm(&one).unwrap();
+        watch.fetch();
+        assert!(!again.is_touched(), "a new wire on the same file begins untouched");
+        [one, other].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_cannot_be_watched() {
+        assert!(Watch::new().arm(Path::new("/nowhere/at/all")).is_none());
+    }
+}
