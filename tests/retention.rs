@@ -3,7 +3,7 @@
 #[path = "support/memory.rs"]
 mod memory;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,8 +19,9 @@ use litestream::format::retention::{Policy, decide};
 use litestream::format::time::Timestamp;
 use litestream::replica::follow::{Follower, Settings, Tools};
 use litestream::replica::restore::{Restored, restore};
-use litestream::replica::retention::GRACE;
+use litestream::replica::retention::{GRACE, enforce};
 use litestream::source;
+use litestream::store::Store;
 use memory::{Fake, Memory};
 use rusqlite::Connection;
 
@@ -189,6 +190,26 @@ fn segments_are_merged_while_they_come_and_the_small_ones_go_after_a_while() {
     for age in (0..1200).step_by(123) {
         life.has(Duration::from_secs(age));
     }
+}
+
+#[test]
+fn a_long_history_that_nothing_merged_is_deleted_and_not_merged_afterwards() {
+    let mut life = Life::begin("unmerged", 30 * DAY);
+    let mut all = BTreeMap::new();
+    for step in 0..80 {
+        life.commit();
+        life.pass(if step == 40 { DAY + HOUR } else { Duration::from_secs(2) });
+        all.extend(life.memory.objects.borrow().clone());
+    }
+    let is_merged = |name: &String| matches!(Key::parse(name), Some(Key::Segment(key)) if key.first != key.last);
+    all.retain(|name, _| !is_merged(name));
+    let stored = all.len();
+    *life.memory.objects.borrow_mut() = all;
+    life.clock.pass(2 * DAY);
+    let store: Rc<dyn Store> = life.memory.clone();
+    enforce(&store, "a", Some(HOUR), &life.clock).unwrap();
+    assert!(life.memory.objects.borrow().len() < stored - 30, "of {stored}");
+    assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
 }
 
 #[test]

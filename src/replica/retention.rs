@@ -240,6 +240,8 @@ impl Keeper {
             return Ok(kept);
         }
         log::info("retention").field("db", &self.name).field("deleting", delete.len()).emit();
+        let gone: HashSet<Key> = delete.iter().copied().collect();
+        self.chain.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
         self.delete(&delete)?;
         Ok(Kept::Waiting)
     }
