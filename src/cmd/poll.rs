@@ -59,7 +59,7 @@ impl Poll {
         match next {
             Next::Now => {}
             Next::Store => self.wait_for_stores(left),
-            Next::Tick | Next::Rest => self.tools.watch.sleep(left),
+            Next::Tick | Next::Rest => self.tools.watch.wait(left),
         }
         Ok(())
     }

@@ -87,16 +87,16 @@ impl Watch {
         }
     }
 
-    /// Sleeps until there is word, a signal arrives, or `timeout` is over.
-    pub fn sleep(&self, timeout: Duration) {
-        let Some(inotify) = self.inotify.as_ref().filter(|_| !self.wires.is_empty()) else {
-            return std::thread::sleep(timeout);
-        };
-        let mut wanted = libc::pollfd { fd: inotify.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let seconds = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
-        let limit = libc::timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos().into() };
-        // SAFETY: one pollfd and a timespec, both alive through the call; no signal mask.
-        unsafe { libc::ppoll(&raw mut wanted, 1, &raw const limit, std::ptr::null()) };
+    /// Waits until there is word, a signal arrives, or `timeout` is over.
+    pub fn wait(&self, timeout: Duration) {
+        let listening = self.inotify.as_ref().filter(|_| !self.wires.is_empty());
+        // poll(2) passes over a negative descriptor.
+        let descriptor = listening.map_or(-1, AsRawFd::as_raw_fd);
+        let mut wanted = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+        // Rounded up: a wait that is over too soon would only be begun again.
+        let millis = libc::c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
+        // SAFETY: one pollfd, alive through the call.
+        unsafe { libc::poll(&raw mut wanted, 1, millis) };
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
         watch.fetch();
         assert!(wires.iter().all(|wire| !wire.is_touched()));
         std::fs::OpenOptions::new().append(true).open(&one).unwrap().write_all(b"y").unwrap();
-        watch.sleep(Duration::from_secs(60));
+        watch.wait(Duration::from_secs(60));
         watch.fetch();
         assert!(wires[0].is_touched() && !wires[1].is_touched());
         let again = watch.arm(&one).unwrap();
