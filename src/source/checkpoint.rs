@@ -55,6 +55,10 @@ impl Checkpoints {
         self.seal != Seal::None
     }
 
+    pub(super) fn is_holding(&self) -> bool {
+        self.seal == Seal::Holding
+    }
+
     pub(super) fn is_due(&self, now: Instant, header: &IndexHeader, source: &Source) -> bool {
         let waited = |least: Duration| self.last.is_none_or(|last| now.duration_since(last) >= least);
         let long = header.frames >= source.options.checkpoint_frames && waited(PAUSE);
@@ -124,7 +128,7 @@ fn try_seal(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
 
 /// Lets writers go if a seal holds them: nothing may keep them waiting while the copy does not go on.
 pub(super) fn give_up(source: &mut Source) {
-    if source.checkpoints.seal == Seal::Holding {
+    if source.checkpoints.is_holding() {
         let_writers_go(source);
     }
 }

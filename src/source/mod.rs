@@ -281,6 +281,11 @@ impl Source {
         checkpoint::advance(self, now)
     }
 
+    /// Whether writers wait for the copy to go on.
+    pub fn holds_writers(&self) -> bool {
+        self.checkpoints.is_holding()
+    }
+
     /// Nobody may be kept waiting by a copy that does not go on: ends a seal that is under way. To be called after an
     /// error in a round.
     pub fn let_writers_go(&mut self) {

@@ -573,6 +573,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // What it runs under strace would outlive it.
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let _ = Command::new("kill").arg("-KILL").args(children.split_whitespace()).stderr(Stdio::null()).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

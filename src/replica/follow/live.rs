@@ -15,6 +15,8 @@ use crate::store::Store;
 
 /// Between two looks for a commit whose frames are being written.
 const EAGER: Duration = Duration::from_millis(2);
+/// A copy of much goes on after other databases have had their turn.
+const TURN: Duration = Duration::from_millis(20);
 /// A commit whose frames were written before there was word of writes is published within this time.
 const DOZE: Duration = Duration::from_secs(2);
 
@@ -45,6 +47,14 @@ pub(super) enum Rest {
     /// Word will come. Looked at each tick all the same until then: a commit may be on its way that was written before.
     Armed(Instant),
     Asleep,
+}
+
+/// How far a copy came.
+enum Drain {
+    Ended,
+    /// Others have their turn now.
+    More,
+    Lost(Reason),
 }
 
 /// How a round ended.
@@ -84,8 +94,10 @@ impl Following {
             }
             self.drained = false;
             self.eager_until = None;
-            if let Some(reason) = self.drain(tools, clock, outbox)? {
-                return Ok(Round::Lost(reason));
+            match self.drain(tools, clock, outbox)? {
+                Drain::Ended => {}
+                Drain::More => return Ok(Round::Again),
+                Drain::Lost(reason) => return Ok(Round::Lost(reason)),
             }
             if !self.source.advance(clock.now())? {
                 return Ok(Round::Done);
@@ -94,14 +106,17 @@ impl Following {
         Ok(Round::Again)
     }
 
-    fn drain(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Option<Reason>> {
+    /// Copies until nothing is left or the outbox is full, but not for longer than a turn: unless writers are held off,
+    /// other databases matter as much.
+    fn drain(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Drain> {
+        let end = clock.now() + TURN;
         while !outbox.is_full() {
             match self.source.read(&mut tools.buffer)? {
                 Copied::Nothing => {
                     self.drained = true;
-                    return Ok(None);
+                    return Ok(Drain::Ended);
                 }
-                Copied::Lost(reason) => return Ok(Some(reason)),
+                Copied::Lost(reason) => return Ok(Drain::Lost(reason)),
                 Copied::Batch(batch) => {
                     if self.rest == Rest::Asleep {
                         tools.watch.fetch();
@@ -116,8 +131,11 @@ impl Following {
                     }
                 }
             }
+            if clock.now() >= end && !self.source.holds_writers() {
+                return Ok(Drain::More);
+            }
         }
-        Ok(None)
+        Ok(Drain::Ended)
     }
 
     /// Hears whether there was word of a write. True if there is nothing to look at.
