@@ -303,7 +303,7 @@ mod tests {
 
     use super::*;
     use crate::format::time::Timestamp;
-    use crate::replica::beside::alone;
+    use crate::replica::alone::alone;
     use crate::replica::snapshot::Progress as Moved;
     use crate::source::snapshot::of_rollback_journal;
     use crate::store::dir::DirStore;

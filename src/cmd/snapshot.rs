@@ -1,7 +1,8 @@
 //! `litestream snapshot`: one full copy, now, and the end. For cron; also while `replicate` runs.
 
+use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -14,18 +15,22 @@ use crate::cmd::replicate::{Patience, finish};
 use crate::cmd::{Given, Status, environment, heartbeat, print, service, signals};
 use crate::config::{self, Database};
 use crate::error::{Error, Kind, Result};
+use crate::format::listing::Listing;
 use crate::format::position::Position;
 use crate::log::{self, Level};
-use crate::replica::beside::{Joined, alone, join};
-use crate::replica::download::connect;
+use crate::replica::alone::alone;
+use crate::replica::download::{connect, list};
 use crate::replica::follow::Follower;
+use crate::replica::request::{Answer, Request};
 use crate::replica::retention::enforce;
 use crate::replica::snapshot::{Progress as Moved, SnapshotUpload};
 use crate::source::{self, snapshot::of_rollback_journal};
 use crate::store::{Pool, Store};
 
-/// How long the snapshot waits for a running `replicate` to store what it has copied, and for a store that is silent.
+/// How long the snapshot waits for a store that is silent, and for a running `replicate` that comes no further.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks for an answer.
+const GLANCE: Duration = Duration::from_millis(100);
 
 pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
     if given.invocation.log_level.is_none() && config::log_level(&environment)?.is_none() {
@@ -88,7 +93,7 @@ fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Do
     let mut follower = Follower::new(settings, store.clone(), System.now());
     match follower.check_database() {
         Ok(()) => follow(database, follower),
-        Err(error) if error.kind() == Kind::Locked => beside(database, &store),
+        Err(error) if error.kind() == Kind::Locked => beside(database, &store, follower, asked.enforce_retention),
         Err(error) => Err(error),
     }
 }
@@ -111,22 +116,91 @@ fn follow(database: &Database, follower: Follower) -> Result<Done> {
     Ok(Done { path: database.path.display().to_string(), position, bytes: status.bytes })
 }
 
-/// Another process follows the database: the snapshot joins its generation. Retention is then that process's work.
-fn beside(database: &Database, store: &Rc<dyn Store>) -> Result<Done> {
-    let options = service::source_options(database);
-    let deadline = System.now() + PATIENCE;
+/// Another process follows the database, and takes the snapshot for us: it alone knows where it stands. Should it end
+/// meanwhile, the lock is free, and we take the snapshot.
+fn beside(database: &Database, store: &Rc<dyn Store>, mut follower: Follower, retention: bool) -> Result<Done> {
+    connect(&**store, &System)?;
+    let meta = service::settings(database, false).meta();
+    let mut request = Request::place(&meta, retention)?;
+    let mut waiting = Waiting::new(System.now());
     loop {
-        match join(store, &database.path, &options, &System)? {
-            Joined::Upload(upload) => return upload_all(database, store, *upload),
-            Joined::NotYet(why) if System.now() >= deadline => {
-                return Err(Error::new(
-                    Kind::Unreachable,
-                    format!("database {}: the running replicate has not caught up: {why}", database.path.display()),
-                ));
+        match request.answer()? {
+            Some(Answer::Stored { position, url }) => return stored_by_another(database, &**store, position, &url),
+            Some(Answer::Failed(what)) => return Err(refused(&database.path, Kind::Store, &what)),
+            answer => waiting.hear(answer, System.now()),
+        }
+        match follower.take_lock() {
+            Err(error) if error.kind() == Kind::Locked => waiting.check(&database.path, &error, System.now())?,
+            Err(error) => return Err(error),
+            Ok(()) => {
+                drop(request);
+                return follow(database, follower);
             }
-            Joined::NotYet(_) => sleep(Duration::from_millis(200)),
+        }
+        if !request.is_placed() {
+            request = Request::place(&meta, retention)?;
+        }
+        sleep(GLANCE);
+    }
+}
+
+/// For how long the process that keeps the database has not come further.
+struct Waiting {
+    answer: Option<Answer>,
+    deadline: Instant,
+    progress: Option<Progress>,
+}
+
+impl Waiting {
+    fn new(now: Instant) -> Waiting {
+        Waiting { answer: None, deadline: now + PATIENCE, progress: None }
+    }
+
+    fn hear(&mut self, answer: Option<Answer>, now: Instant) {
+        if let Some(Answer::Reading { read, total, .. }) = answer {
+            self.progress.get_or_insert_with(|| Progress::new("snapshot", total, now)).update(read, now);
+        }
+        if answer != self.answer {
+            (self.answer, self.deadline) = (answer, now + PATIENCE);
         }
     }
+
+    /// Errors: a signal came, or patience is over. `locked` names the process.
+    fn check(&self, database: &Path, locked: &Error, now: Instant) -> Result<()> {
+        if let Some(signal) = signals::received() {
+            let what = format!("stopped by signal {signal} before it was stored");
+            return Err(refused(database, Kind::Unreachable, &what));
+        }
+        if now < self.deadline {
+            return Ok(());
+        }
+        let seconds = PATIENCE.as_secs();
+        Err(match &self.answer {
+            None => Error::new(Kind::Locked, format!("{locked}, which did not answer within {seconds}s")).with_hint(
+                "that process hangs, or is of a version that cannot be asked for a snapshot; its log may tell",
+            ),
+            Some(Answer::Waiting(trouble)) if !trouble.is_empty() => refused(database, Kind::Unreachable, trouble),
+            Some(_) => refused(database, Kind::Unreachable, &format!("it came no further for {seconds}s")),
+        })
+    }
+}
+
+fn refused(database: &Path, kind: Kind, what: &str) -> Error {
+    Error::new(kind, format!("database {}: the running replicate, asked for a snapshot: {what}", database.display()))
+}
+
+/// It is in our store too, under whatever address that process knows it.
+fn stored_by_another(database: &Database, store: &dyn Store, position: Position, url: &str) -> Result<Done> {
+    let entries = list(store, &System, "")?;
+    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let snapshots = listing.generation(position.generation).map(|stored| stored.snapshots.as_slice());
+    let found = snapshots.unwrap_or_default().iter().rfind(|(key, _)| key.at == position.point);
+    let Some((_, bytes)) = found else {
+        let what = format!("expected the snapshot {position} in {}, found that it is kept in {url}", store.url());
+        return Err(refused(&database.path, Kind::Locked, &what)
+            .with_hint("one database has one replica: name the one that the running replicate has, or stop it first"));
+    };
+    Ok(Done { path: database.path.display().to_string(), position: position.to_string(), bytes: *bytes })
 }
 
 fn upload_all(database: &Database, store: &Rc<dyn Store>, mut upload: SnapshotUpload) -> Result<Done> {
@@ -142,4 +216,33 @@ fn upload_all(database: &Database, store: &Rc<dyn Store>, mut upload: SnapshotUp
     let header = upload.header();
     let position = Position { generation: header.generation, point: header.at };
     Ok(Done { path: database.path.display().to_string(), position: position.to_string(), bytes: upload.stored() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(answers: &[Option<Answer>], seconds: u64) -> Result<()> {
+        let begin = System.now();
+        let mut waiting = Waiting::new(begin);
+        answers.iter().for_each(|answer| waiting.hear(answer.clone(), begin));
+        let locked = Error::new(Kind::Locked, "/a.db: already replicated by process 7");
+        waiting.check(Path::new("/a.db"), &locked, begin + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_replicator_that_comes_no_further_is_given_up_with_what_it_said() {
+        let reading = Some(Answer::Reading { read: 1, total: 2, stored: 0 });
+        let table = [
+            (None, Kind::Locked, "/a.db: already replicated by process 7, which did not answer within 30s"),
+            (Some(Answer::Waiting("no disk".into())), Kind::Unreachable, "asked for a snapshot: no disk"),
+            (Some(Answer::Waiting(String::new())), Kind::Unreachable, "it came no further for 30s"),
+            (reading, Kind::Unreachable, "it came no further for 30s"),
+        ];
+        for (answer, kind, text) in table {
+            let error = check(std::slice::from_ref(&answer), 31).unwrap_err();
+            assert!(error.kind() == kind && error.message().ends_with(text), "{error}");
+            assert!(check(&[answer], 29).is_ok());
+        }
+    }
 }

@@ -8,7 +8,7 @@
 //! 4. Times in names never run backwards, whatever the clock does.
 //! 5. What was stored is deleted only by `retention`: last, after a proof, and never while the clock is in doubt.
 
-pub mod beside;
+pub mod alone;
 mod crew;
 pub mod download;
 pub mod follow;
@@ -16,6 +16,7 @@ pub mod jump;
 pub mod merge;
 pub mod outbox;
 pub mod owner;
+pub mod request;
 pub mod restore;
 pub mod retention;
 pub mod snapshot;

@@ -133,6 +133,12 @@ impl Keeper {
         self.snapshot_bytes.is_some_and(|bytes| self.behind_snapshot > most(bytes))
     }
 
+    /// Asks for one whole pass at once, which [`Keeper::is_done`] tells the end of.
+    pub fn ask(&mut self, now: Instant) {
+        (self.once, self.listed) = (true, false);
+        (self.next_list, self.not_before) = (now, now);
+    }
+
     pub fn is_busy(&self) -> bool {
         !matches!(self.work, Work::None)
     }

@@ -39,13 +39,8 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(|e| failed("open", &e))?;
-        // SAFETY: flock(2) on a descriptor that is open for the duration of the call.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(match error.raw_os_error() {
-                Some(libc::EWOULDBLOCK) => held(&mut file, database),
-                _ => failed("lock", &error),
-            });
+        if !try_lock(&file).map_err(|e| failed("lock", &e))? {
+            return Err(held(&mut file, database));
         }
         let sign = || -> std::io::Result<()> {
             file.set_len(0)?;
@@ -55,6 +50,18 @@ impl Lock {
         let mut sign = sign;
         sign().map_err(|e| failed("write", &e))?;
         Ok(Lock { _file: file })
+    }
+}
+
+/// Locks a file of ours until it is closed, by the process's death at the latest. False if another has it open and locked.
+pub fn try_lock(file: &File) -> std::io::Result<bool> {
+    // SAFETY: flock(2) on a descriptor that is open for the duration of the call.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    match std::io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::EWOULDBLOCK) => Ok(false),
+        error => Err(error),
     }
 }
 

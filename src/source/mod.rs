@@ -39,7 +39,7 @@ use crate::format::wal::{Chain, Checksum};
 
 pub use continuity::{Mark, Reason};
 pub use copy::{Batch, Copied};
-pub use lock::{Lock, default_meta_path};
+pub use lock::{Lock, default_meta_path, try_lock};
 pub use watch::Watch;
 
 use checkpoint::Checkpoints;

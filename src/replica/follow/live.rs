@@ -29,7 +29,8 @@ pub(super) struct Following {
     pub(super) next_look: Instant,
     pub(super) last_close: Option<Instant>,
     pub(super) snapshot_due: Option<Instant>,
-    /// After an attempt that failed.
+    /// After an attempt that failed: not sooner than this, and how long the next pause is.
+    pub(super) snapshot_not_before: Instant,
     pub(super) snapshot_pause: Duration,
     /// The point of the last snapshot that was begun: an idle database needs no second one.
     pub(super) snapshot_at: Option<Position>,
@@ -74,6 +75,7 @@ impl Following {
             next_look: now + LOOK,
             last_close: None,
             snapshot_due,
+            snapshot_not_before: now,
             snapshot_pause: RETRY,
             snapshot_at: None,
             drained: false,
@@ -183,6 +185,9 @@ impl Following {
     pub(super) fn wants_snapshot(&self, now: Instant, forced: bool) -> bool {
         let end = self.writer.end();
         let here = Position { generation: end.tail.generation, point: end.point() };
+        if now < self.snapshot_not_before {
+            return false;
+        }
         match self.snapshot_at {
             None => self.snapshot_due.is_none_or(|due| now >= due),
             Some(_) if forced => true,

@@ -1,5 +1,6 @@
 //! One database, kept stored: the steps that the poll loop calls over and over. Nothing in here waits.
 
+mod asked;
 mod live;
 mod settings;
 mod status;
@@ -15,6 +16,7 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
 use crate::replica::owner::Owner;
+use crate::replica::request::Desk;
 use crate::replica::retention::Keeper;
 use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
@@ -37,6 +39,9 @@ pub struct Follower {
     name: String,
     store: Rc<dyn Store>,
     lock: Option<Lock>,
+    /// Requests of other processes, for as long as the lock is ours.
+    desk: Option<Desk>,
+    next_requests: Instant,
     stage: Stage,
     outbox: Outbox,
     keeper: Keeper,
@@ -98,6 +103,8 @@ impl Follower {
             next_contact: now,
             away: false,
             lock: None,
+            desk: None,
+            next_requests: now,
             known: Known { last_moment: Timestamp::default(), last_snapshot: None },
             trouble: Trouble::default(),
             tally: Tally::default(),
@@ -205,6 +212,7 @@ impl Follower {
     }
 
     fn advance(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        self.look_at_requests(clock);
         let next = self.poll_owner(clock).and_then(|()| match &mut self.stage {
             Stage::Starting(_) => self.poll_start(clock),
             Stage::Opening(_) => self.open(tools, clock),
@@ -236,12 +244,14 @@ impl Follower {
         Ok(Next::Now)
     }
 
-    fn take_lock(&mut self) -> Result<()> {
+    /// Takes the lock, so that nobody else follows the database.
+    ///
+    /// Errors: of kind `Locked` if another process has it.
+    pub fn take_lock(&mut self) -> Result<()> {
         if self.lock.is_none() {
-            // The real path, so that two names of one database meet at one lock.
-            let path = self.settings.path.canonicalize().unwrap_or_else(|_| self.settings.path.clone());
-            let meta = self.settings.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&path));
-            self.lock = Some(Lock::take(&meta, &path)?);
+            let meta = self.settings.meta();
+            self.lock = Some(Lock::take(&meta, &self.settings.path)?);
+            self.desk = Some(Desk::new(&meta));
         }
         Ok(())
     }

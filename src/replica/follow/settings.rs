@@ -33,6 +33,14 @@ pub struct Settings {
     pub backlog_bytes: u64,
 }
 
+impl Settings {
+    /// The directory of the lock and of requests. By the real path, so that two names of one database meet there.
+    pub fn meta(&self) -> PathBuf {
+        let real = || self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        self.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&real()))
+    }
+}
+
 /// What all databases of a process share: big buffers, and word from the kernel.
 pub struct Tools {
     pub encoder: Encoder,

@@ -9,6 +9,7 @@ use crate::log;
 use crate::replica::follow::settings::Next;
 use crate::replica::follow::{Follower, LOOK, RETRY, SNAPSHOT_RETRY, Stage};
 use crate::replica::owner::{Mine, Seen};
+use crate::replica::request::Desk;
 use crate::replica::retention::Kept;
 use crate::replica::snapshot::Progress;
 use crate::source::Reason;
@@ -25,9 +26,14 @@ impl Follower {
         match self.keeper.poll(clock) {
             Ok(Kept::Working) => Ok(Next::Now),
             Ok(Kept::Waiting) => Ok(Next::Store),
-            Ok(Kept::Nothing) => Ok(Next::Tick),
-            Err(error) if self.settings.enforce_retention => Err(error),
-            Err(_) => Ok(Next::Tick),
+            Ok(Kept::Nothing) => {
+                self.answer_retention(None, clock);
+                Ok(Next::Tick)
+            }
+            Err(error) => {
+                self.answer_retention(Some(&error), clock);
+                if self.settings.enforce_retention { Err(error) } else { Ok(Next::Tick) }
+            }
         }
     }
 
@@ -96,16 +102,15 @@ impl Follower {
         }
         let now = clock.now();
         if self.settings.snapshot_interval.is_some() && self.keeper.wants_snapshot() && following.snapshot.is_none() {
-            // Not later than due, and not sooner after a failure than that asks for.
-            following.snapshot_due = following.snapshot_due.map(|due| due.min(now + RETRY));
+            following.snapshot_due = following.snapshot_due.map(|due| due.min(now));
         }
-        let due = following.snapshot_due.is_none_or(|due| now >= due);
-        let forced = self.force_snapshot && (due || following.snapshot_at.is_some());
-        if following.snapshot.is_none() && following.wants_snapshot(now, forced) {
+        let asked = self.desk.as_ref().is_some_and(Desk::wants_snapshot);
+        if following.snapshot.is_none() && following.wants_snapshot(now, self.force_snapshot || asked) {
             following.begin_snapshot(&*self.store, clock)?;
             if following.snapshot.is_none() {
                 return Ok(Next::Tick);
             }
+            self.desk.iter_mut().for_each(Desk::begun);
         }
         let Some(upload) = &mut following.snapshot else { return Ok(Next::Tick) };
         match upload.poll(now) {
@@ -113,12 +118,15 @@ impl Follower {
             Ok(Progress::Waiting) => Ok(Next::Store),
             Ok(Progress::Done) => {
                 self.snapshot_done(now);
+                self.answer_snapshot(clock);
                 Ok(Next::Tick)
             }
             Err(error) => {
                 following.snapshot = None;
+                self.desk.iter_mut().for_each(Desk::given_up);
                 // Each attempt reads the whole database.
-                following.snapshot_due = Some(now + following.snapshot_pause);
+                following.snapshot_due = Some(now);
+                following.snapshot_not_before = now + following.snapshot_pause;
                 following.snapshot_pause = (following.snapshot_pause * 2).min(SNAPSHOT_RETRY);
                 match error.kind() {
                     Kind::Store | Kind::Unreachable | Kind::NotFound => self.report(&error, clock),

@@ -1,0 +1,22 @@
+//! Snapshots of a database that cannot be followed.
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::format::listing::Listing;
+use crate::format::plan::last_moment;
+use crate::format::position::Point;
+use crate::replica::download::list;
+use crate::replica::follow::new_generation;
+use crate::replica::snapshot::SnapshotUpload;
+use crate::source::snapshot::Snapshot;
+use crate::store::Store;
+
+/// A snapshot of a database that is not in WAL mode: a generation of its own, which nothing continues.
+pub fn alone(store: &dyn Store, snapshot: Snapshot, clock: &dyn Clock) -> Result<SnapshotUpload> {
+    let entries = list(store, clock, "")?;
+    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let time = clock.wall().max(last_moment(&listing).unwrap_or_default());
+    let generation = new_generation(time);
+    let at = Point { index: 0, offset: snapshot.mark().offset() };
+    Ok(SnapshotUpload::new(store, snapshot, generation, at, time))
+}
