@@ -304,7 +304,7 @@ mod tests {
     use super::*;
     use crate::format::time::Timestamp;
     use crate::replica::alone::alone;
-    use crate::replica::snapshot::Progress as Moved;
+    use crate::replica::snapshot::{Desk, Progress as Moved};
     use crate::source::snapshot::of_rollback_journal;
     use crate::store::dir::DirStore;
     use crate::store::{Chunk, Claim, Delete, Get, Holder, List, Put, Sweep};
@@ -381,7 +381,7 @@ mod tests {
         };
         let snapshot = of_rollback_journal(&database, &options).unwrap().unwrap();
         let mut upload = alone(&store, snapshot, &System).unwrap();
-        while upload.poll(System.now()).unwrap() != Moved::Done {}
+        while upload.poll(&mut Desk::new(), System.now()).unwrap() != Moved::Done {}
 
         for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
             store.1.set(gone);

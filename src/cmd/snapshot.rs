@@ -23,7 +23,7 @@ use crate::replica::download::{connect, list};
 use crate::replica::follow::Follower;
 use crate::replica::request::{Answer, Request};
 use crate::replica::retention::enforce;
-use crate::replica::snapshot::{Progress as Moved, SnapshotUpload};
+use crate::replica::snapshot::{Desk, Progress as Moved, SnapshotUpload};
 use crate::source::{self, snapshot::of_rollback_journal};
 use crate::store::{Pool, Store};
 
@@ -205,8 +205,9 @@ fn stored_by_another(database: &Database, store: &dyn Store, position: Position,
 
 fn upload_all(database: &Database, store: &Rc<dyn Store>, mut upload: SnapshotUpload) -> Result<Done> {
     let mut progress = Progress::new("snapshot", upload.header().payload_len(), System.now());
+    let mut desk = Desk::new();
     loop {
-        match upload.poll(System.now())? {
+        match upload.poll(&mut desk, System.now())? {
             Moved::Done => break,
             Moved::Working => {}
             Moved::Waiting => store.wait(Duration::from_millis(50)),

@@ -8,7 +8,7 @@ use crate::format::extra::{
 };
 use crate::format::gzip::Inflater;
 use crate::format::key::SnapshotKey;
-use crate::format::pieces::{END, Packer, Piece};
+use crate::format::pieces::{END, Piece};
 use crate::format::position::{Generation, Offset, PageSize, Point};
 use crate::format::segment::Tail;
 use crate::format::time::Timestamp;
@@ -148,39 +148,20 @@ pub fn header_of(prefix: &[u8]) -> Result<Option<Header>> {
     fields.map(|fields| Header::decode(&fields).context(|| "snapshot header")).transpose()
 }
 
-/// Makes one snapshot piece by piece.
+/// Makes one snapshot of pieces that were compressed by anyone.
 pub struct Encoder {
     header: Header,
-    packer: Packer,
-    piece: Piece,
     crc: crc32fast::Hasher,
     size: u64,
     begun: bool,
 }
 
 impl Encoder {
-    /// `level` is gzip's, 0 to 9; [`LEVEL`] by default.
-    pub fn new(header: &Header, level: u32) -> Encoder {
-        let packer = Packer::new(level);
-        Encoder {
-            header: *header,
-            packer,
-            piece: Piece::default(),
-            crc: crc32fast::Hasher::new(),
-            size: 0,
-            begun: false,
-        }
+    pub fn new(header: &Header) -> Encoder {
+        Encoder { header: *header, crc: crc32fast::Hasher::new(), size: 0, begun: false }
     }
 
-    /// Takes the next bytes of the database, and appends what they are in the object to `out`.
-    pub fn write(&mut self, pages: &[u8], out: &mut Vec<u8>) {
-        let mut piece = std::mem::take(&mut self.piece);
-        self.packer.pack(pages, &mut piece);
-        self.add(&piece, out);
-        self.piece = piece;
-    }
-
-    /// Takes the next bytes of the database, compressed elsewhere, and appends what they are in the object to `out`.
+    /// Takes the next piece of the database, and appends what it is in the object to `out`.
     pub fn add(&mut self, piece: &Piece, out: &mut Vec<u8>) {
         self.begin(out);
         self.crc.combine(&piece.crc);
@@ -250,6 +231,7 @@ impl<R: Read> Reader<R> {
 mod tests {
     use super::*;
     use crate::error::{Error, Kind};
+    use crate::format::pieces::Packer;
     use crate::format::sample::{Failing, GENERATION as ID, Random, Trickle, ms, point, size};
 
     fn header(pages: u32) -> Header {
@@ -271,10 +253,16 @@ mod tests {
         (0..pages * 512).map(|_| random.below(7) as u8).collect()
     }
 
+    fn packed(pages: &[u8]) -> Piece {
+        let mut piece = Piece::default();
+        Packer::new(LEVEL).pack(pages, &mut piece);
+        piece
+    }
+
     fn stored(header: &Header, database: &[u8]) -> Vec<u8> {
-        let (mut encoder, mut out) = (Encoder::new(header, LEVEL), Vec::new());
+        let (mut encoder, mut out) = (Encoder::new(header), Vec::new());
         for piece in database.chunks(1000) {
-            encoder.write(piece, &mut out);
+            encoder.add(&packed(piece), &mut out);
         }
         encoder.finish(&mut out).unwrap();
         out
@@ -386,8 +374,8 @@ mod tests {
             (1, "snapshot: expected 512 bytes of database, found 1024"),
             (3, "snapshot: expected 1536 bytes of database, found 1024"),
         ] {
-            let (mut encoder, mut out) = (Encoder::new(&header(pages), LEVEL), Vec::new());
-            encoder.write(&database(2), &mut out);
+            let (mut encoder, mut out) = (Encoder::new(&header(pages)), Vec::new());
+            encoder.add(&packed(&database(2)), &mut out);
             assert_eq!(encoder.finish(&mut out).unwrap_err().message(), text);
             assert_eq!(drain(out.as_slice()).unwrap_err().kind(), Kind::Corrupt);
         }

@@ -3,6 +3,7 @@
 //!
 //! A hand knows nothing but bytes: no file, no store, no clock. It ends when its crew is dropped.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle, available_parallelism};
 
@@ -15,6 +16,9 @@ const MOST: usize = 2;
 const AHEAD: usize = 1;
 /// Deflate's state is on the heap.
 const STACK: usize = 128 << 10;
+
+/// There is one crew in a process, however many snapshots are under way: who comes second works alone.
+static ENGAGED: AtomicBool = AtomicBool::new(false);
 
 /// Bytes of the database, and what becomes of them. The buffers are used again and again.
 #[derive(Default)]
@@ -41,10 +45,10 @@ struct Hand {
 }
 
 impl Crew {
-    /// As many hands as are worth while here; none where there is one core, or no thread to be had.
+    /// As many hands as are worth while here; none where there is one core, no thread to be had, or another crew at work.
     pub fn new(level: u32, piece_len: usize) -> Crew {
         let cores = available_parallelism().map_or(1, usize::from);
-        let wanted = if cores < 2 { 0 } else { cores.min(MOST) };
+        let wanted = if cores < 2 || ENGAGED.swap(true, Ordering::SeqCst) { 0 } else { cores.min(MOST) };
         let hands: Vec<Hand> = (0..wanted).map_while(|_| Hand::new(level)).collect();
         let job = || Job { pages: vec![0; piece_len], ..Job::default() };
         let idle = (0..hands.len() * (1 + AHEAD)).map(|_| job()).collect();
@@ -84,6 +88,14 @@ impl Crew {
         self.taken += 1;
         let job = self.hands.get(at).and_then(|hand| hand.done.recv().ok());
         job.map(Some).ok_or_else(lost)
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        if !self.hands.is_empty() {
+            ENGAGED.store(false, Ordering::SeqCst);
+        }
     }
 }
 

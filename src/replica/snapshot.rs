@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::error::{Context, Result};
 use crate::fault;
 use crate::format::crc::Crc;
+use crate::format::pieces::{Packer, Piece};
 use crate::format::position::{Generation, Point};
 use crate::format::snapshot::{Encoder, Header, LEVEL};
 use crate::format::time::Timestamp;
@@ -13,10 +14,24 @@ use crate::replica::crew::Crew;
 use crate::source::snapshot::Snapshot;
 use crate::store::{Put, PutState, Store};
 
-/// Bytes of the database that are read at once.
+/// Bytes of the database that are read at once: whole pages, whatever their size.
 const PIECE: usize = 256 << 10;
 /// A database of this many bytes is compressed by more than one thread.
 const LARGE: u64 = 8 << 20;
+
+/// What all snapshots of a process use in turn: a hundred that are under way take little more memory than one.
+pub struct Desk {
+    pages: Vec<u8>,
+    packer: Packer,
+    piece: Piece,
+}
+
+impl Desk {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Desk {
+        Desk { pages: vec![0; PIECE], packer: Packer::new(LEVEL), piece: Piece::default() }
+    }
+}
 
 /// An upload under way.
 pub struct SnapshotUpload {
@@ -28,7 +43,6 @@ pub struct SnapshotUpload {
     /// None while nothing is compressed, and where the loop does it alone.
     crew: Option<Crew>,
     put: Box<dyn Put>,
-    pages: Vec<u8>,
     ready: Vec<u8>,
     sent: usize,
     finished: bool,
@@ -68,15 +82,13 @@ impl SnapshotUpload {
             pages: snapshot.pages(),
             time,
         };
-        let piece_len = PIECE.max(mark.page_size.get() as usize);
         let large = header.payload_len() >= LARGE;
         SnapshotUpload {
             header,
             sum: (!header.wal_known).then(Crc::default),
-            encoder: Encoder::new(&header, LEVEL),
-            crew: large.then(|| Crew::new(LEVEL, piece_len)).filter(|crew| !crew.is_empty()),
+            encoder: Encoder::new(&header),
+            crew: large.then(|| Crew::new(LEVEL, PIECE)).filter(|crew| !crew.is_empty()),
             put: store.put(&header.key().to_string()),
-            pages: vec![0; piece_len],
             snapshot: Some(snapshot),
             ready: Vec::new(),
             sent: 0,
@@ -101,20 +113,20 @@ impl SnapshotUpload {
     }
 
     /// Makes progress by at most one piece, so that other databases are not kept waiting.
-    pub fn poll(&mut self, now: Instant) -> Result<Progress> {
+    pub fn poll(&mut self, desk: &mut Desk, now: Instant) -> Result<Progress> {
         // Without the moment in its name: each attempt has another, and the same trouble is logged once.
         let generation = self.header.generation;
-        self.step(now).context(|| format!("snapshot of generation {generation}"))
+        self.step(desk, now).context(|| format!("snapshot of generation {generation}"))
     }
 
-    fn step(&mut self, now: Instant) -> Result<Progress> {
+    fn step(&mut self, desk: &mut Desk, now: Instant) -> Result<Progress> {
         if self.sum.is_some() {
-            self.sum_piece()?;
+            self.sum_piece(desk)?;
             return Ok(Progress::Working);
         }
         self.hand_out()?;
         if self.sent == self.ready.len() {
-            self.next_piece()?;
+            self.next_piece(desk)?;
         }
         let moved = self.send()?;
         match self.put.poll(now)? {
@@ -124,17 +136,17 @@ impl SnapshotUpload {
         }
     }
 
-    fn sum_piece(&mut self) -> Result<()> {
+    fn sum_piece(&mut self, desk: &mut Desk) -> Result<()> {
         let (Some(snapshot), Some(sum)) = (&mut self.snapshot, &mut self.sum) else { return Ok(()) };
-        let count = snapshot.read(&mut self.pages)?;
+        let count = snapshot.read(&mut desk.pages)?;
         if count > 0 {
-            sum.update(&self.pages[..count]);
+            sum.update(&desk.pages[..count]);
             return Ok(());
         }
         snapshot.rewind();
         let crc = self.sum.take().unwrap_or_default().finish();
         self.header.checksum = Checksum(crc, 0);
-        self.encoder = Encoder::new(&self.header, LEVEL);
+        self.encoder = Encoder::new(&self.header);
         Ok(())
     }
 
@@ -154,7 +166,7 @@ impl SnapshotUpload {
         Ok(())
     }
 
-    fn next_piece(&mut self) -> Result<()> {
+    fn next_piece(&mut self, desk: &mut Desk) -> Result<()> {
         self.ready.clear();
         self.sent = 0;
         match &mut self.crew {
@@ -168,19 +180,20 @@ impl SnapshotUpload {
                     self.encoder.finish(&mut self.ready)?;
                 }
             },
-            None => self.read_piece()?,
+            None => self.read_piece(desk)?,
         }
         Ok(())
     }
 
-    fn read_piece(&mut self) -> Result<()> {
+    fn read_piece(&mut self, desk: &mut Desk) -> Result<()> {
         let Some(snapshot) = &mut self.snapshot else { return Ok(()) };
-        let count = snapshot.read(&mut self.pages)?;
+        let count = snapshot.read(&mut desk.pages)?;
         if count == 0 {
             self.snapshot = None;
             return self.encoder.finish(&mut self.ready);
         }
-        self.encoder.write(&self.pages[..count], &mut self.ready);
+        desk.packer.pack(&desk.pages[..count], &mut desk.piece);
+        self.encoder.add(&desk.piece, &mut self.ready);
         self.read += count as u64;
         Ok(())
     }

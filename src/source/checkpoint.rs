@@ -158,7 +158,7 @@ fn finish_seal(source: &mut Source) -> Result<bool> {
 /// Copies into the database file what can be. A disk that takes nothing any more is no reason to stop reading from it:
 /// that is said once, and the next checkpoint tries again.
 fn passive(source: &mut Source) {
-    match checkpoint(&source.control, CheckpointMode::Passive) {
+    match checkpoint(source.pins.spare(), CheckpointMode::Passive) {
         Ok(_) => source.checkpoints.failed = false,
         Err(error) => {
             if !std::mem::replace(&mut source.checkpoints.failed, true) {
@@ -195,9 +195,9 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
     }
     fault::point("source.truncate")?;
     source.checkpoints.last_truncate = Some(now);
-    let patience = |timeout| source.control.busy_timeout(timeout).map_err(|e| sqlite(&e, "busy_timeout"));
+    let patience = |timeout| source.pins.spare().busy_timeout(timeout).map_err(|e| sqlite(&e, "busy_timeout"));
     patience(Duration::ZERO)?;
-    let result = checkpoint(&source.control, CheckpointMode::Truncate);
+    let result = checkpoint(source.pins.spare(), CheckpointMode::Truncate);
     patience(source.options.busy_timeout)?;
     if let Err(error) = result {
         // The copy does not depend on it, and the next attempt is seconds away.

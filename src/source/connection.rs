@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::Once;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -24,11 +25,24 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
         let found = rusqlite::version();
         return Err(Error::new(Kind::Database, format!("SQLite: expected 3.51.3 or later, found {found}")));
     }
+    without_lookaside();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| sqlite(&e, "open"))?;
     prepare(&connection, busy_timeout).map_err(|e| sqlite(&e, "open"))?;
     persist_wal(&connection);
     Ok(connection)
+}
+
+/// SQLite would set 48 kB aside for each connection, to make quick what is done here a few times a second. A process that
+/// follows a thousand databases has thousands of connections.
+fn without_lookaside() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let (size, count): (c_int, c_int) = (0, 0);
+        // SAFETY: before SQLite is used first, and with the two integers that sqlite.org/c3ref/c_config_covering_index_scan.html
+        // names for this option. Where it is refused (SQLite is in use already), all that is lost is memory.
+        unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, size, count) };
+    });
 }
 
 /// Opens a file that nobody else uses, for reading alone: no lock is taken and no file appears beside it.

@@ -100,9 +100,8 @@ pub struct Options {
 ///
 /// A round: [`Source::changed`]; if so, [`Source::read`] until there is nothing more; then [`Source::advance`].
 pub struct Source {
+    /// Also run checkpoints, heal the wal-index, and own the mapping of it.
     pins: Pins,
-    /// Runs checkpoints, heals the wal-index, and owns the mapping of it.
-    control: Connection,
     index: WalIndex,
     wal: Option<WalFile>,
     path: PathBuf,
@@ -209,7 +208,7 @@ impl Source {
         let size = u64::from(self.place.page_size.get());
         let length = std::fs::metadata(&self.path).map(|found| found.len());
         let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
-        if length != u64::from(pages) * size || snapshot::file_crc(&self.control, length, size, buffer)? != crc {
+        if length != u64::from(pages) * size || snapshot::file_crc(self.pins.spare(), length, size, buffer)? != crc {
             return Ok(Err(Reason::DatabaseChangedWhileNotRunning));
         }
         let chain = Chain::new(self.first.order, self.first.salt, Checksum::default());
@@ -298,7 +297,7 @@ impl Source {
             if let Some(header) = self.index.read()? {
                 return Ok(header);
             }
-            connection::touch(&self.control)?;
+            connection::touch(self.pins.spare())?;
         }
         Err(Error::new(Kind::DatabaseNotReady, "wal-index: torn, and SQLite did not recover it"))
     }
@@ -347,22 +346,20 @@ pub fn check(path: &Path, options: &Options) -> Result<()> {
 fn open(real: &Path, options: &Options) -> Result<Source> {
     fault::point("source.open")?;
     let before = Identity::of(real)?;
-    let control = open_control(real, options)?;
-    let readers = [open_follower(real, options)?, open_follower(real, options)?];
-    if connection::has_moved(&control) || readers.iter().any(connection::has_moved) {
+    let readers = [open_first(real, options)?, open_second(real, options)?];
+    if readers.iter().any(connection::has_moved) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
     }
-    let index = WalIndex::of(&control)?;
-    let (pins, first) = first_pin(readers, &index, &control)?;
+    let index = WalIndex::of(&readers[0])?;
+    let (pins, first) = first_pin(readers, &index)?;
     let identity = Identity::of(real)?;
     if before.changed(&identity).is_some_and(|what| what.starts_with("database")) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
     }
     let wal = WalFile::open(real)?;
-    let place = place_of(&first, wal.as_ref(), &control)?;
+    let place = place_of(&first, wal.as_ref(), pins.spare())?;
     Ok(Source {
         pins,
-        control,
         index,
         wal,
         path: real.to_path_buf(),
@@ -380,13 +377,13 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
 }
 
 /// Opens the first connection, and settles the journal mode.
-fn open_control(path: &Path, options: &Options) -> Result<Connection> {
-    let control = connection::open(path, options.busy_timeout)?;
-    connection::touch(&control)?;
-    not_empty(&control)?;
-    ensure_wal(&control, path, options.enable_wal)?;
-    connection::touch(&control)?;
-    Ok(control)
+fn open_first(path: &Path, options: &Options) -> Result<Connection> {
+    let first = connection::open(path, options.busy_timeout)?;
+    connection::touch(&first)?;
+    not_empty(&first)?;
+    ensure_wal(&first, path, options.enable_wal)?;
+    connection::touch(&first)?;
+    Ok(first)
 }
 
 fn not_empty(connection: &Connection) -> Result<()> {
@@ -396,15 +393,15 @@ fn not_empty(connection: &Connection) -> Result<()> {
     }
 }
 
-fn open_follower(path: &Path, options: &Options) -> Result<Connection> {
-    let follower = connection::open(path, options.busy_timeout)?;
-    connection::touch(&follower)?;
-    Ok(follower)
+fn open_second(path: &Path, options: &Options) -> Result<Connection> {
+    let second = connection::open(path, options.busy_timeout)?;
+    connection::touch(&second)?;
+    Ok(second)
 }
 
 /// The one thing that is ever changed in a database: its journal mode, because only a WAL can be followed.
-fn ensure_wal(control: &Connection, path: &Path, enable: bool) -> Result<()> {
-    let mode = connection::pragma_text(control, "journal_mode")?;
+fn ensure_wal(connection: &Connection, path: &Path, enable: bool) -> Result<()> {
+    let mode = connection::pragma_text(connection, "journal_mode")?;
     if mode.eq_ignore_ascii_case("wal") {
         return Ok(());
     }
@@ -416,7 +413,7 @@ fn ensure_wal(control: &Connection, path: &Path, enable: bool) -> Result<()> {
         return Err(not_wal(", and enable-wal is false"));
     }
     fault::point("source.journal")?;
-    let now: String = control.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(|e| {
+    let now: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(|e| {
         let error = connection::sqlite(&e, "journal_mode");
         match error.kind() {
             Kind::DatabaseNotReady => not_wal(&format!(", and cannot be changed now: {error}")),
@@ -431,7 +428,7 @@ fn ensure_wal(control: &Connection, path: &Path, enable: bool) -> Result<()> {
 }
 
 /// Begins the first pin so that its commit is known exactly: the wal-index was the same before and behind it.
-fn first_pin(readers: [Connection; 2], index: &WalIndex, control: &Connection) -> Result<(Pins, IndexHeader)> {
+fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(Pins, IndexHeader)> {
     fault::point("source.pin")?;
     let pins = Pins::new(readers);
     for _ in 0..1000 {
@@ -440,7 +437,7 @@ fn first_pin(readers: [Connection; 2], index: &WalIndex, control: &Connection) -
         let behind = index.read()?;
         match (before, behind) {
             (Some(before), Some(behind)) if before.same_commit(&behind) => return Ok((pins, behind)),
-            (None, _) | (_, None) => connection::touch(control)?,
+            (None, _) | (_, None) => connection::touch(pins.spare())?,
             _ => {}
         }
         pins.end();
@@ -449,8 +446,8 @@ fn first_pin(readers: [Connection; 2], index: &WalIndex, control: &Connection) -
 }
 
 /// Where the copy stands at the first pin.
-fn place_of(first: &IndexHeader, wal: Option<&WalFile>, control: &Connection) -> Result<Place> {
-    let page_size = PageSize::new(connection::pragma_number(control, "page_size")?)?;
+fn place_of(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection) -> Result<Place> {
+    let page_size = PageSize::new(connection::pragma_number(connection, "page_size")?)?;
     if first.frames > 0 {
         let chain = Chain::new(first.order, first.salt, first.checksum);
         return Ok(Place { page_size, frame: first.frames, chain, known: true });

@@ -1,4 +1,5 @@
-//! Two read transactions that take turns, so that there is always one.
+//! Two read transactions that take turns, so that there is always one. The connection whose turn it is not is free for
+//! what cannot be done inside of a transaction: checkpoints.
 
 use rusqlite::Connection;
 
@@ -15,6 +16,11 @@ impl Pins {
     /// Takes the connections; nothing is pinned before [`Pins::begin`].
     pub fn new(readers: [Connection; 2]) -> Pins {
         Pins { readers, current: 0 }
+    }
+
+    /// The connection that is in no transaction.
+    pub fn spare(&self) -> &Connection {
+        &self.readers[1 - self.current]
     }
 
     /// Begins the current pin, where there is none.

@@ -337,7 +337,7 @@ impl Follower {
                 return self.lost(reason, now);
             }
         }
-        let snapshot = self.follow_snapshot(clock)?;
+        let snapshot = self.follow_snapshot(tools, clock)?;
         Ok(next.min(snapshot))
     }
 

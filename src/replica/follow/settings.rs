@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::format::segment::Encoder;
+use crate::replica::snapshot::Desk;
 use crate::replica::writer::encoder;
 use crate::source::{self, Watch};
 
@@ -45,6 +46,7 @@ impl Settings {
 pub struct Tools {
     pub encoder: Encoder,
     pub buffer: Vec<u8>,
+    pub desk: Desk,
     pub watch: Watch,
     /// Those at rest are to be looked at, too.
     pub everyone: bool,
@@ -56,7 +58,13 @@ impl Tools {
 
     #[allow(clippy::new_without_default)]
     pub fn new() -> Tools {
-        Tools { encoder: encoder(), buffer: vec![0; Self::BUFFER], watch: Watch::new(), everyone: true }
+        Tools {
+            encoder: encoder(),
+            buffer: vec![0; Self::BUFFER],
+            desk: Desk::new(),
+            watch: Watch::new(),
+            everyone: true,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::error::{Kind, Result};
 use crate::format::position::{Offset, Point, Position};
 use crate::log;
-use crate::replica::follow::settings::Next;
+use crate::replica::follow::settings::{Next, Tools};
 use crate::replica::follow::{Follower, LOOK, RETRY, SNAPSHOT_RETRY, Stage};
 use crate::replica::owner::{Mine, Seen};
 use crate::replica::request::Desk;
@@ -95,7 +95,7 @@ impl Follower {
         Ok(())
     }
 
-    pub(super) fn follow_snapshot(&mut self, clock: &dyn Clock) -> Result<Next> {
+    pub(super) fn follow_snapshot(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         let Stage::Following(following) = &mut self.stage else { return Ok(Next::Tick) };
         if !self.ours {
             return Ok(Next::Store);
@@ -113,7 +113,7 @@ impl Follower {
             self.desk.iter_mut().for_each(Desk::begun);
         }
         let Some(upload) = &mut following.snapshot else { return Ok(Next::Tick) };
-        match upload.poll(now) {
+        match upload.poll(&mut tools.desk, now) {
             Ok(Progress::Working) => Ok(Next::Now),
             Ok(Progress::Waiting) => Ok(Next::Store),
             Ok(Progress::Done) => {
