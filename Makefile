@@ -84,6 +84,10 @@ install: build
 	for page in $(MAN1); do $(INSTALL) -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man1/$${page##*/}" || exit 1; done
 	for page in $(MAN5); do $(INSTALL) -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man5/$${page##*/}" || exit 1; done
 
+# A static binary names no directory of the machine that built it, and does without tables for unwinding, since a panic
+# aborts.
+ALIKE = -Cforce-unwind-tables=no --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo
+
 static: $(STATIC_TARGETS:%=static-%)
 
 # OpenSSL and SQLite are C: a target needs its part of the Rust toolchain, and a C compiler that knows its musl. zig is one
@@ -103,9 +107,9 @@ static-%: target/zig/%/cc
 	set -- CC_$(LOWER)=$$zig/$*/cc AR_$(LOWER)=$$zig/ar RANLIB_$(LOWER)=$$zig/ranlib \
 	OPENSSL_STATIC=1 $(UPPER)_OPENSSL_DIR=$$ssl \
 	CARGO_TARGET_$(UPPER)_LINKER=rust-lld \
-	"CARGO_TARGET_$(UPPER)_RUSTFLAGS=-Clinker-flavor=ld.lld -Clink-self-contained=yes -Clink-arg=--icf=all"; \
+	"CARGO_TARGET_$(UPPER)_RUSTFLAGS=-Clinker-flavor=ld.lld -Clink-self-contained=yes -Clink-arg=--icf=all $(ALIKE)"; \
 	elif command -v $$gcc >/dev/null; then \
-	set -- CC_$(LOWER)=$$gcc CARGO_TARGET_$(UPPER)_LINKER=$$own; \
+	set -- CC_$(LOWER)=$$gcc CARGO_TARGET_$(UPPER)_LINKER=$$own "CARGO_TARGET_$(UPPER)_RUSTFLAGS=$(ALIKE)"; \
 	else echo "static: $* skipped: neither zig nor $$gcc is here"; exit; fi; \
 	env SOURCE_DATE_EPOCH=$(EPOCH) ZIG="$(ZIG)" "$$@" $(BUILD) $$features --target $* || exit 1; \
 	if readelf -l $(BUILT) | grep -q INTERP; then echo "static: $(BUILT) is not static"; exit 1; fi; \

@@ -3,6 +3,7 @@
 judge.py state FILE...   integrity, and m.sum against the rows; prints `seq sum rows bytes` of each
 judge.py equal A B       the same schema, rows and settings in both; prints what differs
 judge.py sql FILE SQL... runs statements one by one, each in its own transaction; prints the rows of each
+judge.py shell FILE SQL  runs statements as sqlite3's shell does, and prints the rows as it does
 judge.py session FILE    runs the statements of standard input, one a line, on one connection; answers each with a line,
                          `ok ROWS` or `error TEXT`, and ends like a crash: nothing is closed
 """
@@ -78,6 +79,14 @@ def sql(path, *statements):
     connection.close()
 
 
+def shell(path, statements):
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None)
+    for statement in filter(str.strip, statements.split(";")):
+        for row in connection.execute(statement):
+            print(*row, sep="|")
+    connection.close()
+
+
 def session(path):
     connection = sqlite3.connect(path, timeout=10, isolation_level=None)
     for statement in sys.stdin:
@@ -89,5 +98,5 @@ def session(path):
 
 
 if __name__ == "__main__":
-    commands = {"state": states, "equal": equal, "sql": sql, "session": session}
+    commands = {"state": states, "equal": equal, "sql": sql, "shell": shell, "session": session}
     commands[sys.argv[1]](*sys.argv[2:])
