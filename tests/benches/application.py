@@ -25,6 +25,7 @@ def options():
     add("-size", type=int, default=100, help="bytes in a row")
     add("-autocheckpoint", type=int, default=1000)
     add("-fill", type=float, default=0, help="MB of rows to write first, then end")
+    add("-double", type=int, default=0, help="so many times as many rows again as there are")
     add("-noise", action="store_true", help="rows that do not compress")
     add("-truncate", type=int, default=0, help="so many times: a commit, then a TRUNCATE checkpoint")
     add("-log")
@@ -44,7 +45,7 @@ def document(number, draw):
     })
 
 
-def fill(connection, megabytes, noise):
+def fill(connection, megabytes, noise, doublings):
     draw, written, number = random.Random(1), 0, 0
     while written < megabytes * 1e6:
         connection.execute("BEGIN")
@@ -55,8 +56,10 @@ def fill(connection, megabytes, noise):
             if written >= megabytes * 1e6:
                 break
         connection.execute("COMMIT")
+    for _ in range(doublings):
+        connection.execute("INSERT INTO t (body) SELECT body FROM t")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return {"rows": number}
+    return {"rows": number << doublings}
 
 
 class Log:
@@ -113,7 +116,7 @@ def main():
     connection.execute(f"PRAGMA wal_autocheckpoint = {o.autocheckpoint}")
     connection.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, body)")
     if o.fill:
-        result = fill(connection, o.fill, o.noise)
+        result = fill(connection, o.fill, o.noise, o.double)
     elif o.truncate:
         result = truncate(connection, o.truncate)
     else:

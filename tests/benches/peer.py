@@ -4,99 +4,68 @@
     peer.py BINARY [-rounds N] [-quick] [-only GROUP,…] [-json FILE] [-svg FILE]
 
 Each figure is the median of the rounds, with the least and the greatest. Seconds depend on the machine; what is worth
-keeping is the ratio within one run. A goal is PRODUCT's, and a row that misses it is shown so.
+keeping is the ratio within one run. A goal is stated beforehand, and a row that misses it is shown so.
 """
 
 import argparse
-import asyncio
 import base64
 import json
 import os
 import random
-import re
-import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 
-import plot
+import report
 import rig
-import nats.js.api  # noqa: E402 (rig says where it is)
+import strace
+import watch
 
 MB = 1e6
 
 
 class Row:
-    """One line of the table. `goal` says of (ours, peer) whether it is reached; `says` puts it in words."""
+    """One line of the table. `goal` says of (ours, peer, ours of any row) whether it is reached; `says` puts it in words,
+    and `why` what is in the way of one that is not."""
 
-    def __init__(self, key, title, unit, scale, says, goal):
-        self.key, self.title, self.unit, self.scale, self.says, self.goal = key, title, unit, scale, says, goal
+    def __init__(self, key, title, unit, scale, says="", goal=None, why=""):
+        self.key, self.title, self.unit, self.scale = key, title, unit, scale
+        self.says, self.goal, self.why = says, goal, why
 
 
 ROWS = [
-    Row("idle-memory", "resident memory, idle, one database", "MB", 1 / MB, "a quarter", lambda o, p: o <= p / 4),
-    Row("idle-cpu", "idle CPU", "%", 100, "0.02 %", lambda o, p: o <= 0.0002),
-    Row("visible-p50", "commit to visible, sparse writes: p50", "ms", 1000, "60 ms", lambda o, p: o <= 0.060),
-    Row("visible-max", "commit to visible, sparse writes: max", "ms", 1000, "", None),
-    Row("snapshot-time", "snapshot of 256 MB", "s", 1, "half", lambda o, p: o <= p / 2),
-    Row("snapshot-memory", "its peak of memory", "MB", 1 / MB, "", None),
-    Row("restore-time", "restore of it", "s", 1, "half", lambda o, p: o <= p / 2),
-    Row("restore-memory", "its peak of memory", "MB", 1 / MB, "", None),
-    Row("stored-bytes", "bytes stored, as a part of the database", "", 1, "0.60", lambda o, p: o <= 0.60),
-    Row("stored-messages", "messages stored, one a so many kB of object", "kB", 1, "128 KiB", lambda o, p: o >= 120),
-    Row("beside", "application's commits/s beside it, of its rate alone", "", 1, "0.7", lambda o, p: o >= 0.7),
-    Row("truncate-failed", "application's own TRUNCATE: failed", "%", 100, "none", lambda o, p: o == 0),
-    Row("truncate-time", "application's own TRUNCATE: longest", "ms", 1000, "3 ticks", lambda o, p: o <= 0.150),
-    Row("wal-size", "WAL under a tight loop, application's checkpoints off", "MB", 1 / MB, "64 MB", lambda o, p: o <= 64e6),
-    Row("wal-rate", "commits/s in that loop", "", 1, "", None),
-    Row("plan", "restore from a bucket where 100,000 segments were deleted", "s", 1, "as fresh", None),
-    Row("plan-fresh", "restore of the same from a fresh bucket", "s", 1, "", None),
-    Row("local", "local bytes written beside database and WAL, of the WAL's", "", 1, "0", lambda o, p: o <= 0.001),
-    Row("far", "snapshot of 100 MB that does not compress, 100 ms away", "s", 1, "2.1 s", lambda o, p: o <= 2.1),
-    Row("binary", "size of the binary", "MB", 1 / MB, "6 MB", lambda o, p: o <= 6e6),
+    Row("idle-memory", "resident memory, idle, one database", "MB", 1 / MB, "a quarter", lambda o, p, _: o <= p / 4),
+    Row("idle-cpu", "idle CPU", "%", 100, "0.02 %", lambda o, p, _: o <= 0.0002),
+    Row("visible-p50", "commit to visible in the bucket, sparse writes: p50", "ms", 1000, "60 ms", lambda o, p, _: o <= 0.060),
+    Row("visible-max", "the same: longest", "ms", 1000),
+    Row("snapshot-time", "snapshot of 256 MB", "s", 1, "half", lambda o, p, _: o <= p / 2),
+    Row("snapshot-memory", "its peak of memory", "MB", 1 / MB),
+    Row("restore-time", "restore of it", "s", 1, "half", lambda o, p, _: o <= p / 2),
+    Row("restore-memory", "its peak of memory", "MB", 1 / MB),
+    Row("restore-growth", "that peak for 1024 MB, of that for 64 MB", "", 1, "1.1", lambda o, p, _: o <= 1.1),
+    Row("stored-bytes", "bytes stored, of the database's", "", 1, "0.60", lambda o, p, _: o <= 0.60),
+    Row("stored-messages", "bytes stored a message of the stream", "kB", 1e-3, "128 KiB", lambda o, p, _: o >= 120e3),
+    Row("beside", "application's commits/s beside it, of its rate alone", "", 1, "0.7", lambda o, p, _: o >= 0.7),
+    Row("truncate-failed", "application's own TRUNCATE checkpoint: failed", "%", 100, "none", lambda o, p, _: o == 0),
+    Row("truncate-time", "the same: longest", "ms", 1000, "3 ticks", lambda o, p, _: o <= 0.150),
+    Row("wal-size", "WAL under a tight loop, application's checkpoints off", "MB", 1 / MB, "64 MB", lambda o, p, _: o <= 64e6),
+    Row("wal-rate", "commits/s in that loop", "", 1),
+    Row("plan", "restore plan where 100,000 segments were deleted", "s", 1, "as fresh", lambda o, p, of: o <= 1.5 * of["plan-fresh"]),
+    Row("plan-fresh", "the same on a fresh bucket", "s", 1),
+    Row("local", "local bytes written, of the WAL's", "", 1, "0", lambda o, p, _: o == 0),
+    Row("far", "snapshot of 100 MB that does not compress, 100 ms away", "s", 1, "2.1 s", lambda o, p, _: o <= 2.1),
+    Row("binary", "size of the binary", "MB", 1 / MB, "6 MB", lambda o, p, _: o <= 6e6),
 ]
 QUICK = ["idle", "visible", "copy", "beside", "truncate"]
 DELETED = 100_000
 
 
-class Bench:
-    def __init__(self, server, top, quick):
-        self.server, self.top, self.quick = server, top, quick
-        self.made = {}
+class Groups(rig.Bench):
+    """Each measures one tool once and gives values by the key of their row."""
 
-    def folder(self, name):
-        path = os.path.join(self.top, "db")
-        rig.forget(path)
-        os.makedirs(path)
-        return os.path.join(path, name)
-
-    def template(self, name, *words):
-        """A database made once, and copied for each round."""
-        if name not in self.made:
-            self.made[name] = os.path.join(self.top, name)
-            rig.application(self.made[name], *words)
-        path = self.folder(name)
-        shutil.copyfile(self.made[name], path)
-        return path
-
-    def small(self):
-        path = self.folder("app.db")
-        rig.application(path, "-seconds", 0.2, "-rate", 100)
-        return path
-
-    def following(self, tool, database, bucket, port=None):
-        """The tool beside the database, once its first copy is stored."""
-        running = rig.Running(tool.replicate(database, self.server.url(bucket, port)), self.top, tool.name)
-
-        def stored():
-            running.alive()
-            return self.server.state(bucket).messages > 0
-
-        rig.until(f"{tool.name}'s first copy", stored, step=0.1)
-        return running
-
-    # --- the groups: each measures one tool once and gives values by the key of their row
+    # Which group gave a key.
+    gave = {}
 
     def idle(self, tool):
         bucket = self.server.bucket()
@@ -108,10 +77,17 @@ class Bench:
             return {"idle-memory": running.status("VmRSS"), "idle-cpu": used}
 
     def visible(self, tool):
-        bucket, database = self.server.bucket(), self.small()
-        with self.following(tool, database, bucket):
+        bucket, database, draw, waits = self.server.bucket(), self.small(), random.Random(7), []
+        with self.following(tool, database, bucket), watch.Watch(self.server, tool, bucket) as seen:
             time.sleep(3)
-            waits = self.server.ask(lambda nc, js: watched(js, tool, bucket, database, 10 if self.quick else 25))
+            connection = sqlite3.connect(database, isolation_level=None)
+            for number in range(10 if self.quick else 25):
+                time.sleep(1.5 + 1.5 * draw.random())
+                seen.forget()
+                connection.execute("INSERT INTO t (body) VALUES (?)", (f"row {number}",))
+                begin = time.time()
+                waits.append(seen.next() - begin)
+            connection.close()
         return {"visible-p50": rig.percentile(waits, 0.5), "visible-max": max(waits)}
 
     def copy(self, tool):
@@ -120,11 +96,11 @@ class Bench:
         seconds, memory, _, _ = rig.timed(tool.once(database, self.server.url(bucket)))
         state, output = self.server.state(bucket), database + ".out"
         back, memory_back, _, _ = rig.timed(tool.restore(self.server.url(bucket), output))
-        same_rows(database, output)
+        rig.same_rows(database, output)
         self.server.drop(bucket)
         return {
             "snapshot-time": seconds, "snapshot-memory": memory, "restore-time": back, "restore-memory": memory_back,
-            "stored-bytes": state.bytes / size, "stored-messages": state.bytes / state.messages / 1000,
+            "stored-bytes": state.bytes / size, "stored-messages": state.bytes / state.messages,
         }
 
     def beside(self, tool):
@@ -157,23 +133,13 @@ class Bench:
         return {"wal-size": largest, "wal-rate": rate}
 
     def local(self, tool):
-        if not shutil.which("strace"):
-            return {}
-        database, bucket = self.small(), self.server.bucket()
-        wal = 0
+        database, bucket, log = self.small(), self.server.bucket(), os.path.join(self.top, "frames")
         with self.following(tool, database, bucket) as running:
             time.sleep(2)
-            trace = os.path.join(self.top, "strace")
-            calls = "write,writev,pwrite64,pwritev,pwritev2,ftruncate"
-            watch = subprocess.Popen(["strace", "-f", "-y", "-qq", "-s", "0", "-e", "trace=" + calls, "-p", str(running.pid), "-o", trace])
-            time.sleep(1)
-            log = os.path.join(self.top, "frames")
-            rig.application(database, "-seconds", 8, "-rate", 200, "-log", log)
-            time.sleep(3)
-            watch.terminate()
-            watch.wait()
-            wal = frames_written(log) * 4120
-        return {"local": written_elsewhere(trace, database, self.top) / wal}
+            with strace.Trace(running.pid, self.top) as calls:
+                rig.application(database, "-seconds", 8, "-rate", 200, "-log", log)
+                time.sleep(3)
+        return {"local": calls.written(but=rig.files(database)) / rig.wal_bytes(log)}
 
     def far(self, tool):
         database, bucket = self.template("noise.db", "-fill", 100, "-noise"), self.server.bucket()
@@ -183,96 +149,49 @@ class Bench:
         return {"far": seconds}
 
     def plan(self, tool):
-        database, bucket, output = self.small(), self.server.bucket(), os.path.join(self.top, "out.db")
+        database, bucket = self.small(), self.server.bucket()
         rig.timed(tool.once(database, self.server.url(bucket)))
-        fresh, _, _, _ = rig.timed(tool.restore(self.server.url(bucket), output))
-        rig.forget(output)
-        self.server.ask(lambda nc, js: delete_many(nc, js, tool, bucket, DELETED))
-        used, _, _, _ = rig.timed(tool.restore(self.server.url(bucket), output))
-        rig.forget(output)
+        plan = lambda: min(rig.timed(tool.plan(self.server.url(bucket), database + ".out"))[0] for _ in range(3))
+        fresh = plan()
+        self.server.ask(lambda nc, js: delete_many(nc, tool, bucket, DELETED))
+        used = plan()
         self.server.drop(bucket)
         return {"plan": used, "plan-fresh": fresh}
+
+    def grow(self, tool):
+        """Peaks of a restore of databases that are larger and larger."""
+        peaks = []
+        for doublings in (0, 4):
+            database, bucket = self.template(f"grown{doublings}.db", "-fill", 64, "-double", doublings), self.server.bucket()
+            rig.timed(tool.once(database, self.server.url(bucket)))
+            output = database + ".out"
+            peaks.append(rig.timed(tool.restore(self.server.url(bucket), output))[1])
+            rig.same_rows(database, output)
+            rig.forget(database, output)
+            self.server.drop(bucket)
+        return {"restore-growth": peaks[1] / peaks[0]}
 
     def binary(self, tool):
         return {"binary": tool.size()}
 
 
-GROUPS = ["idle", "visible", "copy", "beside", "truncate", "burst", "plan", "local", "far", "binary"]
+GROUPS = ["idle", "visible", "copy", "grow", "beside", "truncate", "burst", "plan", "local", "far", "binary"]
 # What does not vary is measured once.
-ONCE = {"plan", "local", "binary"}
+ONCE = {"grow", "plan", "local", "binary"}
 
 
-async def watched(js, tool, bucket, database, times):
-    """Seconds from each of `times` sparse commits until the store has it for anyone to read."""
-    seen, waits, draw = asyncio.Queue(), [], random.Random(7)
-
-    async def on(message):
-        name = base64.urlsafe_b64decode(message.subject.rsplit(".", 1)[1]).decode()
-        if tool.is_segment(name):
-            seen.put_nowait(time.monotonic())
-
-    watch = await js.subscribe(f"$O.{bucket}.M.>", cb=on, ordered_consumer=True, deliver_policy=nats.js.api.DeliverPolicy.NEW)
-    connection = sqlite3.connect(database, isolation_level=None)
-    for number in range(times):
-        await asyncio.sleep(1.5 + 1.5 * draw.random())
-        while not seen.empty():
-            seen.get_nowait()
-        connection.execute("INSERT INTO t (body) VALUES (?)", (f"row {number}",))
-        begin = time.monotonic()
-        waits.append(await asyncio.wait_for(seen.get(), 30) - begin)
-    connection.close()
-    await watch.unsubscribe()
-    return waits
-
-
-async def delete_many(nc, js, tool, bucket, count):
+async def delete_many(nc, tool, bucket, count):
     """Leaves what `count` stored and deleted segments leave: the peer's markers for ever, and of ours a gap in the stream."""
     name = "ltx/0/{0:016x}-{0:016x}.ltx" if tool.name == "peer" else "gone/{:032x}"
     subjects = [f"$O.{bucket}.M." + base64.urlsafe_b64encode(name.format(1000 + n).encode()).decode() for n in range(count)]
     for number, subject in enumerate(subjects):
         marker = {"name": name.format(1000 + number), "bucket": bucket, "nuid": "%022d" % number, "size": 0, "chunks": 0,
                   "deleted": True, "mtime": "2026-11-01T00:00:00Z"}
-        await pipelined(nc, number, subject, json.dumps(marker).encode(), {"Nats-Rollup": "sub"})
+        await rig.pipelined(nc, number, subject, json.dumps(marker).encode(), {"Nats-Rollup": "sub"})
     if tool.name == "ours":
         for number, subject in enumerate(subjects):
-            await pipelined(nc, number, f"$JS.API.STREAM.PURGE.OBJ_{bucket}", json.dumps({"filter": subject}).encode())
+            await rig.pipelined(nc, number, f"$JS.API.STREAM.PURGE.OBJ_{bucket}", json.dumps({"filter": subject}).encode())
     await nc.flush(60)
-
-
-async def pipelined(nc, number, subject, body, headers=None):
-    """Each 500th waits for its answer, so that no queue of the server overflows."""
-    if number % 500 == 499:
-        await nc.request(subject, body, timeout=60, headers=headers)
-    else:
-        await nc.publish(subject, body, reply="_INBOX.nobody", headers=headers)
-
-
-def frames_written(log):
-    """Frames in all the WALs that a log of application.py tells of."""
-    last = {}
-    with open(log) as file:
-        for line in file:
-            _, salt, frames = line.split()
-            last[salt] = int(frames)
-    return sum(last.values())
-
-
-def written_elsewhere(trace, database, top):
-    """Bytes that went to files other than the database, its WAL and its index, the log not counted."""
-    total, own = 0, (database, database + "-wal", database + "-shm")
-    with open(trace) as file:
-        for line in file:
-            found = re.search(r"p?write(?:v|64)?2?\(\d+<([^>]*)>.*= (\d+)$", line)
-            if found and found[1].startswith(os.path.dirname(database)) and found[1] not in own:
-                total += int(found[2])
-    return total
-
-
-def same_rows(first, second):
-    """A copy that differs would be no figure at all. Litestream adds tables of its own, so rows are compared."""
-    rows = [sqlite3.connect(path).execute("SELECT count(*), sum(id), sum(length(body)) FROM t").fetchone() for path in (first, second)]
-    if rows[0] != rows[1]:
-        sys.exit(f"bench: restored {rows[1]}, expected {rows[0]}")
 
 
 def measure(bench, tools, groups, rounds):
@@ -284,74 +203,69 @@ def measure(bench, tools, groups, rounds):
                 found = getattr(bench, group)(tool)
                 for key, value in found.items():
                     values[key][tool.name].append(value)
+                    bench.gave[key] = group
                 shown = "  ".join(f"{key} {value:.4g}" for key, value in found.items())
                 print(f"  {group} {number + 1} {tool.name}: {shown}", file=sys.stderr, flush=True)
     return values
 
 
 def summary(values):
-    result = []
+    """The rows that were measured, as they are kept."""
+    of = {key: rig.spread(found["ours"])["median"] for key, found in values.items() if found["ours"]}
+    result = {}
     for row in ROWS:
-        ours, peer = (values[row.key][name] for name in ("ours", "peer"))
+        ours, peer = values[row.key]["ours"], values[row.key]["peer"]
         if not ours or not peer:
             continue
         ours, peer = rig.spread(ours), rig.spread(peer)
-        reached = row.goal(ours["median"], peer["median"]) if row.goal else None
         ratio = ours["median"] / peer["median"] if peer["median"] else None
-        result.append({"key": row.key, "title": row.title, "ours": ours, "peer": peer, "ratio": ratio, "goal": row.says, "reached": reached})
+        reached = bool(row.goal(ours["median"], peer["median"], of)) if row.goal else None
+        result[row.key] = {"ours": ours, "peer": peer, "ratio": ratio, "reached": reached}
     return result
 
 
-def figure(spread, row):
-    digits = lambda value: f"{value * row.scale:.3g}" if value * row.scale < 1000 else f"{value * row.scale:.0f}"
-    alone = digits(spread["median"])
-    return alone if spread["n"] == 1 or spread["min"] == spread["max"] else f"{alone} ({digits(spread['min'])}-{digits(spread['max'])})"
+def shown(result):
+    """Rows with their words, in order."""
+    words = lambda row: {"title": row.title, "unit": row.unit, "scale": row.scale, "goal": row.says, "why": row.why}
+    return [{**words(row), **result[row.key]} for row in ROWS if row.key in result]
 
 
-def table(result):
-    rows = {row.key: row for row in ROWS}
-    print("\n| what | unit | Litestream " + rig.PEER + " | ours | ratio | goal | |\n|---|---|---|---|---|---|---|")
-    for line in result:
-        row = rows[line["key"]]
-        ratio = "" if line["ratio"] is None else f"{line['ratio']:.2g}"
-        mark = {True: "yes", False: "no", None: ""}[line["reached"]]
-        print(f"| {row.title} | {row.unit} | {figure(line['peer'], row)} | {figure(line['ours'], row)} | {ratio} | {row.says} | {mark} |")
-
-
-def draw(result, path):
-    rows = {row.key: row for row in ROWS}
-    bars = [
-        (line["title"], line["ratio"], f"{figure(line['ours'], rows[line['key']])} to {figure(line['peer'], rows[line['key']])} {rows[line['key']].unit}")
-        for line in result if line["ratio"]
+def worse(found, kept):
+    """Rows that had reached their goal and do not now, though both programs ran side by side: the ratio must be worse too,
+    by a quarter, or else the machine is only slower."""
+    return [
+        row.key for row in ROWS
+        if (now := found.get(row.key)) and (then := kept.get(row.key)) and then["reached"] and now["reached"] is False
+        and (None in (now["ratio"], then["ratio"]) or now["ratio"] > then["ratio"] * 1.25 or now["ratio"] < then["ratio"] / 1.25)
     ]
-    plot.ratios(path, f"Ours as a part of Litestream {rig.PEER} (1: the same)", bars)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binary")
     parser.add_argument("-rounds", type=int)
-    parser.add_argument("-quick", action="store_true")
-    parser.add_argument("-only")
-    parser.add_argument("-json")
-    parser.add_argument("-svg")
+    parser.add_argument("-quick", action="store_true", help="guards what was reached: small, one round, nothing is kept")
+    parser.add_argument("-only", help="groups, with commas: " + " ".join(GROUPS))
+    parser.add_argument("-keep", action="store_true", help="writes what was found into results.json, the plot and README")
     o = parser.parse_args()
     groups = o.only.split(",") if o.only else QUICK if o.quick else GROUPS
-    tools = rig.tools(o.binary)
-    with rig.scratch() as top:
-        server = rig.Server(top)
-        try:
-            values = measure(Bench(server, top, o.quick), tools, groups, o.rounds or (1 if o.quick else 3))
-        finally:
-            server.stop()
-    result = summary(values)
-    table(result)
+    rounds, tools = o.rounds or (1 if o.quick else 3), rig.tools(o.binary)
+    with rig.scratch() as top, rig.Server(top) as server:
+        bench = Groups(server, top, o.quick)
+        found = summary(measure(bench, tools, groups, rounds))
+        lost = worse(found, report.load()["peer"]) if o.quick else []
+        if lost:
+            # Once more, in case something else ran meanwhile.
+            print("  again, for " + " ".join(lost), file=sys.stderr)
+            found.update(summary(measure(bench, tools, sorted({bench.gave[key] for key in lost}), rounds)))
+            lost = worse(found, report.load()["peer"])
+    print("\n" + report.table(shown(found)))
     print("\n" + ", ".join(f"{key} {value}" for key, value in rig.machine().items()))
-    if o.json:
-        with open(o.json, "w") as file:
-            json.dump({"machine": rig.machine(), "peer": rig.PEER, "rows": result}, file, indent=1)
-    if o.svg:
-        draw(result, o.svg)
+    if o.keep:
+        report.save("peer", found)
+    if lost:
+        sys.exit("bench: reached before, and not now: " + ", ".join(lost))
 
 
-main()
+if __name__ == "__main__":
+    main()

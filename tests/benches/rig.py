@@ -6,9 +6,12 @@ Standard library and nats-py only. Seconds, bytes and MB of 1,000,000 bytes thro
 import asyncio
 import json
 import os
+import queue
+import re
 import shutil
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -20,8 +23,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [os.path.join(ROOT, "target", "py"), os.path.join(ROOT, "tests", "support")]
 sys.dont_write_bytecode = True
-import nats  # noqa: E402
 import wheel  # noqa: E402
+
+try:
+    import nats
+except ImportError:
+    nats = None
 
 PEER = "0.5.17"
 PEER_WHEELS = {"x86_64": "b261d0c721057547d46adc81bc4385b993ea4a05e66b897a6dd9ba1931d07ea3"}
@@ -48,6 +55,8 @@ class Server:
     """One nats-server with JetStream, and its buckets."""
 
     def __init__(self, top):
+        if nats is None:
+            sys.exit("bench: nats-py is missing: make python")
         self.port = free_port()
         config = os.path.join(top, "nats.conf")
         with open(config, "w") as file:
@@ -92,17 +101,20 @@ class Server:
 
         return asyncio.run(work())
 
-    def stop(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
         self.log.close()
 
 
 class Proxy:
-    """Passes bytes on after `delay` seconds each way, and counts those towards the server."""
+    """Passes bytes on after `delay` seconds each way, at most `rate` a second, and counts those towards the server."""
 
-    def __init__(self, port, delay):
-        self.to, self.delay, self.sent = port, delay, 0
+    def __init__(self, port, delay=0.0, rate=0):
+        self.to, self.delay, self.rate, self.sent = port, delay, rate, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
@@ -117,9 +129,8 @@ class Proxy:
             self.one_way(server, client, False)
 
     def one_way(self, source, sink, up):
-        import queue
-
-        waiting = queue.Queue()
+        # A slow link is full at some time, or its sender would never learn that it is slow.
+        waiting = queue.Queue(4 if self.rate else 0)
 
         def read():
             try:
@@ -135,6 +146,7 @@ class Proxy:
                 while (item := waiting.get())[1]:
                     time.sleep(max(0, item[0] - time.monotonic()))
                     sink.sendall(item[1])
+                    time.sleep(len(item[1]) / self.rate if self.rate else 0)
                 sink.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
@@ -159,9 +171,16 @@ class Tool:
     def restore(self, url, output):
         return [self.binary, "restore", "-o", output, url]
 
-    def is_segment(self, name):
-        """Whether an object of this name brings what was just committed, rather than gathering what was stored before."""
-        return "/wal/" in name if self.name == "ours" else name.startswith("ltx/0/")
+    def plan(self, url, output):
+        return [self.binary, "restore", "-dry-run", "-o", output, url]
+
+    def reach(self, name):
+        """Which prefix a segment of this name belongs to and how far it reaches, to compare; none if it is no segment."""
+        if self.name == "peer":
+            found = re.fullmatch(r"(.*?)ltx/0/\w+-(\w+)\.ltx", name)
+            return found and (found[1], found[2])
+        found = re.match(r"(.*?)generations/(\w+)/wal/[^-]+-(\w+)\.(\w+)-", name)
+        return found and (found[1], (found[2], int(found[3], 16), int(found[4], 16)))
 
     def size(self):
         return os.path.getsize(self.binary)
@@ -178,16 +197,19 @@ def peer_binary():
 class Running:
     """A program in the background, with its log, ended at the end of a `with`."""
 
-    def __init__(self, words, top, name="tool", env=None):
+    def __init__(self, words, top, name="tool", **how):
         self.path = os.path.join(top, name + ".log")
         self.log = open(self.path, "w")
-        self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env)
+        self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, **how)
         self.pid = self.process.pid
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -225,16 +247,12 @@ class Running:
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def disk_written(self):
-        with open(f"/proc/{self.pid}/io") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("write_bytes"))
 
-
-def timed(words, env=None):
+def timed(words, **how):
     """Runs a command that must succeed; its seconds, its peak of resident memory in bytes, its CPU seconds, its output."""
     with tempfile.TemporaryFile() as out:
         begin = time.monotonic()
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **how)
         peak = Peak(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - begin
@@ -277,6 +295,81 @@ def application(database, *words):
     if done.returncode:
         sys.exit(f"bench: application.py {database} {words}: {done.stderr[-2000:]}")
     return json.loads(done.stdout)
+
+
+class Bench:
+    """What every measurement begins with: a place, a database, and the tool that follows it."""
+
+    def __init__(self, server, top, quick=False):
+        self.server, self.top, self.quick, self.made = server, top, quick, {}
+
+    def folder(self, name):
+        path = os.path.join(self.top, "db")
+        forget(path)
+        os.makedirs(path)
+        return os.path.join(path, name)
+
+    def template(self, name, *words):
+        """A database made once, and copied for each round."""
+        if name not in self.made:
+            self.made[name] = os.path.join(self.top, name)
+            application(self.made[name], *words)
+        path = self.folder(name)
+        shutil.copyfile(self.made[name], path)
+        return path
+
+    def small(self):
+        path = self.folder("app.db")
+        application(path, "-seconds", 0.2, "-rate", 100)
+        return path
+
+    def following(self, tool, database, bucket, port=None, **how):
+        """The tool beside the database, once its first copy is stored."""
+        running = Running(tool.replicate(database, self.server.url(bucket, port)), self.top, tool.name, **how)
+        self.stored(running, bucket)
+        return running
+
+    def stored(self, running, bucket, messages=1):
+        def look():
+            running.alive()
+            return self.server.state(bucket).messages >= messages
+
+        until(f"{running.process.args}: {messages} messages", look, step=0.1)
+
+
+async def pipelined(nc, number, subject, body, headers=None):
+    """Each 500th waits for its answer, so that no queue of the server overflows."""
+    if number % 500 == 499:
+        await nc.request(subject, body, timeout=60, headers=headers)
+    else:
+        await nc.publish(subject, body, reply="_INBOX.nobody", headers=headers)
+
+
+def files(database):
+    """What belongs to the database itself: a tool runs SQLite's checkpoints, and these write it."""
+    return database, database + "-wal", database + "-shm"
+
+
+def wal_bytes(log):
+    """Bytes of all the WALs that a log of application.py tells of, at pages of 4096."""
+    last = {}
+    with open(log) as file:
+        for line in file:
+            _, salt, frames = line.split()
+            last[salt] = int(frames)
+    return sum(last.values()) * 4120
+
+
+def same_rows(first, second):
+    """A copy that differs would be no figure at all. Litestream adds tables of its own, so rows are compared."""
+    question = "SELECT count(*), sum(id), sum(length(body)) FROM t"
+    rows = []
+    for path in (first, second):
+        connection = sqlite3.connect(path)
+        rows.append(connection.execute(question).fetchone())
+        connection.close()
+    if rows[0] != rows[1]:
+        sys.exit(f"bench: restored {rows[1]}, expected {rows[0]}")
 
 
 def scratch():

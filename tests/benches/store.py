@@ -8,70 +8,17 @@ One nats-server, one machine, one run: figures of different runs do not compare.
 
 import asyncio
 import os
-import socket
 import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+
+import rig
 
 SIZE = 50_000_000
 SMALL = 2_000
 ROUNDS = 30
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Proxy:
-    """Passes bytes on after `delay` seconds each way."""
-
-    def __init__(self, port, delay):
-        self.to, self.delay = port, delay
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            client, _ = self.listener.accept()
-            server = socket.create_connection(("127.0.0.1", self.to))
-            for stream in (client, server):
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for a, b in ((client, server), (server, client)):
-                self.one_way(a, b)
-
-    def one_way(self, source, sink):
-        import queue
-
-        waiting = queue.Queue()
-
-        def read():
-            while data := source.recv(1 << 18):
-                waiting.put((time.monotonic() + self.delay, data))
-            waiting.put((0, b""))
-
-        def write():
-            while True:
-                due, data = waiting.get()
-                if not data:
-                    return sink.close()
-                time.sleep(max(0, due - time.monotonic()))
-                sink.sendall(data)
-
-        for work in (read, write):
-            threading.Thread(target=lambda work=work: guarded(work), daemon=True).start()
-
-
-def guarded(work):
-    try:
-        work()
-    except OSError:
-        pass
 
 
 def certificates(top):
@@ -120,7 +67,7 @@ def main(binary, server):
     print("%-22s %9s %9s %11s %11s" % ("", "put MB/s", "get MB/s", "put 2kB ms", "get 2kB ms"))
     for tls in (False, True):
         with tempfile.TemporaryDirectory() as top:
-            ca, port, block = None, free_port(), ""
+            ca, port, block = None, rig.free_port(), ""
             if tls:
                 ca, cert, key = certificates(top)
                 block = "tls { cert_file: '%s', key_file: '%s' }" % (cert, key)
@@ -131,7 +78,7 @@ def main(binary, server):
             try:
                 time.sleep(2)
                 for rtt in (0, 10, 100):
-                    at = Proxy(port, rtt / 2000).port if rtt else port
+                    at = rig.Proxy(port, rtt / 2000).port if rtt else port
                     name = "%s, %s" % ("TLS" if tls else "plain", "%d ms" % rtt if rtt else "loopback")
                     show(name + ", ours", lambda: ours(binary, at, ca))
                     if rtt < 100:

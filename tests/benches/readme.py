@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Draws what was measured last and writes README's tables of it, so that every figure there is a measured one."""
+
+import os
+
+import peer
+import report
+import rig
+import plot
+
+MB = 1e6
+
+
+def picture(name):
+    return os.path.join(rig.ROOT, "man", name)
+
+
+def ms(found, *keys):
+    return [f"{report.digits(found[key] * 1000)}" for key in keys]
+
+
+def of_peer(rows):
+    bars = [(row["title"], row["ratio"], f"{report.figure(row, 'ours')} to {report.figure(row, 'peer')} {row['unit']}")
+            for row in rows if row["ratio"]]
+    plot.ratios(picture("bench.svg"), f"Ours as a part of Litestream {rig.PEER} (1: the same)", bars)
+    return report.table(rows) + "\n\n![each figure as a part of Litestream's](man/bench.svg)"
+
+
+def of_databases(found):
+    lines = [
+        ("memory, MB", [(row["count"], row["memory"] / MB) for row in found]),
+        ("descriptors", [(row["count"], row["descriptors"]) for row in found]),
+        ("idle CPU, %", [(row["count"], row["idle-cpu"] * 100) for row in found]),
+        ("visible p50, ms", [(row["count"], row["late"]["p50"] * 1000) for row in found]),
+    ]
+    plot.curves(picture("bench-databases.svg"), "Databases in one process", "databases", "", lines, floor=0.001)
+    first = found[0]["memory"]
+    rows = [[f"{row['count']:,}", row["memory"] / MB, (row["memory"] - first) / 1e3 / (row["count"] - 1) if row["count"] > 1 else None,
+             row["descriptors"], row["idle-cpu"] * 100, *ms(row["late"], "p50", "max"), row["ticks-missed"], row["burst"]["max"]] for row in found]
+    names = ["databases", "memory, MB", "kB for each more", "file descriptors", "idle CPU, %", "visible p50, ms", "longest, ms",
+             "ticks missed", "a commit in each at once: the last visible, s"]
+    return "**Many databases in one process.**\n\n" + report.grid(names, rows) + "\n\n![databases in one process](man/bench-databases.svg)"
+
+
+def of_neighbours(found):
+    words = {"alone": "nothing else", "slow-link": "one behind a link of 1 MB/s, 1 s away",
+             "huge-snapshot": "one of 2 GB, in its first snapshot"}
+    rows = [[words[name], *ms(row, "p50", "p99", "max")] for name, row in found.items()]
+    return "**Thirty databases beside one more** (commit to visible, ms).\n\n" + report.grid(["beside", "p50", "p99", "longest"], rows)
+
+
+def of_huge(found):
+    return (f"**A database of {found['bytes'] / 1e9:.0f} GB** (256 MB of text, the rest a hole), 200 commits a second beside: snapshot "
+            f"{report.digits(found['snapshot-time'])} s in {report.digits(found['memory'] / MB)} MB, with a WAL of at most "
+            f"{report.digits(found['wal'] / MB)} MB; restore {report.digits(found['restore-time'])} s in {report.digits(found['restore-memory'] / MB)} MB.")
+
+
+def of_history(found):
+    words = {"plan": "plan of the latest state", "restore": "its restore, 900 segments", "restore-long": "restore over 96,000 segments",
+             "status": "status", "retention": "retention that deletes 99,000", "plan-after": "plan after that"}
+    cells = lambda work: [cell for place in ("directory", "bucket")
+                          for cell in (found[place][work]["seconds"], found[place][work]["memory"] / MB)]
+    rows = [[words[work], *cells(work)] for work in words]
+    return f"**A history of {found['segments']:,} segments that nothing has merged.**\n\n" + report.grid(
+        ["work", "directory, s", "MB", "bucket, s", "MB"], rows)
+
+
+def of_latency(found):
+    lines = [(name, [(row["rate"], row[key] * 1000) for row in found]) for key, name in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))]
+    plot.curves(picture("bench-latency.svg"), "Commit to visible in the bucket", "commits a second", "ms", lines)
+    rows = [[f"{row['rate']:g}", f"{row['n']:,}", *ms(row, "p50", "p99", "p999", "max")] for row in found]
+    return ("**Commit to visible in the bucket**, defaults (so at most one segment a second), ms. Few commits have no p99 that says "
+            "more than the longest.\n\n" + report.grid(["commits a second", "commits", "p50", "p99", "p99.9", "longest"], rows)
+            + "\n\n![commit to visible](man/bench-latency.svg)")
+
+
+def of_application(found):
+    words = {"alone": "nothing", "ours": "ours", "peer": f"Litestream {rig.PEER}"}
+    rows = [[words[name], row["free"]["rate"], row["free"]["p99_ms"], row["free"]["max_ms"], row["paced"]["p99_ms"], row["paced"]["max_ms"]]
+            for name, row in found.items()]
+    names = ["beside", "commits/s, tight loop", "p99, ms", "longest, ms", "at 200/s: p99, ms", "longest, ms"]
+    return "**The application's own commits.**\n\n" + report.grid(names, rows)
+
+
+def of_bytes(found):
+    names = ["commits a second", "sent a byte of WAL", "stored a byte of WAL", "written locally a byte of WAL", "bytes sent a minute", "fsyncs a minute"]
+    rows = [[name, row["sent"], row["stored"], row["written"], row["sent-a-minute"], row["syncs-a-minute"]] for name, row in found.items()]
+    return ("**Bytes and syncs** of rows that compress well; checkpoints write the database and sync it, as SQLite's own would, and are "
+            "not counted as written.\n\n" + report.grid(names, rows))
+
+
+def of_budget(found):
+    late = found["late"]
+    return (f"**A quarter of one core and 64 MB** ({found['how']}), 100 commits a second: visible after {ms(late, 'p50')[0]} ms (p50) and "
+            f"{ms(late, 'max')[0]} ms (longest of {late['n']:,}), {report.digits(found['cpu'] * 100)} % of a core, "
+            f"{report.digits(found['memory'] / MB)} MB at most; restore in {report.digits(found['restore-memory'] / MB)} MB, equal.")
+
+
+SCALE = {"databases": of_databases, "neighbours": of_neighbours, "huge": of_huge, "history": of_history, "latency": of_latency,
+         "application": of_application, "bytes": of_bytes, "budget": of_budget}
+
+
+def main():
+    found = report.load()
+    parts = [of_peer(peer.shown(found["peer"]))] if found["peer"] else []
+    parts += [write(found["scale"][group]) for group, write in SCALE.items() if group in found["scale"]]
+    machine = found.get("machine", {})
+    parts.append(f"Measured on {machine.get('date')}: {machine.get('cores')} cores of {machine.get('cpu')}, Linux "
+                 f"{machine.get('kernel')}, nats-server on the same machine.")
+    report.readme("\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
