@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::{Bed, DATABASE, LOCKED, NOTHING, STORE, USAGE, tree};
+use support::{Bed, DATABASE, LOCKED, NOTHING, STORE, USAGE, assert_equal, litestream, meddled, tree};
 
 /// Runs words that must be refused, and asserts that no file appeared, went or changed its size.
 fn refused(bed: &Bed, words: &[&str], status: i32, parts: &[&str]) {
@@ -148,4 +148,24 @@ fn a_second_instance_is_refused_and_names_the_first() {
     bed.write(&database, &["--commits", "5"]);
     bed.converges(&database);
     first.stop();
+}
+
+/// statfs(2) answers that everything is on NFS.
+#[test]
+fn a_database_on_a_network_file_system_is_refused_unless_told() {
+    let bed = Bed::directory("network");
+    let database = bed.database();
+    let config = bed.path("litestream.yml");
+    let run = |more: &str| {
+        let text = format!("dbs:\n  - path: {}\n{more}    replica: {{ url: '{}' }}\n", text(&database), bed.url());
+        fs::write(&config, text).unwrap();
+        let mut command = litestream();
+        command.arg("-config").arg(&config).args(["replicate", "-once"]);
+        meddled(&command, "statfs:poke_exit=@arg2=6969000000000000").map(|mut command| bed.run_command(&mut command))
+    };
+    let Some(ran) = run("") else { return };
+    ran.refused(DATABASE, &["a.db: on a network file system (NFS)", "hint: ", "allow-network-file-system: true"]);
+    assert!(!bed.path("a.db-shm").exists() && !bed.path("store").exists(), "nothing was touched");
+    run("    allow-network-file-system: true\n").expect("strace works").succeeded();
+    assert_equal(&database, &bed.restored());
 }

@@ -190,6 +190,7 @@ fn every_key_of_the_file_arrives() {
         meta_path: Some(PathBuf::from("/var/lib/litestream/a")),
         spool_limit: 64 << 20,
         enable_wal: false,
+        allow_network_file_system: true,
         snapshot_interval: None,
         snapshot_retention: None,
         restore_if_missing: true,
@@ -211,6 +212,7 @@ fn what_is_left_out_has_the_default_that_the_manual_states() {
     assert_eq!(database.snapshot_interval, Some(Duration::from_secs(86_400)));
     assert_eq!(database.snapshot_retention, Some(Duration::from_secs(86_400)));
     assert_eq!(database.replica.sync_interval, Duration::from_secs(1));
+    assert!(!database.allow_network_file_system);
     assert!(database.enable_wal && !database.restore_if_missing && database.meta_path.is_none());
     assert_eq!(config.shutdown_sync_timeout, Duration::from_secs(30));
     assert_eq!(*only(&config), Options::new(only(&config).servers.clone(), "backups", ""));

@@ -31,7 +31,7 @@ pub fn source_options(database: &Database) -> source::Options {
     source::Options {
         busy_timeout: database.busy_timeout,
         enable_wal: database.enable_wal,
-        allow_network: false,
+        allow_network: database.allow_network_file_system,
         checkpoint_frames: database.min_checkpoint_pages,
         checkpoint_interval: database.checkpoint_interval,
         truncate_frames: database.truncate_pages,

@@ -42,6 +42,8 @@ pub struct Database {
     pub spool_limit: u64,
     /// Whether `replicate` may switch the database to WAL mode.
     pub enable_wal: bool,
+    /// Whether the database may be on a network file system, at the operator's own risk.
+    pub allow_network_file_system: bool,
     /// None: a snapshot is taken only at the start of a generation.
     pub snapshot_interval: Option<Duration>,
     /// None: nothing is ever deleted.
@@ -64,6 +66,7 @@ impl Database {
             meta_path: None,
             spool_limit: DEFAULT_SPOOL_LIMIT,
             enable_wal: true,
+            allow_network_file_system: false,
             snapshot_interval: policy.interval,
             snapshot_retention: policy.retention,
             restore_if_missing: false,
@@ -157,6 +160,8 @@ fn read_settings(section: &Section<'_>, database: &mut Database, around: &Surrou
     database.meta_path = section.at("meta-path", meta_path)?;
     database.spool_limit = section.size("spool-limit")?.unwrap_or(database.spool_limit);
     database.enable_wal = section.flag("enable-wal")?.unwrap_or(database.enable_wal);
+    let allow = section.flag("allow-network-file-system")?;
+    database.allow_network_file_system = allow.unwrap_or(database.allow_network_file_system);
     database.restore_if_missing = section.flag("restore-if-db-not-exists")?.unwrap_or(database.restore_if_missing);
     Ok(())
 }

@@ -58,6 +58,7 @@ pub const DATABASE: Room = Room {
         "meta-path",
         "spool-limit",
         "enable-wal",
+        "allow-network-file-system",
         "snapshot",
         "restore-if-db-not-exists",
     ],

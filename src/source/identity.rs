@@ -75,7 +75,10 @@ pub fn resolve(path: &Path, allow_network: bool) -> Result<PathBuf> {
             Kind::Database,
             format!("database {}: on a network file system ({name}), where processes share no memory", path.display()),
         )
-        .with_hint("run litestream on the host whose disk it is")),
+        .with_hint(
+            "run litestream on the host whose disk it is; if all that use the database run on this one, \
+             allow-network-file-system: true in the configuration follows it at your own risk",
+        )),
         _ => Ok(real),
     }
 }
