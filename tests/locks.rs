@@ -13,6 +13,7 @@ use support::{Bed, on_a_directory_only, until};
 on_a_directory_only! {
     the_database_and_a_read_mark_are_locked_at_every_moment
     checkpoints_of_the_application_succeed_within_three_ticks
+    no_writer_waits_for_long_while_its_wal_is_kept_short
 }
 
 /// Where SQLite locks (os.h, wal.c): SHARED in the database, READ0 to READ4 in the -shm file.
@@ -108,5 +109,44 @@ fn checkpoints_of_the_application_succeed_within_three_ticks(bed: &Bed) {
         let restored = bed.restored();
         support::equal(&database, &restored)
     });
+    replicator.stop();
+}
+
+/// What the manual states as the longest time that a writer waits for us, with room for a busy machine.
+const BOUND_MS: f64 = 1000.0;
+/// More than fifteen times what asks for a seal.
+const MOST_WAL: u64 = 64 << 20;
+
+/// A number that the application tells at its end.
+fn told(output: &str, name: &str) -> f64 {
+    let value = output.split_whitespace().find_map(|word| word.strip_prefix(name));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {output}"))
+}
+
+/// Nothing but us keeps the WAL short, and the writer never pauses: so it is held off, again and again. In the end a
+/// reader lets the WAL grow, and a hundred times as much is to be written back when it is gone.
+fn no_writer_waits_for_long_while_its_wal_is_kept_short(bed: &Bed) {
+    let options = ["--seconds", "7", "--rate", "3000", "--rows", "1", "--sync", "off", "--autocheckpoint", "0"];
+    let alone = bed.write(&bed.path("alone.db"), &options);
+    println!("alone:  {}", alone.trim());
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut writer = bed.application(&database, &options);
+    let length = || fs::metadata(bed.path("a.db-wal")).map_or(0, |found| found.len());
+    sleep(Duration::from_secs(3));
+    let short = length();
+    let mut reader = bed.session(&database);
+    reader.sql("BEGIN");
+    reader.sql("SELECT count(*) FROM t");
+    sleep(Duration::from_secs(2));
+    drop(reader);
+    writer.exits(0);
+    let beside = writer.output();
+    println!("beside: {} wal_mb={} with a reader={}", beside.trim(), short >> 20, length() >> 20);
+    assert!(short < MOST_WAL, "a WAL of {short} bytes");
+    assert!(told(&beside, "longest_ms=") < BOUND_MS, "{beside}");
+    bed.converges(&database);
+    assert_eq!(bed.generations().len(), 1);
     replicator.stop();
 }

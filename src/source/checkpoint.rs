@@ -2,7 +2,8 @@
 //!
 //! A passive checkpoint never waits and makes nobody wait. If it leaves nothing behind and no commit came meanwhile, the
 //! next pin is on READ0 and the next writer restarts the WAL by itself. Under a load that never pauses, the WAL is sealed
-//! once in a while: writers are held off for one small passive checkpoint (tens of milliseconds at most).
+//! once in a while: writers are held off while the last frames are copied, to us and by one passive checkpoint. How many
+//! may be left then is bounded ([`SEAL_COPY`], [`SEAL_BACKFILL`]): the rest goes before, while they write.
 //! RESTART is never used: it makes every writer wait for the slowest reader.
 
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use rusqlite::Connection;
 
 use crate::error::{Kind, Result};
 use crate::fault;
+use crate::format::position::PageSize;
 use crate::log;
 use crate::source::Source;
 use crate::source::connection::{CheckpointMode, checkpoint, end, open, sqlite, touch, try_begin_write};
@@ -21,8 +23,11 @@ use crate::source::wal_index::IndexHeader;
 const SEAL_FACTOR: u32 = 4;
 /// How long a seal tries to become the writer before it waits for the next tick.
 const SEAL_PATIENCE: Duration = Duration::from_millis(50);
-/// Frames that may still have to be copied while writers are held off: about a megabyte, a few milliseconds.
-const SEAL_FRAMES: u32 = 256;
+/// Frames, and their bytes, that may be left to copy while writers are held off: a few milliseconds.
+const SEAL_COPY: (u32, usize) = (256, 1 << 20);
+/// Frames, and their bytes, that may be left to write back while writers are held off: some 20 ms, and the two fsyncs of
+/// a checkpoint, of files that were synced a moment before.
+const SEAL_BACKFILL: (u32, usize) = (1000, 4 << 20);
 /// Between two checkpoints while a reader or a steady load keeps them from finishing. Each costs an fsync or two.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Between two attempts at making the file shorter.
@@ -112,18 +117,43 @@ fn try_seal(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
         touch(&writer)?;
         source.checkpoints.writer = Some(writer);
     }
-    let Some(writer) = &source.checkpoints.writer else { return Ok(false) };
     let patient = now.duration_since(since) < SEAL_PATIENCE;
-    if try_begin_write(writer)? {
+    if may_seal(source)? && begin_write(source)? {
         source.checkpoints.seal = Seal::Holding;
         let header = source.header()?;
-        if header.frames.saturating_sub(source.place.frame) <= SEAL_FRAMES {
+        if few_left(source, &header) {
             return Ok(true);
         }
         let_writers_go(source);
     }
     source.checkpoints.seal = if patient { Seal::Trying(since) } else { Seal::None };
     Ok(patient)
+}
+
+fn begin_write(source: &Source) -> Result<bool> {
+    source.checkpoints.writer.as_ref().map_or(Ok(false), try_begin_write)
+}
+
+/// Whether it is worth while to hold writers off. What can be written back while they write is, before.
+fn may_seal(source: &mut Source) -> Result<bool> {
+    let header = source.header()?;
+    if few(header.frames.saturating_sub(header.backfilled), source.place.page_size, SEAL_BACKFILL) {
+        return Ok(true);
+    }
+    passive(source);
+    let header = source.header()?;
+    // A reader that holds it back would do so under the seal as well.
+    Ok(few(header.frames.saturating_sub(header.backfilled), source.place.page_size, SEAL_BACKFILL))
+}
+
+fn few_left(source: &Source, header: &IndexHeader) -> bool {
+    let size = source.place.page_size;
+    few(header.frames.saturating_sub(source.place.frame), size, SEAL_COPY)
+        && few(header.frames.saturating_sub(header.backfilled), size, SEAL_BACKFILL)
+}
+
+fn few(frames: u32, size: PageSize, (most, bytes): (u32, usize)) -> bool {
+    frames <= most && frames as usize <= bytes / size.frame()
 }
 
 /// Lets writers go if a seal holds them: nothing may keep them waiting while the copy does not go on.
@@ -204,4 +234,20 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
         log::warn("WAL file not made shorter").field("db", source.path.display()).cause(&error).emit();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_left_under_a_seal_is_bounded_in_frames_and_in_bytes() {
+        let few = |frames, size, most| few(frames, PageSize::new(size).unwrap(), most);
+        for (size, most) in [(512, 256), (4096, 254), (65_536, 15)] {
+            assert!(few(most, size, SEAL_COPY) && !few(most + 1, size, SEAL_COPY), "{size}");
+        }
+        for (size, most) in [(512, 1000), (4096, 1000), (65_536, 63)] {
+            assert!(few(most, size, SEAL_BACKFILL) && !few(most + 1, size, SEAL_BACKFILL), "{size}");
+        }
+    }
 }

@@ -64,6 +64,7 @@ class Application:
         self.connection = None
         self.commits = 0
         self.busy_checkpoints = 0
+        self.waits = []
         self.open()
         self.connection.executescript(SCHEMA)
         seq, _ = self.connection.execute("SELECT seq, sum FROM m").fetchone()
@@ -102,10 +103,16 @@ class Application:
                 self.open()
             if o.rate:
                 time.sleep(max(0, begin + self.commits / o.rate - time.monotonic()))
-        print(f"commits={self.commits} busy_checkpoints={self.busy_checkpoints}", flush=True)
+        print(f"commits={self.commits} busy_checkpoints={self.busy_checkpoints} {self.waited()}", flush=True)
         if o.abandon:
             os._exit(0)
         self.connection.close()
+
+    def waited(self):
+        """How long BEGIN IMMEDIATE and COMMIT took, in milliseconds."""
+        waits = sorted(self.waits) or [0]
+        at = lambda share: 1000 * waits[min(len(waits) - 1, int(share * len(waits)))]
+        return f"median_ms={at(0.5):.2f} p999_ms={at(0.999):.1f} longest_ms={at(1):.1f}"
 
     def over(self, begin):
         o = self.options
@@ -114,7 +121,9 @@ class Application:
 
     def transaction(self):
         c = self.connection
+        begun = time.monotonic()
         c.execute("BEGIN IMMEDIATE")
+        self.waits.append(time.monotonic() - begun)
         seq, total = c.execute("SELECT seq, sum FROM m").fetchone()
         if self.options.spill:
             self.undone_savepoint()
@@ -130,8 +139,10 @@ class Application:
         c = self.connection
         c.execute("UPDATE m SET seq = ?, sum = ?", (seq, total))
         self.note(f"? {seq} {total}")
-        before = time.time()
+        before, begun = time.time(), time.monotonic()
         c.execute("COMMIT")
+        if self.waits:
+            self.waits[-1] += time.monotonic() - begun
         self.note(f"{seq} {total} {before:.6f} {time.time():.6f}")
 
     def note(self, line):

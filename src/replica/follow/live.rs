@@ -90,7 +90,10 @@ impl Following {
     }
 
     fn rounds(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Round> {
-        for _ in 0..ROUNDS {
+        let mut rounds = 0;
+        // Whoever holds writers off goes on, however long it took already.
+        while rounds < ROUNDS || self.source.holds_writers() {
+            rounds += 1;
             if !self.source.changed(clock.now())? && self.drained {
                 return Ok(Round::Done);
             }
