@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use litestream::format::extra::{
     FIELDS_AT, FLAG_BIG_ENDIAN, FLAG_PART, FLAG_UNSEALED, FLAG_WAL_UNKNOWN, FORMAT_VERSION, Field, Member,
 };
+use litestream::format::pieces::{Packer, Piece};
 use litestream::format::position::{Generation, Offset, PageSize, Point};
 use litestream::format::segment::{self, MemberHeader};
 use litestream::format::snapshot;
@@ -150,8 +151,9 @@ impl Room {
     }
 
     fn put_snapshot(&self, header: &snapshot::Header, database: &[u8]) {
-        let (mut encoder, mut out) = (snapshot::Encoder::new(header, snapshot::LEVEL), Vec::new());
-        encoder.write(database, &mut out);
+        let (mut encoder, mut piece, mut out) = (snapshot::Encoder::new(header), Piece::default(), Vec::new());
+        Packer::new(snapshot::LEVEL).pack(database, &mut piece);
+        encoder.add(&piece, &mut out);
         encoder.finish(&mut out).unwrap();
         self.put(header.key(), &out);
     }

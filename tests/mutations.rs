@@ -7,6 +7,7 @@ use litestream::config;
 use litestream::format::frames::MemberFrames;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
+use litestream::format::pieces::{Packer, Piece};
 use litestream::format::plan::{Target, end_of, plan};
 use litestream::format::position::{Generation, Offset, PageSize, Point, Position};
 use litestream::format::segment::{self, Encoder, MemberHeader, Reader};
@@ -118,8 +119,9 @@ fn stored_snapshot() -> Vec<u8> {
         time: Timestamp::from_millis(9),
     };
     let mut object = Vec::new();
-    let mut encoder = snapshot::Encoder::new(&header, 1);
-    encoder.write(&[9; 5 * PAGE], &mut object);
+    let (mut encoder, mut piece) = (snapshot::Encoder::new(&header), Piece::default());
+    Packer::new(1).pack(&[9; 5 * PAGE], &mut piece);
+    encoder.add(&piece, &mut object);
     encoder.finish(&mut object).unwrap();
     object
 }
