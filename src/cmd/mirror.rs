@@ -136,11 +136,11 @@ fn unwal(file: &File) -> io::Result<()> {
 }
 
 /// What the plan has behind the position; none if it does not lead on from there.
-fn news(plan: &Plan, held: &Held) -> Option<Vec<SegmentKey>> {
+fn news(plan: &Plan, held: &Held) -> Option<Vec<(SegmentKey, u64)>> {
     let position = held.position();
-    let segments = plan.segments.iter().map(|(key, _)| *key).filter(|key| key.end > position.point);
-    let segments: Vec<SegmentKey> = segments.collect();
-    let joins = segments.first().is_none_or(|first| first.start <= position.point);
+    let segments = plan.segments.iter().copied().filter(|(key, _)| key.end > position.point);
+    let segments: Vec<(SegmentKey, u64)> = segments.collect();
+    let joins = segments.first().is_none_or(|(first, _)| first.start <= position.point);
     let reaches = plan.snapshot.at <= position.point || !segments.is_empty();
     (plan.snapshot.generation == position.generation && joins && reaches).then_some(segments)
 }

@@ -20,7 +20,7 @@ use crate::format::snapshot;
 use crate::format::tail::{Tail, follows};
 use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FRAME_HEADER};
-use crate::replica::download::Download;
+use crate::replica::download::{Ahead, Download};
 use crate::store::Store;
 
 /// Bytes that are written at once while a snapshot is unpacked.
@@ -132,7 +132,7 @@ pub fn hold<O: Output>(
 ) -> Result<(Restored, Held)> {
     let read = Cell::new(0);
     let (segments, stop) = resolve(store, clock, plan)?;
-    begin(store, clock, plan, output, progress, &read)?.apply_all(&segments, stop)
+    begin(store, clock, plan, output, progress, &read)?.apply_all(segments, stop)
 }
 
 /// Applies to an output what `segments` have behind its position; the first of them may begin before it.
@@ -142,35 +142,36 @@ pub fn advance<O: Output>(
     store: &dyn Store,
     clock: &dyn Clock,
     held: Held,
-    segments: &[SegmentKey],
+    segments: &[(SegmentKey, u64)],
     output: O,
 ) -> Result<(Restored, Held)> {
     let read = Cell::new(0);
-    let stop = segments.last().map_or(held.0.applied, |key| key.end);
+    let stop = segments.last().map_or(held.0.applied, |(key, _)| key.end);
     // What is there now is to the segments what the snapshot was: members up to it are passed over.
     let state = State { snapshot: held.0.applied, ..held.0 };
     Restore { store, clock, output, progress: &mut |_| (), read: &read, state }.apply_all(segments, stop)
 }
 
 /// Finds the exact point to stop at, which for a moment in time stands inside the last object.
-fn resolve(store: &dyn Store, clock: &dyn Clock, plan: &Plan) -> Result<(Vec<SegmentKey>, Point)> {
-    let mut segments: Vec<SegmentKey> = plan.segments.iter().map(|(key, _)| *key).collect();
-    let end = |segments: &[SegmentKey]| segments.last().map_or(plan.snapshot.at, |key| key.end.max(plan.snapshot.at));
+fn resolve<'p>(store: &dyn Store, clock: &dyn Clock, plan: &'p Plan) -> Result<(&'p [(SegmentKey, u64)], Point)> {
+    let mut segments = plan.segments.as_slice();
+    let begin = plan.snapshot.at;
+    let end = |segments: &[(SegmentKey, u64)]| segments.last().map_or(begin, |(key, _)| key.end.max(begin));
     match plan.stop {
-        Stop::End => Ok((segments.clone(), end(&segments))),
+        Stop::End => Ok((segments, end(segments))),
         Stop::Point(point) => Ok((segments, point)),
         Stop::Time(time) => {
-            while let Some(key) = segments.last() {
+            while let Some(((key, _), before)) = segments.split_last() {
                 if key.last <= time && !key.part {
                     break;
                 }
                 let found = last_commit_by(store, clock, key, time).context(|| format!("object {key}"))?;
-                if let Some(point) = found.filter(|point| *point > plan.snapshot.at) {
+                if let Some(point) = found.filter(|point| *point > begin) {
                     return Ok((segments, point));
                 }
-                segments.pop();
+                segments = before;
             }
-            Ok((segments.clone(), end(&segments)))
+            Ok((segments, end(segments)))
         }
     }
 }
@@ -242,19 +243,22 @@ fn unpack<O: Output>(
 }
 
 impl<O: Output> Restore<'_, O> {
-    fn apply_all(mut self, segments: &[SegmentKey], stop: Point) -> Result<(Restored, Held)> {
-        for key in segments {
+    fn apply_all(mut self, segments: &[(SegmentKey, u64)], stop: Point) -> Result<(Restored, Held)> {
+        let names = segments.iter().map(|(key, size)| (key.to_string(), *size));
+        let ahead = Ahead::new(self.store, self.clock, names, self.read);
+        for (key, _) in segments {
             if self.state.applied >= stop {
                 break;
             }
-            self.segment(key, stop).context(|| format!("object {key}"))?;
+            let Some(download) = ahead.download() else { break };
+            self.segment(key, download, stop).context(|| format!("object {key}"))?;
         }
         let restored = self.finish(stop)?;
         Ok((restored, Held(self.state)))
     }
 
-    fn segment(&mut self, key: &SegmentKey, stop: Point) -> Result<()> {
-        let mut reader = Reader::new(Download::new(self.store, self.clock, &key.to_string(), self.read));
+    fn segment(&mut self, key: &SegmentKey, download: Download<'_>, stop: Point) -> Result<()> {
+        let mut reader = Reader::new(download);
         let mut first = true;
         while let Some(header) = reader.next_member()? {
             if std::mem::take(&mut first) {
