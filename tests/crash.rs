@@ -1,13 +1,17 @@
-//! Death at the worst moments: of the application between writing a commit and publishing it, of the replicator and of
-//! a restore at any system call.
+//! Death at the worst moments: of the application between writing a commit and publishing it, of the replicator, of a
+//! snapshot and of a restore at any system call; and a disk that is full or broken at any of those that write.
 
 mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use support::{
-    Bed, Ran, application_command, assert_equal, judged, meddled, on_a_directory_only, restore_command, tree,
+    Bed, DATABASE, Ran, STORE, application_command, assert_equal, judged, litestream, meddled, on_a_directory_only,
+    restore_command, tree,
 };
 
 on_a_directory_only! {
@@ -15,7 +19,10 @@ on_a_directory_only! {
     a_commit_whose_fsync_failed_never_happened
     a_commit_whose_writer_died_with_nobody_connected_did_happen
     a_replicator_that_dies_at_any_system_call_loses_nothing
+    a_snapshot_that_dies_at_any_system_call_loses_nothing
     a_restore_that_dies_at_any_system_call_leaves_all_or_nothing
+    a_run_whose_disk_is_full_or_broken_is_made_good_by_the_next
+    a_replicator_whose_disk_fails_now_and_then_loses_nothing
 }
 
 /// Of a run that strace killed, or that was over before.
@@ -80,23 +87,38 @@ fn moments() -> impl Iterator<Item = u32> {
 
 fn a_replicator_that_dies_at_any_system_call_loses_nothing(bed: &Bed) {
     let database = bed.database();
+    dies_anywhere(bed, &database, |command| {
+        command.arg("replicate").arg("-once").arg(&database).arg(bed.url());
+    });
+}
+
+fn a_snapshot_that_dies_at_any_system_call_loses_nothing(bed: &Bed) {
+    let database = bed.database();
+    dies_anywhere(bed, &database, |command| {
+        command.arg("snapshot").arg(&database).arg(bed.url());
+    });
+}
+
+/// A run that stores all and ends; `words` completes the command.
+fn dies_anywhere(bed: &Bed, database: &Path, words: impl Fn(&mut Command)) {
     for when in moments() {
-        bed.write(&database, &["--commits", "2", "--abandon"]);
-        let mut command = bed.replicate_command(&database, &bed.url());
-        let Some(mut command) = meddled(command.arg("-once"), &format!("all:signal=KILL:when={when}")) else { return };
+        bed.write(database, &["--commits", "2", "--abandon"]);
+        let mut command = litestream();
+        words(&mut command);
+        let Some(mut command) = meddled(&command, &format!("all:signal=KILL:when={when}")) else { return };
         let ran = bed.run_command(&mut command);
         if let Some(restored) = bed.restored_if_any() {
             judged(&restored);
         }
         if ran.status == 0 {
-            assert_equal(&database, &bed.restored());
+            assert_equal(database, &bed.restored());
             break;
         }
         assert_eq!(ran.status, KILLED, "{}", ran.stderr);
     }
-    bed.write(&database, &["--commits", "2"]);
-    bed.replicate_once(&database);
-    assert_equal(&database, &bed.restored());
+    bed.write(database, &["--commits", "2"]);
+    bed.replicate_once(database);
+    assert_equal(database, &bed.restored());
 }
 
 fn a_restore_that_dies_at_any_system_call_leaves_all_or_nothing(bed: &Bed) {
@@ -125,4 +147,64 @@ fn a_restore_that_dies_at_any_system_call_leaves_all_or_nothing(bed: &Bed) {
     bed.restore(&bed.url(), &output).succeeded();
     assert_equal(&database, &output);
     assert_eq!(tree(&folder).len(), 1, "{:?}", tree(&folder));
+}
+
+/// The system calls that change what is on a disk. (What goes to a log is among them.)
+const DISK: &str =
+    "/^(write|pwrite64|writev|fsync|fdatasync|ftruncate|fallocate|mkdir(at)?|rename(at|at2)?|link(at)?)$";
+
+/// Lets a run meet each of two errors at the n-th of those calls, for ever fewer n. False where strace does not work.
+fn disk_fails(bed: &Bed, mut command: impl FnMut() -> Command, mut check: impl FnMut(&Ran)) -> bool {
+    for error in ["ENOSPC", "EIO"] {
+        for when in moments().step_by(2) {
+            let inject = format!("{DISK}:error={error}:when={when}");
+            let Some(mut command) = meddled(&command(), &inject) else { return false };
+            let ran = bed.run_command(&mut command);
+            assert!([0, DATABASE, STORE].contains(&ran.status), "{error} at {when}: {ran:?}");
+            check(&ran);
+            if when > 60 {
+                break;
+            }
+        }
+    }
+    true
+}
+
+/// Lock, bucket and segments, each of which is on a disk here.
+fn a_run_whose_disk_is_full_or_broken_is_made_good_by_the_next(bed: &Bed) {
+    let database = bed.database();
+    let config = bed.path("litestream.yml");
+    let (path, url) = (database.display(), bed.url());
+    let text = format!("shutdown-sync-timeout: 1s\ndbs:\n  - path: {path}\n    replica: {{ url: '{url}' }}\n");
+    fs::write(&config, text).unwrap();
+    let command = || {
+        bed.write(&database, &["--commits", "2", "--abandon"]);
+        let mut command = litestream();
+        command.arg("-config").arg(&config).args(["replicate", "-once", "-force-snapshot"]);
+        command
+    };
+    disk_fails(bed, command, |ran| {
+        if ran.status != 0 {
+            bed.restored_if_any().map(|restored| judged(&restored));
+            bed.replicate_once(&database);
+        }
+        assert_equal(&database, &bed.restored());
+    });
+}
+
+fn a_replicator_whose_disk_fails_now_and_then_loses_nothing(bed: &Bed) {
+    let database = bed.database();
+    let command = bed.replicate_command(&database, &bed.url());
+    for inject in [":error=ENOSPC:when=9+7", ":error=EIO:when=12+5"] {
+        let Some(mut command) = meddled(&command, &format!("{DISK}{inject}")) else { return };
+        let replicator = bed.start_command(&mut command);
+        bed.write(&database, &["--seconds", "3", "--rate", "100", "--checkpoint", "passive,truncate"]);
+        if let Some(restored) = bed.restored_if_any() {
+            judged(&restored);
+        }
+        sleep(Duration::from_secs(1));
+        replicator.kill();
+        bed.replicate_once(&database);
+        assert_equal(&database, &bed.restored());
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Bed, on_a_directory_only, until};
+use support::{Bed, assert_equal, on_a_directory_only, until};
 
 on_a_directory_only! {
     the_database_and_a_read_mark_are_locked_at_every_moment
@@ -149,4 +149,31 @@ fn no_writer_waits_for_long_while_its_wal_is_kept_short(bed: &Bed) {
     bed.converges(&database);
     assert_eq!(bed.generations().len(), 1);
     replicator.stop();
+}
+
+/// The server neither answers nor closes the connection, and memory is full long before that is taken for an outage. A
+/// checkpoint that waits for our pin keeps all writers waiting.
+#[test]
+fn checkpoints_of_the_application_succeed_while_the_store_stands_still() {
+    let mut bed = Bed::nats("stands-still");
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut application = bed.session(&database);
+    application.sql("CREATE TABLE r (x)");
+    bed.store_goes(true);
+    let mut longest = Duration::ZERO;
+    for _ in 0..30 {
+        application.sql("INSERT INTO r VALUES (randomblob(1000000))");
+        let begin = Instant::now();
+        let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        assert!(answer.starts_with("(0,"), "it was busy: {answer}");
+        longest = longest.max(begin.elapsed());
+    }
+    println!("longest {longest:?}");
+    assert!(longest < Duration::from_secs(4), "{longest:?}");
+    bed.store_returns();
+    bed.converges(&database);
+    replicator.stop();
+    assert_equal(&database, &bed.restored());
 }

@@ -19,6 +19,9 @@ use crate::store::{Put, PutState, Store};
 const IN_FLIGHT: usize = 4;
 /// Bytes of segments that may wait in memory for the store.
 pub const MEMORY_BYTES: usize = 8 << 20;
+/// Memory that is full for so long is relieved by the spool, also before the store is known to be away: while no more is
+/// copied our pin stays, and an application's own checkpoint, which makes its writers wait, waits for it.
+const STUCK: Duration = Duration::from_secs(1);
 /// The first and the longest pause after an error.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -29,6 +32,8 @@ pub struct Outbox {
     queue: VecDeque<Item>,
     /// Bytes of the segments in memory.
     bytes: usize,
+    /// Since then there has been no room in memory.
+    full_since: Option<Instant>,
     retry_at: Option<Instant>,
     pause: Duration,
     /// The last attempt failed, and none has succeeded since.
@@ -86,6 +91,7 @@ impl Outbox {
             spool,
             queue: VecDeque::new(),
             bytes: 0,
+            full_since: None,
             retry_at: None,
             pause: RETRY.0,
             away: false,
@@ -102,6 +108,19 @@ impl Outbox {
         self.queue.push_back(Item { key, oldest, body: Body::Memory(bytes), upload: None });
         self.spooling |= self.away && self.bytes >= MEMORY_BYTES;
         if self.spooling && !self.spool_full {
+            self.spool_all(now);
+        }
+    }
+
+    /// Makes room in memory if there has been none for too long. To be called at each tick, whatever the store does.
+    pub fn relieve(&mut self, now: Instant) {
+        if self.bytes < MEMORY_BYTES {
+            self.full_since = None;
+            return;
+        }
+        let since = *self.full_since.get_or_insert(now);
+        if !self.spool_full && now.duration_since(since) >= STUCK {
+            self.spooling = true;
             self.spool_all(now);
         }
     }

@@ -167,6 +167,7 @@ impl Follower {
 
     pub(super) fn poll_outbox(&mut self, clock: &dyn Clock) -> Next {
         let now = clock.now();
+        self.outbox.relieve(now);
         if !self.ours {
             return Next::Store;
         }
