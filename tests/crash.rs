@@ -21,6 +21,7 @@ on_a_directory_only! {
     a_replicator_that_dies_at_any_system_call_loses_nothing
     a_snapshot_that_dies_at_any_system_call_loses_nothing
     a_restore_that_dies_at_any_system_call_leaves_all_or_nothing
+    a_restore_whose_disk_is_full_or_broken_leaves_all_or_nothing
     a_run_whose_disk_is_full_or_broken_is_made_good_by_the_next
     a_replicator_whose_disk_fails_now_and_then_loses_nothing
 }
@@ -168,6 +169,24 @@ fn disk_fails(bed: &Bed, mut command: impl FnMut() -> Command, mut check: impl F
         }
     }
     true
+}
+
+fn a_restore_whose_disk_is_full_or_broken_leaves_all_or_nothing(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let folder = bed.path("output");
+    fs::create_dir(&folder).unwrap();
+    let output = folder.join("restored.db");
+    let command = || restore_command(&bed.url(), &output);
+    disk_fails(bed, command, |ran| {
+        // Whole, or not there; an error may still come when it has its name (the directory's fsync).
+        assert_eq!(tree(&folder).len(), usize::from(output.exists()), "{ran:?}: {:?}", tree(&folder));
+        assert!(ran.status != 0 || output.exists());
+        if output.exists() {
+            assert_equal(&database, &output);
+            fs::remove_file(&output).unwrap();
+        }
+    });
 }
 
 /// Lock, bucket and segments, each of which is on a disk here.

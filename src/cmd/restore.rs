@@ -203,8 +203,9 @@ impl Temporary {
             // The other restore may have given the file its name between our opening and locking it: then it is done,
             // and must not be touched.
             if is_named(&file, &path) {
-                file.set_len(0).map_err(failed)?;
-                return Ok(Temporary { path, file, published: false });
+                let temporary = Temporary { path: path.clone(), file, published: false };
+                temporary.file.set_len(0).map_err(failed)?;
+                return Ok(temporary);
             }
         }
     }
