@@ -191,7 +191,7 @@ pub(super) struct Status {
 #[argh(subcommand, name = "verify")]
 pub(super) struct Verify {
     /// default: all in the configuration
-    #[argh(positional, arg_name = "[DB_PATH|REPLICA_URL]")]
+    #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
     /// print the result as JSON
     #[argh(switch)]

@@ -144,9 +144,18 @@ pub struct Status {
 
 #[derive(Debug, PartialEq)]
 pub struct Verify {
-    /// None: all in the configuration.
-    pub source: Option<Source>,
+    pub proven: Proven,
     pub json: bool,
+}
+
+/// What is proven: backups with their live databases, or one backup by its URL alone.
+#[derive(Debug, PartialEq)]
+pub enum Proven {
+    /// All in the configuration.
+    All,
+    Database(String),
+    Replica(Secret),
+    Pair(Pair),
 }
 
 /// How often `restore -f` looks for news, if nothing else is said. The peer's default.

@@ -37,10 +37,7 @@ fn command(words: Words) -> Result<Command> {
         Words::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
         Words::Wal(args) => Command::Wal(listing("wal", args.words, args.generation, args.json)?),
         Words::Status(args) => Command::Status(Status { chosen: chosen("status", args.words)?, json: args.json }),
-        Words::Verify(args) => {
-            let source = at_most_one("verify", args.words)?.map(source);
-            Command::Verify(Verify { source, json: args.json })
-        }
+        Words::Verify(args) => Command::Verify(Verify { proven: proven(args.words)?, json: args.json }),
         Words::Version(args) => Command::Version { json: args.json },
     })
 }
@@ -202,6 +199,18 @@ fn chosen(command: &str, words: Vec<String>) -> Result<Chosen> {
     }
 }
 
+/// Nothing, `DB_PATH`, `REPLICA_URL`, or both.
+fn proven(mut words: Vec<String>) -> Result<Proven> {
+    if words.len() == 1 && words.iter().all(|word| is_url(word)) {
+        return Ok(words.pop().map_or(Proven::All, |url| Proven::Replica(Secret::new(url))));
+    }
+    Ok(match chosen("verify", words)? {
+        Chosen::All => Proven::All,
+        Chosen::Database(path) => Proven::Database(path),
+        Chosen::Pair(pair) => Proven::Pair(pair),
+    })
+}
+
 /// A word with a scheme is a replica, unless the scheme is SQLite's own; anything else is a database's path.
 fn source(word: String) -> Source {
     if is_url(&word) { Source::Replica(Secret::new(word)) } else { Source::Database(word) }
@@ -225,9 +234,9 @@ fn names_a_replica(command: &Command) -> bool {
         Command::Restore(Restore { source, .. })
         | Command::Generations(Listing { source, .. })
         | Command::Snapshots(Listing { source, .. })
-        | Command::Wal(Listing { source, .. })
-        | Command::Verify(Verify { source: Some(source), .. }) => matches!(source, Source::Replica(_)),
-        Command::Verify(_) | Command::Databases { .. } | Command::Version { .. } => false,
+        | Command::Wal(Listing { source, .. }) => matches!(source, Source::Replica(_)),
+        Command::Verify(Verify { proven, .. }) => matches!(proven, Proven::Replica(_) | Proven::Pair(_)),
+        Command::Databases { .. } | Command::Version { .. } => false,
     }
 }
 

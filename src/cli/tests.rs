@@ -145,7 +145,15 @@ fn what_is_chosen_is_all_one_or_a_pair() {
     assert_eq!(chosen("status a.db"), Chosen::Database("a.db".to_string()));
     let pair = Chosen::Pair(Pair { database: "a.db".to_string(), replica: Secret::new("/mnt/backup") });
     assert_eq!(chosen("snapshot a.db /mnt/backup"), pair);
-    assert_eq!(run("verify").command, Command::Verify(Verify { source: None, json: false }));
+    let proven = |line: &str| match run(line).command {
+        Command::Verify(verify) => verify.proven,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(proven("verify"), Proven::All);
+    assert_eq!(proven("verify a.db"), Proven::Database("a.db".to_string()));
+    assert_eq!(proven("verify nats:///b"), Proven::Replica(Secret::new("nats:///b")));
+    let pair = Pair { database: "a.db".to_string(), replica: Secret::new("/mnt/backup") };
+    assert_eq!(proven("verify a.db /mnt/backup"), Proven::Pair(pair));
     assert_eq!(run("-version").command, Command::Version { json: false });
     assert_eq!(run("version -json").command, Command::Version { json: true });
 }

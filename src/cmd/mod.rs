@@ -1,6 +1,7 @@
 //! The commands: wiring, the poll loop, what is printed. The only floor that reads the clock and sleeps.
 
 mod argv;
+mod at_hand;
 mod clock;
 mod databases;
 mod exec;

@@ -14,6 +14,7 @@
 //! 6. Nothing is written to the database but SQLite's own checkpoints, which copy what is committed already.
 
 pub mod continuity;
+pub mod image;
 pub mod snapshot;
 
 mod checkpoint;

@@ -79,6 +79,12 @@ impl Snapshot {
         Ok(bytes.len())
     }
 
+    /// Fills `page` with the page of this number, which must exist; [`Snapshot::read`] goes on behind it.
+    pub fn page(&mut self, number: u32, page: &mut [u8]) -> Result<()> {
+        self.next = number.max(1);
+        self.read(page).map(|_| ())
+    }
+
     /// Goes back to the first page: for those who must know all of it before they pass on any.
     pub fn rewind(&mut self) {
         self.next = 1;

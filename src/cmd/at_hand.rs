@@ -1,0 +1,100 @@
+//! The live database beside what is stored of it: at one commit, which both have.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::cmd::clock::{System, sleep};
+use crate::cmd::service;
+use crate::config::Database;
+use crate::error::Result;
+use crate::format::position::{Generation, Point};
+use crate::replica::start::find_end;
+use crate::replica::tail::End;
+use crate::source::image::Image;
+use crate::source::snapshot::of_rollback_journal;
+use crate::source::{Options, Source};
+use crate::store::Store;
+
+/// How long a running `replicate` may take to store what is committed now, beyond two of its intervals.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks.
+const GLANCE: Duration = Duration::from_millis(200);
+/// Bytes that are read at once where the whole database must be compared.
+const BUFFER: usize = 1 << 20;
+
+/// A live database at one commit.
+pub struct AtHand {
+    pub path: PathBuf,
+    pub image: Image,
+    pub generation: Generation,
+    /// Where that commit is stored; none for a database without a WAL, which says nothing of where it stands.
+    pub point: Option<Point>,
+}
+
+pub enum Met {
+    /// There is no such file here.
+    Absent,
+    /// The live database has more than is stored, or something else.
+    Behind(String),
+    There(AtHand),
+}
+
+/// Reads the live database at a commit that is stored, or will be in a moment.
+pub fn meet(database: &Database, store: &Rc<dyn Store>) -> Result<Met> {
+    let mut options = service::source_options(database);
+    options.enable_wal = false;
+    if !database.path.exists() {
+        return Ok(Met::Absent);
+    }
+    let deadline = System.now() + 2 * database.replica.sync_interval + PATIENCE;
+    loop {
+        match attempt(database, &options, store, deadline)? {
+            Met::Behind(_) if System.now() < deadline => sleep(GLANCE),
+            met => return Ok(met),
+        }
+    }
+}
+
+fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadline: Instant) -> Result<Met> {
+    let end = match find_end(store, &System)?.end {
+        Ok(end) => end,
+        Err(reason) => return Ok(Met::Behind(reason.to_string())),
+    };
+    let generation = end.tail.generation;
+    let there = |image, point| Met::There(AtHand { path: database.path.clone(), image, generation, point });
+    if let Some(mut snapshot) = of_rollback_journal(&database.path, options)? {
+        return Ok(there(Image::of(&mut snapshot)?, None));
+    }
+    let mut source = Source::open(&database.path, options)?;
+    if let Err(reason) = end.resume(&mut source, &mut vec![0; BUFFER])? {
+        return Ok(Met::Behind(reason.to_string()));
+    }
+    let Some(mut snapshot) = source.snapshot()? else {
+        return Ok(Met::Behind("written to all the time".to_string()));
+    };
+    let mark = snapshot.mark();
+    let stored = source.start();
+    let here = (mark.salt, mark.frame) == (stored.salt, stored.frame);
+    // The snapshot's own read transaction keeps the commit; nobody need wait for more than that.
+    drop(source);
+    let point = if here { Some(end.point()) } else { end.point_of(&mark) };
+    match point {
+        Some(point) if reaches(store, &end, point, deadline)? => Ok(there(Image::of(&mut snapshot)?, Some(point))),
+        _ => Ok(Met::Behind("something committed is not stored yet".to_string())),
+    }
+}
+
+/// Waits until what is stored goes as far as `point`.
+fn reaches(store: &Rc<dyn Store>, end: &End, point: Point, deadline: Instant) -> Result<bool> {
+    let mut stored = end.point();
+    while stored < point && System.now() < deadline {
+        sleep(GLANCE);
+        match find_end(store, &System)?.end {
+            Ok(now) if now.tail.generation == end.tail.generation => stored = now.point(),
+            _ => return Ok(false),
+        }
+    }
+    Ok(stored >= point)
+}

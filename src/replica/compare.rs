@@ -1,0 +1,159 @@
+//! A restore that keeps a checksum of each page instead of the page, and what it shows beside the live database.
+
+use crate::error::Result;
+use crate::replica::restore::{Output, Restored};
+use crate::source::image::{Image, change_counter_of, sum};
+
+/// How many pages that differ are named.
+const NAMED: usize = 5;
+
+/// Takes the pages of a database that should become that of an image: four bytes a page, however much is restored.
+pub struct Pages<'a> {
+    image: &'a Image,
+    size: usize,
+    /// Of the pages that the image has. Those beyond never matter: in the end there are none, or the sizes differ.
+    sums: Vec<u32>,
+    /// Of a page that holds only zeros, as one that was never written does.
+    blank: u32,
+    /// The beginning of a page whose rest is still to come.
+    begun: Vec<u8>,
+    change_counter: u32,
+}
+
+/// How a backup and the live database differ.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Difference {
+    None,
+    /// In what, and whether a change without a WAL explains it.
+    Some {
+        what: String,
+        changed_since: bool,
+    },
+}
+
+impl<'a> Pages<'a> {
+    /// Nothing has been restored.
+    pub fn new(image: &'a Image) -> Pages<'a> {
+        let size = image.mark.page_size.get() as usize;
+        let blank = sum(&vec![0; size]);
+        Pages { image, size, sums: vec![blank; image.sums.len()], blank, begun: Vec::new(), change_counter: 0 }
+    }
+
+    fn put(&mut self, page: u64, bytes: &[u8]) {
+        if page == 0 {
+            self.change_counter = change_counter_of(bytes);
+        }
+        if let Some(slot) = usize::try_from(page).ok().and_then(|page| self.sums.get_mut(page)) {
+            *slot = sum(bytes);
+        }
+    }
+
+    /// Compares what was restored with the image.
+    pub fn compare(&self, restored: &Restored) -> Difference {
+        let what = if restored.bytes == self.image.bytes() {
+            self.pages_that_differ()
+        } else {
+            Some(format!("{} bytes there, {} here", restored.bytes, self.image.bytes()))
+        };
+        match what {
+            None => Difference::None,
+            Some(what) => Difference::Some { what, changed_since: self.change_counter != self.image.change_counter },
+        }
+    }
+
+    fn pages_that_differ(&self) -> Option<String> {
+        let pairs = self.sums.iter().zip(&self.image.sums).zip(1u32..);
+        let differ = pairs.filter(|((there, here), _)| there != here).map(|(_, page)| page);
+        let pages: Vec<u32> = differ.filter(|page| self.image.unused.binary_search(page).is_err()).collect();
+        if pages.is_empty() {
+            return None;
+        }
+        let named: Vec<String> = pages.iter().take(NAMED).map(u32::to_string).collect();
+        let more = if pages.len() > NAMED { ", …" } else { "" };
+        Some(format!("{} pages of {}: {}{more}", pages.len(), self.sums.len(), named.join(", ")))
+    }
+}
+
+impl Output for &mut Pages<'_> {
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        let size = self.size as u64;
+        let (mut at, mut rest) = (at, bytes);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at((self.size - self.begun.len()).min(rest.len()));
+            at += now.len() as u64;
+            rest = later;
+            if now.len() == self.size {
+                self.put(at / size - 1, now);
+                continue;
+            }
+            self.begun.extend_from_slice(now);
+            if self.begun.len() == self.size {
+                let page = std::mem::take(&mut self.begun);
+                self.put(at / size - 1, &page);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&mut self, bytes: u64) -> Result<()> {
+        let kept = usize::try_from(bytes / self.size as u64).unwrap_or(usize::MAX);
+        let blank = self.blank;
+        self.sums.iter_mut().skip(kept).for_each(|sum| *sum = blank);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::position::{Generation, Offset, PageSize, Point, Position};
+    use crate::format::time::Timestamp;
+    use crate::format::wal::{ByteOrder, Salt};
+    use crate::source::Mark;
+
+    fn image(pages: &[[u8; 512]], unused: &[u32]) -> Image {
+        let page_size = PageSize::new(512).unwrap();
+        let mark = Mark { page_size, order: ByteOrder::Little, salt: Salt::default(), frame: 0, checksum: None };
+        Image { mark, sums: pages.iter().map(|page| sum(page)).collect(), unused: unused.to_vec(), change_counter: 0 }
+    }
+
+    fn restored(pages: u64) -> Restored {
+        let position = Position { generation: Generation::new(1), point: Point { index: 0, offset: Offset::ZERO } };
+        Restored { position, time: Timestamp::default(), bytes: pages * 512, read: 0 }
+    }
+
+    #[test]
+    fn pages_are_compared_however_they_come_in_and_whatever_was_there_before() {
+        let image = image(&[[0; 512], [2; 512], [3; 512]], &[]);
+        let mut pages = Pages::new(&image);
+        let whole = [vec![9; 512], vec![2; 512], vec![9; 512], vec![9; 512]].concat();
+        for (at, piece) in whole.chunks(100).enumerate() {
+            (&mut pages).write_at(at as u64 * 100, piece).unwrap();
+        }
+        assert!(matches!(pages.compare(&restored(3)), Difference::Some { what, .. } if what == "2 pages of 3: 1, 3"));
+        (&mut pages).write_at(0, &[0; 512]).unwrap();
+        (&mut pages).set_len(1024).unwrap();
+        assert!(matches!(pages.compare(&restored(2)), Difference::Some { what, .. } if what.contains("bytes there")));
+        (&mut pages).write_at(1024, &[3; 512]).unwrap();
+        assert_eq!(pages.compare(&restored(3)), Difference::None);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_blank_when_the_database_grows_again() {
+        let image = image(&[[1; 512], [0; 512]], &[]);
+        let mut pages = Pages::new(&image);
+        (&mut pages).write_at(0, &[1; 512]).unwrap();
+        (&mut pages).write_at(512, &[7; 512]).unwrap();
+        (&mut pages).set_len(512).unwrap();
+        (&mut pages).set_len(1024).unwrap();
+        assert_eq!(pages.compare(&restored(2)), Difference::None);
+    }
+
+    #[test]
+    fn unused_pages_may_hold_anything() {
+        let image = image(&[[1; 512], [7; 512]], &[2]);
+        let mut pages = Pages::new(&image);
+        (&mut pages).write_at(0, &[1; 512]).unwrap();
+        assert_eq!(pages.compare(&restored(2)), Difference::None);
+    }
+}

@@ -1,0 +1,93 @@
+//! What a database holds at one commit, small enough to keep: a checksum of each page, to compare a backup with.
+
+use crate::error::Result;
+use crate::format::crc::Crc;
+use crate::source::continuity::Mark;
+use crate::source::snapshot::Snapshot;
+
+/// Bytes that are read at once; no page is larger.
+const PIECE: usize = 256 << 10;
+
+/// The checksums of a database's pages: four bytes a page, and four more for each that is unused.
+pub struct Image {
+    pub mark: Mark,
+    /// crc32 of each page.
+    pub sums: Vec<u32>,
+    /// Leaves of the free list, sorted. Their content means nothing (sqlite.org/fileformat2.html#the_freelist), and SQLite
+    /// may make the file grow by one without ever writing it to the WAL: then what is stored has zeros there, and the
+    /// file whatever the file system has.
+    pub unused: Vec<u32>,
+    /// What every change without a WAL counts up.
+    pub change_counter: u32,
+}
+
+impl Image {
+    /// Reads all of `snapshot`.
+    pub fn of(snapshot: &mut Snapshot) -> Result<Image> {
+        let mark = snapshot.mark();
+        let size = mark.page_size.get() as usize;
+        let mut sums = Vec::with_capacity(snapshot.pages() as usize);
+        let mut piece = vec![0; PIECE];
+        let mut change_counter = 0;
+        loop {
+            let count = snapshot.read(&mut piece)?;
+            let pages = piece.get(..count).unwrap_or_default();
+            if count == 0 {
+                break;
+            }
+            if sums.is_empty() {
+                change_counter = change_counter_of(pages);
+            }
+            sums.extend(pages.chunks(size).map(sum));
+        }
+        let unused = unused(snapshot, size)?;
+        Ok(Image { mark, sums, unused, change_counter })
+    }
+
+    /// Size of the database in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.sums.len() as u64 * u64::from(self.mark.page_size.get())
+    }
+}
+
+/// The crc32 of a page.
+pub fn sum(page: &[u8]) -> u32 {
+    let mut crc = Crc::default();
+    crc.update(page);
+    crc.finish()
+}
+
+/// The file change counter in a database's first page.
+pub fn change_counter_of(page: &[u8]) -> u32 {
+    number(page, 24)
+}
+
+fn number(page: &[u8], at: usize) -> u32 {
+    page.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Follows the trunks of the free list. A list that is damaged ends where it no longer makes sense: what is not known to
+/// be unused is compared.
+fn unused(snapshot: &mut Snapshot, size: usize) -> Result<Vec<u32>> {
+    let mut page = vec![0; size];
+    let mut leaves = Vec::new();
+    let pages = snapshot.pages();
+    snapshot.page(1, &mut page)?;
+    let mut trunk = number(&page, 32);
+    // No list has more trunks than there are pages: one that does goes round in circles.
+    for _ in 0..pages {
+        if trunk == 0 || trunk > pages {
+            break;
+        }
+        snapshot.page(trunk, &mut page)?;
+        let most = (size / 4).saturating_sub(2);
+        let count = (number(&page, 4) as usize).min(most);
+        leaves.extend((0..count).map(|leaf| number(&page, 8 + 4 * leaf)).filter(|leaf| (1..=pages).contains(leaf)));
+        if leaves.len() > pages as usize {
+            return Ok(Vec::new());
+        }
+        trunk = number(&page, 0);
+    }
+    leaves.sort_unstable();
+    Ok(leaves)
+}
