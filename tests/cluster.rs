@@ -8,21 +8,60 @@ mod raw;
 mod support;
 use support::nats;
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 use cluster::Cluster;
-use support::{Bed, all_committed, assert_equal, judged, litestream, until};
+use support::{Bed, Process, all_committed, assert_equal, judged, litestream, until};
 
 const BUCKET: &str = "backup";
 
 /// Restores until the result equals the database that nobody writes.
-fn converges(bed: &Bed, url: &str, database: &std::path::Path) {
+fn converges(bed: &Bed, url: &str, database: &Path) {
     until("the restore equals the live database", || {
         let output = bed.fresh("restored.db");
         let ran = bed.restore(url, &output);
         if ran.status == 0 { support::equal(database, &output) } else { Err(ran.stderr) }
     });
+}
+
+/// `replicate` of the bed's database into a bucket with three replicas.
+fn replicate(bed: &Bed, url: &str, database: &Path) -> Process {
+    let config = bed.path("litestream.yml");
+    let text = format!(
+        "dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{url}\", create-bucket: true, bucket-replicas: 3, \
+         timeout: 5s, reconnect-wait: 200ms }}\n",
+        database.display()
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    bed.spawn(litestream().args(["replicate", "-config"]).arg(&config))
+}
+
+#[test]
+fn a_server_that_asks_its_clients_to_leave_is_left_for_another_one() {
+    let mut cluster = Cluster::new();
+    let bed = Bed::directory("lame");
+    let database = bed.database();
+    let url = cluster.url(BUCKET);
+    let mut replicator = replicate(&bed, &url, &database);
+    converges(&bed, &url, &database);
+    let mut application = bed.application(&database, &["--seconds", "5", "--rate", "60"]);
+    let left = cluster.server_of(replicator.pid()).expect("it is connected");
+    cluster.servers[left].lame();
+    until("it is connected to another server", || match cluster.server_of(replicator.pid()) {
+        Some(server) if server != left => Ok(()),
+        found => Err(format!("connected to {found:?}, which was {left}")),
+    });
+    application.exits(0);
+    converges(&bed, &url, &database);
+    assert!(replicator.is_running());
+    // A server that is left is not asked for again before it is back.
+    cluster.servers[left].restart();
+    cluster.settle();
+    bed.write(&database, &["--commits", "3"]);
+    converges(&bed, &url, &database);
+    replicator.stop();
 }
 
 #[test]
@@ -31,14 +70,7 @@ fn each_server_of_a_cluster_may_die_while_a_database_is_replicated_and_restored(
     let bed = Bed::directory("cluster");
     let database = bed.database();
     let url = cluster.url(BUCKET);
-    let config = bed.path("litestream.yml");
-    let text = format!(
-        "dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{url}\", create-bucket: true, bucket-replicas: 3, \
-         timeout: 5s, reconnect-wait: 200ms }}\n",
-        database.display()
-    );
-    std::fs::write(&config, text).expect("write a configuration");
-    let mut replicator = bed.spawn(litestream().args(["replicate", "-config"]).arg(&config));
+    let mut replicator = replicate(&bed, &url, &database);
     converges(&bed, &url, &database);
     assert_eq!(raw::info(&cluster.servers[0].address(), BUCKET)["config"]["num_replicas"], 3);
     let mut application = bed.application(&database, &["--seconds", "15", "--rate", "60"]);

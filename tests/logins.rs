@@ -11,6 +11,8 @@ use support::nats;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use certificates::{Authority, Pair, as_sec1};
 use support::{Bed, Process, Ran, STORE, USAGE, litestream};
@@ -154,10 +156,42 @@ fn a_jwt_and_credentials_that_are_replaced_while_it_runs() {
     bed.server().restart();
     bed.write(&bed.path("a.db"), &["--commits", "2"]);
     replicator.says("Authorization Violation");
+    // Half written, or away: told by its name.
+    secret_file(&creds, "half of it");
+    replicator.says("app.creds: expected a user JWT and a seed");
+    fs::remove_file(&creds).expect("remove the credentials");
+    replicator.says("app.creds: no such file");
     secret_file(&creds, &authority.creds());
     replicator.says("working again");
     let cmdline = fs::read_to_string(format!("/proc/{}/cmdline", replicator.pid())).expect("its command line");
     silent(&cmdline, "the process list");
+    silent(&replicator.log(), "the log");
+    replicator.stop();
+}
+
+#[test]
+fn credentials_that_expire_by_their_own_date_are_told_and_new_ones_are_taken_up() {
+    let authority = jwt::authority();
+    let bed = Bed::nats_with("expires", &authority.config);
+    let (database, creds) = (bed.database(), bed.path("app.creds"));
+    let from_now = |seconds: i64| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
+        authority.creds_until(now.saturating_add_signed(seconds))
+    };
+    let more = format!("url: \"{}\", creds: {}", bed.url(), creds.display());
+    secret_file(&creds, &from_now(-5));
+    once(&bed, configured(&bed, &more)).refused(STORE, VIOLATION);
+    secret_file(&creds, &from_now(8));
+    let mut replicator = bed.spawn(&mut configured(&bed, &more));
+    replicator.says("snapshot stored");
+    bed.write(&database, &["--commits", "2"]);
+    replicator.says("the server closed the connection: User Authentication Expired");
+    replicator.says("hint: the credentials have expired");
+    bed.write(&database, &["--commits", "2"]);
+    replicator.says("Authorization Violation");
+    assert!(replicator.is_running());
+    secret_file(&creds, &from_now(3600));
+    replicator.says("working again");
     silent(&replicator.log(), "the log");
     replicator.stop();
 }
@@ -177,6 +211,12 @@ fn a_login_that_is_withdrawn_is_told_and_one_that_is_given_back_is_used() {
     bed.write(&database, &["--commits", "2"]);
     replicator.says("Authorization Violation");
     assert!(replicator.is_running());
+    // It waits between its attempts, as it does for a server that is not there.
+    let attempts = |bed: &mut Bed| bed.server().log().matches("authentication error").count();
+    let (before, begun) = (attempts(&mut bed), Instant::now());
+    sleep(Duration::from_secs(2));
+    let (more, waits) = (attempts(&mut bed) - before, begun.elapsed().as_millis() / 200);
+    assert!((1..=waits + 1).contains(&(more as u128)), "{more} attempts in {:?}", begun.elapsed());
     fs::write(&conf, text).expect("change it back");
     bed.server().restart();
     replicator.says("working again");

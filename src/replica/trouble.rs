@@ -26,6 +26,11 @@ fn cause(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
+/// The same trouble met in another operation ends in the same words.
+fn is_same(one: &str, other: &str) -> bool {
+    one.ends_with(other) || other.ends_with(one)
+}
+
 /// So many causes may take turns.
 const CAUSES: usize = 8;
 
@@ -37,7 +42,7 @@ impl Trouble {
         current.text.clone_from(&text);
         current.said.retain(|(_, said)| now.duration_since(*said) < REPEAT);
         let cause = cause(&text);
-        if current.said.iter().any(|(said, _)| *said == cause) {
+        if current.said.iter().any(|(said, _)| is_same(said, &cause)) {
             return;
         }
         log::warn("not stored, trying again").field("db", database).field("lag", format!("{lag}s")).cause(error).emit();
@@ -58,5 +63,19 @@ impl Trouble {
     /// What is wrong, in words.
     pub fn text(&self) -> Option<&str> {
         self.current.as_ref().map(|current| current.text.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_cause_is_one_trouble_whatever_it_was_that_failed() {
+        let cause = |text: &str| super::cause(text);
+        let lost = cause("127.0.0.1:4222: connect: connection refused");
+        assert!(is_same(&lost, &cause("put a/17.gz: 127.0.0.1:4222: connect: connection refused")));
+        assert!(is_same(&cause("put a/17.gz: 127.0.0.1:4222: connect: connection refused"), &lost));
+        assert!(!is_same(&lost, &cause("127.0.0.1:4222: login: Authorization Violation")));
     }
 }

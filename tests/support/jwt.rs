@@ -10,6 +10,7 @@ pub struct Authority {
     pub config: String,
     pub jwt: String,
     pub seed: String,
+    account: KeyPair,
 }
 
 pub fn authority() -> Authority {
@@ -24,17 +25,20 @@ pub fn authority() -> Authority {
     // JetStream in operator mode wants a system account, which has no JetStream itself.
     let system = KeyPair::new_account();
     let system_jwt = token(&operator, &system, json!({"type": "account", "version": 2, "limits": no_store(claims)}));
-    let permissions =
-        json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
     let (id, system) = (account.public_key(), system.public_key());
     Authority {
         config: format!(
             "operator: {operator_jwt}\nresolver: MEMORY\nsystem_account: {system}\n\
              resolver_preload: {{ {id}: {account_jwt}, {system}: {system_jwt} }}"
         ),
-        jwt: token(&account, &user, permissions),
+        jwt: token(&account, &user, permissions()),
         seed: user.seed().expect("a seed"),
+        account,
     }
+}
+
+fn permissions() -> Value {
+    json!({"type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1})
 }
 
 fn no_store(claims: Value) -> Value {
@@ -48,19 +52,35 @@ fn no_store(claims: Value) -> Value {
 impl Authority {
     /// The text of a credentials file.
     pub fn creds(&self) -> String {
-        format!(
-            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
-             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-            self.jwt, self.seed
-        )
+        creds(&self.jwt, &self.seed)
+    }
+
+    /// The same for another user of the account, who may log in until `end` (in seconds since 1970).
+    pub fn creds_until(&self, end: u64) -> String {
+        let user = KeyPair::new_user();
+        creds(&token_until(&self.account, &user, permissions(), Some(end)), &user.seed().expect("a seed"))
     }
 }
 
+fn creds(jwt: &str, seed: &str) -> String {
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    )
+}
+
 fn token(issuer: &KeyPair, subject: &KeyPair, nats: Value) -> String {
-    let claims = json!({
+    token_until(issuer, subject, nats, None)
+}
+
+fn token_until(issuer: &KeyPair, subject: &KeyPair, nats: Value, end: Option<u64>) -> String {
+    let mut claims = json!({
         "jti": subject.public_key(), "iat": 1_700_000_000, "iss": issuer.public_key(), "sub": subject.public_key(),
         "name": "test", "nats": nats,
     });
+    if let Some(end) = end {
+        claims["exp"] = json!(end);
+    }
     let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
     let signed = format!("{}.{}", base64(header.to_string().as_bytes()), base64(claims.to_string().as_bytes()));
     let signature = issuer.sign(signed.as_bytes()).expect("sign");

@@ -170,6 +170,11 @@ impl Server {
         self.signal(libc::SIGCONT);
     }
 
+    /// Tells it to go down in "lame duck mode": it ends JetStream, takes no new clients, and asks those it has to leave.
+    pub fn lame(&self) {
+        self.signal(libc::SIGUSR2);
+    }
+
     /// Host and port, as they stand in a URL.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

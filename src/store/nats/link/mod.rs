@@ -34,7 +34,8 @@ use status::Failure;
 pub use status::Shared;
 use stream::Stream;
 
-use super::options::{Options, Server, Tls};
+use super::auth;
+use super::options::{Login, Options, Server, Tls};
 use crate::error::{Error, Kind, Result};
 use crate::store::random;
 
@@ -76,6 +77,9 @@ impl Link {
             max_reconnects: options.max_reconnects,
             reconnect_wait: options.reconnect_wait,
             reconnect_jitter: options.reconnect_jitter,
+            login: options.login.clone(),
+            failed: 0,
+            rounds: 0,
             shared: shared.clone(),
             crate_gone: crate_gone.clone(),
             stopping: false,
@@ -102,6 +106,11 @@ struct Runner {
     max_reconnects: Option<u32>,
     reconnect_wait: Duration,
     reconnect_jitter: Duration,
+    login: Login,
+    /// Servers that failed one after another since the last pause.
+    failed: usize,
+    /// How often in a row all of them have.
+    rounds: u32,
     shared: Shared,
     crate_gone: Arc<AtomicBool>,
     stopping: bool,
@@ -140,38 +149,46 @@ impl Runner {
     }
 
     fn session(&mut self) {
-        let Some((server, address)) = self.reach_one() else {
-            self.door.dismiss();
-            return;
-        };
-        self.join(server, &address);
-        self.shared.lock().up = false;
+        if let Some((reached, address)) = self.reach_one() {
+            self.join(reached, &address);
+            self.shared.lock().up = false;
+        }
         self.door.dismiss();
     }
 
-    /// Before the first session each server is tried once; later, until one answers or the attempts are used up.
+    /// Before the first session each server is tried once; later, until one answers or the attempts are used up. Once all
+    /// have failed, at whatever step, there is a pause.
     fn reach_one(&mut self) -> Option<(Reached, String)> {
         let first = self.shared.lock().sessions == 0;
+        if first {
+            // Whoever asks makes the pause.
+            self.failed = 0;
+        }
         let mut failures: Vec<Failure> = Vec::new();
-        let mut attempts = 0u32;
         while !self.stopping {
-            for _ in 0..self.servers.len() {
+            if self.failed < self.servers.len() {
                 match self.reach_next() {
                     Ok(found) => return Some(found),
                     Err(failure) => failures.push(failure),
                 }
+                self.failed += 1;
+                continue;
             }
-            attempts = attempts.saturating_add(1);
-            self.shared.fail(summary(&failures));
-            failures.clear();
+            self.failed = 0;
+            self.rounds = self.rounds.saturating_add(1);
+            let gave_up = !first && self.max_reconnects.is_some_and(|most| self.rounds >= most);
+            self.shared.lock().gave_up = gave_up;
+            if !failures.is_empty() {
+                self.shared.fail(summary(&failures));
+                failures.clear();
+            }
             if first {
                 return None;
             }
-            if self.max_reconnects.is_some_and(|most| attempts >= most) {
-                self.shared.lock().gave_up = true;
+            self.wait_before_next();
+            if gave_up {
                 return None;
             }
-            self.wait_before_next();
         }
         None
     }
@@ -204,8 +221,10 @@ impl Runner {
     /// closed, so that whoever sees the one finds the other.
     fn join(&mut self, reached: Reached, address: &str) {
         let Reached { mut stream, nonce } = reached;
+        let begun = Instant::now();
+        self.failed += 1;
         self.shared.step(format!("log in to {address}"));
-        let Some(Guest { tcp, connect, rest }) = self.await_guest(&nonce) else { return };
+        let Some(Guest { tcp, connect, rest }) = self.await_guest(&nonce) else { return self.nobody_came() };
         match login::log_in(&mut stream, connect, self.rhythm.timeout) {
             Err(failure) => self.shared.fail(failure.at(address)),
             Ok(server_said) => {
@@ -216,15 +235,30 @@ impl Runner {
                     End::Server(failure) => self.shared.fail(failure.at(address)),
                     End::Ours => self.pause(Duration::ZERO, false),
                 }
+                if begun.elapsed() >= self.reconnect_wait {
+                    self.failed = 0;
+                }
             }
         }
     }
 
-    fn come_up(&self) {
+    /// A stranger knocked; or the crate did, and then found that it cannot log in.
+    fn nobody_came(&self) {
+        if let (false, Err(e)) = (self.stopping, auth::options(&self.login))
+            && self.shared.lock().sessions > 0
+        {
+            self.shared.fail(e.into());
+        }
+    }
+
+    fn come_up(&mut self) {
+        self.rounds = 0;
         let mut status = self.shared.lock();
         status.up = true;
         status.sessions += 1;
         status.gave_up = false;
+        status.denied = None;
+        status.may_not_ask = false;
         status.step = "connected".into();
     }
 

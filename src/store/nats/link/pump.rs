@@ -205,7 +205,7 @@ impl<'a> Pump<'a> {
                 }
                 Event::Line(b"PING") => watch.sent(to_server, b"PONG\r\n", server)?,
                 Event::Line(line) if line.starts_with(b"-ERR") => complain(shared, complaint, err_text(line)),
-                Event::Line(line) if line.starts_with(b"INFO") => update(shared, line),
+                Event::Line(line) if line.starts_with(b"INFO") => update(shared, line)?,
                 Event::Line(_) => {}
             }
             Ok(())
@@ -248,18 +248,23 @@ impl<'a> Pump<'a> {
     }
 
     fn lost(&self, error: &std::io::Error) -> Error {
-        match &self.complaint {
-            Some(text) => Error::new(Kind::Unreachable, format!("the server closed the connection: {text}")),
-            None => Error::io(Kind::Unreachable, "connection lost", error),
-        }
+        let lost = || Error::io(Kind::Unreachable, "connection lost", error);
+        self.complaint.as_deref().map_or_else(lost, last_word)
     }
 
     fn closed(&self) -> Error {
-        match &self.complaint {
-            Some(text) => Error::new(Kind::Unreachable, format!("the server closed the connection: {text}")),
-            None => Error::new(Kind::Unreachable, "the server closed the connection"),
-        }
+        let closed = || Error::new(Kind::Unreachable, "the server closed the connection");
+        self.complaint.as_deref().map_or_else(closed, last_word)
     }
+}
+
+/// What the server said before it closed the connection.
+fn last_word(text: &str) -> Error {
+    let error = Error::new(Kind::Unreachable, format!("the server closed the connection: {text}"));
+    if text.to_ascii_lowercase().contains("authentication expired") {
+        return error.with_hint("the credentials have expired: put new ones in their place");
+    }
+    error
 }
 
 impl Watch {
@@ -291,9 +296,13 @@ fn complain(shared: &Shared, complaint: &mut Option<String>, text: String) {
     }
 }
 
-/// A server may change its limits while we are connected.
-fn update(shared: &Shared, line: &[u8]) {
-    if let Ok(info) = parse_info(line) {
-        shared.lock().server = info;
+/// A server may change its limits while we are connected, or tell its clients to leave: it takes no new ones then, so that
+/// the next attempt comes to another server, or to this one after its restart.
+fn update(shared: &Shared, line: &[u8]) -> Result<()> {
+    let Ok(info) = parse_info(line) else { return Ok(()) };
+    if info.lame_duck {
+        return Err(Error::new(Kind::Unreachable, "the server is going down (lame duck mode)"));
     }
+    shared.lock().server = info;
+    Ok(())
 }

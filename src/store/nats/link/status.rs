@@ -16,6 +16,9 @@ pub struct ServerInfo {
     pub tls_required: bool,
     pub tls_available: bool,
     pub nonce: String,
+    /// It is going down, in "lame duck mode": it has ended JetStream, and its clients should go elsewhere.
+    #[serde(rename = "ldm")]
+    pub lame_duck: bool,
 }
 
 /// Why something failed, kept until the next failure.
