@@ -7,6 +7,7 @@
 #   make bench-quick  guards what make bench has reached, by ratio to Litestream in the same run; under three minutes
 #   make bench-scale  many databases, a large one, a long history, a small machine; ONLY=group,… runs some of it or of bench
 #   make bench-store  MB/s and ms of the NATS store beside nats-py
+#   make cluster  kills the servers of a NATS cluster in turn while a database is replicated and restored; ROUNDS=12
 #   make soak     random schedules for SECONDS=3600 (tests/model.rs); a seed that fails is kept in tests/data/model-seeds
 #   make fuzz     coverage-guided, SECONDS=3600 for each target of tests/fuzz
 #   make install  DESTDIR and PREFIX as usual
@@ -23,6 +24,7 @@ ZIG ?= $(if $(shell command -v zig),zig,$(PYTHON) -m ziglang)
 EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 NATS_PY ?= nats-py==2.11.0
 SECONDS ?= 3600
+ROUNDS ?= 12
 
 # OpenSSL is the system's where its headers are, and else built from source.
 OPENSSL := $(shell { pkg-config --exists openssl || test -e /usr/include/openssl/ssl.h; } 2>/dev/null && echo system)
@@ -32,7 +34,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test bench bench-quick bench-scale bench-store soak fuzz check lint-man install static clean python
+.PHONY: all build demo test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man install static clean python
 
 all: build
 
@@ -64,6 +66,9 @@ bench-scale: build python
 bench-store: python
 	binary=$$($(CARGO) test --locked $(FEATURES) --no-run --test bench_store 2>&1 | sed -n 's,.*Executable .*(\(.*\)),\1,p') && \
 	PYTHONPATH=target/py $(PYTHON) -B tests/benches/store.py "$$binary" "$$($(PYTHON) tests/support/find-nats-server --pinned)"
+
+cluster:
+	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test cluster -- --nocapture
 
 soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test model -- --nocapture

@@ -186,7 +186,7 @@ fn credentials_that_expire_by_their_own_date_are_told_and_new_ones_are_taken_up(
     replicator.says("snapshot stored");
     bed.write(&database, &["--commits", "2"]);
     replicator.says("the server closed the connection: User Authentication Expired");
-    replicator.says("hint: the credentials have expired");
+    replicator.says("the credentials have expired");
     bed.write(&database, &["--commits", "2"]);
     replicator.says("Authorization Violation");
     assert!(replicator.is_running());

@@ -94,15 +94,27 @@ impl<'a> Pump<'a> {
     pub fn run(&mut self, crate_said: &[u8], server_said: &[u8], ear: &Ear, door: &Door) -> End {
         let started = self.on_crate_bytes(crate_said).and_then(|()| self.on_server_bytes(server_said));
         if let Err(e) = started {
-            return End::Server(e.into());
+            return End::Server(self.explained(e).into());
         }
         loop {
             match self.turn(ear, door) {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
-                Err(e) => return End::Server(e.into()),
+                Err(e) => return End::Server(self.explained(e).into()),
             }
         }
+    }
+
+    /// A write may fail before the server's reason is read: that tells more than a broken pipe.
+    fn explained(&mut self, error: Error) -> Error {
+        let mut scratch = vec![0; SCRATCH];
+        for _ in 0..PIECES_A_TURN {
+            let Ok(Taken::Bytes(n)) = read_some(&mut self.server, &mut scratch) else { break };
+            if self.on_server_bytes(scratch.get(..n).unwrap_or_default()).is_err() {
+                break;
+            }
+        }
+        self.complaint.as_deref().map_or(error, last_word)
     }
 
     fn turn(&mut self, ear: &Ear, door: &Door) -> Result<Option<End>> {
