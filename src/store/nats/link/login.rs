@@ -99,7 +99,7 @@ fn refusal(line: &[u8]) -> Failure {
         return Failure::new(Kind::Unreachable, format!("login: {text}"));
     }
     Failure::new(Kind::Store, format!("login: {text}"))
-        .hint("check username and password, token, creds, nkey, or the client certificate")
+        .hint("check username and password, token, creds or jwt (expired?), nkey, or the client certificate")
 }
 
 /// In TLS 1.3 the server judges the client's certificate after the handshake, so its alert arrives here.
