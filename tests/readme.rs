@@ -319,3 +319,27 @@ fn what_differs_from_run_to_run_is_masked_and_the_rest_is_not() {
     assert_eq!(replaced("522$n 15221 /etc/a b/etc/", "522", "201"), "201$n 15221 /etc/a b/etc/");
     assert_eq!(replaced("> /etc/a, b/etc/c", "/etc/", "/x/etc/"), "> /x/etc/a, b/etc/c");
 }
+
+/// The program's own words, or those of OpenSSL and the server that it looks for.
+#[test]
+fn what_the_troubleshooting_table_quotes_is_what_the_program_says() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(top.join("README.md")).unwrap();
+    let table = readme.split("## Troubleshooting").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split("` |").next()).collect();
+    assert!(quoted.len() > 15, "{quoted:?}");
+    let mut folders = vec![top.join("src")];
+    let mut source = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => folders.push(entry),
+                false => source += &fs::read_to_string(entry).unwrap(),
+            }
+        }
+    }
+    for words in quoted {
+        let said = source.lines().filter(|line| line.contains('"')).any(|line| line.contains(words));
+        assert!(said, "nothing says {words:?}");
+    }
+}
