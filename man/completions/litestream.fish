@@ -12,7 +12,7 @@ complete -c litestream -n __fish_use_subcommand -f -a generations -d 'list the s
 complete -c litestream -n __fish_use_subcommand -f -a snapshots -d 'list the stored snapshots of a database'
 complete -c litestream -n __fish_use_subcommand -f -a wal -d 'list the stored WAL segments of a database'
 complete -c litestream -n __fish_use_subcommand -f -a status -d 'compare databases with what is stored'
-complete -c litestream -n __fish_use_subcommand -f -a verify -d 'read a backup and prove it restorable'
+complete -c litestream -n __fish_use_subcommand -f -a verify -d 'prove a backup restorable and equal to the live database'
 complete -c litestream -n __fish_use_subcommand -f -a version -d 'print the version'
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o exec -x
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o once
