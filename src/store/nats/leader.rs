@@ -1,7 +1,7 @@
 //! All metas of a bucket as the leader of its stream knows them: first their subjects, page by page, then one question for
 //! each, many at a time. A consumer is quicker, but may read from a replica that is behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -17,6 +17,9 @@ use crate::error::Result;
 
 const SUBJECTS: u64 = 1;
 const META: u64 = 2;
+/// The server tells 100,000 subjects at a time, sorted, from a number on (stream.go, JSMaxSubjectDetails). What is deleted between
+/// two questions moves the rest up: each page begins this many before the end of the last one, so that it shows.
+const OVERLAP: u64 = 1000;
 /// Questions on their way at once: far below what the server queues (10,000 for all of its clients).
 const AT_ONCE: usize = 500;
 
@@ -38,8 +41,7 @@ pub struct Led {
     epoch: Option<u64>,
     /// Metas that were not asked for yet.
     subjects: Vec<String>,
-    /// Subjects that the server has told so far, and whether these are all.
-    told: u64,
+    pages: Pages,
     all_told: bool,
     asked: usize,
     patience: Patience,
@@ -52,7 +54,7 @@ impl Led {
             mailbox: client.open_box(),
             epoch: None,
             subjects: Vec::new(),
-            told: 0,
+            pages: Pages::default(),
             all_told: false,
             asked: 0,
             patience: Patience::default(),
@@ -82,18 +84,21 @@ impl Led {
     fn restart(&mut self) -> Result<()> {
         self.mailbox = self.mailbox.client.open_box();
         self.subjects.clear();
-        (self.told, self.all_told, self.asked) = (0, false, 0);
+        (self.pages, self.all_told, self.asked) = (Pages::default(), false, 0);
         if self.epoch.is_some() { self.ask_subjects() } else { Ok(()) }
     }
 
     fn ask_subjects(&self) -> Result<()> {
-        let question = json!({ "subjects_filter": self.place.all_metas(), "offset": self.told });
+        let question = json!({ "subjects_filter": self.place.all_metas(), "offset": self.pages.offset });
         self.mailbox.ask(SUBJECTS, &self.place.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
     fn on_mail(&mut self, mail: &Mail) -> Result<Option<Step>> {
         if mail.tag == SUBJECTS {
-            self.on_subjects(mail)?;
+            if !self.on_subjects(mail)? {
+                self.restart()?;
+                return Ok(Some(Step::Again));
+            }
             return self.ask_metas().map(|()| None);
         }
         self.asked = self.asked.saturating_sub(1);
@@ -102,14 +107,17 @@ impl Led {
         Ok(api::stored_message(mail)?.map(|json| Step::Meta(Meta::parse(&json))))
     }
 
-    fn on_subjects(&mut self, mail: &Mail) -> Result<()> {
+    /// False: the page does not join the one before.
+    fn on_subjects(&mut self, mail: &Mail) -> Result<bool> {
         let info: Info = api::good(mail)?;
-        let subjects = info.state.subjects.unwrap_or_default();
-        let page = u64::try_from(subjects.len()).unwrap_or(0);
-        self.subjects.extend(subjects.into_keys());
-        self.told += page;
-        self.all_told = page == 0 || self.told >= info.total;
-        if self.all_told { Ok(()) } else { self.ask_subjects() }
+        let subjects = info.state.subjects.unwrap_or_default().into_keys().collect();
+        let Some((fresh, last)) = self.pages.add(subjects, info.total) else { return Ok(false) };
+        self.subjects.extend(fresh);
+        self.all_told = last;
+        if !last {
+            self.ask_subjects()?;
+        }
+        Ok(true)
     }
 
     fn ask_metas(&mut self) -> Result<()> {
@@ -120,5 +128,70 @@ impl Led {
             self.asked += 1;
         }
         Ok(())
+    }
+}
+
+/// Pages of a sorted list that may change between two of them.
+#[derive(Default)]
+struct Pages {
+    /// Where the next page begins.
+    offset: u64,
+    /// The page before it.
+    before: HashSet<String>,
+}
+
+impl Pages {
+    /// What a page of a list of `total` has that the one before did not, and whether it is the last one. None if something
+    /// may stand between the two: all that they should share was deleted.
+    fn add(&mut self, page: Vec<String>, total: u64) -> Option<(Vec<String>, bool)> {
+        if self.offset > 0 && !page.iter().any(|subject| self.before.contains(subject)) {
+            return None;
+        }
+        let count = u64::try_from(page.len()).unwrap_or(0);
+        let end = self.offset.saturating_add(count);
+        let last = page.is_empty() || end >= total;
+        let fresh: Vec<String> = page.iter().filter(|subject| !self.before.contains(*subject)).cloned().collect();
+        self.offset = end.saturating_sub(OVERLAP.min(count / 2));
+        self.before = if last { HashSet::new() } else { page.into_iter().collect() };
+        Some((fresh, last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a list in pages of `size`, while `deleted` of its first subjects go between two pages.
+    fn read(count: usize, size: usize, deleted: usize) -> Option<Vec<String>> {
+        let mut list: Vec<String> = (0..count).map(|n| format!("{n:08}")).collect();
+        let (mut pages, mut all) = (Pages::default(), Vec::new());
+        loop {
+            let from = usize::try_from(pages.offset).unwrap().min(list.len());
+            let page = list[from..list.len().min(from + size)].to_vec();
+            let (fresh, last) = pages.add(page, list.len() as u64)?;
+            all.extend(fresh);
+            if last {
+                return Some(all);
+            }
+            list.drain(..deleted);
+        }
+    }
+
+    #[test]
+    fn pages_give_each_subject_once() {
+        for count in [0, 1, 4999, 5000, 5001, 23_456] {
+            assert_eq!(read(count, 5000, 0).unwrap().len(), count);
+        }
+    }
+
+    #[test]
+    fn what_is_deleted_between_two_pages_hides_no_other() {
+        let all = read(23_456, 5000, 900).expect("the pages still overlap");
+        assert_eq!(all.len(), 23_456);
+    }
+
+    #[test]
+    fn pages_that_no_longer_overlap_are_refused() {
+        assert_eq!(read(23_456, 5000, 1000), None);
     }
 }
