@@ -20,7 +20,7 @@ on_a_directory_only! {
 const SHARED: u64 = 0x4000_0002;
 const READ: std::ops::RangeInclusive<u64> = 123..=127;
 
-const LOOKS_AGAIN: u32 = 4;
+const LOOKS_AGAIN: u32 = 20;
 
 /// Whether a process holds both locks, in one look at /proc/locks.
 fn holds(pid: u32, database: u64, index: u64) -> (bool, bool) {

@@ -1,8 +1,8 @@
 //! How many bytes may be on their way to the server at once, all puts of a connection together.
 //!
 //! Small enough that the server's queue (128 MiB for all writers) never fills, that memory stays small, and that on a slow
-//! link nobody waits longer than about a second behind a large object; large enough to keep a far link busy: some times what
-//! it carries in one round trip.
+//! link nobody waits longer than about a second behind a large object; large enough to keep a far link busy: twice what it
+//! carries in one round trip.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,6 @@ const FIRST: usize = 256 * 1024;
 const NEAR: usize = 2 * 1024 * 1024;
 /// 100 ms away this is 160 MB/s.
 const MOST: usize = 16 * 1024 * 1024;
-/// A window that holds the link back grows to so many times what it let through in a round trip. With twice, 100 MB at
-/// 100 ms would take two round trips more to come to speed.
-const GROWTH: usize = 4;
 /// Rates over less time than this are noise.
 const ROUND: Duration = Duration::from_millis(20);
 
@@ -83,7 +80,7 @@ impl Window {
         }
     }
 
-    /// [`GROWTH`] times the bytes that the link carries in one round trip, if the window was what held it back, but not more than it
+    /// Twice the bytes that the link carries in one round trip, if the window was what held it back, but not more than it
     /// carries in a second.
     fn adjust(&mut self, round: Duration, round_trip: Duration) {
         let carried = |time: Duration| {
@@ -92,7 +89,7 @@ impl Window {
         };
         let second = carried(Duration::from_secs(1));
         if self.was_full {
-            let wanted = carried(round_trip).saturating_mul(GROWTH).max(NEAR).max(self.limit);
+            let wanted = carried(round_trip).saturating_mul(2).max(NEAR).max(self.limit);
             self.limit = wanted.min(second).clamp(FIRST, MOST);
         }
         self.round_bytes = 0;
