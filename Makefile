@@ -13,6 +13,7 @@
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
 #   make dist     tarballs, Debian packages and checksums of those
+#   make test-static   the round trip with each of them; make reproducible: built twice elsewhere, it is the same file
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -34,7 +35,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man install static clean python
+.PHONY: all build demo test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man install static dist test-static reproducible plots clean python
 
 all: build
 
@@ -107,6 +108,9 @@ install: build
 	$(INSTALL) -D -m 755 $(BINARY) "$(DESTDIR)$(PREFIX)/bin/litestream"
 	for page in $(MAN1); do $(INSTALL) -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man1/$${page##*/}" || exit 1; done
 	for page in $(MAN5); do $(INSTALL) -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man5/$${page##*/}" || exit 1; done
+	$(INSTALL) -D -m 644 man/completions/litestream.bash "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/litestream"
+	$(INSTALL) -D -m 644 man/completions/_litestream "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_litestream"
+	$(INSTALL) -D -m 644 man/completions/litestream.fish "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/litestream.fish"
 
 # A static binary names no directory of the machine that built it, and does without tables for unwinding, since a panic
 # aborts.
@@ -150,10 +154,22 @@ target/zig/%/cc: tests/support/zig-cc
 	@for tool in ar ranlib; do printf '#!/bin/sh\nexec $${ZIG:-zig} %s "$$@"\n' $$tool > target/zig/$$tool; done
 	@chmod +x $@ target/zig/ar target/zig/ranlib
 
+# The static binary of REPRODUCED, built from scratch in two directories of other names and lengths, must be the same file.
+REPRODUCED ?= $(HERE)
+reproducible:
+	@rm -rf target/reproducible
+	@for copy in one the-other/one; do mkdir -p target/reproducible/$$copy && \
+	git ls-files -z | xargs -0 cp --parents -t target/reproducible/$$copy && \
+	$(MAKE) --no-print-directory -C target/reproducible/$$copy EPOCH=$(EPOCH) static-$(REPRODUCED) || exit 1; done
+	@cd target/reproducible && sha256sum */target/$(REPRODUCED)/release/litestream */*/target/$(REPRODUCED)/release/litestream && \
+	cmp one/target/$(REPRODUCED)/release/litestream the-other/one/target/$(REPRODUCED)/release/litestream && \
+	echo "reproducible: $(REPRODUCED)"
+
 # A tarball and a Debian package of each static binary that was built, and their checksums; the same bytes each time.
 dist: static
-	@for target in $(STATIC_TARGETS); do test ! -x target/$$target/release/litestream || \
-	SOURCE_DATE_EPOCH=$(EPOCH) sh tests/support/dist.sh $$target || exit 1; done
+	@rm -rf target/dist && mkdir -p target/dist
+	@for target in $(STATIC_TARGETS); do binary=target/$$target/release/litestream; test ! -x $$binary || \
+	SOURCE_DATE_EPOCH=$(EPOCH) sh tests/support/dist.sh $$target $$binary $(CURDIR)/target/dist || exit 1; done
 	@cd target/dist && sha256sum *.tar.gz *.deb > SHA256SUMS && cat SHA256SUMS
 
 # The whole round trip with each static binary; a foreign one runs under qemu-user.
