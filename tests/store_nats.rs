@@ -8,6 +8,8 @@ mod drive;
 mod jwt;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/raw.rs"]
+mod raw;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -275,4 +277,68 @@ fn a_server_whose_queue_is_full_gets_the_chunks_again_and_in_order() {
         assert!(get(store.as_ref(), &format!("{n}")).expect("get") == *bytes, "object {n}");
     }
     assert_eq!(messages(monitor), 6 * (12 + 1), "nothing twice");
+}
+
+/// Of 6000 objects the first 4000 are on their way before the others are asked for: then some of the first are replaced, some
+/// new ones come, the last are replaced, and some between them are deleted.
+fn a_listing_while_others_write(binary: &std::path::Path) {
+    let server = Server::start(binary, "");
+    let store = store_on(&server, |_| {});
+    connect(store.as_ref()).expect("connect");
+    let write = |from: u32, to: u32, nuid: &str| {
+        let metas: Vec<_> = (from..to).map(|n| raw::Message::meta("bucket", &format!("p/{n:05}"), nuid, 0)).collect();
+        raw::publish(&server.address(), &metas);
+    };
+    write(0, 6000, "old");
+    let mut listing = store.list("");
+    let (end, mut polls) = (Instant::now() + Duration::from_secs(60), 0);
+    let found = loop {
+        if let Some(found) = listing.poll(Instant::now()).expect("list") {
+            break found;
+        }
+        polls += 1;
+        if polls == 2 {
+            write(0, 300, "new");
+            write(6000, 6300, "new");
+            write(5900, 6000, "new");
+            let subjects = (4500..4510).map(|n| raw::Message::meta("bucket", &format!("p/{n:05}"), "", 0).subject);
+            for subject in subjects {
+                let filter = String::from_utf8(subject).expect("a subject");
+                raw::ask(&server.address(), "$JS.API.STREAM.PURGE.OBJ_bucket", &serde_json::json!({"filter": filter}));
+            }
+        }
+        assert!(Instant::now() < end, "the listing does not end");
+        store.wait(Duration::from_millis(20));
+    };
+    assert!(polls > 2, "it was over before anything was replaced");
+    let found: Vec<String> = found.into_iter().map(|entry| entry.name).collect();
+    let stays = (0..4500).chain(4510..6000).map(|n| format!("{n:05}"));
+    let missing: Vec<String> = stays.filter(|name| !found.contains(name)).collect();
+    assert!(missing.is_empty(), "{} of {} are missing, such as {:?}", missing.len(), found.len(), missing.first());
+    assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "some came twice");
+}
+
+#[test]
+fn a_listing_shows_each_object_though_others_replace_add_and_delete_some_meanwhile() {
+    a_listing_while_others_write(&pinned());
+}
+
+#[test]
+fn a_listing_shows_each_object_on_the_server_of_this_machine_too() {
+    match nats::system() {
+        Some(binary) => a_listing_while_others_write(&binary),
+        None => println!("skipped: this machine has no nats-server of its own"),
+    }
+}
+
+#[test]
+fn of_several_metas_of_one_name_the_last_one_holds() {
+    let server = Server::plain();
+    let store = store_on(&server, |_| {});
+    connect(store.as_ref()).expect("connect");
+    let meta = |name: &str, size| raw::Message { headers: vec![], ..raw::Message::meta("bucket", name, "n", size) };
+    let gone = raw::Message { payload: br#"{"name":"p/gone","deleted":true}"#.to_vec(), ..meta("p/gone", 0) };
+    raw::publish(&server.address(), &[meta("p/two", 1), meta("p/gone", 1), gone, meta("p/two", 2)]);
+    let found: Vec<_> = list(store.as_ref(), "").expect("list").into_iter().map(|e| (e.name, e.size)).collect();
+    assert_eq!(found, [("two".to_string(), 2)]);
 }

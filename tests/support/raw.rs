@@ -1,4 +1,4 @@
-//! A question to a nats-server in its own protocol, beside everything that is tested.
+//! Questions and messages to a nats-server in its own protocol, beside everything that is tested.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
@@ -29,6 +29,61 @@ pub fn try_ask(address: &str, subject: &str, question: &Value) -> std::io::Resul
         }
     }
     Err(std::io::ErrorKind::UnexpectedEof.into())
+}
+
+/// What another program stores in a stream, with whatever it puts into subject and headers.
+pub struct Message {
+    pub subject: Vec<u8>,
+    /// Lines as in `Nats-Rollup: sub`, each with its end.
+    pub headers: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+impl Message {
+    pub fn new(subject: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> Message {
+        Message { subject: subject.as_ref().into(), headers: Vec::new(), payload: payload.as_ref().into() }
+    }
+
+    /// The meta message of an object, which replaces the one before it.
+    pub fn meta(bucket: &str, name: &str, nuid: &str, size: usize) -> Message {
+        let subject = format!("$O.{bucket}.M.{}", base64(name.as_bytes()));
+        let meta = json!({"name": name, "bucket": bucket, "nuid": nuid, "size": size, "chunks": size.min(1)});
+        Message { headers: b"Nats-Rollup: sub\r\n".to_vec(), ..Message::new(subject, meta.to_string()) }
+    }
+
+    fn wire(&self) -> Vec<u8> {
+        let headers = [b"NATS/1.0\r\n", self.headers.as_slice(), b"\r\n"].concat();
+        let sizes = format!(" answer {} {}\r\n", headers.len(), headers.len() + self.payload.len());
+        [b"HPUB ", self.subject.as_slice(), sizes.as_bytes(), &headers, &self.payload, b"\r\n"].concat()
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let group = |three: &[u8]| {
+        let number = three.iter().fold(0usize, |sum, byte| sum << 8 | usize::from(*byte)) << (8 * (3 - three.len()));
+        let letter = |n: usize| if n > three.len() { '=' } else { char::from(LETTERS[number >> (18 - 6 * n) & 63]) };
+        (0..4).map(letter).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+/// Stores messages, in their order; each must be acknowledged.
+pub fn publish(address: &str, messages: &[Message]) {
+    let stream = TcpStream::connect(address).expect("connect to nats-server");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set a deadline");
+    let mut lines = BufReader::new(&stream).lines();
+    write!(&stream, "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nSUB answer 1\r\n").expect("log in");
+    // Few enough that their answers fit on the way.
+    for some in messages.chunks(500) {
+        (&stream).write_all(&some.iter().flat_map(Message::wire).collect::<Vec<u8>>()).expect("publish");
+        let mut left = some.len();
+        while left > 0 {
+            let line = lines.next().expect("an answer").expect("an answer");
+            assert!(!line.starts_with("-ERR") && !line.contains("\"error\""), "{line}");
+            left -= usize::from(line.starts_with('{'));
+        }
+    }
 }
 
 /// The stream of an object store, as nats.go makes it; `change` replaces fields.

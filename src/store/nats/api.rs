@@ -136,7 +136,6 @@ pub fn delete_message(seq: u64) -> Vec<u8> {
 pub enum Begin {
     All,
     After(u64),
-    LastOfEach,
 }
 
 /// A consumer that we pull from, as subject and payload. It lives in memory, acknowledges nothing, and ends by itself.
@@ -148,7 +147,6 @@ pub fn new_consumer(place: &Place, name: &str, filter: &str, begin: Begin) -> (S
     let (policy, start) = match begin {
         Begin::All => ("all", None),
         Begin::After(seq) => ("by_start_sequence", Some(seq.saturating_add(1))),
-        Begin::LastOfEach => ("last_per_subject", None),
     };
     if let Some(fields) = config.as_object_mut() {
         fields.insert("deliver_policy".into(), Value::from(policy));

@@ -1,8 +1,13 @@
-//! Listing a prefix: the newest meta message of every object, from a consumer that we pull from.
+//! Listing a prefix: the meta messages of all objects, from a consumer that we pull from.
 //!
 //! Where the bucket has replicas, the stream's leader is asked instead (leader.rs): another one may be behind.
 //! Names are base64 in the subjects, so the server cannot filter by prefix: a listing reads the metas of the whole bucket.
 //! After a lost connection it begins again.
+//!
+//! Others may write meanwhile. A meta that is replaced before it was delivered comes later, behind what is new: so a listing
+//! ends only when the consumer has nothing left, not after as many metas as there were at its beginning. The consumer delivers
+//! all messages, which are one a meta, and not `last_per_subject`: then the server first notes what to deliver, and says for
+//! each of them that is gone when its turn comes that it has nothing (consumer.go, getNextMsg and waitForMsgs).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -21,6 +26,7 @@ use crate::store::{Entry, List, name};
 const CREATED: u64 = 1;
 const BATCH: u64 = 2;
 const GONE: u64 = 3;
+const PROBE: u64 = 4;
 const HEARTBEAT: u16 = 100;
 /// Metas asked for at once; two batches are on their way.
 const A_BATCH: u64 = 2_000;
@@ -59,10 +65,10 @@ pub struct Delivered {
     consumer: bool,
     /// The last meta was given out.
     ended: bool,
-    /// Metas that have not come; so many of them were asked for.
+    /// Metas that the consumer has and that have not come; so many of them were asked for.
     left: u64,
     ahead: u64,
-    /// The consumer said that it has nothing, and was asked once more.
+    /// The consumer said that it has nothing, and was asked for one more.
     probed: bool,
     patience: Patience,
 }
@@ -122,7 +128,7 @@ impl Delivered {
             return Ok(());
         }
         let filter = self.place.all_metas();
-        let (subject, request) = api::new_consumer(&self.place, &self.mailbox.token, &filter, Begin::LastOfEach);
+        let (subject, request) = api::new_consumer(&self.place, &self.mailbox.token, &filter, Begin::All);
         self.mailbox.ask(CREATED, &subject, &request)
     }
 
@@ -135,14 +141,17 @@ impl Delivered {
                 self.ask_ahead()?;
             }
             (_, Some(origin)) => {
-                self.left = self.left.saturating_sub(1);
+                self.left = origin.pending;
                 self.ahead = self.ahead.saturating_sub(1);
-                self.probed = false;
-                self.ended = self.left == 0 || origin.pending == 0;
+                if std::mem::take(&mut self.probed) {
+                    // Of what was asked for before, nothing more comes.
+                    self.ahead = 0;
+                }
+                self.ended = self.left == 0;
                 self.ask_ahead()?;
                 return Ok(Some(Step::Meta(Meta::parse(&mail.data))));
             }
-            (BATCH, None) if mail.status != Some(HEARTBEAT) => self.on_nothing()?,
+            (BATCH | PROBE, None) if mail.status != Some(HEARTBEAT) => self.on_nothing(mail.tag)?,
             _ => {}
         }
         Ok(None)
@@ -150,13 +159,13 @@ impl Delivered {
 
     /// The consumer says that it has no more: some were deleted meanwhile. It may say so before its last messages are out,
     /// so it is asked once more.
-    fn on_nothing(&mut self) -> Result<()> {
+    fn on_nothing(&mut self, tag: u64) -> Result<()> {
         if std::mem::replace(&mut self.probed, true) {
-            self.ended = true;
+            self.ended = tag == PROBE;
             return Ok(());
         }
         let (subject, request) = api::next(&self.place, &self.mailbox.token, 1);
-        self.mailbox.ask(BATCH, &subject, &request)
+        self.mailbox.ask(PROBE, &subject, &request)
     }
 
     fn ask_ahead(&mut self) -> Result<()> {
@@ -182,11 +191,18 @@ impl Drop for Delivered {
     }
 }
 
+/// What a meta says of a name.
+struct Found {
+    entry: Entry,
+    /// It is an object, not a mark that there was one, or a link.
+    object: bool,
+}
+
 pub struct NatsList {
     place: Rc<Place>,
     prefix: String,
     metas: Metas,
-    found: Vec<Entry>,
+    found: Vec<Found>,
     ltx: Rc<Cell<bool>>,
 }
 
@@ -197,19 +213,17 @@ impl NatsList {
         NatsList { place: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new(), ltx: ltx.clone() }
     }
 
-    /// Whatever is no object of ours is passed over.
+    /// Whatever is not ours is passed over.
     fn keep(&mut self, meta: &Meta) {
-        if meta.deleted || meta.link {
-            return;
-        }
-        if is_ltx(&meta.name) && !self.ltx.replace(true) {
+        let object = !meta.deleted && !meta.link;
+        if object && is_ltx(&meta.name) && !self.ltx.replace(true) {
             log::warn(LTX).field("bucket", &self.place.bucket).field("such_as", &meta.name).emit();
         }
         if let Some(name) = self.place.own_name(&meta.name)
             && name.starts_with(&self.prefix)
             && name::check(name).is_ok()
         {
-            self.found.push(Entry { name: name.to_string(), size: meta.size });
+            self.found.push(Found { entry: Entry { name: name.to_string(), size: meta.size }, object });
         }
     }
 
@@ -228,9 +242,9 @@ impl NatsList {
     fn sorted(&mut self) -> Vec<Entry> {
         let mut found = std::mem::take(&mut self.found);
         found.reverse();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        found.dedup_by(|b, a| a.name == b.name);
-        found
+        found.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        found.dedup_by(|b, a| a.entry.name == b.entry.name);
+        found.into_iter().filter(|found| found.object).map(|found| found.entry).collect()
     }
 }
 
