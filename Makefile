@@ -3,6 +3,7 @@
 #   make          the release binary, target/release/litestream
 #   make demo     shows a backup and its restore under load, with a kill in the middle
 #   make test     every test; `make check`: style, lints, manual pages
+#   make msrv     with the oldest compiler that will do (rustup toolchain install)
 #   make bench        beside Litestream 0.5.17: the README's table, kept in tests/benches/results.json
 #   make bench-quick  guards what make bench has reached, by ratio to Litestream in the same run; under three minutes
 #   make bench-scale  many databases, a large one, a long history, a small machine; ONLY=group,… runs some of it or of bench
@@ -35,7 +36,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man install static dist test-static reproducible plots clean python
+.PHONY: all build demo test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man msrv install static dist test-static reproducible plots clean python
 
 all: build
 
@@ -88,7 +89,12 @@ check: lint-man
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) clippy --locked --all-targets $(FEATURES) --features fault -- -D warnings
-	$(CARGO) test --locked $(FEATURES) --test layers
+	$(CARGO) test --locked $(FEATURES) --test layers --test packages
+
+# With the oldest compiler that Cargo.toml states, in a directory of its own. `check` looks only at what clippy knows of it.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv:
+	CARGO_TARGET_DIR=target/msrv rustup run $(MSRV) cargo check --locked --all-targets $(FEATURES)
 
 # Whether a referenced page is installed depends on the machine, and says nothing about ours.
 lint-man:

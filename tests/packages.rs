@@ -144,3 +144,27 @@ fn a_debian_package_describes_itself_and_its_scripts_are_clean_shell() {
         assert_eq!(sh("dpkg-deb -f \"$1\" Package", &[&package]), "litestream\n");
     }
 }
+
+/// A version such as 1.89 or 1.88.0, to be compared.
+fn release(text: &str) -> Vec<u32> {
+    let mut numbers: Vec<u32> = text.split('.').map(|part| part.parse().expect("a number")).collect();
+    numbers.resize(3, 0);
+    numbers
+}
+
+#[test]
+fn no_dependency_wants_a_newer_compiler_than_the_readme_does() {
+    let line = "cargo metadata --locked --offline --format-version 1 --filter-platform \
+                \"$(rustc -vV | sed -n 's/^host: //p')\"";
+    let metadata: serde_json::Value = serde_json::from_str(&sh(line, &[])).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours = env!("CARGO_PKG_RUST_VERSION");
+    let newer: Vec<String> = packages
+        .iter()
+        .filter_map(|package| Some((package["name"].as_str()?, package["rust_version"].as_str()?)))
+        .filter(|(_, wanted)| release(wanted) > release(ours))
+        .map(|(name, wanted)| format!("{name} wants {wanted}"))
+        .collect();
+    assert_eq!(newer, [""; 0], "rust-version is {ours}");
+    assert!(fs::read_to_string("README.md").unwrap().contains(&format!("Rust toolchain ({ours} or later)")));
+}
