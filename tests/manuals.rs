@@ -210,7 +210,7 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
         let condition = format!("'__fish_seen_subcommand_from {command}' ");
         let lines = fish.lines().filter(|line| line.contains(&condition)).collect::<Vec<_>>().join("\n");
         assert_eq!(options_in(&lines, &["' -o ", "' -s "]), expected, "fish {command}");
-        assert!(fish.contains(&format!("__fish_use_subcommand -f -a {command} ")), "fish {command}");
+        assert!(fish.contains(&format!("__litestream_needs_command -f -a {command} ")), "fish {command}");
         assert!(zsh.contains(&format!("        '{command}:")), "zsh {command}");
     }
 }

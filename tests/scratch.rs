@@ -46,8 +46,7 @@ fn alone_in_a_root_directory_it_stores_and_restores_over_tls() {
     let authority = Authority::new("ours");
     let pair = authority.sign("server", "DNS:localhost,IP:127.0.0.1", 2);
     let bed = Bed::nats_with("scratch", &pair.config(""));
-    let trusted: [(&str, &[(&str, &str)]); 2] =
-        [(", root-cas: [/ca.pem]", &[]), ("", &[("SSL_CERT_FILE", "/ca.pem")])];
+    let trusted: [(&str, &[(&str, &str)]); 2] = [(", root-cas: [/ca.pem]", &[]), ("", &[("SSL_CERT_FILE", "/ca.pem")])];
     for (tls, variables) in trusted {
         let root = root(&bed, &authority, tls);
         let run = |words: &[&str]| bed.run_command(&mut alone(&root, words, variables)).succeeded();
@@ -66,7 +65,10 @@ fn alone_in_a_root_directory_it_stores_and_restores_over_tls() {
 fn the_image_copies_the_binary_that_make_static_leaves() {
     let text = fs::read_to_string("man/Dockerfile").unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(lines, ["FROM scratch", "COPY litestream /litestream", "ENTRYPOINT [\"/litestream\"]", "CMD [\"replicate\"]"]);
+    assert_eq!(
+        lines,
+        ["FROM scratch", "COPY litestream /litestream", "ENTRYPOINT [\"/litestream\"]", "CMD [\"replicate\"]"]
+    );
     let makefile = fs::read_to_string("Makefile").unwrap();
     assert!(makefile.contains("BUILT = target/$*/release/litestream"));
     assert!(text.contains("target/x86_64-unknown-linux-musl/release"), "{text}");

@@ -26,7 +26,8 @@ _litestream() {
         version) options="-json" ;;
         *) options="replicate restore snapshot databases generations snapshots wal status verify version" ;;
     esac
-    options="$options -config -log-level -no-expand-env -help"
+    options=" $options -config -log-level -no-expand-env -help"
+    [[ $word == --* ]] && options=${options// -/ --}
     COMPREPLY=($(compgen -W "$options" -- "$word"))
     [[ -n $command && $word != -* ]] && COMPREPLY+=($(compgen -f -- "$word"))
 }
