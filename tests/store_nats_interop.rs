@@ -6,6 +6,8 @@ mod bucket;
 mod drive;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/raw.rs"]
+mod raw;
 
 use bucket::{messages, monitored, store_on};
 use drive::{connect, delete, get, list, names, noise, put};
@@ -108,4 +110,48 @@ fn we_read_what_another_client_stores_and_pass_over_what_is_no_object() {
     assert_eq!(names(store, "").expect("list"), [""; 0]);
     // What is left is the object that is not ours.
     assert_eq!(messages(monitor), 2);
+}
+
+/// Headers, subjects and names that no careful client would store.
+fn poison() -> Vec<raw::Message> {
+    let meta = |name: &str| raw::Message::meta("bucket", name, "n", 0);
+    let with = |name: &str, headers: &[u8]| raw::Message { headers: headers.to_vec(), ..meta(name) };
+    vec![
+        with("p/not-utf8", b"X: \xff\xfe\r\n"),
+        with("p/no-colon", b"nothing\r\n"),
+        with("p/long", &[b"X: ", "x".repeat(20_000).as_bytes(), b"\r\n"].concat()),
+        raw::Message { subject: b"$O.bucket.M.\xff".to_vec(), ..meta("p/subject") },
+        raw::Message { subject: b"$O.bucket.M.\xc2\xa0\xe3\x80\x80".to_vec(), ..meta("p/blank") },
+        // Its line is longer on the way to us than the server takes from anybody.
+        meta(&format!("p/{}", "y".repeat(3000))),
+    ]
+}
+
+fn a_listing_with_poison(binary: &std::path::Path) {
+    let server = Server::start(binary, "");
+    let store = store_on(&server, |_| {});
+    connect(store.as_ref()).expect("connect");
+    put(store.as_ref(), "ours", b"1").expect("put");
+    for message in poison() {
+        raw::publish(&server.address(), &[message]);
+        let found = names(store.as_ref(), "").expect("list");
+        assert!(found.contains(&"ours".to_string()), "{found:?}");
+    }
+    assert_eq!(get(store.as_ref(), "ours").expect("get"), b"1");
+    for name in ["not-utf8", "no-colon", "long"] {
+        assert_eq!(get(store.as_ref(), name).expect("get"), b"");
+    }
+}
+
+#[test]
+fn headers_and_subjects_of_others_that_are_no_text_do_not_end_the_connection() {
+    a_listing_with_poison(&pinned());
+}
+
+#[test]
+fn headers_and_subjects_of_others_are_borne_on_the_server_of_this_machine_too() {
+    match nats::system() {
+        Some(binary) => a_listing_with_poison(&binary),
+        None => println!("skipped: this machine has no nats-server of its own"),
+    }
 }

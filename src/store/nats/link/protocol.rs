@@ -1,16 +1,25 @@
 //! The NATS client protocol, read just far enough to know where a message ends. Bytes in, events out.
 //!
 //! Payloads are never copied here: what goes on to the other side comes out as slices of what came in.
+//!
+//! What other programs put into headers and subjects may be anything, and the crate ends the connection over what it cannot
+//! read (not UTF-8, no colon, a line over 4096 bytes): one such message in a bucket would end every listing of it. So of a
+//! header block only its status is passed on, and a subject or reply that the crate might not read is not passed on at all.
 
 use crate::error::{Error, Kind, Result};
 
 /// Where the client publishes to push everything before it out of the crate's buffer; it ends at the link.
 pub const FLUSH_SUBJECT: &str = "_LINK.FLUSH";
-/// No server sends, and the crate cannot read, a longer line that is passed on.
-const MAX_LINE: usize = 4096;
 /// An INFO names every server of a cluster.
 const MAX_INFO: usize = 1024 * 1024;
 const LINE_END: usize = 2;
+/// Subjects and replies that are ours are shorter.
+const MAX_WORD: usize = 1000;
+/// Stands for a subject that the crate could not read. Nothing of ours is told apart by its subject but what is in our inbox.
+const ODD_SUBJECT: &[u8] = b"_LINK.ODD";
+/// The line that a header block begins with, and where the status stands in it, if there is one.
+const VERSION: &[u8] = b"NATS/1.0 ";
+const STATUS: usize = 3;
 
 /// Who speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,10 +39,24 @@ pub enum Event<'a> {
 
 enum State {
     Line,
+    /// The beginning of a header block, up to where its status ends.
+    Header(Header),
+    /// So many bytes are to be dropped, and then so many to be passed on.
+    Skip {
+        left: usize,
+        then: usize,
+    },
     /// So many bytes of payload and line end are still to be passed on.
     Forward(usize),
-    /// The same, but to be dropped.
-    Skip(usize),
+}
+
+/// A message with headers whose line has been read.
+struct Header {
+    /// Subject, subscription and reply, with a space behind each.
+    to: Vec<u8>,
+    seen: Vec<u8>,
+    header: usize,
+    payload: usize,
 }
 
 /// Splits one direction of a connection, however the bytes are cut.
@@ -55,15 +78,16 @@ impl Scanner {
             input = match self.state {
                 State::Forward(left) => {
                     let (now, rest) = split(input, left);
-                    self.state = after(left, now.len(), State::Forward);
+                    self.state = forward(left.saturating_sub(now.len()));
                     out(Event::Forward(now))?;
                     rest
                 }
-                State::Skip(left) => {
+                State::Skip { left, then } => {
                     let (now, rest) = split(input, left);
-                    self.state = after(left, now.len(), State::Skip);
+                    self.state = skip(left.saturating_sub(now.len()), then);
                     rest
                 }
+                State::Header(_) => self.header(input, out)?,
                 State::Line => self.line(input, out)?,
             };
         }
@@ -88,59 +112,106 @@ impl Scanner {
 
     fn whole(&mut self, line: &[u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
         let text = line.trim_ascii_end();
-        let Some(payload) = self.payload(text)? else { return out(Event::Line(text)) };
-        if line.len() >= MAX_LINE {
-            return Err(too_long(line.len()));
+        let words: Vec<&[u8]> =
+            text.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty()).collect();
+        let verb = words.first().copied().unwrap_or_default().to_ascii_uppercase();
+        match (self.speaker, verb.as_slice()) {
+            (Speaker::Client, b"SUB" | b"UNSUB") => out(Event::Forward(line)),
+            (Speaker::Client, b"PUB" | b"HPUB") => {
+                let payload = size(words.last(), text)?.saturating_add(LINE_END);
+                if is_flush(text) {
+                    self.state = skip(payload, 0);
+                    return Ok(());
+                }
+                self.state = forward(payload);
+                out(Event::Forward(line))
+            }
+            (Speaker::Server, b"MSG") => {
+                let to = addressee(words.get(1..words.len().saturating_sub(1)), text)?;
+                let payload = size(words.last(), text)?;
+                self.state = forward(payload.saturating_add(LINE_END));
+                out(Event::Forward(&[b"MSG ", to.as_slice(), format!("{payload}\r\n").as_bytes()].concat()))
+            }
+            (Speaker::Server, b"HMSG") => {
+                let to = addressee(words.get(1..words.len().saturating_sub(2)), text)?;
+                let header = size(words.iter().nth_back(1), text)?;
+                let payload = size(words.last(), text)?.checked_sub(header).ok_or_else(|| garbled(text))?;
+                self.state = State::Header(Header { to, seen: Vec::new(), header, payload });
+                Ok(())
+            }
+            _ => out(Event::Line(text)),
         }
-        let payload = payload.map(|len| len.saturating_add(LINE_END)).unwrap_or(0);
-        if self.speaker == Speaker::Client && is_flush(text) {
-            self.state = State::Skip(payload);
-            return Ok(());
-        }
-        self.state = after(payload, 0, State::Forward);
-        out(Event::Forward(line))
     }
 
-    /// None: a line for the link. Some(None): passed on, nothing follows. Some(Some(n)): n bytes and a line end follow.
-    fn payload(&self, text: &[u8]) -> Result<Option<Option<usize>>> {
-        let mut words = text.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
-        let verb = words.next().unwrap_or_default().to_ascii_uppercase();
-        match (self.speaker, verb.as_slice()) {
-            (Speaker::Client, b"PUB" | b"HPUB") | (Speaker::Server, b"MSG" | b"HMSG") => {
-                let len = words.next_back().and_then(number).ok_or_else(|| garbled(text))?;
-                Ok(Some(Some(len)))
-            }
-            (Speaker::Client, b"SUB" | b"UNSUB") => Ok(Some(None)),
-            _ => Ok(None),
+    /// Reads up to the status; the rest of the input is given back.
+    fn header<'a>(&mut self, input: &'a [u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<&'a [u8]> {
+        let State::Header(mut found) = std::mem::replace(&mut self.state, State::Line) else { return Ok(input) };
+        let wanted = found.header.min(VERSION.len() + STATUS);
+        let (now, rest) = split(input, wanted.saturating_sub(found.seen.len()));
+        found.seen.extend_from_slice(now);
+        if found.seen.len() < wanted {
+            self.state = State::Header(found);
+            return Ok(rest);
         }
+        out(Event::Forward(&found.without_headers()))?;
+        self.state = skip(found.header.saturating_sub(wanted), found.payload.saturating_add(LINE_END));
+        Ok(rest)
     }
+}
+
+impl Header {
+    /// The line of the message, and if the server gave it a status, a header block of that alone.
+    fn without_headers(&self) -> Vec<u8> {
+        let status = self.seen.strip_prefix(VERSION).filter(|status| status.iter().all(u8::is_ascii_digit));
+        let Some(status) = status.filter(|status| status.len() == STATUS) else {
+            return [b"MSG ", self.to.as_slice(), format!("{}\r\n", self.payload).as_bytes()].concat();
+        };
+        let block = [VERSION, status, b"\r\n\r\n"].concat();
+        let sizes = format!("{} {}\r\n", block.len(), block.len().saturating_add(self.payload));
+        [b"HMSG ", self.to.as_slice(), sizes.as_bytes(), &block].concat()
+    }
+}
+
+/// Subject, subscription and reply, as far as the crate can read them.
+fn addressee(words: Option<&[&[u8]]>, text: &[u8]) -> Result<Vec<u8>> {
+    let plain = |word: &[u8]| word.len() <= MAX_WORD && word.iter().all(u8::is_ascii_graphic);
+    let (subject, sid, reply) = match words {
+        Some([subject, sid]) => (*subject, *sid, None),
+        Some([subject, sid, reply]) => (*subject, *sid, Some(*reply)),
+        _ => return Err(garbled(text)),
+    };
+    let subject = if plain(subject) { subject } else { ODD_SUBJECT };
+    let words = [subject, sid].into_iter().chain(reply.filter(|reply| plain(reply)));
+    Ok(words.flat_map(|word| [word, b" "].concat()).collect())
 }
 
 fn is_flush(text: &[u8]) -> bool {
     text.strip_prefix(b"PUB ").is_some_and(|rest| rest.starts_with(FLUSH_SUBJECT.as_bytes()))
 }
 
-fn after(left: usize, taken: usize, more: impl Fn(usize) -> State) -> State {
-    match left.saturating_sub(taken) {
-        0 => State::Line,
-        rest => more(rest),
-    }
+fn forward(left: usize) -> State {
+    if left == 0 { State::Line } else { State::Forward(left) }
+}
+
+fn skip(left: usize, then: usize) -> State {
+    if left == 0 { forward(then) } else { State::Skip { left, then } }
 }
 
 fn split(input: &[u8], at: usize) -> (&[u8], &[u8]) {
     input.split_at_checked(at).unwrap_or((input, &[]))
 }
 
-fn number(word: &[u8]) -> Option<usize> {
-    std::str::from_utf8(word).ok()?.parse().ok()
+fn size(word: Option<&&[u8]>, text: &[u8]) -> Result<usize> {
+    let number = || std::str::from_utf8(word?).ok()?.parse().ok();
+    number().ok_or_else(|| garbled(text))
 }
 
 fn garbled(line: &[u8]) -> Error {
-    Error::new(Kind::Unreachable, format!("expected a length at the end of the line, found {}", printable(line)))
+    Error::new(Kind::Unreachable, format!("expected a message of NATS, found {}", printable(line)))
 }
 
 fn too_long(len: usize) -> Error {
-    Error::new(Kind::Unreachable, format!("expected a line of at most {MAX_LINE} bytes, found {len}"))
+    Error::new(Kind::Unreachable, format!("expected a line of at most {MAX_INFO} bytes, found {len}"))
 }
 
 /// The beginning of foreign bytes, fit for a message.
@@ -179,7 +250,7 @@ mod tests {
             assert_eq!(forward, "SUB a.> 1\r\nPUB a r 6\r\nPING\r\n\r\nHPUB b 2 4\r\nhhpp\r\nUNSUB 1\r\n");
             assert_eq!(lines, ["PING", "PONG"]);
             let (forward, lines) = run(Speaker::Server, server, step).unwrap();
-            assert_eq!(forward, "MSG a 1 4\r\n+OK\n\r\nHMSG a 1 r 2 3\r\nabc\r\n");
+            assert_eq!(forward, "MSG a 1 4\r\n+OK\n\r\nMSG a 1 r 1\r\nc\r\n");
             assert_eq!(lines, ["INFO {}", "PING", "-ERR 'x'"]);
         }
     }
@@ -191,10 +262,40 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_the_crate_could_not_read_ends_the_connection() {
-        let long = format!("MSG {} 1 0\r\n\r\n", "x".repeat(5000));
-        assert!(run(Speaker::Server, long.as_bytes(), 999).is_err());
-        assert!(run(Speaker::Server, b"MSG a 1 many\r\n", 99).is_err());
+    fn of_headers_only_a_status_is_passed_on_whatever_they_are() {
+        let message = |to: &[u8], header: &[u8]| {
+            let sizes = format!(" {} {}\r\n", header.len(), header.len() + 2);
+            [b"HMSG ", to, sizes.as_bytes(), header, b"ok\r\nPING\r\n"].concat()
+        };
+        let long = "x".repeat(4000);
+        let table: [(&[u8], &[u8], &str); 9] = [
+            (b"a 1", b"NATS/1.0\r\nA: b\r\n\r\n", "MSG a 1 2\r\nok\r\n"),
+            (b"a 1 r", b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n", "MSG a 1 r 2\r\nok\r\n"),
+            (b"a 1", b"NATS/1.0 404 No \xff\r\nno colon\r\n\r\n", "HMSG a 1 16 18\r\nNATS/1.0 404\r\n\r\nok\r\n"),
+            (b"a 1", b"NATS/1.0 4x4\r\n\r\n", "MSG a 1 2\r\nok\r\n"),
+            (b"a 1", b"", "MSG a 1 2\r\nok\r\n"),
+            (b"a 1", b"\xff", "MSG a 1 2\r\nok\r\n"),
+            (b"\xff.\x0b 1 \xc2\xa0", b"?", "MSG _LINK.ODD 1 2\r\nok\r\n"),
+            (b"\xe3\x80\x80\x00 1 r", b"?", "MSG _LINK.ODD 1 r 2\r\nok\r\n"),
+            (&[long.as_bytes(), b" 1 r"].concat(), b"?", "MSG _LINK.ODD 1 r 2\r\nok\r\n"),
+        ];
+        for (to, header, expected) in table {
+            for step in (1..20).chain([9999]) {
+                let (forward, lines) = run(Speaker::Server, &message(to, header), step).unwrap();
+                assert_eq!((forward.as_str(), lines.len()), (expected, 1), "{header:?}");
+            }
+        }
+        let odd = b"MSG a.\xff 7 r 2\r\nok\r\n";
+        assert_eq!(run(Speaker::Server, odd, 3).unwrap().0, "MSG _LINK.ODD 7 r 2\r\nok\r\n");
+    }
+
+    #[test]
+    fn what_is_no_message_ends_the_connection() {
+        for garbled in
+            ["MSG a 1 many\r\n", "MSG a 1\r\n", "HMSG a 1 9 3\r\n", "HMSG 1 2\r\n", "MSG\r\n", "MSG a b c d 1\r\n"]
+        {
+            assert!(run(Speaker::Server, garbled.as_bytes(), 99).is_err(), "{garbled}");
+        }
         let endless = vec![b'x'; MAX_INFO + 2];
         assert!(run(Speaker::Server, &endless, 65536).is_err());
     }
