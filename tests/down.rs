@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{Bed, assert_equal, on_a_directory_only, on_both_stores};
+use support::{Bed, Process, assert_equal, on_a_directory_only, on_both_stores};
 
 on_both_stores! {
     commits_then_a_checkpoint_then_a_small_restart_are_not_missed
@@ -14,6 +14,9 @@ on_both_stores! {
 }
 
 on_a_directory_only! {
+    a_checkpoint_and_a_small_restart_after_a_clean_stop_are_not_missed
+    an_application_that_opens_it_for_each_transaction_is_not_missed
+    what_lies_beside_the_database_may_be_damaged_or_gone
     a_truncated_wal_that_grew_past_the_old_position_is_not_mistaken_for_it
     two_restarts_to_the_same_frame_count_are_not_mistaken_for_none
     a_deleted_and_regrown_wal_is_not_mistaken_for_the_old_one
@@ -30,12 +33,16 @@ const FRAME: usize = 24 + 4096;
 
 /// A database with frames in its WAL that are stored; the program was killed after that, and no one is connected.
 fn left_behind(bed: &Bed) -> PathBuf {
+    ended_by(bed, Process::kill)
+}
+
+fn ended_by(bed: &Bed, end: fn(Process)) -> PathBuf {
     let database = bed.database();
     write(bed, &database, "12", &[]);
     let replicator = bed.replicate(&database);
     write(bed, &database, "8", &[]);
     bed.converges(&database);
-    replicator.kill();
+    end(replicator);
     assert!(live_frames(&database) > 0, "the WAL outlives the replicator");
     database
 }
@@ -67,14 +74,42 @@ fn wal_size(database: &Path) -> u64 {
 }
 
 fn commits_then_a_checkpoint_then_a_small_restart_are_not_missed(bed: &Bed) {
-    let database = left_behind(bed);
-    let size = wal_size(&database);
+    a_small_restart_is_not_missed(bed, &left_behind(bed));
+}
+
+fn a_checkpoint_and_a_small_restart_after_a_clean_stop_are_not_missed(bed: &Bed) {
+    a_small_restart_is_not_missed(bed, &ended_by(bed, Process::stop));
+}
+
+fn a_small_restart_is_not_missed(bed: &Bed, database: &Path) {
+    let size = wal_size(database);
     bed.write(
-        &database,
+        database,
         &["--commits", "30", "--autocheckpoint", "0", "--checkpoint", "restart", "--every", "28", "--abandon"],
     );
-    assert!(wal_size(&database) > size, "the WAL was restarted in place, behind frames that were appended");
+    assert!(wal_size(database) > size, "the WAL was restarted in place, behind frames that were appended");
+    comes_back(bed, database);
+}
+
+fn an_application_that_opens_it_for_each_transaction_is_not_missed(bed: &Bed) {
+    let database = ended_by(bed, Process::stop);
+    bed.write(&database, &["--commits", "12", "--churn"]);
     comes_back(bed, &database);
+}
+
+/// What continues is decided by the store and the database alone.
+fn what_lies_beside_the_database_may_be_damaged_or_gone(bed: &Bed) {
+    let database = left_behind(bed);
+    let meta = bed.path(".a.db-litestream");
+    fs::write(meta.join("lock"), [0xa5; 5000]).unwrap();
+    fs::create_dir(meta.join("spool")).unwrap();
+    fs::write(meta.join("spool/garbage"), [0; 100]).unwrap();
+    write(bed, &database, "5", &[]);
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
+    fs::remove_dir_all(&meta).unwrap();
+    comes_back(bed, &database);
+    assert_eq!(bed.objects("snapshots").len(), 1);
 }
 
 fn the_last_close_deletes_the_wal_and_nothing_is_missed(bed: &Bed) {

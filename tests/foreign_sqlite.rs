@@ -8,19 +8,26 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Bed, DATABASE, Session, assert_equal, on_a_directory_only, python, until};
+use litestream::format::wal::{ByteOrder, WalHeader};
+use support::{Bed, DATABASE, Session, assert_equal, judged, on_a_directory_only, python, until};
 
 on_a_directory_only! {
     a_wal_with_a_header_and_no_commit_is_taken_up_whole
     a_commit_killed_at_its_fsync_never_happened_while_anybody_is_connected
     a_commit_whose_fsync_fails_never_happened_and_its_retry_did
     a_commit_killed_at_its_fsync_did_happen_if_nobody_was_connected
+    a_commit_killed_at_its_fsync_did_happen_if_the_replicator_died_too
+    what_a_transaction_wrote_over_in_place_is_copied_as_it_was_committed
+    a_wal_of_the_other_byte_order_is_followed
     frames_without_checksums_are_followed
     a_history_that_forked_while_everything_was_down_begins_a_new_generation
     a_garbled_wal_index_is_healed_and_the_generation_goes_on
     a_database_in_exclusive_mode_is_waited_for
+    a_database_that_is_not_in_wal_mode_is_waited_for_where_it_may_not_be_switched
+    a_database_that_cannot_be_switched_now_is_switched_later
     the_journal_mode_cannot_be_changed_under_us
     a_backup_into_the_live_database_is_followed
+    a_backup_of_another_page_size_is_refused_by_sqlite_and_changes_nothing
     any_journal_size_limit_is_followed
     a_database_that_does_not_exist_yet_is_waited_for
     a_hard_link_is_refused
@@ -141,6 +148,88 @@ fn a_commit_killed_at_its_fsync_did_happen_if_nobody_was_connected(bed: &Bed) {
     }
 }
 
+/// The next to open the database recovers the WAL, and finds the commit in it.
+fn a_commit_killed_at_its_fsync_did_happen_if_the_replicator_died_too(bed: &Bed) {
+    let database = bed.database();
+    let Some(library) = at_the_fsync(bed, KILL) else { return };
+    let rows = |file: &Path| bed.sql(file, &["SELECT count(*) FROM t"]);
+    for nth in 2..5 {
+        let replicator = bed.replicate(&database);
+        bed.converges(&database);
+        assert!(inserts(&mut doomed(bed, &database, &library, nth)) < 50);
+        let while_connected = rows(&database);
+        replicator.kill();
+        bed.replicate_once(&database);
+        assert_ne!(rows(&database), while_connected, "the dead commit came to be");
+        assert_equal(&database, &bed.restored());
+    }
+}
+
+/// More than the cache holds is written, looked at for some ticks, and changed again before it is committed.
+fn what_a_transaction_wrote_over_in_place_is_copied_as_it_was_committed(bed: &Bed) {
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA cache_size = 2");
+    application.sql("PRAGMA wal_autocheckpoint = 0");
+    for end in ["COMMIT", "ROLLBACK", "COMMIT"] {
+        application.sql("BEGIN");
+        application.sql(SPILLS);
+        let spilled = fs::read(wal_of(&database)).unwrap();
+        bed.converges(&database);
+        application.sql("UPDATE t SET body = randomblob(2001) WHERE id > (SELECT max(id) - 60 FROM t)");
+        let changed = fs::read(wal_of(&database)).unwrap();
+        assert_ne!(spilled, changed[..spilled.len()], "frames were written over in place");
+        bed.converges(&database);
+        application.sql(end);
+        bed.converges(&database);
+    }
+    replicator.stop();
+    assert_eq!(bed.generations().len(), 1);
+}
+
+/// Gives each frame the checksums that a machine of the other byte order would have given it.
+fn turn_byte_order(wal: &Path) -> ByteOrder {
+    let mut bytes = fs::read(wal).unwrap();
+    let header = WalHeader::parse(bytes[..32].try_into().unwrap()).unwrap();
+    let order = if header.order == ByteOrder::Little { ByteOrder::Big } else { ByteOrder::Little };
+    let turned = WalHeader { order, ..header }.encode();
+    bytes[..32].copy_from_slice(&turned);
+    let mut sum = WalHeader::parse(&turned).unwrap().checksum;
+    for frame in bytes[32..].chunks_exact_mut(FRAME as usize) {
+        sum = sum.over_frame(order, frame);
+        frame[16..20].copy_from_slice(&sum.0.to_be_bytes());
+        frame[20..24].copy_from_slice(&sum.1.to_be_bytes());
+    }
+    fs::write(wal, bytes).unwrap();
+    order
+}
+
+/// SQLite keeps the byte order of a WAL that it finds until it begins another one.
+fn a_wal_of_the_other_byte_order_is_followed(bed: &Bed) {
+    let database = bed.database();
+    let append = || bed.write(&database, &["--commits", "8", "--autocheckpoint", "0", "--abandon"]);
+    append();
+    let order = turn_byte_order(&wal_of(&database));
+    fs::remove_file(database.with_file_name("a.db-shm")).unwrap();
+    let before = judged(&database).seq;
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
+    append();
+    bed.replicate_once(&database);
+    let replicator = bed.replicate(&database);
+    append();
+    bed.converges(&database);
+    let wal = fs::read(wal_of(&database)).unwrap();
+    assert_eq!(WalHeader::parse(wal[..32].try_into().unwrap()).unwrap().order, order, "still the same WAL");
+    bed.write(&database, &["--commits", "8", "--checkpoint", "restart", "--every", "4"]);
+    bed.converges(&database);
+    replicator.stop();
+    assert_eq!(judged(&bed.restored()).seq, before + 24);
+    assert_eq!(bed.generations().len(), 1);
+}
+
 /// SQLite before 3.50.2 leaves frames without salt and checksum where a transaction that has spilled changes late pages
 /// once more in place and then goes back to a savepoint; its own recovery would drop them and all that follows.
 fn frames_without_checksums_are_followed(bed: &Bed) {
@@ -255,10 +344,41 @@ fn a_database_in_exclusive_mode_is_waited_for(bed: &Bed) {
     replicator.stop();
 }
 
+fn a_database_that_is_not_in_wal_mode_is_waited_for_where_it_may_not_be_switched(bed: &Bed) {
+    let database = bed.path("a.db");
+    bed.write(&database, &["--commits", "3", "--journal", "delete"]);
+    let mut replicator = with_options(bed, &database, "    enable-wal: false\n");
+    replicator.says("journal mode is delete, not wal, and enable-wal is false");
+    bed.write(&database, &["--commits", "3", "--journal", "delete"]);
+    bed.sql(&database, &["PRAGMA journal_mode=WAL"]);
+    bed.converges(&database);
+    replicator.stop();
+}
+
+/// Nobody can change the journal mode while another connection reads.
+fn a_database_that_cannot_be_switched_now_is_switched_later(bed: &Bed) {
+    let database = bed.path("a.db");
+    bed.write(&database, &["--commits", "3", "--journal", "delete"]);
+    let mut reader = bed.session(&database);
+    reader.sql("BEGIN");
+    reader.sql("SELECT count(*) FROM t");
+    let mut replicator = with_options(bed, &database, "    busy-timeout: 200ms\n");
+    replicator.says("journal mode is delete, not wal, and cannot be changed now: ");
+    reader.sql("COMMIT");
+    replicator.says("database switched to WAL mode");
+    bed.write(&database, &["--commits", "3"]);
+    bed.converges(&database);
+    replicator.stop();
+}
+
 /// With a configuration file, `replicate` is a service that waits for its databases.
 fn with_config(bed: &Bed, database: &Path) -> support::Process {
+    with_options(bed, database, "")
+}
+
+fn with_options(bed: &Bed, database: &Path, options: &str) -> support::Process {
     let (config, url) = (bed.path("litestream.yml"), bed.url());
-    let text = format!("dbs:\n  - path: {}\n    replica: {{ url: '{url}' }}\n", database.display());
+    let text = format!("dbs:\n  - path: {}\n{options}    replica: {{ url: '{url}' }}\n", database.display());
     fs::write(&config, text).unwrap();
     let mut command = support::litestream();
     bed.start_command(command.arg("-config").arg(&config).arg("replicate"))
@@ -285,10 +405,30 @@ fn a_backup_into_the_live_database_is_followed(bed: &Bed) {
     bed.write(&other, &["--commits", "50", "--seed", "5"]);
     let replicator = bed.replicate(&database);
     bed.converges(&database);
-    let script = "import sqlite3, sys\na, b = map(sqlite3.connect, sys.argv[1:])\na.backup(b)\n";
-    let done = Command::new("python3").args(["-c", script]).arg(&other).arg(&database).status().unwrap();
-    assert!(done.success());
+    backup(bed, &other, &database).succeeded();
     assert_equal(&database, &other);
+    bed.converges(&database);
+    replicator.stop();
+    assert_eq!(bed.generations().len(), 1);
+}
+
+/// SQLite's online backup, as `.restore` of its shell does it.
+fn backup(bed: &Bed, from: &Path, to: &Path) -> support::Ran {
+    let script = "import sqlite3, sys\na, b = map(sqlite3.connect, sys.argv[1:])\na.backup(b)\n";
+    let mut command = Command::new("python3");
+    bed.run_command(command.args(["-c", script]).arg(from).arg(to))
+}
+
+fn a_backup_of_another_page_size_is_refused_by_sqlite_and_changes_nothing(bed: &Bed) {
+    let (database, other) = (bed.database(), bed.path("other.db"));
+    bed.write(&other, &["--commits", "50", "--seed", "5", "--page-size", "8192"]);
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let before = judged(&database);
+    let ran = backup(bed, &other, &database);
+    assert!(ran.status != 0 && ran.stderr.contains("readonly"), "{ran:?}");
+    assert_eq!(judged(&database), before);
+    bed.write(&database, &["--commits", "5"]);
     bed.converges(&database);
     replicator.stop();
     assert_eq!(bed.generations().len(), 1);

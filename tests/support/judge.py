@@ -30,6 +30,9 @@ def sound(path):
     found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
     if found != ["ok"]:
         sys.exit(f"{path}: integrity check: {found[:3]}")
+    (pages,), (size,) = (connection.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
+    if not os.path.exists(path + "-wal") and os.path.getsize(path) != pages * size:
+        sys.exit(f"{path}: {os.path.getsize(path)} bytes, and {pages} pages of {size}")
     return connection
 
 
