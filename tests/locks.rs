@@ -2,16 +2,20 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Bed, assert_equal, on_a_directory_only, until};
+use support::{Bed, Process, assert_equal, on_a_directory_only, until};
 
 on_a_directory_only! {
     the_database_and_a_read_mark_are_locked_at_every_moment
+    no_read_mark_is_let_go_before_another_is_held
+    under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late
     checkpoints_of_the_application_succeed_within_three_ticks
     no_writer_waits_for_long_while_its_wal_is_kept_short
 }
@@ -81,6 +85,94 @@ fn the_database_and_a_read_mark_are_locked_at_every_moment(bed: &Bed) {
     bed.converges(&database);
     assert_eq!(holds(pid, database_inode, shm_inode), (true, true));
     replicator.stop();
+}
+
+/// Each call of fcntl(2) in its order, as strace saw it: what /proc/locks shows now and then, without the gaps.
+fn no_read_mark_is_let_go_before_another_is_held(bed: &Bed) {
+    let database = bed.database();
+    let command = bed.replicate_command(&database, &bed.url());
+    let log = bed.path("fcntl");
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-y", "-e", "trace=fcntl", "-o"]).arg(&log).arg(command.get_program());
+    if support::meddled(&command, "none:retval=0").is_none() {
+        return;
+    }
+    let replicator = bed.start_command(&mut support::like(&command, traced));
+    bed.converges(&database);
+    let begun = fs::read_to_string(&log).unwrap().lines().count();
+    bed.write(&database, &["--commits", "120", "--checkpoint", "truncate,restart,full,passive", "--every", "3"]);
+    bed.write(&database, &["--commits", "60", "--churn", "--rate", "60"]);
+    bed.write(&database, &["--seconds", "2", "--autocheckpoint", "0", "--sync", "off"]);
+    bed.converges(&database);
+    let text = fs::read_to_string(&log).unwrap();
+    let (mut held, mut moves) = (BTreeSet::new(), 0);
+    for (number, line) in text.lines().enumerate() {
+        let field = |name: &str| line.split(name).nth(1)?.split([',', '}']).next()?.parse::<u64>().ok();
+        let (Some(first), Some(length)) = (field("l_start="), field("l_len=")) else { continue };
+        if !line.contains("a.db-shm>, F_SETLK, ") || !line.ends_with(" = 0") {
+            continue;
+        }
+        for mark in READ.filter(|mark| (first..first + length).contains(mark)) {
+            if line.contains("F_UNLCK") { held.remove(&mark) } else { held.insert(mark) };
+        }
+        if number > begun {
+            moves += 1;
+            assert!(!held.is_empty(), "no mark is held behind line {number}: {line}");
+        }
+    }
+    println!("{moves} calls");
+    assert!(moves > 100, "only {moves} calls");
+    drop(replicator);
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
+}
+
+/// SQLite before 3.51.3 lost commits where a checkpoint that had read the wal-index went on after the WAL had been written
+/// back and begun anew. That takes both, and under one pin there is never both, however long we stand still under it.
+fn under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late(bed: &Bed) {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA wal_autocheckpoint = 0");
+    application.sql("PRAGMA busy_timeout = 50");
+    let insert = "INSERT INTO t(body) VALUES (randomblob(3000))";
+    let salts = || fs::read(bed.path("a.db-wal")).unwrap()[16..24].to_vec();
+    for written_back in [true, false] {
+        application.sql(insert);
+        bed.converges(&database);
+        if written_back {
+            application.sql("PRAGMA wal_checkpoint(PASSIVE)");
+        }
+        sleep(20 * TICK);
+        signal(&replicator, libc::SIGSTOP);
+        let mut seen = BTreeSet::from([salts()]);
+        for round in 0..8 {
+            application.sql(insert);
+            seen.insert(salts());
+            let mode = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"][round % 4];
+            let answer = application.sql(&format!("PRAGMA wal_checkpoint({mode})"));
+            // Busy, frames in the WAL, and how many of them are written back.
+            let numbers: Vec<i64> =
+                answer.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
+            assert!(numbers[2] < numbers[1], "{mode}: all is written back under our pin: {answer}");
+            assert!(!written_back || numbers[2] == 0, "{mode}: {answer}");
+            bed.sql(&database, &[insert]);
+        }
+        // From a pin on READ0 the WAL may be begun anew once.
+        assert!(seen.len() <= 1 + usize::from(written_back), "{} times", seen.len());
+        signal(&replicator, libc::SIGCONT);
+        bed.converges(&database);
+    }
+    replicator.stop();
+    assert_eq!(bed.generations().len(), 1);
+}
+
+fn signal(process: &Process, signal: libc::c_int) {
+    let pid = libc::pid_t::try_from(process.pid()).expect("a pid");
+    // SAFETY: kill(2) of a child that was not yet waited for.
+    unsafe { libc::kill(pid, signal) };
 }
 
 /// The default monitor-interval.
