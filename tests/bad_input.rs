@@ -106,6 +106,36 @@ fn an_output_that_exists_is_not_touched() {
     refused(&bed, &["restore", "-o", &folder, &bed.url()], DATABASE, &["no/such/folder"]);
 }
 
+/// SQLite would replay them into the restored file.
+#[test]
+fn what_lies_beside_the_output_never_meets_what_is_restored() {
+    let bed = Bed::directory("beside-output");
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let output = bed.path("out.db");
+    let restore = |more: &[&str]| bed.run_command(support::restore_command(&bed.url(), &output).args(more));
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let beside = bed.path(&format!("out.db{suffix}"));
+        fs::write(&beside, "mine").unwrap();
+        restore(&[]).refused(DATABASE, &[&format!("out.db{suffix}: it exists"), "hint: ", "-force"]);
+        assert_eq!(fs::read(&beside).unwrap(), b"mine");
+        assert!(!output.exists());
+        restore(&["-force"]).succeeded();
+        assert!(!beside.exists());
+        assert_equal(&database, &output);
+        fs::remove_file(&output).unwrap();
+    }
+    // The WAL of an older copy of the same database, which fits it as no other does.
+    bed.write(&database, &["--commits", "9", "--autocheckpoint", "0", "--abandon"]);
+    let wal = fs::read(bed.path("a.db-wal")).unwrap();
+    assert!(wal.len() > 10_000);
+    fs::write(bed.path("out.db-wal"), &wal).unwrap();
+    let before = support::judged(&bed.restored());
+    restore(&["-force"]).succeeded();
+    assert_eq!(bed.sql(&output, &["SELECT seq FROM m"]).trim(), format!("({},)", before.seq));
+    assert!(support::judged(&database).seq > before.seq);
+}
+
 #[test]
 fn an_unknown_word_is_named() {
     let bed = Bed::directory("unknown");

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{Bed, CORRUPT, assert_equal, equal, judged, on_a_directory_only};
+use support::{Bed, CORRUPT, Ran, assert_equal, equal, judged, on_a_directory_only};
 
 on_a_directory_only! {
     a_missing_segment_is_a_gap_that_is_named
@@ -27,10 +27,11 @@ fn backup(bed: &Bed) -> (PathBuf, Vec<PathBuf>) {
     (database, names.iter().map(path).collect())
 }
 
-fn refuses(bed: &Bed, object: &Path, part: &str) {
+fn refuses(bed: &Bed, object: &Path, part: &str) -> Ran {
     let output = bed.fresh("output");
-    bed.restore(&bed.url(), &output).refused(CORRUPT, &[part]);
+    let ran = bed.restore(&bed.url(), &output).refused(CORRUPT, &[part]);
     assert!(!output.exists(), "{} is damaged", object.display());
+    ran
 }
 
 fn a_missing_segment_is_a_gap_that_is_named(bed: &Bed) {
@@ -38,10 +39,20 @@ fn a_missing_segment_is_a_gap_that_is_named(bed: &Bed) {
     let (aside, segments) = (bed.path("aside"), &objects[1..objects.len() - 1]);
     for segment in segments {
         fs::rename(segment, &aside).unwrap();
-        refuses(bed, segment, "gap");
+        let refusal = refuses(bed, segment, "gap");
+        what_the_hint_says_works(bed, &database, &refusal);
         fs::rename(&aside, segment).unwrap();
     }
     assert_equal(&database, &bed.restored());
+}
+
+/// A restore to the moment that a refusal names.
+fn what_the_hint_says_works(bed: &Bed, database: &Path, refusal: &Ran) {
+    let words = refusal.stderr.split("hint: -timestamp ").nth(1).unwrap_or_else(|| panic!("{}", refusal.stderr));
+    let (moment, output) = (words.split(' ').next().unwrap(), bed.fresh("before.db"));
+    let mut command = support::restore_command(&bed.url(), &output);
+    bed.run_command(command.args(["-timestamp", moment])).succeeded();
+    support::all_committed(&[judged(&output)], database);
 }
 
 fn a_damaged_object_is_named_and_nothing_is_written(bed: &Bed) {

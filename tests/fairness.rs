@@ -4,13 +4,15 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Bed, Process, assert_equal, litestream, on_a_directory_only, tree};
+use support::{Bed, Process, assert_equal, litestream, on_a_directory_only, tree, until};
 
 on_a_directory_only! {
     a_commit_is_stored_while_another_database_has_much_to_copy
+    two_hundred_databases_are_followed_with_few_descriptors_and_little_work
 }
 
 fn segments(bed: &Bed, prefix: &str) -> usize {
@@ -18,7 +20,7 @@ fn segments(bed: &Bed, prefix: &str) -> usize {
 }
 
 fn send(process: &Process, signal: &str) {
-    let sent = std::process::Command::new("kill").arg(signal).arg(process.pid().to_string()).status();
+    let sent = Command::new("kill").arg(signal).arg(process.pid().to_string()).status();
     assert!(sent.expect("kill").success(), "{signal}");
 }
 
@@ -42,7 +44,7 @@ fn a_commit_is_stored_while_another_database_has_much_to_copy(bed: &Bed) {
         session.sql("PRAGMA wal_autocheckpoint = 0");
     }
     let replicator = replicate_all(bed, &[&large, &small]);
-    support::until("both are stored", || {
+    until("both are stored", || {
         let stored = |prefix| !tree(&bed.path("store").join(prefix)).is_empty();
         if stored("large") && stored("small") { Ok(()) } else { Err("not yet") }
     });
@@ -63,7 +65,7 @@ fn a_commit_is_stored_while_another_database_has_much_to_copy(bed: &Bed) {
         sleep(Duration::from_millis(1));
     }
     let small_took = begin.elapsed();
-    support::until("the large database's commits are stored", || {
+    until("the large database's commits are stored", || {
         let output = bed.fresh("restored.db");
         bed.restore(&bed.url_below("large"), &output).succeeded();
         support::equal(&large, &output)
@@ -73,4 +75,66 @@ fn a_commit_is_stored_while_another_database_has_much_to_copy(bed: &Bed) {
     assert!(small_took < large_took / 4, "small after {small_took:?}, large after {large_took:?}");
     replicator.stop();
     assert_equal(&small, &bed.restored_from(&bed.url_below("small")));
+}
+
+const MANY: usize = 200;
+
+/// Makes them, or adds a row to each.
+const WRITE_ALL: &str = "\
+import sqlite3, sys
+for number in range(int(sys.argv[2])):
+    c = sqlite3.connect(f'{sys.argv[1]}/{number}.db', isolation_level=None)
+    c.execute('PRAGMA journal_mode = WAL')
+    c.execute('PRAGMA synchronous = OFF')
+    c.execute('CREATE TABLE IF NOT EXISTS t(x)')
+    c.execute('INSERT INTO t VALUES (?)', (number,))
+    c.close()
+";
+
+/// Hundredths of a second that a process has worked so far.
+fn worked(process: &Process) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).expect("read its times");
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+fn two_hundred_databases_are_followed_with_few_descriptors_and_little_work(bed: &Bed) {
+    let folder = bed.path("many");
+    fs::create_dir(&folder).unwrap();
+    let write_all = || {
+        let mut command = Command::new("python3");
+        bed.run_command(command.args(["-c", WRITE_ALL]).arg(&folder).arg(MANY.to_string())).succeeded();
+    };
+    write_all();
+    let config = bed.path("litestream.yml");
+    let dir = folder.display();
+    fs::write(&config, format!("dbs: [{{dir: {dir}, pattern: \"*.db\", replica: {{url: \"{}\"}}}}]", bed.url())).unwrap();
+    let replicator = bed.spawn(litestream().arg("-config").arg(config).arg("replicate"));
+    let all_have = |room: &str| {
+        let have = (0..MANY).filter(|number| {
+            let store = tree(&bed.path("store").join(format!("{number}.db")));
+            store.iter().any(|name| name.contains(&format!("/{room}/")))
+        });
+        match have.count() {
+            MANY => Ok(()),
+            count => Err(format!("{count} of {MANY}")),
+        }
+    };
+    until("each has a snapshot", || all_have("snapshots"));
+    write_all();
+    until("each has a segment", || all_have("wal"));
+    sleep(Duration::from_secs(3));
+    let (before, begun) = (worked(&replicator), Instant::now());
+    sleep(Duration::from_secs(3));
+    let (work, passed) = (worked(&replicator) - before, begun.elapsed());
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", replicator.pid())).unwrap().count();
+    println!("{descriptors} descriptors, {work} hundredths of a second in {passed:?} at rest");
+    // Three connections share a wal-index: each has the database and the WAL.
+    assert!(descriptors < MANY * 10 + 50, "{descriptors} descriptors");
+    assert!(u128::from(work) * 10 < passed.as_millis() / 3, "{work} hundredths of a second in {passed:?}");
+    replicator.stop();
+    for number in [0, MANY / 2, MANY - 1] {
+        let database = folder.join(format!("{number}.db"));
+        assert_equal(&database, &bed.restored_from(&bed.url_below(&format!("{number}.db"))));
+    }
 }

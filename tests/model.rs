@@ -19,6 +19,9 @@ use support::{Bed, Process, Session, State, all_committed, assert_equal, assert_
 const STEPS: u64 = 45;
 /// Writers at the same time.
 const WRITERS: usize = 3;
+/// Kilobytes that a replicator, built for tests, may ever have had in memory: an outage fills 8 MiB, and what is copied,
+/// packed and sent at the same time are some buffers of 1 to 4 MiB.
+const MOST_MEMORY: u64 = 96 << 10;
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds");
 
 #[test]
@@ -114,6 +117,8 @@ struct Model {
     store_away: bool,
     /// The store was away at some time in the life of this replicator.
     met_outage: bool,
+    /// Of any replicator at any time, in kilobytes.
+    most_memory: u64,
     begun: Instant,
     /// Last, so that every process is gone before its files.
     bed: Bed,
@@ -138,6 +143,7 @@ impl Model {
             states: Vec::new(),
             store_away: false,
             met_outage: false,
+            most_memory: 0,
             begun: Instant::now(),
             bed,
         }
@@ -237,8 +243,10 @@ impl Model {
         if self.store_away {
             return;
         }
-        if let Some(replicator) = self.replicator.take() {
+        if let Some(mut replicator) = self.replicator.take() {
             self.say("stop the replicator");
+            // A signal that comes before it listens to signals kills it.
+            replicator.says("msg=replicating");
             replicator.stop();
         }
     }
@@ -288,6 +296,10 @@ impl Model {
             }
             running
         });
+        if let Some(replicator) = &self.replicator {
+            self.most_memory = self.most_memory.max(peak_memory(replicator));
+            assert!(self.most_memory < MOST_MEMORY, "{} kB", self.most_memory);
+        }
         if let Some(replicator) = &mut self.replicator
             && !replicator.is_running()
         {
@@ -327,7 +339,15 @@ impl Model {
         assert_never_back(&self.states);
         all_committed(&self.states, &self.database);
         self.bed.run(&["verify", &self.bed.url()]).succeeded();
+        self.say(&format!("at most {} kB in memory", self.most_memory));
     }
+}
+
+/// In kilobytes; 0 where it has ended.
+fn peak_memory(process: &Process) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// splitmix64.

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use litestream::format::key::Key;
@@ -16,6 +17,7 @@ use support::{Bed, Commit, all_committed, all_judged, commits, judged, on_a_dire
 on_a_directory_only! {
     each_position_holds_one_commit_more_than_the_last
     a_moment_in_time_is_never_exceeded_and_missed_by_one_tick_at_most
+    a_moment_before_a_new_generation_is_found_in_the_one_before_it
 }
 
 /// The default monitor-interval, and what a busy machine may add before the program gets its turn.
@@ -97,6 +99,29 @@ fn a_moment_in_time_is_never_exceeded_and_missed_by_one_tick_at_most(bed: &Bed) 
     late.sort_unstable();
     assert!(late[late.len() / 2] <= TICK, "half of the restores miss commits that are older than a tick: {late:?}");
     assert!(late[late.len() - 1] <= TICK + BUSY, "{late:?}");
+}
+
+fn a_moment_before_a_new_generation_is_found_in_the_one_before_it(bed: &Bed) {
+    let database = bed.database();
+    let mut asked = Vec::new();
+    for generation in 1..=3 {
+        let replicator = bed.replicate(&database);
+        for _ in 0..2 {
+            bed.write(&database, &["--commits", "5"]);
+            bed.converges(&database);
+            asked.push((millis(SystemTime::now()), judged(&database)));
+            sleep(10 * TICK);
+        }
+        replicator.kill();
+        assert_eq!(bed.generations().len(), generation);
+        // All of it has gone into the database file, and there is another WAL.
+        bed.write(&database, &["--commits", "5"]);
+    }
+    bed.replicate_once(&database);
+    for (asked, expected) in asked {
+        let moment = Timestamp::from_millis(asked).to_string();
+        assert_eq!(judged(&restored_to(bed, "-timestamp", &moment)), expected, "at {moment}");
+    }
 }
 
 fn millis(time: SystemTime) -> u64 {

@@ -6,7 +6,7 @@ mod memory;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use litestream::clock::Clock;
 use litestream::error::{Kind, Result};
@@ -22,7 +22,7 @@ use litestream::replica::restore::{Restored, restore};
 use litestream::replica::retention::{GRACE, enforce};
 use litestream::source;
 use litestream::store::Store;
-use memory::{Fake, Memory};
+use memory::{Fake, Memory, Third};
 use rusqlite::Connection;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -100,7 +100,7 @@ impl Life {
         let path = self.directory.join("restored.db");
         let file = std::fs::File::create(&path).unwrap();
         let restored = restore(&*self.memory, &self.clock, &plan, &file, &mut |_| ())?;
-        Ok((restored, rows(&path)))
+        Ok((restored, rows_of(&path)))
     }
 
     /// Asserts that the state of `age` before the last commit is restored to the row.
@@ -119,7 +119,7 @@ impl Drop for Life {
     }
 }
 
-fn rows(path: &Path) -> u64 {
+fn rows_of(path: &Path) -> u64 {
     let restored = Connection::open(path).unwrap();
     let count: i64 = restored.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     u64::try_from(count).unwrap()
@@ -253,6 +253,91 @@ fn a_clock_that_jumps_deletes_nothing() {
     (0..4).for_each(|_| life.pass(HOUR / 2));
     assert!(snapshots(&life) >= before);
     assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
+}
+
+/// Commits that were made while the clock was wrong are found behind those before them, and never for a moment that is
+/// earlier than the clock showed.
+#[test]
+fn a_clock_that_is_set_back_or_forward_breaks_no_order_of_moments() {
+    for wrong in [-1, 1] {
+        let mut life = Life::begin(&format!("order-{wrong}"), 30 * DAY);
+        let mut shown = Vec::new();
+        let minutes = |life: &mut Life, shown: &mut Vec<Timestamp>, count: u32| {
+            for _ in 0..count {
+                life.commit();
+                shown.push(life.clock.wall());
+                life.pass(MINUTE);
+            }
+        };
+        minutes(&mut life, &mut shown, 20);
+        life.clock.wrong.set(wrong * HOUR.as_millis() as i64);
+        minutes(&mut life, &mut shown, 20);
+        life.clock.wrong.set(0);
+        minutes(&mut life, &mut shown, 90);
+        assert_eq!(life.restore(Target::Latest).unwrap().1, 130);
+        let (first, last) = (shown[0].millis(), shown[129].millis());
+        let mut before = 0;
+        for millis in (first..last).step_by(MINUTE.as_millis() as usize / 2) {
+            let moment = Timestamp::from_millis(millis);
+            let rows = life.restore(Target::Time(moment)).unwrap().1;
+            let most = shown.iter().filter(|time| **time <= moment).count() as u64;
+            assert!(rows >= before, "{moment}: {rows} rows, and {before} for a moment before it");
+            assert!(rows <= most, "{moment}: {rows} rows, and {most} were committed until then");
+            before = rows;
+        }
+        // Since the clock has been right again for as long as it was wrong.
+        (0..25).for_each(|minutes| life.has(minutes * MINUTE));
+        assert_eq!(life.listing().generations().count(), 1);
+    }
+}
+
+/// A restore that lists, and reads what it has found while segments are merged and deleted.
+#[test]
+fn a_plan_is_carried_out_while_merging_and_retention_delete() {
+    let mut life = Life::begin("meanwhile", 6 * HOUR);
+    let mut plans = VecDeque::new();
+    for step in 0..640 {
+        life.commit();
+        let rows = life.commits.len() as u64 - 1;
+        if step % 4 == 1 {
+            plans.push_back((life.clock.now(), rows, plan(&life.listing(), None, &Target::Latest).unwrap()));
+        }
+        life.pass(3 * MINUTE);
+        let old = |(made, ..): &mut (Instant, u64, _)| life.clock.now() - *made >= GRACE - 3 * MINUTE;
+        while let Some((_, rows, plan)) = plans.pop_front_if(old) {
+            let path = life.directory.join("restored.db");
+            let file = std::fs::File::create(&path).unwrap();
+            restore(&*life.memory, &life.clock, &plan, &file, &mut |_| ()).unwrap();
+            assert_eq!(rows_of(&path), rows);
+        }
+    }
+    let stored = life.memory.objects.borrow().len();
+    assert!(stored < 400, "{stored} objects: much was deleted meanwhile");
+}
+
+/// An object that is refused is put again; one that is stored without an answer is put again under its own name.
+#[test]
+fn each_third_object_may_be_refused_or_stored_without_an_answer() {
+    for third in [Third::Refused, Third::Unanswered] {
+        let mut life = Life::begin(&format!("third-{third:?}"), DAY);
+        life.memory.third.set(third);
+        for _ in 0..60 {
+            life.commit();
+            for _ in 0..200 {
+                life.follower.poll(&mut life.tools, &life.clock).unwrap();
+                life.clock.pass(Duration::from_millis(200));
+                if life.follower.is_settled() {
+                    break;
+                }
+            }
+            assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64, "{third:?}");
+        }
+        life.memory.third.set(Third::Stored);
+        life.pass(HOUR);
+        let listing = life.listing();
+        assert_eq!(listing.generations().count(), 1, "{third:?}");
+        (0..10).for_each(|step| life.has(step * MINUTE / 12));
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ on_both_stores! {
 on_a_directory_only! {
     every_page_size_comes_back
     a_name_with_spaces_and_foreign_letters_is_only_a_name
+    a_relative_path_begins_where_the_program_was_started
     a_link_leads_to_its_database
     a_database_that_is_not_in_wal_mode_is_switched_and_the_log_says_so
     a_snapshot_leaves_the_journal_mode_as_it_is
@@ -145,6 +146,22 @@ fn a_name_with_spaces_and_foreign_letters_is_only_a_name(bed: &Bed) {
     bed.write(&database, &["--commits", "10"]);
     bed.replicate_once(&database);
     assert_equal(&database, &bed.restored());
+}
+
+fn a_relative_path_begins_where_the_program_was_started(bed: &Bed) {
+    let database = bed.database();
+    fs::create_dir(bed.path("below")).unwrap();
+    for (folder, path) in [("", "a.db"), ("", "./below/../a.db"), ("below", "../a.db")] {
+        bed.write(&database, &["--commits", "5", "--abandon"]);
+        let mut command = bed.replicate_command(Path::new(path), &bed.url());
+        bed.run_command(command.arg("-once").current_dir(bed.path(folder))).succeeded();
+        let mut command = support::restore_command(&bed.url(), Path::new("restored.db"));
+        bed.run_command(command.current_dir(bed.path(folder))).succeeded();
+        let restored = bed.path(folder).join("restored.db");
+        assert_equal(&database, &restored);
+        fs::remove_file(restored).unwrap();
+    }
+    assert_eq!(bed.generations().len(), 1);
 }
 
 fn a_link_leads_to_its_database(bed: &Bed) {

@@ -91,6 +91,47 @@ fn a_checkpoint_held_back_by_a_reader_does_not_make_the_file_the_readers_state()
     assert!(holds("first") && !holds("second"), "and yet the file does not have it");
 }
 
+/// Beside a replicator and alone, while commits come as fast as they can: each snapshot is a commit, and what follows it
+/// joins on.
+#[test]
+fn a_snapshot_under_a_writer_that_never_pauses_is_a_commit_and_what_follows_joins_on() {
+    let bed = Bed::directory("full-speed");
+    let database = bed.path("a.db");
+    bed.write(&database, &["--commits", "200", "--rows", "20", "--size", "800"]);
+    let path = database.to_str().unwrap();
+    for beside in [true, false] {
+        let replicator = beside.then(|| bed.replicate(&database));
+        if beside {
+            bed.converges(&database);
+        }
+        let options = ["--seconds", "3", "--sync", "off", "--rows", "1", "--change", "1"];
+        let mut writer = bed.application(&database, &options);
+        let mut restored = Vec::new();
+        while writer.is_running() {
+            let done = bed.run(&["snapshot", "-json", path, &bed.url()]).succeeded().stdout;
+            let rows: serde_json::Value = serde_json::from_str(&done).unwrap();
+            let output = bed.fresh("at.db");
+            let mut command = support::restore_command(&bed.url(), &output);
+            let position = rows[0]["position"].as_str().unwrap();
+            bed.run_command(command.args(["-position", position])).succeeded();
+            restored.push(output);
+        }
+        writer.exits(0);
+        println!("{}{} snapshots", writer.output(), restored.len());
+        let states = support::all_judged(&restored);
+        support::assert_never_back(&states);
+        support::all_committed(&states, &database);
+        match replicator {
+            Some(replicator) => {
+                replicator.stop();
+                assert_eq!(bed.generations().len(), 1);
+            }
+            None => drop(bed.replicate_once(&database)),
+        }
+        support::assert_equal(&database, &bed.restored());
+    }
+}
+
 /// SQLite never uses the page at byte 2^30, and a database that is large enough has a hole there.
 #[test]
 fn a_database_over_a_gigabyte_comes_back_with_its_lock_byte_page() {

@@ -79,3 +79,30 @@ fn start_of(frame: u32, page_size: PageSize) -> u64 {
         Some(before) => Offset::behind_frame(before, page_size).get(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    /// As long as that only where a transaction is larger than 4 GiB, or a reader stays for days.
+    #[test]
+    fn a_frame_behind_4_gib_is_read_where_it_is() {
+        let database = std::env::temp_dir().join(format!("litestream-long-wal-{}", std::process::id()));
+        let wal = File::create(path_of(&database)).unwrap();
+        let (size, frame) = (PageSize::MAX, 70_001);
+        let at = 32 + 70_000 * (24 + 65_536);
+        assert!(at > 1 << 32);
+        let mut bytes = vec![7; size.frame()];
+        bytes[..8].copy_from_slice(&[0, 0, 0, 9, 0, 0, 0, 5]);
+        wal.write_all_at(&bytes, at).unwrap();
+        let found = WalFile::open(&database).unwrap().unwrap();
+        let header = found.frame_header(frame, size).unwrap().unwrap();
+        assert_eq!((header.page, header.commit), (9, 5));
+        let (mut whole, mut page) = (vec![0; size.frame()], vec![0; size.get() as usize]);
+        assert!(found.frames(frame, size, &mut whole).unwrap() && found.page(frame, size, &mut page).unwrap());
+        assert!(whole == bytes && page == bytes[24..]);
+        assert!(!found.page(frame + 1, size, &mut page).unwrap());
+        std::fs::remove_file(path_of(&database)).unwrap();
+    }
+}

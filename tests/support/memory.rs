@@ -22,6 +22,19 @@ pub struct Memory {
     pub lists: Cell<usize>,
     /// Operations that may still commit or delete; none: as many as come.
     pub left: Rc<Cell<Option<usize>>>,
+    /// What happens to each third object.
+    pub third: Rc<Cell<Third>>,
+    puts: Rc<Cell<usize>>,
+}
+
+/// What happens to each third object that is put.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Third {
+    #[default]
+    Stored,
+    Refused,
+    /// It is stored, and the answer is lost.
+    Unanswered,
 }
 
 impl Memory {
@@ -46,27 +59,39 @@ fn spend(left: &Cell<Option<usize>>) -> Result<()> {
     }
 }
 
-struct MemoryPut(Objects, String, Vec<u8>, bool, Rc<Cell<Option<usize>>>);
+struct MemoryPut {
+    objects: Objects,
+    name: String,
+    bytes: Vec<u8>,
+    committed: bool,
+    left: Rc<Cell<Option<usize>>>,
+    third: Third,
+}
 
 impl Put for MemoryPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.2.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
     fn finish(&mut self) {}
 
     fn commit(&mut self) {
-        self.3 = true;
+        self.committed = true;
     }
 
     fn poll(&mut self, _: Instant) -> Result<PutState> {
-        if !self.3 {
+        if !self.committed {
             return Ok(PutState::Staged);
         }
-        spend(&self.4)?;
-        self.0.borrow_mut().insert(self.1.clone(), std::mem::take(&mut self.2));
-        Ok(PutState::Done)
+        spend(&self.left)?;
+        if self.third != Third::Refused {
+            self.objects.borrow_mut().insert(self.name.clone(), std::mem::take(&mut self.bytes));
+        }
+        match self.third {
+            Third::Stored => Ok(PutState::Done),
+            _ => Err(Error::new(Kind::Unreachable, "no answer")),
+        }
     }
 }
 
@@ -109,7 +134,15 @@ impl Store for Memory {
     }
 
     fn put(&self, name: &str) -> Box<dyn Put> {
-        Box::new(MemoryPut(self.objects.clone(), name.to_string(), Vec::new(), false, self.left.clone()))
+        self.puts.set(self.puts.get() + 1);
+        Box::new(MemoryPut {
+            objects: self.objects.clone(),
+            name: name.to_string(),
+            bytes: Vec::new(),
+            committed: false,
+            left: self.left.clone(),
+            third: if self.puts.get() % 3 == 0 { self.third.get() } else { Third::Stored },
+        })
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {
