@@ -108,7 +108,8 @@ fn two_hundred_databases_are_followed_with_few_descriptors_and_little_work(bed: 
     write_all();
     let config = bed.path("litestream.yml");
     let dir = folder.display();
-    fs::write(&config, format!("dbs: [{{dir: {dir}, pattern: \"*.db\", replica: {{url: \"{}\"}}}}]", bed.url())).unwrap();
+    fs::write(&config, format!("dbs: [{{dir: {dir}, pattern: \"*.db\", replica: {{url: \"{}\"}}}}]", bed.url()))
+        .unwrap();
     let replicator = bed.spawn(litestream().arg("-config").arg(config).arg("replicate"));
     let all_have = |room: &str| {
         let have = (0..MANY).filter(|number| {

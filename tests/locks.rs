@@ -113,7 +113,7 @@ fn no_read_mark_is_let_go_before_another_is_held(bed: &Bed) {
             continue;
         }
         for mark in READ.filter(|mark| (first..first + length).contains(mark)) {
-            if line.contains("F_UNLCK") { held.remove(&mark) } else { held.insert(mark) };
+            let _ = if line.contains("F_UNLCK") { held.remove(&mark) } else { held.insert(mark) };
         }
         if number > begun {
             moves += 1;

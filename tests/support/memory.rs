@@ -141,7 +141,7 @@ impl Store for Memory {
             bytes: Vec::new(),
             committed: false,
             left: self.left.clone(),
-            third: if self.puts.get() % 3 == 0 { self.third.get() } else { Third::Stored },
+            third: if self.puts.get().is_multiple_of(3) { self.third.get() } else { Third::Stored },
         })
     }
 
