@@ -2,10 +2,14 @@
 
 #[path = "support/bucket.rs"]
 mod bucket;
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "support/drive.rs"]
 mod drive;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/raw.rs"]
+mod raw;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -146,4 +150,60 @@ fn a_follower_sweeps_some_minutes_after_its_start_and_its_neighbours_in_the_buck
     assert!(!sweeping.is_busy());
     assert!(store.sweep(wall(), YOUNG).is_none(), "it was swept just now");
     assert!(get(store.as_ref(), "kept").is_ok());
+}
+
+#[test]
+fn a_subject_that_would_mean_other_chunks_removes_none() {
+    let server = Server::plain();
+    let mut options = Options::new(vec![server.in_options()], "bucket", "p");
+    options.create_bucket = true;
+    let store = NatsStore::open(&options, &mut Clients::default()).expect("open");
+    connect(&store).expect("connect");
+    let bytes = noise(300_000, 1);
+    put(&store, "kept", &bytes).expect("put");
+    for subject in ["$O.bucket.C.*", "$O.bucket.C.>", "$O.bucket.C.a.*"] {
+        raw::publish(&server.address(), &[raw::Message::new(subject, "x")]);
+    }
+    sweep(&store, Duration::ZERO);
+    assert!(get(&store, "kept").expect("get") == bytes);
+}
+
+/// As nats.go does it: the new metas, then the old ones go.
+fn rename(address: &str, objects: &[usize]) {
+    let meta = |room: &str, n: &usize| raw::Message::meta("bucket", &format!("{room}/{n}"), &format!("nuid{n}"), 5);
+    raw::publish(address, &objects.iter().map(|n| meta("second", n)).collect::<Vec<_>>());
+    for subject in objects.iter().map(|n| meta("first", n).subject) {
+        let filter = String::from_utf8(subject).expect("a subject");
+        raw::ask(address, "$JS.API.STREAM.PURGE.OBJ_bucket", &serde_json::json!({"filter": filter}));
+    }
+}
+
+#[test]
+fn an_object_that_is_renamed_during_a_sweep_keeps_its_chunks() {
+    const OBJECTS: usize = 800;
+    let cluster = cluster::Cluster::new();
+    let address = cluster.servers[0].address();
+    let mut options = Options::new(cluster.servers.iter().map(Server::in_options).collect(), "bucket", "");
+    (options.create_bucket, options.bucket_replicas) = (true, 3);
+    let store = NatsStore::open(&options, &mut Clients::default()).expect("open");
+    drive::connect_patiently(&store);
+    let chunk = |n: usize| raw::Message::new(format!("$O.bucket.C.nuid{n}"), "bytes");
+    let meta = |n: usize| raw::Message::meta("bucket", &format!("first/{n}"), &format!("nuid{n}"), 5);
+    raw::publish(&address, &(0..OBJECTS).flat_map(|n| [chunk(n), meta(n)]).collect::<Vec<_>>());
+    // An orphan, so that there is something to remove.
+    raw::publish(&address, &[raw::Message::new("$O.bucket.C.orphan", "bytes")]);
+    let mut sweep = store.sweep(wall(), Duration::ZERO);
+    let (mut next, end) = (0..150, Instant::now() + Duration::from_secs(100));
+    let swept = loop {
+        if let Some(swept) = sweep.poll(Instant::now()).expect("sweep") {
+            break swept;
+        }
+        // While metas are on their way, so that of some neither the old nor the new one is seen.
+        rename(&address, &next.by_ref().take(15).collect::<Vec<_>>());
+        assert!(Instant::now() < end, "the sweep hangs");
+        store.wait(Duration::from_millis(5));
+    };
+    assert_eq!(next.len(), 0, "the sweep was over before all were renamed");
+    assert_eq!(swept, Swept { removed: 1, ..Swept::default() });
+    assert_eq!(raw::info(&address, "bucket")["state"]["messages"], OBJECTS * 2);
 }

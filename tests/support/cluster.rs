@@ -10,6 +10,8 @@ use crate::nats::{Server, free_port, pinned};
 use crate::raw;
 
 const SOON: Duration = Duration::from_secs(60);
+/// Without a leader nobody answers.
+const ANSWER: Duration = Duration::from_secs(1);
 
 pub struct Cluster {
     pub servers: Vec<Server>,
@@ -48,7 +50,7 @@ impl Cluster {
     /// Any server's answer.
     fn ask(&self, subject: &str, question: &Value) -> Option<Value> {
         let running = self.servers.iter().filter(|server| server.is_running());
-        running.map(|server| raw::try_ask(&server.address(), subject, question)).find_map(Result::ok)
+        running.map(|server| raw::ask_within(ANSWER, &server.address(), subject, question)).find_map(Result::ok)
     }
 
     /// `nats://a,b,c/BUCKET`.

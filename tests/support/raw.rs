@@ -14,8 +14,14 @@ pub fn ask(address: &str, subject: &str, question: &Value) -> Value {
 }
 
 pub fn try_ask(address: &str, subject: &str, question: &Value) -> std::io::Result<Value> {
+    ask_within(Duration::from_secs(30), address, subject, question)
+}
+
+/// The same where nobody may answer.
+pub fn ask_within(patience: Duration, address: &str, subject: &str, question: &Value) -> std::io::Result<Value> {
     let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(patience))?;
     let text = question.to_string();
     let login = r#"{"verbose":false,"headers":true,"no_responders":true}"#;
     write!(&stream, "CONNECT {login}\r\nSUB answer 1\r\nPUB {subject} answer {}\r\n{text}\r\n", text.len())?;
@@ -72,8 +78,10 @@ fn base64(bytes: &[u8]) -> String {
 pub fn publish(address: &str, messages: &[Message]) {
     let stream = TcpStream::connect(address).expect("connect to nats-server");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set a deadline");
+    stream.set_nodelay(true).expect("send at once");
     let mut lines = BufReader::new(&stream).lines();
-    write!(&stream, "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nSUB answer 1\r\n").expect("log in");
+    write!(&stream, "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true}}\r\nSUB answer 1\r\n")
+        .expect("log in");
     // Few enough that their answers fit on the way.
     for some in messages.chunks(500) {
         (&stream).write_all(&some.iter().flat_map(Message::wire).collect::<Vec<u8>>()).expect("publish");

@@ -138,7 +138,7 @@ impl Meta {
 }
 
 /// It becomes part of a subject: a wildcard in it would mean the chunks of others.
-fn is_nuid(text: &str) -> bool {
+pub fn is_nuid(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }
 

@@ -5,6 +5,9 @@
 //! * If one meta cannot be read, nothing is removed: it may refer to anything.
 //! * A chunk is removed only if the newest of its nuid is old, for an upload that is going on has no meta yet; and only
 //!   up to the message that was looked at.
+//! * Before each removal the metas are read that were stored since the chunks were listed: an object that was given another
+//!   name keeps its chunks, and where metas are asked for one by one, neither its old nor its new one may have been seen.
+//! * What is no name of an upload is left alone: in the question that removes it, it might mean others, too.
 //! * Whoever loses the connection begins again.
 
 use std::collections::{HashMap, HashSet};
@@ -16,9 +19,10 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::api::{self, Patience};
+use super::base64;
 use super::client::{Client, Mail, Mailbox};
 use super::list::{Metas, Step};
-use super::object::Place;
+use super::object::{Meta, Place, is_nuid};
 use crate::error::{Context, Result};
 use crate::format::time::Timestamp;
 use crate::store::{Sweep, Swept};
@@ -26,6 +30,7 @@ use crate::store::{Sweep, Swept};
 const SUBJECTS: u64 = 1;
 const NEWEST: u64 = 2;
 const PURGED: u64 = 3;
+const NEXT_META: u64 = 4;
 
 enum Stage {
     Begin,
@@ -35,7 +40,15 @@ enum Stage {
     Metas(Metas),
     /// The rest, one after another: how old is it?
     Newest(String),
+    /// It is old: does an object that came meanwhile refer to it?
+    Since(Loose),
     Purge,
+}
+
+/// An upload that is old, and the message behind its newest chunk.
+struct Loose {
+    nuid: String,
+    up_to: u64,
 }
 
 pub struct NatsSweep {
@@ -49,6 +62,8 @@ pub struct NatsSweep {
     loose: HashSet<String>,
     /// Subjects that the server has told so far.
     told: u64,
+    /// All metas up to this message were seen.
+    seen: Option<u64>,
     swept: Swept,
     patience: Patience,
 }
@@ -64,6 +79,7 @@ struct Info {
 
 #[derive(Deserialize)]
 struct State {
+    last_seq: u64,
     subjects: Option<HashMap<String, IgnoredAny>>,
 }
 
@@ -76,6 +92,8 @@ struct Stored {
 struct Message {
     seq: u64,
     time: String,
+    #[serde(default)]
+    data: String,
 }
 
 impl NatsSweep {
@@ -90,6 +108,7 @@ impl NatsSweep {
             stage: Stage::Begin,
             loose: HashSet::new(),
             told: 0,
+            seen: None,
             swept: Swept::default(),
             patience: Patience::default(),
         }
@@ -121,7 +140,7 @@ impl NatsSweep {
         self.mailbox = self.mailbox.client.open_box();
         self.stage = Stage::Begin;
         self.loose.clear();
-        (self.told, self.swept.young) = (0, 0);
+        (self.told, self.seen, self.swept.young) = (0, None, 0);
     }
 
     fn ask_subjects(&mut self) -> Result<()> {
@@ -134,6 +153,7 @@ impl NatsSweep {
         match (&self.stage, mail.tag) {
             (Stage::Subjects, SUBJECTS) => self.on_subjects(mail).map(|()| None),
             (Stage::Newest(_), NEWEST) => self.on_newest(mail),
+            (Stage::Since(_), NEXT_META) => self.on_next_meta(mail),
             (Stage::Purge, PURGED) => {
                 api::good::<Value>(mail)?;
                 self.swept.removed += 1;
@@ -148,10 +168,12 @@ impl NatsSweep {
         // Of two clocks that differ, the one that makes everything younger holds.
         let server = info.ts.and_then(|ts| Timestamp::parse(&ts).ok());
         self.wall = server.map_or(self.wall, |server| server.min(self.wall));
+        self.seen.get_or_insert(info.state.last_seq);
         let subjects = info.state.subjects.unwrap_or_default();
         let page = u64::try_from(subjects.len()).unwrap_or(0);
         let chunks = self.place.chunk_subject("");
-        self.loose.extend(subjects.keys().filter_map(|subject| Some(subject.strip_prefix(&chunks)?.to_string())));
+        let nuids = subjects.keys().filter_map(|subject| subject.strip_prefix(&chunks));
+        self.loose.extend(nuids.filter(|nuid| is_nuid(nuid)).map(str::to_string));
         self.told += page;
         if page > 0 && self.told < info.total {
             return self.ask_subjects();
@@ -199,6 +221,38 @@ impl NatsSweep {
             return self.next_loose();
         }
         let up_to = stored.message.seq.saturating_add(1);
+        self.stage = Stage::Since(Loose { nuid: nuid.clone(), up_to });
+        self.ask_next_meta()
+    }
+
+    fn ask_next_meta(&mut self) -> Result<Option<Swept>> {
+        let from = self.seen.unwrap_or(0).saturating_add(1);
+        let question = json!({ "seq": from, "next_by_subj": self.place.all_metas() });
+        self.mailbox.ask(NEXT_META, &self.place.api("STREAM.MSG.GET"), question.to_string().as_bytes())?;
+        Ok(None)
+    }
+
+    fn on_next_meta(&mut self, mail: &Mail) -> Result<Option<Swept>> {
+        let stored: Stored = match api::answer(mail)? {
+            Ok(stored) => stored,
+            Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.purge(),
+            Err(refusal) => return Err(refusal.error()),
+        };
+        self.seen = Some(stored.message.seq);
+        let json = base64::decode(&stored.message.data).unwrap_or_default();
+        let Some(meta) = Meta::parse(&json) else {
+            self.swept.unreadable += 1;
+            return Ok(Some(self.swept));
+        };
+        self.loose.remove(&meta.nuid);
+        match &self.stage {
+            Stage::Since(loose) if loose.nuid == meta.nuid => self.next_loose(),
+            _ => self.ask_next_meta(),
+        }
+    }
+
+    fn purge(&mut self) -> Result<Option<Swept>> {
+        let Stage::Since(Loose { nuid, up_to }) = &self.stage else { return Ok(None) };
         let question = json!({ "filter": self.place.chunk_subject(nuid), "seq": up_to });
         self.stage = Stage::Purge;
         self.mailbox.ask(PURGED, &self.place.api("STREAM.PURGE"), question.to_string().as_bytes())?;
