@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{self, Begin, Patience};
 use super::client::{Client, Mail, Mailbox};
-use super::object::{CHUNK, Meta, Place, Sum};
+use super::object::{Meta, Place, Sum};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
 use crate::store::{Chunk, Get};
@@ -24,10 +24,11 @@ const BEHIND_PAUSE: Duration = Duration::from_millis(200);
 const HEARTBEAT: u16 = 100;
 /// Consumers that may break off in one read while the connection holds.
 const MOST_RESTARTS: u32 = 20;
-/// Chunks asked for ahead: 2 MiB near by.
-const LEAST_AHEAD: u64 = 16;
-/// 16 MiB.
-const MOST_AHEAD: u64 = 128;
+/// Bytes asked for ahead, near by and far away: what a reader that is slow must hold.
+const LEAST_AHEAD: u64 = 2 * 1024 * 1024;
+const MOST_AHEAD: u64 = 16 * 1024 * 1024;
+/// Messages asked for ahead, however small others have made them.
+const MOST_MESSAGES: u64 = 1024;
 /// What a far link is meant to carry (bytes a second); times the round trip it is what must be asked for ahead.
 const AIM: u64 = 300_000_000;
 
@@ -87,7 +88,7 @@ impl NatsGet {
             consumer_seq: 0,
             left: 0,
             ahead: 0,
-            most_ahead: LEAST_AHEAD,
+            most_ahead: 1,
             consumer: false,
             restarts: 0,
             behind: None,
@@ -244,9 +245,7 @@ impl NatsGet {
         if self.left == 0 || expected.is_some_and(|expected| expected != found) {
             return self.ask_meta(Stage::Recheck);
         }
-        let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-        let bytes = micros.saturating_mul(AIM / 1_000_000);
-        self.most_ahead = (bytes / (CHUNK as u64)).clamp(LEAST_AHEAD, MOST_AHEAD);
+        self.most_ahead = ahead(round_trip, self.meta.as_ref().map_or(0, |meta| meta.size), found);
         self.stage = Stage::Read;
         self.ask_ahead()
     }
@@ -305,6 +304,14 @@ impl NatsGet {
     }
 }
 
+/// How many chunks to ask for ahead, of an object of `size` bytes in `chunks`: who made them chose how large they are.
+fn ahead(round_trip: Duration, size: u64, chunks: u64) -> u64 {
+    let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+    let bytes = micros.saturating_mul(AIM / 1_000_000).clamp(LEAST_AHEAD, MOST_AHEAD);
+    let chunk = size.div_ceil(chunks.max(1)).max(1);
+    (bytes / chunk).clamp(1, MOST_MESSAGES)
+}
+
 impl Get for NatsGet {
     fn poll(&mut self, now: Instant) -> Result<Chunk> {
         self.step(now).context(|| format!("get {}", self.place.with_prefix(&self.name)))
@@ -314,5 +321,31 @@ impl Get for NatsGet {
 impl Drop for NatsGet {
     fn drop(&mut self) {
         self.leave_consumer();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_ahead_is_bounded_in_bytes_whatever_the_size_of_a_chunk() {
+        const MIB: u64 = 1024 * 1024;
+        let (near, far) = (Duration::from_micros(300), Duration::from_millis(100));
+        let table = [
+            (near, MIB / 8, 16),
+            (far, MIB / 8, 128),
+            (near, MIB, 2),
+            (far, MIB, 16),
+            (far, 64 * MIB, 1),
+            (far, 100, MOST_MESSAGES),
+            (Duration::MAX, MIB, 16),
+        ];
+        for (round_trip, chunk, expected) in table {
+            assert_eq!(ahead(round_trip, chunk * 1000, 1000), expected, "{round_trip:?}, {chunk}");
+        }
+        assert_eq!((ahead(near, 0, 0), ahead(far, u64::MAX, 1)), (MOST_MESSAGES, 1));
+        // The last chunk is smaller than the others.
+        assert_eq!(ahead(near, 5 * MIB + 1, 6), 2);
     }
 }
