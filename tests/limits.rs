@@ -170,3 +170,45 @@ fn an_account_without_room_is_told_and_waited_for() {
     });
     assert!(replicator.is_running());
 }
+
+#[test]
+fn a_bucket_that_would_throw_chunks_away_is_refused() {
+    let bed = Bed::nats("narrow_subjects");
+    raw::create(&address(&bed), BUCKET, json!({"max_msgs_per_subject": 1}));
+    let database = bed.database();
+    let expected = [
+        "bucket backup: expected max_msgs_per_subject -1, found 1",
+        "hint: it destroys every large object: nats stream edit OBJ_backup --max-msgs-per-subject=-1",
+    ];
+    let path = database.to_str().expect("a path");
+    bed.run(&["replicate", path, &bed.url()]).refused(STORE, &expected);
+    assert_eq!(raw::info(&address(&bed), BUCKET)["state"]["messages"], 0);
+    // What the hint says does help.
+    raw::update(&address(&bed), BUCKET, json!({"max_msgs_per_subject": -1}));
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
+}
+
+#[test]
+fn a_bucket_whose_objects_are_dropped_or_kept_in_memory_is_warned_about() {
+    let bed = Bed::nats("dropping");
+    let database = bed.database();
+    let table = [
+        (
+            json!({"max_msgs": 100_000, "discard": "old"}),
+            "drops its oldest objects when it holds 100000 messages (max_msgs)",
+        ),
+        (json!({"max_bytes": 1_000_000, "discard": "old"}), "drops its oldest objects when it is full"),
+        (json!({"max_age": 7_200_000_000_000u64}), "drops objects that are 2 hours old"),
+        (json!({"storage": "memory"}), "is kept in memory"),
+    ];
+    for (config, warning) in table {
+        raw::create(&address(&bed), BUCKET, config);
+        let ran = bed.replicate_once(&database);
+        assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+        raw::delete(&address(&bed), BUCKET);
+    }
+    raw::create(&address(&bed), BUCKET, json!({"max_msgs": 100_000, "max_bytes": 1_000_000}));
+    let ran = bed.replicate_once(&database);
+    assert!(!ran.stderr.contains("level=warn"), "{}", ran.stderr);
+}

@@ -44,7 +44,13 @@ struct Config {
     max_age: i64,
     /// Bytes; -1 or 0: no limit.
     max_bytes: i64,
+    /// Messages; -1 or 0: no limit.
+    max_msgs: i64,
+    max_msgs_per_subject: i64,
     discard: String,
+    /// What makes a message go: limits, interest or workqueue.
+    retention: String,
+    storage: String,
     num_replicas: u64,
 }
 
@@ -131,6 +137,17 @@ fn judge(place: &Place, config: &Config) -> Result<Vec<String>> {
     if !ours(&place.all_metas()) || !ours(&place.all_chunks()) {
         return refuse("expected an object store, found another stream of that name", "choose another bucket");
     }
+    if config.max_msgs_per_subject > 0 {
+        // All chunks of an object have one subject: the server would throw the first ones away while the next ones come.
+        return refuse(
+            &format!("expected max_msgs_per_subject -1, found {}", config.max_msgs_per_subject),
+            &format!("it destroys every large object: nats stream edit OBJ_{} --max-msgs-per-subject=-1", place.bucket),
+        );
+    }
+    if !matches!(config.retention.as_str(), "" | "limits") {
+        let what = format!("expected retention limits, found {:?}", printable(&config.retention));
+        return refuse(&what, "its messages go once somebody has read them: make it with: nats object add");
+    }
     let mut warnings = Vec::new();
     if config.sealed {
         warnings.push("the bucket is sealed: it can be restored from, but nothing can be stored".to_string());
@@ -150,7 +167,18 @@ fn judge(place: &Place, config: &Config) -> Result<Vec<String>> {
     if config.max_bytes > 0 && config.discard != "new" {
         warnings.push("the bucket drops its oldest objects when it is full".to_string());
     }
+    if config.max_msgs > 0 && config.discard != "new" {
+        let most = config.max_msgs;
+        warnings.push(format!("the bucket drops its oldest objects when it holds {most} messages (max_msgs)"));
+    }
+    if config.storage == "memory" {
+        warnings.push("the bucket is kept in memory: its objects are gone when its server restarts".to_string());
+    }
     Ok(warnings)
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
 #[cfg(test)]
@@ -177,5 +205,13 @@ mod tests {
         assert!(config(|c| c.max_age = 7_200_000_000_000).unwrap()[0].contains("2 hours"));
         assert!(config(|c| (c.max_bytes, c.discard) = (1, "old".into())).unwrap()[0].contains("full"));
         assert!(config(|c| c.deny_purge = true).unwrap()[0].contains("purges"));
+        assert!(config(|c| (c.max_msgs, c.discard) = (9, "old".into())).unwrap()[0].contains("9 messages"));
+        assert!(config(|c| (c.max_msgs, c.max_bytes) = (9, 9)).unwrap().is_empty(), "it refuses what is too much");
+        assert!(config(|c| c.storage = "memory".into()).unwrap()[0].contains("in memory"));
+        assert!(config(|c| c.retention = "workqueue".into()).unwrap_err().message().contains("found \"workqueue\""));
+        let refused = config(|c| c.max_msgs_per_subject = 1).unwrap_err();
+        assert_eq!(refused.message(), "expected max_msgs_per_subject -1, found 1");
+        assert!(refused.hint().is_some_and(|hint| hint.contains("nats stream edit OBJ_b")));
+        assert!(config(|c| c.max_msgs_per_subject = 0).is_ok());
     }
 }
