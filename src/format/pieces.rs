@@ -7,6 +7,10 @@ use flate2::{Compress, Compression, FlushCompress};
 
 /// Free room in the output that deflate is called with, at least, in bytes.
 const ROOM: usize = 16 << 10;
+/// Bytes that are compressed as one. Deflate holds 64 KiB of its input and, for what goes beyond, moves half of that and all of
+/// its table along (zlib-rs, fill_window: strstart >= w_size + max_dist): a fifth of its time. What is less never goes there,
+/// and costs 1.5 % more bytes than a piece of 256 KiB.
+const PART: usize = 60 << 10;
 
 /// The last block of a stream, which has nothing in it: final, of the fixed code, and its end-of-block symbol.
 pub(super) const END: [u8; 2] = [3, 0];
@@ -31,19 +35,25 @@ impl Packer {
 
     /// Compresses `payload` into `piece`, whatever was in it before.
     pub fn pack(&mut self, payload: &[u8], piece: &mut Piece) {
-        self.0.reset();
         piece.bytes.clear();
         piece.crc.reset();
         piece.crc.update(payload);
         piece.size = payload.len() as u64;
-        while self.0.total_in() < payload.len() as u64 {
-            let rest = &payload[self.0.total_in() as usize..];
-            self.step(rest, FlushCompress::None, &mut piece.bytes);
+        for part in payload.chunks(PART) {
+            self.pack_part(part, &mut piece.bytes);
+        }
+    }
+
+    fn pack_part(&mut self, part: &[u8], out: &mut Vec<u8>) {
+        self.0.reset();
+        while self.0.total_in() < part.len() as u64 {
+            let rest = &part[self.0.total_in() as usize..];
+            self.step(rest, FlushCompress::None, out);
         }
         // The flush is complete when it leaves room in the output (zlib.h, deflate).
         loop {
-            self.step(&[], FlushCompress::Sync, &mut piece.bytes);
-            if piece.bytes.len() < piece.bytes.capacity() {
+            self.step(&[], FlushCompress::Sync, out);
+            if out.len() < out.capacity() {
                 return;
             }
         }
