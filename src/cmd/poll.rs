@@ -22,12 +22,13 @@ pub struct Poll {
     tick: Duration,
     /// When those at rest are looked at.
     beat: Instant,
+    closing: bool,
 }
 
 impl Poll {
     /// `tick` is the shortest monitor interval.
     pub fn new(followers: Vec<Follower>, tick: Duration) -> Poll {
-        Poll { followers, tools: Tools::new(), tick, beat: System.now() }
+        Poll { followers, tools: Tools::new(), tick, beat: System.now(), closing: false }
     }
 
     /// One that wants to be looked at this often has joined.
@@ -35,7 +36,8 @@ impl Poll {
         self.tick = self.tick.min(tick);
     }
 
-    /// Lets each database make progress, then sleeps as long as nothing can be done, at most until `until`.
+    /// Lets each database make progress, then sleeps as long as nothing can be done, at most until `until`, and not at all when
+    /// nothing is left to do.
     ///
     /// Errors: those of a database that cannot be followed, with its name.
     pub fn turn(&mut self, until: Instant) -> Result<(), (String, Error)> {
@@ -49,6 +51,9 @@ impl Poll {
         for follower in &mut self.followers {
             let polled = follower.poll(&mut self.tools, &System);
             next = next.min(polled.map_err(|error| (follower.name().to_string(), error))?);
+        }
+        if self.closing && self.is_settled() {
+            return Ok(());
         }
         let wake = match next {
             Next::Rest => self.beat,
@@ -75,6 +80,7 @@ impl Poll {
 
     /// From now on, store what is committed and come to an end.
     pub fn close(&mut self) {
+        self.closing = true;
         for follower in &mut self.followers {
             follower.close();
         }
