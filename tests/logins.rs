@@ -332,21 +332,37 @@ fn clear_text_is_never_spoken_where_tls_is_asked_for() {
 #[test]
 fn a_certificate_that_goes_wrong_while_it_runs_is_told_and_waited_out() {
     let (ca, other) = (Authority::new("ours"), Authority::new("theirs"));
-    let (good, bad) = (ca.sign("server", HERE, 2), other.sign("server", HERE, 2));
+    let good = ca.sign("server", HERE, 2);
+    // By name, and with the handshake before the first line.
     let mut bed = Bed::nats_with("turned", &good.config("handshake_first: true"));
     bed.database();
-    let more = format!("url: \"{}\", tls-first: true, root-cas: [{}]", bed.url(), text(&ca.root()));
+    let url = bed.url().replace("127.0.0.1", "localhost");
+    let more = format!("url: \"{url}\", tls-first: true, root-cas: [{}]", text(&ca.root()));
     let mut replicator = bed.spawn(&mut configured(&bed, &more));
     replicator.says("snapshot stored");
     let conf = bed.server().scratch.join("nats.conf");
     let right = fs::read_to_string(&conf).expect("its configuration");
-    let wrong =
-        right.replace(&text(&good.certificate), &text(&bad.certificate)).replace(&text(&good.key), &text(&bad.key));
-    fs::write(&conf, wrong).expect("change the certificate");
-    bed.server().restart();
-    replicator.says("certificate verify failed");
-    fs::write(&conf, right).expect("change it back");
-    bed.server().restart();
-    replicator.says("working again");
-    replicator.stop();
+    let table = [
+        (other.sign("server", HERE, 2), "certificate verify failed: unable to get local issuer"),
+        (ca.sign("expired", HERE, -1), "certificate has expired"),
+        (ca.sign("elsewhere", "DNS:elsewhere,IP:127.0.0.1", 2), "hostname mismatch"),
+    ];
+    for (bad, cause) in table {
+        let wrong =
+            right.replace(&text(&good.certificate), &text(&bad.certificate)).replace(&text(&good.key), &text(&bad.key));
+        fs::write(&conf, wrong).expect("change the certificate");
+        bed.server().restart();
+        replicator.says(cause);
+        assert!(replicator.is_running(), "{}", replicator.log());
+        fs::write(&conf, &right).expect("change it back");
+        bed.server().restart();
+        let ends = replicator.log().matches("working again").count();
+        bed.write(&bed.path("a.db"), &["--commits", "1"]);
+        support::until("it works again", || match replicator.log() {
+            log if log.matches("working again").count() > ends => Ok(()),
+            log => Err(log),
+        });
+    }
+    bed.server().stop();
+    silent(&replicator.log(), "the log");
 }
