@@ -146,3 +146,65 @@ fn a_link_that_dies_without_a_word_is_noticed_by_its_silence() {
     bed.converges(&database);
     replicator.stop();
 }
+
+/// The port of 127.0.0.1 that a process listens on.
+fn listens_on(pid: u32) -> u16 {
+    let inodes: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its descriptors")
+        .filter_map(|fd| Some(fs::read_link(fd.ok()?.path()).ok()?.to_str()?.strip_prefix("socket:[")?.to_string()))
+        .map(|inode| inode.trim_end_matches(']').to_string())
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("the table of sockets");
+    let port = table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ours = words.get(3) == Some(&"0A") && inodes.iter().any(|inode| words.get(9) == Some(&inode.as_str()));
+        ours.then(|| u16::from_str_radix(words.get(1)?.split(':').nth(1)?, 16).ok()).flatten()
+    });
+    port.expect("it listens")
+}
+
+/// Sets how many descriptors a process may have, and says how many it was.
+fn limit_descriptors(pid: u32, most: Option<u64>) -> u64 {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let pid = libc::pid_t::try_from(pid).expect("a pid");
+    // SAFETY: prlimit(2) reads the limits of a process into a live struct.
+    assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut before) }, 0);
+    if let Some(most) = most {
+        let after = libc::rlimit { rlim_cur: most, rlim_max: before.rlim_max };
+        // SAFETY: prlimit(2) sets the limits of our own child from a live struct.
+        assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &after, std::ptr::null_mut()) }, 0);
+    }
+    before.rlim_cur
+}
+
+#[test]
+fn strangers_at_the_loopback_port_burn_no_processor_time_while_descriptors_are_used_up() {
+    let mut bed = Bed::nats("descriptors");
+    let database = bed.database();
+    let mut replicator = bed.spawn(&mut configured(&bed, &database, &bed.url(), "reconnect-wait: 500ms"));
+    replicator.says("snapshot stored");
+    bed.converges(&database);
+    let port = listens_on(replicator.pid());
+    let knock = || TcpStream::connect(("127.0.0.1", port)).expect("knock");
+    // Once with a session, and once without one.
+    for up in [true, false] {
+        let strangers: Vec<TcpStream> = if up { vec![] } else { (0..3).map(|_| knock()).collect() };
+        let most = limit_descriptors(replicator.pid(), Some(3));
+        if !up {
+            bed.server().kill();
+        }
+        let more: Vec<TcpStream> = (0..3).map(|_| knock()).collect();
+        sleep(Duration::from_millis(500));
+        let (before, seconds) = (ticks(replicator.pid()), 3);
+        sleep(Duration::from_secs(seconds));
+        let used = ticks(replicator.pid()) - before;
+        println!("{used} hundredths of a second of processor time in {seconds} s without descriptors");
+        limit_descriptors(replicator.pid(), Some(most));
+        drop((strangers, more));
+        assert!(used <= seconds * 20, "{used} hundredths in {seconds} s");
+    }
+    bed.server().restart();
+    bed.write(&database, &["--commits", "3"]);
+    bed.converges(&database);
+    replicator.stop();
+}

@@ -4,14 +4,15 @@
 //! (random bytes that the crate needs to sign before it can show who it is), and is closed unless its CONNECT carries
 //! the secret that only this process knows.
 
-use std::io::Write;
+use std::cell::Cell;
+use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::poll::Interest;
+use super::poll::{Interest, left};
 use super::stream::{Taken, read_some};
 
 /// A CONNECT with a long JWT.
@@ -20,6 +21,9 @@ const MAX_CONNECT: usize = 64 * 1024;
 const MAX_WAITING: usize = 16;
 /// The crate answers an INFO at once.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where nobody can be let in, for want of descriptors or memory, it is tried again this much later: who knocks goes on
+/// knocking, and would wake us at once, for ever.
+const REST: Duration = Duration::from_millis(200);
 
 /// Someone who connected.
 pub struct Visitor {
@@ -42,6 +46,7 @@ pub struct Door {
     listener: TcpListener,
     secret: String,
     waiting: Vec<Visitor>,
+    rests_until: Cell<Option<Instant>>,
 }
 
 /// What came of hearing a visitor.
@@ -56,12 +61,33 @@ impl Door {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok((Door { listener, secret, waiting: Vec::new() }, address))
+        Ok((Door { listener, secret, waiting: Vec::new(), rests_until: Cell::new(None) }, address))
     }
 
     pub fn interests(&self) -> Vec<Interest> {
         let visitors = self.waiting.iter().map(|visitor| visitor.tcp.as_raw_fd());
-        std::iter::once(self.listener.as_raw_fd()).chain(visitors).map(Interest::read).collect()
+        let listener = self.rest().is_none().then(|| self.listener.as_raw_fd());
+        listener.into_iter().chain(visitors).map(Interest::read).collect()
+    }
+
+    /// How much longer nobody is let in; none if whoever comes is.
+    pub fn rest(&self) -> Option<Duration> {
+        self.rests_until.get().map(left).filter(|rest| !rest.is_zero())
+    }
+
+    fn accept(&self) -> Option<TcpStream> {
+        if self.rest().is_some() {
+            return None;
+        }
+        match self.listener.accept() {
+            Ok((tcp, _)) => Some(tcp),
+            Err(e) => {
+                let passing = [ErrorKind::WouldBlock, ErrorKind::Interrupted, ErrorKind::ConnectionAborted];
+                let rests_until = (!passing.contains(&e.kind())).then(|| Instant::now() + REST);
+                self.rests_until.set(rests_until);
+                None
+            }
+        }
     }
 
     pub fn has_visitors(&self) -> bool {
@@ -70,7 +96,7 @@ impl Door {
 
     /// Lets in who is knocking; nobody is answered yet.
     pub fn admit(&mut self) {
-        while let Ok((tcp, _)) = self.listener.accept() {
+        while let Some(tcp) = self.accept() {
             let usable = tcp.set_nonblocking(true).is_ok() && tcp.set_nodelay(true).is_ok();
             if usable && self.waiting.len() < MAX_WAITING {
                 self.waiting.push(Visitor { tcp, since: Instant::now(), greeted: false, heard: Vec::new() });
@@ -111,7 +137,7 @@ impl Door {
 
     /// While the guest is here, everybody else is a stranger.
     pub fn turn_away(&self) {
-        while self.listener.accept().is_ok() {}
+        while self.accept().is_some() {}
     }
 }
 

@@ -139,9 +139,10 @@ impl Runner {
 
     /// Sleeps; wakes early when told to stop, and for a visitor if `listen`.
     fn pause(&mut self, time: Duration, listen: bool) {
-        let mut all = vec![self.ear.interest()];
+        let (mut all, mut time) = (vec![self.ear.interest()], time);
         if listen {
             all.extend(self.door.interests());
+            time = time.min(self.door.rest().unwrap_or(time));
         }
         if poll(&all, time).is_ok_and(|ready| ready.first() == Some(&true)) {
             self.stopping = true;
