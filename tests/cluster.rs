@@ -1,5 +1,8 @@
 //! A bucket with three replicas on a cluster of three servers: each of them may die at any time, and nothing that was
 //! acknowledged is lost, nothing half is visible, and the lag recovers.
+//!
+//! `make cluster ROUNDS=n` kills n of them, after the first two at random; `CLUSTER_SEED=n` repeats the choice of a run, which
+//! prints its own, but not its timing.
 
 #[path = "support/cluster.rs"]
 mod cluster;
@@ -10,7 +13,7 @@ use support::nats;
 
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster::Cluster;
 use support::{Bed, Process, all_committed, assert_equal, judged, litestream, until};
@@ -64,6 +67,31 @@ fn a_server_that_asks_its_clients_to_leave_is_left_for_another_one() {
     replicator.stop();
 }
 
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text:?} is no number")))
+}
+
+/// Numbers that a seed decides.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Dice {
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64;
+        let seed = number("CLUSTER_SEED").unwrap_or_else(|| clock() % 1_000_000);
+        println!("CLUSTER_SEED={seed}");
+        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % end
+    }
+}
+
 #[test]
 fn each_server_of_a_cluster_may_die_while_a_database_is_replicated_and_restored() {
     let mut cluster = Cluster::new();
@@ -73,18 +101,21 @@ fn each_server_of_a_cluster_may_die_while_a_database_is_replicated_and_restored(
     let mut replicator = replicate(&bed, &url, &database);
     converges(&bed, &url, &database);
     assert_eq!(raw::info(&cluster.servers[0].address(), BUCKET)["config"]["num_replicas"], 3);
-    let mut application = bed.application(&database, &["--seconds", "15", "--rate", "60"]);
     // The leader and the connected one; more rounds take any of them.
-    let rounds = std::env::var("CLUSTER_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let rounds = number("CLUSTER_ROUNDS").unwrap_or(2);
+    let mut dice = Dice::new();
+    let seconds = (rounds * 5).clamp(10, 100).to_string();
+    let mut application = bed.application(&database, &["--seconds", &seconds, "--rate", "60"]);
     for round in 0..rounds {
         let victim = match round {
             0 => cluster.leader(BUCKET),
             1 => cluster.server_of(replicator.pid()).unwrap_or(1),
-            // Any of them; which one depends on what came before.
-            _ => (cluster.leader(BUCKET) + round) % 3,
+            _ => dice.below(3) as usize,
         };
         let (visible, output) = (bed.fresh("visible.db"), bed.fresh("during.db"));
         let before = bed.restore(&url, &visible).succeeded();
+        sleep(Duration::from_millis(dice.below(700)));
+        println!("round {round}: kill server {victim}");
         cluster.servers[victim].kill();
         // With two of three left, a restore works, and has all that was visible before.
         until("a restore while a server is away", || {
@@ -92,7 +123,7 @@ fn each_server_of_a_cluster_may_die_while_a_database_is_replicated_and_restored(
             if ran.status == 0 { Ok(()) } else { Err(ran.stderr) }
         });
         assert!(judged(&output).seq >= judged(&visible).seq, "something visible is gone: {}", before.stdout);
-        sleep(Duration::from_millis(500));
+        sleep(Duration::from_millis(dice.below(1500)));
         cluster.servers[victim].restart();
         cluster.settle();
     }
