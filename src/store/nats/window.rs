@@ -15,12 +15,18 @@ const NEAR: usize = 2 * 1024 * 1024;
 const MOST: usize = 16 * 1024 * 1024;
 /// Rates over less time than this are noise.
 const ROUND: Duration = Duration::from_millis(20);
+/// A route may change. If no answer has been about as quick as the quickest one for so long, what is under way is let drain,
+/// for one answer without a queue before it (as TCP BBR does).
+const MEMORY: Duration = Duration::from_secs(20);
 
 pub struct Window {
     limit: usize,
     used: usize,
-    /// The quickest answer so far: the way there and back, without queues.
+    /// The quickest answer lately: the way there and back, without queues.
     round_trip: Option<Duration>,
+    /// When an answer last was about as quick.
+    quick_at: Option<Instant>,
+    probe: Probe,
     round_began: Option<Instant>,
     last_answer: Option<Instant>,
     round_bytes: usize,
@@ -32,12 +38,24 @@ pub struct Window {
     queued: bool,
 }
 
+/// Measuring the way anew.
+#[derive(Clone, Copy)]
+enum Probe {
+    None,
+    /// Only a little may be under way until something is answered that was sent from then on.
+    Running(Instant),
+    /// Until something is answered that was sent from then on, answers say nothing of the rate.
+    Over(Instant),
+}
+
 impl Window {
     pub fn new() -> Window {
         Window {
             limit: FIRST,
             used: 0,
             round_trip: None,
+            quick_at: None,
+            probe: Probe::None,
             round_began: None,
             last_answer: None,
             round_bytes: 0,
@@ -49,7 +67,8 @@ impl Window {
 
     /// Whether `bytes` more may be sent. One message may always be on its way.
     pub fn has_room(&mut self, bytes: usize) -> bool {
-        let room = self.used == 0 || self.used.saturating_add(bytes) <= self.limit;
+        let limit = if matches!(self.probe, Probe::Running(_)) { FIRST } else { self.limit };
+        let room = self.used == 0 || self.used.saturating_add(bytes) <= limit;
         self.was_full |= !room;
         room
     }
@@ -68,8 +87,10 @@ impl Window {
         self.give_back(bytes);
         self.skip_pause(sent, now);
         let took = now.saturating_duration_since(sent);
-        let round_trip = self.round_trip.map_or(took, |known| known.min(took));
-        self.round_trip = Some(round_trip);
+        if self.probes(took, sent, now) {
+            return;
+        }
+        let round_trip = self.quickest(took, now);
         let quick = took <= round_trip.saturating_add(round_trip / 4);
         if quick && self.limit >= NEAR && (self.was_full || self.had_been_full) {
             self.limit = self.limit.saturating_add(bytes).min(MOST);
@@ -82,6 +103,36 @@ impl Window {
             self.adjust(round, round_trip);
             self.round_began = Some(now);
         }
+    }
+
+    /// Whether a probe is going on, for which this answer was.
+    fn probes(&mut self, took: Duration, sent: Instant, now: Instant) -> bool {
+        match self.probe {
+            Probe::None => return false,
+            Probe::Running(since) if sent >= since => {
+                (self.round_trip, self.quick_at) = (Some(took), Some(now));
+                self.probe = Probe::Over(now);
+            }
+            Probe::Over(since) if sent >= since => {
+                self.probe = Probe::None;
+                (self.round_began, self.round_bytes) = (Some(now), 0);
+                (self.was_full, self.queued) = (false, false);
+            }
+            Probe::Running(_) | Probe::Over(_) => {}
+        }
+        true
+    }
+
+    fn quickest(&mut self, took: Duration, now: Instant) -> Duration {
+        let known = self.round_trip.map_or(took, |known| known.min(took));
+        self.round_trip = Some(known);
+        let quick_at = *self.quick_at.get_or_insert(now);
+        if took <= known + known / 4 {
+            self.quick_at = Some(now);
+        } else if now.saturating_duration_since(quick_at) >= MEMORY {
+            self.probe = Probe::Running(now);
+        }
+        known
     }
 
     /// Time in which nothing was sent says nothing of the link.
@@ -116,37 +167,44 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// Runs a link of `rate` bytes a millisecond and `round_trip` ms full for a while; the limit that results, and the bytes
-    /// that were answered.
-    fn run(rate: usize, round_trip: u64, millis: u64) -> (usize, usize) {
+    /// Runs a link of `rate` bytes a millisecond full, with each round trip (ms) for so many milliseconds; the limit that
+    /// results, and the bytes that were answered.
+    fn run(rate: usize, routes: &[(u64, u64)]) -> (usize, usize) {
         const MESSAGE: usize = 128 * 1024;
         let mut window = Window::new();
         let (start, mut flight) = (Instant::now(), std::collections::VecDeque::new());
-        let (mut free_at, mut answered) = (0.0, 0);
-        for ms in 0..millis {
-            let now = start + Duration::from_millis(ms);
-            while flight.front().is_some_and(|(_, due)| *due <= ms as f64) {
-                let (sent, _) = flight.pop_front().unwrap();
-                window.stored(MESSAGE, sent, now);
-                answered += MESSAGE;
-            }
-            while window.has_room(MESSAGE) {
-                window.take(MESSAGE);
-                free_at = f64::max(free_at, ms as f64) + MESSAGE as f64 / rate as f64;
-                flight.push_back((now, free_at + round_trip as f64));
+        let (mut free_at, mut ms, mut answered) = (0.0, 0, 0);
+        for (time, round_trip) in routes {
+            for _ in 0..*time {
+                let now = start + Duration::from_millis(ms);
+                while flight.front().is_some_and(|(_, due)| *due <= ms as f64) {
+                    let (sent, _) = flight.pop_front().unwrap();
+                    window.stored(MESSAGE, sent, now);
+                    answered += MESSAGE;
+                }
+                while window.has_room(MESSAGE) {
+                    window.take(MESSAGE);
+                    free_at = f64::max(free_at, ms as f64) + MESSAGE as f64 / rate as f64;
+                    flight.push_back((now, free_at + *round_trip as f64));
+                }
+                ms += 1;
             }
         }
         (window.limit, answered)
     }
 
+    fn moved(rate: usize, routes: &[(u64, u64)]) -> usize {
+        run(rate, routes).0
+    }
+
     fn settle(rate: usize, round_trip: u64) -> usize {
-        run(rate, round_trip, 5_000).0
+        moved(rate, &[(5_000, round_trip)])
     }
 
     #[test]
     fn a_far_window_doubles_in_each_round_trip_until_the_link_is_full() {
         // Two chunks, then 2, 4 and 8 MiB, then 16 MiB each time: 13 round trips carry over 135 MB.
-        let (_, answered) = run(400_000, 100, 1_300);
+        let (_, answered) = run(400_000, &[(1_300, 100)]);
         assert!(answered > 130_000_000, "{answered}");
     }
 
@@ -156,6 +214,21 @@ mod tests {
         assert!((NEAR..NEAR * 5 / 4).contains(&settle(300_000, 1)));
         assert!(settle(500, 30) <= 600_000, "about a second of 500 kB/s");
         assert_eq!(settle(50, 30), FIRST);
+    }
+
+    #[test]
+    fn a_route_that_becomes_longer_gets_its_window_after_some_seconds() {
+        assert_eq!(moved(200_000, &[(5_000, 10), (30_000, 200)]), settle(200_000, 200));
+    }
+
+    #[test]
+    fn a_window_that_is_measured_again_and_again_stays_what_the_link_needs() {
+        assert!(moved(300_000, &[(120_000, 1)]) <= NEAR * 2);
+        let (limit, answered) = run(150_000, &[(120_000, 100)]);
+        assert_eq!(limit, MOST);
+        assert!(answered > 150_000 * 120_000 / 100 * 90, "{answered}: measuring costs more than a tenth");
+        assert_eq!(moved(50, &[(120_000, 30)]), FIRST);
+        assert!(moved(500, &[(60_000, 30), (60_000, 10)]) <= 600_000, "about a second of 500 kB/s");
     }
 
     #[test]
