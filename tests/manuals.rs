@@ -44,7 +44,7 @@ fn parse(text: &str) -> Config {
 #[test]
 fn every_option_stands_in_the_manual_under_its_command_and_no_other_does() {
     let page = page("litestream.1");
-    let commands = between(&page, ".Sh COMMANDS\n", ".Sh SIGNALS");
+    let commands = between(&page, ".Sh COMMANDS\n", ".Sh OUTPUT");
     for (command, options) in cli::vocabulary() {
         let (text, more) = match command.as_str() {
             "" => (between(&page, ".Sh DESCRIPTION\n", ".Sh COMMANDS"), vec!["h".to_string(), "help".to_string()]),
@@ -195,7 +195,7 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
         let expected = set(&options);
         if command.is_empty() {
             let with_help: BTreeSet<String> = expected.iter().cloned().chain(["help".to_string()]).collect();
-            let line = between(&bash, "options=\"$options ", "\"\n");
+            let line = between(&bash, "options=\" $options ", "\"\n");
             assert_eq!(options_in(&format!(" {line}"), &[" -"]), with_help, "bash");
             assert_eq!(options_in(between(&zsh, "global=(", "    )"), &["'-"]), with_help, "zsh");
             let lines = fish.lines().filter(|line| line.starts_with("complete -c litestream -o"));

@@ -31,6 +31,7 @@ on_a_directory_only! {
     files_in_a_watched_directory_come_and_go
     metrics_heartbeat_and_systemd_are_told
     a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored
+    one_that_fails_keeps_no_other_from_its_snapshot_or_its_proof
     a_log_in_json_is_json
     under_systemd_a_line_has_no_time
     the_level_of_the_log_is_that_of_the_option_then_of_the_environment
@@ -145,6 +146,8 @@ fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(be
     config(bed, &format!("dbs:\n{one}"));
     replicator.hang_up();
     replicator.says("let go, all is stored");
+    assert_eq!(replicator.log().matches(&format!("msg=replicating db={} to=", a.display())).count(), 1);
+    assert!(!replicator.log().contains(&format!("\"letting go\" db={}", a.display())), "a was disturbed");
     replicator.stop();
     assert_equal(&a, &bed.restored_from(&bed.url_below("a")));
     assert_equal(&b, &bed.restored_from(&bed.url_below("b")));
@@ -248,6 +251,24 @@ fn a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored(bed: &Bed) {
     let missing = entry(bed, &bed.path("missing.db"), "b");
     assert_ne!(run(format!("{top}{good}{missing}")).status, 0);
     assert!(beats.recv_timeout(Duration::from_millis(100)).is_err());
+}
+
+/// In the night nobody is there to run it again for the others.
+fn one_that_fails_keeps_no_other_from_its_snapshot_or_its_proof(bed: &Bed) {
+    let database = bed.database();
+    let [none, nowhere] = ["none.db", "nowhere.db"].map(|name| entry(bed, &bed.path(name), name));
+    let text = format!("dbs:\n{none}{}{nowhere}", entry(bed, &database, "a"));
+    let run = |words: &[&str]| {
+        let mut command = litestream();
+        bed.run_command(command.arg("-config").arg(config(bed, &text)).args(words))
+    };
+    let ran = run(&["snapshot", "-json"]);
+    assert_eq!((ran.status, ran.stdout.matches("\"path\"").count()), (support::DATABASE, 1), "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("litestream: ").count(), 2, "a line for each that failed: {}", ran.stderr);
+    assert_equal(&database, &bed.restored_from(&bed.url_below("a")));
+    let ran = run(&["verify"]);
+    assert_eq!((ran.status, ran.stdout.matches(" equal ").count()), (NOTHING, 1), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.stderr.matches("nothing is stored").count(), 2, "{}", ran.stderr);
 }
 
 fn a_log_in_json_is_json(bed: &Bed) {

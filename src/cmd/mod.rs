@@ -22,6 +22,8 @@ mod service;
 mod signals;
 mod snapshot;
 mod status;
+#[cfg(test)]
+mod vanishing;
 mod verify;
 
 use std::io::Write as _;
@@ -138,6 +140,28 @@ impl Given<'_> {
                 files::expand(&config)
             }
         }
+    }
+}
+
+/// What has failed of several things that were tried in turn: one that fails does not keep the others from being done.
+#[derive(Default)]
+struct Errors(Option<Error>);
+
+impl Errors {
+    /// The one before is said now.
+    fn push(&mut self, error: Error) {
+        if let Some(before) = self.0.replace(error) {
+            say(&before);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The last one, whose status is that of the run.
+    fn last(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 

@@ -34,6 +34,10 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Prints the table, or the rows as a JSON array of objects.
     pub fn print(&self, as_json: bool) -> Result<()> {
         if as_json { json_value(&self.json()) } else { text(&self.text()) }

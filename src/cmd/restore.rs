@@ -28,7 +28,7 @@ use crate::store::{Pool, Store};
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Plans are made at most so often: each one stands for minutes before retention deletes what it needs.
-const ATTEMPTS: u32 = 4;
+pub const ATTEMPTS: u32 = 4;
 
 pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
     let (replica, database) = given.replica(&options.source)?;
@@ -125,13 +125,22 @@ fn restored(replica: &Replica, options: &cli::Restore, output: &Path) -> Result<
     Ok(0)
 }
 
-/// Restores. What a running `replicate` merged or deleted since the plan was made is looked for again.
+/// Restores.
 pub fn fetch(store: &dyn Store, url: &str, wanted: &Wanted, output: &Path) -> Result<Restored> {
+    planned(
+        || plan_of(store, url, wanted),
+        |plan| {
+            warn(&plan);
+            write(store, &plan, wanted, output)
+        },
+    )
+}
+
+/// Carries out what is planned by a listing. What a running `replicate` merged or deleted since then is planned again.
+pub fn planned<P, T>(plan: impl Fn() -> Result<P>, mut carry_out: impl FnMut(P) -> Result<T>) -> Result<T> {
     let mut attempt = 1;
     loop {
-        let plan = plan_of(store, url, wanted)?;
-        warn(&plan);
-        match write(store, &plan, wanted, output) {
+        match carry_out(plan()?) {
             Err(error) if error.kind() == Kind::NotFound && attempt < ATTEMPTS => {
                 attempt += 1;
                 log::info("an object is gone since the listing, planning again").cause(&error).emit();
@@ -299,96 +308,20 @@ fn dry_run(plan: &Plan, output: Option<&Path>, as_json: bool) -> Result<Status> 
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::time::{Duration, Instant};
-
     use super::*;
-    use crate::format::time::Timestamp;
-    use crate::replica::alone::alone;
-    use crate::replica::snapshot::{Desk, Progress as Moved};
-    use crate::source::snapshot::of_rollback_journal;
-    use crate::store::dir::DirStore;
-    use crate::store::{Chunk, Claim, Delete, Get, Holder, List, Put, Sweep};
-
-    /// A store from which objects are gone when they are first read.
-    struct Vanishing(DirStore, Cell<u32>);
-
-    struct Gone;
-
-    impl Get for Gone {
-        fn poll(&mut self, _: Instant) -> Result<Chunk> {
-            Err(Error::new(Kind::NotFound, "gone"))
-        }
-    }
-
-    impl Store for Vanishing {
-        fn url(&self) -> &str {
-            self.0.url()
-        }
-
-        fn connect(&self, now: Instant) -> Result<bool> {
-            self.0.connect(now)
-        }
-
-        fn put(&self, name: &str) -> Box<dyn Put> {
-            self.0.put(name)
-        }
-
-        fn get(&self, name: &str) -> Box<dyn Get> {
-            match self.1.get().checked_sub(1) {
-                Some(left) => {
-                    self.1.set(left);
-                    Box::new(Gone)
-                }
-                None => self.0.get(name),
-            }
-        }
-
-        fn list(&self, prefix: &str) -> Box<dyn List> {
-            self.0.list(prefix)
-        }
-
-        fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
-            self.0.delete(names)
-        }
-
-        fn claim(&self, holder: &Holder) -> Box<dyn Claim> {
-            self.0.claim(holder)
-        }
-
-        fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>> {
-            self.0.sweep(wall, young)
-        }
-
-        fn wait(&self, timeout: Duration) {
-            self.0.wait(timeout);
-        }
-    }
+    use crate::cmd::vanishing::Vanishing;
 
     #[test]
     fn what_is_gone_since_the_listing_is_planned_again_but_not_for_ever() {
         let directory = std::env::temp_dir().join(format!("litestream-vanishing-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
         let (database, output) = (directory.join("a.db"), directory.join("out.db"));
-        rusqlite::Connection::open(&database).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-        let store = Vanishing(DirStore::new(&directory.join("store")), Cell::new(0));
-        let options = source::Options {
-            busy_timeout: Duration::from_secs(10),
-            enable_wal: false,
-            allow_network: true,
-            checkpoint_frames: 1000,
-            checkpoint_interval: None,
-            truncate_frames: None,
-        };
-        let snapshot = of_rollback_journal(&database, &options).unwrap().unwrap();
-        let mut upload = alone(&store, snapshot, &System).unwrap();
-        while upload.poll(&mut Desk::new(), System.now()).unwrap() != Moved::Done {}
-
+        fs::create_dir_all(&directory).unwrap();
+        let store = Vanishing::holding(&database, &directory.join("store"));
         for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
-            store.1.set(gone);
+            store.left.set(gone);
             let result = fetch(&store, "there", &Wanted { force: true, ..Wanted::LATEST }, &output);
             assert_eq!(result.map_err(|error| error.kind()).err(), (!works).then_some(Kind::NotFound));
-            assert_eq!(store.1.get(), 0);
+            assert_eq!(store.left.get(), 0);
         }
         assert_eq!(fs::read(&output).unwrap(), fs::read(&database).unwrap());
         fs::remove_dir_all(&directory).unwrap();

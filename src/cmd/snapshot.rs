@@ -12,7 +12,7 @@ use crate::cmd::clock::{System, sleep};
 use crate::cmd::poll::Poll;
 use crate::cmd::progress::Progress;
 use crate::cmd::replicate::{Patience, finish};
-use crate::cmd::{Given, Status, environment, heartbeat, print, service, signals};
+use crate::cmd::{Errors, Given, Status, environment, heartbeat, print, service, signals};
 use crate::config::{self, Database};
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
@@ -41,16 +41,24 @@ pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
     signals::install();
     let mut pool = Pool::default();
     let mut stored = Vec::new();
+    let mut errors = Errors::default();
     for database in &databases {
-        stored.push(one(database, options, &mut pool)?);
+        match one(database, options, &mut pool) {
+            Ok(done) => stored.push(done),
+            Err(error) => errors.push(error),
+        }
+        if signals::received().is_some() {
+            break;
+        }
     }
-    if let Some(heartbeat) = &heartbeat {
-        heartbeat::send(heartbeat);
-    }
-    if options.json {
+    if options.json && (!stored.is_empty() || errors.is_empty()) {
         let rows =
             stored.iter().map(|done| json!({ "path": done.path, "position": done.position, "bytes": done.bytes }));
         print::json_value(&rows.collect())?;
+    }
+    errors.last()?;
+    if let Some(heartbeat) = heartbeat.filter(|_| stored.len() == databases.len()) {
+        heartbeat::send(&heartbeat);
     }
     Ok(0)
 }

@@ -1,15 +1,14 @@
 //! `litestream verify`: reads a whole backup back and proves that it can be restored, without writing a file; and that
 //! it equals the live database, where that is at hand.
 
-use std::rc::Rc;
-
-use crate::cli::{self, Proven};
+use crate::cli;
 use crate::clock::Clock;
 use crate::cmd::at_hand::{self, AtHand, Met};
 use crate::cmd::clock::System;
 use crate::cmd::print::Table;
 use crate::cmd::progress::Progress;
-use crate::cmd::{Given, Status, connect, files};
+use crate::cmd::restore::planned;
+use crate::cmd::{Errors, Given, Status, connect, files};
 use crate::config::{Database, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
@@ -27,57 +26,82 @@ pub fn run(given: &Given, options: &cli::Verify) -> Result<Status> {
     let mut table = Table::new(&["generation", "position", "time", "bytes", "read", "live", "replica"]);
     let mut pool = Pool::default();
     let mut exit = 0;
+    let mut errors = Errors::default();
     for (replica, database) in wanted(given, &options.proven)? {
-        let done = one(&replica, database.as_ref(), &mut pool, &mut table);
-        exit = exit.max(done.map_err(|e| e.context(format!("verify {}", replica.url)))?);
+        match one(&replica, database.as_ref(), &mut pool) {
+            Ok(proven) => {
+                exit = exit.max(proven.exit);
+                proven.rows.into_iter().for_each(|row| table.row(row));
+            }
+            Err(error) => errors.push(error.context(format!("verify {}", replica.url))),
+        }
     }
-    table.print(options.json)?;
+    if !table.is_empty() || errors.is_empty() {
+        table.print(options.json)?;
+    }
+    errors.last()?;
     Ok(exit)
 }
 
-fn wanted(given: &Given, proven: &Proven) -> Result<Vec<(Replica, Option<Database>)>> {
+fn wanted(given: &Given, proven: &cli::Proven) -> Result<Vec<(Replica, Option<Database>)>> {
     let chosen = match proven {
-        Proven::Replica(url) => return Ok(vec![(given.replica(&cli::Source::Replica(url.clone()))?.0, None)]),
-        Proven::Database(path) => given.chosen(&cli::Chosen::Database(path.clone()))?,
-        Proven::Pair(pair) => vec![given.pair(pair)?],
-        Proven::All => files::expand(&given.config()?)?,
+        cli::Proven::Replica(url) => return Ok(vec![(given.replica(&cli::Source::Replica(url.clone()))?.0, None)]),
+        cli::Proven::Database(path) => given.chosen(&cli::Chosen::Database(path.clone()))?,
+        cli::Proven::Pair(pair) => vec![given.pair(pair)?],
+        cli::Proven::All => files::expand(&given.config()?)?,
     };
     Ok(chosen.into_iter().map(|database| (database.replica.clone(), Some(database))).collect())
 }
 
-/// Every generation that has a snapshot, from its newest one to its end.
-fn one(replica: &Replica, database: Option<&Database>, pool: &mut Pool, table: &mut Table) -> Result<Status> {
+/// What was found of one replica: a row for each generation.
+#[derive(Default)]
+struct Proven {
+    rows: Vec<[String; 7]>,
+    exit: Status,
+}
+
+fn one(replica: &Replica, database: Option<&Database>, pool: &mut Pool) -> Result<Proven> {
     let store = connect(replica, pool)?;
     let met = database.map_or(Ok(Met::Absent), |database| at_hand::meet(database, &store))?;
-    let entries = list(&*store, &System, "")?;
-    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    planned(|| listing(&*store), |listing| generations(&*store, &listing, &met, &replica.url))
+}
+
+fn listing(store: &dyn Store) -> Result<Listing> {
+    let entries = list(store, &System, "")?;
+    Ok(Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size))))
+}
+
+/// Every generation that has a snapshot, from its newest one to its end.
+fn generations(store: &dyn Store, listing: &Listing, met: &Met, url: &str) -> Result<Proven> {
     let whole: Vec<_> =
         listing.generations().filter(|(_, stored)| !stored.snapshots.is_empty()).map(|(id, _)| id).collect();
     let Some(newest) = whole.last().copied() else { return Err(Error::new(Kind::Nothing, "nothing is stored")) };
-    let mut exit = 0;
+    let mut proven = Proven::default();
     for generation in whole {
-        let done = prove(&store, &listing, generation, &Target::Latest, Nowhere)?;
-        let live = match &met {
-            Met::There(there) if generation == newest => compare(&store, &listing, there)?,
+        let done = prove(store, listing, generation, &Target::Latest, Nowhere)?;
+        let live = match met {
+            Met::There(there) if generation == newest => compare(store, listing, there)?,
             Met::Behind(why) if generation == newest => Some(format!("not compared: {why}")),
             _ => Some("-".to_string()),
         };
-        exit = exit.max(if live.as_deref().is_some_and(|live| live.starts_with("not")) { BEHIND } else { 0 });
-        table.row([
+        if live.as_deref().is_some_and(|live| live.starts_with("not")) {
+            proven.exit = BEHIND;
+        }
+        proven.rows.push([
             generation.to_string(),
             done.position.to_string(),
             done.time.to_string(),
             done.bytes.to_string(),
             done.read.to_string(),
             live.unwrap_or_else(|| "equal".to_string()),
-            replica.url.clone(),
+            url.to_string(),
         ]);
     }
-    Ok(exit)
+    Ok(proven)
 }
 
 fn prove<O: Output>(
-    store: &Rc<dyn Store>,
+    store: &dyn Store,
     listing: &Listing,
     generation: Generation,
     target: &Target,
@@ -85,13 +109,13 @@ fn prove<O: Output>(
 ) -> Result<Restored> {
     let plan = plan(listing, Some(generation), target)?;
     let mut progress = Progress::new("verify", bytes_of(&plan), System.now());
-    restore(&**store, &System, &plan, output, &mut |done| progress.update(done, System.now()))
+    restore(store, &System, &plan, output, &mut |done| progress.update(done, System.now()))
 }
 
 /// Restores what the live database held when it was looked at. None: it is equal.
 ///
 /// Errors: of kind `Corrupt` if it is not.
-fn compare(store: &Rc<dyn Store>, listing: &Listing, there: &AtHand) -> Result<Option<String>> {
+fn compare(store: &dyn Store, listing: &Listing, there: &AtHand) -> Result<Option<String>> {
     let mut pages = Pages::new(&there.image);
     let target =
         there.point.map_or(Target::Latest, |point| Target::Position(Position { generation: there.generation, point }));
@@ -112,5 +136,25 @@ fn compare(store: &Rc<dyn Store>, listing: &Listing, there: &AtHand) -> Result<O
                 "something wrote to the database file past SQLite, or it is damaged: look at it, then run litestream snapshot",
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::restore::ATTEMPTS;
+    use crate::cmd::vanishing::Vanishing;
+
+    #[test]
+    fn what_retention_deletes_while_it_reads_is_no_fault_of_the_backup() {
+        let directory = std::env::temp_dir().join(format!("litestream-verify-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let store = Vanishing::holding(&directory.join("a.db"), &directory.join("store"));
+        for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
+            store.left.set(gone);
+            let proven = planned(|| listing(&store), |listing| generations(&store, &listing, &Met::Absent, "there"));
+            assert_eq!(proven.map(|proven| proven.rows.len()).ok(), works.then_some(1));
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

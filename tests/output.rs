@@ -1,0 +1,63 @@
+//! What each command prints with -json has the names that litestream(1) lists, and the table has the same ones.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+use support::{Bed, litestream, on_a_directory_only};
+
+on_a_directory_only! {
+    every_result_has_the_columns_that_the_manual_lists
+}
+
+/// The names under a command in the section OUTPUT.
+fn documented(command: &str) -> BTreeSet<String> {
+    let page = fs::read_to_string("man/litestream.1").unwrap();
+    let section = page.split_once(".Sh OUTPUT\n").unwrap().1.split_once(".Sh ").unwrap().0;
+    let entry = section.split_once(&format!(".It Ic {command}\n")).unwrap_or_else(|| panic!("no {command}")).1;
+    let entry = entry.split("\n.It Ic ").next().unwrap();
+    let names = entry.lines().filter_map(|line| line.strip_prefix(".Cm "));
+    names.map(|name| name.trim_end_matches([' ', ',', '.']).to_string()).collect()
+}
+
+/// The names of the only, or the first, object.
+fn names(text: &str) -> BTreeSet<String> {
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let object = value.get(0).unwrap_or(&value).as_object().unwrap_or_else(|| panic!("no object in {text}"));
+    object.keys().map(|name| name.replace('_', " ")).collect()
+}
+
+fn every_result_has_the_columns_that_the_manual_lists(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    bed.write(&database, &["--commits", "2", "--autocheckpoint", "0", "--abandon"]);
+    bed.replicate_once(&database);
+    let config = bed.path("litestream.yml");
+    let text = format!("dbs: [{{path: {}, replica: {{url: \"{}\"}}}}]", database.display(), bed.url());
+    fs::write(&config, text).unwrap();
+    let run = |words: &str| {
+        let mut command = litestream();
+        bed.run_command(command.arg("-config").arg(&config).args(words.split(' ').filter(|word| !word.is_empty())))
+    };
+    let path = database.display();
+    for words in ["databases", "generations DB", "snapshots DB", "wal DB", "status", "verify"] {
+        let command = words.split(' ').next().unwrap();
+        let words = words.replace("DB", &path.to_string());
+        let found = names(&run(&format!("{words} -json")).succeeded().stdout);
+        assert_eq!(found, documented(command), "{command}");
+        let table = run(&words).succeeded().stdout;
+        let head: BTreeSet<String> =
+            table.lines().next().unwrap().split("  ").map(|name| name.trim().to_string()).collect();
+        let head: BTreeSet<String> = head.into_iter().filter(|name| !name.is_empty()).collect();
+        assert_eq!(head, found, "{command}");
+    }
+    for command in ["version", "snapshot"] {
+        assert_eq!(names(&run(&format!("{command} -json")).succeeded().stdout), documented(command), "{command}");
+    }
+    let output = bed.path("restored.db");
+    let restored = names(&run(&format!("restore -json -o {} {path}", output.display())).succeeded().stdout);
+    let planned = names(&run(&format!("restore -json -dry-run {path}")).succeeded().stdout);
+    assert_eq!(&restored | &planned, documented("restore"));
+}
