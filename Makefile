@@ -145,12 +145,13 @@ static-%: target/zig/%/cc
 	set -- CC_$(LOWER)=$$zig/$*/cc AR_$(LOWER)=$$zig/ar RANLIB_$(LOWER)=$$zig/ranlib \
 	OPENSSL_STATIC=1 $(UPPER)_OPENSSL_DIR=$$ssl \
 	CARGO_TARGET_$(UPPER)_LINKER=rust-lld \
-	"CARGO_TARGET_$(UPPER)_RUSTFLAGS=-Clinker-flavor=ld.lld -Clink-self-contained=yes -Clink-arg=--icf=all -Clink-arg=--pack-dyn-relocs=relr -Clink-arg=--no-eh-frame-hdr $(ALIKE)"; \
+	"CARGO_TARGET_$(UPPER)_RUSTFLAGS=-Clinker-flavor=ld.lld -Clink-self-contained=yes -Clink-arg=--icf=all -Clink-arg=--pack-dyn-relocs=relr -Clink-arg=--no-eh-frame-hdr -Clink-arg=$(CURDIR)/tests/support/no-unwind.ld $(ALIKE)"; \
 	elif command -v $$gcc >/dev/null; then \
 	set -- CC_$(LOWER)=$$gcc CARGO_TARGET_$(UPPER)_LINKER=$$own "CARGO_TARGET_$(UPPER)_RUSTFLAGS=$(ALIKE)"; \
 	else echo "static: $* skipped: neither zig nor $$gcc is here"; exit; fi; \
 	env SOURCE_DATE_EPOCH=$(EPOCH) ZIG="$(ZIG)" LIBSQLITE3_FLAGS="$(SMALL_SQLITE)" "$$@" $(BUILD) $$features --target $* || exit 1; \
 	if readelf -l $(BUILT) | grep -q INTERP; then echo "static: $(BUILT) is not static"; exit 1; fi; \
+	if test -z "$$features" -a "$$(wc -c < $(BUILT))" -gt 6000000; then echo "static: $(BUILT) is larger than 6 MB"; exit 1; fi; \
 	ls -l $(BUILT)
 
 # zig as a compiler that cc knows how to call. What is not SQLite is rather small than fast.
