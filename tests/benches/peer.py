@@ -74,7 +74,7 @@ class Groups(rig.Bench):
         with self.following(tool, self.small(), bucket) as running:
             time.sleep(8)
             cpu, begin = running.cpu(), time.monotonic()
-            time.sleep(15 if self.quick else 40)
+            time.sleep(12 if self.quick else 40)
             used = (running.cpu() - cpu) / (time.monotonic() - begin)
             return {"idle-memory": running.status("VmRSS"), "idle-cpu": used}
 
@@ -83,7 +83,7 @@ class Groups(rig.Bench):
         with self.following(tool, database, bucket), watch.Watch(self.server, tool, bucket) as seen:
             time.sleep(3)
             connection = sqlite3.connect(database, isolation_level=None)
-            for number in range(10 if self.quick else 25):
+            for number in range(8 if self.quick else 25):
                 time.sleep(1.5 + 1.5 * draw.random())
                 seen.forget()
                 connection.execute("INSERT INTO t (body) VALUES (?)", (f"row {number}",))
@@ -93,7 +93,7 @@ class Groups(rig.Bench):
         return {"visible-p50": rig.percentile(waits, 0.5), "visible-max": max(waits)}
 
     def copy(self, tool):
-        database = self.template("mixed.db", "-fill", 64 if self.quick else 256)
+        database = self.template("mixed.db", "-fill", 256)
         bucket, size = self.server.bucket(), os.path.getsize(database)
         seconds, memory, _, _ = rig.timed(tool.once(database, self.server.url(bucket)))
         state, output = self.server.state(bucket), database + ".out"
@@ -254,7 +254,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binary")
     parser.add_argument("-rounds", type=int)
-    parser.add_argument("-quick", action="store_true", help="guards what was reached: small, one round, nothing is kept")
+    parser.add_argument("-quick", action="store_true", help="guards what was reached: the chief groups, one round, nothing is kept")
     parser.add_argument("-only", help="groups, with commas: " + " ".join(GROUPS))
     parser.add_argument("-keep", action="store_true", help="writes what was found into results.json, the plot and README")
     o = parser.parse_args()
