@@ -5,13 +5,14 @@
 //! After a lost connection it begins again.
 //!
 //! Others may write meanwhile. A meta that is replaced before it was delivered comes later, behind what is new: so a listing
-//! ends only when the consumer has nothing left, not after as many metas as there were at its beginning. The consumer delivers
-//! all messages, which are one a meta, and not `last_per_subject`: then the server first notes what to deliver, and says for
-//! each of them that is gone when its turn comes that it has nothing (consumer.go, getNextMsg and waitForMsgs).
+//! ends only when the consumer says that nothing is left, not after as many metas as there were at its beginning. A consumer
+//! that falls silent or has nothing to give, although it owes something, is not believed: metas that are deleted before they
+//! were delivered may make it so for good (servers 2.9), or only for now (with `last_per_subject`, all that we know of). Then
+//! the stream's leader is asked.
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::{self, Begin, Patience};
 use super::client::{Client, Mail, Mailbox};
@@ -26,13 +27,20 @@ use crate::store::{Entry, List, name};
 const CREATED: u64 = 1;
 const BATCH: u64 = 2;
 const GONE: u64 = 3;
-const PROBE: u64 = 4;
 const HEARTBEAT: u16 = 100;
 /// Metas asked for at once; two batches are on their way.
 const A_BATCH: u64 = 2_000;
+/// A consumer that owes something answers sooner.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Reads all metas of a bucket, one after another.
-pub enum Metas {
+pub struct Metas {
+    client: Rc<Client>,
+    place: Rc<Place>,
+    way: Way,
+}
+
+enum Way {
     /// As a consumer delivers them: quick, but from any replica.
     Delivered(Delivered),
     /// As the stream's leader knows them.
@@ -42,23 +50,30 @@ pub enum Metas {
 impl Metas {
     /// A replica that was away may not have the newest ones yet; so where there are replicas, the leader is asked.
     pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Metas {
-        if place.replicated.get() {
-            Metas::Led(Led::new(client, place))
+        let way = if place.replicated.get() {
+            Way::Led(Led::new(client, place))
         } else {
-            Metas::Delivered(Delivered::new(client, place))
-        }
+            Way::Delivered(Delivered::new(client, place))
+        };
+        Metas { client: client.clone(), place: place.clone(), way }
     }
 
     pub fn step(&mut self, now: Instant) -> Result<Step> {
-        match self {
-            Metas::Delivered(metas) => metas.step(now),
-            Metas::Led(metas) => metas.step(now),
+        match &mut self.way {
+            Way::Led(metas) => metas.step(now),
+            Way::Delivered(metas) => match metas.step(now)? {
+                Some(step) => Ok(step),
+                None => {
+                    self.way = Way::Led(Led::new(&self.client, &self.place));
+                    Ok(Step::Again)
+                }
+            },
         }
     }
 }
 
 /// Metas from a consumer.
-pub struct Delivered {
+struct Delivered {
     place: Rc<Place>,
     mailbox: Mailbox,
     epoch: Option<u64>,
@@ -68,8 +83,10 @@ pub struct Delivered {
     /// Metas that the consumer has and that have not come; so many of them were asked for.
     left: u64,
     ahead: u64,
-    /// The consumer said that it has nothing, and was asked for one more.
-    probed: bool,
+    /// It said that it has nothing, although it owes something.
+    doubtful: bool,
+    /// When it was last heard.
+    heard: Option<Instant>,
     patience: Patience,
 }
 
@@ -84,7 +101,7 @@ pub enum Step {
 }
 
 impl Delivered {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Delivered {
+    fn new(client: &Rc<Client>, place: &Rc<Place>) -> Delivered {
         Delivered {
             place: place.clone(),
             mailbox: client.open_box(),
@@ -93,36 +110,44 @@ impl Delivered {
             ended: false,
             left: 0,
             ahead: 0,
-            probed: false,
+            doubtful: false,
+            heard: None,
             patience: Patience::default(),
         }
     }
 
-    pub fn step(&mut self, now: Instant) -> Result<Step> {
+    /// None: the consumer is not to be believed.
+    fn step(&mut self, now: Instant) -> Result<Option<Step>> {
         let epoch = self.mailbox.client.epoch();
         if epoch != self.epoch {
             self.epoch = epoch;
             self.restart()?;
-            return Ok(Step::Again);
+            return Ok(Some(Step::Again));
         }
         while !self.ended
             && let Some(mail) = self.mailbox.next()
         {
             self.patience.progress();
+            self.heard = Some(now);
             if let Some(step) = self.on_mail(&mail)? {
-                return Ok(step);
+                return Ok(Some(step));
             }
         }
         if self.ended {
-            return Ok(Step::End);
+            return Ok(Some(Step::End));
+        }
+        let quiet = QUIET.min(self.mailbox.client.timeout() / 2);
+        if self.doubtful || self.heard.is_some_and(|heard| now.saturating_duration_since(heard) > quiet) {
+            return Ok(None);
         }
         self.patience.check(now, &self.mailbox.client)?;
-        Ok(Step::Pending)
+        Ok(Some(Step::Pending))
     }
 
     fn restart(&mut self) -> Result<()> {
         self.mailbox = self.mailbox.client.open_box();
-        (self.ended, self.probed, self.consumer) = (false, false, self.epoch.is_some());
+        self.heard = None;
+        (self.ended, self.doubtful, self.consumer) = (false, false, self.epoch.is_some());
         (self.left, self.ahead) = (0, 0);
         if self.epoch.is_none() {
             return Ok(());
@@ -143,29 +168,14 @@ impl Delivered {
             (_, Some(origin)) => {
                 self.left = origin.pending;
                 self.ahead = self.ahead.saturating_sub(1);
-                if std::mem::take(&mut self.probed) {
-                    // Of what was asked for before, nothing more comes.
-                    self.ahead = 0;
-                }
                 self.ended = self.left == 0;
                 self.ask_ahead()?;
                 return Ok(Some(Step::Meta(Meta::parse(&mail.data))));
             }
-            (BATCH | PROBE, None) if mail.status != Some(HEARTBEAT) => self.on_nothing(mail.tag)?,
+            (BATCH, None) if mail.status != Some(HEARTBEAT) => self.doubtful = true,
             _ => {}
         }
         Ok(None)
-    }
-
-    /// The consumer says that it has no more: some were deleted meanwhile. It may say so before its last messages are out,
-    /// so it is asked once more.
-    fn on_nothing(&mut self, tag: u64) -> Result<()> {
-        if std::mem::replace(&mut self.probed, true) {
-            self.ended = tag == PROBE;
-            return Ok(());
-        }
-        let (subject, request) = api::next(&self.place, &self.mailbox.token, 1);
-        self.mailbox.ask(PROBE, &subject, &request)
     }
 
     fn ask_ahead(&mut self) -> Result<()> {
