@@ -137,7 +137,7 @@ impl Source {
         let before = self.header()?;
         connection::begin_read(&connection)?;
         let pinned = self.header()?;
-        let Some(mark) = self.mark_of(&before, &pinned) else { return Ok(None) };
+        let Some(mark) = self.mark_of(&before, &pinned)? else { return Ok(None) };
         let pages = connection::pragma_number(&connection, "page_count")?;
         let mut snapshot = Snapshot { connection, wal: None, overlay: Vec::new(), mark, pages, next: 1 };
         if !pinned.is_backfilled() {
@@ -148,23 +148,33 @@ impl Source {
     }
 
     /// The place of a pin that began between two looks at the wal-index, if it is certain and in the WAL being copied.
-    fn mark_of(&self, before: &IndexHeader, pinned: &IndexHeader) -> Option<Mark> {
+    fn mark_of(&self, before: &IndexHeader, pinned: &IndexHeader) -> Result<Option<Mark>> {
         if !before.same_commit(pinned) {
-            return None;
+            return Ok(None);
         }
         if pinned.frames == 0 {
             // Reset, or not begun yet: the state is that behind the last frame of the WAL before. The pins allow a reset
             // only when all of it has been copied, unless the copy has not caught up since the start.
-            return self.caught_up.then(|| self.place.mark());
+            return Ok(self.caught_up.then(|| self.place.mark()));
         }
-        let same = pinned.salt == self.place.chain.salt() && pinned.frames >= self.place.frame;
-        same.then_some(Mark {
+        if pinned.salt != self.place.chain.salt() || pinned.frames < self.place.frame {
+            return Ok(None);
+        }
+        Ok(Some(Mark {
             page_size: self.place.page_size,
             order: pinned.order,
             salt: pinned.salt,
             frame: pinned.frames,
-            checksum: Some(pinned.checksum),
-        })
+            checksum: self.is_sealed(pinned)?.then_some(pinned.checksum),
+        }))
+    }
+
+    /// Whether the last frame says what the wal-index says of it. Behind one that was left without checksum the next batch
+    /// says that the chain is broken, and so must a snapshot that it follows.
+    fn is_sealed(&self, pinned: &IndexHeader) -> Result<bool> {
+        let Some(wal) = WalFile::open(&self.path)? else { return Ok(false) };
+        let last = wal.frame_header(pinned.frames, self.place.page_size)?;
+        Ok(last.is_some_and(|frame| frame.salt == pinned.salt && frame.checksum == pinned.checksum))
     }
 
     fn overlay(&self, pinned: &IndexHeader) -> Result<(WalFile, Vec<(u32, u32)>)> {
