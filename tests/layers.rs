@@ -8,7 +8,7 @@ use std::path::Path;
 /// Lowest first. Rooms of one floor never see each other.
 const FLOORS: [&[&str]; 9] = [
     &["error"],
-    &["log", "clock", "fault", "secret", "http"],
+    &["log", "clock", "fault", "secret", "http", "belonging"],
     &["format"],
     &["source", "store"],
     &["replica"],
@@ -26,7 +26,7 @@ const OWNERS: [(&str, &[&str]); 13] = [
     ("argh", &["cli"]),
     ("crc32fast", &["format"]),
     ("flate2", &["format"]),
-    ("libc", &["fault", "source", "store", "replica", "cmd"]),
+    ("libc", &["fault", "belonging", "source", "store", "replica", "cmd"]),
     ("native_tls", &["store::nats", "http"]),
     ("nats", &["store::nats"]),
     ("nkeys", &["store::nats"]),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::belonging::hand_over;
 use crate::cli::{self, IntegrityCheck, Until};
 use crate::clock::Clock;
 use crate::cmd::clock::System;
@@ -224,7 +225,8 @@ impl Temporary {
         self.file.sync_all().map_err(|e| Error::io(Kind::Database, format!("sync {}", self.path.display()), &e))
     }
 
-    /// Gives the file its name. Sidecars of what was there go first: a stale WAL must never meet the new file.
+    /// Gives the file its name, and to the owner of what was there. Sidecars of that go first: a stale WAL must never meet
+    /// the new file.
     pub fn publish(mut self, output: &Path, force: bool) -> Result<()> {
         if !force {
             refuse_existing(output)?;
@@ -239,6 +241,9 @@ impl Temporary {
             }
         }
         sync_directory(output)?;
+        if output.exists() {
+            hand_over(&self.file, output);
+        }
         fault::point("restore.rename")?;
         fs::rename(&self.path, output)
             .map_err(|e| Error::io(Kind::Database, format!("rename to {}", output.display()), &e))?;

@@ -5,15 +5,18 @@
 //!   request whose asker has died is told from others, and is dropped.
 //! * `answer-<id>` is how it goes: one line, replaced as a whole, and removed together with its request.
 //!
-//! Either side makes files of its own and looks at names of the other's, so the two may belong to different users. A
+//! Either side makes files of its own and looks at names of the other's, so the two may run as different users; what root
+//! makes is the owner's. A
 //! snapshot answers the requests that were seen before it was begun: it holds all that was committed before they came.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::belonging::hand_over;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::Position;
@@ -94,6 +97,7 @@ impl Request {
         let answer = directory.join(format!("{ANSWER}{id}"));
         let place = || {
             let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            hand_over(&file, directory);
             try_lock(&file).map(|_| file)
         };
         match place() {
@@ -277,12 +281,18 @@ impl Desk {
 
 /// Whether nobody waits for it any more. One that cannot be read is taken for one that is waited for.
 fn is_unlocked(path: &Path) -> bool {
-    File::open(path).and_then(|file| try_lock(&file)).unwrap_or(false)
+    // Whatever lies there under that name must not make us wait.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
+    file.and_then(|file| try_lock(&file)).unwrap_or(false)
 }
 
 fn write(directory: &Path, id: &str, answer: &Answer) -> io::Result<()> {
     let draft = directory.join(format!("{DRAFT}{id}"));
-    fs::write(&draft, format!("{answer}\n"))?;
+    // A new file each time: another user than ours may own the directory, and what lies in it.
+    remove(&draft)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&draft)?;
+    hand_over(&file, directory);
+    writeln!(file, "{answer}")?;
     fs::rename(&draft, directory.join(format!("{ANSWER}{id}")))
 }
 

@@ -16,6 +16,12 @@ use crate::error::{Error, Kind, Result};
 /// checkpoints beside an application can lose that application's commits.
 const OLDEST_SAFE_SQLITE: i32 = 3_051_003;
 
+/// The two bytes of a database that are 2 in WAL mode (sqlite.org/fileformat2.html#file_format_version_numbers).
+const IN_WAL_MODE: std::ops::Range<usize> = 18..20;
+
+const WRITABLE: &str =
+    "following a database needs write access to it and to its directory (for the -wal and -shm files)";
+
 /// Pages that a connection may cache, in KiB. It reads one page of the schema and nothing else.
 const CACHE_KIB: i32 = 32;
 
@@ -28,9 +34,24 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     without_lookaside();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| sqlite(&e, "open"))?;
+    refuse_to_read_alone(&connection)?;
     prepare(&connection, busy_timeout).map_err(|e| sqlite(&e, "open"))?;
     persist_wal(&connection);
     Ok(connection)
+}
+
+/// SQLite opens what may not be written to for reading alone. A -shm file that is made by somebody who may only read the
+/// database would keep those out who may write to it.
+fn refuse_to_read_alone(connection: &Connection) -> Result<()> {
+    if !connection.is_readonly("main").map_err(|e| sqlite(&e, "open"))? {
+        return Ok(());
+    }
+    let mut header = [0; IN_WAL_MODE.end];
+    read_file(connection, 0, &mut header)?;
+    match header[IN_WAL_MODE] {
+        [2, 2] => Err(Error::new(Kind::Database, "open: it may only be read by this user").with_hint(WRITABLE)),
+        _ => Ok(()),
+    }
 }
 
 /// SQLite would set 48 kB aside for each connection, to make quick what is done here a few times a second. A process that
@@ -173,10 +194,9 @@ pub fn sqlite(error: &rusqlite::Error, operation: &str) -> Error {
         Some(ErrorCode::NotADatabase) => {
             (Kind::Database, Some("the file is not a SQLite database, or it is encrypted"))
         }
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => (
-            Kind::Database,
-            Some("following a database needs write access to it and to its directory (for the -wal and -shm files)"),
-        ),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            (Kind::Database, Some(WRITABLE))
+        }
         Some(ErrorCode::DiskFull) => (Kind::DatabaseNotReady, Some("the disk is full")),
         _ => (Kind::Database, None),
     };

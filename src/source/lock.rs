@@ -1,10 +1,12 @@
 //! One instance a database: a lock file of our own, never a lock on the database.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::belonging::{hand_over, make_directory};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 
@@ -21,7 +23,7 @@ pub fn default_meta_path(database: &Path) -> PathBuf {
 }
 
 impl Lock {
-    /// Takes the lock in `directory`, which is made if it is missing.
+    /// Takes the lock in `directory`, which is made if it is missing, and then belongs to the owner of `database`.
     ///
     /// Errors: [`Kind::Locked`], naming the holder, if another process has it.
     pub fn take(directory: &Path, database: &Path) -> Result<Lock> {
@@ -31,14 +33,8 @@ impl Lock {
             Error::io(Kind::Database, format!("{operation} {}", path.display()), e)
                 .with_hint("meta-path names another directory for it")
         };
-        fs::create_dir_all(directory).map_err(|e| failed("make the directory of", &e))?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| failed("open", &e))?;
+        make_directories(directory, database).map_err(|e| failed("make the directory of", &e))?;
+        let mut file = open(&path, database).map_err(|e| failed("open", &e))?;
         if !try_lock(&file).map_err(|e| failed("lock", &e))? {
             return Err(held(&mut file, database));
         }
@@ -50,6 +46,27 @@ impl Lock {
         let mut sign = sign;
         sign().map_err(|e| failed("write", &e))?;
         Ok(Lock { _file: file })
+    }
+}
+
+/// Makes the directory and what is missing above it.
+fn make_directories(directory: &Path, database: &Path) -> std::io::Result<()> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.is_dir();
+    let missing: Vec<&Path> = directory.ancestors().take_while(missing).collect();
+    missing.into_iter().rev().try_for_each(|path| make_directory(path, database).map(|_| ()))
+}
+
+/// The lock file, new or as another run has left it. Not through a link: another user than ours may own the directory.
+fn open(path: &Path, database: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => {
+            hand_over(&file, database);
+            Ok(file)
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => options.open(path),
+        Err(e) => Err(e),
     }
 }
 
@@ -89,6 +106,6 @@ mod tests {
         assert!(error.message().contains(&std::process::id().to_string()), "{error}");
         drop(first);
         Lock::take(&directory, Path::new("/x.db")).unwrap();
-        fs::remove_dir_all(&directory).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::belonging::make_directory;
 use crate::error::{Error, Kind, Result};
 
 /// An error of `operation` on `path`.
@@ -19,14 +20,12 @@ pub fn failed(operation: &str, path: &Path, error: &io::Error) -> Error {
     }
 }
 
-/// Makes `dir` and what is missing above it, each of them durable.
+/// Makes `dir` and what is missing above it, each of them durable and of the owner of the one it is in.
 pub fn make_dir(dir: &Path) -> Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.is_dir()).collect();
     for dir in missing.into_iter().rev() {
-        match fs::create_dir(dir) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(failed("create", dir, &e)),
-            _ => sync_dir(parent(dir))?,
-        }
+        make_directory(dir, parent(dir)).map_err(|e| failed("create", dir, &e))?;
+        sync_dir(parent(dir))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Busy, TEMPORARY, Ticket, files, path_of};
+use crate::belonging::hand_over;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::store::{Put, PutState, random};
@@ -88,11 +89,13 @@ impl DirPut {
     }
 }
 
-/// A new file that nobody else has.
+/// A new file that nobody else has, of the owner of the directory.
 fn create(root: &Path) -> Result<(File, PathBuf)> {
     let path = root.join(format!("{TEMPORARY}{}", random::token()));
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    Ok((file.map_err(|e| files::failed("create", &path, &e))?, path))
+    let file = file.map_err(|e| files::failed("create", &path, &e))?;
+    hand_over(&file, root);
+    Ok((file, path))
 }
 
 /// A delete that empties the directory may remove it between our making it and the rename: then once more.
