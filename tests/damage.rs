@@ -5,12 +5,13 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{Bed, CORRUPT, Ran, assert_equal, equal, judged, on_a_directory_only};
+use support::{Bed, CORRUPT, NOTHING, Ran, assert_equal, equal, judged, litestream, on_a_directory_only};
 
 on_a_directory_only! {
     a_missing_segment_is_a_gap_that_is_named
     a_damaged_object_is_named_and_nothing_is_written
     the_newest_segment_may_be_missing_but_not_half_there
+    a_moment_outside_of_what_is_stored_is_refused_with_the_range
 }
 
 /// A backup of one snapshot and several segments; the database, and the objects' paths in order.
@@ -97,4 +98,25 @@ fn the_newest_segment_may_be_missing_but_not_half_there(bed: &Bed) {
     let older = judged(&bed.restored());
     assert!(older.seq < judged(&database).seq);
     support::all_committed(&[older], &database);
+}
+
+/// Told the same by URL and by configuration.
+fn a_moment_outside_of_what_is_stored_is_refused_with_the_range(bed: &Bed) {
+    let (database, _) = backup(bed);
+    let (config, output) = (bed.path("litestream.yml"), bed.path("output.db"));
+    fs::write(&config, format!("dbs: [{{path: {}, replica: {{url: '{}'}}}}]", database.display(), bed.url())).unwrap();
+    for moment in ["2001-01-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"] {
+        let restore = || {
+            let mut command = litestream();
+            command.args(["restore", "-timestamp", moment, "-o"]).arg(&output);
+            command
+        };
+        let by_url = bed.run_command(restore().arg(bed.url()));
+        let by_config = bed.run_command(restore().arg("-config").arg(&config).arg(&database));
+        assert_eq!(by_url.stderr, by_config.stderr);
+        for ran in [by_url, by_config] {
+            ran.refused(NOTHING, &[&format!("timestamp {moment}: what is stored reaches from 20"), " to 20", "hint: "]);
+        }
+        assert!(!output.exists());
+    }
 }

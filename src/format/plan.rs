@@ -180,8 +180,12 @@ fn check_range(listing: &Listing, generation: Option<Generation>, time: Timestam
     if (first..=last).contains(&time) {
         return Ok(());
     }
-    Err(Error::new(Kind::Nothing, format!("timestamp {time}: what is stored reaches from {first} to {last}"))
-        .with_hint("leave out -timestamp to restore the latest state"))
+    let hint = match time < first {
+        true => format!("-timestamp {first} restores the oldest state that is stored"),
+        false => "leave out -timestamp to restore the latest state".to_string(),
+    };
+    let what = format!("timestamp {time}: what is stored reaches from {first} to {last}");
+    Err(Error::new(Kind::Nothing, what).with_hint(hint))
 }
 
 fn off_chain(stored: &Stored, chain: &Chain, first: Point, position: &Position) -> Error {
@@ -404,7 +408,9 @@ mod tests {
             let text =
                 format!("timestamp {}: what is stored reaches from {} to {}", ms(time), ms(range.0), ms(range.1));
             assert_eq!(error.message(), text);
-            assert_eq!(error.hint(), Some("leave out -timestamp to restore the latest state"));
+            let oldest = format!("-timestamp {} restores the oldest state that is stored", ms(range.0));
+            let latest = "leave out -timestamp to restore the latest state";
+            assert_eq!(error.hint(), Some(if time < range.0 { oldest.as_str() } else { latest }));
         }
     }
 
