@@ -166,7 +166,8 @@ REPRODUCED ?= $(HERE)
 reproducible:
 	@rm -rf target/reproducible
 	@for copy in one the-other/one; do mkdir -p target/reproducible/$$copy && \
-	git ls-files -z | xargs -0 cp --parents -t target/reproducible/$$copy && \
+	git ls-files -z | xargs -0 cp --parents -t target/reproducible/$$copy || exit 1; done
+	@for copy in one the-other/one; do \
 	$(MAKE) --no-print-directory -C target/reproducible/$$copy EPOCH=$(EPOCH) static-$(REPRODUCED) || exit 1; done
 	@cd target/reproducible && sha256sum */target/$(REPRODUCED)/release/litestream */*/target/$(REPRODUCED)/release/litestream && \
 	cmp one/target/$(REPRODUCED)/release/litestream the-other/one/target/$(REPRODUCED)/release/litestream && \

@@ -1,6 +1,6 @@
 //! One HTTP GET, for heartbeats: no proxy, no redirect, no body, one deadline for all of it.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -28,16 +28,16 @@ struct Place<'a> {
 pub fn get(url: &str, within: Duration) -> Result<u16> {
     let place = parse(url).ok_or_else(|| Error::new(Kind::Usage, "expected http://HOST[:PORT][/PATH] or https://…"))?;
     let deadline = Instant::now() + within;
-    let stream = connect(&place, deadline)?;
+    let stream = Timed { stream: connect(&place, deadline)?, deadline };
     if !place.tls {
-        return ask(stream, &place, deadline);
+        return ask(stream, &place);
     }
     let connector = TlsConnector::new().map_err(|e| failed("set up TLS", &e))?;
     let host = place.host.trim_matches(['[', ']']);
     match connector.connect(host, stream) {
-        Ok(stream) => ask(stream, &place, deadline),
-        Err(HandshakeError::Failure(error)) => Err(failed("TLS handshake", &error)),
-        Err(HandshakeError::WouldBlock(_)) => Err(late()),
+        Ok(stream) => ask(stream, &place),
+        Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(failed("TLS handshake", &error)),
+        Err(_) => Err(late()),
     }
 }
 
@@ -72,8 +72,7 @@ fn connect(place: &Place<'_>, deadline: Instant) -> Result<TcpStream> {
     let addresses = (host, place.port).to_socket_addrs().map_err(|e| failed("look up the host", &e))?;
     let mut last = Error::new(Kind::Unreachable, "the host has no address");
     for address in addresses {
-        let tried = TcpStream::connect_timeout(&address, left(deadline)?);
-        match tried.and_then(|stream| timed(&stream, deadline).map(|()| stream)) {
+        match TcpStream::connect_timeout(&address, left(deadline)?) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = failed("connect", &error),
         }
@@ -81,24 +80,47 @@ fn connect(place: &Place<'_>, deadline: Instant) -> Result<TcpStream> {
     Err(last)
 }
 
-/// Each operation of the stream ends by the deadline; several together are held to it between them.
-fn timed(stream: &TcpStream, deadline: Instant) -> std::io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    stream.set_read_timeout(Some(left))?;
-    stream.set_write_timeout(Some(left))
+/// A stream whose operations together end by the deadline, however little each of them brings.
+#[derive(Debug)]
+struct Timed {
+    stream: TcpStream,
+    deadline: Instant,
 }
 
-fn ask(mut stream: impl Read + Write, place: &Place<'_>, deadline: Instant) -> Result<u16> {
+impl Timed {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        left(self.deadline).map(Some).map_err(|_| io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+fn ask(mut stream: impl Read + Write, place: &Place<'_>) -> Result<u16> {
     let path = if place.path.starts_with('/') { place.path.to_string() } else { format!("/{}", place.path) };
     let agent = concat!("litestream/", env!("CARGO_PKG_VERSION"));
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n", place.authority);
-    stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|e| failed("ask", &e))?;
+    stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|e| broken("ask", &e))?;
     let mut answer = Vec::new();
     let mut piece = [0; 256];
     while !answer.contains(&b'\n') && answer.len() < ANSWER {
-        left(deadline)?;
-        match stream.read(&mut piece).map_err(|e| failed("read the answer", &e))? {
+        match stream.read(&mut piece).map_err(|e| broken("read the answer", &e))? {
             0 => break,
             count => answer.extend_from_slice(piece.get(..count).unwrap_or_default()),
         }
@@ -124,6 +146,14 @@ fn late() -> Error {
 
 fn failed(operation: &str, error: &impl std::fmt::Display) -> Error {
     Error::new(Kind::Unreachable, format!("{operation}: {error}"))
+}
+
+/// The same of an exchange, where silence is no more than that.
+fn broken(operation: &str, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
+        _ => failed(operation, error),
+    }
 }
 
 #[cfg(test)]
@@ -182,5 +212,31 @@ mod tests {
         let url = format!("http://{}/secret", silent.local_addr().unwrap());
         let error = get(&url, Duration::from_millis(50)).unwrap_err();
         assert!(error.kind() == Kind::Unreachable && !error.message().contains("secret"), "{error}");
+        assert_eq!(error.message(), "no answer in time");
+    }
+
+    /// A byte now and then, none of which ends a line or a handshake: each comes in time, and all together do not.
+    #[test]
+    fn a_host_that_drips_is_held_to_the_same_deadline() {
+        for scheme in ["http", "https"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("{scheme}://{}/", listener.local_addr().unwrap());
+            let dripping = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                // The header of a TLS record of 16 kB, and then its content.
+                let mut drops = vec![0x16, 3, 3, 0x40, 0];
+                drops.resize(2000, b'2');
+                let drip = |drop: u8| {
+                    std::thread::sleep(Duration::from_millis(10));
+                    stream.write_all(&[drop])
+                };
+                let _ = drops.into_iter().try_for_each(drip);
+            });
+            let begin = Instant::now();
+            let error = get(&url, Duration::from_millis(300)).unwrap_err();
+            assert_eq!(error.message(), "no answer in time", "{scheme}");
+            assert!(begin.elapsed() < Duration::from_secs(10), "{scheme}");
+            drop(dripping);
+        }
     }
 }
