@@ -342,3 +342,25 @@ fn of_several_metas_of_one_name_the_last_one_holds() {
     let found: Vec<_> = list(store.as_ref(), "").expect("list").into_iter().map(|e| (e.name, e.size)).collect();
     assert_eq!(found, [("two".to_string(), 2)]);
 }
+
+#[test]
+fn connects_and_small_objects_wait_for_nothing_but_the_server() {
+    let server = Server::plain();
+    let begun = Instant::now();
+    for _ in 0..20 {
+        connect(store_on(&server, |_| {}).as_ref()).expect("connect");
+    }
+    println!("20 connects: {:?}", begun.elapsed());
+    // The crate alone sleeps half a second each time, on average.
+    assert!(begun.elapsed() < Duration::from_secs(5), "20 connects: {:?}", begun.elapsed());
+    let store = store_on(&server, |_| {});
+    connect(store.as_ref()).expect("connect");
+    let begun = Instant::now();
+    for n in 0..200 {
+        put(store.as_ref(), &format!("{n}"), b"small").expect("put");
+        assert_eq!(get(store.as_ref(), &format!("{n}")).expect("get"), b"small");
+    }
+    println!("200 puts and gets: {:?}", begun.elapsed());
+    // The crate alone holds each question back for up to 5 ms: some 35 ms for the two.
+    assert!(begun.elapsed() < Duration::from_secs(4), "200 puts and gets: {:?}", begun.elapsed());
+}

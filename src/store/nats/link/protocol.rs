@@ -262,6 +262,15 @@ mod tests {
     }
 
     #[test]
+    fn an_info_of_a_large_cluster_never_reaches_the_crate() {
+        let info = format!("INFO {{\"connect_urls\":[{}]}}\r\nMSG a 1 0\r\n\r\n", "\"n:4222\",".repeat(2000));
+        for step in [1, 4096, 99_999] {
+            let (forward, lines) = run(Speaker::Server, info.as_bytes(), step).unwrap();
+            assert_eq!((forward.as_str(), lines.len()), ("MSG a 1 0\r\n\r\n", 1));
+        }
+    }
+
+    #[test]
     fn of_headers_only_a_status_is_passed_on_whatever_they_are() {
         let message = |to: &[u8], header: &[u8]| {
             let sizes = format!(" {} {}\r\n", header.len(), header.len() + 2);
