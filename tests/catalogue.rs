@@ -1,10 +1,11 @@
-//! The table of what may happen to a database that is followed (tests/CATALOGUE.md) has every scenario, and each of them a
-//! test that is there.
+//! The table of what may happen to a database that is followed (tests/CATALOGUE.md) has every scenario, that of the traps of
+//! the nats crate (tests/TRAPS.md) every trap, and each of them a test that is there.
 
 use std::fs;
 use std::path::Path;
 
-const SCENARIOS: usize = 74;
+/// The tables, and how many rows each has.
+const TABLES: [(&str, usize); 2] = [("CATALOGUE.md", 74), ("TRAPS.md", 36)];
 
 /// A row: number, and the tests as `file::name`.
 fn row(line: &str) -> Option<(usize, Vec<(&str, &str)>)> {
@@ -25,16 +26,19 @@ fn is_test(text: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_scenario_has_a_test_that_is_there() {
+fn every_scenario_and_every_trap_has_a_test_that_is_there() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let text = fs::read_to_string(folder.join("CATALOGUE.md")).expect("read tests/CATALOGUE.md");
-    let rows: Vec<_> = text.lines().filter_map(row).collect();
-    let numbers: Vec<usize> = rows.iter().map(|(number, _)| *number).collect();
-    assert_eq!(numbers, (1..=SCENARIOS).collect::<Vec<_>>());
-    for (number, tests) in &rows {
-        for (file, name) in tests {
-            let source = fs::read_to_string(folder.join(file)).unwrap_or_else(|e| panic!("{number}: {file}: {e}"));
-            assert!(is_test(&source, name), "{number}: no test {name} in {file}");
+    for (table, count) in TABLES {
+        let text = fs::read_to_string(folder.join(table)).unwrap_or_else(|e| panic!("{table}: {e}"));
+        let rows: Vec<_> = text.lines().filter_map(row).collect();
+        let numbers: Vec<usize> = rows.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, (1..=count).collect::<Vec<_>>(), "{table}");
+        for (number, tests) in &rows {
+            for (file, name) in tests {
+                let path = folder.join(file);
+                let source = fs::read_to_string(path).unwrap_or_else(|e| panic!("{table}: {number}: {file}: {e}"));
+                assert!(is_test(&source, name), "{table}: {number}: no test {name} in {file}");
+            }
         }
     }
 }
