@@ -67,10 +67,12 @@ bench-scale: build static-$(HERE) python
 	$(BENCH)/scale.py $(SHIPPED) -keep $(ONLY:%=-only %)
 	$(BENCH)/readme.py
 
-# The store beside nats-py, on one nats-server: near by and far, in clear text and over TLS.
+# The store beside nats-py, on one nats-server: near by and far, in clear text and over TLS. Built apart, so that no binary of
+# a release is replaced.
 bench-store: python
-	binary=$$($(CARGO) test --locked $(FEATURES) --no-run --test bench_store 2>&1 | sed -n 's,.*Executable .*(\(.*\)),\1,p') && \
-	PYTHONPATH=target/py $(PYTHON) -B tests/benches/store.py "$$binary" "$$($(PYTHON) tests/support/find-nats-server --pinned)"
+	binary=$$(CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --target-dir target/bench --locked $(FEATURES) --no-run --test bench_store 2>&1 | sed -n 's,.*Executable .*(\(.*\)),\1,p') && \
+	PYTHONPATH=target/py $(PYTHON) -B tests/benches/store.py "$$binary" "$$($(PYTHON) tests/support/find-nats-server --pinned)" -keep
+	$(BENCH)/readme.py
 
 cluster:
 	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test cluster -- --nocapture

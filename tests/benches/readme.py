@@ -96,6 +96,14 @@ def of_budget(found):
             f"{report.digits(found['memory'] / MB)} MB at most; restore in {report.digits(found['restore-memory'] / MB)} MB, equal.")
 
 
+def of_store(found):
+    names = ["the way there", "put, MB/s", "get, MB/s", "put of 2 kB, ms", "get of it, ms"]
+    ways = [f"{kind}, {way}" for kind in ("plain", "TLS") for way in ("loopback", "10 ms", "100 ms")]
+    rows = [[f"{way}: {who}", *figures] for way in ways for who, figures in sorted(found[way].items(), reverse=True) if figures]
+    return ("**The store alone**, one object at a time: 50 MB, and 2 kB. The delays are whole round trips; nats-py takes minutes at "
+            "100 ms.\n\n" + report.grid(names, rows))
+
+
 SCALE = {"databases": of_databases, "neighbours": of_neighbours, "huge": of_huge, "history": of_history, "latency": of_latency,
          "application": of_application, "bytes": of_bytes, "budget": of_budget}
 
@@ -104,6 +112,7 @@ def main():
     found = report.load()
     parts = [of_peer(peer.shown(found["peer"]))] if found["peer"] else []
     parts += [write(found["scale"][group]) for group, write in SCALE.items() if group in found["scale"]]
+    parts += [of_store(found["store"])] if found.get("store") else []
     machine = found.get("machine", {})
     parts.append(f"Measured on {machine.get('date')}: {machine.get('cores')} cores of {machine.get('cpu')}, Linux "
                  f"{machine.get('kernel')}, nats-server on the same machine.")

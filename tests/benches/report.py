@@ -21,7 +21,7 @@ def save(part, found, path=RESULTS):
     """Puts what was found in place of what is known of the same; all else stays."""
     kept = load(path)
     kept["machine"] = rig.machine()
-    kept[part].update(found)
+    kept.setdefault(part, {}).update(found)
     with open(path, "w") as file:
         json.dump(kept, file, indent=1, sort_keys=True)
         file.write("\n")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Puts and gets of the NATS store beside nats-py, near by and far, in clear text and over TLS. `make bench-store` runs it.
 
-    store.py BENCH_BINARY NATS_SERVER
+    store.py BENCH_BINARY NATS_SERVER [-keep]
 
-One nats-server, one machine, one run: figures of different runs do not compare.
+One nats-server, one machine, one run: figures of different runs do not compare. -keep writes them into results.json.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+import report
 import rig
 
 SIZE = 50_000_000
@@ -63,7 +64,8 @@ def ours(binary, port, ca):
     return [float(word) for word in line.split("figures:")[1].split()]
 
 
-def main(binary, server):
+def main(binary, server, *keep):
+    found = {}
     print("%-22s %9s %9s %11s %11s" % ("", "put MB/s", "get MB/s", "put 2kB ms", "get 2kB ms"))
     for tls in (False, True):
         with tempfile.TemporaryDirectory() as top:
@@ -80,12 +82,14 @@ def main(binary, server):
                 for rtt in (0, 10, 100):
                     at = rig.Proxy(port, rtt / 2000).port if rtt else port
                     name = "%s, %s" % ("TLS" if tls else "plain", "%d ms" % rtt if rtt else "loopback")
-                    show(name + ", ours", lambda: ours(binary, at, ca))
+                    found[name] = {"ours": show(name + ", ours", lambda: ours(binary, at, ca))}
                     if rtt < 100:
-                        show(name + ", nats-py", lambda: asyncio.run(fresh(at, ca)))
+                        found[name]["nats-py"] = show(name + ", nats-py", lambda: asyncio.run(fresh(at, ca)))
             finally:
                 process.kill()
                 process.wait()
+    if keep:
+        report.save("store", found)
 
 
 async def fresh(port, ca):
@@ -103,9 +107,12 @@ async def fresh(port, ca):
 
 def show(name, work):
     try:
-        print("%-22s %9.1f %9.1f %11.2f %11.2f" % (name, *work()), flush=True)
+        figures = work()
     except ImportError:
         print("%-22s skipped: no nats-py" % name)
+        return None
+    print("%-22s %9.1f %9.1f %11.2f %11.2f" % (name, *figures), flush=True)
+    return figures
 
 
 main(*sys.argv[1:])
