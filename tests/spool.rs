@@ -82,6 +82,48 @@ fn a_damaged_spool_costs_the_history_of_the_outage_and_nothing_else() {
     assert_equal(&database, &bed.restored());
 }
 
+/// Each thing that may happen to the spool of a running process.
+#[test]
+fn a_spool_that_is_damaged_or_gone_while_it_is_needed_costs_the_history_of_the_outage_and_nothing_else() {
+    let remove: fn(&Path) = |path| fs::remove_file(path).unwrap();
+    let cut: fn(&Path) = |path| fs::write(path, &fs::read(path).unwrap()[..100]).unwrap();
+    for (number, harm) in [remove, cut].into_iter().enumerate() {
+        let (mut bed, database, mut replicator) = overrun(&format!("spool-harmed-{number}"));
+        for line in support::tree(&spool_of(&database)).iter().filter(|line| line.contains(".gz ")) {
+            harm(&spool_of(&database).join(line.rsplit_once(' ').unwrap().0));
+        }
+        bed.server().restart();
+        replicator.says("reason=\"spool is damaged or gone\"");
+        bed.converges(&database);
+        bed.write(&database, &["--commits", "3"]);
+        replicator.stop();
+        assert_equal(&database, &bed.restored());
+        bed.run(&["verify", &bed.url()]).succeeded();
+        assert_eq!(spooled(&database), 0);
+    }
+}
+
+/// The disk of the spool is full, or broken, now and then.
+#[test]
+fn a_spool_whose_disk_fails_loses_nothing() {
+    for inject in ["fsync:error=EIO:when=2+3", "rename,renameat,renameat2:error=ENOSPC:when=3+2"] {
+        let mut bed = Bed::nats("spool-disk");
+        let database = bed.database();
+        let command = bed.replicate_command(&database, &bed.url());
+        let Some(mut command) = support::meddled(&command, inject) else { return };
+        let mut replicator = bed.start_command(&mut command);
+        bed.converges(&database);
+        bed.server().kill();
+        bed.write(&database, &BURST);
+        replicator.says("no more is spooled");
+        bed.server().restart();
+        bed.converges(&database);
+        bed.run(&["verify", &bed.url()]).succeeded();
+        assert!(replicator.is_running());
+        all_committed(&[judged(&bed.restored())], &database);
+    }
+}
+
 #[test]
 fn past_the_bound_the_wal_is_let_go_and_a_new_generation_begins() {
     let mut bed = Bed::nats("spool-bound");

@@ -22,6 +22,8 @@ pub const MEMORY_BYTES: usize = 8 << 20;
 /// Memory that is full for so long is relieved by the spool, also before the store is known to be away: while no more is
 /// copied our pin stays, and an application's own checkpoint, which makes its writers wait, waits for it.
 const STUCK: Duration = Duration::from_secs(1);
+/// After so many attempts a segment that cannot be read back from the spool is taken for lost.
+const UNREAD: u8 = 3;
 /// The first and the longest pause after an error.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -42,6 +44,8 @@ pub struct Outbox {
     spooling: bool,
     /// The spool refused a segment: too much is in it, or the disk is full.
     spool_full: bool,
+    /// So often in a row a segment could not be read back from the spool.
+    unread: u8,
 }
 
 struct Item {
@@ -97,6 +101,7 @@ impl Outbox {
             away: false,
             spooling: false,
             spool_full: false,
+            unread: 0,
         }
     }
 
@@ -153,10 +158,9 @@ impl Outbox {
                 self.spool.remove(&key, size, now);
                 continue;
             };
-            match self.spool.read(&key, now).and_then(|bytes| last_member(&bytes)) {
-                Ok((last, crc)) if last.end_point() == key.end => *end = End::behind(&last, crc),
-                other => {
-                    let error = other.err().unwrap_or_else(|| Error::new(Kind::Corrupt, "it ends elsewhere"));
+            match read_back(&self.spool, &key, now) {
+                Ok((_, behind)) => *end = behind,
+                Err(error) => {
                     log::error("spooled segment is damaged").field("name", key).cause(&error).emit();
                     self.spool.remove(&key, size, now);
                     continue;
@@ -185,6 +189,11 @@ impl Outbox {
     /// Whether the store is away, and what may wait for it does.
     pub fn is_overrun(&self) -> bool {
         self.is_full() && self.away
+    }
+
+    /// Whether a segment is gone from the spool, or is not what was put there: what follows it continues nothing.
+    pub fn has_lost_one(&self) -> bool {
+        self.unread >= UNREAD
     }
 
     /// Whether something is under way, so that a poll may soon help.
@@ -226,7 +235,9 @@ impl Outbox {
         for item in self.queue.iter_mut().take(IN_FLIGHT) {
             if item.upload.is_none() {
                 fault::point("segment.put")?;
+                self.unread = self.unread.saturating_add(1);
                 item.load(&self.spool, now)?;
+                self.unread = 0;
                 item.upload = Some(Upload::new(self.store.put(&item.key.to_string())));
             }
             let Some(upload) = &mut item.upload else { continue };
@@ -280,7 +291,7 @@ impl Body {
 impl Item {
     fn load(&mut self, spool: &Spool, now: Instant) -> Result<()> {
         if let Body::Spooled(_) = self.body {
-            self.body = Body::Loaded(spool.read(&self.key, now)?);
+            self.body = Body::Loaded(read_back(spool, &self.key, now)?.0);
         }
         Ok(())
     }
@@ -295,6 +306,17 @@ impl Item {
     fn is_done(&self) -> bool {
         self.upload.as_ref().is_some_and(|upload| upload.done)
     }
+}
+
+/// A segment from the spool, proven to be whole, and the end of the chain behind it.
+fn read_back(spool: &Spool, key: &SegmentKey, now: Instant) -> Result<(Vec<u8>, End)> {
+    let bytes = spool.read(key, now)?;
+    let (last, crc) = last_member(&bytes).map_err(|e| e.context(format!("spooled segment {key}")))?;
+    if last.end_point() != key.end {
+        return Err(Error::new(Kind::Corrupt, format!("spooled segment {key}: it ends elsewhere")));
+    }
+    let end = End::behind(&last, crc);
+    Ok((bytes, end))
 }
 
 impl Upload {

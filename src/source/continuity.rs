@@ -57,6 +57,8 @@ pub enum Reason {
     WalBroken(String),
     /// More was waiting for the store than may wait.
     Backlog,
+    /// What waited for the store on disk cannot be read back.
+    SpoolLost,
 }
 
 impl fmt::Display for Reason {
@@ -78,6 +80,7 @@ impl fmt::Display for Reason {
             Reason::Replaced(what) => f.write_str(what),
             Reason::WalBroken(how) => write!(f, "WAL not followed: {how}"),
             Reason::Backlog => f.write_str("store away for too long"),
+            Reason::SpoolLost => f.write_str("spool is damaged or gone"),
         }
     }
 }

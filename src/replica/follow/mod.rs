@@ -332,7 +332,11 @@ impl Follower {
             following.next_look = now + LOOK;
             let overrun = self.outbox.is_overrun() || backlog(following) > self.settings.backlog_bytes;
             let overrun = overrun && self.outbox.is_full();
-            let reason = if overrun { Some(Reason::Backlog) } else { following.source.replaced()? };
+            let reason = match (self.outbox.has_lost_one(), overrun) {
+                (true, _) => Some(Reason::SpoolLost),
+                (_, true) => Some(Reason::Backlog),
+                _ => following.source.replaced()?,
+            };
             if let Some(reason) = reason {
                 return self.lost(reason, now);
             }
@@ -350,12 +354,16 @@ impl Follower {
             }
             self.known.last_moment = self.known.last_moment.max(following.writer.end().time);
         }
-        if reason == Reason::StoredHistoryIsGone {
+        if matches!(reason, Reason::StoredHistoryIsGone | Reason::SpoolLost) {
             self.outbox = Outbox::new(self.store.clone(), spool(&self.settings));
         }
-        log::warn("generation ended").field("db", &self.name).field("reason", reason).emit();
+        log::warn("generation ended").field("db", &self.name).field("reason", &reason).emit();
         if self.generation_begun.is_some_and(|begun| now.duration_since(begun) < YOUNG) {
             self.not_before = now + RETRY;
+        }
+        if self.outbox.is_empty() {
+            // Nothing in the spool continues anything any more.
+            self.outbox.take_up(None, now)?;
         }
         Ok(Next::Now)
     }

@@ -93,7 +93,8 @@ impl DirPut {
 fn create(root: &Path) -> Result<(File, PathBuf)> {
     let path = root.join(format!("{TEMPORARY}{}", random::token()));
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    let file = file.map_err(|e| files::failed("create", &path, &e))?;
+    // Not the temporary name, which is another one each time.
+    let file = file.map_err(|e| files::failed("create a file in", root, &e))?;
     hand_over(&file, root);
     Ok((file, path))
 }
