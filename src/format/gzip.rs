@@ -2,21 +2,20 @@
 
 use std::io::Read;
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::deflate::Deflate;
 use crate::format::extra::{Fields, Member, corrupt, header_len};
 
 /// Bytes read from the input at once.
 const INPUT: usize = 64 << 10;
-/// Free room in the output that deflate is called with, at least, in bytes.
-const ROOM: usize = 16 << 10;
 /// Bytes behind the compressed data: crc32 and size of the payload.
 const TRAILER: usize = 8;
 
 /// Writes gzip members. Its state is allocated once and used for all of them.
 pub(super) struct Deflater {
-    state: Compress,
+    deflate: Deflate,
     crc: crc32fast::Hasher,
     size: u64,
 }
@@ -24,13 +23,12 @@ pub(super) struct Deflater {
 impl Deflater {
     /// `level` is gzip's, 0 to 9.
     pub(super) fn new(level: u32) -> Deflater {
-        let state = Compress::new(Compression::new(level.min(9)), false);
-        Deflater { state, crc: crc32fast::Hasher::new(), size: 0 }
+        Deflater { deflate: Deflate::new(level), crc: crc32fast::Hasher::new(), size: 0 }
     }
 
     /// Begins a member: forgets the one before, and appends the header to `out`.
     pub(super) fn begin<const N: usize>(&mut self, fields: &Fields<N>, millis: u64, out: &mut Vec<u8>) {
-        self.state.reset();
+        self.deflate.begin();
         self.crc.reset();
         self.size = 0;
         // The field holds seconds until 2106 and is for show: later moments are shown as not known.
@@ -41,16 +39,12 @@ impl Deflater {
     pub(super) fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.crc.update(bytes);
         self.size += bytes.len() as u64;
-        let end = self.state.total_in() + bytes.len() as u64;
-        while self.state.total_in() < end {
-            let left = (end - self.state.total_in()) as usize;
-            self.step(&bytes[bytes.len() - left..], FlushCompress::None, out);
-        }
+        self.deflate.write(bytes, out);
     }
 
     /// Ends the member; the crc32 of its payload.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> u32 {
-        while self.step(&[], FlushCompress::Finish, out) != Status::StreamEnd {}
+        self.deflate.finish(out);
         let crc = self.crc.clone().finalize();
         out.extend_from_slice(&crc.to_le_bytes());
         out.extend_from_slice(&(self.size as u32).to_le_bytes());
@@ -60,11 +54,6 @@ impl Deflater {
     /// Payload bytes of this member so far.
     pub(super) fn size(&self) -> u64 {
         self.size
-    }
-
-    fn step(&mut self, bytes: &[u8], flush: FlushCompress, out: &mut Vec<u8>) -> Status {
-        out.reserve(ROOM);
-        self.state.compress_vec(bytes, out, flush).expect("deflate takes any bytes and has room")
     }
 }
 

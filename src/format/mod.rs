@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod crc;
+mod deflate;
 pub mod extra;
 pub mod frames;
 mod gzip;
