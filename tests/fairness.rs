@@ -12,6 +12,7 @@ use support::{Bed, Process, assert_equal, litestream, on_a_directory_only, tree,
 
 on_a_directory_only! {
     a_commit_is_stored_while_another_database_has_much_to_copy
+    a_database_begins_while_another_is_read_to_be_recognised
     two_hundred_databases_are_followed_with_few_descriptors_and_little_work
 }
 
@@ -138,4 +139,21 @@ fn two_hundred_databases_are_followed_with_few_descriptors_and_little_work(bed: 
         let database = folder.join(format!("{number}.db"));
         assert_equal(&database, &bed.restored_from(&bed.url_below(&format!("{number}.db"))));
     }
+}
+
+/// Without a WAL to recognise it by, the whole file of the large one is read at the start.
+fn a_database_begins_while_another_is_read_to_be_recognised(bed: &Bed) {
+    let (large, small) = (bed.path("large.db"), bed.database());
+    let fill = "INSERT INTO r SELECT zeroblob(1000000) FROM (WITH RECURSIVE n(i) AS \
+                (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400) SELECT i FROM n)";
+    bed.sql(&large, &["PRAGMA journal_mode = wal", "CREATE TABLE r (x)", fill]);
+    bed.run(&["snapshot", large.to_str().unwrap(), &bed.url_below("large")]).succeeded();
+    let mut replicator = replicate_all(bed, &[&large, &small]);
+    let continuing = format!("msg=continuing db={}", large.display());
+    replicator.says(&continuing);
+    let log = replicator.log();
+    let (before, _) = log.split_once(&continuing).unwrap();
+    assert!(before.contains(&format!("msg=\"new generation\" db={}", small.display())), "{log}");
+    replicator.stop();
+    assert_equal(&small, &bed.restored_from(&bed.url_below("a")));
 }

@@ -218,7 +218,10 @@ fn metrics_heartbeat_and_systemd_are_told(bed: &Bed) {
     let database = bed.database();
     let metrics = bed.path("litestream.prom");
     let top = format!("metrics-file: {}\nheartbeat-url: {url}\ndbs:\n", metrics.display());
-    let mut command = with_config(bed, &(top + &entry(bed, &database, "a")));
+    // As the unit has it.
+    let mut narrow = Command::new("sh");
+    narrow.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(litestream().get_program());
+    let mut command = support::like(&with_config(bed, &(top + &entry(bed, &database, "a"))), narrow);
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
     let mut replicator = Process::start("replicate", &mut command, bed.fresh("replicate"));
     let hear = |wanted: &str| while !heard.recv_timeout(SOON).expect(wanted).starts_with(wanted) {};
@@ -232,6 +235,7 @@ fn metrics_heartbeat_and_systemd_are_told(bed: &Bed) {
         let line = format!("litestream_last_success_timestamp_seconds{{db=\"{}\"}} ", database.display());
         if text.contains(&line) && text.contains("litestream_generations_total{") { Ok(()) } else { Err(text) }
     });
+    assert_eq!(fs::metadata(&metrics).unwrap().mode() & 0o777, 0o644, "the exporter is another user");
     replicator.terminate();
     hear("STOPPING=1");
     replicator.exits(0);

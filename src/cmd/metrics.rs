@@ -1,6 +1,7 @@
 //! The metrics file: Prometheus' text format, for the node exporter's textfile collector.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
@@ -66,12 +67,17 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// Who reads the file is another user than who runs a service with `UMask=0077`.
+const MODE: u32 = 0o644;
+
 /// Replaces the file: a reader sees the old or the new one whole. Not synced: after a crash it is written anew.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     let failed = |error| Error::io(Kind::Database, format!("write metrics {}", path.display()), &error);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}", std::process::id()));
-    let done = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+    let readable = || std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(MODE));
+    let done =
+        std::fs::write(&temporary, text).and_then(|()| readable()).and_then(|()| std::fs::rename(&temporary, path));
     done.map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         failed(error)

@@ -140,7 +140,7 @@ impl<R: Read> Inflater<R> {
         let status = self
             .state
             .decompress(self.input.unread(), out, FlushDecompress::None)
-            .map_err(|e| corrupt(format!("compressed data: {e}")))?;
+            .map_err(|e| undeflatable(&e, taken))?;
         let (taken, given) = (self.state.total_in() - taken, (self.state.total_out() - given) as usize);
         self.input.consume(taken as usize);
         self.count(out.get(..given).unwrap_or_default())?;
@@ -181,6 +181,15 @@ impl<R: Read> Inflater<R> {
         }
         Ok(())
     }
+}
+
+/// What zlib-rs says where its quick loop had already met the fault, and forgotten which.
+const FORGOTTEN: &str = "repeated call with bad state";
+
+/// The first fault of compressed data that cannot be inflated, behind `taken` bytes of the member that could.
+fn undeflatable(error: &flate2::DecompressError, taken: u64) -> Error {
+    let what = error.message().filter(|message| *message != FORGOTTEN).unwrap_or("it is not what deflate writes");
+    corrupt(format!("compressed data, within {INPUT} bytes behind byte {taken}: {what}"))
 }
 
 fn truncated(what: &str) -> Error {

@@ -8,7 +8,7 @@ use crate::format::segment::{MemberHeader, last_member};
 use crate::format::snapshot;
 use crate::format::tail::Tail;
 use crate::format::time::Timestamp;
-use crate::source::{Mark, Reason, Source};
+use crate::source::{FileCheck, Mark, Reason, Source};
 
 /// The end of what is stored, or is about to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,12 +62,32 @@ impl End {
         })
     }
 
-    /// Lets `source` continue here, if that is where it was.
+    /// Lets `source` continue here, if that is where it was. Where the whole file must be read for that, all of it is.
     pub fn resume(&self, source: &mut Source, buffer: &mut [u8]) -> Result<std::result::Result<(), Reason>> {
+        let mut check = self.file_check();
+        loop {
+            if let Some(resumed) = self.resume_step(source, &mut check, buffer)? {
+                return Ok(resumed);
+            }
+        }
+    }
+
+    /// What [`End::resume_step`] begins with.
+    pub fn file_check(&self) -> FileCheck {
+        self.file.map_or_else(|| FileCheck::new(0, 0), |file| FileCheck::new(file.pages, file.crc))
+    }
+
+    /// The same a step at a time; none: there is more to read.
+    pub fn resume_step(
+        &self,
+        source: &mut Source,
+        check: &mut FileCheck,
+        buffer: &mut [u8],
+    ) -> Result<Option<std::result::Result<(), Reason>>> {
         match (self.mark(), self.file) {
-            (Some(mark), None) => source.resume(&mark),
-            (Some(_), Some(file)) => source.resume_at_file(file.pages, file.crc, buffer),
-            (None, _) => Ok(Err(Reason::UnknownStoredPosition)),
+            (Some(mark), None) => source.resume(&mark).map(Some),
+            (Some(_), Some(_)) => source.resume_at_file(check, buffer),
+            (None, _) => Ok(Some(Err(Reason::UnknownStoredPosition))),
         }
     }
 

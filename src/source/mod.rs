@@ -41,6 +41,7 @@ use crate::format::wal::{Chain, Checksum};
 pub use continuity::{Mark, Reason};
 pub use copy::{Batch, Copied};
 pub use lock::{Lock, default_meta_path, try_lock};
+pub use snapshot::FileCheck;
 pub use watch::Watch;
 
 use checkpoint::Checkpoints;
@@ -197,26 +198,30 @@ impl Source {
     }
 
     /// Continues before the first frame of the WAL, if the database file is exactly the one that is stored: then whatever
-    /// was committed since stands in this WAL from its first frame on. Reads the whole file.
+    /// was committed since stands in this WAL from its first frame on. Reads the whole file, a buffer at each call; none:
+    /// there is more to read.
     ///
     /// This is how a database is recognised that had no WAL when it was stored.
     pub fn resume_at_file(
         &mut self,
-        pages: u32,
-        crc: u32,
+        check: &mut FileCheck,
         buffer: &mut [u8],
-    ) -> Result<std::result::Result<(), Reason>> {
-        let size = u64::from(self.place.page_size.get());
+    ) -> Result<Option<std::result::Result<(), Reason>>> {
+        let size = self.place.page_size.get();
         let length = std::fs::metadata(&self.path).map(|found| found.len());
         let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
-        if length != u64::from(pages) * size || snapshot::file_crc(self.pins.spare(), length, size, buffer)? != crc {
-            return Ok(Err(Reason::DatabaseChangedWhileNotRunning));
+        let same = length == u64::from(check.pages) * u64::from(size);
+        if same && !snapshot::sum_file(self.pins.spare(), check, length, size, buffer)? {
+            return Ok(None);
+        }
+        if !same || check.sum() != check.expected {
+            return Ok(Some(Err(Reason::DatabaseChangedWhileNotRunning)));
         }
         let chain = Chain::new(self.first.order, self.first.salt, Checksum::default());
         self.place = Place { page_size: self.place.page_size, frame: 0, chain, known: false };
         self.caught_up = self.first.frames == 0;
         self.drained = self.caught_up;
-        Ok(Ok(()))
+        Ok(Some(Ok(())))
     }
 
     /// How many committed frames of the WAL have not been given out.

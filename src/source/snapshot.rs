@@ -105,19 +105,43 @@ impl Snapshot {
     }
 }
 
-/// The crc32 of a database file, as a snapshot of it would have it.
-pub(super) fn file_crc(connection: &Connection, length: u64, page_size: u64, buffer: &mut [u8]) -> Result<u32> {
-    let mut crc = Crc::default();
-    let mut at = 0;
-    while at < length {
-        let left = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
-        let piece = &mut buffer[..left];
-        connection::read_file(connection, at, piece)?;
-        blank_lock_page(at, page_size as usize, piece);
-        crc.update(piece);
-        at += left as u64;
+/// How far a database file has been read to tell whether it is the one that is stored.
+#[derive(Debug)]
+pub struct FileCheck {
+    pub(super) pages: u32,
+    /// The crc32 of what is stored.
+    pub(super) expected: u32,
+    crc: Crc,
+    at: u64,
+}
+
+impl FileCheck {
+    pub fn new(pages: u32, expected: u32) -> FileCheck {
+        FileCheck { pages, expected, crc: Crc::default(), at: 0 }
     }
-    Ok(crc.finish())
+
+    pub(super) fn sum(&self) -> u32 {
+        self.crc.clone().finish()
+    }
+}
+
+/// Adds the next piece of a database file to its crc32, as a snapshot of it would have it. True at its end.
+pub(super) fn sum_file(
+    connection: &Connection,
+    check: &mut FileCheck,
+    length: u64,
+    page_size: u32,
+    buffer: &mut [u8],
+) -> Result<bool> {
+    let left = usize::try_from(length.saturating_sub(check.at)).unwrap_or(usize::MAX).min(buffer.len());
+    let piece = &mut buffer[..left];
+    if !piece.is_empty() {
+        connection::read_file(connection, check.at, piece)?;
+        blank_lock_page(check.at, page_size as usize, piece);
+        check.crc.update(piece);
+        check.at += left as u64;
+    }
+    Ok(check.at >= length)
 }
 
 fn blank_lock_page(start: u64, size: usize, bytes: &mut [u8]) {

@@ -16,7 +16,7 @@ use crate::store::Store;
 /// Between two looks for a commit whose frames are being written.
 const EAGER: Duration = Duration::from_millis(2);
 /// A copy of much goes on after other databases have had their turn.
-const TURN: Duration = Duration::from_millis(20);
+pub(super) const TURN: Duration = Duration::from_millis(20);
 /// A commit whose frames were written before there was word of writes is published within this time.
 const DOZE: Duration = Duration::from_secs(2);
 

@@ -25,13 +25,13 @@ use crate::replica::tail::End;
 use crate::replica::tally::Tally;
 use crate::replica::trouble::Trouble;
 use crate::replica::writer::Writer;
-use crate::source::{self, Lock, Reason, Source};
+use crate::source::{self, FileCheck, Lock, Reason, Source};
 use crate::store::Store;
 
 pub use settings::{Next, Settings, Tools};
 pub use status::{SnapshotStatus, Status};
 
-use live::{Following, Round, backlog};
+use live::{Following, Round, TURN, backlog};
 
 /// One database and its store.
 pub struct Follower {
@@ -73,7 +73,15 @@ enum Stage {
     Starting(Start),
     /// The store is known; the database is to be opened, and continued behind `end` where that is possible.
     Opening(std::result::Result<End, Reason>),
+    /// The database file is read to tell whether it is the one that is stored.
+    Comparing(Box<Comparing>),
     Following(Box<Following>),
+}
+
+struct Comparing {
+    source: Source,
+    end: End,
+    check: FileCheck,
 }
 
 /// A file that was replaced under its name is noticed within this time.
@@ -167,7 +175,7 @@ impl Follower {
     pub fn is_busy(&self) -> bool {
         let waits = match &self.stage {
             Stage::Starting(_) => true,
-            Stage::Opening(_) => false,
+            Stage::Opening(_) | Stage::Comparing(_) => false,
             Stage::Following(following) => following.snapshot.is_some(),
         };
         waits || !self.ours || self.outbox.is_busy() || self.keeper.is_busy() || self.sweeping.is_busy()
@@ -216,6 +224,7 @@ impl Follower {
         let next = self.poll_owner(clock).and_then(|()| match &mut self.stage {
             Stage::Starting(_) => self.poll_start(clock),
             Stage::Opening(_) => self.open(tools, clock),
+            Stage::Comparing(_) => self.go_on_comparing(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
         });
         match next {
@@ -267,18 +276,56 @@ impl Follower {
             // With the lock in hand, the spool is ours.
             self.outbox.take_up(end.as_mut().ok(), clock.now())?;
         }
-        let mut source = Source::open(&self.settings.path, &self.settings.source)?;
-        let resumed = match end {
-            Ok(end) => end.resume(&mut source, &mut tools.buffer)?.map(|()| *end),
-            Err(reason) => Err(reason.clone()),
-        };
+        let source = Source::open(&self.settings.path, &self.settings.source)?;
+        match end.clone() {
+            Ok(end) => self.compare(Box::new(Comparing { source, end, check: end.file_check() }), tools, clock),
+            Err(reason) => Ok(self.begin_to_follow(source, Err(reason), clock)),
+        }
+    }
+
+    fn go_on_comparing(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        let Stage::Comparing(comparing) = &self.stage else { return Ok(Next::Now) };
+        // After an error it begins anew.
+        let anew = Stage::Opening(Ok(comparing.end));
+        match std::mem::replace(&mut self.stage, anew) {
+            Stage::Comparing(comparing) => self.compare(comparing, tools, clock),
+            _ => Ok(Next::Now),
+        }
+    }
+
+    /// Continues at the end of what is stored, if that is possible. A large file is read for longer than a turn: other
+    /// databases have theirs in between.
+    fn compare(&mut self, mut comparing: Box<Comparing>, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        let turn = clock.now() + TURN;
+        loop {
+            let Comparing { source, end, check } = &mut *comparing;
+            match end.resume_step(source, check, &mut tools.buffer)? {
+                Some(resumed) => {
+                    let end = comparing.end;
+                    return Ok(self.begin_to_follow(comparing.source, resumed.map(|()| end), clock));
+                }
+                None if clock.now() >= turn => {
+                    self.stage = Stage::Comparing(comparing);
+                    return Ok(Next::Now);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn begin_to_follow(
+        &mut self,
+        source: Source,
+        resumed: std::result::Result<End, Reason>,
+        clock: &dyn Clock,
+    ) -> Next {
         self.opened = true;
         let following = match resumed {
             Ok(end) => self.continue_generation(source, end, clock),
             Err(reason) => self.begin_generation(source, &reason, clock),
         };
         self.stage = Stage::Following(Box::new(following));
-        Ok(Next::Now)
+        Next::Now
     }
 
     fn continue_generation(&mut self, source: Source, end: End, clock: &dyn Clock) -> Following {
