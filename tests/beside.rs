@@ -123,6 +123,30 @@ fn the_snapshot_is_taken_also_if_the_replicator_dies_over_it(bed: &Bed) {
     assert_eq!(left(bed), [""; 0]);
 }
 
+/// A server keeps the objects, so that the replicator renames nothing but its answers.
+#[test]
+fn an_answer_that_cannot_be_written_is_written_again() {
+    let bed = Bed::nats("answers");
+    let database = bed.database();
+    let command = bed.replicate_command(&database, &bed.url());
+    let inject = "rename,renameat,renameat2:error=ENOSPC:when=1+2";
+    let Some(mut command) = support::meddled(&command, inject) else { return };
+    let mut replicator = bed.start_command(&mut command);
+    bed.converges(&database);
+    for number in 1..=3 {
+        bed.write(&database, &["--commits", "2"]);
+        let before = snapshots(&bed);
+        snapshot(&bed, &database);
+        assert!(snapshots(&bed) > before, "snapshot {number}");
+        until("nothing is left", || match left(&bed) {
+            names if names.is_empty() => Ok(()),
+            names => Err(format!("{names:?}")),
+        });
+    }
+    replicator.says("a snapshot that was asked for cannot be answered");
+    bed.converges(&database);
+}
+
 fn retention_is_enforced_behind_a_snapshot_that_asks_for_it(bed: &Bed) {
     let database = bed.database();
     for _ in 0..20 {
