@@ -167,12 +167,12 @@ target/zig/%/cc: tests/support/zig-cc
 REPRODUCED ?= $(HERE)
 reproducible:
 	@rm -rf target/reproducible
-	@for copy in one the-other/one; do mkdir -p target/reproducible/$$copy && \
+	@for copy in one other/and-longer; do mkdir -p target/reproducible/$$copy && \
 	git ls-files -z | xargs -0 cp --parents -t target/reproducible/$$copy || exit 1; done
-	@for copy in one the-other/one; do \
+	@for copy in one other/and-longer; do \
 	$(MAKE) --no-print-directory -C target/reproducible/$$copy EPOCH=$(EPOCH) static-$(REPRODUCED) || exit 1; done
 	@cd target/reproducible && sha256sum */target/$(REPRODUCED)/release/litestream */*/target/$(REPRODUCED)/release/litestream && \
-	cmp one/target/$(REPRODUCED)/release/litestream the-other/one/target/$(REPRODUCED)/release/litestream && \
+	cmp one/target/$(REPRODUCED)/release/litestream other/and-longer/target/$(REPRODUCED)/release/litestream && \
 	echo "reproducible: $(REPRODUCED)"
 
 # A tarball and a Debian package of each static binary that was built, and their checksums; the same bytes each time.
@@ -182,12 +182,13 @@ dist: static
 	SOURCE_DATE_EPOCH=$(EPOCH) sh tests/support/dist.sh $$target $$binary $(CURDIR)/target/dist || exit 1; done
 	@cd target/dist && sha256sum *.tar.gz *.deb > SHA256SUMS && cat SHA256SUMS
 
-# The whole round trip with each static binary; a foreign one runs under qemu-user.
+# The whole round trip with each static binary, and our own alone in a root directory; a foreign one runs under qemu-user.
 test-static: static
 	@for target in $(STATIC_TARGETS); do binary=$(CURDIR)/target/$$target/release/litestream; test ! -x $$binary || \
 	{ machine=$${target%%-*}; runner=$$binary; test $$machine = "$$(uname -m)" || { runner=$(CURDIR)/target/run-$$machine; \
 	printf '#!/bin/sh\nexec qemu-%s-static %s "$$@"\n' $$(echo $$machine | sed s/armv7/arm/) $$binary > $$runner; chmod +x $$runner; }; \
-	echo "test-static: $$target"; TEST_BINARY=$$runner $(CARGO) test --locked $(FEATURES) --test roundtrip || exit 1; }; done
+	echo "test-static: $$target"; TEST_BINARY=$$runner $(CARGO) test --locked $(FEATURES) --test roundtrip || exit 1; \
+	test $$runner != $$binary || TEST_BINARY=$$binary $(CARGO) test --locked $(FEATURES) --test scratch -- --include-ignored || exit 1; }; done
 
 # The plot in the README: a year at one commit a second, without the waiting.
 plots:

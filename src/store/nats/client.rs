@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +33,8 @@ static PUSH: [u8; 32 * 1024] = [0; 32 * 1024];
 const MESSAGES_A_TURN: usize = 4096;
 /// The crate's thread tries again this soon; the link does the real waiting.
 const CRATE_RETRY: Duration = Duration::from_millis(20);
+/// A file of certificates that holds none. In an empty root directory it may be missing, as the system's certificates are.
+const NO_CERTIFICATES: &str = "/dev/null";
 /// Stores of one bucket share a sweep that is younger.
 const SWEPT_LATELY: Duration = Duration::from_secs(6 * 3600);
 /// What the link may take longer than its own deadlines.
@@ -187,15 +190,14 @@ impl Client {
             .with_name(&self.link.secret)
             .max_reconnects(None)
             .reconnect_buffer_size(0)
-            // Plain connections would else read the system's certificates, and fail when those are unreadable.
-            .add_root_certificate("/dev/null")
             .reconnect_delay_callback(|attempts| if attempts == 0 { Duration::ZERO } else { CRATE_RETRY })
             .disconnect_callback(move || down.up.store(false, Ordering::SeqCst))
             .reconnect_callback(move || up.come_up())
             .close_callback(move || gone.store(true, Ordering::SeqCst))
             .lame_duck_callback(|| {})
             .error_callback(|_| {});
-        Ok(options)
+        // Plain connections would else read the system's certificates, and fail when those are unreadable.
+        Ok(if Path::new(NO_CERTIFICATES).exists() { options.add_root_certificate(NO_CERTIFICATES) } else { options })
     }
 
     fn arrive(
