@@ -196,3 +196,22 @@ fn many_small_segments_are_not_a_round_trip_each() {
     assert!(begun.elapsed() < HALF_OF_100_MS * 2 * 2 * SEGMENTS * 3 / 4, "{:?}", begun.elapsed());
     assert_equal(&database, &output);
 }
+
+#[test]
+fn a_link_on_which_a_chunk_takes_longer_than_the_time_out_still_works_as_long_as_bytes_move() {
+    let server = Server::plain();
+    let proxy = Proxy::narrow(server.port, 64_000);
+    // 128 KiB take two seconds.
+    let store = through(&proxy, &server, Duration::from_secs(1));
+    drive::connect_patiently(store.as_ref());
+    let bytes = noise(150_000, 7);
+    put(store.as_ref(), "slow", &bytes).expect("put");
+    assert!(get(store.as_ref(), "slow").expect("get") == bytes);
+    assert_eq!(proxy.connections(), 1, "the connection was given up");
+    // Once nothing moves any more, that is noticed as ever.
+    proxy.stall();
+    let begun = Instant::now();
+    let error = put(store.as_ref(), "stalled", &bytes).expect_err("nothing moves");
+    assert_eq!(error.kind(), litestream::error::Kind::Unreachable, "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}

@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,8 @@ struct Shared {
     /// One way, in microseconds.
     delay: AtomicU64,
     jitter: AtomicU64,
+    /// Bytes a second each way; 0: as many as come.
+    rate: AtomicU64,
     /// New connections are closed at once.
     refuses: AtomicBool,
     /// Connections stay open, and nothing passes any more.
@@ -40,9 +43,19 @@ struct Shared {
 impl Proxy {
     /// In front of 127.0.0.1:`port`.
     pub fn new(port: u16) -> Proxy {
+        Proxy::narrow(port, 0)
+    }
+
+    /// The same, where so many bytes pass in a second, each way, and few wait here.
+    pub fn narrow(port: u16, rate: u64) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind a proxy");
         let own = listener.local_addr().expect("its address").port();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { rate: AtomicU64::new(rate), ..Shared::default() });
+        if rate > 0 {
+            // Packets of a network, since a buffer must hold some of them.
+            set(&listener, libc::IPPROTO_TCP, libc::TCP_MAXSEG, 1400);
+            set(&listener, libc::SOL_SOCKET, libc::SO_RCVBUF, 8192);
+        }
         let ours = shared.clone();
         spawn(move || {
             for client in listener.incoming().flatten() {
@@ -128,14 +141,25 @@ fn join(client: TcpStream, port: u16, shared: &Arc<Shared>) {
     one_way(server, client, shared, false);
 }
 
+fn set(socket: &TcpListener, level: i32, name: i32, value: i32) {
+    let size = libc::socklen_t::try_from(size_of::<i32>()).expect("a size");
+    // SAFETY: setsockopt(2) of an open socket, from a live number.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    assert_eq!(done, 0, "set an option of a socket");
+}
+
 fn one_way(mut from: TcpStream, mut to: TcpStream, shared: &Arc<Shared>, up: bool) {
     let (sender, receiver): (Sender<(Instant, Vec<u8>)>, Receiver<_>) = channel();
     let ours = shared.clone();
     spawn(move || {
         let (mut bytes, mut last, mut dice) = (vec![0; 256 * 1024], Instant::now(), 88_172_645_463_325_252u64);
-        while let Ok(n) = from.read(&mut bytes) {
-            if n == 0 {
-                break;
+        loop {
+            // In fifty pieces a second, if there is a rate.
+            let rate = ours.rate.load(Ordering::SeqCst);
+            let most = if rate == 0 { bytes.len() } else { (rate / 50).max(1) as usize };
+            let Ok(n @ 1..) = from.read(&mut bytes[..most]) else { break };
+            if rate > 0 {
+                sleep(Duration::from_millis(20));
             }
             if up {
                 ours.sent.fetch_add(n as u64, Ordering::SeqCst);

@@ -173,24 +173,41 @@ pub fn delete_consumer(place: &Place, name: &str) -> String {
     format!("{}.{name}", place.api("CONSUMER.DELETE"))
 }
 
+/// An answer may take longer than the time-out on a slow link, where a message of 128 KiB or what stands before it takes as
+/// long: so many time-outs in a row are waited out in which at least so many bytes of messages have moved.
+const MOST_EXTENSIONS: u32 = 12;
+const MOVING: u64 = 4096;
+
 /// How long an operation has gone without progress.
 #[derive(Default)]
 pub struct Patience {
     since: Option<Instant>,
+    /// What had moved then, and how often it was waited on since more had.
+    moved: u64,
+    extensions: u32,
 }
 
 impl Patience {
     pub fn progress(&mut self) {
-        self.since = None;
+        *self = Patience::default();
     }
 
-    /// Errors: none came for the client's time-out.
+    /// Errors: none came for the client's time-out, in which the link stood still.
     pub fn check(&mut self, now: Instant, client: &Client) -> Result<()> {
-        let since = *self.since.get_or_insert(now);
-        if now.saturating_duration_since(since) > client.timeout().max(Duration::from_millis(1)) {
-            return Err(client.late());
+        if self.is_over(now, client.timeout(), client.moved()) { Err(client.late()) } else { Ok(()) }
+    }
+
+    fn is_over(&mut self, now: Instant, timeout: Duration, moved: u64) -> bool {
+        let Some(since) = self.since else {
+            (self.since, self.moved) = (Some(now), moved);
+            return false;
+        };
+        if now.saturating_duration_since(since) <= timeout.max(Duration::from_millis(1)) {
+            return false;
         }
-        Ok(())
+        let moves = moved.saturating_sub(self.moved) >= MOVING && self.extensions < MOST_EXTENSIONS;
+        (self.since, self.moved, self.extensions) = (Some(now), moved, self.extensions + 1);
+        !moves
     }
 }
 
@@ -222,6 +239,18 @@ mod tests {
         let kind = |err_code| ApiError { err_code, ..ApiError::default() }.error().kind();
         assert_eq!(kind(TOO_MANY_REQUESTS), Kind::Unreachable);
         assert_eq!(kind(10077), Kind::Store);
+    }
+
+    #[test]
+    fn patience_ends_with_the_time_out_where_nothing_moves_and_later_where_something_does() {
+        const SECOND: Duration = Duration::from_secs(1);
+        // When it is over if so many bytes move in a tenth of a second.
+        let over = |rate: u64| {
+            let (mut patience, start) = (Patience::default(), Instant::now());
+            (0..1000).find(|tick| patience.is_over(start + SECOND / 10 * *tick, SECOND, rate * u64::from(*tick)))
+        };
+        assert_eq!((over(0), over(300)), (Some(11), Some(11)));
+        assert_eq!(over(1000), Some(11 * (MOST_EXTENSIONS + 1)));
     }
 
     #[test]

@@ -125,6 +125,11 @@ impl Client {
         self.options.timeout
     }
 
+    /// Bytes of messages that have gone over the link, either way.
+    pub fn moved(&self) -> u64 {
+        self.link.shared.moved()
+    }
+
     /// Brings the connection up, step by step. True: it is up. `told` is the caller's count of failures that it was told.
     pub fn connect(&self, now: Instant, told: &Cell<u64>) -> Result<bool> {
         let up = self.advance(now)?;

@@ -4,7 +4,8 @@
 //! * What the crate writes is always taken, so that its writes never block; how much is in flight is bounded by the
 //!   window of the puts (and by [`MOST_QUEUED`], should that fail).
 //! * The crate's PING is answered here: its flush is a loopback round trip, whatever the server does.
-//! * A server that takes nothing, or says nothing although something was asked, for the time-out is given up.
+//! * A server that takes nothing, or says nothing although something was asked, for the time-out is given up. As long as what
+//!   we wrote still arrives there, it is not yet asked: on a slow link one message may take longer than the time-out.
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -67,6 +68,11 @@ struct Watch {
     asked: Option<Instant>,
     /// When it last took bytes, while some were waiting.
     took: Instant,
+    /// Bytes that were written to it, and so many of them have arrived.
+    written: usize,
+    arrived: usize,
+    /// When the last of them did.
+    moved: Instant,
     pings_out: u32,
     pinged: Instant,
 }
@@ -81,7 +87,7 @@ impl<'a> Pump<'a> {
             to_crate: Queue::default(),
             from_crate: Scanner::new(Speaker::Client),
             from_server: Scanner::new(Speaker::Server),
-            watch: Watch { heard: now, asked: None, took: now, pings_out: 0, pinged: now },
+            watch: Watch::new(now),
             rhythm,
             shared,
             scratch: vec![0; SCRATCH],
@@ -163,8 +169,10 @@ impl<'a> Pump<'a> {
     }
 
     fn serve_server(&mut self) -> Result<()> {
-        if self.to_server.drain(&mut self.server).map_err(|e| self.lost(&e))? > 0 {
+        let taken = self.to_server.drain(&mut self.server).map_err(|e| self.lost(&e))?;
+        if taken > 0 {
             self.watch.took = Instant::now();
+            self.watch.written += taken;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         self.unread = true;
@@ -213,6 +221,7 @@ impl<'a> Pump<'a> {
         self.from_server.scan(bytes, &mut |event| {
             match event {
                 Event::Forward(bytes) => {
+                    shared.move_on(bytes.len());
                     let _ = to_crate.send(bytes, crate_side);
                 }
                 Event::Line(b"PING") => watch.sent(to_server, b"PONG\r\n", server)?,
@@ -227,18 +236,20 @@ impl<'a> Pump<'a> {
     /// When something may be due.
     fn next_check(&self) -> Duration {
         let pause = self.rhythm.ping_interval.min(self.rhythm.timeout / 4);
-        let idle = self.watch.asked.is_none() && self.to_server.is_empty() && self.watch.pings_out == 0;
+        let owes = self.watch.asked.is_some() || self.watch.pings_out > 0;
+        let idle = !owes && self.to_server.is_empty() && self.watch.arrived == self.watch.written;
         if idle { self.rhythm.ping_interval } else { pause }.max(Duration::from_millis(1))
     }
 
     fn check(&mut self, now: Instant) -> Result<()> {
         let Rhythm { timeout, ping_interval, max_pings_out } = self.rhythm;
+        self.shared.move_on(self.watch.arrive(&self.server, now));
         if self.to_server.is_empty() {
             self.watch.took = now;
         } else if now.duration_since(self.watch.took) > timeout {
             return Err(Error::new(Kind::Unreachable, format!("the server has taken no data for {timeout:?}")));
         }
-        let silence = now.duration_since(self.watch.heard);
+        let silence = now.duration_since(self.watch.heard.max(self.watch.moved));
         if self.watch.asked.is_some_and(|asked| now.duration_since(asked) > timeout) && self.watch.pings_out > 0 {
             return Err(Error::new(Kind::Unreachable, format!("the server has not answered for {timeout:?}")));
         }
@@ -280,6 +291,24 @@ fn last_word(text: &str) -> Error {
 }
 
 impl Watch {
+    fn new(now: Instant) -> Watch {
+        let (heard, asked, took, moved, pinged) = (now, None, now, now, now);
+        Watch { heard, asked, took, written: 0, arrived: 0, moved, pings_out: 0, pinged }
+    }
+
+    /// Sees how much has arrived, and says how much of it has since the last look.
+    fn arrive(&mut self, server: &Stream, now: Instant) -> usize {
+        if self.arrived == self.written {
+            return 0;
+        }
+        let arrived = self.written.saturating_sub(server.unacknowledged()).max(self.arrived);
+        let news = arrived.saturating_sub(self.arrived);
+        if news > 0 {
+            (self.arrived, self.moved, self.asked) = (arrived, now, self.asked.map(|_| now));
+        }
+        news
+    }
+
     fn hear(&mut self) {
         self.heard = Instant::now();
         self.asked = None;
@@ -292,7 +321,8 @@ impl Watch {
             self.took = now;
         }
         self.asked.get_or_insert(now);
-        queue.send(bytes, server).map_err(|e| Error::io(Kind::Unreachable, "connection lost", &e))?;
+        let sent = queue.send(bytes, server).map_err(|e| Error::io(Kind::Unreachable, "connection lost", &e))?;
+        self.written += sent;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What the link knows, for whoever asks: is it up, since when, and if not, why.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::Deserialize;
@@ -85,12 +86,15 @@ pub struct Status {
 
 /// The state as both threads see it.
 #[derive(Clone, Default)]
-pub struct Shared(Arc<Mutex<Status>>);
+pub struct Shared {
+    status: Arc<Mutex<Status>>,
+    moved: Arc<AtomicU64>,
+}
 
 impl Shared {
     /// A panic elsewhere leaves plain values behind, which are still right.
     pub fn lock(&self) -> MutexGuard<'_, Status> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn fail(&self, failure: Failure) {
@@ -98,6 +102,15 @@ impl Shared {
         status.up = false;
         status.failures += 1;
         status.failure = Some(failure);
+    }
+
+    /// Bytes of messages that a server has sent or taken, since the beginning.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    pub fn move_on(&self, bytes: usize) {
+        self.moved.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     }
 
     pub fn step(&self, step: String) {

@@ -20,6 +20,16 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Bytes that were written and that the other side's kernel has not yet said to have.
+    pub fn unacknowledged(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ of an open socket writes one int (tcp(7), SIOCOUTQ).
+        let done = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if done == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
