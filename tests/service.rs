@@ -139,9 +139,11 @@ fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(be
         0 => Ok(()),
         status => Err(status),
     });
-    config(bed, "dbs: [{path: ");
+    // Not even the log becomes another.
+    let wrong = "logging: {type: json}\ndbs: [{path: /a.db, replica: {url: nats://h/b, creds: /no/such.creds}}]";
+    config(bed, wrong);
     replicator.hang_up();
-    replicator.says("configuration stays as it was");
+    replicator.says("level=error msg=\"configuration stays as it was\"");
     bed.write(&a, &["--commits", "3"]);
     config(bed, &format!("dbs:\n{one}"));
     replicator.hang_up();

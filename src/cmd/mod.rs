@@ -95,14 +95,20 @@ impl Given<'_> {
     /// The configuration file, read and checked.
     fn config(&self) -> Result<Config> {
         let config = config::load(self.invocation.config.as_deref(), &environment, self.invocation.expand_env)?;
-        if let (None, Some(level)) = (self.invocation.log_level, config.logging.level) {
-            log::set_level(level);
-        }
-        log::set_json(config.logging.format == LogFormat::Json);
+        self.log_as(&config, None);
         for warning in &config.warnings {
             log::warn("configuration").field("detail", warning).emit();
         }
         Ok(config)
+    }
+
+    /// From now on the log is what a configuration says, as far as the command line does not. Where neither names a
+    /// level it is `default`, or stays.
+    fn log_as(&self, config: &Config, default: Option<log::Level>) {
+        if let (None, Some(level)) = (self.invocation.log_level, config.logging.level.or(default)) {
+            log::set_level(level);
+        }
+        log::set_json(config.logging.format == LogFormat::Json);
     }
 
     /// The replica that a command reads: by its URL, or that of a database in the configuration.

@@ -200,8 +200,10 @@ impl Run {
     /// Reads the configuration again. One that is wrong changes nothing.
     fn reload(&mut self, given: &Given, options: &cli::Replicate) {
         let read = config(given, options).and_then(|config| files::expand(&config).map(|found| (config, found)));
+        let log_as = |config: &Config| given.log_as(config, Some(log::Level::Info));
         match read {
             Ok((config, databases)) => {
+                log_as(&config);
                 let now = System.now();
                 log::info("configuration read again").field("databases", databases.len()).emit();
                 if config.heartbeat != self.config.heartbeat {
@@ -210,7 +212,10 @@ impl Run {
                 self.config = config;
                 self.fleet.want(databases, now);
             }
-            Err(error) => log::error("configuration stays as it was").cause(&error).emit(),
+            Err(error) => {
+                log_as(&self.config);
+                log::error("configuration stays as it was").cause(&error).emit();
+            }
         }
     }
 
