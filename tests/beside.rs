@@ -45,15 +45,9 @@ fn left(bed: &Bed) -> Vec<String> {
     tree(&bed.path(".a.db-litestream")).into_iter().filter(|name| !name.starts_with("lock ")).collect()
 }
 
-fn signal(process: &Process, signal: libc::c_int) {
-    let pid = libc::pid_t::try_from(process.pid()).expect("a pid");
-    // SAFETY: kill(2) of a child that was not yet waited for.
-    unsafe { libc::kill(pid, signal) };
-}
-
 /// A replicator that stands still, and a snapshot that has asked it.
 fn asked(bed: &Bed, replicator: &Process, database: &Path) -> Process {
-    signal(replicator, libc::SIGSTOP);
+    replicator.signal(libc::SIGSTOP);
     let requests = || left(bed).iter().filter(|name| name.starts_with("ask-snapshot-")).count();
     let before = requests();
     let mut asks = bed.start_command(&mut snapshot_command(database, &bed.url()));
@@ -176,7 +170,7 @@ fn a_snapshot_that_dies_leaves_no_request(bed: &Bed) {
     stopped.terminate();
     assert_eq!(stopped.wait(), support::STORE, "{}", stopped.log());
     assert!(stopped.log().contains("stopped by signal 15 before it was stored"), "{}", stopped.log());
-    signal(&replicator, libc::SIGCONT);
+    replicator.signal(libc::SIGCONT);
     until("nothing is left", || match left(bed) {
         names if names.is_empty() => Ok(()),
         names => Err(format!("{names:?}")),

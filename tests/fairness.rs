@@ -20,11 +20,6 @@ fn segments(bed: &Bed, prefix: &str) -> usize {
     tree(&bed.path("store").join(prefix)).iter().filter(|name| name.contains("/wal/")).count()
 }
 
-fn send(process: &Process, signal: &str) {
-    let sent = Command::new("kill").arg(signal).arg(process.pid().to_string()).status();
-    assert!(sent.expect("kill").success(), "{signal}");
-}
-
 /// `replicate` for several databases, each below a prefix of its own name, in this order.
 fn replicate_all(bed: &Bed, databases: &[&Path]) -> Process {
     let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_string();
@@ -50,7 +45,7 @@ fn a_commit_is_stored_while_another_database_has_much_to_copy(bed: &Bed) {
         if stored("large") && stored("small") { Ok(()) } else { Err("not yet") }
     });
     let before = segments(bed, "small");
-    send(&replicator, "-STOP");
+    replicator.signal(libc::SIGSTOP);
     // Zeros are copied for long and take no room, so that no bound of memory ends the copy.
     for _ in 0..10 {
         sessions[0].sql(
@@ -59,7 +54,7 @@ fn a_commit_is_stored_while_another_database_has_much_to_copy(bed: &Bed) {
         );
     }
     sessions[1].sql("INSERT INTO r VALUES (1)");
-    send(&replicator, "-CONT");
+    replicator.signal(libc::SIGCONT);
     let begin = Instant::now();
     while segments(bed, "small") == before {
         assert!(begin.elapsed() < support::SOON, "the small database's commit was not stored");

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Bed, Process, assert_equal, on_a_directory_only, until};
+use support::{Bed, assert_equal, on_a_directory_only, until};
 
 on_a_directory_only! {
     the_database_and_a_read_mark_are_locked_at_every_moment
@@ -146,7 +146,7 @@ fn under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late(bed: &
             application.sql("PRAGMA wal_checkpoint(PASSIVE)");
         }
         sleep(20 * TICK);
-        signal(&replicator, libc::SIGSTOP);
+        replicator.signal(libc::SIGSTOP);
         let mut seen = BTreeSet::from([salts()]);
         for round in 0..8 {
             application.sql(insert);
@@ -162,17 +162,11 @@ fn under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late(bed: &
         }
         // From a pin on READ0 the WAL may be begun anew once.
         assert!(seen.len() <= 1 + usize::from(written_back), "{} times", seen.len());
-        signal(&replicator, libc::SIGCONT);
+        replicator.signal(libc::SIGCONT);
         bed.converges(&database);
     }
     replicator.stop();
     assert_eq!(bed.generations().len(), 1);
-}
-
-fn signal(process: &Process, signal: libc::c_int) {
-    let pid = libc::pid_t::try_from(process.pid()).expect("a pid");
-    // SAFETY: kill(2) of a child that was not yet waited for.
-    unsafe { libc::kill(pid, signal) };
 }
 
 /// The default monitor-interval.

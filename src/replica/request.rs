@@ -93,7 +93,7 @@ impl Request {
     pub fn place(directory: &Path, retention: bool) -> Result<Request> {
         fault::point("request.place")?;
         let id = format!("{:016x}", random::below(u64::MAX));
-        let path = directory.join(format!("{}{id}", if retention { RETENTION } else { SNAPSHOT }));
+        let path = directory.join(name_of(&id, retention));
         let answer = directory.join(format!("{ANSWER}{id}"));
         let place = || {
             let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
@@ -260,7 +260,7 @@ impl Desk {
             if open.told.as_ref() == Some(answer) {
                 continue;
             }
-            match write(&self.directory, id, answer) {
+            match write(&self.directory, id, open.retention, answer) {
                 Ok(()) => open.told = Some(answer.clone()),
                 Err(error) => told = Err(error),
             }
@@ -286,14 +286,24 @@ fn is_unlocked(path: &Path) -> bool {
     file.and_then(|file| try_lock(&file)).unwrap_or(false)
 }
 
-fn write(directory: &Path, id: &str, answer: &Answer) -> io::Result<()> {
+fn write(directory: &Path, id: &str, retention: bool, answer: &Answer) -> io::Result<()> {
     let draft = directory.join(format!("{DRAFT}{id}"));
     // A new file each time: another user than ours may own the directory, and what lies in it.
     remove(&draft)?;
     let mut file = OpenOptions::new().write(true).create_new(true).open(&draft)?;
     hand_over(&file, directory);
     writeln!(file, "{answer}")?;
-    fs::rename(&draft, directory.join(format!("{ANSWER}{id}")))
+    let answer = directory.join(format!("{ANSWER}{id}"));
+    fs::rename(&draft, &answer)?;
+    // Who asked removes the request first, and then what answer there is: one that came too late nobody else removes.
+    match directory.join(name_of(id, retention)).exists() {
+        true => Ok(()),
+        false => remove(&answer),
+    }
+}
+
+fn name_of(id: &str, retention: bool) -> String {
+    format!("{}{id}", if retention { RETENTION } else { SNAPSHOT })
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -359,6 +369,20 @@ mod tests {
         desk.look();
         assert!(desk.is_empty());
         assert_eq!(files(&folder), 0);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_answer_to_who_has_gone_is_not_left_behind() {
+        let folder = folder("gone");
+        let mut desk = Desk::new(&folder);
+        for retention in [false, true] {
+            let request = Request::place(&folder, retention).unwrap();
+            desk.look();
+            drop(request);
+            desk.tell(&Answer::Waiting("still".into()), &Answer::Keeping(0));
+            assert_eq!(files(&folder), 0);
+        }
         fs::remove_dir_all(&folder).unwrap();
     }
 

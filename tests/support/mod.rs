@@ -539,18 +539,18 @@ impl Process {
         self.exits(0);
     }
 
-    /// SIGTERM.
     pub fn terminate(&self) {
-        let pid = libc::pid_t::try_from(self.pid()).expect("a pid");
-        // SAFETY: kill(2) of a child that was not yet waited for.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
     }
 
-    /// SIGHUP.
     pub fn hang_up(&self) {
+        self.signal(libc::SIGHUP);
+    }
+
+    pub fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.pid()).expect("a pid");
         // SAFETY: kill(2) of a child that was not yet waited for.
-        unsafe { libc::kill(pid, libc::SIGHUP) };
+        unsafe { libc::kill(pid, signal) };
     }
 
     pub fn exits(&mut self, expected: i32) {
