@@ -58,6 +58,16 @@ impl Output for &File {
     }
 }
 
+/// Says how far a restore can go that leaves out a damaged object, where that is known: to the last commit before it.
+fn damaged(error: Error, before: Option<Timestamp>) -> Error {
+    match before {
+        Some(time) if error.kind() == Kind::Corrupt && error.hint().is_none() => {
+            error.with_hint(format!("-timestamp {time} restores what is before it"))
+        }
+        _ => error,
+    }
+}
+
 /// Takes pages and keeps none: for proving that a backup can be restored.
 pub struct Nowhere;
 
@@ -251,7 +261,8 @@ impl<O: Output> Restore<'_, O> {
                 break;
             }
             let Some(download) = ahead.download() else { break };
-            self.segment(key, download, stop).context(|| format!("object {key}"))?;
+            let before = self.state.whole.then_some(self.state.time);
+            self.segment(key, download, stop).map_err(|e| damaged(e.context(format!("object {key}")), before))?;
         }
         let restored = self.finish(stop)?;
         Ok((restored, Held(self.state)))
