@@ -13,13 +13,28 @@ impl Clock for System {
         Instant::now()
     }
 
+    /// Rounded up: what is stamped with it has happened by then, so a restore of the millisecond before goes without.
     fn wall(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        Timestamp::from_millis(u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
 }
 
 /// Sleeps at least this long, whatever signals arrive.
 pub fn sleep(duration: Duration) {
     std::thread::sleep(duration);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_stamped_earlier_than_it_happened() {
+        for _ in 0..1000 {
+            let happened = SystemTime::now();
+            let stamp = UNIX_EPOCH + Duration::from_millis(System.wall().millis());
+            assert!(stamp >= happened, "{happened:?}, {stamp:?}");
+        }
+    }
 }
