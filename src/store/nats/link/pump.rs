@@ -69,8 +69,8 @@ struct Watch {
     /// When it last took bytes, while some were waiting.
     took: Instant,
     /// Bytes that were written to it, and so many of them have arrived.
-    written: usize,
-    arrived: usize,
+    written: u64,
+    arrived: u64,
     /// When the last of them did.
     moved: Instant,
     pings_out: u32,
@@ -172,7 +172,7 @@ impl<'a> Pump<'a> {
         let taken = self.to_server.drain(&mut self.server).map_err(|e| self.lost(&e))?;
         if taken > 0 {
             self.watch.took = Instant::now();
-            self.watch.written += taken;
+            self.watch.written += taken as u64;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         self.unread = true;
@@ -221,7 +221,7 @@ impl<'a> Pump<'a> {
         self.from_server.scan(bytes, &mut |event| {
             match event {
                 Event::Forward(bytes) => {
-                    shared.move_on(bytes.len());
+                    shared.move_on(bytes.len() as u64);
                     let _ = to_crate.send(bytes, crate_side);
                 }
                 Event::Line(b"PING") => watch.sent(to_server, b"PONG\r\n", server)?,
@@ -297,7 +297,7 @@ impl Watch {
     }
 
     /// Sees how much has arrived, and says how much of it has since the last look.
-    fn arrive(&mut self, server: &Stream, now: Instant) -> usize {
+    fn arrive(&mut self, server: &Stream, now: Instant) -> u64 {
         if self.arrived == self.written {
             return 0;
         }
@@ -322,7 +322,7 @@ impl Watch {
         }
         self.asked.get_or_insert(now);
         let sent = queue.send(bytes, server).map_err(|e| Error::io(Kind::Unreachable, "connection lost", &e))?;
-        self.written += sent;
+        self.written += sent as u64;
         Ok(())
     }
 }

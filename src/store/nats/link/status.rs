@@ -109,8 +109,8 @@ impl Shared {
         self.moved.load(Ordering::Relaxed)
     }
 
-    pub fn move_on(&self, bytes: usize) {
-        self.moved.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+    pub fn move_on(&self, bytes: u64) {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub fn step(&self, step: String) {

@@ -22,11 +22,11 @@ impl Stream {
 
 impl Stream {
     /// Bytes that were written and that the other side's kernel has not yet said to have.
-    pub fn unacknowledged(&self) -> usize {
+    pub fn unacknowledged(&self) -> u64 {
         let mut bytes: libc::c_int = 0;
         // SAFETY: TIOCOUTQ of an open socket writes one int (tcp(7), SIOCOUTQ).
         let done = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        if done == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+        if done == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
     }
 }
 
