@@ -191,9 +191,10 @@ fn behind_a_long_reader_the_wal_is_begun_again(bed: &Bed) {
     let mut reader = bed.session(&database);
     reader.sql("BEGIN");
     reader.sql("SELECT count(*) FROM t");
-    grow(&mut application, 300);
+    grow(&mut application, 1500);
     let held = salts(&database);
-    grow(&mut application, 300);
+    grow(&mut application, 1500);
+    // More than the 1000 frames from which on we checkpoint.
     let length = || fs::metadata(bed.path("a.db-wal")).unwrap().len();
     let most = length();
     assert_eq!(salts(&database), held, "the reader keeps every frame");
