@@ -32,6 +32,7 @@ on_a_directory_only! {
     metrics_heartbeat_and_systemd_are_told
     a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored
     one_that_fails_keeps_no_other_from_its_snapshot_or_its_proof
+    one_that_fails_keeps_no_other_from_being_stored_once
     a_log_in_json_is_json
     under_systemd_a_line_has_no_time
     the_level_of_the_log_is_that_of_the_option_then_of_the_environment
@@ -275,6 +276,27 @@ fn one_that_fails_keeps_no_other_from_its_snapshot_or_its_proof(bed: &Bed) {
     let ran = run(&["verify"]);
     assert_eq!((ran.status, ran.stdout.matches(" equal ").count()), (NOTHING, 1), "{}{}", ran.stdout, ran.stderr);
     assert_eq!(ran.stderr.matches("nothing is stored").count(), 2, "{}", ran.stderr);
+}
+
+/// One is no database, which is seen before anything is contacted; the store of another is a file, which is seen later.
+fn one_that_fails_keeps_no_other_from_being_stored_once(bed: &Bed) {
+    let (database, broken) = (bed.database(), bed.path("broken.db"));
+    std::fs::write(&broken, "no database").unwrap();
+    std::fs::write(bed.path("file"), "no directory").unwrap();
+    let odd = bed.path("odd.db");
+    bed.write(&odd, &["--commits", "1"]);
+    let text = format!(
+        "dbs:\n{}  - {{path: {}, replica: {{url: \"{}\"}}}}\n{}",
+        entry(bed, &broken, "broken"),
+        odd.display(),
+        bed.path("file/store").display(),
+        entry(bed, &database, "a")
+    );
+    let mut command = litestream();
+    let ran = bed.run_command(command.arg("-config").arg(config(bed, &text)).args(["replicate", "-once"]));
+    assert_eq!(ran.status, support::STORE, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("litestream: ").count(), 2, "a line for each that failed: {}", ran.stderr);
+    assert_equal(&database, &bed.restored_from(&bed.url_below("a")));
 }
 
 fn a_log_in_json_is_json(bed: &Bed) {

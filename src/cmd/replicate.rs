@@ -11,7 +11,7 @@ use crate::cmd::heartbeat::Heartbeat;
 use crate::cmd::notify::Notifier;
 use crate::cmd::poll::Poll;
 use crate::cmd::restore::{self, Wanted};
-use crate::cmd::{Given, Status, environment, files, metrics, service, signals};
+use crate::cmd::{Errors, Given, Status, environment, files, metrics, service, signals};
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -35,13 +35,11 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
     let tick = tick.unwrap_or(config::DEFAULT_MONITOR_INTERVAL);
     let mut fleet = Fleet::new(tick, config.shutdown_sync_timeout, options.create_bucket);
     let exec = if options.once { None } else { options.exec.clone().or(config.exec.clone()) };
+    if options.once {
+        return once(&mut fleet, &databases, options, config.shutdown_sync_timeout);
+    }
     for database in &databases {
         begin(&mut fleet, database, options, exec.is_some())?;
-    }
-    if options.once {
-        let patience = Patience::WithoutProgress(config.shutdown_sync_timeout);
-        finish(&mut fleet.poll, patience, &mut |_| ())?;
-        return Ok(0);
     }
     signals::install_hangup();
     let exec = exec.as_deref().map(Exec::start).transpose()?;
@@ -59,6 +57,20 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
         }
         finished => finished.map(|()| status),
     }
+}
+
+/// Stores what each of them holds. One that fails does not keep the others from it.
+fn once(fleet: &mut Fleet, databases: &[Database], options: &cli::Replicate, timeout: Duration) -> Result<Status> {
+    let mut errors = Errors::default();
+    for database in databases {
+        if let Err(error) = begin(fleet, database, options, false) {
+            errors.push(error);
+        }
+    }
+    if let Err(error) = finish(&mut fleet.poll, Patience::WithoutProgress(timeout), &mut |_| ()) {
+        errors.push(error);
+    }
+    errors.last().map(|()| 0)
 }
 
 /// The configuration file, or one that comes to the database and replica of the command line.
@@ -298,24 +310,30 @@ pub enum Patience {
     WithoutProgress(Duration),
 }
 
-/// Stores what is committed; `watch` is told after each turn.
+/// Stores what is committed; `watch` is told after each turn. A database that fails does not keep the others from it.
 ///
-/// Errors: of kind `Unreachable` if it could not all be stored in time.
+/// Errors: the last one, when all others have been said; of kind `Unreachable` if it could not all be stored in time.
 pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll)) -> Result<()> {
     poll.close();
     let (Patience::InAll(timeout) | Patience::WithoutProgress(timeout)) = patience;
     let mut deadline = System.now() + timeout;
     let mut moved = progress(poll);
+    let mut errors = Errors::default();
     loop {
-        poll.turn(deadline).map_err(|(_, error)| error)?;
+        if let Err((name, error)) = poll.turn(deadline) {
+            poll.followers.retain(|follower| follower.name() != name);
+            moved = progress(poll);
+            errors.push(error);
+        }
         watch(poll);
         if poll.is_settled() {
             poll.followers.iter().for_each(|follower| say(follower, "stored"));
-            return Ok(());
+            return errors.last();
         }
         if let Patience::WithoutProgress(_) = patience {
             if let Some(signal) = signals::received() {
-                return Err(Error::new(Kind::Unreachable, format!("stopped by signal {signal} before all was stored")));
+                errors.push(Error::new(Kind::Unreachable, format!("stopped by signal {signal} before all was stored")));
+                return errors.last();
             }
             // An attempt that fails at the same place each time is no progress.
             if progress(poll) > moved {
@@ -324,7 +342,8 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
             }
         }
         if System.now() >= deadline {
-            return Err(unfinished(poll, timeout));
+            errors.push(unfinished(poll, timeout));
+            return errors.last();
         }
     }
 }
