@@ -165,14 +165,20 @@ fn a_commit_killed_at_its_fsync_did_happen_if_the_replicator_died_too(bed: &Bed)
     }
 }
 
+/// An application that writes into the WAL before it commits, and leaves it as it is.
+fn spilling(bed: &Bed, database: &Path) -> Session {
+    let mut application = bed.session(database);
+    application.sql("PRAGMA cache_size = 2");
+    application.sql("PRAGMA wal_autocheckpoint = 0");
+    application
+}
+
 /// More than the cache holds is written, looked at for some ticks, and changed again before it is committed.
 fn what_a_transaction_wrote_over_in_place_is_copied_as_it_was_committed(bed: &Bed) {
     let database = bed.database();
     let replicator = bed.replicate(&database);
     bed.converges(&database);
-    let mut application = bed.session(&database);
-    application.sql("PRAGMA cache_size = 2");
-    application.sql("PRAGMA wal_autocheckpoint = 0");
+    let mut application = spilling(bed, &database);
     for end in ["COMMIT", "ROLLBACK", "COMMIT"] {
         application.sql("BEGIN");
         application.sql(SPILLS);
@@ -236,9 +242,7 @@ fn frames_without_checksums_are_followed(bed: &Bed) {
     let database = bed.database();
     let replicator = bed.replicate(&database);
     bed.converges(&database);
-    let mut application = bed.session(&database);
-    application.sql("PRAGMA cache_size = 2");
-    application.sql("PRAGMA wal_autocheckpoint = 0");
+    let mut application = spilling(bed, &database);
     let mut ends_unsealed = 0;
     for _ in 0..4 {
         application.sql("BEGIN");

@@ -191,10 +191,7 @@ fn the_pinned_nats_server_keeps_the_contract() {
 
 #[test]
 fn the_nats_server_of_this_machine_keeps_the_contract() {
-    match nats::system() {
-        Some(binary) => nats_keeps_the_contract(&binary),
-        None => println!("skipped: this machine has no nats-server of its own"),
-    }
+    nats::on_system(nats_keeps_the_contract);
 }
 
 #[test]

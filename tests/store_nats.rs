@@ -325,10 +325,7 @@ fn a_listing_shows_each_object_though_others_replace_add_and_delete_some_meanwhi
 
 #[test]
 fn a_listing_shows_each_object_on_the_server_of_this_machine_too() {
-    match nats::system() {
-        Some(binary) => a_listing_while_others_write(&binary),
-        None => println!("skipped: this machine has no nats-server of its own"),
-    }
+    nats::on_system(a_listing_while_others_write);
 }
 
 #[test]

@@ -150,8 +150,5 @@ fn headers_and_subjects_of_others_that_are_no_text_do_not_end_the_connection() {
 
 #[test]
 fn headers_and_subjects_of_others_are_borne_on_the_server_of_this_machine_too() {
-    match nats::system() {
-        Some(binary) => a_listing_with_poison(&binary),
-        None => println!("skipped: this machine has no nats-server of its own"),
-    }
+    nats::on_system(a_listing_with_poison);
 }

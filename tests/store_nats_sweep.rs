@@ -85,10 +85,7 @@ fn a_sweep_removes_orphans_and_nothing_else() {
 
 #[test]
 fn a_sweep_removes_orphans_and_nothing_else_on_the_server_of_this_machine() {
-    match nats::system() {
-        Some(binary) => orphans_go_and_nothing_else(&binary),
-        None => println!("skipped: this machine has no nats-server of its own"),
-    }
+    nats::on_system(orphans_go_and_nothing_else);
 }
 
 /// Threads of this process by name.

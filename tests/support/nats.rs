@@ -74,6 +74,14 @@ pub fn system() -> Option<PathBuf> {
     find(&["--system"])
 }
 
+/// Runs a test on the server that the machine has, and says so where it has none.
+pub fn on_system(test: impl FnOnce(&Path)) {
+    match system() {
+        Some(binary) => test(&binary),
+        None => println!("skipped: this machine has no nats-server of its own"),
+    }
+}
+
 /// A port that nobody listens on now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("bind a free port").port()
