@@ -98,10 +98,16 @@ fn stored_behind_a_proxy(name: &str) -> (Bed, Proxy, std::path::PathBuf, String)
     let database = bed.database();
     bed.write(&database, &["--commits", "150", "--size", "60000"]);
     bed.replicate_once(&database);
+    let (proxy, url) = behind_a_proxy(&bed);
+    (bed, proxy, database, url)
+}
+
+/// The server of a bed behind a proxy, and its URL through that.
+fn behind_a_proxy(bed: &Bed) -> (Proxy, String) {
     let address = bed.url().trim_start_matches("nats://").split('/').next().expect("an address").to_string();
     let proxy = Proxy::new(address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port"));
     let url = bed.url().replace(&address, &proxy.address());
-    (bed, proxy, database, url)
+    (proxy, url)
 }
 
 #[test]
@@ -146,14 +152,12 @@ fn a_restore_from_a_server_that_falls_silent_ends_with_a_clear_error() {
 fn a_link_that_stalls_and_is_cut_again_and_again_loses_nothing() {
     let bed = Bed::nats("stalls");
     let database = bed.database();
-    let address = bed.url().trim_start_matches("nats://").split('/').next().expect("an address").to_string();
-    let proxy = Proxy::new(address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port"));
+    let (proxy, url) = behind_a_proxy(&bed);
     proxy.far(Duration::from_millis(15), Duration::from_millis(15));
     let config = bed.path("litestream.yml");
     let text = format!(
-        "dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{}\", create-bucket: true, timeout: 2s, reconnect-wait: 200ms }}\n",
-        database.display(),
-        bed.url().replace(&address, &proxy.address())
+        "dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{url}\", create-bucket: true, timeout: 2s, reconnect-wait: 200ms }}\n",
+        database.display()
     );
     std::fs::write(&config, text).expect("write a configuration");
     let replicator = bed.spawn(litestream().args(["replicate", "-config"]).arg(&config));
@@ -214,4 +218,34 @@ fn a_link_on_which_a_chunk_takes_longer_than_the_time_out_still_works_as_long_as
     let error = put(store.as_ref(), "stalled", &bytes).expect_err("nothing moves");
     assert_eq!(error.kind(), litestream::error::Kind::Unreachable, "{error}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// A snapshot keeps its commit readable, so an application's own TRUNCATE waits for it, with the write lock in hand: for
+/// its whole busy timeout. While the store takes nothing that would be for nothing.
+#[test]
+fn a_snapshot_that_a_stalled_link_does_not_take_keeps_no_writer_waiting() {
+    let bed = Bed::nats("held");
+    let database = bed.path("large.db");
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA journal_mode = WAL");
+    application.sql("CREATE TABLE t (body BLOB)");
+    application
+        .sql("INSERT INTO t SELECT randomblob(1 << 20) FROM json_each('[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]')");
+    let (proxy, url) = behind_a_proxy(&bed);
+    proxy.far(HALF_OF_100_MS, Duration::ZERO);
+    let config = bed.path("litestream.yml");
+    let replica = format!("{{ type: nats, url: \"{url}\", create-bucket: true, timeout: 60s }}");
+    let text = format!("dbs:\n  - path: {}\n    replica: {replica}\n", database.display());
+    std::fs::write(&config, text).expect("write a configuration");
+    let mut replicator = bed.spawn(litestream().args(["replicate", "-config"]).arg(&config));
+    support::until("a part of the snapshot is sent", || if proxy.sent() > 1 << 20 { Ok(()) } else { Err("not yet") });
+    proxy.stall();
+    application.sql("INSERT INTO t VALUES ('x')");
+    let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    assert!(answer.starts_with("(0,"), "held up for its whole busy timeout: {answer}");
+    replicator.says("the store took nothing");
+    proxy.join();
+    proxy.cut();
+    bed.converges(&database);
+    replicator.stop();
 }

@@ -1,6 +1,6 @@
 //! A snapshot on its way to the store: read, compressed and sent piece by piece, in fixed memory.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Context, Result};
 use crate::fault;
@@ -48,6 +48,8 @@ pub struct SnapshotUpload {
     finished: bool,
     read: u64,
     stored: u64,
+    /// When something was last read or sent.
+    moved: Option<Instant>,
 }
 
 /// How far it has come.
@@ -95,6 +97,7 @@ impl SnapshotUpload {
             finished: false,
             read: 0,
             stored: 0,
+            moved: None,
         }
     }
 
@@ -114,9 +117,23 @@ impl SnapshotUpload {
 
     /// Makes progress by at most one piece, so that other databases are not kept waiting.
     pub fn poll(&mut self, desk: &mut Desk, now: Instant) -> Result<Progress> {
-        // Without the moment in its name: each attempt has another, and the same trouble is logged once.
-        let generation = self.header.generation;
-        self.step(desk, now).context(|| format!("snapshot of generation {generation}"))
+        let before = (self.read, self.stored);
+        let progress = self.step(desk, now).context(|| self.name())?;
+        if self.moved.is_none() || progress == Progress::Working || before != (self.read, self.stored) {
+            self.moved = Some(now);
+        }
+        Ok(progress)
+    }
+
+    /// For how long the commit that is read has been held while the store took nothing.
+    pub fn held_in_vain(&self, now: Instant) -> Duration {
+        let held = self.moved.filter(|_| self.snapshot.is_some());
+        held.map_or(Duration::ZERO, |moved| now.duration_since(moved))
+    }
+
+    /// Without the moment in it: each attempt has another, and the same trouble is logged once.
+    pub fn name(&self) -> String {
+        format!("snapshot of generation {}", self.header.generation)
     }
 
     fn step(&mut self, desk: &mut Desk, now: Instant) -> Result<Progress> {

@@ -112,14 +112,11 @@ fn soft_checkpoint(source: &mut Source, now: Instant) -> Result<bool> {
 
 /// Tries to become the only writer. Never waits for it: somebody who holds it may be waiting for our pin.
 fn try_seal(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
-    if source.checkpoints.writer.is_none() {
-        let writer = open(&source.path, Duration::ZERO)?;
-        touch(&writer)?;
-        source.checkpoints.writer = Some(writer);
-    }
     let patient = now.duration_since(since) < SEAL_PATIENCE;
     if may_seal(source)? && begin_write(source)? {
         source.checkpoints.seal = Seal::Holding;
+        // What was committed before the lock was won is not copied yet.
+        source.drained = false;
         let header = source.header()?;
         if few_left(source, &header) {
             return Ok(true);
@@ -130,8 +127,27 @@ fn try_seal(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
     Ok(patient)
 }
 
-fn begin_write(source: &Source) -> Result<bool> {
-    source.checkpoints.writer.as_ref().map_or(Ok(false), try_begin_write)
+/// Without waiting.
+fn begin_write(source: &mut Source) -> Result<bool> {
+    let checkpoints = &mut source.checkpoints;
+    if let Some(writer) = &checkpoints.writer {
+        return try_begin_write(writer);
+    }
+    let writer = open(&source.path, Duration::ZERO)?;
+    touch(&writer)?;
+    try_begin_write(checkpoints.writer.insert(writer))
+}
+
+/// Whether somebody else has the write lock.
+pub(super) fn another_writes(source: &mut Source) -> Result<bool> {
+    if source.checkpoints.is_holding() {
+        return Ok(false);
+    }
+    let free = begin_write(source)?;
+    if let (true, Some(writer)) = (free, &source.checkpoints.writer) {
+        end(writer);
+    }
+    Ok(!free)
 }
 
 /// Whether it is worth while to hold writers off. What can be written back while they write is, before.

@@ -291,6 +291,11 @@ impl Source {
         self.checkpoints.is_holding()
     }
 
+    /// Whether somebody else has the write lock right now. Taken for an instant where it is free.
+    pub fn another_writes(&mut self) -> Result<bool> {
+        checkpoint::another_writes(self)
+    }
+
     /// Nobody may be kept waiting by a copy that does not go on: ends a seal that is under way. To be called after an
     /// error in a round.
     pub fn let_writers_go(&mut self) {

@@ -113,7 +113,8 @@ impl Follower {
             self.desk.iter_mut().for_each(Desk::begun);
         }
         let Some(upload) = &mut following.snapshot else { return Ok(Next::Tick) };
-        match upload.poll(&mut tools.desk, now) {
+        let progress = upload.poll(&mut tools.desk, now);
+        match progress.and_then(|progress| following.look_at_writers(now).map(|()| progress)) {
             Ok(Progress::Working) => Ok(Next::Now),
             Ok(Progress::Waiting) => Ok(Next::Store),
             Ok(Progress::Done) => {
