@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -21,6 +21,7 @@ on_a_directory_only! {
     a_replicator_that_dies_at_any_system_call_loses_nothing
     a_snapshot_that_dies_at_any_system_call_loses_nothing
     a_restore_that_dies_at_any_system_call_leaves_all_or_nothing
+    a_disk_that_takes_half_of_each_write_gets_the_rest
     a_restore_whose_disk_is_full_or_broken_leaves_all_or_nothing
     a_run_whose_disk_is_full_or_broken_is_made_good_by_the_next
     a_replicator_whose_disk_fails_now_and_then_loses_nothing
@@ -154,21 +155,56 @@ fn a_restore_that_dies_at_any_system_call_leaves_all_or_nothing(bed: &Bed) {
 const DISK: &str =
     "/^(write|pwrite64|writev|fsync|fdatasync|ftruncate|fallocate|mkdir(at)?|rename(at|at2)?|link(at)?)$";
 
-/// Lets a run meet each of two errors at the n-th of those calls, for ever fewer n. False where strace does not work.
+/// Lets a run meet each of three faults at the n-th of those calls, for ever fewer n. False where strace does not work.
 fn disk_fails(bed: &Bed, mut command: impl FnMut() -> Command, mut check: impl FnMut(&Ran)) -> bool {
-    for error in ["ENOSPC", "EIO"] {
+    let disk = short_of_space(bed);
+    for fault in ["short", "ENOSPC", "EIO"] {
+        let mut met = 0;
         for when in moments().step_by(2) {
-            let inject = format!("{DISK}:error={error}:when={when}");
-            let Some(mut command) = meddled(&command(), &inject) else { return false };
+            let inject = format!("{DISK}:error={fault}:when={when}");
+            let command = command();
+            let meddled = match fault {
+                "short" => Some(writing_short(command, &disk, when)),
+                _ => meddled(&command, &inject),
+            };
+            let Some(mut command) = meddled else { return false };
             let ran = bed.run_command(&mut command);
-            assert!([0, DATABASE, STORE].contains(&ran.status), "{error} at {when}: {ran:?}");
+            assert!([0, DATABASE, STORE].contains(&ran.status), "{fault} at {when}: {ran:?}");
+            met += u32::from(ran.status != 0);
             check(&ran);
             if when > 60 {
                 break;
             }
         }
+        assert!(met > 0, "{fault}: no run met it");
     }
     true
+}
+
+/// The library that makes writes short (support/short_write.c).
+fn short_of_space(bed: &Bed) -> PathBuf {
+    let library = bed.fresh("short_write.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/short_write.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
+    assert!(built.expect("run cc").success());
+    library
+}
+
+/// The n-th write to a file takes half of its bytes, and the one behind it none; with 0, each takes half.
+fn writing_short(mut command: Command, library: &Path, when: u32) -> Command {
+    command.env("LD_PRELOAD", library).env("SHORT_WRITE", when.to_string());
+    command
+}
+
+fn a_disk_that_takes_half_of_each_write_gets_the_rest(bed: &Bed) {
+    let (database, disk) = (bed.database(), short_of_space(bed));
+    let mut once = bed.replicate_command(&database, &bed.url());
+    once.arg("-once");
+    bed.run_command(&mut writing_short(once, &disk, 0)).succeeded();
+    let output = bed.path("output.db");
+    bed.run_command(&mut writing_short(restore_command(&bed.url(), &output), &disk, 0)).succeeded();
+    assert_equal(&database, &output);
+    assert_equal(&database, &bed.restored());
 }
 
 fn a_restore_whose_disk_is_full_or_broken_leaves_all_or_nothing(bed: &Bed) {

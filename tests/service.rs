@@ -32,6 +32,7 @@ on_a_directory_only! {
     metrics_heartbeat_and_systemd_are_told
     a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored
     one_that_fails_keeps_no_other_from_its_snapshot_or_its_proof
+    one_that_ends_the_run_keeps_no_other_from_its_last_sync
     one_that_fails_keeps_no_other_from_being_stored_once
     a_log_in_json_is_json
     under_systemd_a_line_has_no_time
@@ -278,20 +279,29 @@ fn one_that_fails_keeps_no_other_from_its_snapshot_or_its_proof(bed: &Bed) {
     assert_eq!(ran.stderr.matches("nothing is stored").count(), 2, "{}", ran.stderr);
 }
 
+fn one_whose_store_is_a_file(bed: &Bed) -> String {
+    let (odd, store) = (bed.path("odd.db"), bed.path("file/store"));
+    std::fs::write(bed.path("file"), "no directory").unwrap();
+    bed.write(&odd, &["--commits", "1"]);
+    format!("  - {{path: {}, replica: {{url: \"{}\"}}}}\n", odd.display(), store.display())
+}
+
+/// The others are stored as far as they have come.
+fn one_that_ends_the_run_keeps_no_other_from_its_last_sync(bed: &Bed) {
+    let database = bed.database();
+    let text = format!("dbs:\n{}{}", one_whose_store_is_a_file(bed), entry(bed, &database, "a"));
+    let mut replicator = bed.start_command(&mut with_config(bed, &text));
+    replicator.exits(support::STORE);
+    assert!(replicator.log().contains("odd.db"), "{}", replicator.log());
+    assert_equal(&database, &bed.restored_from(&bed.url_below("a")));
+}
+
 /// One is no database, which is seen before anything is contacted; the store of another is a file, which is seen later.
 fn one_that_fails_keeps_no_other_from_being_stored_once(bed: &Bed) {
     let (database, broken) = (bed.database(), bed.path("broken.db"));
     std::fs::write(&broken, "no database").unwrap();
-    std::fs::write(bed.path("file"), "no directory").unwrap();
-    let odd = bed.path("odd.db");
-    bed.write(&odd, &["--commits", "1"]);
-    let text = format!(
-        "dbs:\n{}  - {{path: {}, replica: {{url: \"{}\"}}}}\n{}",
-        entry(bed, &broken, "broken"),
-        odd.display(),
-        bed.path("file/store").display(),
-        entry(bed, &database, "a")
-    );
+    let odd = one_whose_store_is_a_file(bed);
+    let text = format!("dbs:\n{}{odd}{}", entry(bed, &broken, "broken"), entry(bed, &database, "a"));
     let mut command = litestream();
     let ran = bed.run_command(command.arg("-config").arg(config(bed, &text)).args(["replicate", "-once"]));
     assert_eq!(ran.status, support::STORE, "{}", ran.stderr);

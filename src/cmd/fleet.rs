@@ -81,13 +81,13 @@ impl Fleet {
 
     /// Lets everyone make progress; ends those who are done, and begins those who are wanted.
     ///
-    /// Errors: of a database that the run began with. Others are let go, and tried again later.
+    /// Errors: of a database that the run began with, which is let go. Others are tried again later.
     pub fn turn(&mut self, until: Instant) -> Result<()> {
         if let Err((name, error)) = self.poll.turn(until) {
+            self.drop_follower(&name);
             if !self.late.contains(&name) {
                 return Err(error);
             }
-            self.drop_follower(&name);
             self.put_off(&name, &error);
         }
         self.end_those_who_left();

@@ -46,16 +46,18 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
     let timeout = config.shutdown_sync_timeout;
     let mut run = Run::new(config, fleet, exec);
     run.notifier.say("READY=1");
-    let status = run.follow(given, options)?;
+    let followed = run.follow(given, options);
     run.notifier.say("STOPPING=1");
     let Run { mut fleet, mut notifier, .. } = run;
-    match finish(&mut fleet.poll, Patience::InAll(timeout), &mut |_| notifier.alive(System.now())) {
-        // The child's trouble is told by its status, ours by a line.
-        Err(error) if status != 0 => {
+    // Also where a database has ended the run: the others are stored as far as they have come.
+    let finished = finish(&mut fleet.poll, Patience::InAll(timeout), &mut |_| notifier.alive(System.now()));
+    match (followed, finished) {
+        // The child's trouble is told by its status, that of the database which failed first by its error; ours by a line.
+        (followed @ (Err(_) | Ok(1..)), Err(error)) => {
             log::error("not all is stored").cause(&error).emit();
-            Ok(status)
+            followed
         }
-        finished => finished.map(|()| status),
+        (followed, finished) => followed.and_then(|status| finished.map(|()| status)),
     }
 }
 
