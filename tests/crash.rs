@@ -161,11 +161,9 @@ fn disk_fails(bed: &Bed, mut command: impl FnMut() -> Command, mut check: impl F
     for fault in ["short", "ENOSPC", "EIO"] {
         let mut met = 0;
         for when in moments().step_by(2) {
-            let inject = format!("{DISK}:error={fault}:when={when}");
-            let command = command();
             let meddled = match fault {
-                "short" => Some(writing_short(command, &disk, when)),
-                _ => meddled(&command, &inject),
+                "short" => Some(writing_short(command(), &disk, when)),
+                _ => meddled(&command(), &format!("{DISK}:error={fault}:when={when}")),
             };
             let Some(mut command) = meddled else { return false };
             let ran = bed.run_command(&mut command);

@@ -19,10 +19,8 @@ const EAGER: Duration = Duration::from_millis(2);
 pub(super) const TURN: Duration = Duration::from_millis(20);
 /// A commit whose frames were written before there was word of writes is published within this time.
 const DOZE: Duration = Duration::from_secs(2);
-
 /// A write lock that is held for so long without a commit may be that of a checkpoint that waits for us.
 const LOCKED: Duration = Duration::from_millis(500);
-
 /// The longest patience with a store that takes nothing of a snapshot for which writers wait: shorter than the busy
 /// timeouts of applications, 5 s and more.
 const PATIENCE: Duration = Duration::from_secs(4);
