@@ -10,6 +10,7 @@ mod proxy;
 mod support;
 use support::nats;
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use drive::{connect, get, names, noise, put};
 use litestream::store::Store;
 use proxy::Proxy;
 use support::nats::{Server, pinned};
-use support::{Bed, STORE, all_committed, assert_equal, judged, litestream};
+use support::{Bed, Process, STORE, all_committed, assert_equal, judged, litestream};
 
 const HALF_OF_100_MS: Duration = Duration::from_millis(50);
 
@@ -110,6 +111,15 @@ fn behind_a_proxy(bed: &Bed) -> (Proxy, String) {
     (proxy, url)
 }
 
+/// A replicator, configured for one database.
+fn replicate(bed: &Bed, database: &Path, url: &str, keys: &str) -> Process {
+    let config = bed.path("litestream.yml");
+    let replica = format!("{{ type: nats, url: \"{url}\", create-bucket: true, {keys} }}");
+    let text = format!("dbs:\n  - path: {}\n    replica: {replica}\n", database.display());
+    std::fs::write(&config, text).expect("write a configuration");
+    bed.spawn(litestream().args(["replicate", "-config"]).arg(&config))
+}
+
 #[test]
 fn a_restore_goes_on_where_it_was_after_each_cut() {
     let (bed, proxy, database, url) = stored_behind_a_proxy("resumes");
@@ -154,13 +164,7 @@ fn a_link_that_stalls_and_is_cut_again_and_again_loses_nothing() {
     let database = bed.database();
     let (proxy, url) = behind_a_proxy(&bed);
     proxy.far(Duration::from_millis(15), Duration::from_millis(15));
-    let config = bed.path("litestream.yml");
-    let text = format!(
-        "dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{url}\", create-bucket: true, timeout: 2s, reconnect-wait: 200ms }}\n",
-        database.display()
-    );
-    std::fs::write(&config, text).expect("write a configuration");
-    let replicator = bed.spawn(litestream().args(["replicate", "-config"]).arg(&config));
+    let replicator = replicate(&bed, &database, &url, "timeout: 2s, reconnect-wait: 200ms");
     let mut application = bed.application(&database, &["--seconds", "9", "--rate", "80"]);
     for round in 0..3 {
         std::thread::sleep(Duration::from_millis(1000));
@@ -220,8 +224,39 @@ fn a_link_on_which_a_chunk_takes_longer_than_the_time_out_still_works_as_long_as
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
-/// A snapshot keeps its commit readable, so an application's own TRUNCATE waits for it, with the write lock in hand: for
-/// its whole busy timeout. While the store takes nothing that would be for nothing.
+/// The positions of those that are stored.
+fn snapshots(bed: &Bed) -> Vec<String> {
+    let listed = bed.run(&["snapshots", "-json", &bed.url()]).stdout;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
+    rows.iter().map(|row| row["position"].as_str().expect("a position").to_string()).collect()
+}
+
+/// While an application's own TRUNCATE, RESTART or FULL waits for a reader it has the write lock, and nobody can write. No
+/// snapshot keeps it waiting, however long it takes: here longer than the application would wait.
+#[test]
+fn a_snapshot_that_takes_long_keeps_no_checkpoint_of_the_application_waiting() {
+    let mut bed = Bed::nats("long");
+    let database = bed.path("large.db");
+    bed.write(&database, &["--commits", "30", "--rows", "100", "--size", "9000", "--change", "0"]);
+    let port = bed.server().port;
+    let proxy = Proxy::narrow(port, 900_000);
+    let url = bed.url().replace(&port.to_string(), &proxy.port.to_string());
+    let replicator = replicate(&bed, &database, &url, "timeout: 60s");
+    support::until("a part of the snapshot is sent", || if proxy.sent() > 1 << 18 { Ok(()) } else { Err("not yet") });
+    let hostile = ["--checkpoint", "truncate,restart,full", "--every", "10", "--rate", "60", "--seconds", "11"];
+    let output = bed.write(&database, &[&hostile[..], &["--rows", "1", "--size", "60", "--change", "2"]].concat());
+    println!("{output}");
+    assert!(snapshots(&bed).is_empty(), "the snapshot was over before the application was");
+    assert!(output.contains("busy_checkpoints=0 "), "{output}");
+    bed.converges(&database);
+    replicator.stop();
+    let [position] = &snapshots(&bed)[..] else { panic!("expected one snapshot, which was not begun anew") };
+    let output = bed.fresh("at.db");
+    bed.run_command(support::restore_command(&bed.url(), &output).args(["-position", position])).succeeded();
+    all_committed(&[judged(&output), judged(&bed.restored())], &database);
+}
+
+/// The same while the store takes nothing at all.
 #[test]
 fn a_snapshot_that_a_stalled_link_does_not_take_keeps_no_writer_waiting() {
     let bed = Bed::nats("held");
@@ -233,17 +268,14 @@ fn a_snapshot_that_a_stalled_link_does_not_take_keeps_no_writer_waiting() {
         .sql("INSERT INTO t SELECT randomblob(1 << 20) FROM json_each('[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]')");
     let (proxy, url) = behind_a_proxy(&bed);
     proxy.far(HALF_OF_100_MS, Duration::ZERO);
-    let config = bed.path("litestream.yml");
-    let replica = format!("{{ type: nats, url: \"{url}\", create-bucket: true, timeout: 60s }}");
-    let text = format!("dbs:\n  - path: {}\n    replica: {replica}\n", database.display());
-    std::fs::write(&config, text).expect("write a configuration");
-    let mut replicator = bed.spawn(litestream().args(["replicate", "-config"]).arg(&config));
+    let replicator = replicate(&bed, &database, &url, "timeout: 60s");
     support::until("a part of the snapshot is sent", || if proxy.sent() > 1 << 20 { Ok(()) } else { Err("not yet") });
     proxy.stall();
-    application.sql("INSERT INTO t VALUES ('x')");
-    let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
-    assert!(answer.starts_with("(0,"), "held up for its whole busy timeout: {answer}");
-    replicator.says("the store took nothing");
+    for _ in 0..3 {
+        application.sql("INSERT INTO t VALUES ('x')");
+        let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        assert!(answer.starts_with("(0,"), "held up for its whole busy timeout: {answer}");
+    }
     proxy.join();
     proxy.cut();
     bed.converges(&database);

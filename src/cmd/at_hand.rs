@@ -1,6 +1,6 @@
 //! The live database beside what is stored of it: at one commit, which both have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
     if let Err(reason) = end.resume(&mut source, &mut vec![0; BUFFER])? {
         return Ok(Met::Behind(reason.to_string()));
     }
-    let Some(mut snapshot) = source.snapshot()? else {
+    let Some(mut snapshot) = source.snapshot(Path::new(""))? else {
         return Ok(Met::Behind("written to all the time".to_string()));
     };
     let mark = snapshot.mark();

@@ -1,6 +1,6 @@
 //! A snapshot on its way to the store: read, compressed and sent piece by piece, in fixed memory.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Context, Result};
 use crate::fault;
@@ -48,8 +48,6 @@ pub struct SnapshotUpload {
     finished: bool,
     read: u64,
     stored: u64,
-    /// When something was last read or sent.
-    moved: Option<Instant>,
 }
 
 /// How far it has come.
@@ -67,7 +65,7 @@ impl SnapshotUpload {
     /// Begins to store `snapshot`, which is the state of `generation` at `at`.
     pub fn new(
         store: &dyn Store,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         generation: Generation,
         at: Point,
         time: Timestamp,
@@ -84,6 +82,9 @@ impl SnapshotUpload {
             pages: snapshot.pages(),
             time,
         };
+        if header.wal_known {
+            snapshot.read_once();
+        }
         let large = header.payload_len() >= LARGE;
         SnapshotUpload {
             header,
@@ -97,7 +98,6 @@ impl SnapshotUpload {
             finished: false,
             read: 0,
             stored: 0,
-            moved: None,
         }
     }
 
@@ -117,22 +117,11 @@ impl SnapshotUpload {
 
     /// Makes progress by at most one piece, so that other databases are not kept waiting.
     pub fn poll(&mut self, desk: &mut Desk, now: Instant) -> Result<Progress> {
-        let before = (self.read, self.stored);
-        let progress = self.step(desk, now).context(|| self.name())?;
-        if self.moved.is_none() || progress == Progress::Working || before != (self.read, self.stored) {
-            self.moved = Some(now);
-        }
-        Ok(progress)
-    }
-
-    /// For how long the commit that is read has been held while the store took nothing.
-    pub fn held_in_vain(&self, now: Instant) -> Duration {
-        let held = self.moved.filter(|_| self.snapshot.is_some());
-        held.map_or(Duration::ZERO, |moved| now.duration_since(moved))
+        self.step(desk, now).context(|| self.name())
     }
 
     /// Without the moment in it: each attempt has another, and the same trouble is logged once.
-    pub fn name(&self) -> String {
+    fn name(&self) -> String {
         format!("snapshot of generation {}", self.header.generation)
     }
 
@@ -161,6 +150,7 @@ impl SnapshotUpload {
             return Ok(());
         }
         snapshot.rewind();
+        snapshot.read_once();
         let crc = self.sum.take().unwrap_or_default().finish();
         self.header.checksum = Checksum(crc, 0);
         self.encoder = Encoder::new(&self.header);

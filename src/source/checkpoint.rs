@@ -138,18 +138,6 @@ fn begin_write(source: &mut Source) -> Result<bool> {
     try_begin_write(checkpoints.writer.insert(writer))
 }
 
-/// Whether somebody else has the write lock.
-pub(super) fn another_writes(source: &mut Source) -> Result<bool> {
-    if source.checkpoints.is_holding() {
-        return Ok(false);
-    }
-    let free = begin_write(source)?;
-    if let (true, Some(writer)) = (free, &source.checkpoints.writer) {
-        end(writer);
-    }
-    Ok(!free)
-}
-
 /// Whether it is worth while to hold writers off. What can be written back while they write is, before.
 fn may_seal(source: &mut Source) -> Result<bool> {
     let header = source.header()?;
@@ -190,13 +178,17 @@ fn let_writers_go(source: &mut Source) {
 /// checkpoint runs, and a new pin begins before writers are let go.
 fn finish_seal(source: &mut Source) -> Result<bool> {
     fault::point("source.seal")?;
+    let header = source.header()?;
+    source.reading.carry_all(&header, &source.index);
     source.pins.end();
     passive(source);
-    let before = source.header();
-    let pinned = begin_pin(source);
+    let sealed = source.header().and_then(|before| {
+        begin_pin(source)?;
+        source.reading.carry_all(&before, &source.index);
+        Ok(before)
+    });
     let_writers_go(source);
-    pinned?;
-    source.last = before?;
+    source.last = sealed?;
     source.drained = false;
     Ok(false)
 }

@@ -23,6 +23,7 @@ mod copy;
 mod identity;
 mod lock;
 mod pins;
+mod preimages;
 mod rest;
 mod wal_file;
 mod wal_index;
@@ -49,6 +50,7 @@ use continuity::{Observed, continuity};
 use identity::Identity;
 use pins::Pins;
 use rest::Wires;
+use snapshot::Reading;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
 
@@ -122,6 +124,8 @@ pub struct Source {
     settled: u8,
     checkpoints: Checkpoints,
     wires: Wires,
+    /// The snapshot that is being read, which must be carried along when the pin moves.
+    reading: Reading,
 }
 
 /// Where the copy stands, and the checksum chain there.
@@ -283,17 +287,16 @@ impl Source {
             checkpoint::give_up(self);
             return Ok(false);
         }
+        let header = self.header()?;
+        if !self.reading.keep(&header) {
+            return Ok(true);
+        }
         checkpoint::advance(self, now)
     }
 
     /// Whether writers wait for the copy to go on.
     pub fn holds_writers(&self) -> bool {
         self.checkpoints.is_holding()
-    }
-
-    /// Whether somebody else has the write lock right now. Taken for an instant where it is free.
-    pub fn another_writes(&mut self) -> Result<bool> {
-        checkpoint::another_writes(self)
     }
 
     /// Nobody may be kept waiting by a copy that does not go on: ends a seal that is under way. To be called after an
@@ -321,10 +324,16 @@ impl Source {
     fn rotate(&mut self) -> Result<()> {
         fault::point("source.rotate")?;
         let before = self.header()?;
-        if self.pins.rotate()? {
-            self.last = before;
-            self.drained = false;
+        if !self.pins.begin_next()? {
+            return Ok(());
         }
+        if !self.reading.carry(&before, &self.index) {
+            self.pins.abandon_next();
+            return Ok(());
+        }
+        self.pins.step();
+        self.last = before;
+        self.drained = false;
         Ok(())
     }
 }
@@ -384,6 +393,7 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         settled: 0,
         checkpoints: Checkpoints::default(),
         wires: Wires::default(),
+        reading: Reading::default(),
     })
 }
 

@@ -38,17 +38,23 @@ impl Pins {
         !self.readers[self.current].is_autocommit()
     }
 
-    /// Begins the other pin, then ends the current one. False if the other one could not begin right now: then the
-    /// current one stays.
-    pub fn rotate(&mut self) -> Result<bool> {
-        let next = 1 - self.current;
-        match begin_read(&self.readers[next]) {
-            Ok(()) => {}
-            Err(error) if error.kind() == Kind::DatabaseNotReady => return Ok(false),
-            Err(error) => return Err(error),
+    /// Begins the other pin beside the current one. False if it could not begin right now.
+    pub fn begin_next(&self) -> Result<bool> {
+        match begin_read(self.spare()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == Kind::DatabaseNotReady => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Ends the other pin again: the current one stays.
+    pub fn abandon_next(&self) {
+        end(self.spare());
+    }
+
+    /// Ends the current pin: the other one, which has begun, takes its place.
+    pub fn step(&mut self) {
         end(&self.readers[self.current]);
-        self.current = next;
-        Ok(true)
+        self.current = 1 - self.current;
     }
 }

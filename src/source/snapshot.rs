@@ -1,14 +1,20 @@
-//! The whole database at one commit, read while it is being written to.
+//! The whole database at one commit, read while it is being written to and checkpointed; nobody waits for the reader.
 //!
-//! A read transaction of its own holds the commit. If every frame of the WAL was in the database file when it began, the
-//! file is read plainly: nothing later can be checkpointed into it meanwhile. If not, the transaction holds the WAL, and
-//! the last frame of each page stands in front of the file: all frames from the first on, for two reasons. A checkpoint
-//! may be writing any of those pages right now. And nBackfill reaching our commit later does not mean that the file has
-//! its state: a checkpoint that is held at our mark leaves out each page that has a newer frame behind the mark
-//! (walCheckpoint, sqlite3.c: `iFrame>mxSafeFrame`), older frames of that page included.
-//! Nobody waits for this reader; the WAL cannot be restarted until it ends.
+//! At first a read transaction of its own holds the commit. If every frame of the WAL was in the database file when it
+//! began, the file is read plainly. If not, the last frame of each page stands in front of the file: all frames from the
+//! first on, for two reasons. A checkpoint may be writing any of those pages right now. And nBackfill reaching our commit
+//! later does not mean that the file has its state: a checkpoint that is held at our mark leaves out each page that has a
+//! newer frame behind the mark (walCheckpoint, sqlite3.c: `iFrame>mxSafeFrame`), older frames of that page included.
+//!
+//! The transaction ends when the source's pin moves on for the first time. From then on that pin is the only one, and
+//! what must hold is this: **a page that has a frame behind the commit is kept, as it was, before the pin that keeps it in
+//! the file or the WAL ends** ([`Frozen::carry`]). So is a page that a commit cuts off. Any other page is still what it
+//! was, and whoever checkpoints meanwhile writes what is there already. An application's own TRUNCATE, RESTART or FULL
+//! therefore waits as long for a snapshot as it does without one: until the pin moves.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
 
 use rusqlite::Connection;
 
@@ -19,26 +25,35 @@ use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Salt};
 use crate::source::connection;
 use crate::source::continuity::Mark;
+use crate::source::preimages::Preimages;
 use crate::source::wal_file::WalFile;
-use crate::source::wal_index::IndexHeader;
+use crate::source::wal_index::{IndexHeader, WalIndex};
 use crate::source::{Options, Source, identity};
 
 /// The lock-byte page lies here in databases that are large enough; SQLite never writes it (sqlite.org/fileformat2.html#lockbyte).
 const LOCK_BYTE: u64 = 1 << 30;
+/// How much is kept in one go: a frame that is looked at counts 1, and a page that is kept its bytes by this many.
+/// A few milliseconds, whatever the page size.
+const GO: u32 = 4096;
+const COST: u32 = 256;
 
 /// A database being read at one commit.
 pub struct Snapshot {
-    connection: Connection,
-    wal: Option<WalFile>,
-    /// Page and frame, sorted by page, one frame a page.
-    overlay: Vec<(u32, u32)>,
+    state: Rc<RefCell<Frozen>>,
     mark: Mark,
     pages: u32,
     /// The next page to give out, counted from 1.
     next: u32,
+    /// Nothing is read twice any more.
+    once: bool,
 }
 
 impl Snapshot {
+    fn new(state: Frozen) -> Snapshot {
+        let (mark, pages) = (state.mark, state.pages);
+        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, next: 1, once: false }
+    }
+
     /// The commit whose state this is.
     pub fn mark(&self) -> Mark {
         self.mark
@@ -68,14 +83,12 @@ impl Snapshot {
             };
         }
         let bytes = &mut buffer[..count as usize * size];
-        if self.connection.is_autocommit() {
-            return Err(Error::new(Kind::Database, "snapshot: its read transaction was lost"));
-        }
-        let start = u64::from(self.next - 1) * size as u64;
-        connection::read_file(&self.connection, start, bytes)?;
-        blank_lock_page(start, size, bytes);
-        self.lay_over(self.next, count, bytes)?;
+        let mut state = self.state.borrow_mut();
+        state.read(self.next, count, bytes)?;
         self.next += count;
+        if self.once {
+            state.passed = self.next;
+        }
         Ok(bytes.len())
     }
 
@@ -90,18 +103,252 @@ impl Snapshot {
         self.next = 1;
     }
 
-    fn lay_over(&self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
-        let Some(wal) = &self.wal else { return Ok(()) };
-        let size = self.mark.page_size;
+    /// Promises that no page is read again: what has been read need not be kept.
+    pub fn read_once(&mut self) {
+        self.once = true;
+    }
+}
+
+/// What keeps the commit readable.
+enum Hold {
+    /// A read transaction of the snapshot's own.
+    Own,
+    /// The source's pin, and what was kept of it.
+    Carried,
+    /// Nothing any more. Why, until that was told.
+    Lost(Option<Error>),
+}
+
+/// A database at one commit, however it goes on.
+struct Frozen {
+    /// In the transaction, if there is one; the database file is read through it.
+    connection: Connection,
+    hold: Hold,
+    path: PathBuf,
+    wal: Option<WalFile>,
+    /// Page and frame, sorted by page, one frame a page: of the WAL of `since`, in front of the file.
+    overlay: Vec<(u32, u32)>,
+    /// The WAL of the commit, and its frame.
+    since: (Salt, u32),
+    /// Each page that has a frame behind the commit is kept, up to this frame of this WAL.
+    seen: (Salt, u32),
+    /// Each page beyond this one is kept.
+    whole: u32,
+    kept: Preimages,
+    /// Pages before this one are not read again.
+    passed: u32,
+    mark: Mark,
+    pages: u32,
+}
+
+impl Frozen {
+    /// At the commit that `connection` is in a read transaction on.
+    fn new(connection: Connection, path: &Path, meta: &Path, mark: Mark, commit: (Salt, u32), pages: u32) -> Frozen {
+        Frozen {
+            connection,
+            hold: Hold::Own,
+            path: path.to_path_buf(),
+            wal: None,
+            overlay: Vec::new(),
+            since: commit,
+            seen: commit,
+            whole: pages,
+            kept: Preimages::new(meta, mark.page_size),
+            passed: 1,
+            mark,
+            pages,
+        }
+    }
+
+    fn read(&mut self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
+        let lost = |what: &str| Error::new(Kind::Database, format!("snapshot: {what}"));
+        match &mut self.hold {
+            Hold::Own if self.connection.is_autocommit() => return Err(lost("its read transaction was lost")),
+            Hold::Own | Hold::Carried => {}
+            Hold::Lost(why) => return Err(why.take().unwrap_or_else(|| lost("its commit is not kept any more"))),
+        }
+        self.unchanged(first, count, bytes)?;
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        for (number, page) in (first..).zip(bytes.chunks_exact_mut(self.mark.page_size.get() as usize)) {
+            if self.kept.has(number) {
+                self.kept.get(number, page)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages of which no frame behind the commit is in the database file, or on its way there.
+    fn unchanged(&self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
+        let size = self.mark.page_size.get() as usize;
+        let start = u64::from(first - 1) * size as u64;
+        connection::read_file(&self.connection, start, bytes)?;
+        blank_lock_page(start, size, bytes);
         let from = self.overlay.partition_point(|(page, _)| *page < first);
-        let within = self.overlay[from..].iter().take_while(|(page, _)| *page - first < count);
-        for (page, frame) in within {
-            let at = (page - first) as usize * size.get() as usize;
-            if !wal.page(*frame, size, &mut bytes[at..at + size.get() as usize])? {
+        for (page, frame) in self.overlay[from..].iter().take_while(|(page, _)| *page - first < count) {
+            let at = (page - first) as usize * size;
+            let read = match &self.wal {
+                Some(wal) => wal.page(*frame, self.mark.page_size, &mut bytes[at..at + size])?,
+                None => false,
+            };
+            if !read {
                 return Err(Error::new(Kind::Database, format!("snapshot: the WAL ends before frame {frame}")));
             }
         }
         Ok(())
+    }
+
+    /// The pin is about to move: another one has begun, after the wal-index said `before`, and the one that keeps the
+    /// commit is still there. False if so much has changed that it may not move yet.
+    fn carry(&mut self, before: &IndexHeader, index: &WalIndex, most: u32) -> Result<bool> {
+        let mut before = *before;
+        let mut left = most;
+        loop {
+            let Some(now) = index.read()? else { return Ok(false) };
+            if !self.keep(&now, &mut left)? {
+                return Ok(false);
+            }
+            if self.uncovers(&before, &now) {
+                self.overlay.clear();
+            } else if !self.overlay.is_empty() && now.backfilled >= self.since.1 {
+                // Under the new pin the WAL might be begun anew. One more look tells that its frames are not needed.
+                before = now;
+                continue;
+            }
+            if matches!(self.hold, Hold::Own) {
+                connection::end(&self.connection);
+                self.hold = Hold::Carried;
+            }
+            return Ok(true);
+        }
+    }
+
+    /// Whether the database file has what the overlay stands for, of each page that is not kept. `before` was seen before
+    /// `now`, and all pages that frames up to `now` change are kept.
+    ///
+    /// A checkpoint that was over by `before` knew no more frames than `now` has. So what it left out, for a newer frame
+    /// or for being cut off, is kept. A WAL that was begun anew had all its frames in the file.
+    fn uncovers(&self, before: &IndexHeader, now: &IndexHeader) -> bool {
+        let (salt, frame) = self.since;
+        before.salt != salt || now.salt != salt || before.backfilled >= frame
+    }
+
+    /// Keeps each page that a frame up to `now` changes or a commit cuts off. False if that is more than `left` allows.
+    ///
+    /// While a pin is held, no frame that it needs can go: the WAL is either the same, or was begun anew once, and then
+    /// nothing behind the pin was in the one before.
+    fn keep(&mut self, now: &IndexHeader, left: &mut u32) -> Result<bool> {
+        let broken = |what: String| Error::new(Kind::Database, format!("snapshot: {what}"));
+        if now.salt != self.seen.0 {
+            self.seen = (now.salt, 0);
+        }
+        if now.frames < self.seen.1 {
+            return Err(broken(format!("expected frame {} in the WAL, found {}", self.seen.1, now.frames)));
+        }
+        while self.seen.1 < now.frames {
+            let frame = self.seen.1 + 1;
+            if self.wal.is_none() {
+                self.wal = WalFile::open(&self.path)?;
+            }
+            let header = match &self.wal {
+                Some(wal) => wal.frame_header(frame, self.mark.page_size)?,
+                None => None,
+            };
+            let header = header
+                .filter(|header| header.salt == now.salt || header.is_unsealed())
+                .ok_or_else(|| broken(format!("frame {frame} is not of the WAL that the wal-index speaks of")))?;
+            if header.commit > 0 && !self.keep_beyond(header.commit, left)? {
+                return Ok(false);
+            }
+            if *left == 0 {
+                return Ok(false);
+            }
+            *left -= 1;
+            self.keep_page(header.page, left)?;
+            self.seen.1 = frame;
+        }
+        Ok(true)
+    }
+
+    /// The database was cut off behind `page`.
+    fn keep_beyond(&mut self, page: u32, left: &mut u32) -> Result<bool> {
+        while self.whole > page.max(self.passed - 1) {
+            if *left == 0 {
+                return Ok(false);
+            }
+            self.keep_page(self.whole, left)?;
+            self.whole -= 1;
+        }
+        Ok(true)
+    }
+
+    fn keep_page(&mut self, page: u32, left: &mut u32) -> Result<()> {
+        if page < self.passed || page > self.pages || self.kept.has(page) {
+            return Ok(());
+        }
+        let size = self.mark.page_size.get();
+        *left = left.saturating_sub(size / COST);
+        let mut bytes = vec![0; size as usize];
+        self.unchanged(page, 1, &mut bytes)?;
+        self.kept.put(page, self.pages, &bytes)
+    }
+
+    fn lose(&mut self, why: Error) {
+        self.hold = Hold::Lost(Some(why));
+    }
+}
+
+/// The snapshot that is being read, as its source sees it.
+#[derive(Default)]
+pub(super) struct Reading(Weak<RefCell<Frozen>>);
+
+impl Reading {
+    fn with(&self, act: impl FnOnce(&mut Frozen) -> Result<bool>) -> bool {
+        let Some(state) = self.0.upgrade() else { return true };
+        let mut state = state.borrow_mut();
+        if matches!(state.hold, Hold::Lost(_)) {
+            return true;
+        }
+        match act(&mut state) {
+            Ok(done) => done,
+            Err(error) => {
+                // What is copied does not depend on it.
+                state.lose(error);
+                true
+            }
+        }
+    }
+
+    /// Keeps some of what has changed by `now`, ahead of a move of the pin. False if there is more.
+    pub(super) fn keep(&self, now: &IndexHeader) -> bool {
+        self.with(|state| state.keep(now, &mut GO.clone()))
+    }
+
+    /// The next pin has begun, after the wal-index said `before`. False if the current one may not end yet.
+    pub(super) fn carry(&self, before: &IndexHeader, index: &WalIndex) -> bool {
+        self.with(|state| state.carry(before, index, GO))
+    }
+
+    /// The same while nobody can write, so that there is little.
+    pub(super) fn carry_all(&self, before: &IndexHeader, index: &WalIndex) {
+        self.with(|state| match state.carry(before, index, u32::MAX)? {
+            true => Ok(true),
+            false => Err(Error::new(Kind::Database, "snapshot: the wal-index is torn")),
+        });
+    }
+
+    fn is_any(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.with(|state| match state.hold {
+            Hold::Carried => Err(Error::new(Kind::Database, "snapshot: its database is not followed any more")),
+            _ => Ok(true),
+        });
     }
 }
 
@@ -154,20 +401,29 @@ fn blank_lock_page(start: u64, size: usize, bytes: &mut [u8]) {
 
 impl Source {
     /// Begins a snapshot at a commit at or behind the one that [`Source::read`] has come to. None if writers were too
-    /// fast just now: try again in the next round.
-    pub fn snapshot(&mut self) -> Result<Option<Snapshot>> {
+    /// fast just now, or another one is being read: try again in the next round. Pages that change while it is read wait
+    /// in a file in the directory `meta`.
+    pub fn snapshot(&mut self, meta: &Path) -> Result<Option<Snapshot>> {
         fault::point("snapshot.begin")?;
+        if self.reading.is_any() {
+            return Ok(None);
+        }
         let connection = connection::open(&self.path, self.options.busy_timeout)?;
         let before = self.header()?;
         connection::begin_read(&connection)?;
         let pinned = self.header()?;
         let Some(mark) = self.mark_of(&before, &pinned)? else { return Ok(None) };
         let pages = connection::pragma_number(&connection, "page_count")?;
-        let mut snapshot = Snapshot { connection, wal: None, overlay: Vec::new(), mark, pages, next: 1 };
+        let commit = (pinned.salt, pinned.frames);
+        let mut state = Frozen::new(connection, &self.path, meta, mark, commit, pages);
         if !pinned.is_backfilled() {
             let (wal, overlay) = self.overlay(&pinned)?;
-            (snapshot.wal, snapshot.overlay) = (Some(wal), overlay);
+            (state.wal, state.overlay) = (Some(wal), overlay);
         }
+        let snapshot = Snapshot::new(state);
+        self.reading = Reading(Rc::downgrade(&snapshot.state));
+        // The pin moves a few times more though nothing changes, so that the transaction of its own soon ends.
+        self.settled = 0;
         Ok(Some(snapshot))
     }
 
@@ -239,7 +495,7 @@ pub fn of_rollback_journal(path: &Path, options: &Options) -> Result<Option<Snap
     }
     let page_size = PageSize::new(connection::pragma_number(&connection, "page_size")?)?;
     let mark = Mark { page_size, order: ByteOrder::Little, salt: Salt::default(), frame: 0, checksum: None };
-    Ok(Some(Snapshot { connection, wal: None, overlay: Vec::new(), mark, pages, next: 1 }))
+    Ok(Some(Snapshot::new(Frozen::new(connection, &real, Path::new(""), mark, (mark.salt, 0), pages))))
 }
 
 #[cfg(test)]

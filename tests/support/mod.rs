@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses its own part of the harness")]
 
 pub mod nats;
+pub mod random;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

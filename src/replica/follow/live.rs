@@ -1,9 +1,10 @@
 //! A database that is open: copied round by round, and read whole for a snapshot.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::position::Position;
 use crate::replica::follow::settings::Tools;
 use crate::replica::follow::{LOOK, RETRY, ROUNDS};
@@ -19,11 +20,6 @@ const EAGER: Duration = Duration::from_millis(2);
 pub(super) const TURN: Duration = Duration::from_millis(20);
 /// A commit whose frames were written before there was word of writes is published within this time.
 const DOZE: Duration = Duration::from_secs(2);
-/// A write lock that is held for so long without a commit may be that of a checkpoint that waits for us.
-const LOCKED: Duration = Duration::from_millis(500);
-/// The longest patience with a store that takes nothing of a snapshot for which writers wait: shorter than the busy
-/// timeouts of applications, 5 s and more.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 pub(super) struct Following {
     // Dropped in this order: the snapshot's connection, then the source's.
@@ -37,8 +33,6 @@ pub(super) struct Following {
     /// After an attempt that failed: not sooner than this, and how long the next pause is.
     pub(super) snapshot_not_before: Instant,
     pub(super) snapshot_pause: Duration,
-    /// Since when the same somebody seems to have the write lock, and the WAL then.
-    pub(super) locked: Option<(Instant, Option<(u32, u32)>)>,
     /// The point of the last snapshot that was begun: an idle database needs no second one.
     pub(super) snapshot_at: Option<Position>,
     /// Nothing committed is left uncopied, as far as the last round saw.
@@ -84,7 +78,6 @@ impl Following {
             snapshot_due,
             snapshot_not_before: now,
             snapshot_pause: RETRY,
-            locked: None,
             snapshot_at: None,
             drained: false,
             rest: Rest::None,
@@ -206,39 +199,11 @@ impl Following {
         }
     }
 
-    /// An application's own TRUNCATE, RESTART or FULL waits for what a snapshot reads, and has the write lock meanwhile:
-    /// all writers wait for its whole busy timeout. Not for a snapshot that the store does not take.
-    ///
-    /// The patience grows with each attempt, so that a slow link ends up with a snapshot all the same.
-    pub(super) fn look_at_writers(&mut self, now: Instant) -> Result<()> {
-        let patience = self.snapshot_pause.min(PATIENCE);
-        let Some(upload) = self.snapshot.as_ref().filter(|upload| upload.held_in_vain(now) >= patience) else {
-            self.locked = None;
-            return Ok(());
-        };
-        if !self.source.another_writes()? {
-            self.locked = None;
-            return Ok(());
-        }
-        let wal = self.source.wal_frames();
-        match self.locked {
-            Some((since, before)) if before == wal => {
-                let waited = now.duration_since(since);
-                if waited >= LOCKED {
-                    let what = format!("the store took nothing for {patience:?}, and writers wait for it");
-                    return Err(Error::new(Kind::Unreachable, what).context(upload.name()));
-                }
-            }
-            _ => self.locked = Some((now, wal)),
-        }
-        Ok(())
-    }
-
-    pub(super) fn begin_snapshot(&mut self, store: &dyn Store, clock: &dyn Clock) -> Result<()> {
+    pub(super) fn begin_snapshot(&mut self, store: &dyn Store, meta: &Path, clock: &dyn Clock) -> Result<()> {
         if !self.drained {
             return Ok(());
         }
-        let Some(snapshot) = self.source.snapshot()? else { return Ok(()) };
+        let Some(snapshot) = self.source.snapshot(meta)? else { return Ok(()) };
         let end = *self.writer.end();
         let Some(at) = end.point_of(&snapshot.mark()) else { return Ok(()) };
         let time = clock.wall().max(end.time);

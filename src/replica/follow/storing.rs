@@ -106,15 +106,14 @@ impl Follower {
         }
         let asked = self.desk.as_ref().is_some_and(Desk::wants_snapshot);
         if following.snapshot.is_none() && following.wants_snapshot(now, self.force_snapshot || asked) {
-            following.begin_snapshot(&*self.store, clock)?;
+            following.begin_snapshot(&*self.store, &self.settings.meta(), clock)?;
             if following.snapshot.is_none() {
                 return Ok(Next::Tick);
             }
             self.desk.iter_mut().for_each(Desk::begun);
         }
         let Some(upload) = &mut following.snapshot else { return Ok(Next::Tick) };
-        let progress = upload.poll(&mut tools.desk, now);
-        match progress.and_then(|progress| following.look_at_writers(now).map(|()| progress)) {
+        match upload.poll(&mut tools.desk, now) {
             Ok(Progress::Working) => Ok(Next::Now),
             Ok(Progress::Waiting) => Ok(Next::Store),
             Ok(Progress::Done) => {
