@@ -4,12 +4,16 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use litestream::format::time::Timestamp;
 use serde_json::Value;
 use support::{Bed, litestream, on_a_directory_only};
 
 on_a_directory_only! {
     every_result_has_the_columns_that_the_manual_lists
+    status_tells_how_far_behind_a_backup_is_in_bytes_and_in_seconds
 }
 
 /// The names under a command in the section OUTPUT.
@@ -60,4 +64,54 @@ fn every_result_has_the_columns_that_the_manual_lists(bed: &Bed) {
     let restored = names(&run(&format!("restore -json -o {} {path}", output.display())).succeeded().stdout);
     let planned = names(&run(&format!("restore -json -dry-run {path}")).succeeded().stdout);
     assert_eq!(&restored | &planned, documented("restore"));
+}
+
+/// What `status -json` says of the database, and when the last commit was stored.
+fn status(bed: &Bed, database: &Path, url: &str) -> (Value, SystemTime) {
+    let ran = bed.run(&["status", "-json", database.to_str().unwrap(), url]);
+    let value: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+    let stored = Timestamp::parse(value[0]["stored_until"].as_str().unwrap()).unwrap_or_default();
+    (value[0].clone(), UNIX_EPOCH + Duration::from_millis(stored.millis()))
+}
+
+fn dated(path: &Path, time: SystemTime) {
+    fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+fn status_tells_how_far_behind_a_backup_is_in_bytes_and_in_seconds(bed: &Bed) {
+    let database = bed.database();
+    let wal = PathBuf::from(format!("{}-wal", database.display()));
+    let says = || status(bed, &database, &bed.url());
+    let one = ["--commits", "1", "--autocheckpoint", "0", "--abandon"];
+    bed.write(&database, &one);
+    bed.replicate_once(&database);
+    let (found, stored) = says();
+    assert_eq!((&found["status"], &found["behind"], &found["seconds_behind"]), (&"ok".into(), &0.into(), &0.into()));
+
+    // The commit that follows is as late as the file system says; it is rounded up to whole seconds.
+    bed.write(&database, &one);
+    let late = fs::metadata(&wal).unwrap().modified().unwrap().duration_since(stored).unwrap();
+    let (found, _) = says();
+    assert_eq!((&found["status"], &found["seconds_behind"]), (&"behind".into(), &(late.as_secs() + 1).into()));
+    assert!(found["behind"].as_u64().unwrap() > 4096, "{found}");
+
+    // A checkpoint that writes to the database file is no commit.
+    dated(&wal, stored + Duration::from_secs(90));
+    dated(&database, stored + Duration::from_secs(300));
+    assert_eq!(says().0["seconds_behind"], 90);
+    // The clock was set back: what it says is not known to be true.
+    dated(&wal, stored - Duration::from_secs(1));
+    assert_eq!(says().0["seconds_behind"], "-");
+
+    // What was in the WAL is in the file.
+    bed.sql(&database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
+    dated(&database, stored + Duration::from_secs(120));
+    let (found, _) = says();
+    assert_eq!(found["status"], "behind: WAL restarted while not running");
+    assert_eq!((&found["behind"], &found["seconds_behind"]), (&"-".into(), &120.into()));
+
+    let nothing = format!("file://{}", bed.path("nothing").display());
+    let ran = bed.run(&["status", "-json", database.to_str().unwrap(), &nothing]);
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&found[0]["behind"], &found[0]["seconds_behind"]), (&"-".into(), &"-".into()));
 }

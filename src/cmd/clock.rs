@@ -1,6 +1,6 @@
 //! The real clock.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Clock;
 use crate::format::time::Timestamp;
@@ -15,8 +15,7 @@ impl Clock for System {
 
     /// Rounded up: what is stamped with it has happened by then, so a restore of the millisecond before goes without.
     fn wall(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+        Timestamp::at(SystemTime::now())
     }
 }
 
@@ -28,6 +27,7 @@ pub fn sleep(duration: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn nothing_is_stamped_earlier_than_it_happened() {

@@ -8,12 +8,16 @@ use crate::config::Database;
 use crate::error::Result;
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
+use crate::format::time::Timestamp;
 use crate::replica::start::{Found, find_end};
 use crate::source::{Reason, Source};
 use crate::store::Pool;
 
 /// The exit status when something is committed that is not stored yet.
 const BEHIND: Status = 1;
+
+/// New ones come last: scripts count the others.
+const COLUMNS: [&str; 7] = ["database", "status", "position", "stored until", "behind", "replica", "seconds behind"];
 
 /// Bytes that are read at once where the whole database must be compared.
 const BUFFER: usize = 1 << 20;
@@ -25,18 +29,21 @@ struct Row {
     time: String,
     /// Bytes of WAL that are not stored.
     behind: String,
+    /// How much later the database was last written to, in seconds.
+    seconds: String,
     exit: Status,
 }
 
 pub fn run(given: &Given, options: &cli::Status) -> Result<Status> {
     let mut pool = Pool::default();
-    let mut table = Table::new(&["database", "status", "position", "stored until", "behind", "replica"]);
+    let mut table = Table::new(&COLUMNS);
     let mut exit = 0;
     for database in given.chosen(&options.chosen)? {
         let row = look(&database, &mut pool);
         exit = exit.max(row.exit);
         let path = database.path.display().to_string();
-        table.row([path, row.state, row.position, row.time, row.behind, database.replica.url.clone()]);
+        let url = database.replica.url.clone();
+        table.row([path, row.state, row.position, row.time, row.behind, url, row.seconds]);
     }
     table.print(options.json)?;
     Ok(exit)
@@ -58,28 +65,63 @@ fn compare(database: &Database, found: &Found) -> Row {
     };
     let mut options = service::source_options(database);
     options.enable_wal = false;
-    let behind = Source::open(&database.path, &options).and_then(|mut source| {
+    let found = Source::open(&database.path, &options).and_then(|mut source| {
         let resumed = end.resume(&mut source, &mut vec![0; BUFFER])?;
-        Ok(resumed.map(|()| source.frames_left()))
+        Ok((resumed.map(|()| source.frames_left()), source.last_write()))
     });
-    let position = Position { generation: end.tail.generation, point: end.point() }.to_string();
-    let (state, behind, exit) = match behind {
-        Ok(Ok(0)) => ("ok".to_string(), "0".to_string(), 0),
-        Ok(Ok(frames)) => {
+    let row = match found {
+        Ok((Ok(0), _)) => Row { behind: "0".to_string(), seconds: "0".to_string(), ..said("ok", 0) },
+        Ok((Ok(frames), written)) => {
             let bytes = u64::from(frames) * end.tail.page_size.frame() as u64;
-            ("behind".to_string(), bytes.to_string(), BEHIND)
+            Row { behind: bytes.to_string(), seconds: seconds(end.time, written), ..said("behind", BEHIND) }
         }
-        Ok(Err(reason)) => (format!("behind: {reason}"), "-".to_string(), BEHIND),
-        Err(error) => (format!("database: {error}"), "-".to_string(), error.kind().exit_status()),
+        Ok((Err(reason), written)) => {
+            Row { seconds: seconds(end.time, written), ..said(&format!("behind: {reason}"), BEHIND) }
+        }
+        Err(error) => trouble("database", &error),
     };
-    Row { state, position, time: end.time.to_string(), behind, exit }
+    let position = Position { generation: end.tail.generation, point: end.point() }.to_string();
+    Row { position, time: end.time.to_string(), ..row }
+}
+
+/// How much later than the last stored commit the database was last written to, in whole seconds, rounded up.
+///
+/// When each commit happened is nowhere written down, so that this is all there is to know of those that are not stored.
+/// It is nothing where the clock was set back since, or a file with an older date was put in place.
+fn seconds(stored: Timestamp, written: Option<Timestamp>) -> String {
+    let later = written.filter(|written| *written > stored);
+    later.map_or_else(none, |written| written.since(stored).as_millis().div_ceil(1000).to_string())
+}
+
+fn none() -> String {
+    "-".to_string()
 }
 
 fn said(state: &str, exit: Status) -> Row {
-    let none = || "-".to_string();
-    Row { state: state.to_string(), position: none(), time: none(), behind: none(), exit }
+    Row { state: state.to_string(), position: none(), time: none(), behind: none(), seconds: none(), exit }
 }
 
 fn trouble(state: &str, error: &Error) -> Row {
     said(&format!("{state}: {error}"), error.kind().exit_status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_behind_is_rounded_up_and_never_made_up() {
+        let at = Timestamp::from_millis;
+        let stored = at(50_000);
+        for (written, expected) in [
+            (Some(at(50_001)), "1"),
+            (Some(at(51_000)), "1"),
+            (Some(at(51_001)), "2"),
+            (Some(at(50_000)), "-"),
+            (Some(at(49_000)), "-"),
+            (None, "-"),
+        ] {
+            assert_eq!(seconds(stored, written), expected, "{written:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Moments in time, in milliseconds, and their RFC 3339 text. No clock is read here.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Kind, Result};
 
@@ -17,6 +18,12 @@ impl Timestamp {
     /// Later moments are held at [`Timestamp::MAX`].
     pub fn from_millis(millis: u64) -> Timestamp {
         Timestamp(millis).min(Timestamp::MAX)
+    }
+
+    /// Rounded up: what happened then has happened by this moment. Before 1970 it is 1970.
+    pub fn at(time: SystemTime) -> Timestamp {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
 
     pub fn millis(self) -> u64 {

@@ -37,6 +37,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
+use crate::format::time::Timestamp;
 use crate::format::wal::{Chain, Checksum};
 
 pub use continuity::{Mark, Reason};
@@ -169,6 +170,16 @@ impl Source {
     /// Frames in the WAL, and how many of them are in the database file already. None while the wal-index is torn.
     pub fn wal_frames(&self) -> Option<(u32, u32)> {
         self.index.read().ok().flatten().map(|header| (header.frames, header.backfilled))
+    }
+
+    /// When the database was last written to, by its WAL, or by its own file where the WAL holds no commit. Not earlier
+    /// than its last commit, but later where a transaction was rolled back since, or a checkpoint emptied the WAL.
+    ///
+    /// None where it is not known: the wal-index is torn, or the file system keeps no such time.
+    pub fn last_write(&self) -> Option<Timestamp> {
+        let (frames, _) = self.wal_frames()?;
+        let file = if frames > 0 { wal_file::path_of(&self.path) } else { self.path.clone() };
+        std::fs::metadata(file).and_then(|found| found.modified()).ok().map(Timestamp::at)
     }
 
     /// Continues behind `stored`, the last commit that the store has, instead of at the pinned one.
