@@ -1,6 +1,6 @@
 //! The completions do in each shell what its user sees. A shell that is not here is skipped, and that is said.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use litestream::cli;
@@ -110,4 +110,73 @@ fn zsh_completes_what_is_typed() {
     }
     lines.insert(0, "zsh".to_string());
     run("zsh", &["-f", "-c"], script, &lines);
+}
+
+/// What is said of each option, or of each command, in a help text. The help does not tell of itself.
+fn told_by_help(words: &[&str], of_options: bool) -> BTreeMap<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_litestream")).args(words).arg("-h").output().expect("a help text");
+    let text = String::from_utf8(output.stdout).expect("a help text");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  "));
+    let rows = rows.map(|(name, told)| (name.split(' ').next().unwrap_or_default(), told.trim_start()));
+    let rows = rows.filter(|(name, _)| name.starts_with('-') == of_options);
+    let help = of_options.then_some(("-help", "print the usage"));
+    rows.chain(help).map(|(name, told)| (name.to_string(), told.to_string())).collect()
+}
+
+/// Lines to be completed, and what must be told of each word that may follow.
+fn told() -> Vec<(String, BTreeMap<String, String>)> {
+    let known = cli::vocabulary();
+    let commands = known.iter().map(|(command, _)| command.as_str()).filter(|command| !command.is_empty());
+    let mut lines: Vec<_> =
+        commands.map(|command| (format!("litestream {command} -"), told_by_help(&[command], true))).collect();
+    lines.push(("litestream ".to_string(), told_by_help(&[], false)));
+    lines.push(("litestream -".to_string(), told_by_help(&[], true)));
+    lines
+}
+
+/// What a shell shows for each line: it stands behind a mark, and `between` parts a word from what is told of it.
+fn tells(shell: &str, answers: &str, between: &str) {
+    let lines = told();
+    let blocks: Vec<&str> = answers.split("== ").skip(1).collect();
+    assert_eq!(blocks.len(), lines.len(), "{shell}: {answers}");
+    for ((line, expected), block) in lines.iter().zip(blocks) {
+        let rows = block.lines().filter_map(|row| row.split_once(between));
+        let found: BTreeMap<String, String> =
+            rows.map(|(word, told)| (word.trim().to_string(), told.trim().to_string())).collect();
+        assert!(expected.len() > 1 && found == *expected, "{shell}: {line}\n{block}\nexpected: {expected:#?}");
+    }
+}
+
+#[test]
+fn fish_tells_of_each_word_what_the_help_does() {
+    let script = r#"source man/completions/litestream.fish
+        for line in $argv
+            echo "== "
+            complete -C"$line"
+        end"#;
+    let lines: Vec<String> = told().into_iter().map(|(line, _)| line).collect();
+    let Some(answers) = run("fish", &["--no-config", "-c"], script, &lines) else { return };
+    tells("fish", &answers, "\t");
+}
+
+/// The terminal is wide enough for each description, and too simple for marks among them.
+#[test]
+fn zsh_tells_of_each_word_what_the_help_does() {
+    let script = r##"zmodload zsh/zpty || exit 0
+        zpty -b z 'stty columns 200 rows 60; TERM=dumb zsh -f'
+        zpty -w z 'fpath=('$PWD'/man/completions $fpath); autoload -U compinit; compinit -u -D; LISTMAX=1000'
+        zpty -w z 'ended() { zle kill-whole-line; print -r -- "<en""ded>" }'
+        zpty -w z 'zle -N ended; bindkey "^T" list-choices; bindkey "^X" ended; echo re""ady'
+        zpty -r z out '*ready*'
+        for line; do
+            zpty -n -w z "$line"$'\x14\x18'
+            zpty -r z out "*<ended>*" || exit 1
+            print -r -- "== $out"
+        done"##;
+    let mut lines = vec!["zsh".to_string()];
+    lines.extend(told().into_iter().map(|(line, _)| line));
+    match run("zsh", &["-f", "-c"], script, &lines) {
+        Some(answers) if !answers.is_empty() => tells("zsh", &answers, " -- "),
+        _ => println!("skipped: there is no zsh with a terminal of its own"),
+    }
 }

@@ -205,7 +205,7 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
         }
         let line = between(&bash, &format!("        {command}) options=\""), "\" ;;");
         assert_eq!(options_in(&format!(" {line}"), &[" -"]), expected, "bash {command}");
-        let line = between(&zsh, &format!("        {command}) _arguments"), "\n");
+        let line = between(&zsh, &format!("        {command})\n"), ";;");
         assert_eq!(options_in(line, &["'-"]), expected, "zsh {command}");
         let condition = format!("'__fish_seen_subcommand_from {command}' ");
         let lines = fish.lines().filter(|line| line.contains(&condition)).collect::<Vec<_>>().join("\n");

@@ -5,10 +5,10 @@ function __litestream_needs_command
     not __fish_seen_subcommand_from replicate restore snapshot databases generations snapshots wal status verify version
 end
 
-complete -c litestream -o config -r -d 'Read this configuration file'
-complete -c litestream -o log-level -x -a 'trace debug info warn error' -d 'Log from this level on'
-complete -c litestream -o no-expand-env -d 'Leave variables in the configuration'
-complete -c litestream -o help -d 'Print the usage'
+complete -c litestream -o config -r -d 'default $LITESTREAM_CONFIG or /etc/litestream.yml'
+complete -c litestream -o log-level -x -a 'trace debug info warn error' -d 'trace, debug, info, warn or error (default info)'
+complete -c litestream -o no-expand-env -d 'leave $VAR in the configuration as it is'
+complete -c litestream -o help -d 'print the usage'
 complete -c litestream -n __litestream_needs_command -f -a replicate -d 'back up databases continuously, in the foreground'
 complete -c litestream -n __litestream_needs_command -f -a restore -d 'write a stored database to a file'
 complete -c litestream -n __litestream_needs_command -f -a snapshot -d 'store one full snapshot, and exit'
@@ -16,35 +16,35 @@ complete -c litestream -n __litestream_needs_command -f -a databases -d 'list th
 complete -c litestream -n __litestream_needs_command -f -a generations -d 'list the stored generations of a database'
 complete -c litestream -n __litestream_needs_command -f -a snapshots -d 'list the stored snapshots of a database'
 complete -c litestream -n __litestream_needs_command -f -a wal -d 'list the stored WAL segments of a database'
-complete -c litestream -n __litestream_needs_command -f -a status -d 'compare databases with what is stored'
-complete -c litestream -n __litestream_needs_command -f -a verify -d 'prove a backup restorable and equal to the live database'
+complete -c litestream -n __litestream_needs_command -f -a status -d 'compare databases with what is stored: position and lag'
+complete -c litestream -n __litestream_needs_command -f -a verify -d 'read a backup and prove it restorable, writing no file'
 complete -c litestream -n __litestream_needs_command -f -a version -d 'print the version'
-complete -c litestream -n '__fish_seen_subcommand_from replicate' -o exec -x
-complete -c litestream -n '__fish_seen_subcommand_from replicate' -o once
-complete -c litestream -n '__fish_seen_subcommand_from replicate' -o force-snapshot
-complete -c litestream -n '__fish_seen_subcommand_from replicate' -o enforce-retention
-complete -c litestream -n '__fish_seen_subcommand_from replicate' -o restore-if-db-not-exists
-complete -c litestream -n '__fish_seen_subcommand_from replicate' -o create-bucket
-complete -c litestream -n '__fish_seen_subcommand_from restore' -s o -r
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o timestamp -x
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o generation -x
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o position -x
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o if-db-not-exists
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o if-replica-exists
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o force
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o dry-run
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o integrity-check -x -a 'none quick full'
-complete -c litestream -n '__fish_seen_subcommand_from restore' -s f
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o follow-interval -x
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o json
-complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o create-bucket
-complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o enforce-retention
-complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o json
-complete -c litestream -n '__fish_seen_subcommand_from databases' -o json
-complete -c litestream -n '__fish_seen_subcommand_from generations' -o json
-complete -c litestream -n '__fish_seen_subcommand_from snapshots' -o json
-complete -c litestream -n '__fish_seen_subcommand_from wal' -o generation -x
-complete -c litestream -n '__fish_seen_subcommand_from wal' -o json
-complete -c litestream -n '__fish_seen_subcommand_from status' -o json
-complete -c litestream -n '__fish_seen_subcommand_from verify' -o json
-complete -c litestream -n '__fish_seen_subcommand_from version' -o json
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o exec -x -d 'run CMD beside it, and pass its exit status on'
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o once -d 'store what is committed now, and exit'
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o force-snapshot -d 'with -once: take a snapshot even if none is due'
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o enforce-retention -d 'with -once: delete what is older than the retention'
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o restore-if-db-not-exists -d 'restore a missing database before the start'
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o create-bucket -d 'make a missing bucket'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -s o -r -d 'output file (default: where the database was)'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o timestamp -x -d 'the last commit not later than this, in RFC 3339'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o generation -x -d 'the newest commit of this generation'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o position -x -d 'exactly this commit: generation/index:offset'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o if-db-not-exists -d 'do nothing, with status 0, if the output exists'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o if-replica-exists -d 'do nothing, with status 0, if nothing is stored'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o force -d 'replace an existing output'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o dry-run -d 'print what would be read, and write nothing'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o integrity-check -x -a 'none quick full' -d 'none, quick or full check by SQLite (default none)'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -s f -d 'keep the output up to date until stopped'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o follow-interval -x -d 'with -f: how often to look (default 1s)'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o create-bucket -d 'make a missing bucket'
+complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o enforce-retention -d 'delete what is older than the retention'
+complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from databases' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from generations' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from snapshots' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from wal' -o generation -x -d 'only this generation'
+complete -c litestream -n '__fish_seen_subcommand_from wal' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from status' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from verify' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from version' -o json -d 'print the result as JSON'
