@@ -18,6 +18,7 @@ on_a_directory_only! {
     a_database_without_a_wal_is_compared_too
     free_pages_that_are_in_no_frame_are_no_difference
     a_backup_is_proven_where_its_database_is_not
+    a_comparison_keeps_no_checkpoint_of_the_application_waiting
 }
 
 fn verify(bed: &Bed, database: &Path) -> Ran {
@@ -106,4 +107,31 @@ fn a_backup_is_proven_where_its_database_is_not(bed: &Bed) {
     bed.replicate_once(&database);
     says(&verify(bed, &bed.path("elsewhere.db")), 0, " - ");
     says(&bed.run(&["verify", &bed.url()]), 0, " - ");
+}
+
+/// What is committed and not stored is waited for some seconds, with the commit kept meanwhile.
+fn a_comparison_keeps_no_checkpoint_of_the_application_waiting(bed: &Bed) {
+    let database = bed.database();
+    bed.write(&database, &["--commits", "20", "--abandon"]);
+    bed.replicate_once(&database);
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA busy_timeout = 2000");
+    application.sql("UPDATE t SET body = zeroblob(100) WHERE id = 1");
+    let mut verify = bed.start(&["verify", database.to_str().unwrap(), &bed.url()]);
+    let wal = format!("{}-wal", database.display());
+    support::until("verify reads the database", || {
+        let mut open = std::fs::read_dir(format!("/proc/{}/fd", verify.pid())).map_err(|e| e.to_string())?;
+        let is_wal =
+            |file: std::fs::DirEntry| std::fs::read_link(file.path()).is_ok_and(|path| path == Path::new(&wal));
+        open.any(|file| file.is_ok_and(is_wal)).then_some(()).ok_or_else(|| "not yet".to_string())
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    while verify.is_running() {
+        let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        assert!(answer.starts_with("(0,"), "held up for its whole busy timeout: {answer}");
+        application.sql("UPDATE t SET body = zeroblob(length(body) + 1) WHERE id = 1");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    verify.exits(1);
+    assert!(verify.output().contains("not stored yet"), "{}", verify.output());
 }

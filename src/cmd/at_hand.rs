@@ -1,6 +1,6 @@
 //! The live database beside what is stored of it: at one commit, which both have.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -65,32 +65,39 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
     let generation = end.tail.generation;
     let there = |image, point| Met::There(AtHand { path: database.path.clone(), image, generation, point });
     if let Some(mut snapshot) = of_rollback_journal(&database.path, options)? {
-        return Ok(there(Image::of(&mut snapshot)?, None));
+        return Ok(there(Image::of(&mut snapshot, &mut || Ok(()))?, None));
     }
     let mut source = Source::open(&database.path, options)?;
     if let Err(reason) = end.resume(&mut source, &mut vec![0; BUFFER])? {
         return Ok(Met::Behind(reason.to_string()));
     }
-    let Some(mut snapshot) = source.snapshot(Path::new(""))? else {
+    let Some(mut snapshot) = source.snapshot(&scratch(database))? else {
         return Ok(Met::Behind("written to all the time".to_string()));
     };
     let mark = snapshot.mark();
     let stored = source.start();
     let here = (mark.salt, mark.frame) == (stored.salt, stored.frame);
-    // The snapshot's own read transaction keeps the commit; nobody need wait for more than that.
-    drop(source);
     let point = if here { Some(end.point()) } else { end.point_of(&mark) };
     match point {
-        Some(point) if reaches(store, &end, point, deadline)? => Ok(there(Image::of(&mut snapshot)?, Some(point))),
+        Some(point) if reaches(store, &end, point, deadline, &mut source)? => {
+            Ok(there(Image::of(&mut snapshot, &mut || source.pass())?, Some(point)))
+        }
         _ => Ok(Met::Behind("something committed is not stored yet".to_string())),
     }
 }
 
-/// Waits until what is stored goes as far as `point`.
-fn reaches(store: &Rc<dyn Store>, end: &End, point: Point, deadline: Instant) -> Result<bool> {
+/// Where pages wait that change while the database is read: nothing need have been made beside it yet.
+fn scratch(database: &Database) -> PathBuf {
+    let meta = service::settings(database, false).meta();
+    if meta.is_dir() { meta } else { std::env::temp_dir() }
+}
+
+/// Waits until what is stored goes as far as `point`, and keeps nobody waiting meanwhile.
+fn reaches(store: &Rc<dyn Store>, end: &End, point: Point, deadline: Instant, source: &mut Source) -> Result<bool> {
     let mut stored = end.point();
     while stored < point && System.now() < deadline {
         sleep(GLANCE);
+        source.pass()?;
         match find_end(store, &System)?.end {
             Ok(now) if now.tail.generation == end.tail.generation => stored = now.point(),
             _ => return Ok(false),

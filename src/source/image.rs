@@ -22,8 +22,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads all of `snapshot`.
-    pub fn of(snapshot: &mut Snapshot) -> Result<Image> {
+    /// Reads all of `snapshot`; `pass` is called again and again meanwhile.
+    pub fn of(snapshot: &mut Snapshot, pass: &mut dyn FnMut() -> Result<()>) -> Result<Image> {
         let mark = snapshot.mark();
         let size = mark.page_size.get() as usize;
         let mut sums = Vec::with_capacity(snapshot.pages() as usize);
@@ -31,6 +31,7 @@ impl Image {
         let mut change_counter = 0;
         loop {
             let count = snapshot.read(&mut piece)?;
+            pass()?;
             let pages = piece.get(..count).unwrap_or_default();
             if count == 0 {
                 break;
@@ -40,7 +41,7 @@ impl Image {
             }
             sums.extend(pages.chunks(size).map(sum));
         }
-        let unused = unused(snapshot, size)?;
+        let unused = unused(snapshot, size, pass)?;
         Ok(Image { mark, sums, unused, change_counter })
     }
 
@@ -68,7 +69,7 @@ fn number(page: &[u8], at: usize) -> u32 {
 
 /// Follows the trunks of the free list. A list that is damaged ends where it no longer makes sense: what is not known to
 /// be unused is compared.
-fn unused(snapshot: &mut Snapshot, size: usize) -> Result<Vec<u32>> {
+fn unused(snapshot: &mut Snapshot, size: usize, pass: &mut dyn FnMut() -> Result<()>) -> Result<Vec<u32>> {
     let mut page = vec![0; size];
     let mut leaves = Vec::new();
     let pages = snapshot.pages();
@@ -80,6 +81,7 @@ fn unused(snapshot: &mut Snapshot, size: usize) -> Result<Vec<u32>> {
             break;
         }
         snapshot.page(trunk, &mut page)?;
+        pass()?;
         let most = (size / 4).saturating_sub(2);
         let count = (number(&page, 4) as usize).min(most);
         leaves.extend((0..count).map(|leaf| number(&page, 8 + 4 * leaf)).filter(|leaf| (1..=pages).contains(leaf)));

@@ -305,6 +305,19 @@ impl Source {
         checkpoint::advance(self, now)
     }
 
+    /// Moves the pin for one who copies nothing, but reads a snapshot and keeps nobody waiting meanwhile.
+    pub fn pass(&mut self) -> Result<()> {
+        let header = self.header()?;
+        if header != self.last {
+            self.settled = 0;
+        }
+        if self.settled < SETTLE && self.reading.keep(&header) {
+            self.settled += 1;
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
     /// Whether writers wait for the copy to go on.
     pub fn holds_writers(&self) -> bool {
         self.checkpoints.is_holding()

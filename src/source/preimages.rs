@@ -9,9 +9,6 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
 
-/// The name of the file, for the instant in which it has one.
-const NAME: &str = "snapshot-pages";
-
 /// The pages, each at the place that it has in the database, so that only those that are kept take room on the disk. The
 /// file has no name, and is gone when the snapshot is, however that ends.
 pub struct Preimages {
@@ -65,13 +62,18 @@ impl Preimages {
     }
 }
 
+/// The name of the file for the instant in which it has one. Another process may read another snapshot.
+fn path_in(directory: &Path) -> PathBuf {
+    directory.join(format!("snapshot-pages-{}", std::process::id()))
+}
+
 fn bit(page: u32) -> u64 {
     1 << (page % 64)
 }
 
 /// Not through a link: another user than ours may own the directory.
 fn nameless(directory: &Path) -> std::io::Result<File> {
-    let path = directory.join(NAME);
+    let path = path_in(directory);
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -88,7 +90,7 @@ fn failed(directory: &Path, operation: &str, error: &std::io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::DatabaseNotReady,
         _ => Kind::Database,
     };
-    let path = directory.join(NAME);
+    let path = path_in(directory);
     Error::io(kind, format!("{operation} {}, for pages that change during a snapshot", path.display()), error)
         .with_hint("meta-path names another directory for it")
 }
