@@ -16,6 +16,7 @@ use crate::format::position::PageSize;
 use crate::log;
 use crate::source::Source;
 use crate::source::connection::{CheckpointMode, checkpoint, end, open, sqlite, touch, try_begin_write};
+use crate::source::snapshot::Reading;
 use crate::source::wal_file;
 use crate::source::wal_index::IndexHeader;
 
@@ -188,6 +189,10 @@ fn finish_seal(source: &mut Source) -> Result<bool> {
         Ok(before)
     });
     let_writers_go(source);
+    if sealed.is_err() {
+        // No pin keeps its commit any more: `Source::changed` sees to the rest.
+        source.reading = Reading::default();
+    }
     source.last = sealed?;
     source.drained = false;
     Ok(false)
@@ -208,6 +213,7 @@ fn passive(source: &mut Source) {
 
 /// Nobody writes and no recovery can run, so a pin that is refused is refused for an instant only.
 fn begin_pin(source: &Source) -> Result<()> {
+    fault::point("source.repin")?;
     let mut result = source.pins.begin();
     for _ in 0..100 {
         match &result {

@@ -244,8 +244,12 @@ impl Source {
         self.first.frames.saturating_sub(self.place.frame)
     }
 
-    /// Whether a round is worth while: something was committed, restarted or not yet given out. Costs 35 ns when idle.
+    /// Whether a round is worth while: something was committed, restarted or not yet given out, or the pin was lost. Costs
+    /// 35 ns when idle.
     pub fn changed(&mut self, now: Instant) -> Result<bool> {
+        if !self.pins.is_held() {
+            return Ok(true);
+        }
         let header = self.header()?;
         if header != self.last || !self.is_given_out(&header) || self.checkpoints.is_sealing() {
             self.settled = 0;
@@ -504,4 +508,41 @@ fn place_of(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection)
     let sum = header.map(|header| header.checksum);
     let chain = Chain::new(first.order, first.salt, sum.unwrap_or_default());
     Ok(Place { page_size, frame: 0, chain, known: sum.is_some() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(a)").unwrap();
+        path
+    }
+
+    /// Without a commit, nothing but the pin itself says so; until the next one it would be too late.
+    #[test]
+    fn a_pin_that_was_lost_is_noticed_while_nothing_is_committed() {
+        let path = database("unpinned");
+        let options = Options {
+            busy_timeout: Duration::ZERO,
+            enable_wal: false,
+            allow_network: false,
+            checkpoint_frames: 1000,
+            checkpoint_interval: None,
+            truncate_frames: None,
+        };
+        let mut source = Source::open(&path, &options).unwrap();
+        for _ in 0..=SETTLE {
+            assert!(!source.changed(Instant::now()).unwrap());
+        }
+        source.pins.end();
+        assert!(source.changed(Instant::now()).unwrap());
+        let mut buffer = [0; 1 << 16];
+        let lost = source.read(&mut buffer).unwrap();
+        assert!(matches!(lost, Copied::Lost(Reason::WalBroken(_))), "{lost:?}");
+        drop(source);
+        ["", "-wal", "-shm"].iter().for_each(|end| drop(std::fs::remove_file(format!("{}{end}", path.display()))));
+    }
 }

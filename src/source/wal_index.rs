@@ -87,8 +87,8 @@ impl WalIndex {
     /// Errors: a wal-index of a version that is not known.
     pub fn read(&self) -> Result<Option<IndexHeader>> {
         for look in 0..LOOKS {
-            if let Some(words) = self.stable() {
-                return decode(&words, self.word(BACKFILL_WORD));
+            if let Some((words, backfilled)) = self.stable() {
+                return decode(&words, backfilled);
             }
             if look > 16 {
                 std::thread::yield_now();
@@ -102,14 +102,23 @@ impl WalIndex {
         unsafe { self.words.add(at).as_ref() }.load(Ordering::Relaxed)
     }
 
-    /// The words of the header if both copies agree and the checksum is right. A writer stores the second copy first,
-    /// so a reader looks at the first one first (walIndexTryHdr, sqlite3.c 70026).
-    fn stable(&self) -> Option<[u32; WORDS]> {
-        let first: [u32; WORDS] = std::array::from_fn(|at| self.word(at));
+    /// The words of the header if both copies agree and the checksum is right, and how much was backfilled while they
+    /// stood. A writer stores the second copy first, so a reader looks at the first one first (walIndexTryHdr, sqlite3.c
+    /// 70026).
+    ///
+    /// A checkpoint that knows a later commit leaves out each page that has a newer frame, and stops at a reader's mark:
+    /// what it then calls backfilled is not all that our commit needs. So the header must be the same behind that look
+    /// (as in walTryBeginRead, sqlite3.c 70677).
+    fn stable(&self) -> Option<([u32; WORDS], u32)> {
+        let copy = |start: usize| -> [u32; WORDS] {
+            let words = std::array::from_fn(|at| self.word(start + at));
+            fence(Ordering::SeqCst);
+            words
+        };
+        let (first, second) = (copy(0), copy(WORDS));
+        let backfilled = self.word(BACKFILL_WORD);
         fence(Ordering::SeqCst);
-        let second: [u32; WORDS] = std::array::from_fn(|at| self.word(WORDS + at));
-        fence(Ordering::SeqCst);
-        (first == second && is_whole(&first)).then_some(first)
+        (first == second && copy(WORDS) == second && is_whole(&first)).then_some((first, backfilled))
     }
 }
 
@@ -181,6 +190,31 @@ mod tests {
         assert!(is_whole(&words));
         words[4] += 1;
         assert!(!is_whole(&words));
+    }
+
+    /// A checkpoint that a reader's mark holds at frame n, behind the commit of frame n + 1: never is all of it in the
+    /// file, though n frames are committed at one moment, and n are in the file at the next.
+    #[test]
+    fn what_is_in_the_file_is_never_told_of_a_commit_before() {
+        let words: [AtomicU32; BACKFILL_WORD + 1] = std::array::from_fn(|_| AtomicU32::new(0));
+        let publish = |frames: u32| {
+            let mut header = header();
+            header[4] = frames;
+            seal(&mut header);
+            for copy in [WORDS, 0] {
+                (0..WORDS).for_each(|at| words[copy + at].store(header[at], Ordering::SeqCst));
+            }
+            words[BACKFILL_WORD].store(frames - 1, Ordering::SeqCst);
+        };
+        publish(1);
+        let index = WalIndex { words: NonNull::new(words.as_ptr().cast_mut()).unwrap() };
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (2..200_000).for_each(publish));
+            while !writer.is_finished() {
+                let found = index.read().unwrap();
+                assert!(found.is_none_or(|header| !header.is_backfilled()), "{found:?}");
+            }
+        });
     }
 
     #[test]
