@@ -120,48 +120,10 @@ install: build
 	$(INSTALL) -D -m 644 man/completions/_litestream "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_litestream"
 	$(INSTALL) -D -m 644 man/completions/litestream.fish "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/litestream.fish"
 
-# A static binary names no directory of the machine that built it, and does without tables for unwinding, since a panic
-# aborts.
-ALIKE = -Cforce-unwind-tables=no --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo
-
-# Nothing here searches text or maps. PRAGMA integrity_check passes over the content of an index whose module is not there, and
-# checks its tables as any others (sqlite3.c: sqlite3HashFind(&db->aModule, ...)==0 in the loop over virtual tables).
-SMALL_SQLITE = $(addprefix -USQLITE_,ENABLE_FTS3 ENABLE_FTS3_PARENTHESIS ENABLE_FTS5 ENABLE_RTREE SOUNDEX ENABLE_DBSTAT_VTAB)
-
 static: $(STATIC_TARGETS:%=static-%)
 
-# OpenSSL and SQLite are C: a target needs its part of the Rust toolchain, and a C compiler that knows its musl. zig is one
-# for every target (pip install ziglang), and rust-lld then links with the musl that Rust brings. Without zig, gcc for the
-# target also links; on its own machine cc does, since musl-gcc's wrapper cannot link a static-pie.
-static-%: MACHINE = $(firstword $(subst -, ,$*))
-static-%: BUILT = target/$*/release/litestream
-static-%: LOWER = $(subst -,_,$*)
-static-%: UPPER = $(shell echo $(LOWER) | tr a-z A-Z)
-static-%: target/zig/%/cc
-	@gcc=$(MACHINE)-linux-musl-gcc; own=$$gcc; test $(MACHINE) != "$$(uname -m)" || own=cc; features="--features vendored"; \
-	if ! test -d "$$(rustc --print target-libdir --target $* 2>/dev/null)"; then \
-	echo "static: $* skipped: its standard library is not installed (rustup target add $*)"; exit; \
-	elif $(ZIG) version >/dev/null 2>&1; then zig=$(CURDIR)/target/zig; ssl=$(CURDIR)/target/openssl/$*; \
-	env ZIG="$(ZIG)" CC=$$zig/$*/cc AR=$$zig/ar RANLIB=$$zig/ranlib SOURCE_DATE_EPOCH=$(EPOCH) \
-	tests/support/small-openssl $* $$ssl || exit 1; features=; \
-	set -- CC_$(LOWER)=$$zig/$*/cc AR_$(LOWER)=$$zig/ar RANLIB_$(LOWER)=$$zig/ranlib \
-	OPENSSL_STATIC=1 $(UPPER)_OPENSSL_DIR=$$ssl \
-	CARGO_TARGET_$(UPPER)_LINKER=rust-lld \
-	"CARGO_TARGET_$(UPPER)_RUSTFLAGS=-Clinker-flavor=ld.lld -Clink-self-contained=yes -Clink-arg=--icf=all -Clink-arg=--pack-dyn-relocs=relr -Clink-arg=--no-eh-frame-hdr -Clink-arg=$(CURDIR)/tests/support/no-unwind.ld $(ALIKE)"; \
-	elif command -v $$gcc >/dev/null; then \
-	set -- CC_$(LOWER)=$$gcc CARGO_TARGET_$(UPPER)_LINKER=$$own "CARGO_TARGET_$(UPPER)_RUSTFLAGS=$(ALIKE)"; \
-	else echo "static: $* skipped: neither zig nor $$gcc is here"; exit; fi; \
-	env SOURCE_DATE_EPOCH=$(EPOCH) ZIG="$(ZIG)" LIBSQLITE3_FLAGS="$(SMALL_SQLITE)" "$$@" $(BUILD) $$features --target $* || exit 1; \
-	if readelf -l $(BUILT) | grep -q INTERP; then echo "static: $(BUILT) is not static"; exit 1; fi; \
-	if test -z "$$features" -a "$$(wc -c < $(BUILT))" -gt 6000000; then echo "static: $(BUILT) is larger than 6 MB"; exit 1; fi; \
-	ls -l $(BUILT)
-
-# zig as a compiler that cc knows how to call. What is not SQLite is rather small than fast.
-target/zig/%/cc: tests/support/zig-cc
-	@mkdir -p $(@D)
-	@sed 's/@MACHINE@/$(firstword $(subst -, ,$*))/; s/@ABI@/$(if $(findstring armv7,$*),musleabihf,musl)/' $< > $@
-	@for tool in ar ranlib; do printf '#!/bin/sh\nexec $${ZIG:-zig} %s "$$@"\n' $$tool > target/zig/$$tool; done
-	@chmod +x $@ target/zig/ar target/zig/ranlib
+static-%:
+	@CARGO="$(CARGO)" ZIG="$(ZIG)" SOURCE_DATE_EPOCH=$(EPOCH) tests/support/build-static $*
 
 # The static binary of REPRODUCED, built from scratch in two directories of other names and lengths, must be the same file.
 REPRODUCED ?= $(HERE)
