@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ on_a_directory_only! {
     a_writer_that_reaches_the_file_by_another_mount_wakes_it_up
     a_checkpoint_of_the_application_wakes_it_up
     without_word_of_writes_it_looks_at_each_tick
+    at_rest_it_ends_at_once_when_it_is_told_to
+    a_database_of_an_image_is_followed_beside_a_writer_in_another_container
 }
 
 /// Long enough for it to go to rest.
@@ -139,4 +142,90 @@ fn without_word_of_writes_it_looks_at_each_tick(bed: &Bed) {
     let took = soonest(bed, &mut application);
     assert!(took < BEAT / 4, "{took:?}");
     until("the rows are stored", || support::equal(&database, &bed.restored()));
+}
+
+/// Also where the last commit has only just waked it up.
+fn at_rest_it_ends_at_once_when_it_is_told_to(bed: &Bed) {
+    for commits in [0, 1] {
+        let (mut replicator, mut application) = at_rest(bed);
+        (0..commits).for_each(|_| drop(application.sql("INSERT INTO r VALUES (randomblob(100))")));
+        let begin = Instant::now();
+        replicator.terminate();
+        replicator.exits(0);
+        let took = begin.elapsed();
+        println!("{took:?}");
+        assert!(took < BEAT / 2, "{took:?}");
+        support::assert_equal(&bed.path("a.db"), &bed.restored());
+        application.sql("DROP TABLE r");
+    }
+}
+
+/// Mounts, as containers have them: a database that came with the image, on a file system that copies what is written to.
+struct Containers {
+    lower: PathBuf,
+    upper: PathBuf,
+    merged: PathBuf,
+    /// In whose namespace the file system is mounted.
+    first: Process,
+}
+
+impl Containers {
+    /// None, and that is said, where such a file system cannot be mounted.
+    fn new(bed: &Bed) -> Option<Containers> {
+        let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| {
+            let path = bed.path(name);
+            fs::create_dir(&path).expect("make a directory");
+            path
+        });
+        let mount = "mount -t overlay -o lowerdir=\"$1\",upperdir=\"$2\",workdir=\"$3\" overlay \"$4\" && echo mounted && exec sleep 600";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", mount, "sh"]).args([&lower, &upper, &work, &merged]);
+        let mut first = bed.spawn(&mut command);
+        until("it is mounted, or cannot be", || match (first.output().contains("mounted"), first.is_running()) {
+            (false, true) => Err("neither"),
+            _ => Ok(()),
+        });
+        if !first.is_running() {
+            eprintln!("skipped: no overlay can be mounted here: {}", first.log());
+            return None;
+        }
+        Some(Containers { lower, upper, merged, first })
+    }
+
+    /// A command in a container of its own, which has the file system too.
+    fn within(&self, command: &Command) -> Command {
+        let mut within = Command::new("nsenter");
+        within.arg(format!("--mount=/proc/{}/ns/mnt", self.first.pid())).args(["unshare", "--mount"]);
+        within.arg(command.get_program());
+        like(command, within)
+    }
+}
+
+fn a_database_of_an_image_is_followed_beside_a_writer_in_another_container(bed: &Bed) {
+    let Some(containers) = Containers::new(bed) else { return };
+    bed.write(&containers.lower.join("a.db"), &["--commits", "3"]);
+    let shipped = fs::read(containers.lower.join("a.db")).unwrap();
+    let database = containers.merged.join("a.db");
+    let replicate = bed.replicate_command(&database, &bed.url());
+    let replicator = bed.start_command(&mut containers.within(&replicate));
+    let words = ["--seconds", "4", "--rate", "100", "--checkpoint", "truncate,passive,restart,full", "--churn"];
+    let writer = containers.within(&support::application_command(&database, &words));
+    bed.spawn(&mut { writer }).exits(0);
+    // What is written down beside the database is in the upper layer, too.
+    let written = containers.upper.join("a.db");
+    let last = *support::committed(&written).last().expect("a commit");
+    until("the last commit is stored", || match bed.restored_if_any().map(|restored| support::judged(&restored)) {
+        Some(state) if state == last => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(bed.generations().len(), 1);
+    let mut session = support::python("judge.py");
+    let mut application = bed.session_of(&mut containers.within(session.arg("session").arg(&database)));
+    application.sql("CREATE TABLE r (x)");
+    let took = soonest(bed, &mut application);
+    assert!(took < BEAT / 4, "{took:?}");
+    drop(application);
+    replicator.stop();
+    assert!(fs::read(containers.lower.join("a.db")).unwrap() == shipped);
+    support::assert_equal(&written, &bed.restored());
 }
