@@ -253,6 +253,23 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::tests::{Live, copy};
+
+    /// The outbox is full, say, and the round before could not move the pin: what was committed since is not copied, and
+    /// whoever wrote next would begin the WAL anew, over it.
+    #[test]
+    fn a_seal_that_is_won_while_nothing_can_be_copied_ends_without_a_checkpoint() {
+        let live = Live::new("sealed");
+        let mut source = live.follow();
+        live.commit();
+        assert_eq!(copy(&mut source), 1);
+        live.commit();
+        let now = Instant::now();
+        assert!(try_seal(&mut source, now, now).unwrap() && source.holds_writers());
+        assert!(!source.advance(now).unwrap() && !source.holds_writers());
+        (0..3).for_each(|_| live.commit());
+        assert_eq!(copy(&mut source), 4);
+    }
 
     #[test]
     fn what_may_be_left_under_a_seal_is_bounded_in_frames_and_in_bytes() {

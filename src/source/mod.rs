@@ -514,26 +514,65 @@ fn place_of(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection)
 mod tests {
     use super::*;
 
-    fn database(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
-        let connection = Connection::open(&path).unwrap();
-        connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(a)").unwrap();
-        path
+    /// A database with nothing in its WAL, and an application that is connected to it. Its files are gone with it.
+    pub(super) struct Live {
+        pub(super) application: Connection,
+        pub(super) path: PathBuf,
+    }
+
+    impl Live {
+        pub(super) fn new(name: &str) -> Live {
+            let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
+            let application = Connection::open(&path).unwrap();
+            let setup = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t(a);";
+            application.execute_batch(setup).unwrap();
+            application.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+            Live { application, path }
+        }
+
+        /// A commit of one frame.
+        pub(super) fn commit(&self) {
+            self.application.execute("REPLACE INTO t(rowid, a) VALUES (1, random())", []).unwrap();
+        }
+
+        pub(super) fn follow(&self) -> Source {
+            let options = Options {
+                busy_timeout: Duration::ZERO,
+                enable_wal: false,
+                allow_network: false,
+                checkpoint_frames: 1000,
+                checkpoint_interval: None,
+                truncate_frames: None,
+            };
+            Source::open(&self.path, &options).unwrap()
+        }
+    }
+
+    impl Drop for Live {
+        fn drop(&mut self) {
+            for end in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{end}", self.path.display()));
+            }
+        }
+    }
+
+    /// Copies what there is; how many frames that was.
+    pub(super) fn copy(source: &mut Source) -> usize {
+        let (mut buffer, mut count, size) = (vec![0; 1 << 20], 0, source.page_size().frame());
+        loop {
+            match source.read(&mut buffer).unwrap() {
+                Copied::Nothing => return count,
+                Copied::Batch(batch) => count += batch.frames.len() / size,
+                Copied::Lost(reason) => panic!("{reason}"),
+            }
+        }
     }
 
     /// Without a commit, nothing but the pin itself says so; until the next one it would be too late.
     #[test]
     fn a_pin_that_was_lost_is_noticed_while_nothing_is_committed() {
-        let path = database("unpinned");
-        let options = Options {
-            busy_timeout: Duration::ZERO,
-            enable_wal: false,
-            allow_network: false,
-            checkpoint_frames: 1000,
-            checkpoint_interval: None,
-            truncate_frames: None,
-        };
-        let mut source = Source::open(&path, &options).unwrap();
+        let live = Live::new("unpinned");
+        let mut source = live.follow();
         for _ in 0..=SETTLE {
             assert!(!source.changed(Instant::now()).unwrap());
         }
@@ -542,7 +581,5 @@ mod tests {
         let mut buffer = [0; 1 << 16];
         let lost = source.read(&mut buffer).unwrap();
         assert!(matches!(lost, Copied::Lost(Reason::WalBroken(_))), "{lost:?}");
-        drop(source);
-        ["", "-wal", "-shm"].iter().for_each(|end| drop(std::fs::remove_file(format!("{}{end}", path.display()))));
     }
 }
