@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use support::{Bed, Process, all_committed, assert_equal, judged, until};
 
@@ -121,6 +122,35 @@ fn a_spool_whose_disk_fails_loses_nothing() {
         bed.run(&["verify", &bed.url()]).succeeded();
         assert!(replicator.is_running());
         all_committed(&[judged(&bed.restored())], &database);
+    }
+}
+
+/// A disk that refuses what is put in the spool, with memory full, for a short while or for good.
+#[test]
+fn a_disk_that_fails_for_a_moment_ends_no_generation_and_one_that_is_broken_does() {
+    for (for_good, begun) in [(false, 1), (true, 2)] {
+        let mut bed = Bed::nats("spool-moment");
+        let database = bed.database();
+        let mut replicator = bed.replicate(&database);
+        bed.converges(&database);
+        bed.server().kill();
+        fs::write(spool_of(&database), "no directory").unwrap();
+        bed.write(&database, &BURST);
+        replicator.says("no more is spooled");
+        if for_good {
+            replicator.says("store away for too long");
+        } else {
+            // Longer than the pause between two looks.
+            std::thread::sleep(Duration::from_millis(1500));
+            fs::remove_file(spool_of(&database)).unwrap();
+            replicator.says("spooled again");
+            assert_eq!(replicator.log().matches("no more is spooled").count(), 1, "said once");
+        }
+        bed.server().restart();
+        bed.converges(&database);
+        assert_eq!(generations(&bed), begun, "{}", replicator.log());
+        all_committed(&[judged(&bed.restored())], &database);
+        replicator.stop();
     }
 }
 

@@ -22,6 +22,11 @@ pub const MEMORY_BYTES: usize = 8 << 20;
 /// Memory that is full for so long is relieved by the spool, also before the store is known to be away: while no more is
 /// copied our pin stays, and an application's own checkpoint, which makes its writers wait, waits for it.
 const STUCK: Duration = Duration::from_secs(1);
+/// Between two attempts at a spool whose disk refused the last one.
+const SPOOL_RETRY: Duration = Duration::from_secs(1);
+/// A disk that has refused the spool for so long counts as full. Until then what is committed waits in the WAL, under our
+/// pin: for longer than that no application's own checkpoint may be kept waiting.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
 /// After so many attempts a segment that cannot be read back from the spool is taken for lost.
 const UNREAD: u8 = 3;
 /// The first and the longest pause after an error.
@@ -42,10 +47,18 @@ pub struct Outbox {
     away: bool,
     /// Memory was not enough since the store went away.
     spooling: bool,
-    /// The spool refused a segment: too much is in it, or the disk is full.
+    /// As much is in the spool as may be.
     spool_full: bool,
+    /// The spool's disk refuses what is put there.
+    refusal: Option<Refusal>,
     /// So often in a row a segment could not be read back from the spool.
     unread: u8,
+}
+
+#[derive(Clone, Copy)]
+struct Refusal {
+    since: Instant,
+    retry_at: Instant,
 }
 
 struct Item {
@@ -101,6 +114,7 @@ impl Outbox {
             away: false,
             spooling: false,
             spool_full: false,
+            refusal: None,
             unread: 0,
         }
     }
@@ -112,40 +126,53 @@ impl Outbox {
         let Segment { key, bytes, oldest } = segment;
         self.queue.push_back(Item { key, oldest, body: Body::Memory(bytes), upload: None });
         self.spooling |= self.away && self.bytes >= MEMORY_BYTES;
-        if self.spooling && !self.spool_full {
+        if self.spooling {
             self.spool_all(now);
         }
     }
 
-    /// Makes room in memory if there has been none for too long. To be called at each tick, whatever the store does.
+    /// Makes room in memory if there has been none for too long, and tries a spool again that was refused. To be called at
+    /// each tick, whatever the store does.
     pub fn relieve(&mut self, now: Instant) {
         if self.bytes < MEMORY_BYTES {
             self.full_since = None;
-            return;
+        } else {
+            let since = *self.full_since.get_or_insert(now);
+            self.spooling |= now.duration_since(since) >= STUCK;
         }
-        let since = *self.full_since.get_or_insert(now);
-        if !self.spool_full && now.duration_since(since) >= STUCK {
-            self.spooling = true;
+        if self.spooling {
             self.spool_all(now);
         }
     }
 
+    /// Moves all that waits in memory to the spool, oldest first, unless that is of no use for now.
     fn spool_all(&mut self, now: Instant) {
+        if self.spool_full || self.refusal.is_some_and(|refusal| now < refusal.retry_at) {
+            return;
+        }
         for item in &mut self.queue {
             let Body::Memory(bytes) = &item.body else { continue };
             let size = bytes.len() as u64;
-            let written = match self.spool.has_room(size) {
-                true => self.spool.write(&item.key, bytes, now),
-                false => Err(Error::new(Kind::Database, "spool: as large as spool-limit allows")),
-            };
-            if let Err(error) = written {
+            if !self.spool.has_room(size) {
+                let error = Error::new(Kind::Database, "spool: as large as spool-limit allows");
                 log::error("no more is spooled").cause(&error).emit();
                 self.spool_full = true;
+                return;
+            }
+            if let Err(error) = self.spool.write(&item.key, bytes, now) {
+                if self.refusal.is_none() {
+                    log::error("no more is spooled").cause(&error).emit();
+                }
+                let since = self.refusal.map_or(now, |refusal| refusal.since);
+                self.refusal = Some(Refusal { since, retry_at: now + SPOOL_RETRY });
                 return;
             }
             self.bytes -= bytes.len();
             let bytes = item.body.take();
             item.body = if item.upload.is_some() { Body::Loaded(bytes) } else { Body::Spooled(size) };
+        }
+        if self.refusal.take().is_some() {
+            log::info("spooled again").emit();
         }
     }
 
@@ -183,12 +210,13 @@ impl Outbox {
 
     /// Whether no more should be added for now: the WAL itself is the better place to wait.
     pub fn is_full(&self) -> bool {
-        self.bytes >= MEMORY_BYTES && (!self.away || self.spool_full)
+        self.bytes >= MEMORY_BYTES && (!self.away || self.spool_full || self.refusal.is_some())
     }
 
     /// Whether the store is away, and what may wait for it does.
-    pub fn is_overrun(&self) -> bool {
-        self.is_full() && self.away
+    pub fn is_overrun(&self, now: Instant) -> bool {
+        let broken = self.refusal.is_some_and(|refusal| now.duration_since(refusal.since) >= SPOOL_PATIENCE);
+        self.is_full() && self.away && (self.spool_full || broken)
     }
 
     /// Whether a segment is gone from the spool, or is not what was put there: what follows it continues nothing.
@@ -225,6 +253,7 @@ impl Outbox {
                 Body::Spooled(_) | Body::Loaded(_) => self.spool.remove(&item.key, size, now),
             }
             (self.pause, self.away, self.spooling, self.spool_full) = (RETRY.0, false, false, false);
+            self.refusal = None;
             polled.stored.push(Stored { key: item.key, size });
         }
         polled

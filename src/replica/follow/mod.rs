@@ -377,7 +377,7 @@ impl Follower {
         }
         if now >= following.next_look {
             following.next_look = now + LOOK;
-            let overrun = self.outbox.is_overrun() || backlog(following) > self.settings.backlog_bytes;
+            let overrun = self.outbox.is_overrun(now) || backlog(following) > self.settings.backlog_bytes;
             let overrun = overrun && self.outbox.is_full();
             let reason = match (self.outbox.has_lost_one(), overrun) {
                 (true, _) => Some(Reason::SpoolLost),
