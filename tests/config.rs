@@ -239,6 +239,10 @@ fn a_directory_becomes_one_database_and_one_prefix_a_file() {
     let error = config.find("/srv/tenants/b.txt", &env).unwrap_err();
     assert_eq!(error.message(), "database /srv/tenants/b.txt: not in the configuration");
     assert!(config.dirs[0].database(Path::new("a\nb.db")).is_err());
+    // A file that was found and is gone was deleted: it is not to come back.
+    let mut entry = config.dirs[0].clone();
+    entry.template.restore_if_missing = true;
+    assert!(!entry.database(Path::new("a.db")).unwrap().restore_if_missing);
 }
 
 #[test]

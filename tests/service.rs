@@ -1,5 +1,7 @@
 //! What an operator lives with: a child beside the backup, a configuration that changes, metrics, heartbeats, systemd.
 
+#[path = "support/proxy.rs"]
+mod proxy;
 mod support;
 
 use std::fs;
@@ -7,10 +9,11 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use proxy::Proxy;
 use support::{
     Bed, NOTHING, Process, SOON, application_command, assert_equal, litestream, on_a_directory_only, on_both_stores,
     until,
@@ -28,6 +31,7 @@ on_a_directory_only! {
     a_signal_reaches_the_child_and_its_end_is_ours
     a_child_that_makes_no_database_is_no_error
     databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing
+    a_missing_database_that_comes_later_is_not_begun_anew_while_it_cannot_be_restored
     files_in_a_watched_directory_come_and_go
     metrics_heartbeat_and_systemd_are_told
     a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored
@@ -155,6 +159,150 @@ fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(be
     replicator.stop();
     assert_equal(&a, &bed.restored_from(&bed.url_below("a")));
     assert_equal(&b, &bed.restored_from(&bed.url_below("b")));
+}
+
+/// A database of so many commits at `url`, whose file is gone; what it was.
+fn lost(bed: &Bed, database: &Path, url: &str, commits: &str) -> PathBuf {
+    bed.write(database, &["--commits", commits]);
+    bed.run_command(bed.replicate_command(database, url).arg("-once")).succeeded();
+    let kept = bed.fresh("kept.db");
+    fs::rename(database, &kept).unwrap();
+    fs::remove_file(database.with_extension("db.commits")).unwrap();
+    kept
+}
+
+fn restored_entry(database: &Path, url: &str) -> String {
+    let replica = format!("replica: {{url: \"{url}\", timeout: 60s}}");
+    format!("  - {{path: {}, restore-if-db-not-exists: true, {replica}}}\n", database.display())
+}
+
+/// `replicate` of one database, which has read its configuration again: another one has come, whose file is missing and
+/// whose store stands still.
+struct Later {
+    bed: Bed,
+    proxy: Proxy,
+    first: PathBuf,
+    late: PathBuf,
+    kept: PathBuf,
+    replicator: Process,
+}
+
+impl Later {
+    fn new(name: &str) -> Later {
+        let bed = Bed::nats(name);
+        let (first, late) = (bed.path("a.db"), bed.path("b.db"));
+        let kept = lost(&bed, &late, &bed.url_below("b"), "5");
+        bed.write(&first, &["--commits", "3"]);
+        let mut command = with_config(&bed, &format!("dbs:\n{}", entry(&bed, &first, "a")));
+        let mut replicator = Process::start("replicate", &mut command, bed.fresh("replicate"));
+        replicator.says("snapshot stored");
+        let port = bed.url().split([':', '/']).find_map(|part| part.parse().ok()).expect("a port");
+        let proxy = Proxy::new(port);
+        proxy.stall();
+        let through = bed.url_below("b").replace(&format!("127.0.0.1:{port}"), &proxy.address());
+        let mut later = Later { bed, proxy, first, late, kept, replicator };
+        later.wants(&through);
+        later.replicator.says(&format!("msg=restoring db={}", later.late.display()));
+        later
+    }
+
+    /// The other one is wanted from this store from now on.
+    fn wants(&mut self, url: &str) {
+        let before = self.reads();
+        config(&self.bed, &format!("dbs:\n{}{}", entry(&self.bed, &self.first, "a"), restored_entry(&self.late, url)));
+        self.replicator.hang_up();
+        until("the configuration is read again", || if self.reads() > before { Ok(()) } else { Err("not yet") });
+    }
+
+    fn reads(&self) -> usize {
+        self.replicator.log().matches("configuration read again").count()
+    }
+
+    fn follows(&mut self, how: &str) {
+        self.replicator.says(&format!("{how} db={}", self.late.display()));
+        self.replicator.says(&format!("msg=replicating db={}", self.late.display()));
+    }
+}
+
+#[test]
+fn a_missing_database_that_comes_later_is_restored_and_nobody_waits_for_it() {
+    let mut later = Later::new("comes-later");
+    later.bed.write(&later.first, &["--commits", "3"]);
+    let stored = later.bed.url_below("a");
+    until("the first one is stored", || support::equal(&later.first, &later.bed.restored_from(&stored)));
+    let log = later.replicator.log();
+    assert!(!log.contains("cannot be followed") && !log.contains("msg=restored"), "it was not waiting: {log}");
+    assert!(!later.late.exists());
+    later.proxy.join();
+    later.follows("msg=restored");
+    assert_equal(&later.kept, &later.late);
+    later.bed.write(&later.late, &["--commits", "3"]);
+    later.replicator.stop();
+    assert_equal(&later.late, &later.bed.restored_from(&later.bed.url_below("b")));
+}
+
+#[test]
+fn a_restore_that_is_wanted_from_elsewhere_meanwhile_is_given_up() {
+    let mut later = Later::new("elsewhere");
+    let other = later.bed.path("c.db");
+    let elsewhere = later.bed.url_below("c");
+    let kept = lost(&later.bed, &other, &elsewhere, "7");
+    later.wants(&elsewhere);
+    later.proxy.join();
+    later.follows("msg=restored");
+    assert_equal(&kept, &later.late);
+    later.replicator.stop();
+}
+
+#[test]
+fn a_database_that_its_application_makes_during_its_restore_is_left_alone() {
+    let mut later = Later::new("meanwhile");
+    later.bed.write(&later.late, &["--commits", "2"]);
+    later.proxy.join();
+    later.follows("msg=\"not restored, since it is there now\"");
+    assert_eq!(support::judged(&later.late).seq, 2);
+    later.replicator.stop();
+    assert_equal(&later.late, &later.bed.restored_from(&later.bed.url_below("b")));
+}
+
+fn a_missing_database_that_comes_later_is_not_begun_anew_while_it_cannot_be_restored(bed: &Bed) {
+    let (a, b, c, d) = (bed.database(), bed.path("b.db"), bed.path("c.db"), bed.path("d.db"));
+    let (store, away) = (bed.path("disk"), bed.path("disk-away"));
+    let url_of = |name: &str| format!("file://{}", store.join(name).display());
+    let kept = lost(bed, &b, &url_of("b"), "5");
+    fs::rename(&store, &away).unwrap();
+    fs::write(&store, "not mounted").unwrap();
+    // And another one, whose backup is damaged.
+    lost(bed, &d, &bed.url_below("d"), "5");
+    let snapshots = bed.objects("snapshots");
+    let name = snapshots.iter().find(|name| name.starts_with("d/")).unwrap().split(' ').next().unwrap();
+    fs::write(bed.path("store").join(name), "damaged").unwrap();
+    let first = entry(bed, &a, "a");
+    let mut replicator = bed.start_command(&mut with_config(bed, &format!("dbs:\n{first}")));
+    replicator.says("snapshot stored");
+    let (url, beats) = listener();
+    let top = format!("heartbeat-url: {url}\ndbs:\n{first}");
+    let both = top + &restored_entry(&b, &url_of("b"));
+    config(bed, &(both.clone() + &restored_entry(&d, &bed.url_below("d"))));
+    replicator.hang_up();
+    for late in [&b, &d] {
+        let name = late.display();
+        replicator.says(&format!("msg=\"cannot be followed, trying again in a minute\" db={name}"));
+        assert!(!late.exists() && !replicator.log().contains(&format!("msg=replicating db={name}")));
+    }
+    assert!(beats.recv_timeout(Duration::from_secs(7)).is_err(), "two are not followed");
+    fs::remove_file(&store).unwrap();
+    fs::rename(&away, &store).unwrap();
+    // Instead of the damaged one, one of which nothing is stored.
+    config(bed, &(both + &restored_entry(&c, &url_of("c"))));
+    replicator.hang_up();
+    replicator.says(&format!("msg=restored db={}", b.display()));
+    replicator.says(&format!("msg=\"no backup to restore\" db={}", c.display()));
+    assert_equal(&kept, &b);
+    bed.write(&c, &["--commits", "1"]);
+    assert_eq!(beats.recv_timeout(SOON).unwrap(), "GET /ping HTTP/1.1");
+    replicator.stop();
+    assert_equal(&c, &bed.restored_from(&url_of("c")));
 }
 
 fn files_in_a_watched_directory_come_and_go(bed: &Bed) {

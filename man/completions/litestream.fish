@@ -23,7 +23,7 @@ complete -c litestream -n '__fish_seen_subcommand_from replicate' -o exec -x -d 
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o once -d 'store what is committed now, and exit'
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o force-snapshot -d 'with -once: take a snapshot even if none is due'
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o enforce-retention -d 'with -once: delete what is older than the retention'
-complete -c litestream -n '__fish_seen_subcommand_from replicate' -o restore-if-db-not-exists -d 'restore a missing database before the start'
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o restore-if-db-not-exists -d 'restore a missing database before following it'
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o create-bucket -d 'make a missing bucket'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s o -r -d 'output file (default: where the database was)'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o timestamp -x -d 'the last commit not later than this, in RFC 3339'

@@ -56,7 +56,7 @@ pub(super) struct Replicate {
     /// with -once: delete what is older than the retention
     #[argh(switch)]
     pub enforce_retention: bool,
-    /// restore a missing database before the start
+    /// restore a missing database before following it
     #[argh(switch)]
     pub restore_if_db_not_exists: bool,
     /// make a missing bucket

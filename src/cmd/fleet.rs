@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::cmd::clock::System;
 use crate::cmd::poll::Poll;
+use crate::cmd::restoring::{self, Restoring};
 use crate::cmd::service;
 use crate::config::Database;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub struct Fleet {
     /// Until when the last sync of one that goes may take.
     leaving: HashMap<String, Instant>,
     put_off: HashMap<String, Instant>,
+    /// Those that are restored before they are followed.
+    restoring: HashMap<String, Restoring>,
     /// Those that came later than the run: their errors are their own.
     late: HashSet<String>,
     patience: Duration,
@@ -41,6 +44,7 @@ impl Fleet {
             running: Vec::new(),
             leaving: HashMap::new(),
             put_off: HashMap::new(),
+            restoring: HashMap::new(),
             late: HashSet::new(),
             patience,
             create_bucket,
@@ -64,6 +68,8 @@ impl Fleet {
     pub fn want(&mut self, databases: Vec<Database>, now: Instant) {
         self.wanted = databases;
         self.put_off.clear();
+        let unwanted = |restoring: &&Restoring| !self.wanted.contains(restoring.database());
+        self.restoring.values().filter(unwanted).for_each(Restoring::stop);
         for follower in &mut self.poll.followers {
             let name = follower.name().to_string();
             let stays = self.running.iter().any(|database| called(database, &name) && self.wanted.contains(database));
@@ -77,6 +83,15 @@ impl Fleet {
 
     pub fn wanted(&self) -> &[Database] {
         &self.wanted
+    }
+
+    /// Whether there is somebody to follow, and everyone who is wanted is followed.
+    pub fn is_complete(&self) -> bool {
+        !self.wanted.is_empty() && self.wanted.iter().all(|database| self.follows(database))
+    }
+
+    fn follows(&self, database: &Database) -> bool {
+        self.poll.followers.iter().any(|follower| called(database, follower.name()))
     }
 
     /// Lets everyone make progress; ends those who are done, and begins those who are wanted.
@@ -125,25 +140,49 @@ impl Fleet {
 
     fn begin_those_who_are_wanted(&mut self) {
         let now = System.now();
+        self.restoring.retain(|_, restoring| !restoring.is_stopped() || restoring.ended().is_none());
         let missing = |database: &&Database| {
             let name = database.path.display().to_string();
-            let followed = self.poll.followers.iter().any(|follower| follower.name() == name);
-            !followed && self.put_off.get(&name).is_none_or(|until| now >= *until)
+            !self.follows(database) && self.put_off.get(&name).is_none_or(|until| now >= *until)
         };
         let missing: Vec<Database> = self.wanted.iter().filter(missing).cloned().collect();
         for database in missing {
-            let settings = service::settings(&database, true);
             let name = database.path.display().to_string();
-            match service::follower(&database, settings, self.create_bucket, &mut self.pool, now) {
-                Ok(follower) => {
-                    log::info("replicating").field("db", &name).field("to", &database.replica.url).emit();
-                    self.poll.quicken(database.monitor_interval);
-                    self.late.insert(name);
-                    self.running.push(database);
-                    self.poll.followers.push(follower);
-                }
+            match self.is_restored(&name, &database) {
+                Ok(true) => self.begin(name, database, now),
+                Ok(false) => {}
                 Err(error) => self.put_off(&name, &error),
             }
+        }
+    }
+
+    /// Whether a database may be followed; its restore is begun where one is due.
+    fn is_restored(&mut self, name: &str, database: &Database) -> Result<bool> {
+        if let Some(restoring) = self.restoring.get(name) {
+            // One that is not wanted like this any more is waited for too: two would write to the same file.
+            let Some(ended) = restoring.ended() else { return Ok(false) };
+            let stopped = restoring.is_stopped();
+            self.restoring.remove(name);
+            return if stopped { Ok(false) } else { ended.map(|()| true) };
+        }
+        if restoring::is_due(database) {
+            self.restoring.insert(name.to_string(), Restoring::begin(database, self.create_bucket)?);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn begin(&mut self, name: String, database: Database, now: Instant) {
+        let settings = service::settings(&database, true);
+        match service::follower(&database, settings, self.create_bucket, &mut self.pool, now) {
+            Ok(follower) => {
+                log::info("replicating").field("db", &name).field("to", &database.replica.url).emit();
+                self.poll.quicken(database.monitor_interval);
+                self.late.insert(name);
+                self.running.push(database);
+                self.poll.followers.push(follower);
+            }
+            Err(error) => self.put_off(&name, &error),
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::cmd::Status;
 use crate::cmd::clock::{System, sleep};
-use crate::cmd::restore::{Temporary, Wanted, plan_of, report};
+use crate::cmd::restore::{Replaced, Temporary, Wanted, plan_of, report};
 use crate::cmd::signals;
 use crate::error::{Error, Kind, Result};
 use crate::format::key::SegmentKey;
@@ -116,7 +116,7 @@ impl Mirror<'_> {
         if let Some(how) = self.wanted.check {
             source::check_integrity(&copy.path, how)?;
         }
-        copy.publish(self.output, self.published || self.wanted.force)?;
+        copy.publish(self.output, if self.published { Replaced::Anything } else { self.wanted.replaced })?;
         self.published = true;
         // Behind the rename, so that a copy that a killed run left can be written again.
         let sealed = fs::set_permissions(self.output, Permissions::from_mode(0o444));

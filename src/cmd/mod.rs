@@ -18,6 +18,7 @@ mod print;
 mod progress;
 mod replicate;
 mod restore;
+mod restoring;
 mod service;
 mod signals;
 mod snapshot;

@@ -1,5 +1,6 @@
 //! `litestream replicate`: follows databases until it is told to stop, or stores once what they hold.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli;
@@ -10,12 +11,10 @@ use crate::cmd::fleet::Fleet;
 use crate::cmd::heartbeat::Heartbeat;
 use crate::cmd::notify::Notifier;
 use crate::cmd::poll::Poll;
-use crate::cmd::restore::{self, Wanted};
-use crate::cmd::{Errors, Given, Status, environment, files, metrics, service, signals};
+use crate::cmd::{Errors, Given, Status, environment, files, metrics, restoring, service, signals};
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::replica::download::connect;
 use crate::replica::follow::Follower;
 
 /// Between two lines that say where each database stands.
@@ -77,18 +76,23 @@ fn once(fleet: &mut Fleet, databases: &[Database], options: &cli::Replicate, tim
 
 /// The configuration file, or one that comes to the database and replica of the command line.
 fn config(given: &Given, options: &cli::Replicate) -> Result<Config> {
-    let Some(pair) = &options.pair else {
-        let config = given.config()?;
-        config::check::config(&config)?;
-        return Ok(config);
+    let mut config = match &options.pair {
+        Some(pair) => Config::of(given.pair(pair)?),
+        None => given.config()?,
     };
-    Ok(Config::of(given.pair(pair)?))
+    if options.pair.is_none() {
+        config::check::config(&config)?;
+    }
+    for database in &mut config.dbs {
+        database.restore_if_missing |= options.restore_if_missing;
+    }
+    Ok(config)
 }
 
 /// Begins with one database: it is restored if that is asked for, and refused if it can never be followed.
 fn begin(fleet: &mut Fleet, database: &Database, options: &cli::Replicate, exec: bool) -> Result<()> {
-    if (options.restore_if_missing || database.restore_if_missing) && !database.path.exists() {
-        restore_missing(fleet, database, options.create_bucket)?;
+    if restoring::is_due(database) {
+        restoring::restore_missing(database, options.create_bucket, fleet.pool(), Arc::default())?;
     }
     let mut settings = service::settings(database, !options.once);
     settings.force_snapshot = options.force_snapshot;
@@ -98,26 +102,6 @@ fn begin(fleet: &mut Fleet, database: &Database, options: &cli::Replicate, exec:
     check(&mut follower, patient)?;
     fleet.add(database, follower);
     Ok(())
-}
-
-/// A store that does not answer ends the run: to begin with an empty database would bury the one that is stored.
-fn restore_missing(fleet: &mut Fleet, database: &Database, create_bucket: bool) -> Result<()> {
-    let store = service::open_store(database, create_bucket, fleet.pool())?;
-    let url = &database.replica.url;
-    connect(&*store, &System).map_err(|error| error.context(url))?;
-    let wanted = Wanted { force: restore::has_no_log(&database.path), ..Wanted::LATEST };
-    match restore::fetch(&*store, url, &wanted, &database.path) {
-        Ok(done) => {
-            let name = database.path.display();
-            log::info("restored").field("db", name).field("position", done.position).field("time", done.time).emit();
-            Ok(())
-        }
-        Err(error) if matches!(error.kind(), Kind::Nothing | Kind::NotFound) => {
-            log::info("no backup to restore").field("db", database.path.display()).field("detail", error).emit();
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// A database that can never be followed ends the program before anything is contacted. One that is not there yet is
@@ -287,8 +271,8 @@ impl Run {
             let status = follower.status(&System);
             status.trouble.is_none() && status.settled.is_some_and(|at| wall.since(at) < interval)
         };
-        let followers = &self.fleet.poll.followers;
-        heartbeat.poll(now, || !followers.is_empty() && followers.iter().all(fresh));
+        let fleet = &self.fleet;
+        heartbeat.poll(now, || fleet.is_complete() && fleet.poll.followers.iter().all(fresh));
     }
 
     fn tell_status(&self) {

@@ -3,6 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -21,12 +23,15 @@ use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::Generation;
 use crate::log;
 use crate::replica::download::list;
-use crate::replica::restore::{self, Restored};
+use crate::replica::restore::{self, Output, Restored};
 use crate::source::{self, Integrity};
 use crate::store::{Pool, Store};
 
 /// SQLite would replay these into a database that appears under the same name.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Those of them that hold what a database has and its file has not.
+const LOGS: [&str; 2] = ["-wal", "-journal"];
 
 /// Plans are made at most so often: each one stands for minutes before retention deletes what it needs.
 pub const ATTEMPTS: u32 = 4;
@@ -43,8 +48,8 @@ pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
         log::info("database exists, nothing to do").field("path", output.display()).emit();
         return Ok(0);
     }
-    if !options.dry_run && !options.force {
-        refuse_existing(&output)?;
+    if !options.dry_run {
+        refuse_existing(&output, Wanted::new(options).replaced)?;
     }
     match restored(&replica, options, &output) {
         Err(error) if options.if_replica_exists && matches!(error.kind(), Kind::Nothing | Kind::NotFound) => {
@@ -55,10 +60,25 @@ pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
     }
 }
 
+/// What a restore may take the place of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replaced {
+    Nothing,
+    /// No database, but what is beside a missing one and holds nothing: an empty WAL is what a clean end leaves.
+    EmptyLog,
+    Anything,
+}
+
 /// Nothing that exists is overwritten unasked, nor anything that would change what is restored.
-fn refuse_existing(output: &Path) -> Result<()> {
+///
+/// Errors: of kind `Database`, for what is there and may not be replaced.
+pub fn refuse_existing(output: &Path, replaced: Replaced) -> Result<()> {
     let mut names = vec![output.to_path_buf()];
-    names.extend(SIDECARS.iter().map(|suffix| beside(output, suffix)));
+    match replaced {
+        Replaced::Nothing => names.extend(SIDECARS.iter().map(|suffix| beside(output, suffix))),
+        Replaced::EmptyLog => names.extend(LOGS.iter().map(|suffix| beside(output, suffix)).filter(|log| holds(log))),
+        Replaced::Anything => return Ok(()),
+    }
     match names.iter().find(|name| name.symlink_metadata().is_ok()) {
         None => Ok(()),
         Some(name) => Err(Error::new(Kind::Database, format!("output {}: it exists", name.display()))
@@ -66,10 +86,8 @@ fn refuse_existing(output: &Path) -> Result<()> {
     }
 }
 
-/// Whether what is beside a missing database holds nothing: an empty WAL is what a clean end leaves.
-pub fn has_no_log(database: &Path) -> bool {
-    let holds = |suffix: &str| beside(database, suffix).metadata().is_ok_and(|data| data.len() > 0);
-    !["-wal", "-journal"].into_iter().any(holds)
+fn holds(log: &Path) -> bool {
+    log.metadata().is_ok_and(|data| data.len() > 0)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -83,13 +101,15 @@ pub struct Wanted {
     pub target: Target,
     pub generation: Option<Generation>,
     pub check: Option<Integrity>,
-    /// Replace an existing output.
-    pub force: bool,
+    pub replaced: Replaced,
+    /// Set by another thread when it is not wanted any more: it then ends with an error, and leaves no file.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Wanted {
     /// The latest state of a database that is not there.
-    pub const LATEST: Wanted = Wanted { target: Target::Latest, generation: None, check: None, force: false };
+    pub const LATEST: Wanted =
+        Wanted { target: Target::Latest, generation: None, check: None, replaced: Replaced::Nothing, stop: None };
 
     fn new(options: &cli::Restore) -> Wanted {
         Wanted {
@@ -104,7 +124,16 @@ impl Wanted {
                 IntegrityCheck::Quick => Some(Integrity::Quick),
                 IntegrityCheck::Full => Some(Integrity::Full),
             },
-            force: options.force,
+            replaced: if options.force { Replaced::Anything } else { Replaced::Nothing },
+            stop: None,
+        }
+    }
+
+    /// Errors: if it is not wanted any more.
+    fn go_on(&self) -> Result<()> {
+        match &self.stop {
+            Some(stop) if stop.load(Ordering::SeqCst) => Err(Error::new(Kind::Database, "not wanted any more")),
+            _ => Ok(()),
         }
     }
 }
@@ -172,7 +201,8 @@ fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Resu
     let temporary = Temporary::create(output, "restore")?;
     let mut progress = Progress::new("restore", restore::bytes_of(plan), System.now());
     let mut show = |done: u64| progress.update(done, System.now());
-    let result = restore::restore(store, &System, plan, &temporary.file, &mut show);
+    let pages = Pages { file: &temporary.file, wanted };
+    let result = restore::restore(store, &System, plan, pages, &mut show);
     drop(progress);
     let result = result.context(|| format!("restore {}", output.display()))?;
     temporary.sync()?;
@@ -180,8 +210,26 @@ fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Resu
         fault::point("restore.check")?;
         source::check_integrity(&temporary.path, how).context(|| format!("restore {}", output.display()))?;
     }
-    temporary.publish(output, wanted.force)?;
+    wanted.go_on()?;
+    temporary.publish(output, wanted.replaced)?;
     Ok(result)
+}
+
+/// The file that is restored to, for as long as it is wanted.
+struct Pages<'a> {
+    file: &'a File,
+    wanted: &'a Wanted,
+}
+
+impl Output for Pages<'_> {
+    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()> {
+        self.wanted.go_on()?;
+        Output::write_at(&mut self.file, at, page)
+    }
+
+    fn set_len(&mut self, bytes: u64) -> Result<()> {
+        Output::set_len(&mut self.file, bytes)
+    }
 }
 
 /// A file that is removed unless it becomes the output.
@@ -227,10 +275,8 @@ impl Temporary {
 
     /// Gives the file its name, and to the owner of what was there. Sidecars of that go first: a stale WAL must never meet
     /// the new file.
-    pub fn publish(mut self, output: &Path, force: bool) -> Result<()> {
-        if !force {
-            refuse_existing(output)?;
-        }
+    pub fn publish(mut self, output: &Path, replaced: Replaced) -> Result<()> {
+        refuse_existing(output, replaced)?;
         for sidecar in SIDECARS.iter().map(|suffix| beside(output, suffix)) {
             fault::point("restore.sidecar")?;
             match fs::remove_file(&sidecar) {
@@ -324,7 +370,7 @@ mod tests {
         let store = Vanishing::holding(&database, &directory.join("store"));
         for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
             store.left.set(gone);
-            let result = fetch(&store, "there", &Wanted { force: true, ..Wanted::LATEST }, &output);
+            let result = fetch(&store, "there", &Wanted { replaced: Replaced::Anything, ..Wanted::LATEST }, &output);
             assert_eq!(result.map_err(|error| error.kind()).err(), (!works).then_some(Kind::NotFound));
             assert_eq!(store.left.get(), 0);
         }

@@ -42,6 +42,8 @@ impl DirEntry {
     pub fn database(&self, relative: &Path) -> Result<Database> {
         let mut database = self.template.clone();
         database.path = self.dir().join(relative);
+        // What was found and is gone now was deleted.
+        database.restore_if_missing = false;
         database.replica = self.template.replica.below(relative)?;
         database.meta_path = self.meta_dir.as_ref().map(|dir| dir.join(relative));
         Ok(database)
