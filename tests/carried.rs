@@ -225,6 +225,8 @@ fn whatever_happens_while_it_is_read_a_snapshot_is_its_commit() {
             vacuumed += schedule.vacuumed;
         }
     }
-    println!("{taken} snapshots; meanwhile the WAL was emptied {emptied} times, and the database vacuumed {vacuumed} times");
+    println!(
+        "{taken} snapshots; meanwhile the WAL was emptied {emptied} times, and the database vacuumed {vacuumed} times"
+    );
     assert!(taken > 0 && emptied > 0 && vacuumed > 0);
 }

@@ -10,6 +10,7 @@ use support::{Bed, CORRUPT, NOTHING, Ran, assert_equal, equal, judged, litestrea
 on_a_directory_only! {
     a_missing_segment_is_a_gap_that_is_named
     a_damaged_object_is_named_and_nothing_is_written
+    a_damaged_snapshot_is_told_with_what_can_be_done_instead
     the_newest_segment_may_be_missing_but_not_half_there
     a_moment_outside_of_what_is_stored_is_refused_with_the_range
 }
@@ -54,6 +55,35 @@ fn what_the_hint_says_works(bed: &Bed, database: &Path, refusal: &Ran) {
     let mut command = support::restore_command(&bed.url(), &output);
     bed.run_command(command.args(["-timestamp", moment])).succeeded();
     support::all_committed(&[judged(&output)], database);
+}
+
+/// Each thing that the refusal of a snapshot speaks of works.
+fn a_damaged_snapshot_is_told_with_what_can_be_done_instead(bed: &Bed) {
+    let database = bed.database();
+    let run = |arguments: &[&str]| {
+        bed.write(&database, &["--commits", "6", "--abandon"]);
+        let mut command = bed.replicate_command(&database, &bed.url());
+        bed.run_command(command.arg("-once").args(arguments)).succeeded();
+    };
+    run(&[]);
+    let damage = |number: usize| {
+        let object = bed.path("store").join(bed.objects("snapshots")[number].rsplit_once(' ').unwrap().0);
+        let whole = fs::read(&object).unwrap();
+        fs::write(&object, &whole[..whole.len() / 2]).unwrap();
+        (object, whole)
+    };
+    let (only, whole) = damage(0);
+    refuses(bed, &only, "hint: no other snapshot is stored: `snapshot` stores one of the live database");
+    fs::write(&only, whole).unwrap();
+    run(&[]);
+    run(&["-force-snapshot"]);
+    run(&[]);
+    assert_eq!((bed.generations().len(), bed.objects("snapshots").len()), (1, 2));
+    let (newer, _) = damage(1);
+    let refusal = refuses(bed, &newer, "; without that object in the store, the snapshot of ");
+    what_the_hint_says_works(bed, &database, &refusal);
+    fs::remove_file(&newer).unwrap();
+    assert_equal(&database, &bed.restored());
 }
 
 fn a_damaged_object_is_named_and_nothing_is_written(bed: &Bed) {

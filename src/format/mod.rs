@@ -8,6 +8,7 @@ mod deflate;
 pub mod extra;
 pub mod frames;
 mod gzip;
+mod instead;
 pub mod key;
 pub mod listing;
 pub mod merge;

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::chain::Chain;
+use crate::format::instead::instead;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::listing::{Listing, Stored};
 use crate::format::position::{Generation, Point, Position};
@@ -44,6 +45,8 @@ pub struct Plan {
     pub stop: Stop,
     /// What the operator should know about what is left out.
     pub warnings: Vec<String>,
+    /// What the operator can do if the snapshot is damaged.
+    pub instead: String,
 }
 
 /// Plans the restore of `target`, out of one generation or of the one that fits.
@@ -51,13 +54,19 @@ pub struct Plan {
 /// Errors: [`Kind::Nothing`] if nothing stored fits, naming what does; [`Kind::Corrupt`] for a gap on the way;
 /// [`Kind::Usage`] if `generation` is not the one of the position.
 pub fn plan(listing: &Listing, generation: Option<Generation>, target: &Target) -> Result<Plan> {
-    let mut plan = match target {
+    let mut plan = planned(listing, generation, target)?;
+    plan.warnings.extend(foreign(listing));
+    plan.instead = instead(listing, generation, &plan);
+    Ok(plan)
+}
+
+/// The same, without what is to be said besides.
+pub(super) fn planned(listing: &Listing, generation: Option<Generation>, target: &Target) -> Result<Plan> {
+    match target {
         Target::Latest => latest(listing, generation),
         Target::Time(time) => at_time(listing, generation, *time),
         Target::Position(position) => at_position(listing, generation, position),
-    }?;
-    plan.warnings.extend(foreign(listing));
-    Ok(plan)
+    }
 }
 
 fn latest(listing: &Listing, generation: Option<Generation>) -> Result<Plan> {
@@ -122,6 +131,7 @@ fn at_position(listing: &Listing, generation: Option<Generation>, position: &Pos
         segments: chain.segments,
         stop: Stop::Point(position.point),
         warnings: Vec::new(),
+        instead: String::new(),
     })
 }
 
@@ -135,7 +145,7 @@ impl Plan {
             warnings.push(format!("the transaction behind {end} is not stored whole: {parts} segment(s) left out"));
         }
         let (snapshot, snapshot_size) = chain.snapshot;
-        Plan { snapshot, snapshot_size, segments: chain.segments, stop, warnings }
+        Plan { snapshot, snapshot_size, segments: chain.segments, stop, warnings, instead: String::new() }
     }
 }
 

@@ -213,8 +213,10 @@ fn begin<'a, O: Output>(
 ) -> Result<Restore<'a, O>> {
     let name = plan.snapshot.to_string();
     let download = Download::new(store, clock, &name, read);
-    let header =
-        unpack(download, plan, &mut output, &mut || progress(read.get())).context(|| format!("object {name}"))?;
+    let header = unpack(download, plan, &mut output, &mut || progress(read.get())).map_err(|e| {
+        let error = e.context(format!("object {name}"));
+        if error.kind() == Kind::Corrupt { error.with_hint(&plan.instead) } else { error }
+    })?;
     let state = State {
         tail: header.tail(),
         snapshot: header.at,
