@@ -146,11 +146,16 @@ fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(be
         status => Err(status),
     });
     // Not even the log becomes another.
-    let wrong = "logging: {type: json}\ndbs: [{path: /a.db, replica: {url: nats://h/b, creds: /no/such.creds}}]";
+    let wrong =
+        "logging: {type: json, level: error}\ndbs: [{path: /a.db, replica: {url: nats://h/b, creds: /no/such.creds}}]";
     config(bed, wrong);
     replicator.hang_up();
     replicator.says("level=error msg=\"configuration stays as it was\"");
     bed.write(&a, &["--commits", "3"]);
+    let told = |replicator: &Process| replicator.log().matches("level=info msg=\"snapshot stored\"").count();
+    let before = told(&replicator);
+    bed.run(&["snapshot", a.to_str().unwrap(), &bed.url_below("a")]).succeeded();
+    until("the snapshot is told", || if told(&replicator) > before { Ok(()) } else { Err(replicator.log()) });
     config(bed, &format!("dbs:\n{one}"));
     replicator.hang_up();
     replicator.says("let go, all is stored");

@@ -63,7 +63,12 @@ struct Proven {
 fn one(replica: &Replica, database: Option<&Database>, pool: &mut Pool) -> Result<Proven> {
     let store = connect(replica, pool)?;
     let met = database.map_or(Ok(Met::Absent), |database| at_hand::meet(database, &store))?;
-    planned(|| listing(&*store), |listing| generations(&*store, &listing, &met, &replica.url))
+    proven(&*store, &met, &replica.url)
+}
+
+/// What retention deletes meanwhile is planned again.
+fn proven(store: &dyn Store, met: &Met, url: &str) -> Result<Proven> {
+    planned(|| listing(store), |listing| generations(store, &listing, met, url))
 }
 
 fn listing(store: &dyn Store) -> Result<Listing> {
@@ -152,7 +157,7 @@ mod tests {
         let store = Vanishing::holding(&directory.join("a.db"), &directory.join("store"));
         for (gone, works) in [(ATTEMPTS - 1, true), (ATTEMPTS, false)] {
             store.left.set(gone);
-            let proven = planned(|| listing(&store), |listing| generations(&store, &listing, &Met::Absent, "there"));
+            let proven = proven(&store, &Met::Absent, "there");
             assert_eq!(proven.map(|proven| proven.rows.len()).ok(), works.then_some(1));
         }
         std::fs::remove_dir_all(&directory).unwrap();
