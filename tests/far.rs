@@ -281,3 +281,37 @@ fn a_snapshot_that_a_stalled_link_does_not_take_keeps_no_writer_waiting() {
     bed.converges(&database);
     replicator.stop();
 }
+
+/// Without a WAL nobody can write while a snapshot reads, and that need not be as long as the link takes.
+#[test]
+fn a_snapshot_of_a_database_without_a_wal_locks_writers_out_for_a_moment_only() {
+    let mut bed = Bed::nats("without_wal");
+    let database = bed.path("large.db");
+    let journal = ["--journal", "delete"];
+    let much = ["--commits", "15", "--rows", "100", "--size", "9000", "--change", "0"];
+    bed.write(&database, &[&much[..], &journal].concat());
+    let before = bed.path("before.db");
+    std::fs::copy(&database, &before).expect("copy the database");
+    let port = bed.server().port;
+    let proxy = Proxy::narrow(port, 900_000);
+    let url = bed.url().replace(&port.to_string(), &proxy.port.to_string());
+    let mut snapshot = bed.start(&["snapshot", "-create-bucket", database.to_str().expect("a name"), &url]);
+    support::until("a part of the snapshot is sent", || if proxy.sent() > 1 << 18 { Ok(()) } else { Err("not yet") });
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA busy_timeout = 6000");
+    for _ in 0..5 {
+        application.sql("UPDATE t SET body = zeroblob(length(body))");
+    }
+    assert!(snapshot.is_running(), "the snapshot was over before the application was");
+    snapshot.exits(0);
+    assert_equal(&before, &bed.restored());
+    assert_eq!(
+        std::fs::read_dir(bed.path(""))
+            .expect("list")
+            .filter(|file| file
+                .as_ref()
+                .is_ok_and(|file| file.file_name().to_string_lossy().starts_with("snapshot-pages")))
+            .count(),
+        0
+    );
+}

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use litestream::source::snapshot::Snapshot;
+use litestream::source::snapshot::{Snapshot, of_rollback_journal};
 use litestream::source::{Options, Source};
 use support::Bed;
 
@@ -24,8 +24,13 @@ fn options() -> Options {
 }
 
 /// Reads all of it into a file.
-fn write(mut snapshot: Snapshot, output: &Path) {
-    let (mut bytes, mut piece) = (Vec::new(), vec![0; 3 * 65_536]);
+fn write(snapshot: Snapshot, output: &Path) {
+    write_behind(&[], snapshot, output);
+}
+
+/// Reads what is left of it into a file.
+fn write_behind(begun: &[u8], mut snapshot: Snapshot, output: &Path) {
+    let (mut bytes, mut piece) = (begun.to_vec(), vec![0; 3 * 65_536]);
     loop {
         match snapshot.read(&mut piece).unwrap() {
             0 => break,
@@ -148,4 +153,29 @@ fn a_database_over_a_gigabyte_comes_back_with_its_lock_byte_page() {
     assert!(bed.sql(&restored, &["PRAGMA quick_check"]).contains("ok"));
     let rows = ["SELECT count(*), sum(length(body)), max(hex(body)) FROM t WHERE length(body) < 1000"];
     assert_eq!(bed.sql(&restored, &rows), bed.sql(&database, &rows));
+}
+
+/// Without a WAL. What is copied aside is the commit, and where it cannot be, the database stays as locked as it was.
+#[test]
+fn a_snapshot_that_lets_go_of_the_database_is_the_commit_still() {
+    let bed = Bed::directory("let-go");
+    let database = bed.path("a.db");
+    bed.write(&database, &["--commits", "5", "--rows", "50", "--size", "9000", "--journal", "delete"]);
+    let expected = fs::read(&database).unwrap();
+    let mut application = bed.session(&database);
+    application.sql("PRAGMA busy_timeout = 0");
+    let mut snapshot = of_rollback_journal(&database, &options()).unwrap().expect("it has no WAL");
+    snapshot.read_once();
+    let mut begun = vec![0; 65_536];
+    let count = snapshot.read(&mut begun).unwrap();
+    snapshot.let_go(&bed.path("no-such-directory")).unwrap_err();
+    let change = "UPDATE t SET body = zeroblob(length(body))";
+    assert!(application.try_sql(change).unwrap_err().contains("locked"));
+    snapshot.let_go(&bed.path("")).unwrap();
+    application.sql(change);
+    application.sql("VACUUM");
+    let output = bed.path("output.db");
+    write_behind(&begun[..count], snapshot, &output);
+    assert_ne!(expected, fs::read(&database).unwrap());
+    assert!(expected == fs::read(output).unwrap());
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
 use crate::format::position::Position;
 use crate::log::{self, Level};
-use crate::replica::alone::alone;
+use crate::replica::alone::{alone, stored_until};
 use crate::replica::download::{connect, list};
 use crate::replica::follow::Follower;
 use crate::replica::request::{Answer, Request};
@@ -29,6 +29,9 @@ use crate::store::{Pool, Store};
 
 /// How long the snapshot waits for a store that is silent, and for a running `replicate` that comes no further.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a store may keep writers out of a database that is not in WAL mode. Then what is left is copied aside, which
+/// takes as long as the disk does.
+const HELD: Duration = Duration::from_secs(1);
 /// Between two looks for an answer.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -85,10 +88,7 @@ fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Do
     let options = service::source_options(database);
     let store = service::open_store(database, asked.create_bucket, pool)?;
     source::check(&database.path, &options)?;
-    if let Some(snapshot) = of_rollback_journal(&database.path, &options)? {
-        connect(&*store, &System)?;
-        let upload = alone(&*store, snapshot, &System)?;
-        let done = upload_all(database, &store, upload)?;
+    if let Some(done) = without_wal(database, &options, &store)? {
         if asked.enforce_retention {
             enforce(&store, &done.path, database.snapshot_retention, &System)?;
         }
@@ -104,6 +104,19 @@ fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Do
         Err(error) if error.kind() == Kind::Locked => beside(database, &store, follower, asked.enforce_retention),
         Err(error) => Err(error),
     }
+}
+
+/// Of a database that is not in WAL mode: nobody can write to it until the snapshot has ended or been [`HELD`]. None if it
+/// is in WAL mode.
+fn without_wal(database: &Database, options: &source::Options, store: &Rc<dyn Store>) -> Result<Option<Done>> {
+    if of_rollback_journal(&database.path, options)?.is_none() {
+        return Ok(None);
+    }
+    // Whatever takes time goes first.
+    connect(&**store, &System)?;
+    let stored_until = stored_until(&**store, &System)?;
+    let Some(snapshot) = of_rollback_journal(&database.path, options)? else { return Ok(None) };
+    upload_all(database, store, alone(&**store, snapshot, stored_until, &System)).map(Some)
 }
 
 /// Nobody follows the database: what is committed and not stored goes first, so that the generation can go on.
@@ -211,10 +224,26 @@ fn stored_by_another(database: &Database, store: &dyn Store, position: Position,
     Ok(Done { path: database.path.display().to_string(), position: position.to_string(), bytes: *bytes })
 }
 
+/// A directory for what is copied. That of a database that is not in WAL mode need not exist.
+fn aside(database: &Database) -> &Path {
+    let meta = database.meta_path.as_deref().filter(|meta| meta.is_dir());
+    let beside = || database.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    meta.or_else(beside).unwrap_or(Path::new("."))
+}
+
 fn upload_all(database: &Database, store: &Rc<dyn Store>, mut upload: SnapshotUpload) -> Result<Done> {
     let mut progress = Progress::new("snapshot", upload.header().payload_len(), System.now());
     let mut desk = Desk::new();
+    let mut held_until = Some(System.now() + HELD);
     loop {
+        if held_until.take_if(|until| *until <= System.now()).is_some()
+            && let Err(error) = upload.let_go(aside(database))
+        {
+            log::warn("writers wait until the snapshot is stored")
+                .field("db", database.path.display())
+                .cause(&error)
+                .emit();
+        }
         match upload.poll(&mut desk, System.now())? {
             Moved::Done => break,
             Moved::Working => {}

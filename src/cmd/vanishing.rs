@@ -37,7 +37,7 @@ impl Vanishing {
             truncate_frames: None,
         };
         let snapshot = of_rollback_journal(database, &options).unwrap().unwrap();
-        let mut upload = alone(&store, snapshot, &System).unwrap();
+        let mut upload = alone(&store, snapshot, System.wall(), &System);
         while upload.poll(&mut Desk::new(), System.now()).unwrap() != Progress::Done {}
         store
     }

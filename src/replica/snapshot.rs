@@ -1,5 +1,6 @@
 //! A snapshot on its way to the store: read, compressed and sent piece by piece, in fixed memory.
 
+use std::path::Path;
 use std::time::Instant;
 
 use crate::error::{Context, Result};
@@ -118,6 +119,16 @@ impl SnapshotUpload {
     /// Makes progress by at most one piece, so that other databases are not kept waiting.
     pub fn poll(&mut self, desk: &mut Desk, now: Instant) -> Result<Progress> {
         self.step(desk, now).context(|| self.name())
+    }
+
+    /// Lets go of the database before the store has all of it: what is left waits in a file in `directory`.
+    ///
+    /// Errors: as [`Snapshot::let_go`]; the upload goes on as it was.
+    pub fn let_go(&mut self, directory: &Path) -> Result<()> {
+        match &mut self.snapshot {
+            Some(snapshot) => snapshot.let_go(directory),
+            None => Ok(()),
+        }
     }
 
     /// Without the moment in it: each attempt has another, and the same trouble is logged once.

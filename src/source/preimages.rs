@@ -1,13 +1,17 @@
 //! Pages as they were when a snapshot began, for those that have changed since: a file of their own, until they are read.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
+
+const HINT: &str = "meta-path names another directory for it";
 
 /// The pages, each at the place that it has in the database, so that only those that are kept take room on the disk. The
 /// file has no name, and is gone when the snapshot is, however that ends.
@@ -33,10 +37,10 @@ impl Preimages {
         self.file.is_none()
     }
 
-    /// Keeps a page of a database that has `pages` of them.
-    pub fn put(&mut self, page: u32, pages: u32, bytes: &[u8]) -> Result<()> {
+    /// Keeps whole pages, from `first` on, of a database that has `pages` of them.
+    pub fn put(&mut self, first: u32, pages: u32, bytes: &[u8]) -> Result<()> {
         fault::point("snapshot.keep")?;
-        let at = self.place_of(page);
+        let at = self.place_of(first);
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(nameless(&self.directory).map_err(|e| failed(&self.directory, "make", &e))?),
@@ -45,10 +49,26 @@ impl Preimages {
         if self.kept.is_empty() {
             self.kept = vec![0; pages as usize / 64 + 1];
         }
-        if let Some(word) = self.kept.get_mut(page as usize / 64) {
-            *word |= bit(page);
+        for (page, _) in (first..).zip(bytes.chunks_exact(self.page_size.get() as usize)) {
+            if let Some(word) = self.kept.get_mut(page as usize / 64) {
+                *word |= bit(page);
+            }
         }
         Ok(())
+    }
+
+    /// For those who are about to keep `bytes` at once.
+    ///
+    /// Errors: of kind `DatabaseNotReady` unless at least as much stays free, which those who write there may need.
+    pub fn make_sure_of_room(&self, bytes: u64) -> Result<()> {
+        match free_bytes(&self.directory) {
+            Some(free) if free / 2 < bytes => {
+                let found = format!("{bytes} bytes for pages of a snapshot: only {free} bytes are free");
+                Err(Error::new(Kind::DatabaseNotReady, format!("{}: {found}", self.directory.display()))
+                    .with_hint(HINT))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads a page that is kept.
@@ -60,6 +80,19 @@ impl Preimages {
     fn place_of(&self, page: u32) -> u64 {
         u64::from(page) * u64::from(self.page_size.get())
     }
+}
+
+/// What a user who is not root can still write there, by statvfs(3).
+fn free_bytes(directory: &Path) -> Option<u64> {
+    let name = CString::new(directory.as_os_str().as_bytes()).ok()?;
+    // SAFETY: all zeros is a valid statvfs, and the call fills it.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `name` ends with a zero byte and `found` is ours.
+    if unsafe { libc::statvfs(name.as_ptr(), &raw mut found) } != 0 {
+        return None;
+    }
+    #[allow(clippy::unnecessary_cast)] // 32 bits wide on 32-bit machines.
+    Some(found.f_bavail as u64 * found.f_frsize as u64)
 }
 
 /// The name of the file for the instant in which it has one. Another process may read another snapshot.
@@ -92,12 +125,20 @@ fn failed(directory: &Path, operation: &str, error: &std::io::Error) -> Error {
     };
     let path = path_in(directory);
     Error::io(kind, format!("{operation} {}, for pages that change during a snapshot", path.display()), error)
-        .with_hint("meta-path names another directory for it")
+        .with_hint(HINT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_of_the_room_is_left_to_others() {
+        let kept = Preimages::new(&std::env::temp_dir(), PageSize::MIN);
+        let free = free_bytes(&std::env::temp_dir()).unwrap();
+        kept.make_sure_of_room(free / 4).unwrap();
+        assert_eq!(kept.make_sure_of_room(free).unwrap_err().kind(), Kind::DatabaseNotReady);
+    }
 
     #[test]
     fn what_is_kept_is_found_and_nothing_else_is() {

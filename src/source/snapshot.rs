@@ -36,6 +36,8 @@ const LOCK_BYTE: u64 = 1 << 30;
 /// A few milliseconds, whatever the page size.
 const GO: u32 = 4096;
 const COST: u32 = 256;
+/// Bytes that are copied at once: whole pages, whatever their size.
+const PIECE: u32 = 256 << 10;
 
 /// A database being read at one commit.
 pub struct Snapshot {
@@ -103,6 +105,14 @@ impl Snapshot {
         self.next = 1;
     }
 
+    /// Copies all that is still to be read to a nameless file in `directory`, and lets go of the database. For one that is
+    /// not in WAL mode: nobody can write to it until then.
+    ///
+    /// Errors: of kind `DatabaseNotReady` if that would take more than half of the room there. Then all stays as it was.
+    pub fn let_go(&mut self, directory: &Path) -> Result<()> {
+        self.state.borrow_mut().let_go(directory)
+    }
+
     /// Promises that no page is read again: what has been read need not be kept.
     pub fn read_once(&mut self) {
         self.once = true;
@@ -113,7 +123,7 @@ impl Snapshot {
 enum Hold {
     /// A read transaction of the snapshot's own.
     Own,
-    /// The source's pin, and what was kept of it.
+    /// What was kept, and the source's pin for the rest.
     Carried,
     /// Nothing any more. Why, until that was told.
     Lost(Option<Error>),
@@ -292,6 +302,30 @@ impl Frozen {
         let mut bytes = vec![0; size as usize];
         self.unchanged(page, 1, &mut bytes)?;
         self.kept.put(page, self.pages, &bytes)
+    }
+
+    fn let_go(&mut self, directory: &Path) -> Result<()> {
+        self.kept = self.copied(directory)?;
+        connection::end(&self.connection);
+        self.hold = Hold::Carried;
+        Ok(())
+    }
+
+    /// All pages that are still to be read, kept in `directory`.
+    fn copied(&mut self, directory: &Path) -> Result<Preimages> {
+        let size = self.mark.page_size.get();
+        let mut kept = Preimages::new(directory, self.mark.page_size);
+        kept.make_sure_of_room(u64::from(size) * u64::from((self.pages + 1).saturating_sub(self.passed)))?;
+        let mut piece = vec![0; PIECE as usize];
+        let mut first = self.passed;
+        while first <= self.pages {
+            let count = (PIECE / size).min(self.pages - first + 1);
+            let bytes = &mut piece[..(count * size) as usize];
+            self.read(first, count, bytes)?;
+            kept.put(first, self.pages, bytes)?;
+            first += count;
+        }
+        Ok(kept)
     }
 
     fn lose(&mut self, why: Error) {
