@@ -13,6 +13,7 @@ mod listings;
 mod metrics;
 mod mirror;
 mod notify;
+mod output;
 mod poll;
 mod print;
 mod progress;

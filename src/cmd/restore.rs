@@ -1,17 +1,16 @@
 //! `litestream restore`: a database file out of a store, whole and verified, or nothing.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use crate::belonging::hand_over;
 use crate::cli::{self, IntegrityCheck, Until};
 use crate::clock::Clock;
 use crate::cmd::clock::System;
+use crate::cmd::output::{Replaced, Temporary, refuse_existing};
 use crate::cmd::print::{self, Table, size};
 use crate::cmd::progress::Progress;
 use crate::cmd::{Given, Status, connect, mirror};
@@ -26,12 +25,6 @@ use crate::replica::download::list;
 use crate::replica::restore::{self, Output, Restored};
 use crate::source::{self, Integrity};
 use crate::store::{Pool, Store};
-
-/// SQLite would replay these into a database that appears under the same name.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
-
-/// Those of them that hold what a database has and its file has not.
-const LOGS: [&str; 2] = ["-wal", "-journal"];
 
 /// Plans are made at most so often: each one stands for minutes before retention deletes what it needs.
 pub const ATTEMPTS: u32 = 4;
@@ -58,42 +51,6 @@ pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
         }
         other => other,
     }
-}
-
-/// What a restore may take the place of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Replaced {
-    Nothing,
-    /// No database, but what is beside a missing one and holds nothing: an empty WAL is what a clean end leaves.
-    EmptyLog,
-    Anything,
-}
-
-/// Nothing that exists is overwritten unasked, nor anything that would change what is restored.
-///
-/// Errors: of kind `Database`, for what is there and may not be replaced.
-pub fn refuse_existing(output: &Path, replaced: Replaced) -> Result<()> {
-    let mut names = vec![output.to_path_buf()];
-    match replaced {
-        Replaced::Nothing => names.extend(SIDECARS.iter().map(|suffix| beside(output, suffix))),
-        Replaced::EmptyLog => names.extend(LOGS.iter().map(|suffix| beside(output, suffix)).filter(|log| holds(log))),
-        Replaced::Anything => return Ok(()),
-    }
-    match names.iter().find(|name| name.symlink_metadata().is_ok()) {
-        None => Ok(()),
-        Some(name) => Err(Error::new(Kind::Database, format!("output {}: it exists", name.display()))
-            .with_hint("restore to another path with -o, or replace it with -force")),
-    }
-}
-
-fn holds(log: &Path) -> bool {
-    log.metadata().is_ok_and(|data| data.len() > 0)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// What to restore, and how.
@@ -232,96 +189,6 @@ impl Output for Pages<'_> {
     }
 }
 
-/// A file that is removed unless it becomes the output.
-pub struct Temporary {
-    pub path: PathBuf,
-    pub file: File,
-    published: bool,
-}
-
-impl Temporary {
-    pub fn create(output: &Path, what: &str) -> Result<Temporary> {
-        fault::point("restore.create")?;
-        let name = output.file_name().ok_or_else(|| {
-            Error::new(Kind::Usage, format!("output {}: it is not the name of a file", output.display()))
-        })?;
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{what}"));
-        let path = output.with_file_name(temporary);
-        let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
-        loop {
-            // One name, so that what a killed restore has left is used again rather than left for good.
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-            if file.try_lock().is_err() {
-                let what = format!("output {}: being restored by another", output.display());
-                return Err(Error::new(Kind::Locked, what));
-            }
-            // The other restore may have given the file its name between our opening and locking it: then it is done,
-            // and must not be touched.
-            if is_named(&file, &path) {
-                let temporary = Temporary { path: path.clone(), file, published: false };
-                temporary.file.set_len(0).map_err(failed)?;
-                return Ok(temporary);
-            }
-        }
-    }
-
-    pub fn sync(&self) -> Result<()> {
-        fault::point("restore.sync")?;
-        self.file.sync_all().map_err(|e| Error::io(Kind::Database, format!("sync {}", self.path.display()), &e))
-    }
-
-    /// Gives the file its name, and to the owner of what was there. Sidecars of that go first: a stale WAL must never meet
-    /// the new file.
-    pub fn publish(mut self, output: &Path, replaced: Replaced) -> Result<()> {
-        refuse_existing(output, replaced)?;
-        for sidecar in SIDECARS.iter().map(|suffix| beside(output, suffix)) {
-            fault::point("restore.sidecar")?;
-            match fs::remove_file(&sidecar) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io(Kind::Database, format!("remove {}", sidecar.display()), &e));
-                }
-                _ => {}
-            }
-        }
-        sync_directory(output)?;
-        if output.exists() {
-            hand_over(&self.file, output);
-        }
-        fault::point("restore.rename")?;
-        fs::rename(&self.path, output)
-            .map_err(|e| Error::io(Kind::Database, format!("rename to {}", output.display()), &e))?;
-        self.published = true;
-        fault::point("restore.publish")?;
-        sync_directory(output)
-    }
-}
-
-/// Whether `file` is what `path` means.
-fn is_named(file: &File, path: &Path) -> bool {
-    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.published {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn sync_directory(output: &Path) -> Result<()> {
-    let directory = match output.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let sync = || File::open(directory)?.sync_all();
-    sync().map_err(|e| Error::io(Kind::Database, format!("sync directory {}", directory.display()), &e))
-}
-
 pub fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
     if as_json {
         return print::json_value(&json!({
@@ -359,6 +226,8 @@ fn dry_run(plan: &Plan, output: Option<&Path>, as_json: bool) -> Result<Status> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::cmd::vanishing::Vanishing;
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use crate::cmd::clock::System;
-use crate::cmd::restore::{Replaced, Wanted, fetch, refuse_existing};
+use crate::cmd::output::{Replaced, refuse_existing};
+use crate::cmd::restore::{Wanted, fetch};
 use crate::cmd::service;
 use crate::config::Database;
 use crate::error::{Error, Kind, Result};
