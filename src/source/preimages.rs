@@ -11,6 +11,8 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
 
+/// So many bytes are kept between two looks at what room there is.
+const LOOK: u64 = 1 << 20;
 const HINT: &str = "meta-path names another directory for it";
 
 /// The pages, each at the place that it has in the database, so that only those that are kept take room on the disk. The
@@ -19,6 +21,8 @@ pub struct Preimages {
     directory: PathBuf,
     page_size: PageSize,
     file: Option<File>,
+    /// In it.
+    bytes: u64,
     /// A bit for each page of the database, from the first one that is kept on.
     kept: Vec<u64>,
 }
@@ -26,7 +30,7 @@ pub struct Preimages {
 impl Preimages {
     /// Nothing is kept, and there is no file. One comes to be in `directory` with the first page.
     pub fn new(directory: &Path, page_size: PageSize) -> Preimages {
-        Preimages { directory: directory.to_path_buf(), page_size, file: None, kept: Vec::new() }
+        Preimages { directory: directory.to_path_buf(), page_size, file: None, bytes: 0, kept: Vec::new() }
     }
 
     pub fn has(&self, page: u32) -> bool {
@@ -40,12 +44,17 @@ impl Preimages {
     /// Keeps whole pages, from `first` on, of a database that has `pages` of them.
     pub fn put(&mut self, first: u32, pages: u32, bytes: &[u8]) -> Result<()> {
         fault::point("snapshot.keep")?;
+        let more = bytes.len() as u64;
+        if self.bytes % LOOK + more >= LOOK {
+            self.make_sure_of_room(LOOK.max(more))?;
+        }
         let at = self.place_of(first);
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(nameless(&self.directory).map_err(|e| failed(&self.directory, "make", &e))?),
         };
         file.write_all_at(bytes, at).map_err(|e| failed(&self.directory, "write to", &e))?;
+        self.bytes += more;
         if self.kept.is_empty() {
             self.kept = vec![0; pages as usize / 64 + 1];
         }
@@ -57,13 +66,13 @@ impl Preimages {
         Ok(())
     }
 
-    /// For those who are about to keep `bytes` at once.
+    /// For those who are about to keep `more` bytes.
     ///
-    /// Errors: of kind `DatabaseNotReady` unless at least as much stays free, which those who write there may need.
-    pub fn make_sure_of_room(&self, bytes: u64) -> Result<()> {
+    /// Errors: of kind `DatabaseNotReady`, if less than what is then kept would stay free: those who write there need room.
+    pub fn make_sure_of_room(&self, more: u64) -> Result<()> {
         match free_bytes(&self.directory) {
-            Some(free) if free / 2 < bytes => {
-                let found = format!("{bytes} bytes for pages of a snapshot: only {free} bytes are free");
+            Some(free) if !leaves_room(free, self.bytes, more) => {
+                let found = format!("{} bytes for pages of a snapshot: only {free} bytes are free", self.bytes + more);
                 Err(Error::new(Kind::DatabaseNotReady, format!("{}: {found}", self.directory.display()))
                     .with_hint(HINT))
             }
@@ -80,6 +89,11 @@ impl Preimages {
     fn place_of(&self, page: u32) -> u64 {
         u64::from(page) * u64::from(self.page_size.get())
     }
+}
+
+/// Whether no more than half of what was free is taken by what is kept, `more` included.
+fn leaves_room(free: u64, kept: u64, more: u64) -> bool {
+    free >= kept + 2 * more
 }
 
 /// What a user who is not root can still write there, by statvfs(3).
@@ -134,10 +148,19 @@ mod tests {
 
     #[test]
     fn half_of_the_room_is_left_to_others() {
-        let kept = Preimages::new(&std::env::temp_dir(), PageSize::MIN);
+        for (free, kept, more, leaves) in
+            [(100, 0, 50, true), (99, 0, 50, false), (60, 40, 10, true), (59, 40, 10, false)]
+        {
+            assert_eq!(leaves_room(free, kept, more), leaves, "{free} {kept} {more}");
+        }
+        let mut kept = Preimages::new(&std::env::temp_dir(), PageSize::MIN);
         let free = free_bytes(&std::env::temp_dir()).unwrap();
         kept.make_sure_of_room(free / 4).unwrap();
         assert_eq!(kept.make_sure_of_room(free).unwrap_err().kind(), Kind::DatabaseNotReady);
+        // Also when it has come to that little by little.
+        kept.bytes = (free / LOOK + 2) * LOOK - 1;
+        assert_eq!(kept.put(1, 1, &[0; 512]).unwrap_err().kind(), Kind::DatabaseNotReady);
+        assert!(kept.is_empty());
     }
 
     #[test]

@@ -173,7 +173,8 @@ class Groups(rig.Bench):
         peaks = []
         for doublings in (0, 4):
             database, bucket = self.template(f"grown{doublings}.db", "-fill", 64, "-double", doublings), self.server.bucket()
-            rig.timed(tool.once(database, self.server.url(bucket)))
+            # The peer gives up where the server has more to store than it queues (10167).
+            rig.timed(tool.once(database, self.server.url(bucket)), attempts=5)
             output = database + ".out"
             peaks.append(rig.timed(tool.restore(self.server.url(bucket), output))[1])
             rig.same_rows(database, output)

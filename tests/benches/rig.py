@@ -248,8 +248,9 @@ class Running:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
-def timed(words, **how):
-    """Runs a command that must succeed; its seconds, its peak of resident memory in bytes, its CPU seconds, its output."""
+def timed(words, attempts=1, **how):
+    """Runs a command that must succeed; its seconds, its peak of resident memory in bytes, its CPU seconds, its output: of
+    the last attempt."""
     with tempfile.TemporaryFile() as out:
         begin = time.monotonic()
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **how)
@@ -259,6 +260,9 @@ def timed(words, **how):
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         text = out.read().decode(errors="replace")
+    if process.returncode and attempts > 1:
+        print(f"  again: {' '.join(words[:2])}: status {process.returncode}: {text.splitlines()[-1]}", file=sys.stderr)
+        return timed(words, attempts - 1, **how)
     if process.returncode:
         sys.exit(f"bench: {' '.join(words)}: status {process.returncode}\n{text[-2000:]}")
     return seconds, peak.end(), usage.ru_utime + usage.ru_stime, text
