@@ -32,6 +32,8 @@ def digits(value):
 
 
 def figure(row, side):
+    if row[side] is None:
+        return "fails"
     spread, scale = row[side], row["scale"]
     alone = digits(spread["median"] * scale)
     same = spread["n"] == 1 or spread["min"] == spread["max"]
