@@ -101,7 +101,7 @@ impl Temporary {
     /// Gives the file its name, and to the owner of what was there. What is beside it goes first: a stale WAL must never
     /// meet the new file.
     ///
-    /// Errors: of kind `Database`; then what had the name has it still.
+    /// Errors: of kind `Database`; then what had the name has it still, unless only the directory could not be synced.
     pub fn publish(mut self, output: &Path, replaced: Replaced) -> Result<()> {
         match replaced {
             Replaced::Anything => self.replace(output),
