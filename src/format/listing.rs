@@ -88,6 +88,12 @@ impl Listing {
 }
 
 impl Stored {
+    /// One of the objects: the newest snapshot, or the first segment if there is none.
+    pub fn example(&self) -> Option<Key> {
+        let snapshot = self.snapshots.last().map(|(key, _)| Key::Snapshot(*key));
+        snapshot.or_else(|| self.segments.first().map(|(key, _)| Key::Segment(*key)))
+    }
+
     /// The earliest moment of a snapshot: no restore of this generation can go further back.
     pub fn first_snapshot(&self) -> Option<Timestamp> {
         self.snapshots.iter().map(|(key, _)| key.time).min()

@@ -15,6 +15,7 @@ pub mod merge;
 pub mod pieces;
 pub mod plan;
 pub mod position;
+pub mod restorable;
 pub mod retention;
 #[cfg(test)]
 pub(crate) mod sample;
