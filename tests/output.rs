@@ -101,17 +101,17 @@ fn status_tells_how_far_behind_a_backup_is_in_bytes_and_in_seconds(bed: &Bed) {
     assert_eq!(says().0["seconds_behind"], 90);
     // The clock was set back: what it says is not known to be true.
     dated(&wal, stored - Duration::from_secs(1));
-    assert_eq!(says().0["seconds_behind"], "-");
+    assert_eq!(says().0["seconds_behind"], Value::Null);
 
     // What was in the WAL is in the file.
     bed.sql(&database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
     dated(&database, stored + Duration::from_secs(120));
     let (found, _) = says();
     assert_eq!(found["status"], "behind: WAL restarted while not running");
-    assert_eq!((&found["behind"], &found["seconds_behind"]), (&"-".into(), &120.into()));
+    assert_eq!((&found["behind"], &found["seconds_behind"]), (&Value::Null, &120.into()));
 
     let nothing = format!("file://{}", bed.path("nothing").display());
     let ran = bed.run(&["status", "-json", database.to_str().unwrap(), &nothing]);
     let found: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!((&found[0]["behind"], &found[0]["seconds_behind"]), (&"-".into(), &"-".into()));
+    assert_eq!((&found[0]["behind"], &found[0]["seconds_behind"]), (&Value::Null, &Value::Null));
 }

@@ -14,7 +14,7 @@ use crate::replica::start::find_end;
 use crate::replica::tail::End;
 use crate::source::image::Image;
 use crate::source::snapshot::of_rollback_journal;
-use crate::source::{Options, Source};
+use crate::source::{Options, Reason, Source};
 use crate::store::Store;
 
 /// How long a running `replicate` may take to store what is committed now, beyond two of its intervals.
@@ -51,28 +51,38 @@ pub fn meet(database: &Database, store: &Rc<dyn Store>) -> Result<Met> {
     let deadline = System.now() + 2 * database.replica.sync_interval + PATIENCE;
     loop {
         match attempt(database, &options, store, deadline)? {
-            Met::Behind(_) if System.now() < deadline => sleep(GLANCE),
-            met => return Ok(met),
+            Attempt::Over(met) => return Ok(met),
+            Attempt::Behind(why) if System.now() >= deadline => return Ok(Met::Behind(why)),
+            Attempt::Behind(_) => sleep(GLANCE),
         }
     }
 }
 
-fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadline: Instant) -> Result<Met> {
+enum Attempt {
+    Over(Met),
+    /// It may catch up in a moment.
+    Behind(String),
+}
+
+fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadline: Instant) -> Result<Attempt> {
     let end = match find_end(store, &System)?.end {
         Ok(end) => end,
-        Err(reason) => return Ok(Met::Behind(reason.to_string())),
+        Err(reason @ Reason::NothingStored) => return Ok(Attempt::Behind(reason.to_string())),
+        // What is damaged does not mend while we wait.
+        Err(reason) => return Ok(Attempt::Over(Met::Behind(reason.to_string()))),
     };
     let generation = end.tail.generation;
-    let there = |image, point| Met::There(AtHand { path: database.path.clone(), image, generation, point });
+    let there =
+        |image, point| Attempt::Over(Met::There(AtHand { path: database.path.clone(), image, generation, point }));
     if let Some(mut snapshot) = of_rollback_journal(&database.path, options)? {
         return Ok(there(Image::of(&mut snapshot, &mut || Ok(()))?, None));
     }
     let mut source = Source::open(&database.path, options)?;
     if let Err(reason) = end.resume(&mut source, &mut vec![0; BUFFER])? {
-        return Ok(Met::Behind(reason.to_string()));
+        return Ok(Attempt::Behind(reason.to_string()));
     }
     let Some(mut snapshot) = source.snapshot(&scratch(database))? else {
-        return Ok(Met::Behind("written to all the time".to_string()));
+        return Ok(Attempt::Behind("written to all the time".to_string()));
     };
     let mark = snapshot.mark();
     let stored = source.start();
@@ -82,7 +92,7 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
         Some(point) if reaches(store, &end, point, deadline, &mut source)? => {
             Ok(there(Image::of(&mut snapshot, &mut || source.pass())?, Some(point)))
         }
-        _ => Ok(Met::Behind("something committed is not stored yet".to_string())),
+        _ => Ok(Attempt::Behind("something committed is not stored yet".to_string())),
     }
 }
 

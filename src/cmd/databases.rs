@@ -1,8 +1,6 @@
 //! `litestream databases`: what the configuration comes to, without secrets.
 
-use std::time::Duration;
-
-use crate::cmd::print::Table;
+use crate::cmd::print::{Cell, Table};
 use crate::cmd::{Given, Status, files};
 use crate::config::{self, Database, units};
 use crate::error::Result;
@@ -25,40 +23,32 @@ pub fn run(given: &Given, as_json: bool) -> Result<Status> {
     Ok(0)
 }
 
-fn cells(database: &Database) -> [String; 7] {
+fn cells(database: &Database) -> [Cell; 7] {
     let (login, tls) = match &database.replica.target {
         Target::Nats(options) => (login(&options.login), options.tls.wanted),
-        Target::Dir(_) => (none(), false),
+        Target::Dir(_) => (None, false),
     };
     [
-        database.path.display().to_string(),
-        database.replica.url.clone(),
-        login,
-        if tls { "yes".to_string() } else { none() },
-        units::duration_text(database.replica.sync_interval),
-        interval(database.snapshot_interval),
-        interval(database.snapshot_retention),
+        database.path.display().to_string().into(),
+        database.replica.url.clone().into(),
+        login.into(),
+        tls.into(),
+        units::duration_text(database.replica.sync_interval).into(),
+        database.snapshot_interval.map(units::duration_text).into(),
+        database.snapshot_retention.map(units::duration_text).into(),
     ]
 }
 
-fn none() -> String {
-    "-".to_string()
-}
-
-fn interval(duration: Option<Duration>) -> String {
-    duration.map_or_else(none, units::duration_text)
-}
-
-/// Who logs in, and by what.
-fn login(login: &Login) -> String {
-    match login {
-        Login::None => none(),
+/// Who logs in, and by what; none for nobody.
+fn login(login: &Login) -> Option<String> {
+    Some(match login {
+        Login::None => return None,
         Login::UserPassword { user, .. } => format!("{user}:{MASK}"),
         Login::Token(_) => format!("token {MASK}"),
         Login::Jwt { .. } => format!("jwt {MASK}"),
         Login::Creds(path) => format!("creds {}", path.display()),
         Login::Nkey(seed) => format!("nkey {}", nkey::public_key(seed.reveal()).unwrap_or_else(|_| MASK.to_string())),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -70,15 +60,15 @@ mod tests {
     fn a_login_is_told_without_its_secret() {
         let secret = || Secret::new("canary");
         let table = [
-            (Login::None, "-"),
-            (Login::UserPassword { user: "app".to_string(), password: secret() }, "app:***"),
-            (Login::Token(secret()), "token ***"),
-            (Login::Jwt { jwt: secret(), seed: secret() }, "jwt ***"),
-            (Login::Creds("/etc/app.creds".into()), "creds /etc/app.creds"),
-            (Login::Nkey(secret()), "nkey ***"),
+            (Login::None, None),
+            (Login::UserPassword { user: "app".to_string(), password: secret() }, Some("app:***")),
+            (Login::Token(secret()), Some("token ***")),
+            (Login::Jwt { jwt: secret(), seed: secret() }, Some("jwt ***")),
+            (Login::Creds("/etc/app.creds".into()), Some("creds /etc/app.creds")),
+            (Login::Nkey(secret()), Some("nkey ***")),
         ];
         for (given, expected) in table {
-            assert_eq!(login(&given), expected);
+            assert_eq!(login(&given).as_deref(), expected);
         }
     }
 }

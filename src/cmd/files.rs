@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cmd::clock::System;
 use crate::config::{self, Config, Database, DirEntry};
 use crate::error::{Error, Kind, Result};
+use crate::format::listing::prefixes;
 use crate::log;
+use crate::replica::download::list;
+use crate::store::Pool;
 
 /// Every database: the ones that are named, and the ones that match in a directory now.
 pub fn expand(config: &Config) -> Result<Vec<Database>> {
@@ -35,6 +39,45 @@ pub fn expand_again(config: &Config, before: &[Database]) -> Result<Vec<Database
     }
     config::distinct(databases.iter())?;
     Ok(databases)
+}
+
+/// A database that a report has a row for.
+pub enum Reported {
+    Configured(Database),
+    /// It is stored below a directory's replica, but the directory has no such file any more.
+    Gone(Database),
+    /// What is stored below this directory's replica cannot be listed.
+    Unlisted(Database, Error),
+}
+
+/// The databases, and those that are stored below the replicas of the directories without having a file.
+pub fn reported(config: &Config, pool: &mut Pool) -> Result<Vec<Reported>> {
+    let databases = expand(config)?;
+    let mut gone = Vec::new();
+    for entry in &config.dirs {
+        match stored(entry, pool) {
+            Ok(stored) => gone.extend(missing(stored, &databases).map(Reported::Gone)),
+            Err(error) => gone.push(Reported::Unlisted(entry.template.clone(), error)),
+        }
+    }
+    Ok(databases.into_iter().map(Reported::Configured).chain(gone).collect())
+}
+
+fn missing(stored: Vec<Database>, databases: &[Database]) -> impl Iterator<Item = Database> {
+    let is_known = |stored: &Database| {
+        let is_it = |known: &Database| known.path == stored.path || known.replica.target == stored.replica.target;
+        databases.iter().any(is_it)
+    };
+    stored.into_iter().filter(move |stored| !is_known(stored))
+}
+
+/// The databases of a directory that its replica has objects of.
+fn stored(entry: &DirEntry, pool: &mut Pool) -> Result<Vec<Database>> {
+    let store = super::connect(&entry.template.replica, pool)?;
+    let entries = list(&*store, &System, "").map_err(|e| e.context(&entry.template.replica.url))?;
+    let names = prefixes(entries.iter().map(|entry| entry.name.as_str()));
+    let relative = names.into_iter().map(Path::new).filter(|relative| entry.matches(relative));
+    relative.map(|relative| entry.database(relative)).collect()
 }
 
 fn found(entry: &DirEntry) -> Result<Vec<Database>> {

@@ -7,6 +7,7 @@ use crate::cmd::{Given, Status, connect};
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
 use crate::format::position::Position;
+use crate::format::time::Timestamp;
 use crate::replica::download::list;
 use crate::store::Pool;
 
@@ -14,15 +15,13 @@ pub fn generations(given: &Given, options: &cli::Listing) -> Result<Status> {
     let listing = stored(given, options)?;
     let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end"]);
     for (generation, stored) in listing.generations() {
-        let moment = |time: Option<_>| {
-            time.map_or_else(|| "-".to_string(), |time: crate::format::time::Timestamp| time.to_string())
-        };
+        let moment = |time: Option<Timestamp>| time.map(|time| time.to_string()).into();
         let sizes = stored.snapshots.iter().map(|(_, size)| size).chain(stored.segments.iter().map(|(_, size)| size));
         table.row([
-            generation.to_string(),
-            stored.snapshots.len().to_string(),
-            stored.segments.len().to_string(),
-            sizes.sum::<u64>().to_string(),
+            generation.to_string().into(),
+            (stored.snapshots.len() as u64).into(),
+            (stored.segments.len() as u64).into(),
+            sizes.sum::<u64>().into(),
             moment(stored.first_snapshot()),
             moment(stored.last_moment()),
         ]);
@@ -37,7 +36,7 @@ pub fn snapshots(given: &Given, options: &cli::Listing) -> Result<Status> {
     for (generation, stored) in listing.generations() {
         for (key, size) in &stored.snapshots {
             let position = Position { generation, point: key.at };
-            table.row([position.to_string(), size.to_string(), key.time.to_string()]);
+            table.row([position.to_string().into(), (*size).into(), key.time.to_string().into()]);
         }
     }
     table.print(options.json)?;
@@ -50,15 +49,15 @@ pub fn wal(given: &Given, options: &cli::Listing) -> Result<Status> {
     let wanted = |generation| options.generation.is_none_or(|only| only == generation);
     for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
         for (key, size) in &stored.segments {
-            let position = |point| Position { generation, point }.to_string();
+            let position = |point| Position { generation, point }.to_string().into();
             let kind = if key.part { "part" } else { "whole" };
             table.row([
                 position(key.start),
                 position(key.end),
-                size.to_string(),
-                key.first.to_string(),
-                key.last.to_string(),
-                kind.to_string(),
+                (*size).into(),
+                key.first.to_string().into(),
+                key.last.to_string().into(),
+                kind.into(),
             ]);
         }
     }

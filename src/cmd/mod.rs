@@ -36,6 +36,7 @@ use crate::config::{self, Config, LogFormat, Replica};
 use crate::error::{Error, Result};
 use crate::log;
 use crate::store::{self, Pool, Store};
+use files::Reported;
 
 /// What a command comes back with: the exit status of the process.
 type Status = u8;
@@ -151,6 +152,18 @@ impl Given<'_> {
     }
 }
 
+impl Given<'_> {
+    /// The databases that a report is about: of a whole configuration, also those that are left in the store alone.
+    fn reported(&self, chosen: &cli::Chosen, pool: &mut Pool) -> Result<Vec<Reported>> {
+        if let cli::Chosen::All = chosen {
+            let config = self.config()?;
+            config::check::config(&config)?;
+            return files::reported(&config, pool);
+        }
+        Ok(self.chosen(chosen)?.into_iter().map(Reported::Configured).collect())
+    }
+}
+
 /// What has failed of several things that were tried in turn: one that fails does not keep the others from being done.
 #[derive(Default)]
 struct Errors(Option<Error>);
@@ -161,10 +174,6 @@ impl Errors {
         if let Some(before) = self.0.replace(error) {
             say(&before);
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_none()
     }
 
     /// The last one, whose status is that of the run.

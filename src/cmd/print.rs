@@ -18,10 +18,70 @@ pub fn text(text: &str) -> Result<()> {
     }
 }
 
+/// What stands in one place of a table. A column holds one type of cell, and what is not known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cell {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+    /// `-` in a table, null in JSON.
+    Unknown,
+}
+
+impl Cell {
+    fn text(&self) -> String {
+        match self {
+            Cell::Text(text) => text.clone(),
+            Cell::Number(number) => number.to_string(),
+            Cell::Flag(true) => "yes".to_string(),
+            Cell::Flag(false) | Cell::Unknown => "-".to_string(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Cell::Text(text) => json!(text),
+            Cell::Number(number) => json!(number),
+            Cell::Flag(flag) => json!(flag),
+            Cell::Unknown => Value::Null,
+        }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        Cell::Text(text)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        Cell::Text(text.to_string())
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(number: u64) -> Cell {
+        Cell::Number(number)
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(flag: bool) -> Cell {
+        Cell::Flag(flag)
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Cell {
+        value.map_or(Cell::Unknown, Into::into)
+    }
+}
+
 /// Rows under a header line, in columns two spaces apart.
 pub struct Table {
     columns: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
@@ -30,12 +90,8 @@ impl Table {
     }
 
     /// A row with one cell a column.
-    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(cells.into_iter().collect());
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 
     /// Prints the table, or the rows as a JSON array of objects.
@@ -44,35 +100,24 @@ impl Table {
     }
 
     fn json(&self) -> Value {
-        let object = |row: &Vec<String>| -> Value {
+        let object = |row: &Vec<Cell>| -> Value {
             let names = self.columns.iter().map(|name| name.replace(' ', "_"));
-            names.zip(row.iter().map(|cell| cell_value(cell))).collect::<serde_json::Map<_, _>>().into()
+            names.zip(row.iter().map(Cell::json)).collect::<serde_json::Map<_, _>>().into()
         };
         self.rows.iter().map(object).collect()
     }
 
     fn text(&self) -> String {
-        let width = |at: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
-            cells.chain(self.columns.get(at).map(|name| name.len())).max().unwrap_or(0)
+        let head: Vec<String> = self.columns.iter().map(|name| name.to_string()).collect();
+        let body = self.rows.iter().map(|row| row.iter().map(Cell::text).collect());
+        let lines: Vec<Vec<String>> = std::iter::once(head).chain(body).collect();
+        let width = |at: usize| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..self.columns.len()).map(|at| width(at).unwrap_or(0)).collect();
+        let line = |cells: &Vec<String>| {
+            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
         };
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let line = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            padded.join("  ").trim_end().to_string() + "\n"
-        };
-        let head = line(&mut self.columns.iter().copied());
-        let body: String = self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str))).collect();
-        head + &body
-    }
-}
-
-/// Plain decimal numbers are numbers in JSON too; whatever else stands in a cell is text.
-fn cell_value(cell: &str) -> Value {
-    let plain = !cell.is_empty() && cell.bytes().all(|b| b.is_ascii_digit()) && (cell == "0" || !cell.starts_with('0'));
-    match cell.parse::<u64>() {
-        Ok(number) if plain => json!(number),
-        _ => json!(cell),
+        lines.iter().map(line).collect()
     }
 }
 
@@ -121,11 +166,15 @@ mod tests {
 
     #[test]
     fn a_table_has_stable_columns_and_the_same_rows_in_json() {
-        let mut table = Table::new(&["name", "size in bytes"]);
-        table.row(["a".to_string(), "12".to_string()]);
-        table.row(["longer".to_string(), "007".to_string()]);
-        assert_eq!(table.text(), "name    size in bytes\na       12\nlonger  007\n");
-        let expected = json!([{"name": "a", "size_in_bytes": 12}, {"name": "longer", "size_in_bytes": "007"}]);
+        let mut table = Table::new(&["name", "size in bytes", "sent"]);
+        table.row(["a".into(), 12.into(), true.into()]);
+        // A name of digits alone is a name.
+        table.row(["12".into(), Cell::Unknown, false.into()]);
+        assert_eq!(table.text(), "name  size in bytes  sent\na     12             yes\n12    -              -\n");
+        let expected = json!([
+            {"name": "a", "size_in_bytes": 12, "sent": true},
+            {"name": "12", "size_in_bytes": null, "sent": false}
+        ]);
         assert_eq!(table.json(), expected);
     }
 }

@@ -214,7 +214,7 @@ pub fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> 
 fn dry_run(plan: &Plan, output: Option<&Path>, as_json: bool) -> Result<Status> {
     let mut table = Table::new(&["object", "size"]);
     for (key, size) in restore::objects_of(plan) {
-        table.row([key.to_string(), size.to_string()]);
+        table.row([key.to_string().into(), size.into()]);
     }
     if let (Some(output), false) = (output, as_json) {
         let total = size(restore::bytes_of(plan));

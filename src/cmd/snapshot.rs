@@ -43,27 +43,38 @@ pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
     let (databases, heartbeat) = chosen(given, options)?;
     signals::install();
     let mut pool = Pool::default();
-    let mut stored = Vec::new();
+    let mut rows = Vec::new();
     let mut errors = Errors::default();
     for database in &databases {
-        match one(database, options, &mut pool) {
-            Ok(done) => stored.push(done),
-            Err(error) => errors.push(error),
+        let done = one(database, options, &mut pool);
+        rows.push(row(database, &done));
+        if let Err(error) = done {
+            errors.push(error);
         }
         if signals::received().is_some() {
             break;
         }
     }
-    if options.json && (!stored.is_empty() || errors.is_empty()) {
-        let rows =
-            stored.iter().map(|done| json!({ "path": done.path, "position": done.position, "bytes": done.bytes }));
-        print::json_value(&rows.collect())?;
+    let all = rows.len() == databases.len();
+    if options.json {
+        print::json_value(&rows.into())?;
     }
     errors.last()?;
-    if let Some(heartbeat) = heartbeat.filter(|_| stored.len() == databases.len()) {
+    if let Some(heartbeat) = heartbeat.filter(|_| all) {
         heartbeat::send(&heartbeat);
     }
     Ok(0)
+}
+
+/// What is printed of one database. What is not known is null, so that a name always has one type.
+fn row(database: &Database, done: &Result<Done>) -> serde_json::Value {
+    let path = database.path.display().to_string();
+    match done {
+        Ok(Done { position, bytes, .. }) => {
+            json!({ "path": path, "position": position, "bytes": bytes, "error": null })
+        }
+        Err(error) => json!({ "path": path, "position": null, "bytes": null, "error": error.message() }),
+    }
 }
 
 /// The databases, and where to report that all of them are stored.

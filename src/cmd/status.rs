@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::cmd::clock::System;
+use crate::cmd::files::Reported;
 use crate::cmd::print::Table;
 use crate::cmd::{Given, Status, service};
 use crate::config::Database;
@@ -23,14 +24,15 @@ const COLUMNS: [&str; 7] = ["database", "status", "position", "stored until", "b
 const BUFFER: usize = 1 << 20;
 
 /// What is said of one database.
+#[derive(Default)]
 struct Row {
     state: String,
-    position: String,
-    time: String,
+    position: Option<String>,
+    time: Option<String>,
     /// Bytes of WAL that are not stored.
-    behind: String,
+    behind: Option<u64>,
     /// How much later the database was last written to, in seconds.
-    seconds: String,
+    seconds: Option<u64>,
     exit: Status,
 }
 
@@ -38,12 +40,24 @@ pub fn run(given: &Given, options: &cli::Status) -> Result<Status> {
     let mut pool = Pool::default();
     let mut table = Table::new(&COLUMNS);
     let mut exit = 0;
-    for database in given.chosen(&options.chosen)? {
-        let row = look(&database, &mut pool);
+    for reported in given.reported(&options.chosen, &mut pool)? {
+        let (database, row) = match reported {
+            Reported::Configured(database) | Reported::Gone(database) => {
+                let row = look(&database, &mut pool);
+                (database, row)
+            }
+            Reported::Unlisted(directory, error) => (directory, trouble("unreachable: ", &error)),
+        };
         exit = exit.max(row.exit);
-        let path = database.path.display().to_string();
-        let url = database.replica.url.clone();
-        table.row([path, row.state, row.position, row.time, row.behind, url, row.seconds]);
+        table.row([
+            database.path.display().to_string().into(),
+            row.state.into(),
+            row.position.into(),
+            row.time.into(),
+            row.behind.into(),
+            database.replica.url.into(),
+            row.seconds.into(),
+        ]);
     }
     table.print(options.json)?;
     Ok(exit)
@@ -53,7 +67,7 @@ fn look(database: &Database, pool: &mut Pool) -> Row {
     let found = service::open_store(database, false, pool).and_then(|store| find_end(&store, &System));
     match found {
         Ok(found) => compare(database, &found),
-        Err(error) => trouble("unreachable", &error),
+        Err(error) => trouble("unreachable: ", &error),
     }
 }
 
@@ -70,39 +84,38 @@ fn compare(database: &Database, found: &Found) -> Row {
         Ok((resumed.map(|()| source.frames_left()), source.last_write()))
     });
     let row = match found {
-        Ok((Ok(0), _)) => Row { behind: "0".to_string(), seconds: "0".to_string(), ..said("ok", 0) },
+        Ok((Ok(0), _)) => Row { behind: Some(0), seconds: Some(0), ..said("ok", 0) },
         Ok((Ok(frames), written)) => {
             let bytes = u64::from(frames) * end.tail.page_size.frame() as u64;
-            Row { behind: bytes.to_string(), seconds: seconds(end.time, written), ..said("behind", BEHIND) }
+            Row { behind: Some(bytes), seconds: seconds(end.time, written), ..said("behind", BEHIND) }
         }
         Ok((Err(reason), written)) => {
             Row { seconds: seconds(end.time, written), ..said(&format!("behind: {reason}"), BEHIND) }
         }
-        Err(error) => trouble("database", &error),
+        Err(_) if !database.path.exists() => {
+            said("missing: there is no database file, only its backup", Kind::Database.exit_status())
+        }
+        Err(error) => trouble("", &error),
     };
     let position = Position { generation: end.tail.generation, point: end.point() }.to_string();
-    Row { position, time: end.time.to_string(), ..row }
+    Row { position: Some(position), time: Some(end.time.to_string()), ..row }
 }
 
 /// How much later than the last stored commit the database was last written to, in whole seconds, rounded up.
 ///
 /// When each commit happened is nowhere written down, so that this is all there is to know of those that are not stored.
 /// It is nothing where the clock was set back since, or a file with an older date was put in place.
-fn seconds(stored: Timestamp, written: Option<Timestamp>) -> String {
-    let later = written.filter(|written| *written > stored);
-    later.map_or_else(none, |written| written.since(stored).as_millis().div_ceil(1000).to_string())
-}
-
-fn none() -> String {
-    "-".to_string()
+fn seconds(stored: Timestamp, written: Option<Timestamp>) -> Option<u64> {
+    let later = written.filter(|written| *written > stored)?;
+    u64::try_from(later.since(stored).as_millis().div_ceil(1000)).ok()
 }
 
 fn said(state: &str, exit: Status) -> Row {
-    Row { state: state.to_string(), position: none(), time: none(), behind: none(), seconds: none(), exit }
+    Row { state: state.to_string(), exit, ..Row::default() }
 }
 
 fn trouble(state: &str, error: &Error) -> Row {
-    said(&format!("{state}: {error}"), error.kind().exit_status())
+    said(&format!("{state}{error}"), error.kind().exit_status())
 }
 
 #[cfg(test)]
@@ -114,12 +127,12 @@ mod tests {
         let at = Timestamp::from_millis;
         let stored = at(50_000);
         for (written, expected) in [
-            (Some(at(50_001)), "1"),
-            (Some(at(51_000)), "1"),
-            (Some(at(51_001)), "2"),
-            (Some(at(50_000)), "-"),
-            (Some(at(49_000)), "-"),
-            (None, "-"),
+            (Some(at(50_001)), Some(1)),
+            (Some(at(51_000)), Some(1)),
+            (Some(at(51_001)), Some(2)),
+            (Some(at(50_000)), None),
+            (Some(at(49_000)), None),
+            (None, None),
         ] {
             assert_eq!(seconds(stored, written), expected, "{written:?}");
         }

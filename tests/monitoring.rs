@@ -1,0 +1,109 @@
+//! What a monitor reads: `status`, `verify`, the metrics file and the exit status say what is so, and what is not known.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::{Bed, CORRUPT, DATABASE, Ran, litestream, on_a_directory_only, on_both_stores};
+
+on_both_stores! {
+    a_tenant_whose_file_has_vanished_is_reported
+}
+
+on_a_directory_only! {
+    a_directory_whose_store_cannot_be_listed_is_reported
+    a_damaged_backup_is_said_once_and_has_a_row
+}
+
+/// Writes the configuration; the path of its file.
+fn config(bed: &Bed, text: &str) -> PathBuf {
+    let path = bed.fresh("litestream.yml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn run(bed: &Bed, config: &Path, words: &[&str]) -> Ran {
+    bed.run_command(litestream().arg("-config").arg(config).args(words))
+}
+
+fn rows(ran: &Ran) -> Vec<Value> {
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", ran.stdout, ran.stderr))
+}
+
+/// A directory with these databases, and a configuration that stores them.
+fn fleet(bed: &Bed, names: &[&str]) -> (PathBuf, PathBuf) {
+    let directory = bed.path("tenants");
+    fs::create_dir(&directory).unwrap();
+    for name in names {
+        bed.write(&directory.join(name), &["--commits", "3"]);
+    }
+    let text = format!(
+        "dbs:\n  - dir: {}\n    pattern: '*.db'\n    replica: {{url: \"{}\"}}\n",
+        directory.display(),
+        bed.url_below("fleet")
+    );
+    (directory, config(bed, &text))
+}
+
+fn a_tenant_whose_file_has_vanished_is_reported(bed: &Bed) {
+    let (directory, config) = fleet(bed, &["a.db", "b.db"]);
+    run(bed, &config, &["replicate", "-once", "-create-bucket"]).succeeded();
+    for command in ["status", "verify"] {
+        assert_eq!(rows(&run(bed, &config, &[command, "-json"]).succeeded()).len(), 2, "{command}");
+    }
+    // What does not fit the pattern is no tenant of this directory.
+    run(bed, &config, &["snapshot", directory.join("a.db").to_str().unwrap(), &bed.url_below("fleet/a.txt")]);
+    let gone = directory.join("b.db");
+    fs::remove_file(&gone).unwrap();
+    for command in ["status", "verify"] {
+        let ran = run(bed, &config, &[command, "-json"]);
+        let rows = rows(&ran);
+        assert_eq!((ran.status, rows.len()), (DATABASE, 2), "{command}: {}{}", ran.stdout, ran.stderr);
+        let row = rows.iter().find(|row| row["database"] == gone.to_str().unwrap()).expect("a row for b.db");
+        let says = row[if command == "status" { "status" } else { "live" }].as_str().unwrap();
+        assert!(says.starts_with("missing"), "{row}");
+        assert!(row["position"].is_string(), "{row}");
+        assert!(run(bed, &config, &[command]).stdout.contains("missing: "), "{command}");
+    }
+    // The file alone is missing: what is stored is whole.
+    bed.restored_from(&bed.url_below("fleet/b.db"));
+}
+
+fn a_directory_whose_store_cannot_be_listed_is_reported(bed: &Bed) {
+    let (directory, config) = fleet(bed, &[]);
+    // A file stands where the store should be.
+    fs::write(bed.path("store"), "").unwrap();
+    for command in ["status", "verify"] {
+        let ran = run(bed, &config, &[command, "-json"]);
+        let rows = rows(&ran);
+        assert_eq!((ran.status, rows.len()), (support::STORE, 1), "{command}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(rows[0]["database"], directory.to_str().unwrap());
+    }
+}
+
+/// The object of the store with this in its name.
+fn object(bed: &Bed, room: &str, part: &str) -> PathBuf {
+    let objects = bed.objects(room);
+    let name = objects.iter().find(|name| name.contains(part)).unwrap_or_else(|| panic!("no {part} in {objects:?}"));
+    bed.path("store").join(name.split(' ').next().unwrap())
+}
+
+fn a_damaged_backup_is_said_once_and_has_a_row(bed: &Bed) {
+    let (directory, config) = fleet(bed, &["a.db", "b.db"]);
+    run(bed, &config, &["replicate", "-once"]).succeeded();
+    let damaged = object(bed, "snapshots", "b.db");
+    fs::write(&damaged, b"no gzip at all").unwrap();
+    let ran = run(bed, &config, &["verify", "-json"]);
+    assert_eq!(ran.status, CORRUPT, "{}{}", ran.stdout, ran.stderr);
+    let rows = rows(&ran);
+    let of = |name: &str| {
+        let path = directory.join(name);
+        rows.iter().find(|row| row["database"] == path.to_str().unwrap()).unwrap_or_else(|| panic!("{name}: {rows:?}"))
+    };
+    assert_eq!((&of("a.db")["live"], &of("a.db")["error"]), (&"equal".into(), &Value::Null));
+    assert!(of("a.db")["bytes"].is_u64() && of("b.db")["bytes"].is_null(), "{rows:?}");
+    assert!(of("b.db")["error"].as_str().unwrap().contains("snapshots/"), "{rows:?}");
+    assert!(ran.stderr.lines().count() <= 3, "damage is said again and again:\n{}", ran.stderr);
+}
