@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{Bed, CORRUPT, DATABASE, Ran, litestream, on_a_directory_only, on_both_stores};
+use support::{Bed, CORRUPT, DATABASE, Ran, litestream, on_a_directory_only, on_both_stores, until};
 
 on_both_stores! {
     a_tenant_whose_file_has_vanished_is_reported
@@ -15,6 +15,7 @@ on_both_stores! {
 on_a_directory_only! {
     a_directory_whose_store_cannot_be_listed_is_reported
     a_damaged_backup_is_said_once_and_has_a_row
+    a_lag_that_is_not_known_is_not_told
 }
 
 /// Writes the configuration; the path of its file.
@@ -106,4 +107,37 @@ fn a_damaged_backup_is_said_once_and_has_a_row(bed: &Bed) {
     assert!(of("a.db")["bytes"].is_u64() && of("b.db")["bytes"].is_null(), "{rows:?}");
     assert!(of("b.db")["error"].as_str().unwrap().contains("snapshots/"), "{rows:?}");
     assert!(ran.stderr.lines().count() <= 3, "damage is said again and again:\n{}", ran.stderr);
+}
+
+/// Where nobody listens.
+fn closed_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn a_lag_that_is_not_known_is_not_told(bed: &Bed) {
+    let (database, metrics) = (bed.database(), bed.path("litestream.prom"));
+    let text = |url: &str| {
+        let (path, metrics) = (database.display(), metrics.display());
+        let top = format!("shutdown-sync-timeout: 1s\nmetrics-file: {metrics}\n");
+        config(bed, &format!("{top}dbs: [{{path: {path}, replica: {{url: '{url}'}}}}]"))
+    };
+    let start = |config: &Path| bed.spawn(litestream().arg("-config").arg(config).arg("replicate"));
+    let written = |part: &str| {
+        until("the metrics are written", || {
+            let text = fs::read_to_string(&metrics).map_err(|error| error.to_string())?;
+            if text.contains(part) { Ok(text) } else { Err(text) }
+        })
+    };
+    let mut replicator = start(&text(&format!("nats://127.0.0.1:{}/backup", closed_port())));
+    assert!(!written("litestream_up{db=").contains("litestream_lag_seconds{"));
+    until("the trouble is told", || {
+        let log = replicator.log();
+        if log.contains("lag=- ") { Ok(()) } else { Err(log) }
+    });
+    replicator.terminate();
+    replicator.wait();
+    fs::remove_file(&metrics).unwrap();
+    let replicator = start(&text(&bed.url()));
+    written("litestream_lag_seconds{");
+    replicator.stop();
 }

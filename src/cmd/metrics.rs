@@ -14,7 +14,9 @@ type Label = Option<(&'static str, String)>;
 
 const METRICS: [Metric; 11] = [
     ("up", "gauge", "1 if nothing is wrong, 0 if there is trouble", |s| one(f64::from(u8::from(s.trouble.is_none())))),
-    ("lag_seconds", "gauge", "age of the oldest commit that is not stored", |s| one(s.lag.as_secs_f64())),
+    ("lag_seconds", "gauge", "age of the oldest commit that is not stored; absent while unknown", |s| {
+        s.lag.map(|lag| one(lag.as_secs_f64())).unwrap_or_default()
+    }),
     ("last_success_timestamp_seconds", "gauge", "when everything committed was last seen to be stored", |s| {
         s.settled.map(|time| one(seconds(time))).unwrap_or_default()
     }),
@@ -86,6 +88,8 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::error::Kind;
     use crate::format::position::{Generation, Offset, Point, Position};
@@ -95,13 +99,14 @@ mod tests {
         let point = Point { index: 3, offset: Offset::new(4152).unwrap() };
         let mut status = Status { objects: 7, bytes: 1000, wal_bytes: 8304, ..Status::default() };
         status.stored = Some(Position { generation: Generation::new(0x19), point });
+        status.lag = Some(Duration::from_millis(250));
         status.settled = Some(Timestamp::from_millis(1_500));
         status.tally.error(Kind::Unreachable);
         status.tally.generation("WAL \"x\"");
         let text = text(&[("/a".to_string(), status), ("/b".to_string(), Status::default())], Timestamp::default());
         for line in [
             "litestream_up{db=\"/b\"} 1",
-            "litestream_lag_seconds{db=\"/a\"} 0",
+            "litestream_lag_seconds{db=\"/a\"} 0.25",
             "litestream_last_success_timestamp_seconds{db=\"/a\"} 1.5",
             "litestream_stored_wal_index{db=\"/a\"} 3",
             "litestream_stored_wal_offset_bytes{db=\"/a\"} 4152",
@@ -113,7 +118,10 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
         }
-        assert!(!text.contains("last_success_timestamp_seconds{db=\"/b\"}"), "{text}");
+        // What is not known is not there.
+        for name in ["last_success_timestamp_seconds", "lag_seconds", "stored_wal_index"] {
+            assert!(!text.contains(&format!("{name}{{db=\"/b\"}}")), "{text}");
+        }
         assert_eq!(text.matches("# TYPE").count(), METRICS.len() + 1);
     }
 }

@@ -61,7 +61,7 @@ pub fn run(
             Ok(true) => return Ok(0),
             Ok(false) => trouble.clear(System.now(), &name),
             Err(error) if !mirror.published => return Err(error),
-            Err(error) => trouble.report(System.now(), &name, &error, 0),
+            Err(error) => trouble.report(System.now(), &name, &error, None),
         }
         if pause(interval) {
             return Ok(0);

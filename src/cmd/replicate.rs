@@ -15,7 +15,7 @@ use crate::cmd::{Errors, Given, Status, environment, files, metrics, restoring, 
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::replica::follow::Follower;
+use crate::replica::follow::{self, Follower, lag_text};
 
 /// Between two lines that say where each database stands.
 const REPORT: Duration = Duration::from_secs(60);
@@ -278,14 +278,26 @@ impl Run {
     fn tell_status(&self) {
         let followers = &self.fleet.poll.followers;
         let status: Vec<_> = followers.iter().map(|follower| follower.status(&System)).collect();
-        let lag = status.iter().map(|status| status.lag.as_secs()).max().unwrap_or(0);
-        let troubles = status.iter().filter(|status| status.trouble.is_some()).count();
-        let text = match troubles {
-            0 => format!("STATUS={} databases, lag {lag}s", status.len()),
-            _ => format!("STATUS={} databases, lag {lag}s, trouble with {troubles}", status.len()),
-        };
-        self.notifier.say(&text);
+        self.notifier.say(&status_text(&status));
     }
+}
+
+/// All databases in one line, for systemd. The lag is that of the one which is furthest behind.
+fn status_text(status: &[follow::Status]) -> String {
+    let lag = status.iter().filter_map(|status| status.lag).max();
+    let unknown = status.iter().filter(|status| status.lag.is_none()).count();
+    let troubles = status.iter().filter(|status| status.trouble.is_some()).count();
+    let mut text = format!("STATUS={} databases", status.len());
+    if let Some(lag) = lag {
+        text += &format!(", lag {}s", lag.as_secs());
+    }
+    if unknown > 0 {
+        text += &format!(", lag of {unknown} unknown");
+    }
+    if troubles > 0 {
+        text += &format!(", trouble with {troubles}");
+    }
+    text
 }
 
 /// How long the end may take.
@@ -362,7 +374,7 @@ fn say(follower: &Follower, message: &str) {
     let mut line = log::info(message)
         .field("db", follower.name())
         .field("position", position)
-        .field("lag", format!("{:.1}s", status.lag.as_secs_f64()))
+        .field("lag", lag_text(status.lag))
         .field("objects", status.objects)
         .field("bytes", status.bytes);
     if let Some(snapshot) = status.snapshot {
@@ -372,4 +384,28 @@ fn say(follower: &Follower, message: &str) {
         line = line.field("trouble", trouble);
     }
     line.emit();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_for_systemd_tells_a_lag_only_where_it_is_known() {
+        let status = |lag: Option<u64>, trouble: bool| follow::Status {
+            lag: lag.map(Duration::from_secs),
+            trouble: trouble.then(|| "away".to_string()),
+            ..follow::Status::default()
+        };
+        let table = [
+            (vec![], "STATUS=0 databases"),
+            (vec![status(Some(0), false)], "STATUS=1 databases, lag 0s"),
+            (vec![status(Some(2), false), status(Some(5), true)], "STATUS=2 databases, lag 5s, trouble with 1"),
+            (vec![status(None, true)], "STATUS=1 databases, lag of 1 unknown, trouble with 1"),
+            (vec![status(None, false), status(Some(5), false)], "STATUS=2 databases, lag 5s, lag of 1 unknown"),
+        ];
+        for (given, expected) in table {
+            assert_eq!(status_text(&given), expected);
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::log;
+use crate::replica::follow::lag_text;
 
 /// A trouble that stays is said again after this time.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -35,8 +36,8 @@ fn is_same(one: &str, other: &str) -> bool {
 const CAUSES: usize = 8;
 
 impl Trouble {
-    /// Something is wrong: logged on first sight, on change, and each minute. `lag` is in seconds.
-    pub fn report(&mut self, now: Instant, database: &str, error: &Error, lag: u64) {
+    /// Something is wrong: logged on first sight, on change, and each minute. `lag` is none where it is not known.
+    pub fn report(&mut self, now: Instant, database: &str, error: &Error, lag: Option<Duration>) {
         let text = error.to_string();
         let current = self.current.get_or_insert_with(|| Current { text: String::new(), since: now, said: Vec::new() });
         current.text.clone_from(&text);
@@ -45,7 +46,7 @@ impl Trouble {
         if current.said.iter().any(|(said, _)| is_same(said, &cause)) {
             return;
         }
-        log::warn("not stored, trying again").field("db", database).field("lag", format!("{lag}s")).cause(error).emit();
+        log::warn("not stored, trying again").field("db", database).field("lag", lag_text(lag)).cause(error).emit();
         if current.said.len() >= CAUSES {
             current.said.remove(0);
         }

@@ -29,7 +29,7 @@ use crate::source::{self, FileCheck, Lock, Reason, Source};
 use crate::store::Store;
 
 pub use settings::{Next, Settings, Tools};
-pub use status::{SnapshotStatus, Status};
+pub use status::{SnapshotStatus, Status, lag_text};
 
 use live::{Following, Round, TURN, backlog};
 
@@ -438,7 +438,7 @@ impl Follower {
 
     fn report(&mut self, error: &Error, clock: &dyn Clock) {
         self.tally.error(error.kind());
-        let lag = self.lag(clock.wall()).as_secs();
+        let lag = self.lag(clock);
         self.trouble.report(clock.now(), &self.name, error, lag);
     }
 
@@ -452,20 +452,24 @@ impl Follower {
         }
     }
 
-    fn lag(&self, wall: Timestamp) -> Duration {
-        let waiting = match &self.stage {
-            Stage::Following(following) => following.writer.oldest(),
-            _ => None,
-        };
-        let oldest = self.outbox.oldest().or(waiting);
-        oldest.map_or(Duration::ZERO, |oldest| wall.since(oldest))
+    /// The age of the oldest commit that is not stored. None: it is not known what is stored.
+    fn lag(&self, clock: &dyn Clock) -> Option<Duration> {
+        let age = |oldest| clock.wall().since(oldest);
+        let sent = self.outbox.oldest().map(age);
+        let Stage::Following(following) = &self.stage else { return sent };
+        let waiting = sent.or(following.writer.oldest().map(age)).unwrap_or_default();
+        match (following.snapshot_at, self.generation_begun) {
+            // Without its first snapshot nothing of the generation is of use: all in it waits at least since it began.
+            (None, Some(begun)) => Some(waiting.max(clock.now().saturating_duration_since(begun))),
+            _ => Some(waiting),
+        }
     }
 
     pub fn status(&self, clock: &dyn Clock) -> Status {
         let mut status = Status {
             stored: self.stored,
             snapshot_stored: self.snapshot_stored,
-            lag: self.lag(clock.wall()),
+            lag: self.lag(clock),
             objects: self.objects,
             bytes: self.bytes,
             kept: self.keeper.operations(),

@@ -13,8 +13,8 @@ pub struct Status {
     pub stored: Option<Position>,
     /// Everything up to here has been copied from the WAL.
     pub copied: Option<Position>,
-    /// Since the oldest commit that is not stored.
-    pub lag: Duration,
+    /// Since the oldest commit that is not stored; none where that is not known.
+    pub lag: Option<Duration>,
     /// Objects and bytes stored since the start.
     pub objects: u64,
     pub bytes: u64,
@@ -31,6 +31,11 @@ pub struct Status {
     pub settled: Option<Timestamp>,
     /// Bytes of frames in the WAL.
     pub wal_bytes: u64,
+}
+
+/// A lag in the log: seconds, or `-` where it is not known.
+pub fn lag_text(lag: Option<Duration>) -> String {
+    lag.map_or_else(|| "-".to_string(), |lag| format!("{:.1}s", lag.as_secs_f64()))
 }
 
 /// A snapshot under way.
