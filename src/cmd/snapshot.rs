@@ -20,7 +20,7 @@ use crate::format::position::Position;
 use crate::log::{self, Level};
 use crate::replica::alone::{alone, stored_until};
 use crate::replica::download::{connect, list};
-use crate::replica::follow::Follower;
+use crate::replica::follow::{Follower, warn_clock};
 use crate::replica::request::{Answer, Request};
 use crate::replica::retention::enforce;
 use crate::replica::snapshot::{Desk, Progress as Moved, SnapshotUpload};
@@ -125,9 +125,12 @@ fn without_wal(database: &Database, options: &source::Options, store: &Rc<dyn St
     }
     // Whatever takes time goes first.
     connect(&**store, &System)?;
-    let stored_until = stored_until(&**store, &System)?;
+    let newest = stored_until(&**store, &System)?;
     let Some(snapshot) = of_rollback_journal(&database.path, options)? else { return Ok(None) };
-    upload_all(database, store, alone(&**store, snapshot, stored_until, &System)).map(Some)
+    if newest.refutes(System.wall()) {
+        warn_clock(&database.path.display().to_string(), &newest, System.wall());
+    }
+    upload_all(database, store, alone(&**store, snapshot, &newest, &System)?).map(Some)
 }
 
 /// Nobody follows the database: what is committed and not stored goes first, so that the generation can go on.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::cmd::clock::System;
 use crate::error::{Error, Kind, Result};
+use crate::format::numbering::HighWaterMark;
 use crate::format::time::Timestamp;
 use crate::replica::alone::alone;
 use crate::replica::snapshot::{Desk, Progress};
@@ -37,7 +38,7 @@ impl Vanishing {
             truncate_frames: None,
         };
         let snapshot = of_rollback_journal(database, &options).unwrap().unwrap();
-        let mut upload = alone(&store, snapshot, System.wall(), &System);
+        let mut upload = alone(&store, snapshot, &HighWaterMark::default(), &System).unwrap();
         while upload.poll(&mut Desk::new(), System.now()).unwrap() != Progress::Done {}
         store
     }

@@ -12,6 +12,7 @@ mod instead;
 pub mod key;
 pub mod listing;
 pub mod merge;
+pub mod numbering;
 pub mod pieces;
 pub mod plan;
 pub mod position;

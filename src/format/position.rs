@@ -7,8 +7,9 @@ use crate::error::{Error, Kind, Result};
 
 /// An unbroken run of changes that starts with a snapshot: 16 hex digits.
 ///
-/// The upper 48 bits are the wall clock in milliseconds when it began, never less than what is stored already, so that
-/// generations sort by age; the lower 16 are random, so that two hosts do not meet.
+/// The upper 48 bits are the wall clock in milliseconds when it began, and the lower 16 are random, so that two hosts do
+/// not meet. It is greater than every number that was stored then, so that generations sort by age: see
+/// [`crate::format::numbering`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::{Listing, is_ltx};
-use crate::format::plan::{ChainEnd, end_of, last_moment};
+use crate::format::numbering::HighWaterMark;
+use crate::format::plan::{ChainEnd, end_of};
 use crate::format::position::Generation;
 use crate::format::time::Timestamp;
 use crate::log;
@@ -18,10 +19,10 @@ use crate::store::{Chunk, Get, List, Store};
 const NAP: Duration = Duration::from_millis(100);
 
 /// What the store knows of a database.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
-    /// No new name may be earlier.
-    pub last_moment: Timestamp,
+    /// No new name may be earlier, and no new generation lower.
+    pub newest: HighWaterMark,
     /// When the newest snapshot that can be continued was taken.
     pub last_snapshot: Option<Timestamp>,
 }
@@ -110,7 +111,7 @@ impl Start {
 
     /// What the names alone tell, or what must be read.
     fn after_listing(&mut self, listing: &Listing) -> std::result::Result<Found, Box<Reading>> {
-        let known = Known { last_moment: last_moment(listing).unwrap_or_default(), last_snapshot: None };
+        let known = Known { newest: HighWaterMark::of(listing), last_snapshot: None };
         self.generations = listing.generations().map(|(generation, _)| generation).collect();
         // What is said of LTX files is the store's word.
         if let Some(name) = listing.foreign_example().filter(|name| !is_ltx(name)) {

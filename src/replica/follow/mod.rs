@@ -1,6 +1,7 @@
 //! One database, kept stored: the steps that the poll loop calls over and over. Nothing in here waits.
 
 mod asked;
+mod generation;
 mod live;
 mod settings;
 mod status;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::format::position::{Generation, Position};
+use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::outbox::Outbox;
@@ -28,6 +29,7 @@ use crate::replica::writer::Writer;
 use crate::source::{self, FileCheck, Lock, Reason, Source};
 use crate::store::Store;
 
+pub use generation::warn_clock;
 pub use settings::{Next, Settings, Tools};
 pub use status::{SnapshotStatus, Status, lag_text};
 
@@ -53,6 +55,8 @@ pub struct Follower {
     /// The store was away when it was last looked at.
     away: bool,
     known: Known,
+    /// The clock is behind what is stored, and that was said.
+    clock_refuted: bool,
     trouble: Trouble,
     tally: Tally,
     settled: Option<Timestamp>,
@@ -113,7 +117,8 @@ impl Follower {
             lock: None,
             desk: None,
             next_requests: now,
-            known: Known { last_moment: Timestamp::default(), last_snapshot: None },
+            known: Known::default(),
+            clock_refuted: false,
             trouble: Trouble::default(),
             tally: Tally::default(),
             settled: None,
@@ -196,6 +201,7 @@ impl Follower {
         {
             return Ok(Next::Rest);
         }
+        self.check_clock(clock.wall());
         let next = self.advance(tools, clock)?;
         let settled = matches!(self.stage, Stage::Following(_)) && self.is_settled();
         if settled {
@@ -248,7 +254,7 @@ impl Follower {
         }
         self.contacted = true;
         self.known = found.known;
-        self.keeper.started(self.known.last_moment, clock);
+        self.keeper.started(self.known.newest.moment, clock);
         self.stage = Stage::Opening(found.end);
         Ok(Next::Now)
     }
@@ -279,7 +285,7 @@ impl Follower {
         let source = Source::open(&self.settings.path, &self.settings.source)?;
         match end.clone() {
             Ok(end) => self.compare(Box::new(Comparing { source, end, check: end.file_check() }), tools, clock),
-            Err(reason) => Ok(self.begin_to_follow(source, Err(reason), clock)),
+            Err(reason) => self.begin_to_follow(source, Err(reason), clock),
         }
     }
 
@@ -302,7 +308,7 @@ impl Follower {
             match end.resume_step(source, check, &mut tools.buffer)? {
                 Some(resumed) => {
                     let end = comparing.end;
-                    return Ok(self.begin_to_follow(comparing.source, resumed.map(|()| end), clock));
+                    return self.begin_to_follow(comparing.source, resumed.map(|()| end), clock);
                 }
                 None if clock.now() >= turn => {
                     self.stage = Stage::Comparing(comparing);
@@ -318,14 +324,14 @@ impl Follower {
         source: Source,
         resumed: std::result::Result<End, Reason>,
         clock: &dyn Clock,
-    ) -> Next {
-        self.opened = true;
+    ) -> Result<Next> {
         let following = match resumed {
             Ok(end) => self.continue_generation(source, end, clock),
-            Err(reason) => self.begin_generation(source, &reason, clock),
+            Err(reason) => self.begin_generation(source, &reason, clock)?,
         };
+        self.opened = true;
         self.stage = Stage::Following(Box::new(following));
-        Next::Now
+        Ok(Next::Now)
     }
 
     fn continue_generation(&mut self, source: Source, end: End, clock: &dyn Clock) -> Following {
@@ -340,23 +346,6 @@ impl Follower {
         let mut following = Following::new(source, Writer::new(end), clock.now(), snapshot_due);
         following.snapshot_at = Some(position);
         following
-    }
-
-    fn begin_generation(&mut self, source: Source, reason: &Reason, clock: &dyn Clock) -> Following {
-        let time = clock.wall().max(self.known.last_moment);
-        let generation = new_generation(time);
-        self.known.last_moment = time;
-        self.owner.knows([generation]);
-        self.generation_begun = Some(clock.now());
-        self.tally.generation(reason);
-        log::info("new generation")
-            .field("db", &self.name)
-            .field("generation", generation)
-            .field("reason", reason)
-            .emit();
-        let end = End::begin(generation, &source.start(), time);
-        self.force_snapshot = false;
-        Following::new(source, Writer::new(end), clock.now(), Some(clock.now()))
     }
 
     fn follow(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
@@ -399,7 +388,7 @@ impl Follower {
             if let Some(segment) = following.writer.close() {
                 self.outbox.push(segment, now);
             }
-            self.known.last_moment = self.known.last_moment.max(following.writer.end().time);
+            self.known.newest.moment = self.known.newest.moment.max(following.writer.end().time);
         }
         if matches!(reason, Reason::StoredHistoryIsGone | Reason::SpoolLost) {
             self.outbox = Outbox::new(self.store.clone(), spool(&self.settings));
@@ -497,9 +486,4 @@ impl Follower {
 fn spool(settings: &Settings) -> Spool {
     let meta = settings.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&settings.path));
     Spool::new(&meta.join("spool"), settings.backlog_bytes)
-}
-
-/// Generations sort by age; the random part keeps two hosts apart.
-pub fn new_generation(time: Timestamp) -> Generation {
-    Generation::new(time.millis() << 16 | crate::store::random::below(1 << 16))
 }
