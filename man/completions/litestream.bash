@@ -10,21 +10,22 @@ _litestream() {
     esac
     for ((at = 1; at < COMP_CWORD; at++)); do
         case ${COMP_WORDS[at]} in
-            replicate | restore | snapshot | databases | generations | snapshots | wal | status | verify | version) command=${COMP_WORDS[at]} ;;
+            replicate | restore | snapshot | delete | databases | generations | snapshots | wal | status | verify | version) command=${COMP_WORDS[at]} ;;
         esac
     done
     case $command in
         replicate) options="-exec -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket" ;;
-        restore) options="-o -timestamp -generation -position -if-db-not-exists -if-replica-exists -force -dry-run -integrity-check -f -follow-interval -json" ;;
-        snapshot) options="-create-bucket -enforce-retention -json" ;;
+        restore) options="-o -all -timestamp -generation -position -if-db-not-exists -if-replica-exists -force -dry-run -integrity-check -f -follow-interval -q -json" ;;
+        snapshot) options="-create-bucket -enforce-retention -retention -q -json" ;;
+        delete) options="-dry-run -yes -json" ;;
         databases) options="-json" ;;
         generations) options="-json" ;;
         snapshots) options="-json" ;;
         wal) options="-generation -json" ;;
         status) options="-json" ;;
-        verify) options="-json" ;;
+        verify) options="-q -json" ;;
         version) options="-json" ;;
-        *) options="replicate restore snapshot databases generations snapshots wal status verify version" ;;
+        *) options="replicate restore snapshot delete databases generations snapshots wal status verify version" ;;
     esac
     options=" $options -config -log-level -no-expand-env -help"
     [[ $word == --* ]] && options=${options// -/ --}

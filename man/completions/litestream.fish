@@ -2,7 +2,7 @@
 
 # Unlike __fish_use_subcommand, does not take the value of -config for a command.
 function __litestream_needs_command
-    not __fish_seen_subcommand_from replicate restore snapshot databases generations snapshots wal status verify version
+    not __fish_seen_subcommand_from replicate restore snapshot delete databases generations snapshots wal status verify version
 end
 
 complete -c litestream -o config -r -d 'default $LITESTREAM_CONFIG or /etc/litestream.yml'
@@ -12,6 +12,7 @@ complete -c litestream -o help -d 'print the usage'
 complete -c litestream -n __litestream_needs_command -f -a replicate -d 'back up databases continuously, in the foreground'
 complete -c litestream -n __litestream_needs_command -f -a restore -d 'write a stored database to a file'
 complete -c litestream -n __litestream_needs_command -f -a snapshot -d 'store one full snapshot, and exit'
+complete -c litestream -n __litestream_needs_command -f -a delete -d 'delete a stored database: every object below its prefix'
 complete -c litestream -n __litestream_needs_command -f -a databases -d 'list the databases in the configuration'
 complete -c litestream -n __litestream_needs_command -f -a generations -d 'list the stored generations of a database'
 complete -c litestream -n __litestream_needs_command -f -a snapshots -d 'list the stored snapshots of a database'
@@ -26,6 +27,7 @@ complete -c litestream -n '__fish_seen_subcommand_from replicate' -o enforce-ret
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o restore-if-db-not-exists -d 'restore a missing database before following it'
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o create-bucket -d 'make a missing bucket'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s o -r -d 'output file (default: where the database was)'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o all -d 'every database configured, or below REPLICA_URL'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o timestamp -x -d 'the last commit not later than this, in RFC 3339'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o generation -x -d 'the newest commit of this generation'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o position -x -d 'exactly this commit: generation/index:offset'
@@ -36,15 +38,22 @@ complete -c litestream -n '__fish_seen_subcommand_from restore' -o dry-run -d 'p
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o integrity-check -x -a 'none quick full' -d 'none, quick or full check by SQLite (default none)'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s f -d 'keep the output up to date until stopped'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o follow-interval -x -d 'with -f: how often to look (default 1s)'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -s q -d 'print nothing but warnings and errors'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o create-bucket -d 'make a missing bucket'
 complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o enforce-retention -d 'delete what is older than the retention'
+complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o retention -x -d 'with -enforce-retention: instead of the configured one'
+complete -c litestream -n '__fish_seen_subcommand_from snapshot' -s q -d 'print nothing but warnings and errors'
 complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from delete' -o dry-run -d 'print what would be deleted, and delete nothing'
+complete -c litestream -n '__fish_seen_subcommand_from delete' -o yes -d 'do not ask for confirmation'
+complete -c litestream -n '__fish_seen_subcommand_from delete' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from databases' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from generations' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from snapshots' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from wal' -o generation -x -d 'only this generation'
 complete -c litestream -n '__fish_seen_subcommand_from wal' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from status' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from verify' -s q -d 'print nothing but warnings and errors'
 complete -c litestream -n '__fish_seen_subcommand_from verify' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from version' -o json -d 'print the result as JSON'

@@ -28,6 +28,7 @@ pub(super) enum Words {
     Replicate(Replicate),
     Restore(Restore),
     Snapshot(Snapshot),
+    Delete(Delete),
     Databases(Databases),
     Generations(Generations),
     Snapshots(Snapshots),
@@ -74,6 +75,9 @@ pub(super) struct Restore {
     /// output file (default: where the database was)
     #[argh(option, arg_name = "PATH")]
     pub o: Option<String>,
+    /// every database configured, or below REPLICA_URL
+    #[argh(switch)]
+    pub all: bool,
     /// the last commit not later than this, in RFC 3339
     #[argh(option, arg_name = "T")]
     pub timestamp: Option<String>,
@@ -104,6 +108,9 @@ pub(super) struct Restore {
     /// with -f: how often to look (default 1s)
     #[argh(option, arg_name = "D")]
     pub follow_interval: Option<String>,
+    /// print nothing but warnings and errors
+    #[argh(switch)]
+    pub q: bool,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -122,6 +129,30 @@ pub(super) struct Snapshot {
     /// delete what is older than the retention
     #[argh(switch)]
     pub enforce_retention: bool,
+    /// with -enforce-retention: instead of the configured one
+    #[argh(option, arg_name = "D")]
+    pub retention: Option<String>,
+    /// print nothing but warnings and errors
+    #[argh(switch)]
+    pub q: bool,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// delete a stored database: every object below its prefix
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "delete")]
+pub(super) struct Delete {
+    /// database in the configuration, or where it is stored
+    #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
+    pub words: Vec<String>,
+    /// print what would be deleted, and delete nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// do not ask for confirmation
+    #[argh(switch)]
+    pub yes: bool,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -194,6 +225,9 @@ pub(super) struct Verify {
     /// default: all in the configuration
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
+    /// print nothing but warnings and errors
+    #[argh(switch)]
+    pub q: bool,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,

@@ -40,6 +40,7 @@ pub enum Command {
     Replicate(Replicate),
     Restore(Restore),
     Snapshot(Snapshot),
+    Delete(Delete),
     Databases { json: bool },
     Generations(Listing),
     Snapshots(Listing),
@@ -76,10 +77,20 @@ pub struct Replicate {
     pub create_bucket: bool,
 }
 
+/// Which databases to restore.
+#[derive(Debug, PartialEq)]
+pub enum RestoreSource {
+    One(Source),
+    /// Every database of the configuration.
+    Configured,
+    /// Every database below this URL, as the names of its objects tell it.
+    Below(Secret),
+}
+
 #[derive(Debug, PartialEq)]
 pub struct Restore {
-    pub source: Source,
-    /// None: where the database was.
+    pub source: RestoreSource,
+    /// None: where the database was. A directory where several databases are restored.
     pub output: Option<PathBuf>,
     pub until: Until,
     /// Only this generation.
@@ -91,6 +102,8 @@ pub struct Restore {
     pub integrity_check: IntegrityCheck,
     /// Keep the output up to date, looking this often.
     pub follow: Option<Duration>,
+    /// Print nothing but warnings and errors.
+    pub quiet: bool,
     pub json: bool,
 }
 
@@ -125,6 +138,19 @@ pub struct Snapshot {
     pub chosen: Chosen,
     pub create_bucket: bool,
     pub enforce_retention: bool,
+    /// How long a backup stays, over what the configuration says.
+    pub retention: Option<Duration>,
+    /// Print nothing but warnings and errors.
+    pub quiet: bool,
+    pub json: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Delete {
+    pub source: Source,
+    pub dry_run: bool,
+    /// Do not ask.
+    pub confirmed: bool,
     pub json: bool,
 }
 
@@ -145,6 +171,8 @@ pub struct Status {
 #[derive(Debug, PartialEq)]
 pub struct Verify {
     pub proven: Proven,
+    /// Print nothing but warnings and errors.
+    pub quiet: bool,
     pub json: bool,
 }
 

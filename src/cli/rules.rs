@@ -29,7 +29,15 @@ fn command(words: Words) -> Result<Command> {
         Words::Snapshot(args) => Command::Snapshot(Snapshot {
             chosen: chosen("snapshot", args.words)?,
             create_bucket: args.create_bucket,
+            retention: retention(args.enforce_retention, args.retention.as_deref())?,
             enforce_retention: args.enforce_retention,
+            quiet: quiet(args.q, args.json)?,
+            json: args.json,
+        }),
+        Words::Delete(args) => Command::Delete(Delete {
+            source: exactly_one("delete", args.words)?,
+            dry_run: args.dry_run,
+            confirmed: args.yes,
             json: args.json,
         }),
         Words::Databases(args) => Command::Databases { json: args.json },
@@ -37,7 +45,9 @@ fn command(words: Words) -> Result<Command> {
         Words::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
         Words::Wal(args) => Command::Wal(listing("wal", args.words, args.generation, args.json)?),
         Words::Status(args) => Command::Status(Status { chosen: chosen("status", args.words)?, json: args.json }),
-        Words::Verify(args) => Command::Verify(Verify { proven: proven(args.words)?, json: args.json }),
+        Words::Verify(args) => {
+            Command::Verify(Verify { proven: proven(args.words)?, quiet: quiet(args.q, args.json)?, json: args.json })
+        }
         Words::Version(args) => Command::Version { json: args.json },
     })
 }
@@ -80,8 +90,9 @@ fn restore(args: args::Restore) -> Result<Restore> {
     restore_conflicts(&args)?;
     let follow = follow(args.f, args.follow_interval.as_deref())?;
     let until = until(args.timestamp.as_deref(), args.position.as_deref())?;
-    let source = exactly_one("restore", args.words)?;
-    if matches!(source, Source::Replica(_)) && args.o.is_none() && !args.dry_run {
+    let source = restore_source(args.all, args.words)?;
+    let is_url = matches!(source, RestoreSource::One(Source::Replica(_)) | RestoreSource::Below(_));
+    if is_url && args.o.is_none() && !args.dry_run {
         return Err(usage("restore: option -o is needed with a replica URL").with_hint("say where to: -o PATH"));
     }
     Ok(Restore {
@@ -95,8 +106,42 @@ fn restore(args: args::Restore) -> Result<Restore> {
         dry_run: args.dry_run,
         integrity_check: integrity_check(args.integrity_check.as_deref())?,
         follow,
+        quiet: quiet(args.q, args.json)?,
         json: args.json,
     })
+}
+
+/// One database, or with -all every one of the configuration or below a URL.
+fn restore_source(all: bool, words: Vec<String>) -> Result<RestoreSource> {
+    if !all {
+        if words.is_empty() {
+            return Err(usage("restore: no database is given")
+                .with_hint("litestream restore DB_PATH|REPLICA_URL, or -all for every database of the configuration"));
+        }
+        return exactly_one("restore", words).map(RestoreSource::One);
+    }
+    match at_most_one("restore -all", words)? {
+        None => Ok(RestoreSource::Configured),
+        Some(url) if is_url(&url) => Ok(RestoreSource::Below(Secret::new(url))),
+        Some(_) => Err(usage("restore -all: expected a replica URL, found a path")
+            .with_hint("litestream restore -all -o DIR nats://HOST/BUCKET or file:///DIRECTORY; without one, every database of the configuration")),
+    }
+}
+
+fn quiet(quiet: bool, json: bool) -> Result<bool> {
+    if quiet && json { Err(exclusive("-q", "-json")) } else { Ok(quiet) }
+}
+
+fn retention(enforced: bool, text: Option<&str>) -> Result<Option<Duration>> {
+    let Some(text) = text else { return Ok(None) };
+    if !enforced {
+        return Err(usage("option -retention works only with -enforce-retention"));
+    }
+    let retention = units::duration(text).map_err(|e| e.context("option -retention"))?;
+    if retention.is_zero() {
+        return Err(usage("option -retention: expected more than 0, found 0"));
+    }
+    Ok(Some(retention))
 }
 
 /// Options that say two things at once.
@@ -105,6 +150,7 @@ fn restore_conflicts(args: &args::Restore) -> Result<()> {
     let position = (args.position.is_some(), "-position");
     let generation = (args.generation.is_some(), "-generation");
     let follow = (args.f, "-f");
+    let all = (args.all, "-all");
     let dry_run = (args.dry_run, "-dry-run");
     let pairs = [
         (timestamp, position),
@@ -113,6 +159,9 @@ fn restore_conflicts(args: &args::Restore) -> Result<()> {
         (position, generation),
         (generation, follow),
         (dry_run, follow),
+        (all, follow),
+        (all, position),
+        (all, generation),
         ((args.force, "-force"), (args.if_db_not_exists, "-if-db-not-exists")),
     ];
     let clash = pairs.into_iter().find(|((one, _), (other, _))| *one && *other);
@@ -231,7 +280,10 @@ fn names_a_replica(command: &Command) -> bool {
         Command::Snapshot(Snapshot { chosen, .. }) | Command::Status(Status { chosen, .. }) => {
             matches!(chosen, Chosen::Pair(_))
         }
-        Command::Restore(Restore { source, .. })
+        Command::Restore(Restore { source, .. }) => {
+            matches!(source, RestoreSource::One(Source::Replica(_)) | RestoreSource::Below(_))
+        }
+        Command::Delete(Delete { source, .. })
         | Command::Generations(Listing { source, .. })
         | Command::Snapshots(Listing { source, .. })
         | Command::Wal(Listing { source, .. }) => matches!(source, Source::Replica(_)),

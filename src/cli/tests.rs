@@ -66,7 +66,7 @@ fn the_command_lines_of_the_guide_are_understood() {
     let Command::Restore(restore) = run("restore -o my.db nats://localhost:4222/BUCKETNAME").command else {
         panic!("no restore")
     };
-    assert_eq!(restore.source, Source::Replica(Secret::new("nats://localhost:4222/BUCKETNAME")));
+    assert_eq!(restore.source, RestoreSource::One(Source::Replica(Secret::new("nats://localhost:4222/BUCKETNAME"))));
     assert_eq!(restore.output, Some(PathBuf::from("my.db")));
     assert_eq!((restore.until, restore.integrity_check), (Until::Latest, IntegrityCheck::None));
 }

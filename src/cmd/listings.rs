@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::cmd::clock::System;
+use crate::cmd::discover::with_what_is_there;
 use crate::cmd::print::Table;
 use crate::cmd::{Given, Status, connect};
 use crate::error::{Error, Kind, Result};
@@ -70,12 +71,13 @@ pub fn wal(given: &Given, options: &cli::Listing) -> Result<Status> {
 /// Errors: of kind `Nothing` if there is none, or none of the generation that was asked for.
 fn stored(given: &Given, options: &cli::Listing) -> Result<Listing> {
     let (replica, _) = given.replica(&options.source)?;
-    let store = connect(&replica, &mut Pool::default())?;
+    let mut pool = Pool::default();
+    let store = connect(&replica, &mut pool)?;
     let entries = list(&*store, &System, "").map_err(|e| e.context(&replica.url))?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
     let missing = |what: String| Error::new(Kind::Nothing, format!("{}: {what}", replica.url));
     if listing.is_empty() {
-        return Err(missing("nothing is stored".into()));
+        return Err(with_what_is_there(missing("nothing is stored".into()), &replica, &mut pool));
     }
     match options.generation {
         Some(only) if listing.generation(only).is_none() => Err(missing(format!("no generation {only}"))),

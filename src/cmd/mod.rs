@@ -4,6 +4,8 @@ mod argv;
 mod at_hand;
 mod clock;
 mod databases;
+mod delete;
+mod discover;
 mod exec;
 mod files;
 mod fleet;
@@ -19,6 +21,7 @@ mod print;
 mod progress;
 mod replicate;
 mod restore;
+mod restore_all;
 mod restoring;
 mod service;
 mod signals;
@@ -33,7 +36,7 @@ use std::rc::Rc;
 
 use crate::cli::{self, Command, Invocation, Parsed};
 use crate::config::{self, Config, LogFormat, Replica};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::store::{self, Pool, Store};
 use files::Reported;
@@ -69,11 +72,18 @@ fn run(invocation: &Invocation) -> Result<Status> {
     if let Some(level) = level {
         log::set_level(level);
     }
+    if quiet(&invocation.command) {
+        progress::silence();
+        if level.is_none() {
+            log::set_level(log::Level::Warn);
+        }
+    }
     let given = Given { invocation };
     match &invocation.command {
         Command::Replicate(options) => replicate::run(&given, options),
         Command::Restore(options) => restore::run(&given, options),
         Command::Snapshot(options) => snapshot::run(&given, options),
+        Command::Delete(options) => delete::run(&given, options),
         Command::Databases { json } => databases::run(&given, *json),
         Command::Generations(options) => listings::generations(&given, options),
         Command::Snapshots(options) => listings::snapshots(&given, options),
@@ -81,6 +91,15 @@ fn run(invocation: &Invocation) -> Result<Status> {
         Command::Status(options) => status::run(&given, options),
         Command::Verify(options) => verify::run(&given, options),
         Command::Version { json } => print::version(*json),
+    }
+}
+
+fn quiet(command: &Command) -> bool {
+    match command {
+        Command::Restore(options) => options.quiet,
+        Command::Snapshot(options) => options.quiet,
+        Command::Verify(options) => options.quiet,
+        _ => false,
     }
 }
 
@@ -185,6 +204,11 @@ impl Errors {
 /// Opens the store of a replica and waits until it answers.
 fn connect(replica: &Replica, pool: &mut Pool) -> Result<Rc<dyn Store>> {
     let store = store::open(&replica.target, pool)?;
-    crate::replica::download::connect(&*store, &clock::System).map_err(|e| e.context(&replica.url))?;
+    crate::replica::download::connect(&*store, &clock::System).map_err(|e| {
+        let missing = e.kind() == Kind::NotFound;
+        let error = e.context(&replica.url);
+        // A command that only reads has no use for a bucket that it makes.
+        if missing { error.with_hint("check the name of the bucket in the replica URL") } else { error }
+    })?;
     Ok(store)
 }

@@ -1,12 +1,21 @@
 //! The progress line of `snapshot` and `restore`: on a terminal only, and gone when the work is done.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cmd::print::size;
 
 /// Between two updates of the line.
 const EVERY: Duration = Duration::from_millis(200);
+
+/// Set by -q: no line is shown.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on no progress is shown.
+pub fn silence() {
+    QUIET.store(true, Ordering::Relaxed);
+}
 
 /// One line on standard error that is written over and over.
 pub struct Progress {
@@ -20,7 +29,13 @@ pub struct Progress {
 impl Progress {
     /// Work on `total` bytes begins.
     pub fn new(what: &'static str, total: u64, now: Instant) -> Progress {
-        Progress { what, total, begun: now, shown: None, terminal: std::io::stderr().is_terminal() }
+        Progress {
+            what,
+            total,
+            begun: now,
+            shown: None,
+            terminal: !QUIET.load(Ordering::Relaxed) && std::io::stderr().is_terminal(),
+        }
     }
 
     /// `done` bytes are behind us.

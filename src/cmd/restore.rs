@@ -4,16 +4,18 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::{self, IntegrityCheck, Until};
+use crate::cli::{self, IntegrityCheck, RestoreSource, Until};
 use crate::clock::Clock;
 use crate::cmd::clock::System;
+use crate::cmd::discover::with_what_is_there;
 use crate::cmd::output::{Replaced, Temporary, refuse_existing};
 use crate::cmd::print::{self, Table, size};
 use crate::cmd::progress::Progress;
-use crate::cmd::{Given, Status, connect, mirror};
+use crate::cmd::{Given, Status, connect, mirror, restore_all};
 use crate::config::Replica;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
@@ -30,21 +32,134 @@ use crate::store::{Pool, Store};
 pub const ATTEMPTS: u32 = 4;
 
 pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
-    let (replica, database) = given.replica(&options.source)?;
+    let RestoreSource::One(source) = &options.source else { return restore_all::run(given, options) };
+    let (replica, database) = given.replica(source)?;
     let output = options.output.clone().or(database.map(|database| database.path));
-    let Some(output) = output else {
-        // Only a dry run may leave the output open.
-        let store = connect(&replica, &mut Pool::default())?;
-        return dry_run(&plan_of(&*store, &replica.url, &Wanted::new(options))?, None, options.json);
+    let mut pool = Pool::default();
+    if let (Some(interval), Some(output)) = (options.follow, &output) {
+        return follow(&replica, options, output, interval, &mut pool);
+    }
+    let outcome = restore_one(&replica, options, output.as_deref(), &mut pool);
+    match outcome.map_err(|error| with_what_is_there(error, &replica, &mut pool))? {
+        Outcome::Planned(plan) => dry_run(&plan, output.as_deref(), options)?,
+        outcome if options.json => print::json_value(&outcome.json(output.as_deref()))?,
+        Outcome::Skipped(_) => {}
+        outcome if options.quiet => drop(outcome),
+        outcome => print::text(&outcome.line(&output.unwrap_or_default().display().to_string()))?,
+    }
+    Ok(0)
+}
+
+/// What a restore came to.
+pub enum Outcome {
+    Restored {
+        result: Restored,
+        seconds: f64,
+    },
+    Planned(Plan),
+    /// There was nothing to do, and why.
+    Skipped(&'static str),
+}
+
+impl Outcome {
+    /// One line for people.
+    pub fn line(&self, name: &str) -> String {
+        match self {
+            Outcome::Restored { result, seconds } => format!(
+                "restored {name}: {} at {} ({}), {} read in {seconds:.1}s\n",
+                size(result.bytes),
+                result.position,
+                result.time,
+                size(result.read),
+            ),
+            Outcome::Planned(plan) => {
+                let total = size(restore::bytes_of(plan));
+                format!("would restore {name}: {total} in {} objects\n", plan.segments.len() + 1)
+            }
+            Outcome::Skipped(why) => format!("skipped {name}: {why}\n"),
+        }
+    }
+
+    pub fn json(&self, output: Option<&Path>) -> Value {
+        let path = output.map(|path| path.display().to_string());
+        match self {
+            Outcome::Restored { result, seconds } => json!({
+                "path": path,
+                "position": result.position.to_string(),
+                "time": result.time.to_string(),
+                "bytes": result.bytes,
+                "read": result.read,
+                "seconds": (seconds * 1000.0).round() / 1000.0,
+            }),
+            Outcome::Planned(plan) => json!({
+                "path": path,
+                "objects": plan.segments.len() + 1,
+                "read": restore::bytes_of(plan),
+            }),
+            Outcome::Skipped(why) => json!({ "path": path, "skipped": why }),
+        }
+    }
+}
+
+/// Restores one database as the options say, or plans it. Only a plan may leave the output open.
+pub fn restore_one(
+    replica: &Replica,
+    options: &cli::Restore,
+    output: Option<&Path>,
+    pool: &mut Pool,
+) -> Result<Outcome> {
+    let wanted = Wanted::new(options);
+    if let Some(output) = output {
+        if options.if_db_not_exists && output.exists() {
+            log::info("database exists, nothing to do").field("path", output.display()).emit();
+            return Ok(Outcome::Skipped("the database exists"));
+        }
+        if !options.dry_run {
+            refuse_existing(output, wanted.replaced)?;
+        }
+    }
+    match restored(replica, options.dry_run, &wanted, output, pool) {
+        Err(error) if options.if_replica_exists && matches!(error.kind(), Kind::Nothing | Kind::NotFound) => {
+            log::info("no backup, nothing to do").field("replica", &replica.url).field("detail", error).emit();
+            Ok(Outcome::Skipped("nothing is stored"))
+        }
+        other => other,
+    }
+}
+
+fn restored(
+    replica: &Replica,
+    dry_run: bool,
+    wanted: &Wanted,
+    output: Option<&Path>,
+    pool: &mut Pool,
+) -> Result<Outcome> {
+    let store = connect(replica, pool)?;
+    let Some(output) = output.filter(|_| !dry_run) else {
+        let plan = plan_of(&*store, &replica.url, wanted)?;
+        warn(&plan);
+        return Ok(Outcome::Planned(plan));
     };
+    let begun = System.now();
+    let result = fetch(&*store, &replica.url, wanted, output)?;
+    Ok(Outcome::Restored { result, seconds: begun.elapsed().as_secs_f64() })
+}
+
+fn follow(
+    replica: &Replica,
+    options: &cli::Restore,
+    output: &Path,
+    interval: Duration,
+    pool: &mut Pool,
+) -> Result<Status> {
+    let wanted = Wanted::new(options);
     if options.if_db_not_exists && output.exists() {
         log::info("database exists, nothing to do").field("path", output.display()).emit();
         return Ok(0);
     }
-    if !options.dry_run {
-        refuse_existing(&output, Wanted::new(options).replaced)?;
-    }
-    match restored(&replica, options, &output) {
+    refuse_existing(output, wanted.replaced)?;
+    let store = connect(replica, pool)?;
+    match mirror::run(&*store, &replica.url, &wanted, output, interval, options.json) {
         Err(error) if options.if_replica_exists && matches!(error.kind(), Kind::Nothing | Kind::NotFound) => {
             log::info("no backup, nothing to do").field("replica", &replica.url).field("detail", error).emit();
             Ok(0)
@@ -93,23 +208,6 @@ impl Wanted {
             _ => Ok(()),
         }
     }
-}
-
-fn restored(replica: &Replica, options: &cli::Restore, output: &Path) -> Result<Status> {
-    let store = connect(replica, &mut Pool::default())?;
-    let wanted = Wanted::new(options);
-    if options.dry_run {
-        let plan = plan_of(&*store, &replica.url, &wanted)?;
-        warn(&plan);
-        return dry_run(&plan, Some(output), options.json);
-    }
-    if let Some(interval) = options.follow {
-        return mirror::run(&*store, &replica.url, &wanted, output, interval, options.json);
-    }
-    let begun = System.now();
-    let result = fetch(&*store, &replica.url, &wanted, output)?;
-    report(output, &result, begun.elapsed().as_secs_f64(), options.json)?;
-    Ok(0)
 }
 
 /// Restores.
@@ -189,39 +287,24 @@ impl Output for Pages<'_> {
     }
 }
 
-pub fn report(output: &Path, result: &Restored, seconds: f64, as_json: bool) -> Result<()> {
-    if as_json {
-        return print::json_value(&json!({
-            "path": output.display().to_string(),
-            "position": result.position.to_string(),
-            "time": result.time.to_string(),
-            "bytes": result.bytes,
-            "read": result.read,
-            "seconds": (seconds * 1000.0).round() / 1000.0,
-        }));
+pub fn report(output: &Path, result: Restored, seconds: f64, as_json: bool) -> Result<()> {
+    let outcome = Outcome::Restored { result, seconds };
+    match as_json {
+        true => print::json_value(&outcome.json(Some(output))),
+        false => print::text(&outcome.line(&output.display().to_string())),
     }
-    print::text(&format!(
-        "restored {}: {} at {} ({}), {} read in {seconds:.1}s\n",
-        output.display(),
-        size(result.bytes),
-        result.position,
-        result.time,
-        size(result.read),
-    ))
 }
 
 /// Says what would be read, and reads none of it.
-fn dry_run(plan: &Plan, output: Option<&Path>, as_json: bool) -> Result<Status> {
+fn dry_run(plan: &Plan, output: Option<&Path>, options: &cli::Restore) -> Result<()> {
     let mut table = Table::new(&["object", "size"]);
     for (key, size) in restore::objects_of(plan) {
         table.row([key.to_string().into(), size.into()]);
     }
-    if let (Some(output), false) = (output, as_json) {
-        let total = size(restore::bytes_of(plan));
-        print::text(&format!("would restore {}: {total} in {} objects\n", output.display(), plan.segments.len() + 1))?;
+    if let (Some(output), false) = (output, options.json) {
+        print::text(&Outcome::Planned(plan.clone()).line(&output.display().to_string()))?;
     }
-    table.print(as_json)?;
-    Ok(0)
+    table.print(options.json)
 }
 
 #[cfg(test)]

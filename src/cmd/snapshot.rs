@@ -79,7 +79,10 @@ fn row(database: &Database, done: &Result<Done>) -> serde_json::Value {
 
 /// The databases, and where to report that all of them are stored.
 fn chosen(given: &Given, options: &cli::Snapshot) -> Result<(Vec<Database>, Option<config::Heartbeat>)> {
-    let databases = given.chosen(&options.chosen)?;
+    let mut databases = given.chosen(&options.chosen)?;
+    if options.retention.is_some() {
+        databases.iter_mut().for_each(|database| database.snapshot_retention = options.retention);
+    }
     // A part of the configuration is not all that the heartbeat stands for.
     let heartbeat = match options.chosen {
         cli::Chosen::All => given.config()?.heartbeat,
@@ -112,7 +115,14 @@ fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Do
     let mut follower = Follower::new(settings, store.clone(), System.now());
     match follower.check_database() {
         Ok(()) => follow(database, follower),
-        Err(error) if error.kind() == Kind::Locked => beside(database, &store, follower, asked.enforce_retention),
+        Err(error) if error.kind() == Kind::Locked => {
+            if asked.retention.is_some() {
+                return Err(error.context("option -retention").with_hint(
+                    "the running replicate deletes by its own retention: set snapshot.retention in its configuration",
+                ));
+            }
+            beside(database, &store, follower, asked.enforce_retention)
+        }
         Err(error) => Err(error),
     }
 }

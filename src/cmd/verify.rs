@@ -40,7 +40,9 @@ pub fn run(given: &Given, options: &cli::Verify) -> Result<Status> {
             }
         }
     }
-    table.print(options.json)?;
+    if !options.quiet {
+        table.print(options.json)?;
+    }
     errors.last()?;
     Ok(exit)
 }

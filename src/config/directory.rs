@@ -59,8 +59,32 @@ impl DirEntry {
 }
 
 impl Replica {
-    /// The same replica for a file below a directory.
-    fn below(&self, relative: &Path) -> Result<Replica> {
+    /// The whole bucket. A directory stays as it is: what is above it may be a whole disk.
+    pub fn root(&self) -> Replica {
+        let mut root = self.clone();
+        if let Target::Nats(options) = &mut root.target {
+            options.prefix.clear();
+            root.url = url::nats_text(options);
+        }
+        root
+    }
+
+    /// The last part of its prefix or directory, or the bucket.
+    pub fn name(&self) -> &str {
+        let path = match &self.target {
+            Target::Dir(dir) => dir.file_name().and_then(|name| name.to_str()),
+            Target::Nats(options) => options.prefix.rsplit('/').next().filter(|part| !part.is_empty()),
+        };
+        path.unwrap_or(match &self.target {
+            Target::Dir(_) => "database",
+            Target::Nats(options) => &options.bucket,
+        })
+    }
+
+    /// The same replica with a prefix behind its own, as a file below a directory has it.
+    ///
+    /// Errors: a path that cannot be part of an object's name.
+    pub fn below(&self, relative: &Path) -> Result<Replica> {
         let mut replica = self.clone();
         match &mut replica.target {
             Target::Dir(dir) => {

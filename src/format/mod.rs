@@ -16,6 +16,7 @@ pub mod numbering;
 pub mod pieces;
 pub mod plan;
 pub mod position;
+pub mod prefixes;
 pub mod restorable;
 pub mod retention;
 #[cfg(test)]

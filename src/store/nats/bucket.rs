@@ -1,7 +1,7 @@
 //! The bucket itself: is it there, can it hold what we promise, and if it is missing, making it.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,6 +14,11 @@ use crate::error::{Context, Error, Kind, Result};
 
 const INFO: u64 = 1;
 const CREATED: u64 = 2;
+const NAMES: u64 = 3;
+/// How long the names of the other buckets are waited for. They only help who mistyped one, and a login may not ask for them.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
+/// Buckets that an error names.
+const MAX_NAMES: usize = 10;
 /// Two minutes, in ns: what the other clients set.
 const DUPLICATE_WINDOW: u64 = 120_000_000_000;
 
@@ -62,6 +67,8 @@ pub struct Check {
     create: bool,
     replicas: u8,
     patience: Patience,
+    /// There is no such bucket: until then the names of those that are there are waited for.
+    missing_until: Option<Instant>,
 }
 
 impl Check {
@@ -73,6 +80,7 @@ impl Check {
             create: options.create_bucket,
             replicas: options.bucket_replicas,
             patience: Patience::default(),
+            missing_until: None,
         }
     }
 
@@ -86,21 +94,29 @@ impl Check {
         if epoch != self.epoch {
             self.epoch = epoch;
             self.mailbox.clear();
+            self.missing_until = None;
             if epoch.is_some() {
                 self.mailbox.ask(INFO, &self.place.api("STREAM.INFO"), b"")?;
             }
         }
         while let Some(mail) = self.mailbox.next() {
             self.patience.progress();
-            if let Some(found) = self.on_mail(&mail)? {
+            if let Some(found) = self.on_mail(&mail, now)? {
                 return Ok(Some(found));
             }
+        }
+        if self.missing_until.is_some_and(|until| now >= until) {
+            return Err(missing(&self.place.bucket, &[]));
         }
         self.patience.check(now, &self.mailbox.client)?;
         Ok(None)
     }
 
-    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Found>> {
+    fn on_mail(&mut self, mail: &Mail, now: Instant) -> Result<Option<Found>> {
+        if mail.tag == NAMES {
+            let names = api::answer::<StreamNames>(mail).ok().and_then(|names| names.ok()).unwrap_or_default();
+            return Err(missing(&self.place.bucket, &names.streams.unwrap_or_default()));
+        }
         match api::answer::<Info>(mail)? {
             Ok(info) => {
                 self.place.replicated.set(info.config.num_replicas > 1);
@@ -113,12 +129,33 @@ impl Check {
                 Ok(None)
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM => {
-                let hint = format!("nats object add {}, or -create-bucket", self.place.bucket);
-                Err(Error::new(Kind::NotFound, "there is no such bucket").with_hint(hint))
+                self.missing_until = Some(now + NAMES_TIMEOUT);
+                self.mailbox.ask(NAMES, "$JS.API.STREAM.NAMES", b"")?;
+                Ok(None)
             }
             Err(refusal) => Err(refusal.error()),
         }
     }
+}
+
+/// The streams of an account, at most 1024 of them.
+#[derive(Deserialize, Default)]
+struct StreamNames {
+    streams: Option<Vec<String>>,
+}
+
+fn missing(bucket: &str, streams: &[String]) -> Error {
+    let buckets: Vec<String> = streams.iter().filter_map(|name| name.strip_prefix("OBJ_")).map(printable).collect();
+    let mut what = "there is no such bucket".to_string();
+    if !buckets.is_empty() {
+        let named: Vec<&str> = buckets.iter().take(MAX_NAMES).map(String::as_str).collect();
+        let more = buckets.len().saturating_sub(named.len());
+        what += &format!("; there are {}", named.join(", "));
+        if more > 0 {
+            what += &format!(" and {more} more");
+        }
+    }
+    Error::new(Kind::NotFound, what).with_hint(format!("nats object add {bucket}, or -create-bucket"))
 }
 
 /// As nats.go makes it.

@@ -1,0 +1,151 @@
+//! `litestream restore -all`: every database of the configuration, or every one that is stored below a URL.
+//!
+//! One that fails does not keep the others from being restored.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::cli::{self, RestoreSource};
+use crate::cmd::discover::stored_below;
+use crate::cmd::restore::{Outcome, restore_one};
+use crate::cmd::{Given, Status, print, say};
+use crate::config::{self, Config, Replica};
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+use crate::store::Pool;
+
+/// One database to restore. Without an output only a dry run is possible.
+struct Item {
+    replica: Replica,
+    output: Option<PathBuf>,
+}
+
+pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
+    let mut pool = Pool::default();
+    let items = match &options.source {
+        RestoreSource::Below(url) => below(url, options.output.as_deref(), &mut pool)?,
+        _ => configured(&given.config()?, options.output.as_deref(), &mut pool)?,
+    };
+    if items.is_empty() {
+        return Err(Error::new(Kind::Nothing, "restore -all: nothing is stored"));
+    }
+    let mut worst = None;
+    let mut rows = Vec::new();
+    for item in &items {
+        let result = restore_item(item, options, &mut pool);
+        let row = tell(item, options, result.as_ref())?;
+        rows.push(row);
+        worst = worst.max(result.err().map(|error| severity(error.kind())));
+    }
+    if options.json {
+        print::json_value(&rows.into())?;
+    }
+    Ok(worst.map_or(0, |(_, status)| status))
+}
+
+fn restore_item(item: &Item, options: &cli::Restore, pool: &mut Pool) -> Result<Outcome> {
+    if let (Some(parent), false, Some(_)) = (parent(item), options.dry_run, &options.output) {
+        std::fs::create_dir_all(parent)
+            .map_err(|e| Error::io(Kind::Database, format!("create directory {}", parent.display()), &e))?;
+    }
+    restore_one(&item.replica, options, item.output.as_deref(), pool)
+}
+
+fn parent(item: &Item) -> Option<&Path> {
+    item.output.as_deref()?.parent().filter(|parent| !parent.as_os_str().is_empty())
+}
+
+/// Prints one line a database, at once: a restore of many takes its time. What has failed goes to standard error.
+fn tell(item: &Item, options: &cli::Restore, result: std::result::Result<&Outcome, &Error>) -> Result<Value> {
+    let path = item.output.as_ref().map(|path| path.display().to_string());
+    let mut row = match result {
+        Ok(outcome) => outcome.json(item.output.as_deref()),
+        Err(error) => json!({ "path": path, "error": error.to_string() }),
+    };
+    if let Some(object) = row.as_object_mut() {
+        object.insert("replica".into(), json!(item.replica.url));
+        object.entry("error").or_insert(Value::Null);
+    }
+    match result {
+        Err(error) => say(error),
+        Ok(outcome) if !options.json && !options.quiet => {
+            let name = path.unwrap_or_else(|| item.replica.url.clone());
+            print::text(&outcome.line(&name))?;
+        }
+        Ok(_) => {}
+    }
+    Ok(row)
+}
+
+/// What an operator has to look at first is the worst: a damaged backup before a store that is away, and so on.
+fn severity(kind: Kind) -> (u8, Status) {
+    let rank = match kind {
+        Kind::Nothing | Kind::NotFound => 1,
+        Kind::Usage => 2,
+        Kind::Locked => 3,
+        Kind::Corrupt => 6,
+        Kind::Database | Kind::DatabaseNotReady => 4,
+        _ => 5,
+    };
+    (rank, kind.exit_status())
+}
+
+/// The databases of the configuration. Those of a directory are the ones that are stored: their files may be lost.
+fn configured(config: &Config, directory: Option<&Path>, pool: &mut Pool) -> Result<Vec<Item>> {
+    config::check::config(config)?;
+    let mut databases = config.dbs.clone();
+    for dir in &config.dirs {
+        for prefix in stored_below(&dir.template.replica, pool)?.keys() {
+            if dir.matches(Path::new(prefix)) {
+                databases.push(dir.database(Path::new(prefix))?);
+            }
+        }
+    }
+    config::distinct(databases.iter())?;
+    let output = |path: &Path| directory.map_or_else(|| path.to_path_buf(), |directory| inside(directory, path));
+    Ok(databases
+        .iter()
+        .map(|database| Item { replica: database.replica.clone(), output: Some(output(&database.path)) })
+        .collect())
+}
+
+/// The same path below another directory.
+fn inside(directory: &Path, path: &Path) -> PathBuf {
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+    directory.iter().map(Path::new).chain(parts.map(|part| Path::new(part.as_os_str()))).collect()
+}
+
+/// The databases below a URL, each in a file of its prefix's name. What is stored at the URL itself is called after it.
+fn below(url: &Secret, directory: Option<&Path>, pool: &mut Pool) -> Result<Vec<Item>> {
+    let root = config::replica_from_url(url.reveal(), &super::environment)?;
+    config::check::replica(&root)?;
+    let found = stored_below(&root, pool)?;
+    let item = |prefix: &str| -> Result<Item> {
+        let replica = if prefix.is_empty() { root.clone() } else { root.below(Path::new(prefix))? };
+        let name = if prefix.is_empty() { root.name() } else { prefix };
+        Ok(Item { replica, output: directory.map(|directory| inside(directory, Path::new(name))) })
+    };
+    found.keys().map(|prefix| item(prefix)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_below_another_directory_never_leaves_it() {
+        for (path, expected) in
+            [("/var/lib/a.db", "/out/var/lib/a.db"), ("t/1.db", "/out/t/1.db"), ("../../etc/x", "/out/etc/x")]
+        {
+            assert_eq!(inside(Path::new("/out"), Path::new(path)), Path::new(expected));
+        }
+        assert_eq!(inside(Path::new("out"), Path::new("/a.db")), Path::new("out/a.db"));
+    }
+
+    #[test]
+    fn a_damaged_backup_is_worse_than_one_that_is_not_there() {
+        let worst = [Kind::Nothing, Kind::Corrupt, Kind::Unreachable].map(severity).into_iter().max();
+        assert_eq!(worst.map(|(_, status)| status), Some(Kind::Corrupt.exit_status()));
+    }
+}
