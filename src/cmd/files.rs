@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cmd::clock::System;
+use crate::cmd::discover::stored_below;
 use crate::config::{self, Config, Database, DirEntry};
 use crate::error::{Error, Kind, Result};
-use crate::format::listing::prefixes;
 use crate::log;
-use crate::replica::download::list;
 use crate::store::Pool;
 
 /// Every database: the ones that are named, and the ones that match in a directory now.
@@ -72,11 +70,9 @@ fn missing(stored: Vec<Database>, databases: &[Database]) -> impl Iterator<Item 
 }
 
 /// The databases of a directory that its replica has objects of.
-fn stored(entry: &DirEntry, pool: &mut Pool) -> Result<Vec<Database>> {
-    let store = super::connect(&entry.template.replica, pool)?;
-    let entries = list(&*store, &System, "").map_err(|e| e.context(&entry.template.replica.url))?;
-    let names = prefixes(entries.iter().map(|entry| entry.name.as_str()));
-    let relative = names.into_iter().map(Path::new).filter(|relative| entry.matches(relative));
+pub fn stored(entry: &DirEntry, pool: &mut Pool) -> Result<Vec<Database>> {
+    let found = stored_below(&entry.template.replica, pool)?;
+    let relative = found.keys().map(Path::new).filter(|relative| entry.matches(relative));
     relative.map(|relative| entry.database(relative)).collect()
 }
 

@@ -122,7 +122,7 @@ impl Mirror<'_> {
         // Behind the rename, so that a copy that a killed run left can be written again.
         let sealed = fs::set_permissions(self.output, Permissions::from_mode(0o444));
         sealed.map_err(|e| Error::io(Kind::Database, format!("seal {}", self.output.display()), &e))?;
-        report(self.output, restored.clone(), begun.elapsed().as_secs_f64(), self.as_json)
+        report(self.output, *restored, begun.elapsed().as_secs_f64(), self.as_json)
     }
 }
 

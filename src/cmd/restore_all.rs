@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, RestoreSource};
 use crate::cmd::discover::stored_below;
+use crate::cmd::files::stored;
 use crate::cmd::restore::{Outcome, restore_one};
 use crate::cmd::{Given, Status, print, say};
 use crate::config::{self, Config, Replica};
@@ -96,11 +97,7 @@ fn configured(config: &Config, directory: Option<&Path>, pool: &mut Pool) -> Res
     config::check::config(config)?;
     let mut databases = config.dbs.clone();
     for dir in &config.dirs {
-        for prefix in stored_below(&dir.template.replica, pool)?.keys() {
-            if dir.matches(Path::new(prefix)) {
-                databases.push(dir.database(Path::new(prefix))?);
-            }
-        }
+        databases.extend(stored(dir, pool)?);
     }
     config::distinct(databases.iter())?;
     let output = |path: &Path| directory.map_or_else(|| path.to_path_buf(), |directory| inside(directory, path));

@@ -1,6 +1,6 @@
 //! What is stored for one database, as the names in a listing tell it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::position::{Generation, Point};
@@ -120,15 +120,6 @@ impl Stored {
 /// The latest moment in any name. New names must not be earlier, or time would run backwards in the store.
 pub fn last_moment(listing: &Listing) -> Option<Timestamp> {
     listing.generations().filter_map(|(_, stored)| stored.last_moment()).max()
-}
-
-/// The databases that have objects in a listing of many, each by its prefix, in order.
-pub fn prefixes<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
-    let prefix = |name: &'a str| {
-        let (prefix, _) = name.split_at_checked(name.rfind("/generations/")?)?;
-        Key::parse(name.strip_prefix(prefix)?.strip_prefix('/')?).map(|_| prefix)
-    };
-    names.into_iter().filter_map(prefix).collect()
 }
 
 /// What is said of files of Litestream 0.5, which a bucket or directory may hold beside ours.
