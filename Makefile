@@ -9,7 +9,8 @@
 #   make bench-scale  many databases, a large one, a long history, a small machine; ONLY=group,… runs some of it or of bench
 #   make bench-store  MB/s and ms of the NATS store beside nats-py
 #   make cluster  kills the servers of a NATS cluster at random while a database is replicated and restored; ROUNDS=12
-#   make soak     random schedules for SECONDS=3600 (tests/model.rs); a seed that fails is kept in tests/data/model-seeds
+#   make soak     random schedules for SECONDS=3600 (tests/model.rs, and tests/deterministic.rs for as long again); a seed
+#                 that fails is kept in tests/data/model-seeds
 #   make fuzz     coverage-guided, SECONDS=3600 for each target of tests/fuzz
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
@@ -78,7 +79,7 @@ cluster:
 	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test cluster -- --nocapture
 
 soak:
-	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test model -- --nocapture
+	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --no-fail-fast --test deterministic --test model -- --nocapture
 
 # Each target for SECONDS. cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets this one take them.
 FUZZ := wal segment snapshot key plan config

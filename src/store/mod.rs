@@ -3,7 +3,7 @@
 pub mod dir;
 mod name;
 pub mod nats;
-pub(crate) mod random;
+pub mod random;
 
 use std::path::PathBuf;
 use std::rc::Rc;

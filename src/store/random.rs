@@ -1,5 +1,7 @@
 //! Names that nobody else has, and jitter.
 
+use std::cell::Cell;
+
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// NATS calls a name made of these a NUID.
@@ -19,10 +21,33 @@ pub fn token() -> String {
     token
 }
 
+thread_local! {
+    static REPEATED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// From now on [`below`] gives this thread the numbers that `seed` decides, so that a test can be replayed. Secrets are
+/// made by [`token`], which is not touched.
+pub fn repeat(seed: u64) {
+    REPEATED.set(Some(seed));
+}
+
 /// A number below `limit` (0 for 0).
 pub fn below(limit: u64) -> u64 {
+    repeated().unwrap_or_else(fresh).checked_rem(limit).unwrap_or(0)
+}
+
+fn fresh() -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h]).checked_rem(limit).unwrap_or(0)
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The next number of the seed, by splitmix64.
+fn repeated() -> Option<u64> {
+    let state = REPEATED.get()?.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    REPEATED.set(Some(state));
+    let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Some(z ^ z >> 31)
 }
 
 fn bytes() -> [u8; 32] {
@@ -42,5 +67,18 @@ mod tests {
         assert!(a != b && a.len() == 22 && a.bytes().all(|c| c.is_ascii_alphanumeric()));
         assert_eq!(below(0), 0);
         assert!(below(7) < 7);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_numbers_again_and_leaves_tokens_alone() {
+        let numbers = || {
+            repeat(7);
+            [(); 4].map(|()| below(1 << 40))
+        };
+        assert_eq!(numbers(), numbers());
+        repeat(7);
+        let first = token();
+        repeat(7);
+        assert_ne!(first, token());
     }
 }

@@ -1,4 +1,4 @@
-//! A store in memory, and a clock that a test sets: years in seconds.
+//! A store in memory that can be told to misbehave, and a clock that a test sets: years in seconds.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
@@ -11,6 +11,11 @@ use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::time::Timestamp;
 use litestream::store::{Chunk, Claim, Delete, Entry, Get, Holder, List, Put, PutState, Store, Sweep};
+
+#[path = "random.rs"]
+pub mod random;
+
+use random::Random;
 
 /// The objects, for every operation on them.
 type Objects = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;
@@ -25,6 +30,79 @@ pub struct Memory {
     /// What happens to each third object.
     pub third: Rc<Cell<Third>>,
     puts: Rc<Cell<usize>>,
+    pub link: Rc<Link>,
+}
+
+/// The connection to the store, as all operations see it.
+#[derive(Default)]
+pub struct Link {
+    /// Nothing answers.
+    away: Cell<bool>,
+    /// Grows with each connection that was lost.
+    connection: Cell<u64>,
+    /// Each operation is answered only at the poll after so many.
+    pub delay: Cell<u32>,
+    /// So many of a hundred commits and deletes fail, and one in two of them has been carried out all the same.
+    pub failing: Cell<u64>,
+    /// splitmix64: whatever fails is decided by the test's seed.
+    pub seed: Cell<u64>,
+    /// Somebody keeps this store for itself.
+    claimed: Cell<bool>,
+}
+
+impl Link {
+    pub fn goes(&self) {
+        self.away.set(true);
+        self.connection.set(self.connection.get() + 1);
+    }
+
+    pub fn returns(&self) {
+        self.away.set(false);
+    }
+
+    pub fn is_away(&self) -> bool {
+        self.away.get()
+    }
+
+    fn answers(&self) -> Result<()> {
+        if self.away.get() { Err(Error::new(Kind::Unreachable, "the store does not answer")) } else { Ok(()) }
+    }
+
+    /// What becomes of an operation that changes something.
+    fn fate(&self) -> Fate {
+        if self.failing.get() == 0 {
+            return Fate::Done;
+        }
+        let mut random = Random(self.seed.get());
+        let (fails, refused) = (random.chance(self.failing.get()), random.chance(50));
+        self.seed.set(random.0);
+        match (fails, refused) {
+            (false, _) => Fate::Done,
+            (true, true) => Fate::Refused,
+            (true, false) => Fate::Unanswered,
+        }
+    }
+
+    fn pause(&self) -> Pause {
+        Pause(self.delay.get())
+    }
+}
+
+/// Polls until an operation is answered.
+struct Pause(u32);
+
+impl Pause {
+    fn is_over(&mut self) -> bool {
+        let over = self.0 == 0;
+        self.0 = self.0.saturating_sub(1);
+        over
+    }
+}
+
+enum Fate {
+    Done,
+    Refused,
+    Unanswered,
 }
 
 /// What happens to each third object that is put.
@@ -44,6 +122,11 @@ impl Memory {
 
     pub fn names(&self) -> Vec<(String, u64)> {
         self.objects.borrow().iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()
+    }
+
+    /// The same objects over a link of its own, which never fails.
+    pub fn reader(&self) -> Memory {
+        Memory { objects: self.objects.clone(), ..Memory::default() }
     }
 }
 
@@ -66,10 +149,13 @@ struct MemoryPut {
     committed: bool,
     left: Rc<Cell<Option<usize>>>,
     third: Third,
+    link: Rc<Link>,
+    pause: Pause,
 }
 
 impl Put for MemoryPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        self.link.answers()?;
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -81,44 +167,71 @@ impl Put for MemoryPut {
     }
 
     fn poll(&mut self, _: Instant) -> Result<PutState> {
+        self.link.answers()?;
         if !self.committed {
             return Ok(PutState::Staged);
         }
+        if !self.pause.is_over() {
+            return Ok(PutState::Staged);
+        }
         spend(&self.left)?;
-        if self.third != Third::Refused {
+        let fate = match self.third {
+            Third::Stored => self.link.fate(),
+            Third::Refused => Fate::Refused,
+            Third::Unanswered => Fate::Unanswered,
+        };
+        if !matches!(fate, Fate::Refused) {
             self.objects.borrow_mut().insert(self.name.clone(), std::mem::take(&mut self.bytes));
         }
-        match self.third {
-            Third::Stored => Ok(PutState::Done),
+        match fate {
+            Fate::Done => Ok(PutState::Done),
             _ => Err(Error::new(Kind::Unreachable, "no answer")),
         }
     }
 }
 
-struct MemoryGet(Option<Vec<u8>>, bool);
+struct MemoryGet(Option<Vec<u8>>, bool, Rc<Link>, Pause);
 
 impl Get for MemoryGet {
     fn poll(&mut self, _: Instant) -> Result<Chunk> {
+        self.2.answers()?;
+        if !self.3.is_over() {
+            return Ok(Chunk::Pending);
+        }
         let bytes = self.0.as_mut().ok_or_else(|| Error::new(Kind::NotFound, "no such object"))?;
         if std::mem::replace(&mut self.1, true) { Ok(Chunk::End) } else { Ok(Chunk::Bytes(std::mem::take(bytes))) }
     }
 }
 
-struct MemoryList(Vec<Entry>);
+/// Lists what is there when it is answered.
+struct MemoryList(Objects, String, Rc<Link>, Pause);
 
 impl List for MemoryList {
     fn poll(&mut self, _: Instant) -> Result<Option<Vec<Entry>>> {
-        Ok(Some(std::mem::take(&mut self.0)))
+        self.2.answers()?;
+        if !self.3.is_over() {
+            return Ok(None);
+        }
+        let objects = self.0.borrow();
+        let ours = objects.iter().filter(|(name, _)| name.starts_with(&self.1));
+        Ok(Some(ours.map(|(name, bytes)| Entry { name: name.clone(), size: bytes.len() as u64 }).collect()))
     }
 }
 
-struct MemoryDelete(Objects, Vec<String>, Rc<Cell<Option<usize>>>);
+struct MemoryDelete(Objects, Vec<String>, Rc<Cell<Option<usize>>>, Rc<Link>);
 
 impl Delete for MemoryDelete {
     fn poll(&mut self, _: Instant) -> Result<bool> {
+        self.3.answers()?;
         for name in std::mem::take(&mut self.1) {
             spend(&self.2)?;
-            self.0.borrow_mut().remove(&name);
+            let fate = self.3.fate();
+            if !matches!(fate, Fate::Refused) {
+                self.0.borrow_mut().remove(&name);
+            }
+            if !matches!(fate, Fate::Done) {
+                return Err(Error::new(Kind::Unreachable, "no answer"));
+            }
         }
         Ok(true)
     }
@@ -130,7 +243,7 @@ impl Store for Memory {
     }
 
     fn connect(&self, _: Instant) -> Result<bool> {
-        Ok(true)
+        self.link.answers().map(|()| true)
     }
 
     fn put(&self, name: &str) -> Box<dyn Put> {
@@ -142,26 +255,27 @@ impl Store for Memory {
             committed: false,
             left: self.left.clone(),
             third: if self.puts.get().is_multiple_of(3) { self.third.get() } else { Third::Stored },
+            link: self.link.clone(),
+            pause: self.link.pause(),
         })
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {
-        Box::new(MemoryGet(self.objects.borrow().get(name).cloned(), false))
+        let bytes = self.objects.borrow().get(name).cloned();
+        Box::new(MemoryGet(bytes, false, self.link.clone(), self.link.pause()))
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
         self.lists.set(self.lists.get() + 1);
-        let objects = self.objects.borrow();
-        let ours = objects.iter().filter(|(name, _)| name.starts_with(prefix));
-        Box::new(MemoryList(ours.map(|(name, bytes)| Entry { name: name.clone(), size: bytes.len() as u64 }).collect()))
+        Box::new(MemoryList(self.objects.clone(), prefix.to_string(), self.link.clone(), self.link.pause()))
     }
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
-        Box::new(MemoryDelete(self.objects.clone(), names, self.left.clone()))
+        Box::new(MemoryDelete(self.objects.clone(), names, self.left.clone(), self.link.clone()))
     }
 
     fn claim(&self, _: &Holder) -> Box<dyn Claim> {
-        Box::new(Alone)
+        Box::new(MemoryClaim { link: self.link.clone(), held: false })
     }
 
     fn sweep(&self, _: Timestamp, _: Duration) -> Option<Box<dyn Sweep>> {
@@ -171,12 +285,30 @@ impl Store for Memory {
     fn wait(&self, _: Duration) {}
 }
 
-/// Nobody else knows of this store.
-struct Alone;
+/// One holder at a time; its number grows with each connection that was lost.
+struct MemoryClaim {
+    link: Rc<Link>,
+    held: bool,
+}
 
-impl Claim for Alone {
+impl Claim for MemoryClaim {
     fn poll(&mut self, _: Instant) -> Result<Option<u64>> {
-        Ok(Some(0))
+        if !self.held {
+            self.link.answers()?;
+            if self.link.claimed.replace(true) {
+                return Err(Error::new(Kind::Locked, "memory: is already replicated to"));
+            }
+            self.held = true;
+        }
+        Ok((!self.link.is_away()).then(|| self.link.connection.get()))
+    }
+}
+
+impl Drop for MemoryClaim {
+    fn drop(&mut self) {
+        if self.held {
+            self.link.claimed.set(false);
+        }
     }
 }
 
@@ -200,6 +332,11 @@ impl Default for Fake {
 impl Fake {
     pub fn pass(&self, time: Duration) {
         self.passed.set(self.passed.get() + time);
+    }
+
+    /// Since it was made.
+    pub fn passed(&self) -> Duration {
+        self.passed.get()
     }
 }
 

@@ -1,0 +1,325 @@
+//! One thread that holds a whole installation: an application, a replicator, a store and a clock. Time passes when it is
+//! told to, so that a schedule of hours takes milliseconds and is the same each time.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use litestream::clock::Clock;
+use litestream::error::{Error, Kind, Result};
+use litestream::format::listing::Listing;
+use litestream::format::plan::{Target, plan};
+use litestream::log;
+use litestream::replica::follow::{Follower, Next, Settings, Tools};
+use litestream::replica::restore::{Output, restore};
+use litestream::replica::start::find_end;
+use litestream::source::{self, Reason, Source};
+use litestream::store::Store;
+
+use crate::application::{Application, state_of_file};
+use crate::memory::random::Random;
+use crate::memory::{Fake, Memory};
+
+/// A database at rest is looked at this often, as the poll loop of the program does.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long the last sync of `replicate` may take: shutdown-sync-timeout.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+/// heartbeat-interval: everything was stored within it.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+
+/// A run of `replicate`.
+pub struct Run {
+    pub follower: Follower,
+    tools: Tools,
+    beat: Instant,
+    /// When it last said that all was stored, by the monotonic clock.
+    pub settled: Option<Instant>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Exit {
+    Success,
+    NotAllStored,
+    Error(Error),
+}
+
+pub struct World {
+    pub random: Random,
+    pub directory: PathBuf,
+    pub clock: Fake,
+    pub memory: Rc<Memory>,
+    pub application: Application,
+    pub settings: Settings,
+    pub run: Option<Run>,
+    /// What a restore of these names gave.
+    restored: Option<(Vec<(String, u64)>, Restored)>,
+}
+
+/// The state that a restore gives.
+type Restored = std::result::Result<String, Kind>;
+
+/// What `status` says.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Said {
+    Ok,
+    Behind(String),
+    Unprotected(String),
+    Trouble(String),
+}
+
+/// A database file in memory, being restored.
+struct Image(Vec<u8>);
+
+impl Output for &mut Image {
+    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()> {
+        let (at, end) = (at as usize, at as usize + page.len());
+        if self.0.len() < end {
+            self.0.resize(end, 0);
+        }
+        self.0[at..end].copy_from_slice(page);
+        Ok(())
+    }
+
+    fn set_len(&mut self, bytes: u64) -> Result<()> {
+        self.0.resize(bytes as usize, 0);
+        Ok(())
+    }
+}
+
+impl World {
+    pub fn new(directory: &Path, seed: u64) -> World {
+        let _ = fs::remove_dir_all(directory);
+        fs::create_dir_all(directory).expect("make the directory of a schedule");
+        let mut random = Random(seed);
+        litestream::store::random::repeat(random.next());
+        seed_sqlite(random.next());
+        let clock = Fake::default();
+        let application = Application::new(&directory.join("a.db"), &mut random, 0, clock.now());
+        let settings = settings(&application.path, &mut random);
+        let memory = Rc::new(Memory::default());
+        memory.link.seed.set(random.next());
+        World {
+            random,
+            directory: directory.to_path_buf(),
+            clock,
+            memory,
+            application,
+            settings,
+            run: None,
+            restored: None,
+        }
+    }
+
+    /// Begins as `replicate` does, `-once` if it is not patient.
+    pub fn start(&mut self, patient: bool) -> Result<()> {
+        let force_snapshot = self.random.chance(5);
+        let settings = Settings { patient, force_snapshot, ..self.settings.clone() };
+        let now = self.clock.now();
+        let mut follower = Follower::new(settings, self.memory.clone(), now);
+        match follower.check_database() {
+            Err(error) if error.kind() == Kind::DatabaseNotReady && patient => {}
+            checked => checked?,
+        }
+        self.run = Some(Run { follower, tools: Tools::new(), beat: now, settled: None });
+        Ok(())
+    }
+
+    /// One turn of the poll loop, and the time that it sleeps behind it.
+    ///
+    /// Errors: those that end the program, which has ended then.
+    pub fn turn(&mut self) -> Result<Next> {
+        let Some(run) = &mut self.run else {
+            self.clock.pass(BEAT);
+            return Ok(Next::Rest);
+        };
+        let now = self.clock.now();
+        run.tools.everyone = now >= run.beat;
+        if run.tools.everyone {
+            run.beat = now + BEAT;
+        }
+        run.tools.watch.fetch();
+        match run.follower.poll(&mut run.tools, &self.clock) {
+            Ok(next) => {
+                if run.follower.is_settled() {
+                    run.settled = Some(now);
+                }
+                self.clock.pass(match next {
+                    Next::Now => Duration::from_micros(500),
+                    Next::Store => Duration::from_millis(3),
+                    Next::Tick => Duration::from_millis(50),
+                    Next::Rest => run.beat.saturating_duration_since(now),
+                });
+                Ok(next)
+            }
+            Err(error) => {
+                self.run = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// The program runs for so long. On a busy machine: its turns come later than it asked for, where that is a long time.
+    pub fn pass(&mut self, time: Duration) -> Result<()> {
+        let end = self.clock.now() + time;
+        while self.clock.now() < end {
+            let begun = self.clock.now();
+            let next = self.turn()?;
+            let least = if next < Next::Tick { Duration::ZERO } else { time / 50 };
+            self.clock.pass(least.saturating_sub(self.clock.now() - begun));
+        }
+        Ok(())
+    }
+
+    /// The end of `replicate`, by a signal or because of `-once`.
+    pub fn finish(&mut self) -> Exit {
+        let Some(run) = &mut self.run else { return Exit::Success };
+        run.follower.close();
+        let end = self.clock.now() + SHUTDOWN;
+        let exit = loop {
+            if let Err(error) = self.turn() {
+                break Exit::Error(error);
+            }
+            match &self.run {
+                Some(run) if run.follower.is_settled() => break Exit::Success,
+                _ if self.clock.now() >= end => break Exit::NotAllStored,
+                _ => {}
+            }
+        };
+        self.run = None;
+        exit
+    }
+
+    /// Whether the program says that all is stored, as it does before it sends a heartbeat; since when.
+    pub fn says_all_is_stored(&self) -> Option<Instant> {
+        let run = self.run.as_ref()?;
+        let fresh = |at: &Instant| self.clock.now() - *at < HEARTBEAT;
+        run.settled.filter(fresh).filter(|_| run.follower.status(&self.clock).trouble.is_none())
+    }
+
+    /// `replicate -once` of a database that has nothing to do with what is stored.
+    pub fn replicate_another_database(&mut self) -> Exit {
+        let path = self.directory.join("other.db");
+        let other = Application::new(&path, &mut self.random, 1 << 40, self.clock.now());
+        let settings = Settings { path, ..self.settings.clone() };
+        let first = std::mem::replace(&mut self.settings, settings);
+        let exit = match self.start(false) {
+            Ok(()) => self.finish(),
+            Err(error) => Exit::Error(error),
+        };
+        self.settings = first;
+        drop(other);
+        for end in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(self.directory.join(format!("other.db{end}")));
+        }
+        exit
+    }
+
+    /// Restores the newest state; which one that is. The same names hold the same objects.
+    pub fn restored(&mut self) -> Restored {
+        let names = self.memory.names();
+        if let Some((_, known)) = self.restored.as_ref().filter(|(before, _)| *before == names) {
+            return known.clone();
+        }
+        let restored = self.restore(&Target::Latest);
+        self.restored = Some((names, restored.clone()));
+        restored
+    }
+
+    pub fn forget_restored(&mut self) {
+        self.restored = None;
+    }
+
+    pub fn restore(&self, target: &Target) -> Restored {
+        let image = self.image(target).map_err(|error| {
+            log::warn("restore").cause(&error).emit();
+            error.kind()
+        })?;
+        let path = self.directory.join("restored.db");
+        fs::write(&path, &image).expect("write a restored file");
+        Ok(state_of_file(&path).unwrap_or_else(|error| panic!("what was restored is no database: {error}")))
+    }
+
+    pub fn image(&self, target: &Target) -> Result<Vec<u8>> {
+        let listing = Listing::new(self.memory.names());
+        let plan = plan(&listing, None, target)?;
+        let mut image = Image(Vec::new());
+        restore(&self.memory.reader(), &self.clock, &plan, &mut image, &mut |_| ())?;
+        Ok(image.0)
+    }
+
+    /// What `status` says.
+    pub fn status(&self) -> Said {
+        let store: Rc<dyn Store> = Rc::new(self.memory.reader());
+        let end = match find_end(&store, &self.clock).map(|found| found.end) {
+            Ok(Ok(end)) => end,
+            Ok(Err(reason)) => return Said::Unprotected(reason.to_string()),
+            Err(error) => return Said::Trouble(error.to_string()),
+        };
+        let options = source::Options { enable_wal: false, ..self.settings.source.clone() };
+        let look = || -> Result<std::result::Result<u32, Reason>> {
+            let mut source = Source::open(&self.application.path, &options)?;
+            let resumed = end.resume(&mut source, &mut vec![0; 1 << 16])?;
+            Ok(resumed.map(|()| source.frames_left()))
+        };
+        match look() {
+            Ok(Ok(0)) => Said::Ok,
+            Ok(Ok(frames)) => Said::Behind(format!("{frames} frames")),
+            Ok(Err(reason)) => Said::Behind(reason.to_string()),
+            Err(error) => Said::Trouble(error.to_string()),
+        }
+    }
+
+    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        self.memory.objects.borrow().clone()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.run = None;
+        self.application.close();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The salts of each WAL are SQLite's random numbers.
+fn seed_sqlite(seed: u64) {
+    let seed = (seed >> 33) as std::ffi::c_int | 1;
+    // SAFETY: an int and a null pointer to a connection are what this verb takes (sqlite.org/c3ref/test_control.html).
+    unsafe {
+        rusqlite::ffi::sqlite3_test_control(
+            rusqlite::ffi::SQLITE_TESTCTRL_PRNG_SEED,
+            seed,
+            std::ptr::null_mut::<rusqlite::ffi::sqlite3>(),
+        );
+    }
+}
+
+fn settings(path: &Path, random: &mut Random) -> Settings {
+    let seconds = |random: &mut Random, all: &[u64]| Duration::from_secs(all[random.below(all.len() as u64) as usize]);
+    Settings {
+        source: source::Options {
+            busy_timeout: Duration::ZERO,
+            enable_wal: true,
+            allow_network: true,
+            checkpoint_frames: [3, 20, 1000][random.below(3) as usize],
+            checkpoint_interval: random.chance(70).then_some(Duration::from_secs(60)),
+            truncate_frames: random.chance(50).then_some(8),
+        },
+        meta_path: None,
+        monitor_interval: Duration::from_millis(50),
+        sync_interval: seconds(random, &[0, 1, 10]),
+        snapshot_interval: random.chance(70).then(|| seconds(random, &[60, 3600, 86_400])),
+        retention: random.chance(70).then(|| seconds(random, &[600, 7200, 86_400])),
+        enforce_retention: false,
+        force_snapshot: false,
+        patient: true,
+        backlog_bytes: if random.chance(20) { 40_000 } else { 1 << 30 },
+        path: path.to_path_buf(),
+    }
+}
