@@ -27,6 +27,7 @@ mod service;
 mod signals;
 mod snapshot;
 mod status;
+mod terminal;
 #[cfg(test)]
 mod vanishing;
 mod verify;

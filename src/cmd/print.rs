@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use crate::cmd::terminal;
 use crate::error::{Error, Kind, Result};
 
 /// Writes `text` to standard output.
@@ -96,7 +97,25 @@ impl Table {
 
     /// Prints the table, or the rows as a JSON array of objects.
     pub fn print(&self, as_json: bool) -> Result<()> {
-        if as_json { json_value(&self.json()) } else { text(&self.text()) }
+        if as_json { json_value(&self.json()) } else { text(&self.fitted(terminal::columns())) }
+    }
+
+    /// The table, or one line a cell where the terminal is too narrow for it. A pipe gets the table always.
+    fn fitted(&self, columns: Option<usize>) -> String {
+        let table = self.text();
+        let width = table.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        match columns {
+            Some(columns) if width > columns && !self.rows.is_empty() => self.stacked(),
+            _ => table,
+        }
+    }
+
+    /// `name  value` lines, with an empty line between rows. Nothing is cut: a position is there to be copied.
+    fn stacked(&self) -> String {
+        let width = self.columns.iter().map(|name| name.len()).max().unwrap_or(0);
+        let line = |(name, cell): (&&str, &Cell)| format!("{name:<width$}  {}\n", cell.text());
+        let rows = self.rows.iter().map(|row| self.columns.iter().zip(row).map(line).collect::<String>());
+        rows.collect::<Vec<_>>().join("\n")
     }
 
     fn json(&self) -> Value {
@@ -176,5 +195,18 @@ mod tests {
             {"name": "12", "size_in_bytes": null, "sent": false}
         ]);
         assert_eq!(table.json(), expected);
+    }
+
+    #[test]
+    fn a_table_that_is_wider_than_the_terminal_is_stacked_and_loses_nothing() {
+        let mut table = Table::new(&["name", "position"]);
+        table.row([Cell::from("a"), Cell::from("0123456789abcdef/00000001:000000000000")]);
+        table.row([Cell::from("b"), Cell::Unknown]);
+        for wide in [None, Some(80)] {
+            assert_eq!(table.fitted(wide), table.text());
+        }
+        let stacked = "name      a\nposition  0123456789abcdef/00000001:000000000000\n\nname      b\nposition  -\n";
+        assert_eq!(table.fitted(Some(30)), stacked);
+        assert_eq!(Table::new(&["a name of some length"]).fitted(Some(5)), "a name of some length\n");
     }
 }
