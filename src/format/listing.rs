@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::position::{Generation, Point};
+use crate::format::prefixes::is_of_longer_prefix;
 use crate::format::time::Timestamp;
 
 /// The stored objects of one database, by generation.
@@ -41,6 +42,8 @@ impl Listing {
         match Key::parse(&name) {
             Some(Key::Snapshot(key)) => self.stored(key.generation).snapshots.push((key, size)),
             Some(Key::Segment(key)) => self.stored(key.generation).segments.push((key, size)),
+            // Databases may be nested: one at the root of a bucket, others below prefixes.
+            None if is_of_longer_prefix(&name) => {}
             None => {
                 self.foreign += 1;
                 self.foreign_example.get_or_insert(name);
@@ -177,6 +180,8 @@ mod tests {
         assert!(listing.is_empty());
         assert_eq!((listing.foreign(), listing.foreign_example()), (2, Some("b")));
         assert_eq!(Listing::new([]).foreign_example(), None);
+        let (nested, size) = snapshot(GENERATION, 0, 1);
+        assert_eq!(Listing::new([(format!("app/{nested}"), size)]).foreign(), 0);
     }
 
     #[test]

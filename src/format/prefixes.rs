@@ -30,6 +30,11 @@ pub fn databases(entries: impl IntoIterator<Item = (String, u64)>) -> BTreeMap<S
     found
 }
 
+/// Whether a name is that of an object of a database whose prefix is longer.
+pub(super) fn is_of_longer_prefix(name: &str) -> bool {
+    split(name).is_some_and(|(prefix, _)| !prefix.is_empty())
+}
+
 /// The prefix of a name, and what the rest says; none for a name that is none of ours.
 fn split(name: &str) -> Option<(&str, Key)> {
     if let Some(key) = Key::parse(name) {
