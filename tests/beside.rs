@@ -14,6 +14,7 @@ on_both_stores! {
     a_snapshot_is_taken_behind_a_wal_that_was_emptied
     snapshots_at_the_same_time_are_all_taken
     the_snapshot_is_taken_also_if_the_replicator_dies_over_it
+    a_replicator_that_starts_while_a_snapshot_is_taken_waits_for_it
 }
 
 on_a_directory_only! {
@@ -115,6 +116,40 @@ fn the_snapshot_is_taken_also_if_the_replicator_dies_over_it(bed: &Bed) {
     assert!(snapshots(bed) > before);
     assert_equal(&database, &bed.restored());
     assert_eq!(left(bed), [""; 0]);
+}
+
+/// A snapshot that has the lock, and was stopped there.
+fn stopped_with_the_lock(bed: &Bed, database: &Path) -> Process {
+    let lock = bed.path(".a.db-litestream").join("lock");
+    let signed = || std::fs::read_to_string(&lock).is_ok_and(|text| text.ends_with('\n'));
+    for _ in 0..50 {
+        let _ = std::fs::remove_file(&lock);
+        let mut first = bed.start_command(&mut snapshot_command(database, &bed.url()));
+        while !signed() && first.is_running() {}
+        first.signal(libc::SIGSTOP);
+        if first.is_running() {
+            return first;
+        }
+        // It was faster than we are.
+        first.exits(0);
+    }
+    panic!("no snapshot could be stopped in time");
+}
+
+/// A service that starts while cron's snapshot runs.
+fn a_replicator_that_starts_while_a_snapshot_is_taken_waits_for_it(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let mut first = stopped_with_the_lock(bed, &database);
+    let mut replicator = bed.replicate(&database);
+    replicator.says("msg=\"waiting for the lock\"");
+    first.signal(libc::SIGCONT);
+    first.exits(0);
+    replicator.says("msg=\"the lock is free\"");
+    bed.write(&database, &["--commits", "2"]);
+    bed.converges(&database);
+    replicator.stop();
+    assert_equal(&database, &bed.restored());
 }
 
 /// A server keeps the objects, so that the replicator renames nothing but its answers.

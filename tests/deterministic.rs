@@ -152,7 +152,7 @@ const RULES: [(&str, Rule); 5] = [
     ("alarm", Rule::Alarm),
 ];
 /// Those that hold.
-const HELD: &[Rule] = &[];
+const HELD: &[Rule] = &[Rule::Clock];
 
 /// MODEL_RULES=clock,alarm tries others than those that hold.
 fn rules() -> Vec<Rule> {

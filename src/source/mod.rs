@@ -42,7 +42,7 @@ use crate::format::wal::{Chain, Checksum};
 
 pub use continuity::{Mark, Reason};
 pub use copy::{Batch, Copied};
-pub use lock::{Lock, default_meta_path, try_lock};
+pub use lock::{Lock, Stay, default_meta_path, try_lock};
 pub use snapshot::FileCheck;
 pub use watch::Watch;
 

@@ -3,6 +3,7 @@
 mod asked;
 mod generation;
 mod live;
+mod locking;
 mod settings;
 mod status;
 mod storing;
@@ -40,14 +41,17 @@ pub struct Follower {
     settings: Settings,
     name: String,
     store: Rc<dyn Store>,
+    // Dropped in this order: whoever waits for the lock finds the store free.
+    owner: Owner,
     lock: Option<Lock>,
+    /// Another process has the lock, which ends by itself: nothing is done before that.
+    waits_for_lock: bool,
     /// Requests of other processes, for as long as the lock is ours.
     desk: Option<Desk>,
     next_requests: Instant,
     stage: Stage,
     outbox: Outbox,
     keeper: Keeper,
-    owner: Owner,
     /// Nobody else has written to the store, as far as is known; nothing is written otherwise.
     ours: bool,
     sweeping: Sweeping,
@@ -115,6 +119,7 @@ impl Follower {
             next_contact: now,
             away: false,
             lock: None,
+            waits_for_lock: false,
             desk: None,
             next_requests: now,
             known: Known::default(),
@@ -135,14 +140,6 @@ impl Follower {
             settings,
             store,
         }
-    }
-
-    /// Takes the lock, if the database can be followed at all; one that never can be is refused before anything else.
-    ///
-    /// Errors: as [`source::check`], and [`Kind::Locked`].
-    pub fn check_database(&mut self) -> Result<()> {
-        source::check(&self.settings.path, &self.settings.source)?;
-        self.take_lock()
     }
 
     /// What the operator calls this database.
@@ -226,6 +223,10 @@ impl Follower {
     }
 
     fn advance(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
+        if !self.wait_for_lock()? {
+            self.not_before = clock.now() + RETRY;
+            return Ok(Next::Tick);
+        }
         self.look_at_requests(clock);
         let next = self.poll_owner(clock).and_then(|()| match &mut self.stage {
             Stage::Starting(_) => self.poll_start(clock),
@@ -259,24 +260,13 @@ impl Follower {
         Ok(Next::Now)
     }
 
-    /// Takes the lock, so that nobody else follows the database.
-    ///
-    /// Errors: of kind `Locked` if another process has it.
-    pub fn take_lock(&mut self) -> Result<()> {
-        if self.lock.is_none() {
-            let meta = self.settings.meta();
-            self.lock = Some(Lock::take(&meta, &self.settings.path)?);
-            self.desk = Some(Desk::new(&meta));
-        }
-        Ok(())
-    }
-
     fn open(&mut self, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         if self.outbox.is_full() {
             // What was let go for want of room waits until there is room again.
             return Ok(Next::Tick);
         }
-        self.check_database()?;
+        source::check(&self.settings.path, &self.settings.source)?;
+        self.take_lock()?;
         let Stage::Opening(end) = &mut self.stage else { return Ok(Next::Now) };
         if !self.opened {
             // With the lock in hand, the spool is ours.
