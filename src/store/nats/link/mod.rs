@@ -10,6 +10,7 @@
 
 mod local;
 mod login;
+mod own_lines;
 mod pem;
 mod poll;
 mod protocol;

@@ -35,6 +35,8 @@ pub enum Event<'a> {
     Forward(&'a [u8]),
     /// A line for the link itself, without its end.
     Line(&'a [u8]),
+    /// What was passed on so far ends with a whole message: the link may put in a line of its own here.
+    Boundary,
 }
 
 enum State {
@@ -72,6 +74,12 @@ impl Scanner {
         Scanner { speaker, state: State::Line, partial: Vec::new() }
     }
 
+    /// Whether what was passed on so far ends with a whole message. The line of a message is passed on only when it is whole,
+    /// so what has come of the next line does not matter, nor does a header block of which nothing was passed on yet.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Line | State::Header(_) | State::Skip { then: 0, .. })
+    }
+
     /// Reads `input` whole and hands out what is in it, in order.
     pub fn scan(&mut self, mut input: &[u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
         while !input.is_empty() {
@@ -80,6 +88,9 @@ impl Scanner {
                     let (now, rest) = split(input, left);
                     self.state = forward(left.saturating_sub(now.len()));
                     out(Event::Forward(now))?;
+                    if self.is_between() {
+                        out(Event::Boundary)?;
+                    }
                     rest
                 }
                 State::Skip { left, then } => {
@@ -116,7 +127,10 @@ impl Scanner {
             text.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty()).collect();
         let verb = words.first().copied().unwrap_or_default().to_ascii_uppercase();
         match (self.speaker, verb.as_slice()) {
-            (Speaker::Client, b"SUB" | b"UNSUB") => out(Event::Forward(line)),
+            (Speaker::Client, b"SUB" | b"UNSUB") => {
+                out(Event::Forward(line))?;
+                out(Event::Boundary)
+            }
             (Speaker::Client, b"PUB" | b"HPUB") => {
                 let payload = size(words.last(), text)?.saturating_add(LINE_END);
                 if is_flush(text) {
@@ -234,6 +248,7 @@ mod tests {
                 match event {
                     Event::Forward(bytes) => forward.extend_from_slice(bytes),
                     Event::Line(line) => lines.push(String::from_utf8_lossy(line).into_owned()),
+                    Event::Boundary => {}
                 }
                 Ok(())
             })?;
@@ -252,6 +267,36 @@ mod tests {
             let (forward, lines) = run(Speaker::Server, server, step).unwrap();
             assert_eq!(forward, "MSG a 1 4\r\n+OK\n\r\nMSG a 1 r 1\r\nc\r\n");
             assert_eq!(lines, ["INFO {}", "PING", "-ERR 'x'"]);
+        }
+    }
+
+    /// What is passed on, with a `|` at each boundary, and after each piece one more if there is none but could be.
+    fn boundaries(speaker: Speaker, input: &[u8], step: usize) -> String {
+        let (mut out, mut scanner) = (Vec::new(), Scanner::new(speaker));
+        for piece in input.chunks(step) {
+            let took = scanner.scan(piece, &mut |event| {
+                match event {
+                    Event::Forward(bytes) => out.extend_from_slice(bytes),
+                    Event::Boundary => out.push(b'|'),
+                    Event::Line(_) => {}
+                }
+                Ok(())
+            });
+            took.unwrap();
+            assert_eq!(scanner.is_between(), out.is_empty() || out.ends_with(b"|"), "{input:?} by {step}");
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn however_it_is_cut_a_boundary_is_where_a_message_ends_and_nowhere_else() {
+        let client = b"PING\r\nSUB a.> 1\r\nPUB a r 6\r\nPING\r\n\r\nPUB _LINK.FLUSH 3\r\nxyz\r\nPUB b 0\r\n\r\nHPUB b 2 4\r\nhhpp\r\n";
+        let server = b"INFO {}\r\nMSG a 1 4\r\n+OK\n\r\nPING\r\nHMSG a 1 r 12 13\r\nNATS/1.0 503c\r\nMSG a 1 0\r\n\r\n";
+        for step in 1..60 {
+            let expected = "SUB a.> 1\r\n|PUB a r 6\r\nPING\r\n\r\n|PUB b 0\r\n\r\n|HPUB b 2 4\r\nhhpp\r\n|";
+            assert_eq!(boundaries(Speaker::Client, client, step), expected);
+            let expected = "MSG a 1 4\r\n+OK\n\r\n|HMSG a 1 r 16 17\r\nNATS/1.0 503\r\n\r\nc\r\n|MSG a 1 0\r\n\r\n|";
+            assert_eq!(boundaries(Speaker::Server, server, step), expected);
         }
     }
 

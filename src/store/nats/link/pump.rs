@@ -3,6 +3,8 @@
 //! Invariants:
 //! * What the crate writes is always taken, so that its writes never block; how much is in flight is bounded by the
 //!   window of the puts (and by [`MOST_QUEUED`], should that fail).
+//! * What the link itself says, to either side, stands between two messages of the other: see [`OwnLines`]. The crate writes
+//!   the payload of a message before its end, so in an upload one is half sent nearly always.
 //! * The crate's PING is answered here: its flush is a loopback round trip, whatever the server does.
 //! * A server that takes nothing, or says nothing although something was asked, for the time-out is given up. As long as what
 //!   we wrote still arrives there, it is not yet asked: on a slow link one message may take longer than the time-out.
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::ALIVE;
 use super::local::Door;
 use super::login::err_text;
+use super::own_lines::OwnLines;
 use super::poll::{Ear, Interest, poll};
 use super::protocol::{Event, Scanner, Speaker};
 use super::reach::parse_info;
@@ -51,6 +54,9 @@ pub struct Pump<'a> {
     to_crate: Queue,
     from_crate: Scanner,
     from_server: Scanner,
+    /// What the link says to the server where a message of the crate ends, and to the crate where one of the server does.
+    own_to_server: OwnLines,
+    own_to_crate: OwnLines,
     watch: Watch,
     rhythm: Rhythm,
     shared: &'a Shared,
@@ -87,6 +93,8 @@ impl<'a> Pump<'a> {
             to_crate: Queue::default(),
             from_crate: Scanner::new(Speaker::Client),
             from_server: Scanner::new(Speaker::Server),
+            own_to_server: OwnLines::default(),
+            own_to_crate: OwnLines::default(),
             watch: Watch::new(now),
             rhythm,
             shared,
@@ -191,19 +199,20 @@ impl<'a> Pump<'a> {
     }
 
     fn on_crate_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let (to_server, to_crate) = (&mut self.to_server, &mut self.to_crate);
-        let (server, crate_side, watch) = (&mut self.server, &mut self.crate_side, &mut self.watch);
+        let (to_server, server, watch) = (&mut self.to_server, &mut self.server, &mut self.watch);
+        let (own_to_server, own_to_crate) = (&mut self.own_to_server, &mut self.own_to_crate);
         self.from_crate.scan(bytes, &mut |event| {
             match event {
                 Event::Forward(bytes) => watch.sent(to_server, bytes, server)?,
-                Event::Line(b"PING") => {
-                    // If the crate is gone, the next read says so.
-                    let _ = to_crate.send(b"PONG\r\n", crate_side);
-                }
+                Event::Boundary => watch.put_in(own_to_server, to_server, server)?,
+                Event::Line(b"PING") => own_to_crate.pong(Instant::now()),
                 Event::Line(_) => {}
             }
             Ok(())
         })?;
+        if self.from_server.is_between() {
+            put_in(&mut self.own_to_crate, &mut self.to_crate, &mut self.crate_side);
+        }
         if self.to_server.len() > MOST_QUEUED {
             return Err(Error::new(Kind::Unreachable, format!("more than {MOST_QUEUED} bytes wait for the server")));
         }
@@ -215,8 +224,8 @@ impl<'a> Pump<'a> {
             return Ok(());
         }
         self.watch.hear();
-        let (to_server, to_crate) = (&mut self.to_server, &mut self.to_crate);
-        let (server, crate_side, watch) = (&mut self.server, &mut self.crate_side, &mut self.watch);
+        let (to_crate, crate_side) = (&mut self.to_crate, &mut self.crate_side);
+        let (own_to_server, own_to_crate) = (&mut self.own_to_server, &mut self.own_to_crate);
         let (shared, complaint) = (self.shared, &mut self.complaint);
         self.from_server.scan(bytes, &mut |event| {
             match event {
@@ -224,19 +233,30 @@ impl<'a> Pump<'a> {
                     shared.move_on(bytes.len() as u64);
                     let _ = to_crate.send(bytes, crate_side);
                 }
-                Event::Line(b"PING") => watch.sent(to_server, b"PONG\r\n", server)?,
+                Event::Boundary => put_in(own_to_crate, to_crate, crate_side),
+                Event::Line(b"PING") => own_to_server.pong(Instant::now()),
                 Event::Line(line) if line.starts_with(b"-ERR") => complain(shared, complaint, err_text(line)),
                 Event::Line(line) if line.starts_with(b"INFO") => update(shared, line)?,
                 Event::Line(_) => {}
             }
             Ok(())
-        })
+        })?;
+        self.speak_to_server()
+    }
+
+    /// Says what waits to be said to the server, unless a message is half sent.
+    fn speak_to_server(&mut self) -> Result<()> {
+        if !self.from_crate.is_between() {
+            return Ok(());
+        }
+        self.watch.put_in(&mut self.own_to_server, &mut self.to_server, &mut self.server)
     }
 
     /// When something may be due.
     fn next_check(&self) -> Duration {
         let pause = self.rhythm.ping_interval.min(self.rhythm.timeout / 4);
         let owes = self.watch.asked.is_some() || self.watch.pings_out > 0;
+        let owes = owes || self.own_to_server.waiting(Instant::now()).is_some();
         let idle = !owes && self.to_server.is_empty() && self.watch.arrived == self.watch.written;
         if idle { self.rhythm.ping_interval } else { pause }.max(Duration::from_millis(1))
     }
@@ -248,6 +268,10 @@ impl<'a> Pump<'a> {
             self.watch.took = now;
         } else if now.duration_since(self.watch.took) > timeout {
             return Err(Error::new(Kind::Unreachable, format!("the server has taken no data for {timeout:?}")));
+        }
+        // The crate ends each message within milliseconds, by its flusher if by nothing else.
+        if self.own_to_server.waiting(now).is_some_and(|waited| waited > timeout) {
+            return Err(Error::new(Kind::Unreachable, format!("a message has been half sent for {timeout:?}")));
         }
         let silence = now.duration_since(self.watch.heard.max(self.watch.moved));
         if self.watch.asked.is_some_and(|asked| now.duration_since(asked) > timeout) && self.watch.pings_out > 0 {
@@ -265,9 +289,9 @@ impl<'a> Pump<'a> {
     }
 
     fn ping(&mut self, now: Instant) -> Result<()> {
-        self.watch.pings_out += 1;
         self.watch.pinged = now;
-        self.watch.sent(&mut self.to_server, b"PING\r\n", &mut self.server)
+        self.own_to_server.ping(now);
+        self.speak_to_server()
     }
 
     fn lost(&self, error: &std::io::Error) -> Error {
@@ -315,6 +339,16 @@ impl Watch {
         self.pings_out = 0;
     }
 
+    /// Says to the server what waits for the end of a message. The time for an answer begins when it was asked.
+    fn put_in(&mut self, lines: &mut OwnLines, queue: &mut Queue, server: &mut Stream) -> Result<()> {
+        let Some(taken) = lines.take(Instant::now()) else { return Ok(()) };
+        if taken.pinged {
+            self.pings_out += 1;
+            self.asked = self.asked.map(|asked| asked + taken.waited);
+        }
+        self.sent(queue, &taken.bytes, server)
+    }
+
     fn sent(&mut self, queue: &mut Queue, bytes: &[u8], server: &mut Stream) -> Result<()> {
         let now = Instant::now();
         if queue.is_empty() {
@@ -324,6 +358,13 @@ impl Watch {
         let sent = queue.send(bytes, server).map_err(|e| Error::io(Kind::Unreachable, "connection lost", &e))?;
         self.written += sent as u64;
         Ok(())
+    }
+}
+
+/// Says to the crate what waits for the end of a message. If the crate is gone, the next read says so.
+fn put_in(lines: &mut OwnLines, queue: &mut Queue, crate_side: &mut TcpStream) {
+    if let Some(taken) = lines.take(Instant::now()) {
+        let _ = queue.send(&taken.bytes, crate_side);
     }
 }
 
@@ -347,4 +388,72 @@ fn update(shared: &Shared, line: &[u8]) -> Result<()> {
     }
     shared.lock().server = info;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    const RHYTHM: Rhythm =
+        Rhythm { timeout: Duration::from_secs(10), ping_interval: Duration::from_secs(30), max_pings_out: 2 };
+
+    /// Both ends of a connection; the first one does not block.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        (near, far)
+    }
+
+    /// What arrives until as many bytes as `expected` has.
+    fn arrives(stream: &mut TcpStream, expected: &str) {
+        let mut bytes = vec![0; expected.len()];
+        stream.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    #[test]
+    fn a_line_of_the_link_waits_for_the_end_of_a_message_in_both_directions() {
+        let shared = Shared::default();
+        let ((crate_side, mut the_crate), (server, mut the_server)) = (pair(), pair());
+        let mut pump = Pump::new(crate_side, Stream::Plain(server), RHYTHM, &shared);
+        pump.on_crate_bytes(b"PUB a 4\r\nab").unwrap();
+        pump.on_server_bytes(b"PING\r\nMSG b 1 4\r\nef").unwrap();
+        pump.ping(Instant::now()).unwrap();
+        assert_eq!(pump.watch.pings_out, 0, "nothing was asked yet");
+        pump.on_crate_bytes(b"cd\r\nPING\r\nPUB a 2\r\nx").unwrap();
+        arrives(&mut the_server, "PUB a 4\r\nabcd\r\nPONG\r\nPING\r\nPUB a 2\r\nx");
+        assert_eq!(pump.watch.pings_out, 1);
+        pump.on_server_bytes(b"gh\r").unwrap();
+        pump.on_server_bytes(b"\nMSG b 1 0\r\n\r\n").unwrap();
+        arrives(&mut the_crate, "MSG b 1 4\r\nefgh\r\nPONG\r\nMSG b 1 0\r\n\r\n");
+    }
+
+    #[test]
+    fn between_messages_a_line_of_the_link_goes_out_at_once() {
+        let shared = Shared::default();
+        let ((crate_side, mut the_crate), (server, mut the_server)) = (pair(), pair());
+        let mut pump = Pump::new(crate_side, Stream::Plain(server), RHYTHM, &shared);
+        pump.on_server_bytes(b"PING\r\n").unwrap();
+        pump.on_crate_bytes(b"PING\r\nPUB").unwrap();
+        pump.ping(Instant::now()).unwrap();
+        arrives(&mut the_server, "PONG\r\nPING\r\n");
+        arrives(&mut the_crate, "PONG\r\n");
+    }
+
+    #[test]
+    fn a_message_that_stays_half_sent_ends_the_session() {
+        let shared = Shared::default();
+        let ((crate_side, _the_crate), (server, _the_server)) = (pair(), pair());
+        let mut pump = Pump::new(crate_side, Stream::Plain(server), RHYTHM, &shared);
+        pump.on_crate_bytes(b"PUB a 4\r\nab").unwrap();
+        pump.on_server_bytes(b"PING\r\n").unwrap();
+        pump.check(Instant::now() + Duration::from_secs(9)).unwrap();
+        let error = pump.check(Instant::now() + Duration::from_secs(11)).unwrap_err();
+        assert_eq!(error.message(), "a message has been half sent for 10s");
+    }
 }
