@@ -143,7 +143,7 @@ fn a_moment_outside_of_what_is_stored_is_refused_with_the_range(bed: &Bed) {
     for moment in ["2001-01-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"] {
         let restore = || {
             let mut command = litestream();
-            command.args(["restore", "-timestamp", moment, "-o"]).arg(&output);
+            command.args(["restore", "-strict", "-timestamp", moment, "-o"]).arg(&output);
             command
         };
         let by_url = bed.run_command(restore().arg(bed.url()));

@@ -174,9 +174,13 @@ fn a_moment_after_the_last_commit_is_told_the_same_way_by_url_and_by_configurati
         format!("dbs:\n  - path: {}\n    replica: {{ type: nats, url: \"{}\" }}\n", database.display(), bed.url());
     fs::write(&config, text).expect("write a configuration");
     let mut by_url = litestream();
-    by_url.args(["restore", "-timestamp", "2999-01-01T00:00:00Z", "-o"]).arg(&output).arg(bed.url());
+    by_url.args(["restore", "-strict", "-timestamp", "2999-01-01T00:00:00Z", "-o"]).arg(&output).arg(bed.url());
     let mut by_config = litestream();
-    by_config.args(["restore", "-timestamp", "2999-01-01T00:00:00Z", "-o"]).arg(&output).arg("-config").arg(&config);
+    by_config
+        .args(["restore", "-strict", "-timestamp", "2999-01-01T00:00:00Z", "-o"])
+        .arg(&output)
+        .arg("-config")
+        .arg(&config);
     for command in [&mut by_url, by_config.arg(&database)] {
         bed.run_command(command).refused(NOTHING, &["what is stored reaches from ", "hint: leave out -timestamp"]);
     }

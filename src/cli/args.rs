@@ -78,9 +78,12 @@ pub(super) struct Restore {
     /// every database configured, or below REPLICA_URL
     #[argh(switch)]
     pub all: bool,
-    /// the last commit not later than this, in RFC 3339
+    /// the last commit not later than this: RFC 3339 or -1h
     #[argh(option, arg_name = "T")]
     pub timestamp: Option<String>,
+    /// with -timestamp: fail if T is after all that is stored
+    #[argh(switch)]
+    pub strict: bool,
     /// the newest commit of this generation
     #[argh(option, arg_name = "G")]
     pub generation: Option<String>,

@@ -12,8 +12,8 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::moment::Moment;
 use crate::format::position::{Generation, Position};
-use crate::format::time::Timestamp;
 use crate::log::Level;
 use crate::secret::Secret;
 
@@ -51,7 +51,7 @@ pub enum Command {
 }
 
 /// What a command is about: a database in the configuration, or a replica by its URL (which may hold a password).
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     Database(String),
     Replica(Secret),
@@ -78,7 +78,7 @@ pub struct Replicate {
 }
 
 /// Which databases to restore.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RestoreSource {
     One(Source),
     /// Every database of the configuration.
@@ -87,12 +87,14 @@ pub enum RestoreSource {
     Below(Secret),
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Restore {
     pub source: RestoreSource,
     /// None: where the database was. A directory where several databases are restored.
     pub output: Option<PathBuf>,
     pub until: Until,
+    /// A moment after all that is stored is an error.
+    pub strict: bool,
     /// Only this generation.
     pub generation: Option<Generation>,
     pub if_db_not_exists: bool,
@@ -108,11 +110,11 @@ pub struct Restore {
 }
 
 /// Up to which commit to restore.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Until {
     Latest,
     /// The last commit not later than this.
-    Time(Timestamp),
+    Time(Moment),
     /// Exactly this commit.
     Position(Position),
 }

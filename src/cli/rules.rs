@@ -88,6 +88,9 @@ fn needs_once(args: &args::Replicate) -> Result<()> {
 
 fn restore(args: args::Restore) -> Result<Restore> {
     restore_conflicts(&args)?;
+    if args.strict && args.timestamp.is_none() {
+        return Err(usage("option -strict works only with -timestamp"));
+    }
     let follow = follow(args.f, args.follow_interval.as_deref())?;
     let until = until(args.timestamp.as_deref(), args.position.as_deref())?;
     let source = restore_source(args.all, args.words)?;
@@ -99,6 +102,7 @@ fn restore(args: args::Restore) -> Result<Restore> {
         source,
         output: args.o.map(PathBuf::from),
         until,
+        strict: args.strict,
         generation: args.generation.map(|text| text.parse()).transpose()?,
         if_db_not_exists: args.if_db_not_exists,
         if_replica_exists: args.if_replica_exists,
@@ -188,9 +192,17 @@ fn follow(on: bool, interval: Option<&str>) -> Result<Option<Duration>> {
 
 fn until(timestamp: Option<&str>, position: Option<&str>) -> Result<Until> {
     match (timestamp, position) {
-        (Some(text), _) => Timestamp::parse(text).map(Until::Time).map_err(|e| e.context("option -timestamp")),
+        (Some(text), _) => moment(text).map(Until::Time).map_err(|e| e.context("option -timestamp")),
         (_, Some(text)) => text.parse().map(Until::Position).map_err(|e: Error| e.context("option -position")),
         (None, None) => Ok(Until::Latest),
+    }
+}
+
+/// A moment, or how long ago it was.
+fn moment(text: &str) -> Result<Moment> {
+    match text.strip_prefix('-') {
+        Some(ago) => units::duration(ago).map(Moment::Ago),
+        None => Moment::parse(text),
     }
 }
 

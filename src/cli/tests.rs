@@ -100,7 +100,7 @@ fn every_option_of_restore_arrives() {
     let line = "restore db -timestamp 2026-11-23T06:08:12Z -generation 0123456789abcdef -if-db-not-exists \
                 -if-replica-exists -dry-run -integrity-check quick -json";
     let Command::Restore(restore) = run(line).command else { panic!("no restore") };
-    assert_eq!(restore.until, Until::Time(Timestamp::parse("2026-11-23T06:08:12Z").unwrap()));
+    assert_eq!(restore.until, Until::Time(Moment::parse("2026-11-23T06:08:12Z").unwrap()));
     assert_eq!(restore.generation, Some(Generation::new(0x0123_4567_89ab_cdef)));
     assert!(restore.if_db_not_exists && restore.if_replica_exists && restore.dry_run && restore.json);
     assert_eq!(restore.integrity_check, IntegrityCheck::Quick);
@@ -264,5 +264,22 @@ fn a_password_in_a_url_is_never_shown() {
     }
     for line in ["replicate a.db nats://u:canary@h/b", "restore -o x nats://u:canary@h/b", "wal nats://canary@h/b"] {
         assert!(!format!("{:?}", run(line)).contains("canary"), "{line}");
+    }
+}
+
+#[test]
+fn a_moment_may_be_told_as_a_time_ago() {
+    for line in ["restore db -timestamp -1h30m", "restore -timestamp=-1h30m db -strict", "restore --timestamp -90m db"]
+    {
+        let Command::Restore(restore) = run(line).command else { panic!("no restore") };
+        assert_eq!(restore.until, Until::Time(Moment::Ago(Duration::from_secs(5400))), "{line}");
+        assert_eq!(restore.strict, line.contains("strict"));
+    }
+    for (line, message) in [
+        ("restore db -timestamp -90", "option -timestamp: duration \"90\": expected a number with a unit"),
+        ("restore db -timestamp -force", "option -timestamp: duration \"force\": expected numbers with units"),
+        ("restore db -strict", "option -strict works only with -timestamp"),
+    ] {
+        assert!(refused(line).0.starts_with(message), "{:?}", refused(line));
     }
 }

@@ -19,6 +19,24 @@ impl Clock for System {
     }
 }
 
+/// How many minutes the time of this machine's zone is before UTC, when it shows this date and time.
+pub fn zone_offset(shown: Timestamp) -> Option<i64> {
+    let seconds = libc::time_t::try_from(shown.millis() / 1000).ok()?;
+    let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live values; a tm of zeroes is valid, and is filled in only if the call succeeds.
+    let filled = unsafe { libc::gmtime_r(&seconds, parts.as_mut_ptr()) };
+    if filled.is_null() {
+        return None;
+    }
+    // SAFETY: zeroed at first, and filled in since.
+    let mut parts = unsafe { parts.assume_init() };
+    // The library is to find out whether it is summer time.
+    parts.tm_isdst = -1;
+    // SAFETY: a live tm whose fields are in their ranges.
+    let utc = unsafe { libc::mktime(&mut parts) };
+    (utc != -1).then(|| i64::from(seconds - utc) / 60)
+}
+
 /// Sleeps at least this long, whatever signals arrive.
 pub fn sleep(duration: Duration) {
     std::thread::sleep(duration);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, IntegrityCheck, RestoreSource, Until};
 use crate::clock::Clock;
-use crate::cmd::clock::System;
+use crate::cmd::clock::{System, zone_offset};
 use crate::cmd::discover::with_what_is_there;
 use crate::cmd::output::{Replaced, Temporary, refuse_existing};
 use crate::cmd::print::{self, Table, size};
@@ -20,6 +20,7 @@ use crate::config::Replica;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
 use crate::format::listing::{LTX, Listing, is_ltx};
+use crate::format::moment::Moment;
 use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::Generation;
 use crate::log;
@@ -32,6 +33,8 @@ use crate::store::{Pool, Store};
 pub const ATTEMPTS: u32 = 4;
 
 pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
+    // One moment for all: "an hour ago" does not move on from database to database.
+    let options = &cli::Restore { until: at_a_moment(&options.until)?, ..options.clone() };
     let RestoreSource::One(source) = &options.source else { return restore_all::run(given, options) };
     let (replica, database) = given.replica(source)?;
     let output = options.output.clone().or(database.map(|database| database.path));
@@ -48,6 +51,13 @@ pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
         outcome => print::text(&outcome.line(&output.unwrap_or_default().display().to_string()))?,
     }
     Ok(0)
+}
+
+/// Counted from now, where it is a time ago.
+fn at_a_moment(until: &Until) -> Result<Until> {
+    let Until::Time(moment) = until else { return Ok(until.clone()) };
+    let moment = moment.resolve(System.wall(), zone_offset).context(|| "option -timestamp")?;
+    Ok(Until::Time(Moment::At(moment)))
 }
 
 /// What a restore came to.
@@ -108,7 +118,7 @@ pub fn restore_one(
     output: Option<&Path>,
     pool: &mut Pool,
 ) -> Result<Outcome> {
-    let wanted = Wanted::new(options);
+    let wanted = Wanted::new(options)?;
     if let Some(output) = output {
         if options.if_db_not_exists && output.exists() {
             log::info("database exists, nothing to do").field("path", output.display()).emit();
@@ -152,7 +162,7 @@ fn follow(
     interval: Duration,
     pool: &mut Pool,
 ) -> Result<Status> {
-    let wanted = Wanted::new(options);
+    let wanted = Wanted::new(options)?;
     if options.if_db_not_exists && output.exists() {
         log::info("database exists, nothing to do").field("path", output.display()).emit();
         return Ok(0);
@@ -183,12 +193,14 @@ impl Wanted {
     pub const LATEST: Wanted =
         Wanted { target: Target::Latest, generation: None, check: None, replaced: Replaced::Nothing, stop: None };
 
-    fn new(options: &cli::Restore) -> Wanted {
-        Wanted {
-            target: match options.until {
+    fn new(options: &cli::Restore) -> Result<Wanted> {
+        let resolve = |moment: &Moment| moment.resolve(System.wall(), zone_offset).context(|| "option -timestamp");
+        Ok(Wanted {
+            target: match &options.until {
                 Until::Latest => Target::Latest,
-                Until::Time(time) => Target::Time(time),
-                Until::Position(position) => Target::Position(position),
+                Until::Time(moment) if options.strict => Target::Time(resolve(moment)?),
+                Until::Time(moment) => Target::AsOf(resolve(moment)?),
+                Until::Position(position) => Target::Position(*position),
             },
             generation: options.generation,
             check: match options.integrity_check {
@@ -198,7 +210,7 @@ impl Wanted {
             },
             replaced: if options.force { Replaced::Anything } else { Replaced::Nothing },
             stop: None,
-        }
+        })
     }
 
     /// Errors: if it is not wanted any more.

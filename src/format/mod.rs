@@ -2,6 +2,7 @@
 //!
 //! Pure: no file, socket, clock or environment is touched here, so every surprise is a row in a unit test.
 
+mod as_of;
 pub mod chain;
 pub mod crc;
 mod deflate;
@@ -12,6 +13,7 @@ mod instead;
 pub mod key;
 pub mod listing;
 pub mod merge;
+pub mod moment;
 pub mod numbering;
 pub mod pieces;
 pub mod plan;

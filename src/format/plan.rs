@@ -4,6 +4,7 @@
 //! the last one wanted is for the restore to see, member by member.
 
 use crate::error::{Error, Kind, Result};
+use crate::format::as_of::as_of;
 use crate::format::chain::Chain;
 use crate::format::instead::instead;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
@@ -18,8 +19,10 @@ pub use crate::format::listing::last_moment;
 pub enum Target {
     /// The newest state that is stored whole.
     Latest,
-    /// The newest state that was seen at or before this moment.
+    /// The newest state that was seen at or before this moment, which must not be after all that is stored.
     Time(Timestamp),
+    /// The same, where a moment after all that is stored is the newest state.
+    AsOf(Timestamp),
     /// The state at exactly this position.
     Position(Position),
 }
@@ -65,6 +68,7 @@ pub(super) fn planned(listing: &Listing, generation: Option<Generation>, target:
     match target {
         Target::Latest => latest(listing, generation),
         Target::Time(time) => at_time(listing, generation, *time),
+        Target::AsOf(time) => as_of(listing, generation, *time),
         Target::Position(position) => at_position(listing, generation, position),
     }
 }

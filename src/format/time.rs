@@ -35,6 +35,11 @@ impl Timestamp {
         std::time::Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// The moment so much earlier, or 1970.
+    pub fn before(self, earlier: std::time::Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// The form in object keys, which sorts as time does: `20261123T060812.345Z`.
     pub fn compact(self) -> String {
         let (year, month, day) = civil(self.0 / MS_PER_DAY);
@@ -84,6 +89,15 @@ impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// A time that has passed, in its two largest units: `3d 4h`.
+pub fn age_text(age: std::time::Duration) -> String {
+    let seconds = age.as_secs();
+    let parts = [("d", seconds / 86_400), ("h", seconds / 3600 % 24), ("m", seconds / 60 % 60), ("s", seconds % 60)];
+    let first = parts.iter().position(|(_, count)| *count > 0).unwrap_or(3);
+    let shown = parts.iter().skip(first).take(2).enumerate().filter(|(at, (_, count))| *at == 0 || *count > 0);
+    shown.map(|(_, (unit, count))| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 fn clock(millis: u64) -> (u64, u64, u64, u64) {
@@ -190,6 +204,14 @@ mod tests {
             assert_eq!(moment.to_string(), text);
             assert_eq!(Timestamp::parse(text).unwrap(), moment);
             assert_eq!(Timestamp::from_compact(&moment.compact()), Some(moment));
+        }
+    }
+
+    #[test]
+    fn an_age_is_told_in_two_units() {
+        let table = [(0, "0s"), (59, "59s"), (61, "1m 1s"), (3600, "1h"), (3661, "1h 1m"), (90_000, "1d 1h")];
+        for (seconds, text) in table {
+            assert_eq!(age_text(std::time::Duration::from_secs(seconds)), text);
         }
     }
 
