@@ -20,6 +20,7 @@ impl Clock for System {
 }
 
 /// How many minutes the time of this machine's zone is before UTC, when it shows this date and time.
+#[allow(clippy::useless_conversion, reason = "time_t has 32 bits on some targets")]
 pub fn zone_offset(shown: Timestamp) -> Option<i64> {
     let seconds = libc::time_t::try_from(shown.millis() / 1000).ok()?;
     let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
