@@ -82,7 +82,7 @@ soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --no-fail-fast --test deterministic --test model -- --nocapture
 
 # Each target for SECONDS. cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets this one take them.
-FUZZ := wal segment snapshot key plan config
+FUZZ := wal segment snapshot key plan config page_delta
 fuzz:
 	@command -v cargo-fuzz >/dev/null || { echo "fuzz: needs cargo-fuzz: cargo install cargo-fuzz"; exit 1; }
 	for target in $(FUZZ); do RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz "$$target" -- \

@@ -22,10 +22,11 @@ const FLOORS: [&[&str]; 9] = [
 const LOANS: [(&str, &str); 2] = [("log", "format::time"), ("clock", "format::time")];
 
 /// Each dependency, and the rooms that may use it. Test code may use any.
-const OWNERS: [(&str, &[&str]); 13] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("argh", &["cli"]),
     ("crc32fast", &["format"]),
     ("flate2", &["format"]),
+    ("zlib_rs", &["format"]),
     ("libc", &["fault", "belonging", "source", "store", "replica", "cmd"]),
     ("native_tls", &["store::nats", "http"]),
     ("nats", &["store::nats"]),
