@@ -17,6 +17,7 @@ use crate::config::{self, Database};
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
 use crate::format::position::Position;
+use crate::format::restorable::{LatestRestore, latest_restore};
 use crate::log::{self, Level};
 use crate::replica::alone::{alone, stored_until};
 use crate::replica::download::{connect, list};
@@ -143,6 +144,25 @@ fn without_wal(database: &Database, options: &source::Options, store: &Rc<dyn St
     upload_all(database, store, alone(&**store, snapshot, &newest, &System)?).map(Some)
 }
 
+/// Makes sure that a restore would give what was stored. `others_write`: more may have been stored since.
+///
+/// Errors: of kind `Corrupt` if a restore would give something else.
+fn check_restorable(database: &Path, store: &dyn Store, position: &Position, others_write: bool) -> Result<()> {
+    let entries = list(store, &System, "")?;
+    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    judge(database, store.url(), &listing, position, others_write)
+}
+
+fn judge(database: &Path, url: &str, listing: &Listing, position: &Position, others_write: bool) -> Result<()> {
+    let found = latest_restore(listing, position);
+    if found.is_exact() || (others_write && matches!(found, LatestRestore::Further { .. })) {
+        return Ok(());
+    }
+    let what = format!("database {}: {url}: {position} is stored, but {found}", database.display());
+    Err(Error::new(Kind::Corrupt, what)
+        .with_hint("another program writes or deletes below this prefix: stop it, and run snapshot again"))
+}
+
 /// Nobody follows the database: what is committed and not stored goes first, so that the generation can go on.
 fn follow(database: &Database, follower: Follower) -> Result<Done> {
     let mut poll = Poll::new(vec![follower], database.monitor_interval);
@@ -157,6 +177,9 @@ fn follow(database: &Database, follower: Follower) -> Result<Done> {
     finish(&mut poll, Patience::WithoutProgress(PATIENCE), &mut watch)?;
     drop(progress);
     let status = poll.followers.first().map(|follower| follower.status(&System)).unwrap_or_default();
+    if let (Some(follower), Some(stored)) = (poll.followers.first(), status.stored) {
+        check_restorable(&database.path, &**follower.store(), &stored, false)?;
+    }
     let position = status.snapshot_stored.map_or_else(String::new, |position| position.to_string());
     Ok(Done { path: database.path.display().to_string(), position, bytes: status.bytes })
 }
@@ -245,6 +268,7 @@ fn stored_by_another(database: &Database, store: &dyn Store, position: Position,
         return Err(refused(&database.path, Kind::Locked, &what)
             .with_hint("one database has one replica: name the one that the running replicate has, or stop it first"));
     };
+    judge(&database.path, store.url(), &listing, &position, true)?;
     Ok(Done { path: database.path.display().to_string(), position: position.to_string(), bytes: *bytes })
 }
 
@@ -277,6 +301,7 @@ fn upload_all(database: &Database, store: &Rc<dyn Store>, mut upload: SnapshotUp
     }
     let header = upload.header();
     let position = Position { generation: header.generation, point: header.at };
+    check_restorable(&database.path, &**store, &position, false)?;
     Ok(Done { path: database.path.display().to_string(), position: position.to_string(), bytes: upload.stored() })
 }
 
@@ -306,5 +331,28 @@ mod tests {
             assert!(error.kind() == kind && error.message().ends_with(text), "{error}");
             assert!(check(&[answer], 29).is_ok());
         }
+    }
+
+    #[test]
+    fn snapshot_is_called_stored_only_if_a_restore_would_give_it() {
+        let name = |generation: &str, at: u32| {
+            format!("generations/{generation}/snapshots/00000000.{at:012x}-20260101T000000.000Z.gz")
+        };
+        let (ours, newer) = (name("0000000000000005", 0), name("ffffffffffffffff", 0));
+        let position: Position = "0000000000000005/0:0".parse().unwrap();
+        let judged = |names: &[&String], others_write| {
+            let listing = Listing::new(names.iter().map(|name| (name.to_string(), 1)));
+            judge(Path::new("/a.db"), "file:///store", &listing, &position, others_write)
+        };
+        assert!(judged(&[&ours], false).is_ok());
+        let in_the_way = judged(&[&ours, &newer], true).unwrap_err();
+        assert_eq!(in_the_way.kind(), Kind::Corrupt);
+        assert!(in_the_way.message().contains("ffffffffffffffff, which is newer"), "{in_the_way}");
+        assert!(judged(&[], false).unwrap_err().message().contains("no snapshot is stored"));
+        let later = name("0000000000000005", 9);
+        assert!(judged(&[&ours, &later], false).is_err());
+        // Beside a replicator more is stored in the meantime, but a hole in front of it is one all the same.
+        assert!(judged(&[&later], true).is_ok());
+        assert!(judged(&[&name("0000000000000004", 0)], true).is_err());
     }
 }
