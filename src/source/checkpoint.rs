@@ -200,7 +200,12 @@ fn finish_seal(source: &mut Source) -> Result<bool> {
 
 /// Copies into the database file what can be. A disk that takes nothing any more is no reason to stop reading from it:
 /// that is said once, and the next checkpoint tries again.
+///
+/// Not into a file that something else has written to: what became of it is told apart first.
 fn passive(source: &mut Source) {
+    if !source.may_checkpoint() {
+        return;
+    }
     match checkpoint(source.pins.spare(), CheckpointMode::Passive) {
         Ok(_) => source.checkpoints.failed = false,
         Err(error) => {
@@ -209,6 +214,7 @@ fn passive(source: &mut Source) {
             }
         }
     }
+    source.has_checkpointed();
 }
 
 /// Nobody writes and no recovery can run, so a pin that is refused is refused for an instant only.
@@ -237,6 +243,9 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
     if length <= u64::from(most) * source.place.page_size.frame() as u64 {
         return Ok(());
     }
+    if !source.may_checkpoint() {
+        return Ok(());
+    }
     fault::point("source.truncate")?;
     source.checkpoints.last_truncate = Some(now);
     let patience = |timeout| source.pins.spare().busy_timeout(timeout).map_err(|e| sqlite(&e, "busy_timeout"));
@@ -247,6 +256,7 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
         // The copy does not depend on it, and the next attempt is seconds away.
         log::warn("WAL file not made shorter").field("db", source.path.display()).cause(&error).emit();
     }
+    source.has_checkpointed();
     Ok(())
 }
 

@@ -53,6 +53,8 @@ pub enum Reason {
     },
     /// A file has been replaced under its name.
     Replaced(&'static str),
+    /// The database file was written to by something other than a checkpoint: another one was copied over it.
+    Overwritten,
     /// The WAL went on in a way that its rules do not allow.
     WalBroken(String),
     /// More was waiting for the store than may wait.
@@ -78,6 +80,7 @@ impl fmt::Display for Reason {
             }
             Reason::WalForked { frame } => write!(f, "WAL and store differ at frame {frame}"),
             Reason::Replaced(what) => f.write_str(what),
+            Reason::Overwritten => f.write_str("database file overwritten: no checkpoint wrote what it holds"),
             Reason::WalBroken(how) => write!(f, "WAL not followed: {how}"),
             Reason::Backlog => f.write_str("store away for too long"),
             Reason::SpoolLost => f.write_str("spool is damaged or gone"),

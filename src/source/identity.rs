@@ -12,10 +12,13 @@ use crate::source::wal_file;
 /// The files of a database, by device and inode. Another inode under the same name is another file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
-    database: (u64, u64),
-    wal: Option<(u64, u64)>,
-    index: Option<(u64, u64)>,
+    pub(super) database: Inode,
+    pub(super) wal: Option<Inode>,
+    pub(super) index: Option<Inode>,
 }
+
+/// Device and number.
+pub(super) type Inode = (u64, u64);
 
 impl Identity {
     /// Looks with stat(2), which opens nothing.
@@ -41,11 +44,11 @@ impl Identity {
     }
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+fn inode(path: &Path) -> Option<Inode> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-fn beside(database: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -20,7 +20,9 @@ pub mod snapshot;
 mod checkpoint;
 mod connection;
 mod copy;
+mod file_state;
 mod identity;
+mod let_go;
 mod lock;
 mod pins;
 mod preimages;
@@ -48,6 +50,7 @@ pub use watch::Watch;
 
 use checkpoint::Checkpoints;
 use continuity::{Observed, continuity};
+use file_state::{FileState, Watched};
 use identity::Identity;
 use pins::Pins;
 use rest::Wires;
@@ -125,6 +128,7 @@ pub struct Source {
     settled: u8,
     checkpoints: Checkpoints,
     wires: Wires,
+    watched: Watched,
     /// The snapshot that is being read, which must be carried along when the pin moves.
     reading: Reading,
 }
@@ -272,8 +276,10 @@ impl Source {
         checkpoint::truncate_if_large(self, header, now)
     }
 
-    /// Whether another file has taken one of the names. Worth a look each second: two calls of stat(2).
-    pub fn replaced(&self) -> Result<Option<Reason>> {
+    /// Whether another file has taken one of the names, or the content of the database file was replaced by something
+    /// other than a checkpoint. Worth a look each second: a few calls of stat(2). `sure`: there is no time for a second
+    /// look.
+    pub fn replaced(&mut self, sure: bool) -> Result<Option<Reason>> {
         fault::point("source.look")?;
         let now = match Identity::of(&self.path) {
             Ok(now) => now,
@@ -282,7 +288,32 @@ impl Source {
             }
             Err(error) => return Err(error),
         };
-        Ok(self.identity.changed(&now).map(Reason::Replaced))
+        if let Some(what) = self.identity.changed(&now) {
+            return Ok(Some(Reason::Replaced(what)));
+        }
+        // A -wal that began after the start.
+        self.identity = now;
+        self.overwritten(sure)
+    }
+
+    fn overwritten(&mut self, sure: bool) -> Result<Option<Reason>> {
+        let Some(now) = self.file_state()? else { return Ok(None) };
+        let behind = self.index.progress();
+        Ok(self.watched.judge(now, behind, !self.options.allow_network, sure))
+    }
+
+    /// Whether the database file is what it was, but for checkpoints: ours hide no other change.
+    fn may_checkpoint(&mut self) -> bool {
+        matches!(self.overwritten(false), Ok(None)) && !self.watched.is_suspect()
+    }
+
+    fn has_checkpointed(&mut self) {
+        let now = self.file_state().ok().flatten();
+        self.watched.rebase(now);
+    }
+
+    fn file_state(&self) -> Result<Option<FileState>> {
+        FileState::look(&self.path, self.pins.spare(), &self.index)
     }
 
     /// Gives out the next committed frames, as many whole frames as `buffer` has room for.
@@ -406,7 +437,7 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
     }
     let wal = WalFile::open(real)?;
     let place = place_of(&first, wal.as_ref(), pins.spare())?;
-    Ok(Source {
+    let mut source = Source {
         pins,
         index,
         wal,
@@ -421,8 +452,11 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         settled: 0,
         checkpoints: Checkpoints::default(),
         wires: Wires::default(),
+        watched: Watched::default(),
         reading: Reading::default(),
-    })
+    };
+    source.watched.base = source.file_state()?;
+    Ok(source)
 }
 
 /// Opens the first connection, and settles the journal mode.

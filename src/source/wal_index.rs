@@ -22,6 +22,8 @@ use crate::source::connection;
 const WORDS: usize = 12;
 /// The word behind both copies: how many frames are in the database file already (nBackfill).
 const BACKFILL_WORD: usize = 2 * WORDS;
+/// How many frames a checkpoint has begun to copy there (nBackfillAttempted), at byte 128.
+const ATTEMPTED_WORD: usize = 32;
 /// Bytes of the first block of the -shm file, which holds the header (WALINDEX_PGSZ, sqlite3.c 67985).
 const BLOCK: i32 = 32_768;
 /// A writer changes both copies within nanoseconds; a header that is still torn after so many looks is broken.
@@ -52,6 +54,26 @@ impl IndexHeader {
     /// Whether every committed frame is in the database file.
     pub fn is_backfilled(&self) -> bool {
         self.backfilled >= self.frames
+    }
+}
+
+/// How far checkpoints are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    pub salt: Salt,
+    pub backfilled: u32,
+    pub attempted: u32,
+}
+
+impl Progress {
+    /// A checkpoint is writing to the database file, or one was interrupted.
+    pub fn is_open(&self) -> bool {
+        self.attempted > self.backfilled
+    }
+
+    /// A checkpoint got somewhere without announcing it, as before SQLite 3.11.
+    pub fn is_unannounced(&self) -> bool {
+        self.attempted < self.backfilled
     }
 }
 
@@ -97,8 +119,16 @@ impl WalIndex {
         Ok(None)
     }
 
+    /// How far checkpoints are right now. Each of the numbers is one word, and may be newer than the one before it.
+    pub fn progress(&self) -> Progress {
+        let salt = Salt(u32::from_be(self.word(8)), u32::from_be(self.word(9)));
+        let backfilled = self.word(BACKFILL_WORD);
+        fence(Ordering::SeqCst);
+        Progress { salt, backfilled, attempted: self.word(ATTEMPTED_WORD) }
+    }
+
     fn word(&self, at: usize) -> u32 {
-        // SAFETY: the block is 32 KiB and `at` is below 25. Other processes store to it, hence the atomic.
+        // SAFETY: the block is 32 KiB and `at` is below 33. Other processes store to it, hence the atomic.
         unsafe { self.words.add(at).as_ref() }.load(Ordering::Relaxed)
     }
 

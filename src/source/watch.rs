@@ -19,6 +19,9 @@ use std::time::Duration;
 /// Bytes of an event of a watch on a file: four numbers, no name.
 const EVENT: usize = size_of::<libc::inotify_event>();
 
+/// A write; and that the file lost its name or was given another one (an unlink changes the count of links).
+const EVENTS: u32 = libc::IN_MODIFY | libc::IN_ATTRIB | libc::IN_MOVE_SELF | libc::IN_ONESHOT;
+
 /// The watches of a process.
 pub struct Watch {
     /// None where the kernel gave none.
@@ -55,8 +58,7 @@ impl Watch {
         let inotify = self.inotify.as_ref()?;
         let name = CString::new(path.as_os_str().as_bytes()).ok()?;
         // SAFETY: both arguments live through the call.
-        let wire =
-            unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), name.as_ptr(), libc::IN_MODIFY | libc::IN_ONESHOT) };
+        let wire = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), name.as_ptr(), EVENTS) };
         if wire < 0 {
             return None;
         }

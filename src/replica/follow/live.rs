@@ -154,6 +154,8 @@ impl Following {
         }
         self.rest = Rest::None;
         (self.next_tick, self.eager_until) = (now, Some(now + tick));
+        // It may be word of a name that is gone, too.
+        self.next_look = now;
         false
     }
 

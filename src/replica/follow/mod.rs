@@ -354,14 +354,14 @@ impl Follower {
             }
             following.close_segment(now, self.settings.sync_interval, self.closing, &mut self.outbox);
         }
-        if now >= following.next_look {
+        if now >= following.next_look || self.closing {
             following.next_look = now + LOOK;
             let overrun = self.outbox.is_overrun(now) || backlog(following) > self.settings.backlog_bytes;
             let overrun = overrun && self.outbox.is_full();
             let reason = match (self.outbox.has_lost_one(), overrun) {
                 (true, _) => Some(Reason::SpoolLost),
                 (_, true) => Some(Reason::Backlog),
-                _ => following.source.replaced()?,
+                _ => following.source.replaced(self.closing)?,
             };
             if let Some(reason) = reason {
                 return self.lost(reason, now);
@@ -379,6 +379,12 @@ impl Follower {
                 self.outbox.push(segment, now);
             }
             self.known.newest.moment = self.known.newest.moment.max(following.writer.end().time);
+            let Following { snapshot, source, .. } = *following;
+            drop(snapshot);
+            match reason {
+                Reason::Replaced(_) | Reason::Overwritten => source.let_go(),
+                _ => drop(source),
+            }
         }
         if matches!(reason, Reason::StoredHistoryIsGone | Reason::SpoolLost) {
             self.outbox = Outbox::new(self.store.clone(), spool(&self.settings));
@@ -406,6 +412,9 @@ impl Follower {
             return Err(error);
         }
         self.report(&error, clock);
+        if let Some(reason) = self.replaced(error.kind()) {
+            return self.lost(reason, clock.now());
+        }
         if error.kind() != Kind::DatabaseNotReady {
             self.reopen(clock.now());
         }
@@ -419,6 +428,16 @@ impl Follower {
         self.tally.error(error.kind());
         let lag = self.lag(clock);
         self.trouble.report(clock.now(), &self.name, error, lag);
+    }
+
+    /// Whether the error comes of a file that is another one now.
+    fn replaced(&mut self, kind: Kind) -> Option<Reason> {
+        match &mut self.stage {
+            Stage::Following(following) if matches!(kind, Kind::Database | Kind::DatabaseNotReady) => {
+                following.source.replaced(kind == Kind::Database).ok().flatten()
+            }
+            _ => None,
+        }
     }
 
     /// After an error of the database: everything is closed, and the WAL must show that it can be continued.

@@ -1,0 +1,190 @@
+//! Whether the database file was written to by anything but a checkpoint.
+//!
+//! In WAL mode nothing but a checkpoint writes to it. A checkpoint stores how far it will get (nBackfillAttempted) before
+//! its first write, and how far it got (nBackfill) behind its last one (walCheckpoint, sqlite3.c). So a time of the last
+//! change that is another one, while neither of the two nor the salts moved, is a write that no checkpoint did: somebody
+//! copied another file over this one. Such a file keeps its inode, and the wal-index goes on as if nothing had happened.
+//!
+//! What this cannot see: a copy in the same second as a checkpoint of somebody else, where page size and file format are
+//! the same. A look costs one stat(2) and one read of 100 bytes.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::error::Result;
+use crate::source::connection;
+use crate::source::continuity::Reason;
+use crate::source::wal_index::{IndexHeader, Progress, WalIndex};
+
+/// The header of the database (sqlite.org/fileformat2.html#the_database_header).
+const HEADER: usize = 100;
+/// Page size, and the two version numbers that say whether it is in WAL mode: no checkpoint changes them.
+const FIXED: std::ops::Range<usize> = 16..20;
+
+/// The file as it was found at one look, and how far checkpoints were just before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FileState {
+    size: u64,
+    modified: (i64, i64),
+    header: [u8; HEADER],
+    progress: Progress,
+    /// None while the wal-index was torn.
+    index: Option<IndexHeader>,
+}
+
+/// What two looks say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// None, or a checkpoint's.
+    Explained,
+    /// No checkpoint did this, or one of an SQLite before 3.11, which does not announce it.
+    Suspect,
+    /// No checkpoint can have done this.
+    Foreign,
+}
+
+impl FileState {
+    pub(super) fn look(path: &Path, connection: &Connection, index: &WalIndex) -> Result<Option<FileState>> {
+        let (progress, header_before) = (index.progress(), index.read()?);
+        let Ok(found) = std::fs::metadata(path) else { return Ok(None) };
+        let mut header = [0; HEADER];
+        connection::read_file(connection, 0, &mut header)?;
+        let modified = (found.mtime(), found.mtime_nsec());
+        Ok(Some(FileState { size: found.size(), modified, header, progress, index: header_before }))
+    }
+
+    /// What became of the file between `self` and `now`; `behind` is how far checkpoints are behind the later look.
+    /// `times` says whether the file system can be trusted with the time of a change.
+    pub(super) fn change(&self, now: &FileState, behind: Progress, times: bool) -> Change {
+        if self.header[FIXED] != now.header[FIXED] {
+            return Change::Foreign;
+        }
+        let same = self.modified == now.modified && self.size == now.size;
+        if same || !times || self.progress != behind || self.progress.is_open() || behind.is_open() {
+            return Change::Explained;
+        }
+        Change::Suspect
+    }
+
+    /// Whether the content is another one beyond doubt: a change of the times alone may be a touch(1).
+    fn is_evident(&self, now: &FileState) -> bool {
+        self.size != now.size || self.header[FIXED.start..] != now.header[FIXED.start..]
+    }
+
+    /// Whether the WAL has nothing for the file that is there now: it was all in the file that was there before, or the
+    /// file is another one. Not so if something was committed since.
+    pub(super) fn leaves_wal_dead(&self, now: &FileState) -> bool {
+        match (&self.index, &now.index) {
+            (Some(before), Some(index)) if before.same_commit(index) => before.is_backfilled() || self.is_evident(now),
+            _ => false,
+        }
+    }
+}
+
+/// What is remembered between two looks.
+#[derive(Default)]
+pub(super) struct Watched {
+    pub(super) base: Option<FileState>,
+    suspect: bool,
+    /// An SQLite before 3.11 runs checkpoints here: the times say nothing.
+    unannounced: bool,
+}
+
+impl Watched {
+    /// Takes in a look. `sure`: there is no time for a second one.
+    pub(super) fn judge(&mut self, now: FileState, behind: Progress, times: bool, sure: bool) -> Option<Reason> {
+        let Some(base) = &self.base else {
+            self.base = Some(now);
+            return None;
+        };
+        self.unannounced |= behind.is_unannounced();
+        let times = times && !self.unannounced;
+        match base.change(&now, behind, times) {
+            Change::Explained if self.suspect && times => Some(Reason::Overwritten),
+            Change::Explained => {
+                (self.base, self.suspect) = (Some(now), false);
+                None
+            }
+            Change::Suspect if sure || self.suspect => Some(Reason::Overwritten),
+            Change::Suspect => {
+                self.suspect = true;
+                None
+            }
+            Change::Foreign => Some(Reason::Overwritten),
+        }
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// A checkpoint of our own has ended, before which there was nothing to suspect.
+    pub(super) fn rebase(&mut self, now: Option<FileState>) {
+        if !self.suspect {
+            self.base = now.or(self.base);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::wal::Salt;
+
+    fn progress(salt: u32, backfilled: u32, attempted: u32) -> Progress {
+        Progress { salt: Salt(salt, 0), backfilled, attempted }
+    }
+
+    fn state(modified: i64, size: u64, progress: Progress) -> FileState {
+        FileState { size, modified: (modified, 0), header: [7; HEADER], progress, index: None }
+    }
+
+    #[test]
+    fn a_change_that_no_checkpoint_announced_is_suspect_and_no_other_is() {
+        let quiet = progress(1, 5, 5);
+        let table = [
+            (quiet, 1, quiet, Change::Explained),
+            (quiet, 2, quiet, Change::Suspect),
+            (quiet, 2, progress(1, 9, 9), Change::Explained),
+            (quiet, 2, progress(1, 5, 9), Change::Explained),
+            (quiet, 2, progress(2, 0, 0), Change::Explained),
+            (progress(1, 5, 9), 2, progress(1, 5, 9), Change::Explained),
+        ];
+        for (before, modified, behind, expected) in table {
+            let found = state(1, 4096, before).change(&state(modified, 4096, behind), behind, true);
+            assert_eq!(found, expected, "{before:?} {behind:?}");
+        }
+        assert_eq!(state(1, 4096, quiet).change(&state(1, 8192, quiet), quiet, true), Change::Suspect);
+        assert_eq!(state(1, 4096, quiet).change(&state(2, 8192, quiet), quiet, false), Change::Explained);
+    }
+
+    #[test]
+    fn another_format_is_foreign_whatever_checkpoints_did() {
+        let mut now = state(2, 4096, progress(2, 3, 3));
+        now.header[19] = 1;
+        assert_eq!(state(1, 4096, progress(1, 1, 1)).change(&now, progress(2, 3, 3), false), Change::Foreign);
+    }
+
+    #[test]
+    fn a_suspicion_lasts_until_the_next_look_also_if_a_checkpoint_follows() {
+        let quiet = progress(1, 5, 5);
+        let mut watched = Watched::default();
+        assert_eq!(watched.judge(state(1, 4096, quiet), quiet, true, false), None);
+        assert_eq!(watched.judge(state(2, 4096, quiet), quiet, true, false), None);
+        let later = progress(1, 9, 9);
+        assert_eq!(watched.judge(state(3, 4096, later), later, true, false), Some(Reason::Overwritten));
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_old_sqlite_is_no_reason() {
+        let quiet = progress(1, 5, 5);
+        let mut watched = Watched::default();
+        assert_eq!(watched.judge(state(1, 4096, quiet), quiet, true, false), None);
+        assert_eq!(watched.judge(state(2, 4096, quiet), quiet, true, false), None);
+        let ended = progress(1, 9, 5);
+        assert_eq!(watched.judge(state(2, 4096, ended), ended, true, false), None);
+        assert_eq!(watched.judge(state(3, 4096, ended), ended, true, false), None);
+    }
+}
