@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{Bed, Process, on_a_directory_only, until};
+use support::{Bed, Process, litestream, on_a_directory_only, until};
 
 on_a_directory_only! {
     a_copy_over_a_database_that_nobody_uses_is_what_is_restored
@@ -13,6 +13,7 @@ on_a_directory_only! {
     an_older_copy_over_a_database_in_use_begins_a_new_generation
     a_copy_over_the_database_is_noticed_at_the_end
     checkpoints_of_anybody_are_no_copies
+    what_a_neighbour_does_to_its_files_stops_no_other_database
     a_database_that_is_moved_away_leaves_nothing_in_the_way_of_the_next_one
 }
 
@@ -153,4 +154,56 @@ fn a_database_that_is_moved_away_leaves_nothing_in_the_way_of_the_next_one(bed: 
     let found = rows(bed, &bed.restored());
     assert!(found.contains("new") && found.contains("ok"), "{found}");
     replicator.stop();
+}
+
+/// One process keeps both. The neighbour is named in the log, and the honest one is stored all the while.
+fn what_a_neighbour_does_to_its_files_stops_no_other_database(bed: &Bed) {
+    let (honest, bad) = (bed.database(), bed.path("bad.db"));
+    let mut neighbour = bed.session(&bad);
+    neighbour.sql("PRAGMA journal_mode = WAL");
+    neighbour.sql("CREATE TABLE r (x)");
+    let entry = |path: &Path, prefix: &str| {
+        format!("  - {{path: {}, replica: {{url: \"{}\"}}}}\n", path.display(), bed.url_below(prefix))
+    };
+    let config = bed.path("litestream.yml");
+    fs::write(&config, format!("dbs:\n{}{}", entry(&honest, "honest"), entry(&bad, "bad"))).unwrap();
+    let mut command = litestream();
+    let mut replicator = bed.start_command(command.arg("-config").arg(&config).arg("replicate"));
+    let name = |suffix: &str| format!("{}{suffix}", bad.display());
+    let cut = |suffix: &str| {
+        if let Ok(file) = fs::File::options().write(true).open(name(suffix)) {
+            file.set_len(0).unwrap();
+        }
+    };
+    let garble = |suffix: &str| {
+        let length = fs::metadata(name(suffix)).map_or(0, |found| found.len());
+        let _ = fs::write(name(suffix), vec![0xa5; length as usize]);
+    };
+    let swap = || {
+        let _ = fs::rename(name(""), name("-wal"));
+    };
+    let harms: [&dyn Fn(); 6] =
+        [&|| cut("-shm"), &|| garble("-shm"), &|| cut("-wal"), &|| garble("-wal"), &|| cut(""), &swap];
+    let stored = |replicator: &mut Process| {
+        bed.sql(&honest, &["CREATE TABLE IF NOT EXISTS h (x)", "INSERT INTO h VALUES (randomblob(100))"]);
+        until("the honest database is stored", || {
+            assert!(replicator.is_running(), "{}", replicator.log());
+            let output = bed.fresh("restored");
+            let ran = bed.restore(&bed.url_below("honest"), &output);
+            if ran.status == 0 { support::equal(&honest, &output) } else { Err(ran.stderr) }
+        });
+    };
+    stored(&mut replicator);
+    for harm in harms {
+        for _ in 0..20 {
+            harm();
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        stored(&mut replicator);
+    }
+    let log = replicator.log();
+    assert!(log.contains("-shm file: made shorter by another process"), "{log}");
+    let named = |line: &&str| line.contains("WARN") || line.contains("warn");
+    assert!(log.lines().filter(named).any(|line| line.contains("bad.db")), "{log}");
+    replicator.kill();
 }

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use crate::error::{Error, Kind, Result};
+use crate::source::shm_fault;
 
 /// The first version with the fix of the WAL-reset bug (sqlite.org/wal.html#walresetbug): an older SQLite that runs
 /// checkpoints beside an application can lose that application's commits.
@@ -32,6 +33,7 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
         return Err(Error::new(Kind::Database, format!("SQLite: expected 3.51.3 or later, found {found}")));
     }
     without_lookaside();
+    shm_fault::install();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| sqlite(&e, "open"))?;
     refuse_to_read_alone(&connection)?;

@@ -27,6 +27,7 @@ mod lock;
 mod pins;
 mod preimages;
 mod rest;
+mod shm_fault;
 mod wal_file;
 mod wal_index;
 mod watch;
@@ -54,6 +55,7 @@ use file_state::{FileState, Watched};
 use identity::Identity;
 use pins::Pins;
 use rest::Wires;
+use shm_fault::Faults;
 use snapshot::Reading;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
@@ -129,6 +131,8 @@ pub struct Source {
     checkpoints: Checkpoints,
     wires: Wires,
     watched: Watched,
+    /// Before the wal-index was mapped.
+    faults: Faults,
     /// The snapshot that is being read, which must be carried along when the pin moves.
     reading: Reading,
 }
@@ -367,12 +371,19 @@ impl Source {
     /// The wal-index header; heals it first if it is torn for good, as it is after a writer died in the middle.
     fn header(&mut self) -> Result<IndexHeader> {
         for _ in 0..3 {
-            if let Some(header) = self.index.read()? {
+            let found = self.index.read()?;
+            self.unbroken()?;
+            if let Some(header) = found {
                 return Ok(header);
             }
             connection::touch(self.pins.spare())?;
         }
         Err(Error::new(Kind::DatabaseNotReady, "wal-index: torn, and SQLite did not recover it"))
+    }
+
+    /// Nobody has cut the -shm file that is mapped.
+    fn unbroken(&self) -> Result<()> {
+        self.identity.index.map_or(Ok(()), |(_, inode)| self.faults.check(inode))
     }
 
     fn is_given_out(&self, header: &IndexHeader) -> bool {
@@ -425,6 +436,7 @@ pub fn check(path: &Path, options: &Options) -> Result<()> {
 fn open(real: &Path, options: &Options) -> Result<Source> {
     fault::point("source.open")?;
     let before = Identity::of(real)?;
+    let faults = Faults::so_far();
     let readers = [open_first(real, options)?, open_second(real, options)?];
     if readers.iter().any(connection::has_moved) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
@@ -453,6 +465,7 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         checkpoints: Checkpoints::default(),
         wires: Wires::default(),
         watched: Watched::default(),
+        faults,
         reading: Reading::default(),
     };
     source.watched.base = source.file_state()?;
