@@ -321,6 +321,11 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
             "line 5: timeout: duration \"10\": expected a number with a unit",
             "did you mean 10s?",
         ),
+        (
+            database("snapshot: {retention: 30}"),
+            "line 3: retention: duration \"30\": expected a number with a unit",
+            "did you mean 30h or 30d or 30w?",
+        ),
         (replica("timeout: 0s"), "line 5: timeout: expected more than 0, found 0", ""),
         (replica("timeout: [1s]"), "line 5: timeout: expected a text, found a list", ""),
         (replica("tls: {}"), "line 5: tls: expected a text, found keys with values", ""),
@@ -652,4 +657,16 @@ fn no_text_makes_the_readers_panic() {
         }
         let _ = with_outside(&[], |around| config::replica(&url, around));
     }
+}
+
+#[test]
+fn a_retention_of_less_than_an_hour_is_warned_about() {
+    let warnings = |retention: &str| {
+        let text = format!(
+            "dbs:\n  - path: /a.db\n    snapshot: {{retention: {retention}}}\n    replica: {{url: nats://h/b}}"
+        );
+        parse_with(&text, &[]).unwrap().warnings
+    };
+    assert_eq!(warnings("30m"), ["line 3: retention: nothing older than 30m can be restored: is less than 1h meant?"]);
+    assert!(warnings("1h").is_empty() && warnings("2w").is_empty());
 }

@@ -46,6 +46,8 @@ pub const DEFAULT_PATH: &str = "/etc/litestream.yml";
 pub const DEFAULT_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(86_400);
 /// How long a backup stays restorable to any moment. The peer's default.
 pub const DEFAULT_SNAPSHOT_RETENTION: Duration = Duration::from_secs(86_400);
+/// A retention of less than this is warned about.
+const SHORT_RETENTION: Duration = Duration::from_secs(3600);
 /// How long the last sync may take. The peer's default.
 pub const DEFAULT_SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the heartbeat is sent. The peer's default.
@@ -289,6 +291,12 @@ impl SnapshotPolicy {
             }
             retention => retention.or(below.retention),
         };
+        if let Some(short) = retention.filter(|retention| own.has("retention") && *retention < SHORT_RETENTION) {
+            let line = own.line("retention").map(|line| format!("line {line}: ")).unwrap_or_default();
+            let text = units::duration_text(short);
+            warnings
+                .push(format!("{line}retention: nothing older than {text} can be restored: is less than 1h meant?"));
+        }
         Ok(SnapshotPolicy { interval, retention })
     }
 }

@@ -185,7 +185,7 @@ impl<'a> Section<'a> {
 
     pub fn duration(&self, key: &str) -> Result<Option<Duration>> {
         let text = self.text(key)?;
-        self.at(key, text.map(|text| units::duration(&text)).transpose())
+        self.at(key, text.map(|text| units::duration_in(&text, usual_units(key))).transpose())
     }
 
     /// A duration of more than nothing.
@@ -255,6 +255,16 @@ fn not_yaml(error: serde_yaml::Error) -> Error {
         return usage(format!("{line}the value is too long a number")).with_hint("put it in quotes");
     }
     usage(format!("{line}{}", text.split(" at line ").next().unwrap_or_default()))
+}
+
+/// The units that a duration of this key has as a rule: what looks like a slip is not to cost a history.
+fn usual_units(key: &str) -> &'static [&'static str] {
+    match key {
+        "retention" => &["h", "d", "w"],
+        "interval" => &["h", "d"],
+        "heartbeat-interval" => &["m", "h"],
+        _ => &["s"],
+    }
 }
 
 fn sort_of(value: &Value) -> &'static str {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
-/// In nanoseconds. `d` is ours; the others are Go's.
-const DURATION_UNITS: [(&str, u64); 9] = [
+/// In nanoseconds. `d` and `w` are ours; the others are Go's.
+const DURATION_UNITS: [(&str, u64); 10] = [
     ("ns", 1),
     ("us", 1_000),
     ("µs", 1_000),
@@ -15,6 +15,7 @@ const DURATION_UNITS: [(&str, u64); 9] = [
     ("m", 60_000_000_000),
     ("h", 3_600_000_000_000),
     ("d", 86_400_000_000_000),
+    ("w", 604_800_000_000_000),
 ];
 
 /// In bytes: powers of 1000 and of 1024.
@@ -37,15 +38,22 @@ const SIZE_UNITS: [(&str, u64); 12] = [
 ///
 /// Errors: [`Kind::Usage`]; a number without a unit is refused, since its unit would be a guess.
 pub fn duration(text: &str) -> Result<Duration> {
+    duration_in(text, &["s"])
+}
+
+/// The same, where a number without a unit is asked back with these units.
+pub fn duration_in(text: &str, usual: &[&str]) -> Result<Duration> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
     if is_number(text) {
-        return Err(refused("duration", text, "a number with a unit").with_hint(format!("did you mean {text}s?")));
+        let meant: Vec<String> = usual.iter().map(|unit| format!("{text}{unit}")).collect();
+        let hint = format!("did you mean {}?", meant.join(" or "));
+        return Err(refused("duration", text, "a number with a unit").with_hint(hint));
     }
     let wrong = || {
         refused("duration", text, "numbers with units, such as 50ms, 1.5s, 1h30m or 2d")
-            .with_hint("units are ns, us, ms, s, m, h and d")
+            .with_hint("units are ns, us, ms, s, m, h, d and w")
     };
     let mut rest = text;
     let mut nanos = 0u64;
@@ -138,6 +146,7 @@ mod tests {
             ("10µs", 10_000),
             ("2d", 172_800_000_000_000),
             ("1d12h", 129_600_000_000_000),
+            ("2w", 1_209_600_000_000_000),
         ];
         for (text, nanos) in table {
             assert_eq!(duration(text).unwrap(), Duration::from_nanos(nanos), "{text}");
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_as_a_duration() {
-        for text in ["", "s", "-1s", "+1s", "1 s", "1S", "1w", "1h30", ".s", "1..5s", "1e3s", "99999999999d", "ten"] {
+        for text in ["", "s", "-1s", "+1s", "1 s", "1S", "1W", "1h30", ".s", "1..5s", "1e3s", "99999999999d", "ten"] {
             let error = duration(text).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{text}");
             assert!(error.message().starts_with(&format!("duration {text:?}: expected ")), "{error}");
