@@ -82,7 +82,7 @@ impl Follower {
         }
         self.next_contact = now + LOOK;
         match self.store.connect(now) {
-            Err(error) if error.kind() == Kind::GaveUp => return Err(error),
+            Err(error) if matches!(error.kind(), Kind::GaveUp | Kind::Locked) => return Err(error),
             Err(error) => {
                 self.away = true;
                 self.report(&error, clock);

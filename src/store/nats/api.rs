@@ -77,6 +77,8 @@ pub fn good<T: DeserializeOwned>(mail: &Mail) -> Result<T> {
 struct Ack {
     stream: Option<String>,
     seq: Option<u64>,
+    #[serde(default)]
+    domain: String,
 }
 
 /// An ack is one only if it says in which stream and where the message is.
@@ -86,12 +88,48 @@ pub fn ack(mail: &Mail, place: &Place) -> Result<std::result::Result<u64, ApiErr
         Err(refusal) => return Ok(Err(refusal)),
     };
     match (ack.seq, ack.stream) {
-        (Some(seq), Some(stream)) if seq > 0 && stream == place.stream() => Ok(Ok(seq)),
+        (Some(seq), Some(stream)) if seq > 0 && stream == place.stream() => {
+            let ours = place.domain.borrow();
+            if ours.as_ref().is_some_and(|ours| *ours != ack.domain) {
+                Err(second(place, &ack.domain))
+            } else {
+                Ok(Ok(seq))
+            }
+        }
         (seq, stream) => {
             let found = format!("{} in {}", seq.unwrap_or(0), stream.as_deref().unwrap_or("no stream"));
             Err(Error::new(Kind::Store, format!("expected a sequence in {}, found {found}", place.stream())))
         }
     }
+}
+
+/// What is wrong where a message was stored twice: in the stream of `place`, and in one that is in the domain `other`.
+pub fn second(place: &Place, other: &str) -> Error {
+    let ours = place.domain.borrow().clone().unwrap_or_default();
+    let domain = |name: &str| match name {
+        "" => "without a JetStream domain".to_string(),
+        name => {
+            format!("in JetStream domain {}", name.chars().filter(|c| !c.is_control()).take(100).collect::<String>())
+        }
+    };
+    let what = format!(
+        "expected one stream with the subjects $O.{}.>, found two: one {} and one {}",
+        place.bucket,
+        domain(&ours),
+        domain(other)
+    );
+    Error::new(Kind::Locked, what).with_hint(
+        "each of them takes in what the other site stores: give each site a bucket name of its own (a prefix alone does \
+         not keep them apart), or map $O.> at each leaf node",
+    )
+}
+
+/// The domain of an acknowledgement that nobody waits for; none if it is not one.
+pub fn stray_ack(data: &[u8]) -> Option<String> {
+    let envelope: Envelope = serde_json::from_slice(data).ok()?;
+    let ack: Ack = serde_json::from_slice(data).ok()?;
+    let stored = envelope.error.is_none() && ack.stream.is_some() && ack.seq.is_some_and(|seq| seq > 0);
+    stored.then_some(ack.domain)
 }
 
 /// The question for the newest message of `subject`, answered by the stream's leader.
@@ -232,6 +270,26 @@ mod tests {
         let error = refused.unwrap().unwrap_err().error();
         assert_eq!((error.kind(), error.message()), (Kind::Store, "sealed (code 400, error 10109)"));
         assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn an_ack_of_another_domain_names_both() {
+        let place = Place::new("b", "");
+        place.domain.replace(Some("north".into()));
+        let seq = |text: &str| ack(&mail(text), &place);
+        assert_eq!(seq(r#"{"stream":"OBJ_b","domain":"north","seq":7}"#).unwrap().unwrap(), 7);
+        for (text, other) in [
+            (r#"{"stream":"OBJ_b","domain":"south","seq":7}"#, "domain south"),
+            (r#"{"stream":"OBJ_b","seq":7}"#, "without a JetStream domain"),
+        ] {
+            let error = seq(text).unwrap_err();
+            assert_eq!(error.kind(), Kind::Locked);
+            assert!(error.message().contains("domain north") && error.message().contains(other), "{error}");
+        }
+        assert_eq!(stray_ack(br#"{"stream":"OBJ_b","domain":"south","seq":7}"#).as_deref(), Some("south"));
+        for text in [r#"{"success":true,"purged":1}"#, r#"{"error":{"code":400},"stream":"OBJ_b","seq":0}"#, "junk"] {
+            assert_eq!(stray_ack(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

@@ -28,6 +28,9 @@ struct Info {
     /// When, as the server says it.
     #[serde(default)]
     created: String,
+    /// The JetStream domain. In the answer to STREAM.INFO alone, and only where there is one.
+    #[serde(default)]
+    domain: String,
 }
 
 /// A bucket that is there and usable.
@@ -118,7 +121,13 @@ impl Check {
             return Err(missing(&self.place.bucket, &names.streams.unwrap_or_default()));
         }
         match api::answer::<Info>(mail)? {
+            // Of a stream that was just made, the domain must be asked for.
+            Ok(_) if mail.tag == CREATED => {
+                self.mailbox.ask(INFO, &self.place.api("STREAM.INFO"), b"")?;
+                Ok(None)
+            }
             Ok(info) => {
+                self.place.domain.replace(Some(info.domain));
                 self.place.replicated.set(info.config.num_replicas > 1);
                 let warnings = judge(&self.place, &info.config)?;
                 Ok(Some(Found { warnings, created: info.created }))

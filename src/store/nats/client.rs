@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 
 use nats::{Connection, HeaderMap, Message, Subscription};
 
+use super::api;
 use super::auth;
 use super::chore::Chore;
 use super::link::{FLUSH_SUBJECT, Link};
+use super::object::Place;
 use super::options::Options;
 use super::window::Window;
 use crate::error::{Error, Kind, Result};
@@ -37,6 +39,8 @@ const CRATE_RETRY: Duration = Duration::from_millis(20);
 const NO_CERTIFICATES: &str = "/dev/null";
 /// Stores of one bucket share a sweep that is younger.
 const SWEPT_LATELY: Duration = Duration::from_secs(6 * 3600);
+/// Puts that are remembered when they are done.
+const FINISHED: usize = 256;
 /// What the link may take longer than its own deadlines.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -80,6 +84,12 @@ pub struct Client {
     swept: RefCell<HashMap<String, Timestamp>>,
     /// Puts that failed: their bucket may be gone.
     pub doubts: Cell<u64>,
+    /// Puts that are done, of each the token and the place: whatever is stored for one of them now is stored twice.
+    finished: RefCell<VecDeque<(String, Rc<Place>)>>,
+    /// In which other domain, by the stream that shares its subjects with one there.
+    second: RefCell<HashMap<String, String>>,
+    /// In which connection a stream was last seen to be alone.
+    alone: RefCell<HashMap<String, u64>>,
 }
 
 /// What the crate's callbacks tell.
@@ -118,6 +128,9 @@ impl Client {
             chores: RefCell::default(),
             swept: RefCell::default(),
             doubts: Cell::new(0),
+            finished: RefCell::default(),
+            second: RefCell::default(),
+            alone: RefCell::default(),
         }))
     }
 
@@ -346,6 +359,46 @@ impl Client {
         due
     }
 
+    /// Errors: of kind `Locked`, if a message for `place` was seen to be stored in another stream too.
+    pub fn check_alone(&self, place: &Place) -> Result<()> {
+        self.second.borrow().get(&place.stream()).map_or(Ok(()), |other| Err(api::second(place, other)))
+    }
+
+    /// A message for `place` was stored in another stream too, which is in the domain `other`.
+    pub fn found_second(&self, place: &Place, other: &str) {
+        self.second.borrow_mut().entry(place.stream()).or_insert_with(|| other.to_string());
+    }
+
+    /// Whether another stream had its time to answer in this connection.
+    pub fn is_alone(&self, place: &Place) -> bool {
+        self.epoch().is_some_and(|epoch| self.alone.borrow().get(&place.stream()) == Some(&epoch))
+    }
+
+    pub fn found_alone(&self, place: &Place) {
+        if let Some(epoch) = self.epoch() {
+            self.alone.borrow_mut().insert(place.stream(), epoch);
+        }
+    }
+
+    /// Each message of the put that had `token` is acknowledged.
+    pub fn finish(&self, token: &str, place: &Rc<Place>) {
+        let mut finished = self.finished.borrow_mut();
+        finished.push_back((token.to_string(), place.clone()));
+        if finished.len() > FINISHED {
+            finished.pop_front();
+        }
+    }
+
+    /// Mail for an operation that is over.
+    fn deliver_late(&self, token: &str, data: &[u8]) {
+        let finished = self.finished.borrow();
+        if let Some((_, place)) = finished.iter().find(|(finished, _)| finished == token)
+            && let Some(domain) = api::stray_ack(data)
+        {
+            self.found_second(place, &domain);
+        }
+    }
+
     /// The subject at which `token` gets what a consumer has to say.
     pub fn open_box(self: &Rc<Client>) -> Mailbox {
         let (token, queue) = (random::token(), Queue::default());
@@ -426,6 +479,8 @@ impl Client {
         if let Some(queue) = self.boxes.borrow().get(token) {
             queue.borrow_mut().push_back(Mail { tag, status, data: message.data, origin });
             self.unread.set(self.unread.get() + 1);
+        } else {
+            self.deliver_late(token, &message.data);
         }
     }
 }

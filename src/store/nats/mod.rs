@@ -175,6 +175,7 @@ impl Store for NatsStore {
     }
 
     fn connect(&self, now: Instant) -> Result<bool> {
+        self.client.check_alone(&self.place).context(|| self.url.clone())?;
         Ok(self.client.connect(now, &self.told)? && self.check_bucket(now)?)
     }
 

@@ -1,7 +1,7 @@
 //! The object store's wire format (ADR-20): one stream a bucket, chunks under a random name, and a meta message that makes
 //! them an object.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,18 @@ pub struct Place {
     prefix: String,
     /// The bucket has replicas, some of which may be behind.
     pub replicated: Cell<bool>,
+    /// The JetStream domain of the stream, empty without one; none as long as it is not known.
+    pub domain: RefCell<Option<String>>,
 }
 
 impl Place {
     pub fn new(bucket: &str, prefix: &str) -> Place {
-        Place { bucket: bucket.to_string(), prefix: prefix.to_string(), replicated: Cell::new(false) }
+        Place {
+            bucket: bucket.to_string(),
+            prefix: prefix.to_string(),
+            replicated: Cell::new(false),
+            domain: RefCell::default(),
+        }
     }
 
     /// The stream behind the bucket.

@@ -24,6 +24,9 @@ const PURGE: u64 = u64::MAX - 3;
 const STRAY: u64 = u64::MAX - 4;
 /// How long a server whose queue is full is left alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// Where there are JetStream domains, the first object of a connection becomes visible no sooner than this: a stream of another
+/// site that has the same subjects answers within it, as a rule.
+const PROOF: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -55,6 +58,8 @@ pub struct NatsPut {
     finished: bool,
     commit: bool,
     stage: Stage,
+    /// When the first chunk went out.
+    begun: Option<Instant>,
     patience: Patience,
 }
 
@@ -75,6 +80,7 @@ impl NatsPut {
             finished: false,
             commit: false,
             stage: Stage::Fresh,
+            begun: None,
             patience: Patience::default(),
         }
     }
@@ -88,6 +94,7 @@ impl NatsPut {
         if self.stage != Stage::Fresh {
             return Ok(());
         }
+        self.client().check_alone(&self.place)?;
         let full_name = self.place.full_name(&self.name)?;
         self.epoch = self.client().epoch();
         if self.epoch.is_none() {
@@ -130,6 +137,7 @@ impl NatsPut {
         self.client().publish(&subject, Some(&reply), false, &bytes)?;
         self.client().window.borrow_mut().take(bytes.len());
         self.flight.sent(tag, bytes, Instant::now());
+        self.begun.get_or_insert_with(Instant::now);
         Ok(())
     }
 
@@ -190,8 +198,8 @@ impl NatsPut {
     }
 
     fn on_chunk(&mut self, tag: u64, mail: &Mail) -> Result<()> {
-        let Some(Sent { bytes, at }) = self.flight.answered(tag) else { return Ok(()) };
-        let answer = api::ack(mail, &self.place);
+        let Some(Sent { bytes, at }) = self.flight.answered(tag) else { return self.on_second(mail) };
+        let answer = self.ack(mail);
         let stored = matches!(answer, Ok(Ok(_)));
         let mut window = self.mailbox.client.window.borrow_mut();
         if stored {
@@ -208,8 +216,44 @@ impl NatsPut {
         Ok(())
     }
 
+    /// What was answered already is answered again: two streams have its subject.
+    fn on_second(&self, mail: &Mail) -> Result<()> {
+        match api::stray_ack(&mail.data) {
+            Some(domain) => {
+                self.client().found_second(&self.place, &domain);
+                Err(api::second(&self.place, &domain))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// An ack of another domain is remembered: no put may begin any more.
+    fn ack(&self, mail: &Mail) -> Result<std::result::Result<u64, api::ApiError>> {
+        let answer = api::ack(mail, &self.place);
+        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Locked)
+            && let Some(domain) = api::stray_ack(&mail.data)
+        {
+            self.client().found_second(&self.place, &domain);
+        }
+        answer
+    }
+
+    /// Whether no other stream can be seen to have our subjects.
+    fn is_alone(&self, now: Instant) -> bool {
+        let domains = self.place.domain.borrow().as_ref().is_some_and(|domain| !domain.is_empty());
+        let Some(begun) = self.begun.filter(|_| domains && !self.client().is_alone(&self.place)) else { return true };
+        let proven = now.saturating_duration_since(begun) >= PROOF;
+        if proven {
+            self.client().found_alone(&self.place);
+        }
+        proven
+    }
+
     fn on_meta(&mut self, mail: &Mail) -> Result<()> {
-        match api::ack(mail, &self.place)? {
+        if self.stage != Stage::Meta {
+            return self.on_second(mail);
+        }
+        match self.ack(mail)? {
             Ok(_) => self.purge_replaced(),
             // Nothing was stored, and the message can simply be sent again.
             Err(refusal) if refusal.err_code == api::TOO_MANY_REQUESTS => self.send_meta(),
@@ -258,7 +302,8 @@ impl NatsPut {
         if self.stage == Stage::Chunks && whole {
             self.stage = Stage::Staged;
         }
-        if self.stage == Stage::Staged && self.commit {
+        if self.stage == Stage::Staged && self.commit && self.is_alone(now) {
+            self.client().check_alone(&self.place)?;
             self.send_meta()?;
         }
         self.check_patience(now)?;
@@ -334,7 +379,9 @@ impl Put for NatsPut {
 
 impl Drop for NatsPut {
     fn drop(&mut self) {
-        if self.stage != Stage::Done {
+        if self.stage == Stage::Done {
+            self.client().finish(&self.mailbox.token, &self.place);
+        } else {
             self.abandon();
         }
     }
