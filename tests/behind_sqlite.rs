@@ -14,6 +14,7 @@ on_a_directory_only! {
     a_copy_over_the_database_is_noticed_at_the_end
     checkpoints_of_anybody_are_no_copies
     what_a_neighbour_does_to_its_files_stops_no_other_database
+    a_restore_takes_no_file_from_under_those_who_have_it_open
     a_database_that_is_moved_away_leaves_nothing_in_the_way_of_the_next_one
 }
 
@@ -206,4 +207,32 @@ fn what_a_neighbour_does_to_its_files_stops_no_other_database(bed: &Bed) {
     let named = |line: &&str| line.contains("WARN") || line.contains("warn");
     assert!(log.lines().filter(named).any(|line| line.contains("bad.db")), "{log}");
     replicator.kill();
+}
+
+fn a_restore_takes_no_file_from_under_those_who_have_it_open(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let restore = |option: &str| {
+        let mut command = support::restore_command(&bed.url(), &database);
+        bed.run_command(command.arg(option))
+    };
+    // In WAL mode a lock tells; else the descriptor does, with nothing but an open connection.
+    for mode in ["wal", "delete"] {
+        let mut application = bed.session(&database);
+        application.sql(&format!("PRAGMA journal_mode = {mode}"));
+        application.sql("SELECT count(*) FROM sqlite_schema");
+        let before = fs::read(&database).unwrap();
+        restore("-force").refused(7, &["process ", "(python", "has it open", "hint: ", "-force-open"]);
+        assert!(before == fs::read(&database).unwrap(), "{mode}");
+        if mode == "delete" {
+            restore("-force-open").succeeded();
+        }
+        drop(application);
+    }
+    restore("-force").succeeded();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    restore("-force").refused(7, &["(litestream) has it open"]);
+    replicator.stop();
+    restore("-force").succeeded();
 }

@@ -35,6 +35,7 @@ complete -c litestream -n '__fish_seen_subcommand_from restore' -o position -x -
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o if-db-not-exists -d 'do nothing, with status 0, if the output exists'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o if-replica-exists -d 'do nothing, with status 0, if nothing is stored'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o force -d 'replace an existing output'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o force-open -d 'replace an output that somebody has open, too'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o dry-run -d 'print what would be read, and write nothing'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o integrity-check -x -a 'none quick full' -d 'none, quick or full check by SQLite (default none)'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s f -d 'keep the output up to date until stopped'

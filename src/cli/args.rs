@@ -99,6 +99,9 @@ pub(super) struct Restore {
     /// replace an existing output
     #[argh(switch)]
     pub force: bool,
+    /// replace an output that somebody has open, too
+    #[argh(switch)]
+    pub force_open: bool,
     /// print what would be read, and write nothing
     #[argh(switch)]
     pub dry_run: bool,

@@ -100,6 +100,8 @@ pub struct Restore {
     pub if_db_not_exists: bool,
     pub if_replica_exists: bool,
     pub force: bool,
+    /// Replace an existing file also under those who have it open.
+    pub force_open: bool,
     pub dry_run: bool,
     pub integrity_check: IntegrityCheck,
     /// Keep the output up to date, looking this often.

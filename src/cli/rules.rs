@@ -107,6 +107,7 @@ fn restore(args: args::Restore) -> Result<Restore> {
         if_db_not_exists: args.if_db_not_exists,
         if_replica_exists: args.if_replica_exists,
         force: args.force,
+        force_open: args.force_open,
         dry_run: args.dry_run,
         integrity_check: integrity_check(args.integrity_check.as_deref())?,
         follow,
@@ -167,6 +168,7 @@ fn restore_conflicts(args: &args::Restore) -> Result<()> {
         (all, position),
         (all, generation),
         ((args.force, "-force"), (args.if_db_not_exists, "-if-db-not-exists")),
+        ((args.force_open, "-force-open"), (args.if_db_not_exists, "-if-db-not-exists")),
     ];
     let clash = pairs.into_iter().find(|((one, _), (other, _))| *one && *other);
     match clash {

@@ -28,6 +28,7 @@ mod signals;
 mod snapshot;
 mod status;
 mod terminal;
+mod users;
 #[cfg(test)]
 mod vanishing;
 mod verify;

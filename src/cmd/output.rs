@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::belonging::hand_over;
+use crate::cmd::users::refuse_open;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 
@@ -23,6 +24,8 @@ pub enum Replaced {
     Nothing,
     /// No database, but what is beside a missing one and holds nothing: an empty WAL is what a clean end leaves.
     EmptyLog,
+    /// What nobody has open.
+    Unused,
     Anything,
 }
 
@@ -34,6 +37,7 @@ pub fn refuse_existing(output: &Path, replaced: Replaced) -> Result<()> {
     match replaced {
         Replaced::Nothing => names.extend(SIDECARS.iter().map(|suffix| beside(output, suffix))),
         Replaced::EmptyLog => names.extend(LOGS.iter().map(|suffix| beside(output, suffix)).filter(|log| holds(log))),
+        Replaced::Unused => return refuse_open(output),
         Replaced::Anything => return Ok(()),
     }
     match names.iter().find(|name| name.symlink_metadata().is_ok()) {
@@ -51,7 +55,7 @@ fn holds(log: &Path) -> bool {
     log.metadata().is_ok_and(|data| data.len() > 0)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -104,6 +108,7 @@ impl Temporary {
     /// Errors: of kind `Database`; then what had the name has it still, unless only the directory could not be synced.
     pub fn publish(mut self, output: &Path, replaced: Replaced) -> Result<()> {
         match replaced {
+            Replaced::Unused => refuse_open(output).and_then(|()| self.replace(output)),
             Replaced::Anything => self.replace(output),
             Replaced::Nothing | Replaced::EmptyLog => self.appear(output, replaced),
         }?;

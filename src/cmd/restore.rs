@@ -208,7 +208,11 @@ impl Wanted {
                 IntegrityCheck::Quick => Some(Integrity::Quick),
                 IntegrityCheck::Full => Some(Integrity::Full),
             },
-            replaced: if options.force { Replaced::Anything } else { Replaced::Nothing },
+            replaced: match (options.force, options.force_open) {
+                (_, true) => Replaced::Anything,
+                (true, false) => Replaced::Unused,
+                (false, false) => Replaced::Nothing,
+            },
             stop: None,
         })
     }
