@@ -11,7 +11,7 @@
 //! # The floors
 //!
 //! Lowest first; a module uses only what is on a lower floor, and `tests/layers.rs` keeps it so:
-//! `error log clock fault secret http belonging` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
+//! `error log clock fault secret http directory` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` borrow the name of a moment, `format::time`, and nothing else.)
 //!
 //! # Words
@@ -28,11 +28,11 @@
 //! * reason: why a generation ended
 //! * lag: seconds since the oldest commit that is not yet stored
 
-pub mod belonging;
 pub mod cli;
 pub mod clock;
 pub mod cmd;
 pub mod config;
+pub mod directory;
 pub mod error;
 pub mod fault;
 pub mod format;

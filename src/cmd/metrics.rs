@@ -1,9 +1,10 @@
 //! The metrics file: Prometheus' text format, for the node exporter's textfile collector.
 
 use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
+use crate::directory::{Directory, parent, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::replica::follow::Status;
@@ -74,16 +75,21 @@ const MODE: u32 = 0o644;
 
 /// Replaces the file: a reader sees the old or the new one whole. Not synced: after a crash it is written anew.
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    let failed = |error| Error::io(Kind::Database, format!("write metrics {}", path.display()), &error);
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let readable = || std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(MODE));
-    let done =
-        std::fs::write(&temporary, text).and_then(|()| readable()).and_then(|()| std::fs::rename(&temporary, path));
-    done.map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        failed(error)
-    })
+    replaced(path, text).map_err(|error| Error::io(Kind::Database, format!("write metrics {}", path.display()), &error))
+}
+
+fn replaced(path: &Path, text: &str) -> std::io::Result<()> {
+    let name = path.file_name().ok_or(ErrorKind::IsADirectory)?;
+    let directory = Directory::open(parent(path))?;
+    let mut prefix = name.to_owned();
+    prefix.push(".");
+    let (temporary, mut file) = directory.create_temporary(&prefix)?;
+    let mut made = || {
+        file.write_all(text.as_bytes())?;
+        set_mode(&file, MODE)?;
+        directory.rename(&temporary, &directory, name)
+    };
+    made().inspect_err(|_| drop(directory.remove(&temporary)))
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //! one that he opened: SQLite's own locks are not needed. For the same reason the copy is out of WAL mode and read-only:
 //! a WAL belongs to a name, and must not meet another file under it.
 
-use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,19 +109,18 @@ impl Mirror<'_> {
     /// Gives the output's name to a copy of the private file.
     fn publish(&mut self, work: &Temporary, restored: &Restored) -> Result<()> {
         let begun = System.now();
-        let copy = Temporary::create(self.output, "copy")?;
+        let mut copy = Temporary::create(self.output, "copy")?;
         let failed = |error: io::Error| Error::io(Kind::Database, format!("copy to {}", copy.path.display()), &error);
         // Where the file system can, it shares the blocks instead.
-        fs::copy(&work.path, &copy.path).and_then(|_| unwal(&copy.file)).map_err(failed)?;
+        (&work.file).rewind().map_err(failed)?;
+        io::copy(&mut &work.file, &mut &copy.file).and_then(|_| unwal(&copy.file)).map_err(failed)?;
         copy.sync()?;
         if let Some(how) = self.wanted.check {
             source::check_integrity(&copy.path, how)?;
         }
+        copy.read_only();
         copy.publish(self.output, if self.published { Replaced::Anything } else { self.wanted.replaced })?;
         self.published = true;
-        // Behind the rename, so that a copy that a killed run left can be written again.
-        let sealed = fs::set_permissions(self.output, Permissions::from_mode(0o444));
-        sealed.map_err(|e| Error::io(Kind::Database, format!("seal {}", self.output.display()), &e))?;
         report(self.output, *restored, begun.elapsed().as_secs_f64(), self.as_json)
     }
 }

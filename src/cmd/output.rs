@@ -1,14 +1,14 @@
 //! The file that a restore makes. It has its name only when it is whole, and takes nobody's place unasked.
 
-use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::belonging::hand_over;
 use crate::cmd::users::refuse_open;
+use crate::directory::{Directory, effective_user, hand_over, parent, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 
@@ -17,6 +17,9 @@ const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Those of them that hold what a database has and its file has not.
 const LOGS: [&str; 2] = ["-wal", "-journal"];
+
+/// Of a file that takes nobody's place.
+const PRIVATE: u32 = 0o600;
 
 /// What a restore may take the place of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,12 +40,30 @@ pub fn refuse_existing(output: &Path, replaced: Replaced) -> Result<()> {
     match replaced {
         Replaced::Nothing => names.extend(SIDECARS.iter().map(|suffix| beside(output, suffix))),
         Replaced::EmptyLog => names.extend(LOGS.iter().map(|suffix| beside(output, suffix)).filter(|log| holds(log))),
-        Replaced::Unused => return refuse_open(output),
-        Replaced::Anything => return Ok(()),
+        Replaced::Unused => {
+            refuse_special(output)?;
+            return refuse_open(output);
+        }
+        Replaced::Anything => return refuse_special(output),
     }
     match names.iter().find(|name| name.symlink_metadata().is_ok()) {
         None => Ok(()),
         Some(name) => Err(exists(name)),
+    }
+}
+
+/// Only a regular file is replaced: never a device, a FIFO or a socket, nor a link, which somebody else may have put there.
+fn refuse_special(output: &Path) -> Result<()> {
+    match output.symlink_metadata() {
+        Ok(found) if found.is_symlink() => {
+            Err(Error::new(Kind::Database, format!("output {}: it is a symbolic link", output.display()))
+                .with_hint("name the file that it leads to with -o"))
+        }
+        Ok(found) if !found.is_file() => {
+            let what = format!("output {}: expected a regular file, found something else", output.display());
+            Err(Error::new(Kind::Database, what).with_hint("-force replaces regular files only"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -65,7 +86,11 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub struct Temporary {
     pub path: PathBuf,
     pub file: File,
+    directory: Directory,
+    name: OsString,
     published: bool,
+    /// The permissions that it may have in the end.
+    mask: u32,
 }
 
 impl Temporary {
@@ -74,27 +99,46 @@ impl Temporary {
         let name = output.file_name().ok_or_else(|| {
             Error::new(Kind::Usage, format!("output {}: it is not the name of a file", output.display()))
         })?;
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{what}"));
-        let path = output.with_file_name(temporary);
-        let failed = |e: std::io::Error| Error::io(Kind::Database, format!("create {}", path.display()), &e);
-        loop {
-            // One name, so that what a killed restore has left is used again rather than left for good.
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-            if file.try_lock().is_err() {
-                let what = format!("output {}: being restored by another", output.display());
-                return Err(Error::new(Kind::Locked, what));
+        let mut prefix = OsString::from(".");
+        prefix.push(name);
+        prefix.push(format!(".{what}-"));
+        let failed =
+            |e: std::io::Error| Error::io(Kind::Database, format!("create a file beside {}", output.display()), &e);
+        let directory = Directory::open(parent(output)).map_err(failed)?;
+        let (name, file) = directory.create_temporary(&prefix).map_err(failed)?;
+        let path = output.with_file_name(&name);
+        let temporary = Temporary { path, file, directory, name, published: false, mask: 0o777 };
+        temporary.file.try_lock().map_err(|e| failed(e.into()))?;
+        temporary.remove_abandoned(&prefix, output)?;
+        Ok(temporary)
+    }
+
+    /// Removes what killed restores of the same output have left: files of ours that nobody has locked.
+    ///
+    /// Errors: of kind `Locked`, if another restore is under way. Of two that begin at once, one goes on.
+    fn remove_abandoned(&self, prefix: &OsStr, output: &Path) -> Result<()> {
+        let Ok(entries) = fs::read_dir(self.directory.path()) else { return Ok(()) };
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            if name == self.name || !name.as_bytes().starts_with(prefix.as_bytes()) {
+                continue;
             }
-            // The other restore may have given the file its name between our opening and locking it: then it is done,
-            // and must not be touched.
-            if is_named(&file, &path) {
-                let temporary = Temporary { path: path.clone(), file, published: false };
-                temporary.file.set_len(0).map_err(failed)?;
-                return Ok(temporary);
+            let Ok(file) = self.directory.open_own(&name) else { continue };
+            let ours = file.metadata().is_ok_and(|found| found.uid() == effective_user());
+            match file.try_lock() {
+                Ok(()) if ours => drop(self.directory.remove(&name)),
+                Err(TryLockError::WouldBlock) if ours && name < self.name => {
+                    let what = format!("output {}: being restored by another", output.display());
+                    return Err(Error::new(Kind::Locked, what));
+                }
+                _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// It is to be read and not written: of the permissions that it will have, those to write are left out.
+    pub fn read_only(&mut self) {
+        self.mask = 0o444;
     }
 
     pub fn sync(&self) -> Result<()> {
@@ -118,13 +162,27 @@ impl Temporary {
     }
 
     fn replace(&self, output: &Path) -> Result<()> {
+        refuse_special(output)?;
         remove_sidecars(output)?;
         sync_directory(output)?;
-        if output.exists() {
-            hand_over(&self.file, output);
-        }
+        self.take_over(output);
         fault::point("restore.rename")?;
-        fs::rename(&self.path, output).map_err(|e| not_named(output, &e))
+        let name = output.file_name().unwrap_or_default();
+        self.directory.rename(&self.name, &self.directory, name).map_err(|e| not_named(output, &e))
+    }
+
+    /// Owner and permissions of what is replaced; else the file is private, and the owner's of its directory.
+    fn take_over(&self, output: &Path) {
+        match self.directory.look(output.file_name().unwrap_or_default()) {
+            Ok(Some(found)) => {
+                hand_over(&self.file, &found);
+                let _ = set_mode(&self.file, found.mode() & self.mask);
+            }
+            _ => {
+                let _ = self.directory.metadata().map(|place| hand_over(&self.file, &place));
+                let _ = set_mode(&self.file, PRIVATE & self.mask);
+            }
+        }
     }
 
     /// Nothing that takes time stands between the look at what is there and the name: its application may be about to
@@ -132,8 +190,10 @@ impl Temporary {
     fn appear(&self, output: &Path, replaced: Replaced) -> Result<()> {
         refuse_existing(output, replaced)?;
         remove_sidecars(output)?;
+        self.take_over(output);
         fault::point("restore.rename")?;
-        rename_to_new(&self.path, output).map_err(|e| match e.kind() {
+        let name = output.file_name().unwrap_or_default();
+        self.directory.rename_to_new(&self.name, name).map_err(|e| match e.kind() {
             ErrorKind::AlreadyExists => exists(output),
             _ => not_named(output, &e),
         })
@@ -157,42 +217,10 @@ fn not_named(output: &Path, error: &std::io::Error) -> Error {
     Error::io(Kind::Database, format!("rename to {}", output.display()), error)
 }
 
-/// Renames a file and replaces none: `AlreadyExists` if the name is taken, by renameat2(2). Where the file system or the
-/// kernel has no such thing, one that is made at the same instant is replaced.
-fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
-    let (old, new) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
-    // SAFETY: both names end with a zero byte, and the call keeps neither. Its wrapper is not in every C library.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            libc::AT_FDCWD,
-            old.as_ptr(),
-            libc::AT_FDCWD,
-            new.as_ptr(),
-            libc::RENAME_NOREPLACE,
-        )
-    };
-    if result == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EINVAL | libc::ENOSYS) if to.symlink_metadata().is_err() => fs::rename(from, to),
-        Some(libc::EINVAL | libc::ENOSYS) => Err(ErrorKind::AlreadyExists.into()),
-        _ => Err(error),
-    }
-}
-
-/// Whether `file` is what `path` means.
-fn is_named(file: &File, path: &Path) -> bool {
-    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
-}
-
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.published {
-            let _ = fs::remove_file(&self.path);
+            let _ = self.directory.remove(&self.name);
         }
     }
 }
@@ -204,24 +232,4 @@ fn sync_directory(output: &Path) -> Result<()> {
     };
     let sync = || File::open(directory)?.sync_all();
     sync().map_err(|e| Error::io(Kind::Database, format!("sync directory {}", directory.display()), &e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_is_taken_meanwhile_stays_with_whoever_took_it() {
-        let directory = std::env::temp_dir().join(format!("litestream-output-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let [made, free, taken] = ["made", "free", "taken"].map(|name| directory.join(name));
-        fs::write(&made, "restored").unwrap();
-        fs::write(&taken, "an application's").unwrap();
-        assert_eq!(rename_to_new(&made, &taken).unwrap_err().kind(), ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&taken).unwrap(), b"an application's");
-        rename_to_new(&made, &free).unwrap();
-        assert_eq!(fs::read(&free).unwrap(), b"restored");
-        assert!(!made.exists());
-        fs::remove_dir_all(&directory).unwrap();
-    }
 }

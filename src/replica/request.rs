@@ -10,13 +10,13 @@
 //! snapshot answers the requests that were seen before it was begun: it holds all that was committed before they came.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::belonging::hand_over;
+use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::Position;
@@ -29,6 +29,9 @@ const RETENTION: &str = "ask-retention-";
 const ANSWER: &str = "answer-";
 /// An answer that is being written.
 const DRAFT: &str = ".answer-";
+
+/// In bytes.
+const MAX_ANSWER: u64 = 64 << 10;
 
 /// How it goes with a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,8 +99,7 @@ impl Request {
         let path = directory.join(name_of(&id, retention));
         let answer = directory.join(format!("{ANSWER}{id}"));
         let place = || {
-            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            hand_over(&file, directory);
+            let file = Directory::open(directory)?.create(path.file_name().unwrap_or_default())?;
             try_lock(&file).map(|_| file)
         };
         match place() {
@@ -114,7 +116,7 @@ impl Request {
 
     /// The last answer, if there is one.
     pub fn answer(&self) -> Result<Option<Answer>> {
-        match fs::read_to_string(&self.answer) {
+        match read(&self.answer) {
             Ok(line) => Ok(Answer::parse(&line)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(Kind::Database, format!("read {}", self.answer.display()), &e)),
@@ -281,25 +283,31 @@ impl Desk {
 
 /// Whether nobody waits for it any more. One that cannot be read is taken for one that is waited for.
 fn is_unlocked(path: &Path) -> bool {
-    // Whatever lies there under that name must not make us wait.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
+    let file = Directory::open(parent(path)).and_then(|open| open.read(path.file_name().unwrap_or_default()));
     file.and_then(|file| try_lock(&file)).unwrap_or(false)
 }
 
 fn write(directory: &Path, id: &str, retention: bool, answer: &Answer) -> io::Result<()> {
-    let draft = directory.join(format!("{DRAFT}{id}"));
+    let (draft, name) = (format!("{DRAFT}{id}"), format!("{ANSWER}{id}"));
+    let (draft, open) = (OsStr::new(&draft), Directory::open(directory)?);
     // A new file each time: another user than ours may own the directory, and what lies in it.
-    remove(&draft)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&draft)?;
-    hand_over(&file, directory);
+    open.remove_if_there(draft)?;
+    let mut file = open.create(draft)?;
     writeln!(file, "{answer}")?;
-    let answer = directory.join(format!("{ANSWER}{id}"));
-    fs::rename(&draft, &answer)?;
+    open.rename(draft, &open, OsStr::new(&name))?;
     // Who asked removes the request first, and then what answer there is: one that came too late nobody else removes.
     match directory.join(name_of(id, retention)).exists() {
         true => Ok(()),
-        false => remove(&answer),
+        false => open.remove_if_there(OsStr::new(&name)),
     }
+}
+
+/// An answer is a line: of more than that nothing is read.
+fn read(path: &Path) -> io::Result<String> {
+    let mut line = String::new();
+    let file = Directory::open(parent(path))?.read_own(path.file_name().unwrap_or_default())?;
+    file.take(MAX_ANSWER).read_to_string(&mut line)?;
+    Ok(line)
 }
 
 fn name_of(id: &str, retention: bool) -> String {

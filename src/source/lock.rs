@@ -1,14 +1,24 @@
 //! One instance a database: a lock file of our own, never a lock on the database.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::belonging::{hand_over, make_directory};
+use crate::directory::{Directory, effective_user, hand_over, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+
+const NAME: &str = "lock";
+/// A lock that others could open they could also hold.
+const MODE: u32 = 0o600;
+const HINT: &str = "meta-path names another directory for it";
+const ROOT: u32 = 0;
+/// Others may write, and the group may.
+const BY_OTHERS: u32 = 0o002;
+const BY_GROUP: u32 = 0o020;
 
 /// For how long a process wants to have a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,50 +48,78 @@ impl Lock {
     /// Takes the lock in `directory`, which is made if it is missing, and then belongs to the owner of `database`.
     ///
     /// Errors: [`Kind::Locked`], naming the holder, if another process has it; [`Kind::DatabaseNotReady`] if that one ends
-    /// by itself and we would stay, so that it can be waited for.
+    /// by itself and we would stay, so that it can be waited for. Of kind `Database`, if the directory or the file is one
+    /// that somebody else may have put there.
     pub fn take(directory: &Path, database: &Path, stay: Stay) -> Result<Lock> {
         fault::point("lock.take")?;
-        let path = directory.join("lock");
-        let failed = |operation: &str, e: &std::io::Error| {
-            Error::io(Kind::Database, format!("{operation} {}", path.display()), e)
-                .with_hint("meta-path names another directory for it")
+        let path = directory.join(NAME);
+        let failed = |operation: &str, e: &io::Error| {
+            Error::io(Kind::Database, format!("{operation} {}", path.display()), e).with_hint(HINT)
         };
-        make_directories(directory, database).map_err(|e| failed("make the directory of", &e))?;
-        let mut file = open(&path, database).map_err(|e| failed("open", &e))?;
+        let owner = fs::metadata(database).ok();
+        let meta = meta_directory(directory, owner.as_ref())?;
+        let mut file = open(&meta, owner.as_ref()).map_err(|e| failed("open", &e))?;
         if !try_lock(&file).map_err(|e| failed("lock", &e))? {
             return Err(held(&mut file, database, stay));
         }
-        let sign = || -> std::io::Result<()> {
-            file.set_len(0)?;
-            file.rewind()?;
-            match stay {
-                Stay::UntilStopped => writeln!(file, "{}", std::process::id()),
-                Stay::UntilDone => writeln!(file, "{} {UNTIL_DONE}", std::process::id()),
-            }
-        };
-        let mut sign = sign;
-        sign().map_err(|e| failed("write", &e))?;
+        sign(&mut file, stay).map_err(|e| failed("write", &e))?;
         Ok(Lock { _file: file })
     }
 }
 
-/// Makes the directory and what is missing above it.
-fn make_directories(directory: &Path, database: &Path) -> std::io::Result<()> {
-    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.is_dir();
-    let missing: Vec<&Path> = directory.ancestors().take_while(missing).collect();
-    missing.into_iter().rev().try_for_each(|path| make_directory(path, database).map(|_| ()))
+fn sign(file: &mut File, stay: Stay) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    match stay {
+        Stay::UntilStopped => writeln!(file, "{}", std::process::id()),
+        Stay::UntilDone => writeln!(file, "{} {UNTIL_DONE}", std::process::id()),
+    }
 }
 
-/// The lock file, new or as another run has left it. Not through a link: another user than ours may own the directory.
-fn open(path: &Path, database: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
-    match options.clone().create_new(true).open(path) {
+/// Makes the directory if it is missing, and looks whose it is: root follows databases of users that it does not trust.
+fn meta_directory(path: &Path, owner: Option<&Metadata>) -> Result<Directory> {
+    let failed = |e: &io::Error| {
+        Error::io(Kind::Database, format!("open metadata directory {}", path.display()), e).with_hint(HINT)
+    };
+    let directory = Directory::make(path, owner).map_err(|e| failed(&e))?;
+    let found = directory.metadata().map_err(|e| failed(&e))?;
+    match mistrusted(&found, owner) {
+        None => Ok(directory),
+        Some(why) => Err(Error::new(Kind::Database, format!("metadata directory {}: {why}", path.display()))
+            .with_hint(
+                "only the owner of the database may write there: chown and chmod it, or name another with meta-path",
+            )),
+    }
+}
+
+/// Why what lies in a directory is not to be relied on.
+fn mistrusted(found: &Metadata, database: Option<&Metadata>) -> Option<String> {
+    let (us, owner) = (effective_user(), database.map(MetadataExt::uid));
+    if ![Some(ROOT), Some(us), owner].contains(&Some(found.uid())) {
+        let expected = owner.unwrap_or(us);
+        return Some(format!("expected user {us} or {expected} as its owner, found user {}", found.uid()));
+    }
+    let group = database.is_some_and(|database| database.gid() == found.gid());
+    let open = found.mode() & BY_OTHERS != 0 || (found.mode() & BY_GROUP != 0 && !group);
+    open.then(|| format!("other users may write there (mode {:04o})", found.mode() & 0o7777))
+}
+
+/// The lock file, new or as another run has left it.
+fn open(directory: &Directory, owner: Option<&Metadata>) -> io::Result<File> {
+    let name = OsStr::new(NAME);
+    match directory.create(name) {
         Ok(file) => {
-            hand_over(&file, database);
+            if let Some(owner) = owner {
+                hand_over(&file, owner);
+            }
             Ok(file)
         }
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => options.open(path),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let file = directory.open_own(name)?;
+            // Not ours to change where root has made it for us.
+            let _ = set_mode(&file, MODE);
+            Ok(file)
+        }
         Err(e) => Err(e),
     }
 }
@@ -98,12 +136,15 @@ pub fn try_lock(file: &File) -> std::io::Result<bool> {
     }
 }
 
+/// Names the holder only where the kernel says that it is one: what is written in the file may be of a process that died.
 fn held(file: &mut File, database: &Path, stay: Stay) -> Error {
     let mut text = String::new();
     let _ = file.take(64).read_to_string(&mut text);
     let mut words = text.split_whitespace();
     let (pid, ends) = (words.next(), words.next() == Some(UNTIL_DONE));
-    let holder = pid.map_or("another process".to_string(), |pid| format!("process {pid}"));
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let holder = file.metadata().ok().and_then(|found| holder_in(&locks, found.ino(), pid.unwrap_or_default()));
+    let holder = holder.map_or("another process, which is not known".to_string(), |pid| format!("process {pid}"));
     // One that has not signed yet began in this instant: what it is will be known at the next attempt.
     if stay == Stay::UntilStopped && (ends || pid.is_none()) {
         let what = format!("{}: {holder} stores a snapshot of it; waiting until that has ended", database.display());
@@ -111,6 +152,23 @@ fn held(file: &mut File, database: &Path, stay: Stay) -> Error {
     }
     Error::new(Kind::Locked, format!("{}: already replicated by {holder}", database.display()))
         .with_hint("stop that instance first; `snapshot`, `restore` and `status` may run beside it")
+}
+
+/// Who holds an flock(2) on the file with this inode number, by the text of /proc/locks (proc_locks(5)). Numbers repeat on
+/// other devices, whose numbers are not those of stat(2) everywhere: of several, the one who has signed the file.
+fn holder_in(locks: &str, inode: u64, signed: &str) -> Option<String> {
+    let mut pids = locks.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[_, "FLOCK", _, _, pid, file, ..] = words.as_slice() else { return None };
+        let same = file.rsplit(':').next()?.parse() == Ok(inode);
+        (same && pid.parse::<u32>().is_ok_and(|pid| pid > 0)).then_some(pid)
+    });
+    let first = pids.next()?;
+    let mut others = pids.peekable();
+    match first == signed || others.peek().is_none() {
+        true => Some(first.to_string()),
+        false => others.find(|pid| *pid == signed).map(str::to_string),
+    }
 }
 
 #[cfg(test)]
@@ -145,5 +203,23 @@ mod tests {
         std::fs::write(directory.join("lock"), "").unwrap();
         assert_eq!(take(Stay::UntilStopped).unwrap_err().kind(), Kind::DatabaseNotReady);
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn the_holder_is_whom_the_kernel_names() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 41 08:01:7 0 EOF\n2: POSIX  ADVISORY  WRITE 42 08:01:7 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 43 08:01:7 0 EOF\n3: FLOCK  ADVISORY  WRITE 44 08:02:8 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 45 08:03:8 0 EOF\n5: FLOCK  ADVISORY  WRITE 0 08:03:9 0 EOF\n";
+        for (inode, signed, holder) in [
+            (7, "41", Some("41")),
+            (7, "999", Some("41")),
+            (8, "45", Some("45")),
+            (8, "44", Some("44")),
+            (8, "999", None),
+            (9, "999", None),
+            (10, "41", None),
+        ] {
+            assert_eq!(holder_in(locks, inode, signed).as_deref(), holder, "{inode} {signed}");
+        }
     }
 }

@@ -1,12 +1,11 @@
 //! Pages as they were when a snapshot began, for those that have changed since: a file of their own, until they are read.
 
-use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::directory::{Directory, free_bytes};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
@@ -96,39 +95,12 @@ fn leaves_room(free: u64, kept: u64, more: u64) -> bool {
     free >= kept + 2 * more
 }
 
-/// What a user who is not root can still write there, by statvfs(3).
-fn free_bytes(directory: &Path) -> Option<u64> {
-    let name = CString::new(directory.as_os_str().as_bytes()).ok()?;
-    // SAFETY: all zeros is a valid statvfs, and the call fills it.
-    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `name` ends with a zero byte and `found` is ours.
-    if unsafe { libc::statvfs(name.as_ptr(), &raw mut found) } != 0 {
-        return None;
-    }
-    #[allow(clippy::unnecessary_cast)] // 32 bits wide on 32-bit machines.
-    Some(found.f_bavail as u64 * found.f_frsize as u64)
-}
-
-/// The name of the file for the instant in which it has one. Another process may read another snapshot.
-fn path_in(directory: &Path) -> PathBuf {
-    directory.join(format!("snapshot-pages-{}", std::process::id()))
-}
-
 fn bit(page: u32) -> u64 {
     1 << (page % 64)
 }
 
-/// Not through a link: another user than ours may own the directory.
 fn nameless(directory: &Path) -> std::io::Result<File> {
-    let path = path_in(directory);
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
+    Directory::open(directory)?.create_nameless()
 }
 
 /// A disk that is full may have room again later.
@@ -137,8 +109,8 @@ fn failed(directory: &Path, operation: &str, error: &std::io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::DatabaseNotReady,
         _ => Kind::Database,
     };
-    let path = path_in(directory);
-    Error::io(kind, format!("{operation} {}, for pages that change during a snapshot", path.display()), error)
+    let place = directory.display();
+    Error::io(kind, format!("{operation} a file in {place}, for pages that change during a snapshot"), error)
         .with_hint(HINT)
 }
 
@@ -185,6 +157,6 @@ mod tests {
     fn where_it_cannot_be_made_that_is_said() {
         let mut kept = Preimages::new(Path::new("/proc/nowhere"), PageSize::MIN);
         let error = kept.put(1, 1, &[0; 512]).unwrap_err();
-        assert!(error.message().contains("make /proc/nowhere/snapshot-pages"), "{error}");
+        assert!(error.message().contains("make a file in /proc/nowhere"), "{error}");
     }
 }

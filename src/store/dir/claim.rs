@@ -26,7 +26,7 @@ impl DirClaim {
     }
 
     fn take(&self) -> Result<Option<File>> {
-        files::make_dir(&self.root)?;
+        files::make_root(&self.root)?;
         let directory = File::open(&self.root).map_err(|e| files::failed("open", &self.root, &e))?;
         // SAFETY: flock(2) on a descriptor that is open for the duration of the call.
         if unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {

@@ -1,10 +1,11 @@
 //! The file system calls behind a directory store, each with an error that names the path.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::belonging::make_directory;
+use crate::directory::{self, Directory};
 use crate::error::{Error, Kind, Result};
 
 /// An error of `operation` on `path`.
@@ -20,47 +21,48 @@ pub fn failed(operation: &str, path: &Path, error: &io::Error) -> Error {
     }
 }
 
-/// Makes `dir` and what is missing above it, each of them durable and of the owner of the one it is in.
-pub fn make_dir(dir: &Path) -> Result<()> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.is_dir()).collect();
-    for dir in missing.into_iter().rev() {
-        make_directory(dir, parent(dir)).map_err(|e| failed("create", dir, &e))?;
-        sync_dir(parent(dir))?;
-    }
-    Ok(())
+/// Opens the directory of a store, and makes it and what is missing above it, each of them durable and of the owner of the
+/// one it is in. It may be a link: the operator has named it.
+pub fn make_root(root: &Path) -> Result<Directory> {
+    let missing = root.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.is_dir()).last();
+    let Some(first) = missing else { return Directory::open(root).map_err(|e| failed("open", root, &e)) };
+    let above = directory::parent(first);
+    let make = || -> io::Result<Directory> {
+        // Below a link that leads nowhere nothing is made.
+        let relative = root.strip_prefix(above).unwrap_or(root);
+        Directory::open(above)?.below(relative, true)
+    };
+    make().map_err(|e| failed("create", root, &e))
 }
 
-/// The directory that `path` is in.
-pub fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes the names in `dir` durable.
-pub fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| failed("sync", dir, &e))
-}
-
-/// The same, unless it went away together with its last file.
+/// Makes the names in `dir` durable, unless it went away together with its last file.
 pub fn sync_dir_if_there(dir: &Path) -> Result<()> {
-    match sync_dir(dir) {
-        Err(e) if e.kind() == Kind::NotFound => Ok(()),
-        other => other,
+    match Directory::open(dir).and_then(|dir| dir.sync()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| failed("sync", dir, &e)),
     }
+}
+
+/// The directory below `root` that `path` is in, no part of it a link, and the name there. It is made if so wanted.
+pub fn place<'a>(root: &Directory, path: &'a Path, make: bool) -> io::Result<(Directory, &'a OsStr)> {
+    let relative = path.strip_prefix(root.path()).map_err(|_| ErrorKind::InvalidInput)?;
+    let name = relative.file_name().ok_or(ErrorKind::InvalidInput)?;
+    let below = root.below(relative.parent().unwrap_or(Path::new("")), make)?;
+    Ok((below, name))
 }
 
 /// Removes a file and the directories below `root` that this leaves empty; `touched` gets what must be synced.
 pub fn remove(root: &Path, path: &Path, touched: &mut Vec<PathBuf>) -> Result<()> {
-    match fs::remove_file(path) {
+    let removed =
+        Directory::open(root).and_then(|root| place(&root, path, false)).and_then(|(at, name)| at.remove(name));
+    match removed {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
         Err(e) => return Err(failed("delete", path, &e)),
         Ok(()) => {}
     }
-    let mut dir = parent(path);
+    let mut dir = directory::parent(path);
     while dir != root && dir.starts_with(root) && fs::remove_dir(dir).is_ok() {
-        dir = parent(dir);
+        dir = directory::parent(dir);
     }
     if !touched.iter().any(|known| known == dir) {
         touched.push(dir.to_path_buf());

@@ -95,7 +95,7 @@ impl DirList {
     }
 
     fn keep(&mut self, path: &Path, name: String) -> Result<()> {
-        match fs::metadata(path).map_err(|e| files::failed("list", path, &e)) {
+        match fs::symlink_metadata(path).map_err(|e| files::failed("list", path, &e)) {
             Ok(found) if found.is_file() => self.found.push(Entry { name, size: found.len() }),
             Err(e) if e.kind() != Kind::NotFound => return Err(e),
             _ => {}

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Chunk, Claim, Delete, Get, Holder, List, Put, Store, Sweep, name};
+use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::time::Timestamp;
@@ -84,7 +85,12 @@ impl Store for DirStore {
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {
-        Box::new(DirGet { path: path_of(&self.root, name), open: None, ticket: Some(self.busy.ticket()) })
+        Box::new(DirGet {
+            root: self.root.clone(),
+            path: path_of(&self.root, name),
+            open: None,
+            ticket: Some(self.busy.ticket()),
+        })
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
@@ -122,6 +128,7 @@ fn path_of(root: &Path, name: &str) -> Result<PathBuf> {
 }
 
 struct DirGet {
+    root: PathBuf,
     path: Result<PathBuf>,
     /// The file, and how many bytes must still come.
     open: Option<(File, u64)>,
@@ -133,8 +140,9 @@ impl DirGet {
         std::mem::replace(&mut self.path, Err(Error::new(Kind::Store, "the get has ended")))
     }
 
-    fn open(path: &Path) -> Result<(File, u64)> {
-        let file = File::open(path).map_err(|e| files::failed("open", path, &e))?;
+    fn open(root: &Path, path: &Path) -> Result<(File, u64)> {
+        let open = || files::place(&Directory::open(root)?, path, false).and_then(|(at, name)| at.read(name));
+        let file = open().map_err(|e| files::failed("open", path, &e))?;
         let found = file.metadata().map_err(|e| files::failed("open", path, &e))?;
         if !found.is_file() {
             return Err(Error::new(Kind::NotFound, format!("open {}: not a file", path.display())));
@@ -147,7 +155,7 @@ impl DirGet {
         fault::point("dir.read")?;
         let (file, left) = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(DirGet::open(&path)?),
+            None => self.open.insert(DirGet::open(&self.root, &path)?),
         };
         let mut bytes = vec![0; CHUNK];
         let n = file.read(&mut bytes).map_err(|e| files::failed("read", &path, &e))?;

@@ -1,23 +1,31 @@
 //! Writing an object into a directory store.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Busy, TEMPORARY, Ticket, files, path_of};
-use crate::belonging::hand_over;
+use crate::directory::{Directory, hand_over};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::store::{Put, PutState, random};
+use crate::store::{Put, PutState};
 
 /// A temporary file this old belongs to a run that is gone: a put that makes no progress for an hour has long failed.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
+/// A file that has no name of an object yet.
+struct Temporary {
+    file: File,
+    name: OsString,
+    root: Directory,
+}
+
 pub struct DirPut {
     root: PathBuf,
     path: Result<PathBuf>,
-    file: Option<(File, PathBuf)>,
+    file: Option<Temporary>,
     finished: bool,
     commit: bool,
     state: PutState,
@@ -47,33 +55,35 @@ impl DirPut {
         }
     }
 
-    fn temporary(&mut self) -> Result<&mut (File, PathBuf)> {
+    fn temporary(&mut self) -> Result<&mut Temporary> {
         if self.file.is_none() {
             self.target()?;
             fault::point("dir.create")?;
-            files::make_dir(&self.root)?;
-            remove_stale(&self.root);
-            self.file = Some(create(&self.root)?);
+            let root = files::make_root(&self.root)?;
+            remove_stale(&root);
+            // Not the temporary name, which is another one each time.
+            self.file = Some(create(root).map_err(|e| files::failed("create a file in", &self.root, &e))?);
         }
         self.file.as_mut().ok_or_else(|| Error::new(Kind::Store, "the put has ended"))
     }
 
     fn stage(&mut self) -> Result<()> {
-        let (file, path) = self.temporary()?;
+        let target = self.target()?;
+        let temporary = self.temporary()?;
         fault::point("dir.sync")?;
-        file.sync_all().map_err(|e| files::failed("sync", path, &e))?;
+        temporary.file.sync_all().map_err(|e| files::failed("sync", &target, &e))?;
         self.state = PutState::Staged;
         Ok(())
     }
 
     fn publish(&mut self) -> Result<()> {
         let target = self.target()?;
-        let (_, temporary) = self.temporary()?;
+        let temporary = self.temporary()?;
         fault::point("dir.rename")?;
-        rename(temporary, &target)?;
+        let place = rename(temporary, &target).map_err(|e| files::failed("rename to", &target, &e))?;
         self.file = None;
         fault::point("dir.publish")?;
-        files::sync_dir(files::parent(&target))?;
+        place.sync().map_err(|e| files::failed("sync", place.path(), &e))?;
         self.state = PutState::Done;
         Ok(())
     }
@@ -90,42 +100,43 @@ impl DirPut {
 }
 
 /// A new file that nobody else has, of the owner of the directory.
-fn create(root: &Path) -> Result<(File, PathBuf)> {
-    let path = root.join(format!("{TEMPORARY}{}", random::token()));
-    let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    // Not the temporary name, which is another one each time.
-    let file = file.map_err(|e| files::failed("create a file in", root, &e))?;
-    hand_over(&file, root);
-    Ok((file, path))
+fn create(root: Directory) -> io::Result<Temporary> {
+    let (name, file) = root.create_temporary(OsStr::new(TEMPORARY))?;
+    hand_over(&file, &root.metadata()?);
+    Ok(Temporary { file, name, root })
 }
 
-/// A delete that empties the directory may remove it between our making it and the rename: then once more.
-fn rename(temporary: &Path, target: &Path) -> Result<()> {
+/// The directory in which it has its name now. A delete that empties one may remove it between our making it and the
+/// rename: then once more.
+fn rename(temporary: &Temporary, target: &Path) -> io::Result<Directory> {
+    let attempt = || {
+        let (place, name) = files::place(&temporary.root, target, true)?;
+        temporary.root.rename(&temporary.name, &place, name).map(|()| place)
+    };
     for _ in 0..3 {
-        files::make_dir(files::parent(target))?;
-        match fs::rename(temporary, target) {
+        match attempt() {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
-            other => return other.map_err(|e| files::failed("rename to", target, &e)),
+            other => return other,
         }
     }
-    fs::rename(temporary, target).map_err(|e| files::failed("rename to", target, &e))
+    attempt()
 }
 
 /// Removes what crashed runs left. Best effort: the put itself does not depend on it.
-fn remove_stale(root: &Path) {
-    let Ok(entries) = fs::read_dir(root) else { return };
+fn remove_stale(root: &Directory) {
+    let Ok(entries) = fs::read_dir(root.path()) else { return };
     for entry in entries.flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
         if ours && age().is_some_and(|age| age > STALE_AFTER) {
-            let _ = fs::remove_file(entry.path());
+            let _ = root.remove(&entry.file_name());
         }
     }
 }
 
 impl Put for DirPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let (file, _) = self.temporary()?;
+        let file = &mut self.temporary()?.file;
         fault::point("dir.write")?;
         // Not the temporary name, which is another one each time.
         let written = file.write_all(bytes);
@@ -151,8 +162,8 @@ impl Put for DirPut {
 
 impl Drop for DirPut {
     fn drop(&mut self) {
-        if let Some((_, path)) = &self.file {
-            let _ = fs::remove_file(path);
+        if let Some(Temporary { root, name, .. }) = &self.file {
+            let _ = root.remove(name);
         }
     }
 }

@@ -1,0 +1,413 @@
+//! Every file that we write is opened here, below the handle of its directory: another user may own that directory, and
+//! may put a link, a FIFO or a file of somebody else where we are about to write.
+//!
+//! Invariants:
+//! * A file is either made by this call (O_EXCL), or it is found and checked: a regular file, of one name, of a user whom
+//!   the directory trusts. No link is followed at the last step of a path.
+//! * A new file is its owner's alone (0600), and a new directory too (0700). Who wants it wider says so.
+//! * What root makes belongs to the owner of the directory, as SQLite has it for -wal and -shm (os_unix.c:
+//!   findCreateFileMode, robustFchown): else a `snapshot` in root's crontab would lock out a service that runs as the
+//!   owner of the database.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Component, Path, PathBuf};
+
+const ROOT: u32 = 0;
+const PRIVATE: libc::mode_t = 0o600;
+const PRIVATE_DIRECTORY: libc::mode_t = 0o700;
+/// Bytes of randomness in the name of a temporary file.
+const RANDOM_BYTES: usize = 8;
+
+/// Who we are for the kernel when it opens a file.
+pub fn effective_user() -> u32 {
+    // SAFETY: no arguments, and it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Gives what was just made to `owner`, if root has made it and `owner` is not root. Where that cannot be (a file system
+/// without owners, a namespace without that user) it stays as it is.
+pub fn hand_over(made: &File, owner: &Metadata) {
+    if owner.uid() != ROOT && made.metadata().is_ok_and(|found| found.uid() == ROOT) {
+        let _ = fchown(made, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
+/// The directory that `path` is in.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Bytes that a user who is not root can still write there, by statvfs(3).
+pub fn free_bytes(directory: &Path) -> Option<u64> {
+    let name = CString::new(directory.as_os_str().as_bytes()).ok()?;
+    // SAFETY: all zeros is a valid statvfs, and the call fills it.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `name` ends with a zero byte and `found` is ours.
+    if unsafe { libc::statvfs(name.as_ptr(), &raw mut found) } != 0 {
+        return None;
+    }
+    #[allow(clippy::unnecessary_cast)] // 32 bits wide on 32-bit machines.
+    Some(found.f_bavail as u64 * found.f_frsize as u64)
+}
+
+/// A directory that is open. What happens to its path later changes nothing of what is meant.
+#[derive(Debug)]
+pub struct Directory {
+    handle: File,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens a directory by a path that the operator has named, so that links in it are followed.
+    pub fn open(path: &Path) -> io::Result<Directory> {
+        let handle = open_at(libc::AT_FDCWD, path.as_os_str(), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        Ok(Directory { handle, path: path.to_path_buf() })
+    }
+
+    /// Opens the directory `path`, and makes it and what is missing above it, each of them the owner's of `place`. It must
+    /// not be a link itself.
+    pub fn make(path: &Path, place: Option<&Metadata>) -> io::Result<Directory> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && path.symlink_metadata().is_err();
+        let missing: Vec<&Path> = path.ancestors().take_while(missing).collect();
+        let above = missing.last().copied().unwrap_or(path);
+        let mut directory = Directory::open(parent(above))?;
+        for path in missing.iter().rev().chain(missing.is_empty().then_some(&path)) {
+            let Some(name) = path.file_name() else { return Directory::open(path) };
+            directory.make_directory(name, place)?;
+            directory = directory.enter(name)?;
+        }
+        Ok(directory)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.handle.metadata()
+    }
+
+    /// The directory `name` in this one, not through a link.
+    pub fn enter(&self, name: &OsStr) -> io::Result<Directory> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        match open_at(self.handle.as_raw_fd(), name, flags, 0) {
+            Ok(handle) => Ok(Directory { handle, path: self.path.join(name) }),
+            Err(e) => Err(self.without_link(name, e)),
+        }
+    }
+
+    /// The directory at `relative` below this one, no part of it a link. Those that are missing are made if so wanted, and
+    /// are durable then.
+    pub fn below(&self, relative: &Path, make: bool) -> io::Result<Directory> {
+        let mut found = Directory { handle: self.handle.try_clone()?, path: self.path.clone() };
+        for part in relative.components() {
+            let Component::Normal(name) = part else { return Err(ErrorKind::InvalidInput.into()) };
+            if make && found.make_directory(name, Some(&self.metadata()?))? {
+                found.sync()?;
+            }
+            found = found.enter(name)?;
+        }
+        Ok(found)
+    }
+
+    /// Makes a directory, which then belongs to the owner of `place`, or of this one. False if the name is taken.
+    fn make_directory(&self, name: &OsStr, place: Option<&Metadata>) -> io::Result<bool> {
+        let c_name = c_string(name)?;
+        // SAFETY: `c_name` ends with a zero byte, and the call does not keep it.
+        match done(unsafe { libc::mkdirat(self.handle.as_raw_fd(), c_name.as_ptr(), PRIVATE_DIRECTORY) }) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            made => made?,
+        }
+        // Never another one that took its name meanwhile.
+        let made = self.enter(name)?;
+        if made.metadata()?.uid() == effective_user() {
+            self.give(&made.handle, place)?;
+        }
+        Ok(true)
+    }
+
+    fn give(&self, made: &File, place: Option<&Metadata>) -> io::Result<()> {
+        match place {
+            Some(place) => hand_over(made, place),
+            None => hand_over(made, &self.metadata()?),
+        }
+        Ok(())
+    }
+
+    /// A new file, to read and to write.
+    ///
+    /// Errors: of kind `AlreadyExists` if the name is taken, by a link too.
+    pub fn create(&self, name: &OsStr) -> io::Result<File> {
+        let file = self.create_own(name)?;
+        self.give(&file, None)?;
+        Ok(file)
+    }
+
+    /// The same, of the user that runs us until its owner is known.
+    fn create_own(&self, name: &OsStr) -> io::Result<File> {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        open_at(self.handle.as_raw_fd(), name, flags, PRIVATE)
+    }
+
+    /// A new file under a name that nobody can know before. It stays with the user that runs us.
+    pub fn create_temporary(&self, prefix: &OsStr) -> io::Result<(OsString, File)> {
+        let mut random = [0; RANDOM_BYTES];
+        open_at(libc::AT_FDCWD, OsStr::new("/dev/urandom"), libc::O_RDONLY, 0)?.read_exact(&mut random)?;
+        let mut name = prefix.to_owned();
+        name.push(format!("{:016x}", u64::from_le_bytes(random)));
+        let file = self.create_own(&name)?;
+        Ok((name, file))
+    }
+
+    /// A file without a name: it is gone when it is closed. Where the file system has no such thing (O_TMPFILE), its name
+    /// is removed at once.
+    pub fn create_nameless(&self) -> io::Result<File> {
+        let flags = libc::O_RDWR | libc::O_TMPFILE;
+        match open_at(self.handle.as_raw_fd(), OsStr::new("."), flags, PRIVATE) {
+            Ok(file) => Ok(file),
+            // A kernel that does not know the flag takes it for a directory opened to be written.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
+                let (name, file) = self.create_temporary(OsStr::new(".pages-"))?;
+                self.remove(&name)?;
+                Ok(file)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Opens a file of ours to read and to write: what an earlier run has left, and nothing that was put in its place.
+    pub fn open_own(&self, name: &OsStr) -> io::Result<File> {
+        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDWR | CAREFUL, 0))
+    }
+
+    /// The same, only to read.
+    pub fn read_own(&self, name: &OsStr) -> io::Result<File> {
+        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | CAREFUL, 0))
+    }
+
+    fn check_own(&self, name: &OsStr, opened: io::Result<File>) -> io::Result<File> {
+        let file = opened.map_err(|e| self.without_link(name, e))?;
+        let (found, place) = (file.metadata()?, self.metadata()?);
+        if !found.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        if found.nlink() > 1 {
+            return Err(io::Error::other(format!("it has {} names (hard links), expected one", found.nlink())));
+        }
+        if ![ROOT, effective_user(), place.uid()].contains(&found.uid()) {
+            return Err(io::Error::other(format!(
+                "it belongs to user {}, expected {} or {}",
+                found.uid(),
+                effective_user(),
+                place.uid()
+            )));
+        }
+        Ok(file)
+    }
+
+    /// Opens a regular file to read, whoever it belongs to, but not through a link.
+    pub fn read(&self, name: &OsStr) -> io::Result<File> {
+        let file = open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | CAREFUL, 0);
+        file.map_err(|e| self.without_link(name, e))
+    }
+
+    /// What has the name, a link itself and not what it leads to; none if nothing has it.
+    pub fn look(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
+        match open_at(self.handle.as_raw_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+            Ok(found) => found.metadata().map(Some),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether `file` is what has the name.
+    pub fn is_named(&self, file: &File, name: &OsStr) -> bool {
+        let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        matches!((file.metadata(), self.look(name)), (Ok(a), Ok(Some(b))) if same(&a, &b))
+    }
+
+    /// Says of an error that a link is what is in the way, where it is.
+    fn without_link(&self, name: &OsStr, error: io::Error) -> io::Error {
+        let refused = matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR));
+        match self.look(name) {
+            Ok(Some(found)) if refused && found.is_symlink() => io::Error::other("it is a symbolic link"),
+            _ => error,
+        }
+    }
+
+    /// Renames a file of this directory to `name` in `target`, in place of what has that name.
+    pub fn rename(&self, from: &OsStr, target: &Directory, name: &OsStr) -> io::Result<()> {
+        let (from, name) = (c_string(from)?, c_string(name)?);
+        let (here, there) = (self.handle.as_raw_fd(), target.handle.as_raw_fd());
+        // SAFETY: both names end with a zero byte, and the call keeps neither.
+        done(unsafe { libc::renameat(here, from.as_ptr(), there, name.as_ptr()) })
+    }
+
+    /// Renames a file and replaces none: `AlreadyExists` if the name is taken, by renameat2(2). Where the file system or
+    /// the kernel has no such thing, one that is made at the same instant is replaced.
+    pub fn rename_to_new(&self, from: &OsStr, name: &OsStr) -> io::Result<()> {
+        let (old, new) = (c_string(from)?, c_string(name)?);
+        let here = self.handle.as_raw_fd();
+        // SAFETY: both names end with a zero byte, and the call keeps neither. Its wrapper is not in every C library.
+        let result = unsafe {
+            libc::syscall(libc::SYS_renameat2, here, old.as_ptr(), here, new.as_ptr(), libc::RENAME_NOREPLACE)
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match (error.raw_os_error(), self.look(name)?) {
+            (Some(libc::EINVAL | libc::ENOSYS), None) => self.rename(from, self, name),
+            (Some(libc::EINVAL | libc::ENOSYS), Some(_)) => Err(ErrorKind::AlreadyExists.into()),
+            _ => Err(error),
+        }
+    }
+
+    /// Removes a file, or the link that has its name.
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        let name = c_string(name)?;
+        // SAFETY: `name` ends with a zero byte, and the call does not keep it.
+        done(unsafe { libc::unlinkat(self.handle.as_raw_fd(), name.as_ptr(), 0) })
+    }
+
+    /// The same, and it may be gone.
+    pub fn remove_if_there(&self, name: &OsStr) -> io::Result<()> {
+        match self.remove(name) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names in it durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    /// For a signal handler, which may use nothing else.
+    pub fn descriptor(&self) -> libc::c_int {
+        self.handle.as_raw_fd()
+    }
+}
+
+/// Gives a file the permissions `mode`, whatever the umask.
+pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}
+
+/// Not through a link, and not waiting for whoever has the other end of a FIFO.
+const CAREFUL: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+fn open_at(directory: libc::c_int, name: &OsStr, flags: libc::c_int, mode: libc::mode_t) -> io::Result<File> {
+    let name = c_string(name)?;
+    loop {
+        // SAFETY: `name` ends with a zero byte, and the call does not keep it.
+        let opened =
+            unsafe { libc::openat(directory, name.as_ptr(), flags | libc::O_CLOEXEC, libc::c_uint::from(mode)) };
+        if opened >= 0 {
+            // SAFETY: the descriptor was just opened, and nobody else has it.
+            return Ok(unsafe { File::from_raw_fd(opened) });
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn c_string(name: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(name.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn scratch(name: &str) -> (PathBuf, Directory) {
+        let path = std::env::temp_dir().join(format!("litestream-directory-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let directory = Directory::open(&path).unwrap();
+        (path, directory)
+    }
+
+    #[test]
+    fn nothing_that_was_put_there_is_opened_to_be_written() {
+        let (path, directory) = scratch("planted");
+        fs::write(path.join("victim"), "kept").unwrap();
+        symlink("victim", path.join("link")).unwrap();
+        symlink("nowhere", path.join("dangling")).unwrap();
+        fs::hard_link(path.join("victim"), path.join("second")).unwrap();
+        fs::create_dir(path.join("folder")).unwrap();
+        for (name, why) in [
+            ("link", "it is a symbolic link"),
+            ("dangling", "it is a symbolic link"),
+            ("second", "it has 2 names"),
+            ("victim", "it has 2 names"),
+        ] {
+            let name = OsStr::new(name);
+            assert_eq!(directory.create(name).unwrap_err().kind(), ErrorKind::AlreadyExists);
+            let error = directory.open_own(name).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(directory.read_own(OsStr::new("folder")).unwrap_err().to_string().contains("not a regular file"));
+        assert_eq!(fs::read(path.join("victim")).unwrap(), b"kept");
+        assert!(!path.join("nowhere").exists());
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn no_directory_is_entered_through_a_link() {
+        let (path, directory) = scratch("below");
+        fs::create_dir(path.join("other")).unwrap();
+        symlink("other", path.join("link")).unwrap();
+        for make in [false, true] {
+            let error = directory.below(Path::new("link/a"), make).unwrap_err();
+            assert!(error.to_string().contains("it is a symbolic link"), "{error}");
+        }
+        assert!(Directory::make(&path.join("link"), None).is_err());
+        assert!(!path.join("other/a").exists());
+        let made = directory.below(Path::new("a/b"), true).unwrap();
+        assert_eq!(made.metadata().unwrap().mode() & 0o777, 0o700);
+        assert!(directory.below(Path::new("../x"), true).is_err());
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_made_is_its_owners_alone() {
+        let (path, directory) = scratch("mode");
+        let (name, file) = directory.create_temporary(OsStr::new(".t-")).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+        assert!(directory.is_named(&file, &name));
+        assert_ne!(name, directory.create_temporary(OsStr::new(".t-")).unwrap().0);
+        assert_eq!(directory.create_nameless().unwrap().metadata().unwrap().nlink(), 0);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_is_taken_meanwhile_stays_with_whoever_took_it() {
+        let (path, directory) = scratch("rename");
+        let [made, free, taken] = ["made", "free", "taken"].map(OsStr::new);
+        fs::write(path.join(made), "restored").unwrap();
+        fs::write(path.join(taken), "an application's").unwrap();
+        assert_eq!(directory.rename_to_new(made, taken).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(path.join(taken)).unwrap(), b"an application's");
+        directory.rename_to_new(made, free).unwrap();
+        assert_eq!(fs::read(path.join(free)).unwrap(), b"restored");
+        assert!(!path.join(made).exists());
+        fs::remove_dir_all(&path).unwrap();
+    }
+}
