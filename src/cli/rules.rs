@@ -94,6 +94,10 @@ fn restore(args: args::Restore) -> Result<Restore> {
     let follow = follow(args.f, args.follow_interval.as_deref())?;
     let until = until(args.timestamp.as_deref(), args.position.as_deref())?;
     let source = restore_source(args.all, args.words)?;
+    if args.o.as_deref() == Some("-") {
+        return Err(usage("option -o: a restore writes a file, not standard output")
+            .with_hint("restore to a file and read that; a file of that name is ./-"));
+    }
     let is_url = matches!(source, RestoreSource::One(Source::Replica(_)) | RestoreSource::Below(_));
     if is_url && args.o.is_none() && !args.dry_run {
         return Err(usage("restore: option -o is needed with a replica URL").with_hint("say where to: -o PATH"));

@@ -17,6 +17,7 @@ use crate::cmd::print::{self, Table, size};
 use crate::cmd::progress::Progress;
 use crate::cmd::{Given, Status, connect, mirror, restore_all};
 use crate::config::Replica;
+use crate::directory::{free_bytes, parent};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
 use crate::format::listing::{LTX, Listing, is_ltx};
@@ -272,7 +273,7 @@ fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Resu
     let temporary = Temporary::create(output, "restore")?;
     let mut progress = Progress::new("restore", restore::bytes_of(plan), System.now());
     let mut show = |done: u64| progress.update(done, System.now());
-    let pages = Pages { file: &temporary.file, wanted };
+    let pages = Pages { file: &temporary.file, directory: parent(output), wanted };
     let result = restore::restore(store, &System, plan, pages, &mut show);
     drop(progress);
     let result = result.context(|| format!("restore {}", output.display()))?;
@@ -286,9 +287,22 @@ fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Resu
     Ok(result)
 }
 
+/// Errors: of kind `Database`, if `bytes` are more than what is free. What is free may not be known.
+fn room_for(bytes: u64, free: Option<u64>, directory: &Path) -> Result<()> {
+    match free {
+        Some(free) if free < bytes => {
+            let what =
+                format!("directory {}: expected room for {}, found {}", directory.display(), size(bytes), size(free));
+            Err(Error::new(Kind::Database, what).with_hint("free some space there, or restore to another disk with -o"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The file that is restored to, for as long as it is wanted.
 struct Pages<'a> {
     file: &'a File,
+    directory: &'a Path,
     wanted: &'a Wanted,
 }
 
@@ -300,6 +314,10 @@ impl Output for Pages<'_> {
 
     fn set_len(&mut self, bytes: u64) -> Result<()> {
         Output::set_len(&mut self.file, bytes)
+    }
+
+    fn expect(&mut self, bytes: u64) -> Result<()> {
+        room_for(bytes, free_bytes(self.directory), self.directory)
     }
 }
 
@@ -329,6 +347,17 @@ mod tests {
 
     use super::*;
     use crate::cmd::vanishing::Vanishing;
+
+    #[test]
+    fn a_disk_without_room_is_refused_with_both_figures() {
+        let check = |free| room_for(2_000_000, free, Path::new("/srv"));
+        let error = check(Some(1_999_999)).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.message()),
+            (Kind::Database, "directory /srv: expected room for 2.0 MB, found 2.0 MB")
+        );
+        assert!(check(Some(2_000_000)).is_ok() && check(None).is_ok());
+    }
 
     #[test]
     fn what_is_gone_since_the_listing_is_planned_again_but_not_for_ever() {

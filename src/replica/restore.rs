@@ -44,6 +44,13 @@ pub trait Output {
     fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()>;
     /// Cuts or extends to `bytes`.
     fn set_len(&mut self, bytes: u64) -> Result<()>;
+
+    /// About so many bytes will be written. Called before the first of them.
+    ///
+    /// Errors: where there is no room for them.
+    fn expect(&mut self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Output for &File {
@@ -241,6 +248,7 @@ fn unpack<O: Output>(
     if header.key() != plan.snapshot {
         return Err(Error::new(Kind::Corrupt, format!("it holds another snapshot: {}", header.key())));
     }
+    output.expect(header.payload_len())?;
     let mut piece = vec![0; PIECE];
     let mut at = 0;
     loop {
