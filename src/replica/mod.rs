@@ -9,6 +9,7 @@
 //! 5. What was stored is deleted only by `retention`: last, after a proof, and never while the clock is in doubt.
 
 pub mod alone;
+pub mod audit;
 pub mod compare;
 mod crew;
 pub mod download;

@@ -1,6 +1,7 @@
 //! One database, kept stored: the steps that the poll loop calls over and over. Nothing in here waits.
 
 mod asked;
+mod auditing;
 mod generation;
 mod live;
 mod locking;
@@ -16,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::replica::audit::Audit;
 use crate::replica::outbox::Outbox;
 use crate::replica::owner::Owner;
 use crate::replica::request::Desk;
@@ -43,6 +45,9 @@ pub struct Follower {
     store: Rc<dyn Store>,
     // Dropped in this order: whoever waits for the lock finds the store free.
     owner: Owner,
+    audit: Audit,
+    /// The object that was acknowledged last.
+    newest: Option<String>,
     lock: Option<Lock>,
     /// Another process has the lock, which ends by itself: nothing is done before that.
     waits_for_lock: bool,
@@ -114,6 +119,8 @@ impl Follower {
             stage: Stage::Starting(Start::new(store.clone())),
             outbox: Outbox::new(store.clone(), spool(&settings)),
             owner: Owner::new(store.clone(), &settings.path.display().to_string()),
+            audit: Audit::new(store.clone(), now),
+            newest: None,
             ours: false,
             sweeping: Sweeping::new(store.clone(), now),
             next_contact: now,
@@ -156,8 +163,16 @@ impl Follower {
         self.closing = true;
     }
 
-    /// Whether everything that was committed when it was last looked at is stored, snapshot included.
+    /// Whether everything that was committed when it was last looked at is stored, snapshot included, and nothing speaks
+    /// against a restore that gives it. At the end a listing must have shown that.
     pub fn is_settled(&self) -> bool {
+        let following = matches!(self.stage, Stage::Following(_));
+        let sure = if self.closing { self.audit.has_proven(self.stored) } else { self.audit.is_trusted() };
+        self.is_acknowledged() && (sure || !following)
+    }
+
+    /// Whether the store has acknowledged everything that was committed when it was last looked at.
+    fn is_acknowledged(&self) -> bool {
         match &self.stage {
             Stage::Following(following) => {
                 following.drained
@@ -180,7 +195,12 @@ impl Follower {
             Stage::Opening(_) | Stage::Comparing(_) => false,
             Stage::Following(following) => following.snapshot.is_some(),
         };
-        waits || !self.ours || self.outbox.is_busy() || self.keeper.is_busy() || self.sweeping.is_busy()
+        waits
+            || !self.ours
+            || self.outbox.is_busy()
+            || self.keeper.is_busy()
+            || self.sweeping.is_busy()
+            || self.audit.is_busy()
     }
 
     /// Makes progress.
@@ -236,7 +256,7 @@ impl Follower {
         });
         match next {
             Ok(next) => {
-                let next = self.poll_outbox(clock).min(next);
+                let next = self.poll_outbox(clock).min(next).min(self.poll_audit(clock));
                 self.keep(clock).map(|kept| kept.min(next)).or_else(|error| self.handle(error, clock))
             }
             Err(error) => self.handle(error, clock),

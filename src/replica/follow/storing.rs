@@ -61,7 +61,13 @@ impl Follower {
                 self.ours = true;
                 self.lost(Reason::StoredHistoryIsGone, now)?;
             }
-            Ok(seen) => self.ours = seen == Seen::Ours,
+            Ok(seen) => {
+                let back = !self.ours && seen == Seen::Ours;
+                self.ours = seen == Seen::Ours;
+                if back {
+                    self.audit.doubt();
+                }
+            }
             Err(error) if error.kind() == Kind::Locked => return Err(error),
             Err(error) => {
                 self.ours = false;
@@ -151,6 +157,7 @@ impl Follower {
         following.snapshot_at = Some(position);
         following.snapshot_pause = RETRY;
         self.snapshot_stored = Some(position);
+        self.newest = Some(header.key().to_string());
         following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;
         self.known.last_snapshot = Some(header.time);
@@ -177,11 +184,12 @@ impl Follower {
             self.bytes += stored.size;
             self.keeper.stored(stored.key, stored.size);
             self.stored = Some(Position { generation: stored.key.generation, point: stored.key.end });
+            self.newest = Some(stored.key.to_string());
             log::debug("segment stored").field("db", &self.name).field("name", stored.key).emit();
         }
         if let Some(error) = polled.error {
             self.report(&error, clock);
-        } else if !polled.stored.is_empty() {
+        } else if !polled.stored.is_empty() && self.audit.is_trusted() && self.has_snapshot() {
             self.trouble.clear(now, &self.name);
         }
         if self.outbox.is_busy() || self.sweeping.is_busy() { Next::Store } else { Next::Tick }
