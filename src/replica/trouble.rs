@@ -8,6 +8,8 @@ use crate::replica::follow::lag_text;
 
 /// A trouble that stays is said again after this time.
 const REPEAT: Duration = Duration::from_secs(60);
+/// What is looked at each second has been well for two looks at least.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// What is wrong with one database right now, if anything.
 #[derive(Default)]
@@ -18,6 +20,8 @@ pub struct Trouble {
 struct Current {
     text: String,
     since: Instant,
+    /// When it was met last.
+    last: Instant,
     /// Which cause was said when: two that take turns are no news either.
     said: Vec<(String, Instant)>,
 }
@@ -39,7 +43,13 @@ impl Trouble {
     /// Something is wrong: logged on first sight, on change, and each minute. `lag` is none where it is not known.
     pub fn report(&mut self, now: Instant, database: &str, error: &Error, lag: Option<Duration>) {
         let text = error.to_string();
-        let current = self.current.get_or_insert_with(|| Current { text: String::new(), since: now, said: Vec::new() });
+        let current = self.current.get_or_insert_with(|| Current {
+            text: String::new(),
+            since: now,
+            last: now,
+            said: Vec::new(),
+        });
+        current.last = now;
         current.text.clone_from(&text);
         current.said.retain(|(_, said)| now.duration_since(*said) < REPEAT);
         let cause = cause(&text);
@@ -61,6 +71,14 @@ impl Trouble {
         }
     }
 
+    /// All is stored, and what was wrong has not been met for longer than any look at it takes: it has passed, though nothing
+    /// had to be stored since.
+    pub fn clear_if_quiet(&mut self, now: Instant, database: &str) {
+        if self.current.as_ref().is_some_and(|current| now.duration_since(current.last) >= QUIET) {
+            self.clear(now, database);
+        }
+    }
+
     /// What is wrong, in words.
     pub fn text(&self) -> Option<&str> {
         self.current.as_ref().map(|current| current.text.as_str())
@@ -70,6 +88,18 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trouble_that_is_not_met_again_has_passed() {
+        let (mut trouble, begin) = (Trouble::default(), Instant::now());
+        let error = Error::new(crate::error::Kind::Unreachable, "no answer");
+        trouble.report(begin, "a.db", &error, None);
+        trouble.report(begin + Duration::from_secs(2), "a.db", &error, None);
+        trouble.clear_if_quiet(begin + Duration::from_secs(4), "a.db");
+        assert_eq!(trouble.text(), Some("no answer"));
+        trouble.clear_if_quiet(begin + Duration::from_secs(5), "a.db");
+        assert_eq!(trouble.text(), None);
+    }
 
     #[test]
     fn one_cause_is_one_trouble_whatever_it_was_that_failed() {

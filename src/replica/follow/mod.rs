@@ -223,6 +223,9 @@ impl Follower {
         let settled = matches!(self.stage, Stage::Following(_)) && self.is_settled();
         if settled {
             self.settled = Some(clock.wall());
+            if self.ours && !self.away {
+                self.trouble.clear_if_quiet(clock.now(), &self.name);
+            }
         }
         let calm = settled && next == Next::Tick && !self.is_busy() && !self.closing;
         self.rest(calm, next, tools, clock)
