@@ -9,7 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use drive::{connect, delete, get, list, names, noise, put};
+use drive::{connect, delete, get, list, missing, names, noise, put};
 use litestream::error::Kind;
 use litestream::store::nats::options::Options;
 use litestream::store::{self, Pool, PutState, Store, Target};
@@ -118,6 +118,17 @@ fn what_is_not_there_is_not_found_and_deletes_well(store: &dyn Store) {
     assert!(list(store, "missing/").expect("list").is_empty());
 }
 
+fn a_look_for_objects_names_those_that_are_missing(store: &dyn Store) {
+    put(store, "here/1", b"one").unwrap();
+    put(store, "here/2", b"two").unwrap();
+    let missing = |names: &[&str]| missing(store, names).expect("look");
+    assert_eq!(missing(&["here/1", "here/2"]), [""; 0]);
+    assert_eq!(missing(&["here/3", "here/1", "here"]), ["here/3", "here"]);
+    delete(store, &["here/1"]).unwrap();
+    assert_eq!(missing(&["here/1", "here/2"]), ["here/1"]);
+    assert_eq!(missing(&[]), [""; 0]);
+}
+
 fn deleted_objects_are_gone_and_can_come_back(store: &dyn Store) {
     for name in ["gone/a", "gone/b", "gone/c"] {
         put(store, name, &noise(200_000, 5)).expect("put");
@@ -164,6 +175,7 @@ fn keeps_the_contract(open: Open) {
     names_may_hold_any_printable_character(store);
     names_that_leave_the_store_are_refused(store);
     what_is_not_there_is_not_found_and_deletes_well(store);
+    a_look_for_objects_names_those_that_are_missing(store);
     deleted_objects_are_gone_and_can_come_back(store);
     many_objects_list_whole_and_in_order(store);
     a_prefix_sees_only_its_own(open);

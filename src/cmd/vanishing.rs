@@ -15,7 +15,7 @@ use crate::replica::snapshot::{Desk, Progress};
 use crate::source;
 use crate::source::snapshot::of_rollback_journal;
 use crate::store::dir::DirStore;
-use crate::store::{Chunk, Claim, Delete, Get, Holder, List, Put, Store, Sweep};
+use crate::store::{Chunk, Claim, Delete, Get, Holder, List, Presence, Put, Store, Sweep};
 
 /// A store from which objects are gone as often as `left` says when they are read.
 pub struct Vanishing {
@@ -81,6 +81,10 @@ impl Store for Vanishing {
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         self.store.delete(names)
+    }
+
+    fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        self.store.presence(names)
     }
 
     fn claim(&self, holder: &Holder) -> Box<dyn Claim> {

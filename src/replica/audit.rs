@@ -1,7 +1,9 @@
 //! Whether the store still has what it had acknowledged: a server may forget it (a crash before its fsync, a purge, a
 //! bucket that was made again), and objects may be deleted by hand.
 //!
-//! * Every few minutes the newest object is asked for, which costs the same however long the history is.
+//! * Every few minutes the newest snapshot and the newest object are asked for, which costs two small messages each way
+//!   however long the history is. This notices a store that was emptied or went back to before the newest object. A hole in
+//!   what is older is noticed by the next listing.
 //! * A listing tells what a restore of the newest state would give: each hour, after each reconnect, on any doubt, and
 //!   before the end of a run.
 
@@ -13,10 +15,10 @@ use crate::format::listing::Listing;
 use crate::format::plan::end_of;
 use crate::format::position::Position;
 use crate::format::restorable::{LatestRestore, latest_restore};
-use crate::store::{Chunk, Get, List, Store};
+use crate::store::{List, Presence, Store};
 
-/// Between two looks for the newest object: a few messages each time, and a loss stays unnoticed for no longer.
-const EVERY: Duration = Duration::from_secs(120);
+/// Between two looks for the newest objects: about 2 kB each time, half a megabyte a day.
+const EVERY: Duration = Duration::from_secs(300);
 /// Between two listings: their cost grows with the history.
 const LIST_EVERY: Duration = Duration::from_secs(3600);
 /// After an error, or a listing that settled nothing.
@@ -59,7 +61,7 @@ pub struct Audit {
 
 enum Work {
     None,
-    Looking(Box<dyn Get>),
+    Looking(Box<dyn Presence>),
     Listing(Box<dyn List>, Position),
 }
 
@@ -79,6 +81,11 @@ impl Audit {
         *self = Audit::new(self.store.clone(), now);
     }
 
+    /// What a listing has shown is of an earlier moment: from now on a newer one must.
+    pub fn expire(&mut self) {
+        (self.work, self.proven) = (Work::None, None);
+    }
+
     pub fn is_busy(&self) -> bool {
         !matches!(self.work, Work::None)
     }
@@ -93,11 +100,12 @@ impl Audit {
         self.proven.is_some() && self.proven == position && !self.doubted
     }
 
-    /// Makes progress. `stored` is the end of what was acknowledged, `newest` the object that was acknowledged last.
+    /// Makes progress. `stored` is the end of what was acknowledged, `newest` the
+    /// snapshot that a restore begins with, and the object that was acknowledged last.
     /// `prove` asks for a listing that shows that a restore ends there.
     ///
     /// Errors: the store's; it is tried again.
-    pub fn poll(&mut self, now: Instant, stored: Position, newest: Option<&str>, prove: bool) -> Result<Audited> {
+    pub fn poll(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<Audited> {
         let polled = self.advance(now, stored, newest, prove);
         if polled.is_err() {
             // What is not known does not count as stored.
@@ -107,26 +115,22 @@ impl Audit {
         polled
     }
 
-    fn advance(&mut self, now: Instant, stored: Position, newest: Option<&str>, prove: bool) -> Result<Audited> {
+    fn advance(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<Audited> {
         if let Work::None = self.work {
             self.begin(now, stored, newest, prove);
         }
         match &mut self.work {
             Work::None => Ok(Audited::Nothing),
-            Work::Looking(get) => match get.poll(now) {
-                Ok(Chunk::Pending) => Ok(Audited::Waiting),
-                // The rest of it was checked when it was written.
-                Ok(Chunk::Bytes(_) | Chunk::End) => {
-                    self.work = Work::None;
-                    Ok(Audited::Nothing)
+            Work::Looking(presence) => {
+                let Some(missing) = presence.poll(now)? else { return Ok(Audited::Waiting) };
+                self.work = Work::None;
+                if missing.is_empty() {
+                    return Ok(Audited::Nothing);
                 }
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
-                    // It may have been merged with others meanwhile.
-                    self.doubt();
-                    Ok(Audited::Waiting)
-                }
-                Err(error) => Err(error),
-            },
+                // It may have been merged with others meanwhile.
+                self.doubt();
+                Ok(Audited::Waiting)
+            }
             Work::Listing(list, position) => {
                 let Some(entries) = list.poll(now)? else { return Ok(Audited::Waiting) };
                 let position = *position;
@@ -137,7 +141,7 @@ impl Audit {
         }
     }
 
-    fn begin(&mut self, now: Instant, stored: Position, newest: Option<&str>, prove: bool) {
+    fn begin(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) {
         if now < self.not_before {
             return;
         }
@@ -145,7 +149,7 @@ impl Audit {
             self.work = Work::Listing(self.store.list(""), stored);
         } else if now >= self.next_look {
             self.next_look = now + EVERY;
-            self.work = newest.map_or(Work::None, |name| Work::Looking(self.store.get(name)));
+            self.work = Work::Looking(self.store.presence(newest));
         }
     }
 

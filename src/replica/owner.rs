@@ -45,7 +45,8 @@ pub struct Owner {
     known: BTreeSet<Generation>,
     /// The connection after whose beginning it was last seen that nobody else had written.
     seen: Option<u64>,
-    look: Option<Box<dyn List>>,
+    /// A listing, and the connection in which it began.
+    look: Option<(u64, Box<dyn List>)>,
     not_before: Option<Instant>,
 }
 
@@ -73,6 +74,11 @@ impl Owner {
         self.known.extend(generations);
     }
 
+    /// The connection in which it was last seen that nobody else had written.
+    pub fn connection(&self) -> Option<u64> {
+        self.seen
+    }
+
     /// Whether what follows may be written.
     ///
     /// Errors: of kind `Locked` if another has it now, or has written to it; else the store's, and it is tried again.
@@ -85,7 +91,10 @@ impl Owner {
         if self.not_before.is_some_and(|time| now < time) {
             return Ok(Seen::NotYet);
         }
-        let look = self.look.get_or_insert_with(|| self.store.list(""));
+        // A listing that began in an earlier connection says nothing of what was written since.
+        let Some(current) = connection else { return Ok(Seen::NotYet) };
+        self.look.take_if(|(began, _)| *began != current);
+        let (_, look) = self.look.get_or_insert_with(|| (current, self.store.list("")));
         match look.poll(now) {
             Ok(None) => Ok(Seen::NotYet),
             Ok(Some(entries)) => {

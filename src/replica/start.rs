@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::format::key::SnapshotKey;
 use crate::format::listing::{Listing, is_ltx};
 use crate::format::numbering::HighWaterMark;
 use crate::format::plan::{ChainEnd, end_of};
@@ -25,6 +26,8 @@ pub struct Known {
     pub newest: HighWaterMark,
     /// When the newest snapshot that can be continued was taken.
     pub last_snapshot: Option<Timestamp>,
+    /// The newest snapshot of the generation that is continued.
+    pub snapshot: Option<SnapshotKey>,
 }
 
 /// What was found.
@@ -46,7 +49,7 @@ pub struct Start {
 enum Step {
     Connecting,
     Listing(Box<dyn List>),
-    Reading(Reading),
+    Reading(Box<Reading>),
 }
 
 struct Reading {
@@ -100,7 +103,7 @@ impl Start {
             let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
             match self.after_listing(&listing) {
                 Ok(found) => return Ok(Some(found)),
-                Err(reading) => self.step = Step::Reading(*reading),
+                Err(reading) => self.step = Step::Reading(reading),
             }
         }
         match &mut self.step {
@@ -111,7 +114,7 @@ impl Start {
 
     /// What the names alone tell, or what must be read.
     fn after_listing(&mut self, listing: &Listing) -> std::result::Result<Found, Box<Reading>> {
-        let known = Known { newest: HighWaterMark::of(listing), last_snapshot: None };
+        let known = Known { newest: HighWaterMark::of(listing), last_snapshot: None, snapshot: None };
         self.generations = listing.generations().map(|(generation, _)| generation).collect();
         // What is said of LTX files is the store's word.
         if let Some(name) = listing.foreign_example().filter(|name| !is_ltx(name)) {
@@ -121,7 +124,7 @@ impl Start {
         match end_of(listing) {
             Ok(None) => Ok(Found { known, end: Err(Reason::NothingStored) }),
             Ok(Some(end)) => {
-                let known = Known { last_snapshot: Some(end.snapshot.time), ..known };
+                let known = Known { last_snapshot: Some(end.snapshot.time), snapshot: Some(end.snapshot), ..known };
                 let get = self.store.get(&end.last.to_string());
                 Err(Box::new(Reading { known, end, get, bytes: Vec::new() }))
             }

@@ -53,6 +53,10 @@ pub trait Store {
     /// Begins to delete objects, in the order given.
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete>;
 
+    /// Begins to look which of these objects are there. It costs the same however many others there are, and however large
+    /// they are.
+    fn presence(&self, names: Vec<String>) -> Box<dyn Presence>;
+
     /// Begins to keep everything here for `holder` alone, which must be connected. Dropping the claim gives it up.
     fn claim(&self, holder: &Holder) -> Box<dyn Claim>;
 
@@ -127,6 +131,12 @@ pub trait List {
 pub trait Delete {
     /// True once all are gone.
     fn poll(&mut self, now: Instant) -> Result<bool>;
+}
+
+/// A look for some objects.
+pub trait Presence {
+    /// The names of those that are not there, once all are known.
+    fn poll(&mut self, now: Instant) -> Result<Option<Vec<String>>>;
 }
 
 /// Who keeps a store for itself, as others are told.

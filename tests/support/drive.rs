@@ -70,6 +70,12 @@ pub fn names(store: &dyn Store, prefix: &str) -> Result<Vec<String>> {
     Ok(list(store, prefix)?.into_iter().map(|entry| entry.name).collect())
 }
 
+/// Which of the objects are not there.
+pub fn missing(store: &dyn Store, names: &[&str]) -> Result<Vec<String>> {
+    let mut presence = store.presence(names.iter().map(|name| name.to_string()).collect());
+    until(store, |now| presence.poll(now))
+}
+
 pub fn delete(store: &dyn Store, names: &[&str]) -> Result<()> {
     let mut delete = store.delete(names.iter().map(|name| name.to_string()).collect());
     until(store, |now| Ok(delete.poll(now)?.then_some(())))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::time::Timestamp;
-use litestream::store::{Chunk, Claim, Delete, Entry, Get, Holder, List, Put, PutState, Store, Sweep};
+use litestream::store::{Chunk, Claim, Delete, Entry, Get, Holder, List, Presence, Put, PutState, Store, Sweep};
 
 #[path = "random.rs"]
 pub mod random;
@@ -237,6 +237,17 @@ impl Delete for MemoryDelete {
     }
 }
 
+struct MemoryPresence(Objects, Vec<String>, Rc<Cell<Option<usize>>>, Rc<Link>);
+
+impl Presence for MemoryPresence {
+    fn poll(&mut self, _: Instant) -> Result<Option<Vec<String>>> {
+        self.3.answers()?;
+        spend(&self.2)?;
+        let objects = self.0.borrow();
+        Ok(Some(self.1.iter().filter(|name| !objects.contains_key(*name)).cloned().collect()))
+    }
+}
+
 impl Store for Memory {
     fn url(&self) -> &str {
         "memory"
@@ -272,6 +283,10 @@ impl Store for Memory {
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         Box::new(MemoryDelete(self.objects.clone(), names, self.left.clone(), self.link.clone()))
+    }
+
+    fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        Box::new(MemoryPresence(self.objects.clone(), names, self.left.clone(), self.link.clone()))
     }
 
     fn claim(&self, _: &Holder) -> Box<dyn Claim> {

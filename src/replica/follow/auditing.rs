@@ -17,7 +17,9 @@ impl Follower {
     pub(super) fn poll_audit(&mut self, clock: &dyn Clock) -> Next {
         let Some(stored) = self.stored.filter(|stored| self.ours && self.writes(stored)) else { return Next::Tick };
         let prove = self.closing && self.is_acknowledged();
-        match self.audit.poll(clock.now(), stored, self.newest.as_deref(), prove) {
+        let snapshot = self.known.snapshot.filter(|key| key.generation == stored.generation);
+        let newest = snapshot.map(|key| key.to_string()).into_iter().chain(self.newest.clone()).collect();
+        match self.audit.poll(clock.now(), stored, newest, prove) {
             Ok(Audited::Nothing) => Next::Tick,
             Ok(Audited::Waiting) => Next::Store,
             Ok(Audited::Lost(error)) => {

@@ -160,6 +160,9 @@ impl Follower {
 
     /// From now on, store what is committed and come to an end.
     pub fn close(&mut self) {
+        if !self.closing {
+            self.audit.expire();
+        }
         self.closing = true;
     }
 

@@ -45,26 +45,28 @@ impl Follower {
             return Ok(());
         }
         self.look_at_store(clock)?;
+        let none = Point { index: 0, offset: Offset::ZERO };
+        // The generation that is written, and what is stored of it where nothing has been acknowledged yet.
         let writing = match &self.stage {
-            Stage::Following(following) => Some(following.writer.end().tail.generation),
-            Stage::Opening(Ok(end)) => Some(end.tail.generation),
+            Stage::Following(following) => Some((following.writer.end().tail.generation, none)),
+            Stage::Opening(Ok(end)) => Some((end.tail.generation, end.point())),
             _ => None,
         };
-        let stored = writing.map(|generation| match self.stored {
+        let stored = writing.map(|(generation, point)| match self.stored {
             Some(stored) if stored.generation == generation => stored,
-            _ => Position { generation, point: Point { index: 0, offset: Offset::ZERO } },
+            _ => Position { generation, point },
         });
         let snapshot = matches!(&self.stage, Stage::Following(following) if following.snapshot_at.is_some());
         let outbox = &self.outbox;
+        let connection = self.owner.connection();
         match self.owner.poll(now, &Mine { stored, snapshot, on_its_way: &|key| outbox.holds(key) }) {
             Ok(Seen::Emptied) => {
                 self.ours = true;
                 self.lost(Reason::StoredHistoryIsGone, now)?;
             }
             Ok(seen) => {
-                let back = !self.ours && seen == Seen::Ours;
                 self.ours = seen == Seen::Ours;
-                if back {
+                if self.owner.connection() != connection {
                     self.audit.doubt();
                 }
             }
@@ -158,6 +160,7 @@ impl Follower {
         following.snapshot_pause = RETRY;
         self.snapshot_stored = Some(position);
         self.newest = Some(header.key().to_string());
+        self.known.snapshot = Some(header.key());
         following.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;
         self.known.last_snapshot = Some(header.time);

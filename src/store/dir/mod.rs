@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Chunk, Claim, Delete, Get, Holder, List, Put, Store, Sweep, name};
+use super::{Chunk, Claim, Delete, Get, Holder, List, Presence, Put, Store, Sweep, name};
 use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -102,6 +102,10 @@ impl Store for DirStore {
         Box::new(DirDelete { root: self.root.clone(), names, ticket: Some(self.busy.ticket()) })
     }
 
+    fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        Box::new(DirPresence { root: self.root.clone(), names })
+    }
+
     fn claim(&self, _holder: &Holder) -> Box<dyn Claim> {
         Box::new(claim::DirClaim::new(&self.root))
     }
@@ -181,6 +185,26 @@ impl Get for DirGet {
             self.ticket = None;
         }
         step
+    }
+}
+
+struct DirPresence {
+    root: PathBuf,
+    names: Vec<String>,
+}
+
+impl Presence for DirPresence {
+    fn poll(&mut self, _now: Instant) -> Result<Option<Vec<String>>> {
+        let mut missing = Vec::new();
+        for name in &self.names {
+            let path = path_of(&self.root, name)?;
+            match path.symlink_metadata() {
+                Ok(found) if found.is_file() && found.len() > 0 => {}
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(files::failed("look at", &path, &e)),
+                _ => missing.push(name.clone()),
+            }
+        }
+        Ok(Some(missing))
     }
 }
 

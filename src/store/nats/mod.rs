@@ -26,6 +26,7 @@ mod list;
 pub mod nkey;
 mod object;
 pub mod options;
+mod presence;
 mod put;
 mod sweep;
 mod window;
@@ -40,7 +41,7 @@ use object::Place;
 use options::Options;
 use sweep::NatsSweep;
 
-use super::{Claim, Delete, Get, Holder, List, Put, Store, Sweep};
+use super::{Claim, Delete, Get, Holder, List, Presence, Put, Store, Sweep};
 use crate::error::{Context, Result};
 use crate::format::time::Timestamp;
 use crate::log;
@@ -193,6 +194,10 @@ impl Store for NatsStore {
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         Box::new(delete::NatsDelete::new(&self.client, &self.place, names))
+    }
+
+    fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        Box::new(presence::NatsPresence::new(&self.client, &self.place, names))
     }
 
     fn claim(&self, holder: &Holder) -> Box<dyn Claim> {
