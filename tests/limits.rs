@@ -190,22 +190,32 @@ fn a_bucket_that_would_throw_chunks_away_is_refused() {
 }
 
 #[test]
-fn a_bucket_whose_objects_are_dropped_or_kept_in_memory_is_warned_about() {
+fn a_bucket_that_deletes_history_is_refused_by_its_limit_and_one_in_memory_is_warned_about() {
     let bed = Bed::nats("dropping");
     let database = bed.database();
+    let path = database.to_str().expect("a path");
     let table = [
-        (
-            json!({"max_msgs": 100_000, "discard": "old"}),
-            "drops its oldest objects when it holds 100000 messages (max_msgs)",
-        ),
-        (json!({"max_bytes": 1_000_000, "discard": "old"}), "drops its oldest objects when it is full"),
-        (json!({"max_age": 7_200_000_000_000u64}), "drops objects that are 2 hours old"),
-        (json!({"storage": "memory"}), "is kept in memory"),
+        (json!({"max_msgs": 100_000, "discard": "old"}), "discard old with max_msgs 100000", "--discard=new"),
+        (json!({"max_bytes": 1_000_000, "discard": "old"}), "discard old with max_bytes 1000000", "--discard=new"),
+        (json!({"max_age": 7_200_000_000_000u64}), "max_age 2h", "--max-age=-1"),
     ];
-    for (config, warning) in table {
+    for (config, limit, option) in table {
+        raw::create(&address(&bed), BUCKET, config.clone());
+        for command in [&["replicate"][..], &["replicate", "-once"], &["snapshot"]] {
+            bed.run(&[command, &[path, &bed.url()]].concat()).refused(STORE, &[limit, "OBJ_backup", option]);
+        }
+        assert_eq!(raw::info(&address(&bed), BUCKET)["state"]["messages"], 0);
+        raw::delete(&address(&bed), BUCKET);
+    }
+    // Beyond the retention it is said, and a reader takes the bucket as it is.
+    for (config, warning) in [
+        (json!({"max_age": 172_800_000_000_000u64}), "max_age 48h"),
+        (json!({"storage": "memory"}), "is kept in memory"),
+    ] {
         raw::create(&address(&bed), BUCKET, config);
         let ran = bed.replicate_once(&database);
         assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+        assert_equal(&database, &bed.restored());
         raw::delete(&address(&bed), BUCKET);
     }
     raw::create(&address(&bed), BUCKET, json!({"max_msgs": 100_000, "max_bytes": 1_000_000}));

@@ -1,7 +1,7 @@
 //! From a checked configuration to what follows the databases.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Database;
 use crate::error::Result;
@@ -41,8 +41,9 @@ pub fn source_options(database: &Database) -> source::Options {
 /// Opens the store of a database, and makes its bucket if that is asked for.
 pub fn open_store(database: &Database, create_bucket: bool, pool: &mut Pool) -> Result<Rc<dyn Store>> {
     let mut target = database.replica.target.clone();
-    if let (Target::Nats(options), true) = (&mut target, create_bucket) {
-        options.create_bucket = true;
+    if let Target::Nats(options) = &mut target {
+        options.create_bucket |= create_bucket;
+        options.must_keep = Some(database.snapshot_retention.unwrap_or(Duration::MAX));
     }
     store::open(&target, pool)
 }

@@ -68,6 +68,7 @@ pub struct Check {
     mailbox: Mailbox,
     epoch: Option<u64>,
     create: bool,
+    must_keep: Option<Duration>,
     replicas: u8,
     patience: Patience,
     /// There is no such bucket: until then the names of those that are there are waited for.
@@ -81,6 +82,7 @@ impl Check {
             mailbox: client.open_box(),
             epoch: None,
             create: options.create_bucket,
+            must_keep: options.must_keep,
             replicas: options.bucket_replicas,
             patience: Patience::default(),
             missing_until: None,
@@ -129,7 +131,7 @@ impl Check {
             Ok(info) => {
                 self.place.domain.replace(Some(info.domain));
                 self.place.replicated.set(info.config.num_replicas > 1);
-                let warnings = judge(&self.place, &info.config)?;
+                let warnings = judge(&self.place, &info.config, self.must_keep)?;
                 Ok(Some(Found { warnings, created: info.created }))
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && mail.tag == INFO => {
@@ -177,7 +179,7 @@ fn stream(place: &Place, replicas: u8) -> Value {
     })
 }
 
-fn judge(place: &Place, config: &Config) -> Result<Vec<String>> {
+fn judge(place: &Place, config: &Config, must_keep: Option<Duration>) -> Result<Vec<String>> {
     let refuse = |what: &str, hint: &str| Err(Error::new(Kind::Store, what).with_hint(hint));
     let ours = |subject: &String| config.subjects.contains(subject);
     if !ours(&place.all_metas()) || !ours(&place.all_chunks()) {
@@ -206,21 +208,54 @@ fn judge(place: &Place, config: &Config) -> Result<Vec<String>> {
     if config.deny_purge && !config.sealed {
         warnings.push("the bucket denies purges: deleted and replaced objects keep their space".to_string());
     }
-    if config.max_age > 0 {
-        let hours = config.max_age / 3_600_000_000_000;
-        warnings.push(format!("the bucket drops objects that are {hours} hours old, whatever the retention says"));
-    }
-    if config.max_bytes > 0 && config.discard != "new" {
-        warnings.push("the bucket drops its oldest objects when it is full".to_string());
-    }
-    if config.max_msgs > 0 && config.discard != "new" {
-        let most = config.max_msgs;
-        warnings.push(format!("the bucket drops its oldest objects when it holds {most} messages (max_msgs)"));
+    if !config.sealed {
+        warnings.extend(check_limits(place, config, must_keep)?);
     }
     if config.storage == "memory" {
         warnings.push("the bucket is kept in memory: its objects are gone when its server restarts".to_string());
     }
     Ok(warnings)
+}
+
+/// The limits by which the server deletes what is stored.
+///
+/// Errors: where that would be within the time that a writer must keep it.
+fn check_limits(place: &Place, config: &Config, must_keep: Option<Duration>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let age = Duration::from_nanos(u64::try_from(config.max_age).unwrap_or(0));
+    if !age.is_zero() {
+        let harmless = must_keep.is_some_and(|keep| keep < age);
+        found.push((format!("max_age {}", in_words(age)), "--max-age=-1", harmless));
+    }
+    if config.discard != "new" {
+        for (limit, value) in [("max_bytes", config.max_bytes), ("max_msgs", config.max_msgs)] {
+            if value > 0 {
+                found.push((format!("discard old with {limit} {value}"), "--discard=new", false));
+            }
+        }
+    }
+    let mut warnings = Vec::new();
+    for (limit, option, harmless) in found {
+        let what = format!("the bucket deletes what is stored by its limit {limit}");
+        if must_keep.is_some() && !harmless {
+            let hint =
+                format!("it deletes history within the retention: nats stream edit OBJ_{} {option}", place.bucket);
+            return Err(Error::new(Kind::Store, what).with_hint(hint));
+        }
+        warnings.push(what);
+    }
+    Ok(warnings)
+}
+
+/// `36h`, `90m`, `15s`: the largest unit that leaves no rest.
+fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds % 3600, seconds % 60) {
+        _ if seconds == 0 => format!("{}ms", time.as_millis()),
+        (0, _) => format!("{}h", seconds / 3600),
+        (_, 0) => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
+    }
 }
 
 fn printable(text: &str) -> String {
@@ -235,7 +270,7 @@ mod tests {
         let place = Place::new("b", "");
         let mut config: Config = serde_json::from_value(stream(&place, 1)).unwrap();
         change(&mut config);
-        judge(&place, &config)
+        judge(&place, &config, Some(Duration::from_secs(86_400)))
     }
 
     #[test]
@@ -248,10 +283,13 @@ mod tests {
         assert!(config(|c| c.allow_rollup_hdrs = false).is_err());
         assert!(config(|c| c.subjects = vec!["x".into()]).is_err());
         assert!(config(|c| c.sealed = true).unwrap()[0].contains("sealed"));
-        assert!(config(|c| c.max_age = 7_200_000_000_000).unwrap()[0].contains("2 hours"));
-        assert!(config(|c| (c.max_bytes, c.discard) = (1, "old".into())).unwrap()[0].contains("full"));
+        let limit = |change: &dyn Fn(&mut Config)| config(change).unwrap_err().message().to_string();
+        assert!(limit(&|c| c.max_age = 7_200_000_000_000).ends_with("max_age 2h"));
+        assert!(limit(&|c| c.max_age = 15_000_000_000).ends_with("max_age 15s"));
+        assert!(config(|c| c.max_age = 90_000_000_000_000_000).unwrap()[0].ends_with("max_age 25000h"));
+        assert!(limit(&|c| (c.max_bytes, c.discard) = (7, "old".into())).ends_with("discard old with max_bytes 7"));
         assert!(config(|c| c.deny_purge = true).unwrap()[0].contains("purges"));
-        assert!(config(|c| (c.max_msgs, c.discard) = (9, "old".into())).unwrap()[0].contains("9 messages"));
+        assert!(limit(&|c| (c.max_msgs, c.discard) = (9, "old".into())).ends_with("discard old with max_msgs 9"));
         assert!(config(|c| (c.max_msgs, c.max_bytes) = (9, 9)).unwrap().is_empty(), "it refuses what is too much");
         assert!(config(|c| c.storage = "memory".into()).unwrap()[0].contains("in memory"));
         assert!(config(|c| c.retention = "workqueue".into()).unwrap_err().message().contains("found \"workqueue\""));

@@ -53,7 +53,7 @@ pub struct Clients(Vec<(Options, Weak<Client>)>);
 impl Clients {
     /// The connection for `options`: one that is there already, if it differs only in bucket and prefix.
     fn get(&mut self, options: &Options) -> Result<Rc<Client>> {
-        let key = Options { bucket: String::new(), prefix: String::new(), ..options.clone() };
+        let key = Options { bucket: String::new(), prefix: String::new(), must_keep: None, ..options.clone() };
         self.0.retain(|(_, client)| client.strong_count() > 0);
         let known = self.0.iter().find(|(known, _)| *known == key).and_then(|(_, client)| client.upgrade());
         if let Some(client) = known {

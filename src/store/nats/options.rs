@@ -72,6 +72,8 @@ pub struct Options {
     pub create_bucket: bool,
     /// With how many replicas (1 to 5).
     pub bucket_replicas: u8,
+    /// For a writer: how long what it stores must stay. None for a reader, which takes a bucket as it is.
+    pub must_keep: Option<Duration>,
 }
 
 impl Options {
@@ -101,6 +103,7 @@ impl Options {
             ping_interval: Self::DEFAULT_PING_INTERVAL,
             max_pings_out: Self::DEFAULT_MAX_PINGS_OUT,
             create_bucket: false,
+            must_keep: None,
             bucket_replicas: 1,
         }
     }
