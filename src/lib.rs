@@ -11,7 +11,7 @@
 //! # The floors
 //!
 //! Lowest first; a module uses only what is on a lower floor, and `tests/layers.rs` keeps it so:
-//! `error log clock fault secret http directory` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
+//! `error printable` | `log clock fault secret http directory` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` borrow the name of a moment, `format::time`, and nothing else.)
 //!
 //! # Words
@@ -38,6 +38,7 @@ pub mod fault;
 pub mod format;
 pub mod http;
 pub mod log;
+pub mod printable;
 pub mod replica;
 pub mod secret;
 pub mod source;

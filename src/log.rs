@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
 use crate::format::time::Timestamp;
+use crate::printable::is_unprintable;
 
 /// How much a line matters. Lines below the set level are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,7 +138,7 @@ fn push_field(text: &mut String, key: &str, value: &dyn Display) {
         text.push(' ');
     }
     let value = value.to_string();
-    let plain = |c: char| !c.is_control() && !matches!(c, ' ' | '"' | '=' | '\\');
+    let plain = |c: char| !is_unprintable(c) && !matches!(c, ' ' | '"' | '=' | '\\');
     if !value.is_empty() && value.chars().all(plain) {
         let _ = write!(text, "{key}={value}");
     } else {
@@ -155,7 +156,7 @@ impl Display for Quoted<'_> {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
                 '\n' => f.write_str("\\n")?,
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                c if is_unprintable(c) => write!(f, "\\u{:04x}", u32::from(c))?,
                 c => f.write_char(c)?,
             }
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Lowest first. Rooms of one floor never see each other.
 const FLOORS: [&[&str]; 9] = [
-    &["error"],
+    &["error", "printable"],
     &["log", "clock", "fault", "secret", "http", "directory"],
     &["format"],
     &["source", "store"],

@@ -264,3 +264,28 @@ fn no_other_module_opens_a_file_to_write() {
     assert_eq!(found, [""; 0]);
     assert!(read > 50, "{read}");
 }
+
+/// What a tenant calls a file reaches the operator's terminal.
+#[test]
+fn names_with_escape_sequences_reach_no_terminal() {
+    let bed = Bed::directory("escapes");
+    let tenants = bed.path("tenants");
+    fs::create_dir(&tenants).unwrap();
+    let database = tenants.join("a\u{1b}]0;owned\u{7}\n\u{9b}2J\u{202e}.db");
+    bed.write(&tenants.join("plain.db"), &["--commits", "1"]);
+    fs::copy(tenants.join("plain.db"), &database).unwrap();
+    let config = bed.path("litestream.yml");
+    let text =
+        format!("dbs: [{{dir: {}, pattern: \"*.db\", replica: {{url: \"{}\"}}}}]\n", tenants.display(), bed.url());
+    fs::write(&config, text).unwrap();
+    let path = database.to_str().unwrap();
+    for words in
+        [&["databases"][..], &["replicate", "-once"], &["status"], &["verify"], &["restore", path], &["wal", path]]
+    {
+        let ran = bed.run(&[&["-config", config.to_str().unwrap()], words].concat());
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!said.contains(steers), "{words:?}: {said:?}");
+        assert!(!said.lines().any(|line| line.starts_with("\u{9b}")), "{words:?}: {said:?}");
+    }
+}

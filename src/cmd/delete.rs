@@ -17,6 +17,7 @@ use crate::format::key::Key;
 use crate::format::listing::Listing;
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::printable::printable;
 use crate::replica::download::list;
 use crate::store::{Claim, Holder, Pool, Store};
 
@@ -160,7 +161,7 @@ fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn Claim, listing: &Listing) -
 
 fn report(url: &str, what: &str, summary: &Summary, as_json: bool) -> Result<()> {
     if !as_json {
-        return print::text(&format!("{what} {url}: {}\n", summary.text()));
+        return print::text(&format!("{what} {}: {}\n", printable(url), summary.text()));
     }
     print::json_value(&json!({
         "replica": url,

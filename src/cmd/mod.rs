@@ -40,6 +40,7 @@ use crate::cli::{self, Command, Invocation, Parsed};
 use crate::config::{self, Config, LogFormat, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::log;
+use crate::printable::printable;
 use crate::store::{self, Pool, Store};
 use files::Reported;
 
@@ -61,9 +62,9 @@ pub fn main(words: &[String]) -> u8 {
 
 /// The last words of a run that failed. Where nothing can be written any more, the exit status still tells.
 fn say(error: &Error) {
-    let mut text = format!("litestream: {error}\n");
+    let mut text = format!("litestream: {}\n", printable(&error.to_string()));
     if let Some(hint) = error.hint() {
-        text += &format!("hint: {hint}\n");
+        text += &format!("hint: {}\n", printable(hint));
     }
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

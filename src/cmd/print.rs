@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cmd::terminal;
 use crate::error::{Error, Kind, Result};
+use crate::printable::printable;
 
 /// Writes `text` to standard output.
 ///
@@ -32,7 +33,7 @@ pub enum Cell {
 impl Cell {
     fn text(&self) -> String {
         match self {
-            Cell::Text(text) => text.clone(),
+            Cell::Text(text) => printable(text).into_owned(),
             Cell::Number(number) => number.to_string(),
             Cell::Flag(true) => "yes".to_string(),
             Cell::Flag(false) | Cell::Unknown => "-".to_string(),

@@ -25,6 +25,7 @@ use crate::format::moment::Moment;
 use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::Generation;
 use crate::log;
+use crate::printable::printable;
 use crate::replica::download::list;
 use crate::replica::restore::{self, Output, Restored};
 use crate::source::{self, Integrity};
@@ -75,6 +76,7 @@ pub enum Outcome {
 impl Outcome {
     /// One line for people.
     pub fn line(&self, name: &str) -> String {
+        let name = printable(name);
         match self {
             Outcome::Restored { result, seconds } => format!(
                 "restored {name}: {} at {} ({}), {} read in {seconds:.1}s\n",
