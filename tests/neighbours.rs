@@ -248,9 +248,10 @@ fn no_other_module_opens_a_file_to_write() {
     let (mut found, mut read) = (Vec::new(), 0);
     for name in files(&src).into_iter().filter(|name| name.ends_with(".rs")) {
         read += 1;
-        // Faults are noted in a file that a test names; no release has them. What is let go of is locked by a second descriptor
-        // on a file that SQLite has open, and not written to.
-        if ["directory.rs", "fault.rs", "source/let_go.rs"].contains(&name.as_str()) {
+        // Faults are noted in a file that a test names; no release has them. The others ask for locks, or read: what is let go
+        // of is locked by a second descriptor on a file that SQLite has open, and not written to.
+        let others = ["fault.rs", "source/let_go.rs", "cmd/users.rs", "source/shm_fault.rs"];
+        if name == "directory.rs" || others.contains(&name.as_str()) {
             continue;
         }
         let text = fs::read_to_string(src.join(&name)).unwrap();
