@@ -43,6 +43,11 @@ impl Kind {
         }
     }
 
+    /// Whether it is about one database or the files beside it, so that others can go on.
+    pub fn is_of_one_database(self) -> bool {
+        matches!(self, Kind::Database | Kind::DatabaseNotReady)
+    }
+
     /// Whether the same operation may succeed later with nothing changed by the operator.
     pub fn may_pass(self) -> bool {
         matches!(self, Kind::DatabaseNotReady | Kind::Unreachable)

@@ -290,3 +290,34 @@ fn names_with_escape_sequences_reach_no_terminal() {
         assert!(!said.lines().any(|line| line.starts_with("\u{9b}")), "{words:?}: {said:?}");
     }
 }
+
+/// A tenant who uploads junk stops nobody else's backup, at the next start neither.
+#[test]
+fn a_file_that_is_no_database_does_not_keep_the_others_from_being_stored() {
+    let bed = Bed::directory("junk");
+    let tenants = bed.path("tenants");
+    fs::create_dir(&tenants).unwrap();
+    fs::write(tenants.join("a-junk.db"), "this is no database, however long it may be".repeat(100)).unwrap();
+    let honest = tenants.join("b-honest.db");
+    bed.write(&honest, &["--commits", "3"]);
+    let config = bed.path("litestream.yml");
+    let text =
+        format!("dbs: [{{dir: {}, pattern: \"*.db\", replica: {{url: \"{}\"}}}}]\n", tenants.display(), bed.url());
+    fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let mut replicator = bed.start(&["-config", config, "replicate"]);
+    until("the honest database is stored", || {
+        let output = bed.fresh("honest.db");
+        let ran = bed.restore(&bed.url_below("b-honest.db"), &output);
+        if ran.status == 0 { support::equal(&honest, &output) } else { Err(ran.stderr) }
+    });
+    bed.write(&honest, &["--commits", "3"]);
+    replicator.says("a-junk.db");
+    replicator.terminate();
+    // Not everything that was to be stored is.
+    replicator.exits(DATABASE);
+    let output = bed.fresh("honest.db");
+    bed.restore(&bed.url_below("b-honest.db"), &output).succeeded();
+    assert_equal(&honest, &output);
+    bed.run(&["-config", config, "replicate", "-once"]).refused(DATABASE, &["a-junk.db"]);
+}

@@ -9,7 +9,7 @@ use crate::cmd::poll::Poll;
 use crate::cmd::restoring::{self, Restoring};
 use crate::cmd::service;
 use crate::config::Database;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::replica::follow::Follower;
 use crate::store::Pool;
@@ -60,6 +60,14 @@ impl Fleet {
         self.poll.followers.push(follower);
     }
 
+    /// Adds a database that cannot be followed now, beside others that can: it is tried again.
+    pub fn add_later(&mut self, database: &Database, error: &Error) {
+        let name = database.path.display().to_string();
+        self.wanted.push(database.clone());
+        self.put_off(&name, error);
+        self.late.insert(name);
+    }
+
     pub fn pool(&mut self) -> &mut Pool {
         &mut self.pool
     }
@@ -90,6 +98,18 @@ impl Fleet {
         !self.wanted.is_empty() && self.wanted.iter().all(|database| self.follows(database))
     }
 
+    /// Errors: of kind `Database`, naming a database that could not be followed to the end.
+    pub fn check_complete(&self) -> Result<()> {
+        match self.wanted.iter().find(|database| !self.follows(database)) {
+            None => Ok(()),
+            Some(database) => {
+                let what =
+                    format!("database {}: it could not be followed, so it is not stored", database.path.display());
+                Err(Error::new(Kind::Database, what).with_hint("the log says why; the other databases were followed"))
+            }
+        }
+    }
+
     fn follows(&self, database: &Database) -> bool {
         self.poll.followers.iter().any(|follower| called(database, follower.name()))
     }
@@ -100,9 +120,11 @@ impl Fleet {
     pub fn turn(&mut self, until: Instant) -> Result<()> {
         if let Err((name, error)) = self.poll.turn(until) {
             self.drop_follower(&name);
-            if !self.late.contains(&name) {
+            let is_own = self.wanted.len() > 1 && error.kind().is_of_one_database();
+            if !is_own && !self.late.contains(&name) {
                 return Err(error);
             }
+            self.late.insert(name.clone());
             self.put_off(&name, &error);
         }
         self.end_those_who_left();

@@ -38,7 +38,10 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
         return once(&mut fleet, &databases, options, config.shutdown_sync_timeout);
     }
     for database in &databases {
-        begin(&mut fleet, database, options, exec.is_some())?;
+        match begin(&mut fleet, database, options, exec.is_some()) {
+            Err(error) if databases.len() > 1 && error.kind().is_of_one_database() => fleet.add_later(database, &error),
+            begun => begun?,
+        }
     }
     signals::install_hangup();
     let exec = exec.as_deref().map(Exec::start).transpose()?;
@@ -50,6 +53,7 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
     let Run { mut fleet, mut notifier, .. } = run;
     // Also where a database has ended the run: the others are stored as far as they have come.
     let finished = finish(&mut fleet.poll, Patience::InAll(timeout), &mut |_| notifier.alive(System.now()));
+    let finished = finished.and_then(|()| fleet.check_complete());
     match (followed, finished) {
         // The child's trouble is told by its status, that of the database which failed first by its error; ours by a line.
         (followed @ (Err(_) | Ok(1..)), Err(error)) => {
