@@ -53,7 +53,9 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
     let Run { mut fleet, mut notifier, .. } = run;
     // Also where a database has ended the run: the others are stored as far as they have come.
     let finished = finish(&mut fleet.poll, Patience::InAll(timeout), &mut |_| notifier.alive(System.now()));
-    let finished = finished.and_then(|()| fleet.check_complete());
+    // A run that a database has ended says so already.
+    let complete = if followed.is_ok() { fleet.check_complete() } else { Ok(()) };
+    let finished = finished.and(complete);
     match (followed, finished) {
         // The child's trouble is told by its status, that of the database which failed first by its error; ours by a line.
         (followed @ (Err(_) | Ok(1..)), Err(error)) => {
