@@ -308,9 +308,7 @@ fn a_snapshot_of_a_database_without_a_wal_locks_writers_out_for_a_moment_only() 
     assert_eq!(
         std::fs::read_dir(bed.path(""))
             .expect("list")
-            .filter(|file| file
-                .as_ref()
-                .is_ok_and(|file| file.file_name().to_string_lossy().starts_with("snapshot-pages")))
+            .filter(|file| file.as_ref().is_ok_and(|file| file.file_name().to_string_lossy().starts_with(".pages-")))
             .count(),
         0
     );
