@@ -28,6 +28,8 @@ pub enum Kind {
     Nothing,
     /// Another instance owns the database or the prefix.
     Locked,
+    /// What is stored below the prefix is of another database.
+    AnotherDatabase,
 }
 
 impl Kind {
@@ -39,13 +41,13 @@ impl Kind {
             Kind::Store | Kind::Unreachable | Kind::GaveUp | Kind::NotFound => 4,
             Kind::Corrupt => 5,
             Kind::Nothing => 6,
-            Kind::Locked => 7,
+            Kind::Locked | Kind::AnotherDatabase => 7,
         }
     }
 
     /// Whether it is about one database or the files beside it, so that others can go on.
     pub fn is_of_one_database(self) -> bool {
-        matches!(self, Kind::Database | Kind::DatabaseNotReady)
+        matches!(self, Kind::Database | Kind::DatabaseNotReady | Kind::AnotherDatabase)
     }
 
     /// Whether the same operation may succeed later with nothing changed by the operator.

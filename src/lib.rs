@@ -11,7 +11,7 @@
 //! # The floors
 //!
 //! Lowest first; a module uses only what is on a lower floor, and `tests/layers.rs` keeps it so:
-//! `error printable` | `log clock fault secret http directory` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host` | `log clock fault secret http directory` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` borrow the name of a moment, `format::time`, and nothing else.)
 //!
 //! # Words
@@ -36,6 +36,7 @@ pub mod directory;
 pub mod error;
 pub mod fault;
 pub mod format;
+pub mod host;
 pub mod http;
 pub mod log;
 pub mod printable;

@@ -44,6 +44,8 @@ const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds
 const SEEN: Duration = Duration::from_millis(2200);
 /// What the store has lost is noticed within this time while the program runs: by the hourly listing at the latest.
 const NOTICED: Duration = Duration::from_secs(3700);
+/// What an object of somebody else's holds.
+const JUNK: &[u8] = b"x";
 /// Earlier moments of the store that are remembered.
 const PAST: usize = 12;
 /// When nothing fails any more, all is stored within this time: the longest pauses of the program, one after another.
@@ -154,7 +156,7 @@ const RULES: [(&str, Rule); 5] = [
     ("alarm", Rule::Alarm),
 ];
 /// Those that hold.
-const HELD: &[Rule] = &[Rule::Clock, Rule::Forgets];
+const HELD: &[Rule] = &[Rule::Clock, Rule::Forgets, Rule::Foreign, Rule::Second];
 
 /// MODEL_RULES=clock,alarm tries others than those that hold.
 fn rules() -> Vec<Rule> {
@@ -424,6 +426,8 @@ impl Model {
                 format!("the store is as it was {} steps ago", self.past.len() - steps)
             }
         };
+        // Junk of somebody else's comes back, or goes, with the rest.
+        self.foreign = objects.iter().find(|(_, bytes)| *bytes == JUNK).map(|(name, _)| name.clone());
         drop(objects);
         // With a server that ends, or without a word.
         let silently = random.chance(50);
@@ -453,13 +457,14 @@ impl Model {
         let time = self.world.clock.wall();
         let key = SnapshotKey { generation: Generation::new(number), at: point, time };
         self.say(format!("somebody puts {key}"));
-        self.world.memory.objects.borrow_mut().insert(key.to_string(), b"x".to_vec());
+        self.world.memory.objects.borrow_mut().insert(key.to_string(), JUNK.to_vec());
         self.foreign = Some(key.to_string());
         self.spoil();
     }
 
     fn second_database(&mut self) {
-        if self.world.run.is_some() {
+        // An empty prefix may be taken by anyone.
+        if self.world.run.is_some() || !self.world.has_a_snapshot() {
             return;
         }
         let exit = self.world.replicate_another_database();
@@ -479,7 +484,9 @@ impl Model {
             }
             Err(kind) => {
                 self.say(format!("{age} ms ago: {kind:?}"));
-                assert!(kind == Kind::Nothing || self.spoilt.is_some(), "{age} ms ago: {kind:?}");
+                // A moment before the first of ours may be one of somebody else's junk.
+                let junk = kind == Kind::Corrupt && self.foreign.is_some();
+                assert!(kind == Kind::Nothing || junk || self.spoilt.is_some(), "{age} ms ago: {kind:?}");
             }
         }
     }
@@ -545,6 +552,8 @@ impl Model {
     /// Nothing fails any more: all is stored soon, and the end is a clean one.
     fn end(&mut self) {
         self.say("the end: nothing fails any more".into());
+        // The log has named what no new generation can be above.
+        self.remove_foreign();
         let link = &self.world.memory.link;
         link.returns();
         link.failing.set(0);

@@ -119,7 +119,7 @@ fn stored_snapshot() -> Vec<u8> {
         time: Timestamp::from_millis(9),
     };
     let mut object = Vec::new();
-    let (mut encoder, mut piece) = (snapshot::Encoder::new(&header), Piece::default());
+    let (mut encoder, mut piece) = (snapshot::Encoder::new(&header, None), Piece::default());
     Packer::new(1).pack(&[9; 5 * PAGE], &mut piece);
     encoder.add(&piece, &mut object);
     encoder.finish(&mut object).unwrap();

@@ -101,7 +101,8 @@ fn superseded(name: &str, other_stays: bool) -> (String, Ran) {
     bed.converges(&database);
     proxy.part();
     first.says("level=warn");
-    let second = bed.replicate_to(&other, &direct);
+    let mut command = bed.replicate_command(&other, &direct);
+    let second = bed.spawn(command.arg("-allow-other-database"));
     bed.converges(&other);
     let second = if other_stays {
         Some(second)

@@ -142,6 +142,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         retention: Some(retention),
         enforce_retention: false,
         force_snapshot: false,
+        allow_other_database: false,
         patient: true,
         backlog_bytes: 1 << 30,
         path,

@@ -63,6 +63,9 @@ pub(super) struct Replicate {
     /// make a missing bucket
     #[argh(switch)]
     pub create_bucket: bool,
+    /// take the place of what another database stored
+    #[argh(switch)]
+    pub allow_other_database: bool,
 }
 
 /// write a stored database to a file
@@ -102,6 +105,9 @@ pub(super) struct Restore {
     /// replace an output that somebody has open, too
     #[argh(switch)]
     pub force_open: bool,
+    /// restore what another database stored, too
+    #[argh(switch)]
+    pub allow_other_database: bool,
     /// print what would be read, and write nothing
     #[argh(switch)]
     pub dry_run: bool,
@@ -132,6 +138,9 @@ pub(super) struct Snapshot {
     /// make a missing bucket
     #[argh(switch)]
     pub create_bucket: bool,
+    /// take the place of what another database stored
+    #[argh(switch)]
+    pub allow_other_database: bool,
     /// delete what is older than the retention
     #[argh(switch)]
     pub enforce_retention: bool,

@@ -75,6 +75,8 @@ pub struct Replicate {
     pub enforce_retention: bool,
     pub restore_if_missing: bool,
     pub create_bucket: bool,
+    /// What is stored below the prefix may be of another database.
+    pub allow_other_database: bool,
 }
 
 /// Which databases to restore.
@@ -102,6 +104,8 @@ pub struct Restore {
     pub force: bool,
     /// Replace an existing file also under those who have it open.
     pub force_open: bool,
+    /// What is stored below the prefix may be of another database.
+    pub allow_other_database: bool,
     pub dry_run: bool,
     pub integrity_check: IntegrityCheck,
     /// Keep the output up to date, looking this often.
@@ -141,6 +145,8 @@ pub enum Chosen {
 pub struct Snapshot {
     pub chosen: Chosen,
     pub create_bucket: bool,
+    /// What is stored below the prefix may be of another database.
+    pub allow_other_database: bool,
     pub enforce_retention: bool,
     /// How long a backup stays, over what the configuration says.
     pub retention: Option<Duration>,

@@ -29,6 +29,7 @@ fn command(words: Words) -> Result<Command> {
         Words::Snapshot(args) => Command::Snapshot(Snapshot {
             chosen: chosen("snapshot", args.words)?,
             create_bucket: args.create_bucket,
+            allow_other_database: args.allow_other_database,
             retention: retention(args.enforce_retention, args.retention.as_deref())?,
             enforce_retention: args.enforce_retention,
             quiet: quiet(args.q, args.json)?,
@@ -73,6 +74,7 @@ fn replicate(args: args::Replicate) -> Result<Replicate> {
         enforce_retention: args.enforce_retention,
         restore_if_missing: args.restore_if_db_not_exists,
         create_bucket: args.create_bucket,
+        allow_other_database: args.allow_other_database,
     })
 }
 
@@ -112,6 +114,7 @@ fn restore(args: args::Restore) -> Result<Restore> {
         if_replica_exists: args.if_replica_exists,
         force: args.force,
         force_open: args.force_open,
+        allow_other_database: args.allow_other_database,
         dry_run: args.dry_run,
         integrity_check: integrity_check(args.integrity_check.as_deref())?,
         follow,

@@ -74,7 +74,7 @@ fn the_command_lines_of_the_guide_are_understood() {
 #[test]
 fn every_option_of_replicate_arrives() {
     let Command::Replicate(all) =
-        run("replicate -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket").command
+        run("replicate -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket -allow-other-database").command
     else {
         panic!("no replicate")
     };
@@ -86,6 +86,7 @@ fn every_option_of_replicate_arrives() {
         enforce_retention: true,
         restore_if_missing: true,
         create_bucket: true,
+        allow_other_database: true,
     };
     assert_eq!(all, expected);
     let argv = ["replicate", "-exec", "-x --config=1 'a b'"].map(str::to_string);

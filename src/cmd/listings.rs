@@ -1,20 +1,23 @@
 //! `litestream generations`, `snapshots` and `wal`: what is stored, as the names tell it.
 
+use std::rc::Rc;
+
 use crate::cli;
 use crate::cmd::clock::System;
 use crate::cmd::discover::with_what_is_there;
 use crate::cmd::print::Table;
 use crate::cmd::{Given, Status, connect};
 use crate::error::{Error, Kind, Result};
-use crate::format::listing::Listing;
+use crate::format::listing::{Listing, Stored};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
+use crate::replica::alone::origin_of;
 use crate::replica::download::list;
-use crate::store::Pool;
+use crate::store::{Pool, Store};
 
 pub fn generations(given: &Given, options: &cli::Listing) -> Result<Status> {
-    let listing = stored(given, options)?;
-    let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end"]);
+    let (listing, store) = stored(given, options)?;
+    let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database"]);
     for (generation, stored) in listing.generations() {
         let moment = |time: Option<Timestamp>| time.map(|time| time.to_string()).into();
         let sizes = stored.snapshots.iter().map(|(_, size)| size).chain(stored.segments.iter().map(|(_, size)| size));
@@ -25,14 +28,21 @@ pub fn generations(given: &Given, options: &cli::Listing) -> Result<Status> {
             sizes.sum::<u64>().into(),
             moment(stored.first_snapshot()),
             moment(stored.last_moment()),
+            database_of(&*store, stored)?.into(),
         ]);
     }
     table.print(options.json)?;
     Ok(0)
 }
 
+/// The host and path of the database that a generation was taken of, as its newest snapshot records them.
+fn database_of(store: &dyn Store, stored: &Stored) -> Result<Option<String>> {
+    let Some((key, _)) = stored.snapshots.last() else { return Ok(None) };
+    Ok(origin_of(store, &System, *key)?.map(|origin| origin.to_string()))
+}
+
 pub fn snapshots(given: &Given, options: &cli::Listing) -> Result<Status> {
-    let listing = stored(given, options)?;
+    let (listing, _) = stored(given, options)?;
     let mut table = Table::new(&["position", "size", "created"]);
     for (generation, stored) in listing.generations() {
         for (key, size) in &stored.snapshots {
@@ -45,7 +55,7 @@ pub fn snapshots(given: &Given, options: &cli::Listing) -> Result<Status> {
 }
 
 pub fn wal(given: &Given, options: &cli::Listing) -> Result<Status> {
-    let listing = stored(given, options)?;
+    let (listing, _) = stored(given, options)?;
     let mut table = Table::new(&["start", "end", "size", "first", "last", "kind"]);
     let wanted = |generation| options.generation.is_none_or(|only| only == generation);
     for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
@@ -66,10 +76,10 @@ pub fn wal(given: &Given, options: &cli::Listing) -> Result<Status> {
     Ok(0)
 }
 
-/// Everything of ours below the replica's prefix.
+/// Everything of ours below the replica's prefix, and the store that it is in.
 ///
 /// Errors: of kind `Nothing` if there is none, or none of the generation that was asked for.
-fn stored(given: &Given, options: &cli::Listing) -> Result<Listing> {
+fn stored(given: &Given, options: &cli::Listing) -> Result<(Listing, Rc<dyn Store>)> {
     let (replica, _) = given.replica(&options.source)?;
     let mut pool = Pool::default();
     let store = connect(&replica, &mut pool)?;
@@ -81,6 +91,6 @@ fn stored(given: &Given, options: &cli::Listing) -> Result<Listing> {
     }
     match options.generation {
         Some(only) if listing.generation(only).is_none() => Err(missing(format!("no generation {only}"))),
-        _ => Ok(listing),
+        _ => Ok((listing, store)),
     }
 }

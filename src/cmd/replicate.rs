@@ -103,6 +103,7 @@ fn begin(fleet: &mut Fleet, database: &Database, options: &cli::Replicate, exec:
     let mut settings = service::settings(database, !options.once);
     settings.force_snapshot = options.force_snapshot;
     settings.enforce_retention = options.enforce_retention;
+    settings.allow_other_database = options.allow_other_database;
     let mut follower = service::follower(database, settings, options.create_bucket, fleet.pool(), System.now())?;
     let patient = if options.pair.is_some() { exec } else { !options.once };
     check(&mut follower, patient)?;

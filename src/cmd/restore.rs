@@ -1,7 +1,7 @@
 //! `litestream restore`: a database file out of a store, whole and verified, or nothing.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,13 +20,16 @@ use crate::config::Replica;
 use crate::directory::{free_bytes, parent};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
+use crate::format::key::SnapshotKey;
 use crate::format::listing::{LTX, Listing, is_ltx};
 use crate::format::moment::Moment;
+use crate::format::origin::DatabaseOrigin;
 use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::Generation;
 use crate::log;
 use crate::printable::printable;
 use crate::replica::download::list;
+use crate::replica::origin::check_place;
 use crate::replica::restore::{self, Output, Restored};
 use crate::source::{self, Integrity};
 use crate::store::{Pool, Store};
@@ -39,12 +42,13 @@ pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
     let options = &cli::Restore { until: at_a_moment(&options.until)?, ..options.clone() };
     let RestoreSource::One(source) = &options.source else { return restore_all::run(given, options) };
     let (replica, database) = given.replica(source)?;
-    let output = options.output.clone().or(database.map(|database| database.path));
+    let database = database.map(|database| database.path);
+    let output = options.output.clone().or(database.clone());
     let mut pool = Pool::default();
     if let (Some(interval), Some(output)) = (options.follow, &output) {
-        return follow(&replica, options, output, interval, &mut pool);
+        return follow(&replica, options, database.as_deref(), output, interval, &mut pool);
     }
-    let outcome = restore_one(&replica, options, output.as_deref(), &mut pool);
+    let outcome = restore_one(&replica, options, database.as_deref(), output.as_deref(), &mut pool);
     match outcome.map_err(|error| with_what_is_there(error, &replica, &mut pool))? {
         Outcome::Planned(plan) => dry_run(&plan, output.as_deref(), options)?,
         outcome if options.json => print::json_value(&outcome.json(output.as_deref()))?,
@@ -118,10 +122,11 @@ impl Outcome {
 pub fn restore_one(
     replica: &Replica,
     options: &cli::Restore,
+    database: Option<&Path>,
     output: Option<&Path>,
     pool: &mut Pool,
 ) -> Result<Outcome> {
-    let wanted = Wanted::new(options)?;
+    let wanted = Wanted::new(options, database)?;
     if let Some(output) = output {
         if options.if_db_not_exists && output.exists() {
             log::info("database exists, nothing to do").field("path", output.display()).emit();
@@ -161,11 +166,12 @@ fn restored(
 fn follow(
     replica: &Replica,
     options: &cli::Restore,
+    database: Option<&Path>,
     output: &Path,
     interval: Duration,
     pool: &mut Pool,
 ) -> Result<Status> {
-    let wanted = Wanted::new(options)?;
+    let wanted = Wanted::new(options, database)?;
     if options.if_db_not_exists && output.exists() {
         log::info("database exists, nothing to do").field("path", output.display()).emit();
         return Ok(0);
@@ -187,16 +193,24 @@ pub struct Wanted {
     pub generation: Option<Generation>,
     pub check: Option<Integrity>,
     pub replaced: Replaced,
+    /// The database whose backup it is said to be; none if any will do.
+    pub database: Option<PathBuf>,
     /// Set by another thread when it is not wanted any more: it then ends with an error, and leaves no file.
     pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Wanted {
     /// The latest state of a database that is not there.
-    pub const LATEST: Wanted =
-        Wanted { target: Target::Latest, generation: None, check: None, replaced: Replaced::Nothing, stop: None };
+    pub const LATEST: Wanted = Wanted {
+        target: Target::Latest,
+        generation: None,
+        check: None,
+        replaced: Replaced::Nothing,
+        database: None,
+        stop: None,
+    };
 
-    fn new(options: &cli::Restore) -> Result<Wanted> {
+    fn new(options: &cli::Restore, database: Option<&Path>) -> Result<Wanted> {
         let resolve = |moment: &Moment| moment.resolve(System.wall(), zone_offset).context(|| "option -timestamp");
         Ok(Wanted {
             target: match &options.until {
@@ -216,6 +230,7 @@ impl Wanted {
                 (true, false) => Replaced::Unused,
                 (false, false) => Replaced::Nothing,
             },
+            database: database.filter(|_| !options.allow_other_database).map(Path::to_path_buf),
             stop: None,
         })
     }
@@ -275,7 +290,7 @@ fn write(store: &dyn Store, plan: &Plan, wanted: &Wanted, output: &Path) -> Resu
     let temporary = Temporary::create(output, "restore")?;
     let mut progress = Progress::new("restore", restore::bytes_of(plan), System.now());
     let mut show = |done: u64| progress.update(done, System.now());
-    let pages = Pages { file: &temporary.file, directory: parent(output), wanted };
+    let pages = Pages { file: &temporary.file, directory: parent(output), wanted, url: store.url() };
     let result = restore::restore(store, &System, plan, pages, &mut show);
     drop(progress);
     let result = result.context(|| format!("restore {}", output.display()))?;
@@ -306,6 +321,7 @@ struct Pages<'a> {
     file: &'a File,
     directory: &'a Path,
     wanted: &'a Wanted,
+    url: &'a str,
 }
 
 impl Output for Pages<'_> {
@@ -320,6 +336,13 @@ impl Output for Pages<'_> {
 
     fn expect(&mut self, bytes: u64) -> Result<()> {
         room_for(bytes, free_bytes(self.directory), self.directory)
+    }
+
+    fn origin(&mut self, origin: &DatabaseOrigin, snapshot: &SnapshotKey) -> Result<()> {
+        match &self.wanted.database {
+            Some(database) => check_place(self.url, snapshot, origin, database),
+            None => Ok(()),
+        }
     }
 }
 

@@ -18,6 +18,8 @@ use crate::store::Pool;
 
 /// One database to restore. Without an output only a dry run is possible.
 struct Item {
+    /// The database whose backup it is said to be; none below a URL.
+    database: Option<PathBuf>,
     replica: Replica,
     output: Option<PathBuf>,
 }
@@ -50,7 +52,7 @@ fn restore_item(item: &Item, options: &cli::Restore, pool: &mut Pool) -> Result<
         std::fs::create_dir_all(parent)
             .map_err(|e| Error::io(Kind::Database, format!("create directory {}", parent.display()), &e))?;
     }
-    restore_one(&item.replica, options, item.output.as_deref(), pool)
+    restore_one(&item.replica, options, item.database.as_deref(), item.output.as_deref(), pool)
 }
 
 fn parent(item: &Item) -> Option<&Path> {
@@ -84,7 +86,7 @@ fn severity(kind: Kind) -> (u8, Status) {
     let rank = match kind {
         Kind::Nothing | Kind::NotFound => 1,
         Kind::Usage => 2,
-        Kind::Locked => 3,
+        Kind::Locked | Kind::AnotherDatabase => 3,
         Kind::Corrupt => 6,
         Kind::Database | Kind::DatabaseNotReady => 4,
         _ => 5,
@@ -103,7 +105,11 @@ fn configured(config: &Config, directory: Option<&Path>, pool: &mut Pool) -> Res
     let output = |path: &Path| directory.map_or_else(|| path.to_path_buf(), |directory| inside(directory, path));
     Ok(databases
         .iter()
-        .map(|database| Item { replica: database.replica.clone(), output: Some(output(&database.path)) })
+        .map(|database| Item {
+            replica: database.replica.clone(),
+            database: Some(database.path.clone()),
+            output: Some(output(&database.path)),
+        })
         .collect())
 }
 
@@ -121,7 +127,7 @@ fn below(url: &Secret, directory: Option<&Path>, pool: &mut Pool) -> Result<Vec<
     let item = |prefix: &str| -> Result<Item> {
         let replica = if prefix.is_empty() { root.clone() } else { root.below(Path::new(prefix))? };
         let name = if prefix.is_empty() { root.name() } else { prefix };
-        Ok(Item { replica, output: directory.map(|directory| inside(directory, Path::new(name))) })
+        Ok(Item { replica, database: None, output: directory.map(|directory| inside(directory, Path::new(name))) })
     };
     found.keys().map(|prefix| item(prefix)).collect()
 }

@@ -87,7 +87,12 @@ pub fn restore_missing(database: &Database, create_bucket: bool, pool: &mut Pool
     let store = service::open_store(database, create_bucket, pool)?;
     let url = &database.replica.url;
     connect(&*store, &System).map_err(|error| error.context(url))?;
-    let wanted = Wanted { replaced: Replaced::EmptyLog, stop: Some(stop), ..Wanted::LATEST };
+    let wanted = Wanted {
+        replaced: Replaced::EmptyLog,
+        database: Some(database.path.clone()),
+        stop: Some(stop),
+        ..Wanted::LATEST
+    };
     match fetch(&*store, url, &wanted, &database.path) {
         Ok(done) => {
             log::info("restored").field("db", name).field("position", done.position).field("time", done.time).emit();

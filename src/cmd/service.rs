@@ -21,6 +21,7 @@ pub fn settings(database: &Database, patient: bool) -> Settings {
         retention: database.snapshot_retention,
         enforce_retention: false,
         force_snapshot: false,
+        allow_other_database: false,
         patient,
         backlog_bytes: database.spool_limit,
     }

@@ -103,7 +103,7 @@ fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Do
     let options = service::source_options(database);
     let store = service::open_store(database, asked.create_bucket, pool)?;
     source::check(&database.path, &options)?;
-    if let Some(done) = without_wal(database, &options, &store)? {
+    if let Some(done) = without_wal(database, &options, asked, &store)? {
         if asked.enforce_retention {
             enforce(&store, &done.path, database.snapshot_retention, &System)?;
         }
@@ -113,6 +113,7 @@ fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Do
     settings.force_snapshot = true;
     settings.source.enable_wal = false;
     settings.enforce_retention = asked.enforce_retention;
+    settings.allow_other_database = asked.allow_other_database;
     let mut follower = Follower::new(settings, store.clone(), System.now());
     match follower.check_database() {
         Ok(()) => follow(database, follower),
@@ -130,14 +131,22 @@ fn one(database: &Database, asked: &cli::Snapshot, pool: &mut Pool) -> Result<Do
 
 /// Of a database that is not in WAL mode: nobody can write to it until the snapshot has ended or been [`HELD`]. None if it
 /// is in WAL mode.
-fn without_wal(database: &Database, options: &source::Options, store: &Rc<dyn Store>) -> Result<Option<Done>> {
+fn without_wal(
+    database: &Database,
+    options: &source::Options,
+    asked: &cli::Snapshot,
+    store: &Rc<dyn Store>,
+) -> Result<Option<Done>> {
     if of_rollback_journal(&database.path, options)?.is_none() {
         return Ok(None);
     }
     // Whatever takes time goes first.
     connect(&**store, &System)?;
-    let newest = stored_until(&**store, &System)?;
+    let (newest, stored) = stored_until(store, &System)?;
     let Some(snapshot) = of_rollback_journal(&database.path, options)? else { return Ok(None) };
+    if let Some(stored) = stored.filter(|_| !asked.allow_other_database) {
+        stored.check(store.url(), snapshot.origin())?;
+    }
     if newest.refutes(System.wall()) {
         warn_clock(&database.path.display().to_string(), &newest, System.wall());
     }

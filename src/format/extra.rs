@@ -1,16 +1,21 @@
 //! The gzip header before each member, and the extra field in it that makes a stored object explain itself.
 //!
 //! ```text
-//! 1f 8b 08 04  mtime(4)  xfl  ff  xlen(2)  'L' 'S'  len(2)  fields(len)
+//! 1f 8b 08 04  mtime(4)  xfl  ff  xlen(2)  'L' 'S'  len(2)  fields(len)  more subfields
 //! ```
 //!
 //! The fields are little-endian and fixed in place. The last one is the crc32 of the whole header before it: gzip's own
-//! trailer covers only the payload, and a flipped bit in a time or a position must not pass.
+//! trailer covers only the payload, and a flipped bit in a time or a position must not pass. More subfields follow only in
+//! version 2 of a snapshot, and each has a checksum of its own.
 
 use crate::error::{Error, Kind, Result};
 
 /// The version that is written, and the newest one that is read.
 pub const FORMAT_VERSION: u8 = 1;
+/// The version of a member that has more subfields behind the first one.
+pub const WITH_SUBFIELDS: u8 = 2;
+/// Bytes of the subfields behind the first one, at most: more is not looked at.
+const MAX_SUBFIELDS: usize = 2048;
 /// Bytes of the header before the fields.
 pub const FIELDS_AT: usize = 16;
 /// The two letters of the one subfield.
@@ -120,17 +125,25 @@ impl<const N: usize> Fields<N> {
 
     /// Appends the gzip header with these fields to `out`. `mtime` is in seconds, for tools that show it.
     pub(super) fn write(&self, mtime: u32, out: &mut Vec<u8>) {
+        self.write_before(mtime, &[], out);
+    }
+
+    /// The same, with more subfields behind the first one.
+    pub(super) fn write_before(&self, mtime: u32, subfields: &[u8], out: &mut Vec<u8>) {
+        debug_assert!(subfields.len() <= MAX_SUBFIELDS);
         let begin = out.len();
         let length = N as u16;
+        let all = length + 4 + subfields.len() as u16;
         out.extend_from_slice(&START);
         out.extend_from_slice(&mtime.to_le_bytes());
         out.extend_from_slice(&[0, OS_UNKNOWN]);
-        out.extend_from_slice(&(length + 4).to_le_bytes());
+        out.extend_from_slice(&all.to_le_bytes());
         out.extend_from_slice(&SUBFIELD);
         out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(&self.0[..N - 4]);
         let crc = crc32fast::hash(&out[begin..]);
         out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(subfields);
     }
 
     /// Reads the header at the start of `bytes`; none if more bytes are needed to tell.
@@ -146,15 +159,37 @@ impl<const N: usize> Fields<N> {
         if found != stored {
             return Err(corrupt(format!("gzip header: expected crc32 {stored:08x}, found {found:08x}")));
         }
+        if bytes.len() < whole_len(bytes) {
+            return Ok(None);
+        }
         let mut fields = Fields([0; N]);
         fields.0[..N - 4].copy_from_slice(&header[FIELDS_AT..]);
         Ok(Some(fields))
     }
 }
 
-/// Bytes of the gzip header with `N` bytes of fields.
+/// Bytes of the gzip header with `N` bytes of fields and no other subfield.
 pub(super) const fn header_len<const N: usize>() -> usize {
     FIELDS_AT + N
+}
+
+/// Bytes of the gzip header at the start of `bytes`, as it says itself; 0 while that cannot be told.
+pub(super) fn whole_len(bytes: &[u8]) -> usize {
+    bytes.get(10..12).map_or(0, |length| 12 + usize::from(u16::from_le_bytes([length[0], length[1]])))
+}
+
+/// The subfield of these letters behind the first one, with its letters and length; none if there is none. `header` is a
+/// whole header that [`Fields::read`] has taken.
+pub(super) fn subfield<const N: usize>(header: &[u8], letters: [u8; 2]) -> Option<&[u8]> {
+    let mut rest = header.get(header_len::<N>()..whole_len(header))?;
+    while let Some([first, second, low, high]) = rest.first_chunk::<4>() {
+        let length = 4 + usize::from(u16::from_le_bytes([*low, *high]));
+        if [*first, *second] == letters {
+            return rest.get(..length);
+        }
+        rest = rest.get(length..)?;
+    }
+    None
 }
 
 fn check_start(bytes: &[u8]) -> Result<()> {
@@ -173,7 +208,8 @@ fn check_prefix(prefix: &[u8; PREFIX], member: Member, length: usize) -> Result<
     if prefix[12..14] != SUBFIELD {
         return Err(foreign());
     }
-    if version != FORMAT_VERSION {
+    let more = version == WITH_SUBFIELDS && kind == Member::Snapshot as u8;
+    if version != FORMAT_VERSION && !more {
         return Err(other_version(version));
     }
     if kind != member as u8 {
@@ -182,7 +218,12 @@ fn check_prefix(prefix: &[u8; PREFIX], member: Member, length: usize) -> Result<
     }
     let lengths = (u16::from_le_bytes([prefix[10], prefix[11]]), u16::from_le_bytes([prefix[14], prefix[15]]));
     let expected = (length as u16 + 4, length as u16);
-    if lengths != expected {
+    let longer = more && lengths.1 == expected.1 && lengths.0 >= expected.0;
+    if longer && usize::from(lengths.0 - expected.0) > MAX_SUBFIELDS {
+        let found = lengths.0 - expected.0;
+        return Err(corrupt(format!("extra field: expected at most {MAX_SUBFIELDS} more bytes, found {found}")));
+    }
+    if lengths != expected && !longer {
         return Err(corrupt(format!("extra field: expected lengths {expected:?}, found {lengths:?}")));
     }
     Ok(())

@@ -6,7 +6,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Kind, Result};
 use crate::format::deflate::Deflate;
-use crate::format::extra::{Fields, Member, corrupt, header_len};
+use crate::format::extra::{Fields, Member, corrupt, header_len, subfield, whole_len};
 
 /// Bytes read from the input at once.
 const INPUT: usize = 64 << 10;
@@ -66,6 +66,8 @@ pub(super) struct Inflater<R> {
     expected: u64,
     inside: bool,
     finished_crc: u32,
+    /// The header of the current member.
+    header: Vec<u8>,
 }
 
 impl<R: Read> Inflater<R> {
@@ -78,6 +80,7 @@ impl<R: Read> Inflater<R> {
             expected: 0,
             inside: false,
             finished_crc: 0,
+            header: Vec::new(),
         }
     }
 
@@ -90,12 +93,24 @@ impl<R: Read> Inflater<R> {
         if self.input.unread().is_empty() {
             return Ok(None);
         }
+        if Fields::<N>::read(member, self.input.unread())?.is_none() {
+            // Its own length may be believed now: the header's crc32 was right, or not all of it is here.
+            self.input.want(whole_len(self.input.unread()))?;
+        }
         let fields = Fields::read(member, self.input.unread())?.ok_or_else(|| truncated("header"))?;
-        self.input.consume(header_len::<N>());
+        let length = whole_len(self.input.unread());
+        self.header.clear();
+        self.header.extend_from_slice(self.input.unread().get(..length).unwrap_or_default());
+        self.input.consume(length);
         self.state.reset(false);
         self.crc.reset();
         (self.size, self.expected, self.inside) = (0, 0, true);
         Ok(Some(fields))
+    }
+
+    /// The subfield of these letters in the header of the current member, which has `N` bytes of fields.
+    pub(super) fn subfield<const N: usize>(&self, letters: [u8; 2]) -> Option<&[u8]> {
+        subfield::<N>(&self.header, letters)
     }
 
     /// Sets the exact size of the current member's payload, in bytes.

@@ -64,6 +64,11 @@ impl Listing {
         self.generations.get(&generation)
     }
 
+    /// The newest snapshot of each generation that has one, newest first.
+    pub fn newest_snapshots(&self) -> impl Iterator<Item = SnapshotKey> {
+        self.generations.values().rev().filter_map(|stored| stored.snapshots.last()).map(|(key, _)| *key)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
     }

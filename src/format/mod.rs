@@ -16,6 +16,7 @@ pub mod listing;
 pub mod merge;
 pub mod moment;
 pub mod numbering;
+pub mod origin;
 pub mod page_delta;
 pub mod page_diff;
 pub mod pieces;

@@ -14,6 +14,9 @@ use crate::format::time::Timestamp;
 
 /// The random part of a number: as many values as its lower 16 bits have.
 pub const RANDOM: u64 = 1 << 16;
+/// Numbers that must stay free above a new generation: 65,536 starts with the largest step. Else a few starts behind a
+/// generation of somebody else's with nearly the greatest number would use up what is left, and later ones would be refused.
+const RESERVE: u64 = 1 << 32;
 /// Clocks that are kept right by NTP differ by less than this: nothing is said about so little.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
@@ -35,7 +38,7 @@ impl HighWaterMark {
 
     /// The number and the time of a generation that begins now. `random` is any number.
     ///
-    /// Errors: of kind `Corrupt` if the greatest possible number is taken, with the objects that take it.
+    /// Errors: of kind `Corrupt` if the numbers that are left are too few, with the objects that take the others.
     pub fn next(&self, wall: Timestamp, random: u64) -> Result<(Generation, Timestamp)> {
         let time = wall.max(self.moment);
         let by_time = Generation::new((time.millis() << 16) | (random % RANDOM));
@@ -53,15 +56,16 @@ impl HighWaterMark {
 
 /// A random step, so that two hosts that see the same listing do not take the same number.
 fn above(newest: Generation, random: u64) -> Result<Generation> {
-    match u64::MAX - newest.get() {
-        0 => Err(full(newest)),
-        room => Ok(Generation::new(newest.get() + 1 + random % RANDOM.min(room))),
+    if u64::MAX - newest.get() < RESERVE {
+        return Err(full(newest));
     }
+    Ok(Generation::new(newest.get() + 1 + random % RANDOM))
 }
 
 fn full(newest: Generation) -> Error {
     let folder = format!("{ROOT}{newest}/");
-    let what = format!("{folder}: no new generation can begin, since these objects have the greatest possible number");
+    let what =
+        format!("{folder}: no new generation can begin, since nearly all greater numbers are used up by these objects");
     Error::new(Kind::Corrupt, what).with_hint(format!(
         "litestream did not choose this number: move the objects below {folder} elsewhere, or delete them, and start again"
     ))
@@ -92,7 +96,7 @@ mod tests {
     fn next_generation_is_above_all_that_are_stored_whatever_the_clock_says() {
         let far = 3_660_000_000_000;
         let clocks = [0, 1, NOW - 2 * HOUR, NOW - 1, NOW, NOW + 1, NOW + HOUR, far, u64::MAX];
-        let newest = [0, 1, NOW << 16, NOW << 16 | 0xffff, far << 16, u64::MAX - 0x1_0000, u64::MAX - 2, u64::MAX - 1];
+        let newest = [0, 1, NOW << 16, NOW << 16 | 0xffff, far << 16, u64::MAX - (2 << 32), u64::MAX - (1 << 32)];
         for seed in 0..200 {
             let mut random = Random(seed);
             for (generation, moment) in newest.iter().flat_map(|newest| clocks.map(|moment| (*newest, moment))) {
@@ -130,7 +134,9 @@ mod tests {
         assert_eq!(error.kind(), Kind::Corrupt);
         assert!(error.message().starts_with("generations/ffffffffffffffff/: no new generation can begin"), "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains("below generations/ffffffffffffffff/ elsewhere")));
-        assert_eq!(mark(u64::MAX - 1, 0).next(ms(NOW), 7).unwrap().0.get(), u64::MAX);
+        let last = u64::MAX - RESERVE;
+        assert_eq!(mark(last, 0).next(ms(NOW), 7).unwrap().0.get(), last + 8);
+        assert_eq!(mark(last + 1, 0).next(ms(NOW), 7).unwrap_err().kind(), Kind::Corrupt);
     }
 
     #[test]

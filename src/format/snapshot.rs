@@ -4,10 +4,12 @@ use std::io::Read;
 
 use crate::error::{Context, Result};
 use crate::format::extra::{
-    FLAG_BIG_ENDIAN, FLAG_WAL_UNKNOWN, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION, corrupt,
+    FLAG_BIG_ENDIAN, FLAG_WAL_UNKNOWN, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION, WITH_SUBFIELDS,
+    corrupt, subfield,
 };
 use crate::format::gzip::Inflater;
 use crate::format::key::SnapshotKey;
+use crate::format::origin::{self, DatabaseOrigin};
 use crate::format::pieces::{END, Piece};
 use crate::format::position::{Generation, Offset, PageSize, Point};
 use crate::format::segment::Tail;
@@ -148,17 +150,43 @@ pub fn header_of(prefix: &[u8]) -> Result<Option<Header>> {
     fields.map(|fields| Header::decode(&fields).context(|| "snapshot header")).transpose()
 }
 
+/// Reads from the first bytes of an object of which database it is; none if it does not say so.
+///
+/// Errors: as [`header_of`], also where bytes of the header are missing.
+pub fn origin_of(prefix: &[u8]) -> Result<Option<DatabaseOrigin>> {
+    let fields = Fields::read(Member::Snapshot, prefix)?.ok_or_else(|| corrupt("snapshot header: cut short"))?;
+    origin_in(&fields, subfield::<FIELDS_LEN>(prefix, origin::SUBFIELD))
+}
+
+/// Version 1 does not have the subfield, and version 2 always does.
+fn origin_in(fields: &Fields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Option<DatabaseOrigin>> {
+    let missing = || corrupt("expected the subfield LI in format version 2, found none");
+    let decoded = match field {
+        None if fields.get(VERSION) == u64::from(WITH_SUBFIELDS) => Err(missing()),
+        field => field.map(DatabaseOrigin::decode).transpose(),
+    };
+    decoded.context(|| "snapshot header")
+}
+
 /// Makes one snapshot of pieces that were compressed by anyone.
 pub struct Encoder {
     header: Header,
+    /// The subfield that says of which database it is; empty if that is not said.
+    origin: Vec<u8>,
     crc: crc32fast::Hasher,
     size: u64,
     begun: bool,
 }
 
 impl Encoder {
-    pub fn new(header: &Header) -> Encoder {
-        Encoder { header: *header, crc: crc32fast::Hasher::new(), size: 0, begun: false }
+    pub fn new(header: &Header, origin: Option<&DatabaseOrigin>) -> Encoder {
+        let origin = origin.map(DatabaseOrigin::encode).unwrap_or_default();
+        Encoder { header: *header, origin, crc: crc32fast::Hasher::new(), size: 0, begun: false }
+    }
+
+    /// The same with another header, before anything was added.
+    pub fn set_header(&mut self, header: &Header) {
+        self.header = *header;
     }
 
     /// Takes the next piece of the database, and appends what it is in the object to `out`.
@@ -187,8 +215,13 @@ impl Encoder {
 
     fn begin(&mut self, out: &mut Vec<u8>) {
         if !self.begun {
+            let mut fields = self.header.encode();
+            if !self.origin.is_empty() {
+                fields.put(VERSION, WITH_SUBFIELDS.into());
+            }
             // The field holds seconds until 2106 and is for show: later moments are shown as not known.
-            self.header.encode().write(u32::try_from(self.header.time.millis() / 1000).unwrap_or(0), out);
+            let seconds = u32::try_from(self.header.time.millis() / 1000).unwrap_or(0);
+            fields.write_before(seconds, &self.origin, out);
             self.begun = true;
         }
     }
@@ -200,6 +233,7 @@ impl Encoder {
 pub struct Reader<R> {
     inflater: Inflater<R>,
     header: Header,
+    origin: Option<DatabaseOrigin>,
 }
 
 impl<R: Read> Reader<R> {
@@ -210,11 +244,17 @@ impl<R: Read> Reader<R> {
         let fields = fields.ok_or_else(|| corrupt("snapshot: expected a gzip member, found 0 bytes"))?;
         let header = Header::decode(&fields).context(|| "snapshot header")?;
         inflater.expect(header.payload_len());
-        Ok(Reader { inflater, header })
+        let origin = origin_in(&fields, inflater.subfield::<FIELDS_LEN>(origin::SUBFIELD))?;
+        Ok(Reader { inflater, header, origin })
     }
 
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Of which database it is; none if it does not say so.
+    pub fn origin(&self) -> Option<&DatabaseOrigin> {
+        self.origin.as_ref()
     }
 
     /// Bytes of the database. 0: it has ended, its crc32 and size were right, and nothing follows.
@@ -229,8 +269,11 @@ impl<R: Read> Reader<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::error::{Error, Kind};
+    use crate::format::origin::{DatabaseFacts, SchemaSample};
     use crate::format::pieces::Packer;
     use crate::format::sample::{Failing, GENERATION as ID, Random, Trickle, ms, point, size};
 
@@ -260,7 +303,20 @@ mod tests {
     }
 
     fn stored(header: &Header, database: &[u8]) -> Vec<u8> {
-        let (mut encoder, mut out) = (Encoder::new(header), Vec::new());
+        stored_of(header, None, database)
+    }
+
+    fn origin() -> DatabaseOrigin {
+        let schema = Some(SchemaSample::new([("table", "a"), ("index", "b")].into_iter()));
+        DatabaseOrigin::new(
+            "pi",
+            Path::new("/var/lib/a.db"),
+            DatabaseFacts { mode: 0o640, schema, ..Default::default() },
+        )
+    }
+
+    fn stored_of(header: &Header, origin: Option<&DatabaseOrigin>, database: &[u8]) -> Vec<u8> {
+        let (mut encoder, mut out) = (Encoder::new(header, origin), Vec::new());
         for piece in database.chunks(1000) {
             encoder.add(&packed(piece), &mut out);
         }
@@ -337,12 +393,33 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_says_of_which_database_it_is() {
+        let stored = stored_of(&header(9), Some(&origin()), &database(9));
+        for step in [1, usize::MAX] {
+            assert_eq!(Reader::open(Trickle(&stored, step)).unwrap().origin(), Some(&origin()));
+            assert_eq!(drain(Trickle(&stored, step)).unwrap(), (header(9), database(9)));
+        }
+        let length = (0..stored.len()).find(|length| header_of(&stored[..*length]).unwrap().is_some()).unwrap();
+        assert_eq!(length, 16 + FIELDS_LEN + origin().encode().len());
+        assert_eq!(origin_of(&stored[..length]).unwrap(), Some(origin()));
+        assert_eq!(origin_of(&stored[..length - 1]).unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(origin_of(&super::tests::stored(&header(9), &database(9))).unwrap(), None);
+        let mut payload = Vec::new();
+        flate2::read::MultiGzDecoder::new(stored.as_slice()).read_to_end(&mut payload).unwrap();
+        assert_eq!(payload, database(9));
+    }
+
+    #[test]
     fn a_flipped_bit_is_an_error_or_changes_nothing() {
-        let stored = stored(&header(2), &database(2));
-        let good = drain(stored.as_slice()).unwrap();
+        flip_each_bit(&stored(&header(2), &database(2)));
+        flip_each_bit(&stored_of(&header(2), Some(&origin()), &database(2)));
+    }
+
+    fn flip_each_bit(stored: &[u8]) {
+        let good = drain(stored).unwrap();
         let mut harmless = 0;
         for bit in 0..stored.len() * 8 {
-            let mut bad = stored.clone();
+            let mut bad = stored.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);
             match drain(bad.as_slice()) {
                 Err(error) => assert_eq!(error.kind(), Kind::Corrupt, "bit {bit}"),
@@ -374,7 +451,7 @@ mod tests {
             (1, "snapshot: expected 512 bytes of database, found 1024"),
             (3, "snapshot: expected 1536 bytes of database, found 1024"),
         ] {
-            let (mut encoder, mut out) = (Encoder::new(&header(pages)), Vec::new());
+            let (mut encoder, mut out) = (Encoder::new(&header(pages), None), Vec::new());
             encoder.add(&packed(&database(2)), &mut out);
             assert_eq!(encoder.finish(&mut out).unwrap_err().message(), text);
             assert_eq!(drain(out.as_slice()).unwrap_err().kind(), Kind::Corrupt);

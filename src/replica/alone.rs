@@ -1,20 +1,43 @@
 //! Snapshots of a database that cannot be followed.
 
+use std::rc::Rc;
+
 use crate::clock::Clock;
 use crate::error::{Context, Result};
+use crate::format::key::SnapshotKey;
 use crate::format::listing::Listing;
 use crate::format::numbering::HighWaterMark;
+use crate::format::origin::DatabaseOrigin;
 use crate::format::position::Point;
-use crate::replica::download::list;
+use crate::replica::download::{NAP, list};
+use crate::replica::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
 use crate::replica::snapshot::SnapshotUpload;
 use crate::source::snapshot::Snapshot;
 use crate::store::{Store, random};
 
-/// What is stored. To be asked for before the snapshot begins: nobody can write to the database then.
-pub fn stored_until(store: &dyn Store, clock: &dyn Clock) -> Result<HighWaterMark> {
-    let entries = list(store, clock, "")?;
+/// What is stored: up to where, and of which database, if it says so. To be asked for before the snapshot begins: nobody
+/// can write to the database then.
+pub fn stored_until(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<(HighWaterMark, Option<StoredOrigin>)> {
+    let entries = list(&**store, clock, "")?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    Ok(HighWaterMark::of(&listing))
+    let mut search = OriginSearch::new(store.clone(), &witnesses(&listing));
+    loop {
+        if let Some(origin) = search.poll(clock.now())? {
+            return Ok((HighWaterMark::of(&listing), origin));
+        }
+        store.wait(NAP);
+    }
+}
+
+/// Reads of which database a snapshot is; none if it does not say so.
+pub fn origin_of(store: &dyn Store, clock: &dyn Clock, key: SnapshotKey) -> Result<Option<DatabaseOrigin>> {
+    let mut read = OriginRead::new(store, key);
+    loop {
+        if let Some(origin) = read.poll(clock.now())? {
+            return Ok(origin);
+        }
+        store.wait(NAP);
+    }
 }
 
 /// A snapshot of a database that is not in WAL mode: a generation of its own, which nothing continues.

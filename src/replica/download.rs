@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::store::{Chunk, Entry, Get, Store};
 
 /// How long one sleep lasts at most while nothing arrives.
-const NAP: Duration = Duration::from_millis(100);
+pub const NAP: Duration = Duration::from_millis(100);
 
 /// Objects that are asked for ahead of their turn: more than this, together, wait in memory for it only if one alone is
 /// larger.

@@ -16,6 +16,7 @@ pub mod download;
 pub mod follow;
 pub mod jump;
 pub mod merge;
+pub mod origin;
 pub mod outbox;
 pub mod owner;
 pub mod request;

@@ -12,7 +12,8 @@ use crate::clock::Clock;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
 use crate::format::frames::MemberFrames;
-use crate::format::key::{Key, SegmentKey};
+use crate::format::key::{Key, SegmentKey, SnapshotKey};
+use crate::format::origin::DatabaseOrigin;
 use crate::format::plan::{Plan, Stop};
 use crate::format::position::{Offset, PageSize, Point, Position};
 use crate::format::segment::{MemberHeader, Reader};
@@ -49,6 +50,13 @@ pub trait Output {
     ///
     /// Errors: where there is no room for them.
     fn expect(&mut self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Of which database it is, where that is stored. Called before the first byte is written.
+    ///
+    /// Errors: where it must not be written there.
+    fn origin(&mut self, _origin: &DatabaseOrigin, _snapshot: &SnapshotKey) -> Result<()> {
         Ok(())
     }
 }
@@ -247,6 +255,9 @@ fn unpack<O: Output>(
     let header = *reader.header();
     if header.key() != plan.snapshot {
         return Err(Error::new(Kind::Corrupt, format!("it holds another snapshot: {}", header.key())));
+    }
+    if let Some(origin) = reader.origin() {
+        output.origin(origin, &plan.snapshot)?;
     }
     output.expect(header.payload_len())?;
     let mut piece = vec![0; PIECE];

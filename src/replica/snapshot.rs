@@ -90,7 +90,7 @@ impl SnapshotUpload {
         SnapshotUpload {
             header,
             sum: (!header.wal_known).then(Crc::default),
-            encoder: Encoder::new(&header),
+            encoder: Encoder::new(&header, Some(snapshot.origin())),
             crew: large.then(|| Crew::new(LEVEL, PIECE)).filter(|crew| !crew.is_empty()),
             put: store.put(&header.key().to_string()),
             snapshot: Some(snapshot),
@@ -164,7 +164,7 @@ impl SnapshotUpload {
         snapshot.read_once();
         let crc = self.sum.take().unwrap_or_default().finish();
         self.header.checksum = Checksum(crc, 0);
-        self.encoder = Encoder::new(&self.header);
+        self.encoder.set_header(&self.header);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::format::plan::{ChainEnd, end_of};
 use crate::format::position::Generation;
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::replica::origin::{Witnesses, witnesses};
 use crate::replica::tail::{End, read_end};
 use crate::source::Reason;
 use crate::store::{Chunk, Get, List, Store};
@@ -28,6 +29,8 @@ pub struct Known {
     pub last_snapshot: Option<Timestamp>,
     /// The newest snapshot of the generation that is continued.
     pub snapshot: Option<SnapshotKey>,
+    /// The snapshots that tell of which database it is, newest first.
+    pub witnesses: Witnesses,
 }
 
 /// What was found.
@@ -114,7 +117,8 @@ impl Start {
 
     /// What the names alone tell, or what must be read.
     fn after_listing(&mut self, listing: &Listing) -> std::result::Result<Found, Box<Reading>> {
-        let known = Known { newest: HighWaterMark::of(listing), last_snapshot: None, snapshot: None };
+        let witnesses = witnesses(listing);
+        let known = Known { newest: HighWaterMark::of(listing), witnesses, ..Known::default() };
         self.generations = listing.generations().map(|(generation, _)| generation).collect();
         // What is said of LTX files is the store's word.
         if let Some(name) = listing.foreign_example().filter(|name| !is_ltx(name)) {

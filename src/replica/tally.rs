@@ -33,6 +33,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Corrupt => "corrupt",
         Kind::Nothing => "nothing",
         Kind::Locked => "locked",
+        Kind::AnotherDatabase => "another-database",
         Kind::GaveUp => "gave up",
     }
 }

@@ -20,6 +20,7 @@ pub mod snapshot;
 mod checkpoint;
 mod connection;
 mod copy;
+mod facts;
 mod file_state;
 mod identity;
 mod let_go;
@@ -39,12 +40,14 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::time::Timestamp;
 use crate::format::wal::{Chain, Checksum};
 
 pub use continuity::{Mark, Reason};
 pub use copy::{Batch, Copied};
+pub use facts::is_another_file;
 pub use lock::{Lock, Stay, default_meta_path, try_lock};
 pub use snapshot::FileCheck;
 pub use watch::Watch;
@@ -168,6 +171,14 @@ impl Source {
 
     pub fn page_size(&self) -> PageSize {
         self.place.page_size
+    }
+
+    /// Which database it is.
+    ///
+    /// Errors: where it cannot be opened once more.
+    pub fn origin(&self) -> Result<DatabaseOrigin> {
+        let connection = connection::open(&self.path, self.options.busy_timeout)?;
+        Ok(facts::origin(&connection, &self.path))
     }
 
     /// The path with every symbolic link resolved.

@@ -21,6 +21,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::crc::Crc;
+use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Salt};
 use crate::source::connection;
@@ -28,7 +29,7 @@ use crate::source::continuity::Mark;
 use crate::source::preimages::Preimages;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::{IndexHeader, WalIndex};
-use crate::source::{Options, Source, identity};
+use crate::source::{Options, Source, facts, identity};
 
 /// The lock-byte page lies here in databases that are large enough; SQLite never writes it (sqlite.org/fileformat2.html#lockbyte).
 const LOCK_BYTE: u64 = 1 << 30;
@@ -44,6 +45,7 @@ pub struct Snapshot {
     state: Rc<RefCell<Frozen>>,
     mark: Mark,
     pages: u32,
+    origin: DatabaseOrigin,
     /// The next page to give out, counted from 1.
     next: u32,
     /// Nothing is read twice any more.
@@ -53,7 +55,13 @@ pub struct Snapshot {
 impl Snapshot {
     fn new(state: Frozen) -> Snapshot {
         let (mark, pages) = (state.mark, state.pages);
-        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, next: 1, once: false }
+        let origin = facts::origin(&state.connection, &state.path);
+        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, origin, next: 1, once: false }
+    }
+
+    /// Which database it is.
+    pub fn origin(&self) -> &DatabaseOrigin {
+        &self.origin
     }
 
     /// The commit whose state this is.

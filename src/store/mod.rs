@@ -177,16 +177,6 @@ pub trait Sweep {
 /// An upload that has stored nothing for so long has ended, whatever its writer thinks.
 pub const YOUNG: Duration = Duration::from_secs(3600);
 
-/// The name of this machine.
-fn host() -> String {
-    let mut name = [0u8; 256];
-    // SAFETY: the buffer is as long as is said, and its last byte stays 0.
-    let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) } != 0;
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(0);
-    let name = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
-    if failed || name.is_empty() { "an unknown host".into() } else { name }
-}
-
 /// Which store, with everything needed to open it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {

@@ -201,6 +201,12 @@ impl World {
         run.settled.filter(fresh).filter(|_| run.follower.status(&self.clock).trouble.is_none())
     }
 
+    /// Whether a snapshot of the database is stored.
+    pub fn has_a_snapshot(&self) -> bool {
+        let objects = self.memory.objects.borrow();
+        objects.iter().any(|(name, bytes)| name.contains("/snapshots/") && bytes.len() > 1)
+    }
+
     /// `replicate -once` of a database that has nothing to do with what is stored.
     pub fn replicate_another_database(&mut self) -> Exit {
         let path = self.directory.join("other.db");
@@ -318,6 +324,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         retention: random.chance(70).then(|| seconds(random, &[600, 7200, 86_400])),
         enforce_retention: false,
         force_snapshot: false,
+        allow_other_database: false,
         patient: true,
         backlog_bytes: if random.chance(20) { 40_000 } else { 1 << 30 },
         path: path.to_path_buf(),

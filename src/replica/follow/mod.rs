@@ -8,6 +8,7 @@ mod locking;
 mod settings;
 mod status;
 mod storing;
+mod takeover;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::audit::Audit;
+use crate::replica::origin::Witnesses;
 use crate::replica::outbox::Outbox;
 use crate::replica::owner::Owner;
 use crate::replica::request::Desk;
@@ -35,6 +37,8 @@ use crate::store::Store;
 pub use generation::warn_clock;
 pub use settings::{Next, Settings, Tools};
 pub use status::{SnapshotStatus, Status, lag_text};
+
+use takeover::Identifying;
 
 use live::{Following, Round, TURN, backlog};
 
@@ -80,12 +84,17 @@ pub struct Follower {
     generation_begun: Option<Instant>,
     force_snapshot: bool,
     opened: bool,
+    /// What is stored is of this database, or may be replaced though it is not.
+    identified: bool,
+    spool_taken_up: bool,
 }
 
 enum Stage {
     Starting(Start),
     /// The store is known; the database is to be opened, and continued behind `end` where that is possible.
     Opening(std::result::Result<End, Reason>),
+    /// What is stored cannot be continued: the store is asked whether it is of this database.
+    Identifying(Box<Identifying>),
     /// The database file is read to tell whether it is the one that is stored.
     Comparing(Box<Comparing>),
     Following(Box<Following>),
@@ -142,6 +151,8 @@ impl Follower {
             objects: 0,
             bytes: 0,
             generation_begun: None,
+            identified: settings.allow_other_database,
+            spool_taken_up: false,
             force_snapshot: settings.force_snapshot,
             opened: false,
             settings,
@@ -167,11 +178,12 @@ impl Follower {
     }
 
     /// Whether everything that was committed when it was last looked at is stored, snapshot included, and nothing speaks
-    /// against a restore that gives it. At the end a listing must have shown that.
+    /// against a restore that gives it. At the end a listing must have shown that. Behind a reconnect nothing is known
+    /// until the store has been listed: it may have lost what it acknowledged.
     pub fn is_settled(&self) -> bool {
         let following = matches!(self.stage, Stage::Following(_));
         let sure = if self.closing { self.audit.has_proven(self.stored) } else { self.audit.is_trusted() };
-        self.is_acknowledged() && (sure || !following)
+        self.is_acknowledged() && ((sure && self.ours) || !following)
     }
 
     /// Whether the store has acknowledged everything that was committed when it was last looked at.
@@ -194,7 +206,7 @@ impl Follower {
     /// Whether something is under way in the store.
     pub fn is_busy(&self) -> bool {
         let waits = match &self.stage {
-            Stage::Starting(_) => true,
+            Stage::Starting(_) | Stage::Identifying(_) => true,
             Stage::Opening(_) | Stage::Comparing(_) => false,
             Stage::Following(following) => following.snapshot.is_some(),
         };
@@ -257,6 +269,7 @@ impl Follower {
         let next = self.poll_owner(clock).and_then(|()| match &mut self.stage {
             Stage::Starting(_) => self.poll_start(clock),
             Stage::Opening(_) => self.open(tools, clock),
+            Stage::Identifying(_) => self.go_on_identifying(clock),
             Stage::Comparing(_) => self.go_on_comparing(tools, clock),
             Stage::Following(_) => self.follow(tools, clock),
         });
@@ -281,6 +294,7 @@ impl Follower {
         }
         self.contacted = true;
         self.known = found.known;
+        self.identified |= self.known.witnesses == Witnesses::default();
         self.keeper.started(self.known.newest.moment, clock);
         self.stage = Stage::Opening(found.end);
         Ok(Next::Now)
@@ -294,7 +308,7 @@ impl Follower {
         source::check(&self.settings.path, &self.settings.source)?;
         self.take_lock()?;
         let Stage::Opening(end) = &mut self.stage else { return Ok(Next::Now) };
-        if !self.opened {
+        if !self.opened && !std::mem::replace(&mut self.spool_taken_up, true) {
             // With the lock in hand, the spool is ours.
             self.outbox.take_up(end.as_mut().ok(), clock.now())?;
         }
@@ -343,8 +357,15 @@ impl Follower {
     ) -> Result<Next> {
         let following = match resumed {
             Ok(end) => self.continue_generation(source, end, clock),
+            Err(reason) if !self.identified => {
+                let live = source.origin()?;
+                drop(source);
+                self.begin_to_identify(live, reason);
+                return Ok(Next::Store);
+            }
             Err(reason) => self.begin_generation(source, &reason, clock)?,
         };
+        self.identified = true;
         self.opened = true;
         self.stage = Stage::Following(Box::new(following));
         Ok(Next::Now)
@@ -433,7 +454,7 @@ impl Follower {
             _ => !self.opened,
         };
         let waits = error.kind().may_pass() && self.settings.patient;
-        let ends = matches!(error.kind(), Kind::Locked | Kind::GaveUp);
+        let ends = matches!(error.kind(), Kind::Locked | Kind::AnotherDatabase | Kind::GaveUp);
         if ends || (first && !waits) || (!self.settings.patient && !error.kind().may_pass()) {
             return Err(error);
         }

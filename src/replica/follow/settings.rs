@@ -27,6 +27,8 @@ pub struct Settings {
     pub enforce_retention: bool,
     /// Take a snapshot now, whether one is due or not.
     pub force_snapshot: bool,
+    /// Take the place of what is stored below the prefix, also if it is of another database.
+    pub allow_other_database: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.
     pub patient: bool,
     /// Bytes that may wait on disk for the store, in the spool or in the WAL. Past it the WAL is let go and a new

@@ -83,7 +83,7 @@ impl NatsClaim {
         let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
         let me = Who {
             id: random::token(),
-            host: crate::store::host(),
+            host: crate::host::host_name(),
             pid: std::process::id(),
             db: holder.database.clone(),
             since: holder.since.millis(),

@@ -1,0 +1,131 @@
+//! Of which database a stored snapshot is, and whether another may take its place.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::format::key::SnapshotKey;
+use crate::format::listing::Listing;
+use crate::format::origin::{DatabaseFacts, DatabaseOrigin};
+use crate::format::snapshot;
+use crate::host::host_name;
+use crate::source;
+use crate::store::{Chunk, Get, Store};
+
+/// Snapshots to ask, in this order, of which database they are: junk in the newest generation hides nothing.
+pub type Witnesses = [Option<SnapshotKey>; 3];
+
+/// The newest snapshots of the newest generations.
+pub fn witnesses(listing: &Listing) -> Witnesses {
+    let mut snapshots = listing.newest_snapshots();
+    std::array::from_fn(|_| snapshots.next())
+}
+
+/// Asks snapshots of which database they are, until one says so.
+pub struct OriginSearch {
+    store: Rc<dyn Store>,
+    left: Vec<SnapshotKey>,
+    read: Option<OriginRead>,
+}
+
+impl OriginSearch {
+    pub fn new(store: Rc<dyn Store>, witnesses: &Witnesses) -> OriginSearch {
+        OriginSearch { store, left: witnesses.iter().rev().copied().flatten().collect(), read: None }
+    }
+
+    /// The outer none: not known yet. The inner one: none of them says so.
+    ///
+    /// Errors: the store's; it may be polled again.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<Option<StoredOrigin>>> {
+        loop {
+            let Some(key) = self.left.last().copied() else { return Ok(Some(None)) };
+            let read = self.read.get_or_insert_with(|| OriginRead::new(&*self.store, key));
+            match read.poll(now) {
+                Ok(None) => return Ok(None),
+                Ok(Some(Some(origin))) => return Ok(Some(Some(StoredOrigin { key, origin }))),
+                Ok(Some(None)) => self.left.pop(),
+                Err(error) => {
+                    self.read = None;
+                    return Err(error);
+                }
+            };
+            self.read = None;
+        }
+    }
+}
+
+/// Of which database a snapshot is.
+pub struct StoredOrigin {
+    key: SnapshotKey,
+    origin: DatabaseOrigin,
+}
+
+/// Reads of which database a stored snapshot is. No more of it is fetched than its header.
+pub struct OriginRead {
+    get: Box<dyn Get>,
+    bytes: Vec<u8>,
+}
+
+impl OriginRead {
+    pub fn new(store: &dyn Store, key: SnapshotKey) -> OriginRead {
+        OriginRead { get: store.get(&key.to_string()), bytes: Vec::new() }
+    }
+
+    /// The outer none: not read yet. The inner one: it does not say so, it is damaged, or it is gone.
+    ///
+    /// Errors: the store's.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<Option<DatabaseOrigin>>> {
+        loop {
+            let ended = match self.get.poll(now) {
+                Ok(Chunk::Pending) => return Ok(None),
+                Ok(Chunk::Bytes(bytes)) => {
+                    self.bytes.extend_from_slice(&bytes);
+                    false
+                }
+                Ok(Chunk::End) => true,
+                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => return Ok(Some(None)),
+                Err(error) => return Err(error),
+            };
+            match snapshot::header_of(&self.bytes) {
+                Ok(None) if !ended => {}
+                Ok(Some(_)) => return Ok(Some(snapshot::origin_of(&self.bytes).unwrap_or_default())),
+                _ => return Ok(Some(None)),
+            }
+        }
+    }
+}
+
+impl StoredOrigin {
+    /// Refuses to let `live` take the place of what is stored in `url`, if that is of a database that it cannot be.
+    ///
+    /// Errors: of kind `AnotherDatabase`, with both names and the flag that allows it.
+    pub fn check(&self, url: &str, live: &DatabaseOrigin) -> Result<()> {
+        let StoredOrigin { key, origin: stored } = self;
+        if stored.may_be(live, source::is_another_file(stored, live)) {
+            return Ok(());
+        }
+        let what =
+            format!("{url}: expected backups of database {live}, found those of database {stored} (snapshot {key})");
+        Err(Error::new(Kind::AnotherDatabase, what).with_hint(
+            "give each database a prefix of its own; if this is the same database, moved or made anew, start once with \
+         -allow-other-database",
+        ))
+    }
+}
+
+/// Refuses to restore for `database` what is stored of another one, which is still there beside it. Whatever else the
+/// snapshot says is no reason to refuse: a database is restored to other machines and other paths.
+///
+/// Errors: of kind `AnotherDatabase`, with both names and the flag that allows it.
+pub fn check_place(url: &str, key: &SnapshotKey, stored: &DatabaseOrigin, database: &Path) -> Result<()> {
+    let real = database.canonicalize().unwrap_or_else(|_| database.to_path_buf());
+    let here = DatabaseOrigin::new(&host_name(), &real, DatabaseFacts::default());
+    if stored.path == here.path || !source::is_another_file(stored, &here) {
+        return Ok(());
+    }
+    let what = format!("{url}: expected backups of database {here}, found those of database {stored} (snapshot {key})");
+    Err(Error::new(Kind::AnotherDatabase, what).with_hint(
+        "that database is still there: is the replica the right one? -allow-other-database restores it all the same",
+    ))
+}
