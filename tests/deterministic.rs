@@ -127,8 +127,10 @@ struct Model {
     /// Since the store lost something, or got something that is not ours: what is restored may be older than before, or
     /// nothing, until the program has noticed.
     spoilt: Option<Instant>,
-    /// An object with a number far ahead that is in the way.
-    foreign: Option<String>,
+    /// The store has forgotten something at some time: history has holes.
+    forgot: bool,
+    /// The operator has removed an object of somebody else's, and the program may have listed it before.
+    removed: bool,
     rules: Vec<Rule>,
     begun: Duration,
 }
@@ -174,10 +176,11 @@ impl Model {
             passed: false,
             said: Vec::new(),
             world,
+            forgot: false,
+            removed: false,
             newest: None,
             past: VecDeque::new(),
             spoilt: None,
-            foreign: None,
             rules: rules(),
             begun: Duration::ZERO,
         }
@@ -338,14 +341,26 @@ impl Model {
         let store = link.is_away() || link.failing.get() > 0;
         let expected = store && matches!(error.kind(), Kind::Unreachable);
         // It names what is in its way; the operator sees to that.
-        let refused = self.remove_foreign();
+        // A program that had listed the store just before may still stumble over what the operator has removed.
+        let refused = self.remove_foreign() || std::mem::take(&mut self.removed);
         assert!(expected || refused, "the replicator ended: {error}");
     }
 
+    /// An object with a number far ahead is in the way.
+    fn has_junk(&self) -> bool {
+        self.world.memory.objects.borrow().values().any(|bytes| bytes == JUNK)
+    }
+
     fn remove_foreign(&mut self) -> bool {
-        let Some(name) = self.foreign.take() else { return false };
-        self.say(format!("the operator removes {name}"));
-        self.world.memory.objects.borrow_mut().remove(&name).is_some()
+        let mut objects = self.world.memory.objects.borrow_mut();
+        let before = objects.len();
+        objects.retain(|_, bytes| *bytes != JUNK);
+        let removed = objects.len() < before;
+        drop(objects);
+        if removed {
+            self.say("the operator removes what is not ours".into());
+        }
+        removed
     }
 
     fn store_fails(&mut self) {
@@ -426,8 +441,6 @@ impl Model {
                 format!("the store is as it was {} steps ago", self.past.len() - steps)
             }
         };
-        // Junk of somebody else's comes back, or goes, with the rest.
-        self.foreign = objects.iter().find(|(_, bytes)| *bytes == JUNK).map(|(name, _)| name.clone());
         drop(objects);
         // With a server that ends, or without a word.
         let silently = random.chance(50);
@@ -440,7 +453,7 @@ impl Model {
     }
 
     fn spoil(&mut self) {
-        self.spoilt = Some(self.world.clock.now());
+        (self.spoilt, self.forgot) = (Some(self.world.clock.now()), true);
         self.newest = None;
         // What a store has forgotten does not come back.
         self.past.clear();
@@ -449,7 +462,7 @@ impl Model {
 
     /// Junk with a number that nothing can be newer than, or nearly so.
     fn foreign_generation(&mut self) {
-        if self.foreign.is_some() {
+        if self.has_junk() {
             return;
         }
         let number = [u64::MAX, u64::MAX - 1, 1 << 60][self.world.random.below(3) as usize];
@@ -458,7 +471,6 @@ impl Model {
         let key = SnapshotKey { generation: Generation::new(number), at: point, time };
         self.say(format!("somebody puts {key}"));
         self.world.memory.objects.borrow_mut().insert(key.to_string(), JUNK.to_vec());
-        self.foreign = Some(key.to_string());
         self.spoil();
     }
 
@@ -484,9 +496,9 @@ impl Model {
             }
             Err(kind) => {
                 self.say(format!("{age} ms ago: {kind:?}"));
-                // A moment before the first of ours may be one of somebody else's junk.
-                let junk = kind == Kind::Corrupt && self.foreign.is_some();
-                assert!(kind == Kind::Nothing || junk || self.spoilt.is_some(), "{age} ms ago: {kind:?}");
+                // A moment may be one of somebody else's junk, or one that the store has forgotten for good.
+                let gone = kind == Kind::Corrupt && (self.has_junk() || self.forgot);
+                assert!(kind == Kind::Nothing || gone || self.spoilt.is_some(), "{age} ms ago: {kind:?}");
             }
         }
     }
@@ -553,7 +565,7 @@ impl Model {
     fn end(&mut self) {
         self.say("the end: nothing fails any more".into());
         // The log has named what no new generation can be above.
-        self.remove_foreign();
+        self.removed = self.remove_foreign();
         let link = &self.world.memory.link;
         link.returns();
         link.failing.set(0);

@@ -67,7 +67,7 @@ fn full(newest: Generation) -> Error {
     let what =
         format!("{folder}: no new generation can begin, since nearly all greater numbers are used up by these objects");
     Error::new(Kind::Corrupt, what).with_hint(format!(
-        "litestream did not choose this number: move the objects below {folder} elsewhere, or delete them, and start again"
+        "litestream did not choose this number: move the objects below {folder} elsewhere, or delete them; a running litestream looks again each minute"
     ))
 }
 

@@ -90,9 +90,10 @@ impl Audit {
         !matches!(self.work, Work::None)
     }
 
-    /// Whether there is no doubt of what is stored.
+    /// Whether there is no doubt of what is stored. While a listing is on its way there is: it is due because what was
+    /// known has become too old.
     pub fn is_trusted(&self) -> bool {
-        !self.doubted
+        !self.doubted && !matches!(self.work, Work::Listing(..))
     }
 
     /// Whether a listing has shown that a restore ends at `position`.

@@ -110,6 +110,8 @@ struct Comparing {
 const LOOK: Duration = Duration::from_secs(1);
 /// After trouble with the database.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two listings while something in the store leaves no room for a new generation.
+const IN_THE_WAY: Duration = Duration::from_secs(60);
 /// The longest pause between two attempts at a snapshot.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 /// A generation that ends this soon after its start is a sign of trouble: the next one waits.
@@ -363,7 +365,14 @@ impl Follower {
                 self.begin_to_identify(live, reason);
                 return Ok(Next::Store);
             }
-            Err(reason) => self.begin_generation(source, &reason, clock)?,
+            Err(reason) => match self.begin_generation(source, &reason, clock) {
+                Ok(following) => following,
+                Err(error) => {
+                    // What is in the way is looked for anew: the operator may have removed it.
+                    self.stage = Stage::Starting(Start::new(self.store.clone()));
+                    return Err(error);
+                }
+            },
         };
         self.identified = true;
         self.opened = true;
@@ -466,7 +475,8 @@ impl Follower {
             self.reopen(clock.now());
         }
         if !matches!(self.stage, Stage::Following(_)) {
-            self.not_before = clock.now() + RETRY;
+            let pause = if error.kind() == Kind::Corrupt { IN_THE_WAY } else { RETRY };
+            self.not_before = clock.now() + pause;
         }
         Ok(Next::Tick)
     }
