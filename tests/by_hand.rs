@@ -175,6 +175,7 @@ impl Room {
             checksum: Checksum::default(),
             pages: self.base.len() as u32 / 1024,
             time: Timestamp::from_millis(T0 - 1),
+            database: None,
         };
         self.put_snapshot(&header, &self.base);
     }
@@ -185,7 +186,18 @@ impl Room {
             self.batches[count - 1].header;
         let at = self.batches[count - 1].header.end_point();
         let (wal_known, checksum, time) = (true, checksum_after, seen);
-        let header = snapshot::Header { generation, at, page_size, order, wal_known, salt, checksum, pages, time };
+        let header = snapshot::Header {
+            generation,
+            at,
+            page_size,
+            order,
+            wal_known,
+            salt,
+            checksum,
+            pages,
+            time,
+            database: None,
+        };
         self.put_snapshot(&header, &self.state(count));
     }
 
@@ -293,6 +305,7 @@ fn member(
         since: time(batches.len()),
         seen: time(batches.len()),
         previous_crc: batches.last().map_or(0, |batch| crc32fast::hash(&batch.payload)),
+        differences: None,
     }
 }
 

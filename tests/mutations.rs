@@ -4,13 +4,16 @@
 use std::io::Read;
 
 use litestream::config;
+use litestream::error::Result;
+use litestream::format::database_checksum::DatabaseChecksum;
+use litestream::format::differences::{Bases, Composer, DifferenceFrames};
 use litestream::format::frames::MemberFrames;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
 use litestream::format::pieces::{Packer, Piece};
 use litestream::format::plan::{Target, end_of, plan};
 use litestream::format::position::{Generation, Offset, PageSize, Point, Position};
-use litestream::format::segment::{self, Encoder, MemberHeader, Reader};
+use litestream::format::segment::{self, Differences, Encoder, MemberHeader, Reader};
 use litestream::format::snapshot;
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{ByteOrder, Chain, Checksum, FRAME_HEADER, FrameHeader, Salt, WalHeader};
@@ -82,6 +85,31 @@ fn wal(frames: u32) -> (WalHeader, Vec<u8>, Checksum) {
 }
 
 fn stored_segment() -> Vec<u8> {
+    let (member, bytes) = batch();
+    let mut object = Vec::new();
+    Encoder::new(1).member(&member, &[&bytes], &mut object);
+    object.clone().into_iter().chain(object).collect()
+}
+
+/// The same twice as differences of pages, each against one that holds only zeros.
+fn stored_differences() -> Vec<u8> {
+    let (member, bytes) = batch();
+    let mut composer = Composer::default();
+    composer.begin(member.pages);
+    bytes[32..].chunks_exact(FRAME_HEADER + PAGE).for_each(|frame| composer.frame(frame, &[0; PAGE]));
+    assert!(composer.finish());
+    let differences = Differences { checksum: DatabaseChecksum::new(7), checkpoint: 0, tells_wal: true };
+    let (member, mut object) = (MemberHeader { differences: Some(differences), ..member }, Vec::new());
+    Encoder::new(1).differences(&member, &composer, &mut object);
+    object.clone().into_iter().chain(object).collect()
+}
+
+fn key() -> SegmentKey {
+    let (member, _) = batch();
+    segment::key_of(&member, &member)
+}
+
+fn batch() -> (MemberHeader, Vec<u8>) {
     let (header, bytes, sum) = wal(6);
     let member = MemberHeader {
         generation: Generation::new(7),
@@ -100,10 +128,9 @@ fn stored_segment() -> Vec<u8> {
         since: Timestamp::from_millis(1),
         seen: Timestamp::from_millis(2),
         previous_crc: 0,
+        differences: None,
     };
-    let mut object = Vec::new();
-    Encoder::new(1).member(&member, &[&bytes], &mut object);
-    object.clone().into_iter().chain(object).collect()
+    (member, bytes)
 }
 
 fn stored_snapshot() -> Vec<u8> {
@@ -117,6 +144,7 @@ fn stored_snapshot() -> Vec<u8> {
         checksum: Checksum(3, 4),
         pages: 5,
         time: Timestamp::from_millis(9),
+        database: None,
     };
     let mut object = Vec::new();
     let (mut encoder, mut piece) = (snapshot::Encoder::new(&header, None), Piece::default());
@@ -128,14 +156,38 @@ fn stored_snapshot() -> Vec<u8> {
 
 /// Reads a segment as a restore does; how many bytes of pages came out.
 fn read_segment(object: &[u8]) -> usize {
-    let mut reader = Reader::new(object);
+    let key = key();
+    let mut reader = Reader::named(&key, object);
     let (mut frame, mut total) = (Vec::new(), 0);
     while let Ok(Some(header)) = reader.next_member() {
+        if header.differences.is_some() {
+            total += read_differences(&mut reader, &header);
+            continue;
+        }
         let Ok(mut frames) = MemberFrames::new(&mut reader, &header) else { break };
         while let Ok(Some(_)) = frames.next_frame(&mut frame) {
             total += frame.len();
             assert!(total < 64 << 20, "a few kilobytes became {total} bytes");
         }
+    }
+    total
+}
+
+struct Zeros;
+
+impl Bases for Zeros {
+    fn base(&mut self, _number: u32, page: &mut [u8]) -> Result<()> {
+        page.fill(0);
+        Ok(())
+    }
+}
+
+fn read_differences(reader: &mut Reader<&[u8]>, header: &MemberHeader) -> usize {
+    let Ok(mut frames) = DifferenceFrames::new(reader, header, header.checksum_before) else { return 0 };
+    let (mut frame, mut total) = (Vec::new(), 0);
+    while let Ok(Some(_)) = frames.next_frame(&mut Zeros, &mut frame) {
+        total += frame.len();
+        assert!(total < 64 << 20, "a few hundred bytes became {total} bytes");
     }
     total
 }
@@ -155,11 +207,15 @@ fn read_snapshot(object: &[u8]) -> usize {
 fn damaged_segments_and_snapshots_are_refused_or_read_in_bounds() {
     let (segment, snapshot) = (stored_segment(), stored_snapshot());
     assert_eq!((read_segment(&segment), read_snapshot(&snapshot)), (2 * 6 * (FRAME_HEADER + PAGE), 5 * PAGE));
+    let differences = stored_differences();
+    assert_eq!(read_segment(&differences), 2 * 6 * (FRAME_HEADER + PAGE));
     let mut random = Random(0x5eed);
     for _ in 0..ROUNDS {
         read_segment(&random.damage(&segment));
         read_snapshot(&random.damage(&snapshot));
-        let _ = segment::last_member(&random.damage(&segment));
+        let _ = segment::last_member(&key(), &random.damage(&segment));
+        read_segment(&random.damage(&differences));
+        let _ = segment::last_member(&key(), &random.damage(&differences));
         // One in the other's place.
         read_segment(&random.damage(&snapshot));
         read_snapshot(&random.damage(&segment));

@@ -19,6 +19,12 @@
 //!
 //! It proves that nothing was damaged or confused. It does not keep somebody out who makes up pages on purpose.
 
+use crate::error::Result;
+use crate::format::extra::corrupt;
+
+/// The letters of the subfield of a snapshot's gzip header that holds its checksum.
+pub const SUBFIELD: [u8; 2] = *b"LC";
+
 /// Odd, and without a short period in any byte: 2^64 divided by the golden ratio.
 const NUMBER_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -34,6 +40,28 @@ impl DatabaseChecksum {
 
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// The subfield of a snapshot's gzip header: letters, length, checksum, and the crc32 of all that.
+    pub fn encode(self) -> Vec<u8> {
+        let mut field = [&SUBFIELD[..], &12u16.to_le_bytes(), &self.0.to_le_bytes()].concat();
+        let crc = crc32fast::hash(&field);
+        field.extend_from_slice(&crc.to_le_bytes());
+        field
+    }
+
+    /// Reads one subfield, of which `field` is all.
+    ///
+    /// Errors: [`crate::error::Kind::Corrupt`] for anything that [`DatabaseChecksum::encode`] does not write.
+    pub fn decode(field: &[u8]) -> Result<DatabaseChecksum> {
+        let checksum = field.get(4..12).and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
+        let checksum = DatabaseChecksum(checksum.unwrap_or_default());
+        if checksum.encode() != field {
+            return Err(corrupt(format!(
+                "database checksum in the gzip header: expected crc32 and length, found {field:02x?}"
+            )));
+        }
+        Ok(checksum)
     }
 
     /// Page `number` is there now. The first one has number 1, as everywhere in SQLite.
@@ -153,6 +181,21 @@ mod tests {
                 changed[at] = random.below(256) as u8;
             }
             assert!(changed == page || page_checksum(9, &changed) != before);
+        }
+    }
+
+    #[test]
+    fn a_stored_checksum_is_read_back_and_nothing_else() {
+        for value in [0, 1, u64::MAX, 0x0102_0304_0506_0708] {
+            let stored = DatabaseChecksum::new(value).encode();
+            assert_eq!(DatabaseChecksum::decode(&stored).unwrap().get(), value);
+            for bit in 0..stored.len() * 8 {
+                let mut bad = stored.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                let error = DatabaseChecksum::decode(&bad).unwrap_err();
+                assert!(error.message().starts_with("database checksum in the gzip header: expected crc32"), "{error}");
+            }
+            assert!(DatabaseChecksum::decode(&stored[..15]).is_err() && DatabaseChecksum::decode(&[]).is_err());
         }
     }
 

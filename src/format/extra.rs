@@ -14,6 +14,8 @@ use crate::error::{Error, Kind, Result};
 pub const FORMAT_VERSION: u8 = 1;
 /// The version of a member that has more subfields behind the first one.
 pub const WITH_SUBFIELDS: u8 = 2;
+/// The version of a segment's member that holds differences.
+pub const WITH_DIFFERENCES: u8 = 2;
 /// Bytes of the subfields behind the first one, at most: more is not looked at.
 const MAX_SUBFIELDS: usize = 2048;
 /// Bytes of the header before the fields.
@@ -26,7 +28,7 @@ const START: [u8; 4] = [0x1f, 0x8b, 8, 4];
 /// gzip's code for an operating system that is not told.
 const OS_UNKNOWN: u8 = 255;
 /// The header up to version and kind, which stay in place in every version to come.
-const PREFIX: usize = FIELDS_AT + 2;
+pub(super) const PREFIX: usize = FIELDS_AT + 2;
 
 /// A number in the extra field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub struct Field {
     pub name: &'static str,
     /// Bytes from the start of the fields.
     pub at: usize,
-    /// In bytes: 1, 2, 4 or 8.
+    /// In bytes: at most 8.
     pub size: usize,
 }
 
@@ -65,6 +67,10 @@ pub const FLAG_PART: u64 = 1 << 1;
 pub const FLAG_UNSEALED: u64 = 1 << 2;
 /// A snapshot of a database whose WAL has no header yet.
 pub const FLAG_WAL_UNKNOWN: u64 = 1 << 3;
+/// In a member of format 2: its frames are the first ones of their WAL.
+pub const FLAG_BEGINS: u64 = 1 << 4;
+/// A snapshot with the subfield that holds its database checksum.
+pub const FLAG_DATABASE_CHECKSUM: u64 = 1 << 5;
 
 /// What a gzip member holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,9 +156,14 @@ impl<const N: usize> Fields<N> {
     ///
     /// Errors: [`Kind::Corrupt`] for anything that [`Fields::write`] does not write.
     pub(super) fn read(member: Member, bytes: &[u8]) -> Result<Option<Fields<N>>> {
+        Fields::read_version(member, FORMAT_VERSION, bytes)
+    }
+
+    /// The same for a header of another version.
+    pub(super) fn read_version(member: Member, version: u8, bytes: &[u8]) -> Result<Option<Fields<N>>> {
         check_start(bytes)?;
         let Some(prefix) = bytes.first_chunk::<PREFIX>() else { return Ok(None) };
-        check_prefix(prefix, member, N)?;
+        check_prefix(prefix, member, version, N)?;
         let Some((header, rest)) = bytes.split_at_checked(FIELDS_AT + N - 4) else { return Ok(None) };
         let Some(stored) = rest.first_chunk().map(|b| u32::from_le_bytes(*b)) else { return Ok(None) };
         let found = crc32fast::hash(header);
@@ -176,6 +187,13 @@ pub(super) const fn header_len<const N: usize>() -> usize {
 /// Bytes of the gzip header at the start of `bytes`, as it says itself; 0 while that cannot be told.
 pub(super) fn whole_len(bytes: &[u8]) -> usize {
     bytes.get(10..12).map_or(0, |length| 12 + usize::from(u16::from_le_bytes([length[0], length[1]])))
+}
+
+/// Version, kind and length of the fields of a header, as far as they are there: nothing is checked.
+pub(super) fn outline(bytes: &[u8]) -> Option<(u8, u8, usize)> {
+    let prefix = bytes.first_chunk::<PREFIX>()?;
+    let length = u16::from_le_bytes([prefix[14], prefix[15]]);
+    Some((prefix[FIELDS_AT], prefix[FIELDS_AT + 1], usize::from(length)))
 }
 
 /// The subfield of these letters behind the first one, with its letters and length; none if there is none. `header` is a
@@ -203,13 +221,13 @@ fn check_start(bytes: &[u8]) -> Result<()> {
     }
 }
 
-fn check_prefix(prefix: &[u8; PREFIX], member: Member, length: usize) -> Result<()> {
+fn check_prefix(prefix: &[u8; PREFIX], member: Member, wanted: u8, length: usize) -> Result<()> {
     let (version, kind) = (prefix[FIELDS_AT], prefix[FIELDS_AT + 1]);
     if prefix[12..14] != SUBFIELD {
         return Err(foreign());
     }
     let more = version == WITH_SUBFIELDS && kind == Member::Snapshot as u8;
-    if version != FORMAT_VERSION && !more {
+    if version != wanted && !more {
         return Err(other_version(version));
     }
     if kind != member as u8 {
@@ -235,8 +253,8 @@ fn foreign() -> Error {
 }
 
 fn other_version(version: u8) -> Error {
-    let error = corrupt(format!("expected format version {FORMAT_VERSION}, found {version}"));
-    if version > FORMAT_VERSION {
+    let error = corrupt(format!("expected format version {FORMAT_VERSION} or {WITH_DIFFERENCES}, found {version}"));
+    if version > WITH_DIFFERENCES {
         return error.with_hint("it was written by a newer litestream: upgrade this one");
     }
     error
@@ -291,8 +309,8 @@ mod tests {
             (0, 0, "expected a gzip member, found bytes [00, 8b, 08, 04]"),
             (3, 8, "expected a gzip header with the extra field LS alone, found another"),
             (12, b'B', "expected a gzip header with the extra field LS alone, found another"),
-            (16, 2, "expected format version 1, found 2"),
-            (16, 0, "expected format version 1, found 0"),
+            (16, 3, "expected format version 1 or 2, found 3"),
+            (16, 0, "expected format version 1 or 2, found 0"),
             (17, 2, "expected a segment, found a snapshot"),
             (17, 9, "expected a segment, found kind 9"),
             (14, 21, "extra field: expected lengths (24, 20), found (24, 21)"),
@@ -308,7 +326,7 @@ mod tests {
     #[test]
     fn a_newer_format_version_asks_for_an_upgrade() {
         let mut newer = sample();
-        newer[16] = 2;
+        newer[16] = WITH_DIFFERENCES + 1;
         let error = read(&newer[..18]).err().unwrap();
         assert_eq!(error.hint(), Some("it was written by a newer litestream: upgrade this one"));
     }

@@ -6,7 +6,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Kind, Result};
 use crate::format::deflate::Deflate;
-use crate::format::extra::{Fields, Member, corrupt, header_len, subfield, whole_len};
+use crate::format::extra::{FORMAT_VERSION, Fields, Member, PREFIX, corrupt, header_len, outline, subfield, whole_len};
 
 /// Bytes read from the input at once.
 const INPUT: usize = 64 << 10;
@@ -64,6 +64,8 @@ pub(super) struct Inflater<R> {
     crc: crc32fast::Hasher,
     size: u64,
     expected: u64,
+    /// `expected` is not the size, but the most that it can be.
+    at_most: bool,
     inside: bool,
     finished_crc: u32,
     /// The header of the current member.
@@ -78,6 +80,7 @@ impl<R: Read> Inflater<R> {
             crc: crc32fast::Hasher::new(),
             size: 0,
             expected: 0,
+            at_most: false,
             inside: false,
             finished_crc: 0,
             header: Vec::new(),
@@ -88,16 +91,30 @@ impl<R: Read> Inflater<R> {
     ///
     /// The caller says with [`Inflater::expect`] how many bytes the payload must have.
     pub(super) fn next<const N: usize>(&mut self, member: Member) -> Result<Option<Fields<N>>> {
+        self.next_version(member, FORMAT_VERSION)
+    }
+
+    /// What the next header is, if it is one: version, kind, and bytes of its fields. Passes over the rest of the current
+    /// member.
+    pub(super) fn outline(&mut self) -> Result<Option<(u8, u8, usize)>> {
+        self.skip()?;
+        self.input.want(PREFIX)?;
+        Ok(outline(self.input.unread()))
+    }
+
+    /// The same as [`Inflater::next`] for a header of another version.
+    pub(super) fn next_version<const N: usize>(&mut self, member: Member, version: u8) -> Result<Option<Fields<N>>> {
         self.skip()?;
         self.input.want(header_len::<N>())?;
         if self.input.unread().is_empty() {
             return Ok(None);
         }
-        if Fields::<N>::read(member, self.input.unread())?.is_none() {
+        if Fields::<N>::read_version(member, version, self.input.unread())?.is_none() {
             // Its own length may be believed now: the header's crc32 was right, or not all of it is here.
             self.input.want(whole_len(self.input.unread()))?;
         }
-        let fields = Fields::read(member, self.input.unread())?.ok_or_else(|| truncated("header"))?;
+        let fields = Fields::read_version(member, version, self.input.unread())?;
+        let fields = fields.ok_or_else(|| truncated("header"))?;
         let length = whole_len(self.input.unread());
         self.header.clear();
         self.header.extend_from_slice(self.input.unread().get(..length).unwrap_or_default());
@@ -115,7 +132,12 @@ impl<R: Read> Inflater<R> {
 
     /// Sets the exact size of the current member's payload, in bytes.
     pub(super) fn expect(&mut self, size: u64) {
-        self.expected = size;
+        (self.expected, self.at_most) = (size, false);
+    }
+
+    /// Sets the most bytes that the current member's payload can have.
+    pub(super) fn expect_at_most(&mut self, size: u64) {
+        (self.expected, self.at_most) = (size, true);
     }
 
     /// Payload of the current member; 0 when it has ended and was verified (or when `out` is empty).
@@ -191,7 +213,7 @@ impl<R: Read> Inflater<R> {
         if self.size as u32 != size {
             return Err(corrupt(format!("payload: expected {size} bytes by its trailer, found {}", self.size)));
         }
-        if self.size != self.expected {
+        if self.size != self.expected && !self.at_most {
             return Err(corrupt(format!("payload: expected {} bytes, found {}", self.expected, self.size)));
         }
         Ok(())

@@ -3,10 +3,12 @@
 //! Pure: no file, socket, clock or environment is touched here, so every surprise is a row in a unit test.
 
 mod as_of;
+pub mod brief_header;
 pub mod chain;
 pub mod crc;
 pub mod database_checksum;
 mod deflate;
+pub mod differences;
 pub mod extra;
 pub mod frames;
 mod gzip;

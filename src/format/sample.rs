@@ -56,7 +56,14 @@ impl Wal {
     }
 
     pub fn frame(&mut self, page: u32, commit: u32) -> &mut Wal {
+        let frame = self.frame_bytes(page, commit);
+        self.page(page, commit, &frame[FRAME_HEADER..])
+    }
+
+    /// A frame with this page in it.
+    pub fn page(&mut self, page: u32, commit: u32, bytes: &[u8]) -> &mut Wal {
         let mut frame = self.frame_bytes(page, commit);
+        frame[FRAME_HEADER..].copy_from_slice(bytes);
         self.running = self.running.over_frame(self.header.order, &frame);
         let words = [self.header.salt.0, self.header.salt.1, self.running.0, self.running.1];
         for (at, word) in words.into_iter().enumerate() {
@@ -101,6 +108,7 @@ impl Wal {
             since: ms(seen.saturating_sub(50)),
             seen: ms(seen),
             previous_crc: 0,
+            differences: None,
         }
     }
 

@@ -9,8 +9,12 @@
 use std::io::Read;
 
 use crate::error::{Context, Result};
+use crate::format::brief_header::{self, Before};
+use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::differences::{self, Composer};
 use crate::format::extra::{
-    FLAG_BIG_ENDIAN, FLAG_PART, FLAG_UNSEALED, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION, corrupt,
+    FLAG_BIG_ENDIAN, FLAG_PART, FLAG_UNSEALED, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION,
+    WITH_DIFFERENCES, corrupt,
 };
 use crate::format::gzip::{Deflater, Inflater};
 use crate::format::key::SegmentKey;
@@ -101,8 +105,21 @@ pub struct MemberHeader {
     pub since: Timestamp,
     /// and not later than this.
     pub seen: Timestamp,
-    /// crc32 of the payload of the member before this one; 0 in the first one of a generation.
+    /// crc32 of the payload of the member before this one; 0 in the first one of a generation, and where it is not told.
     pub previous_crc: u32,
+    /// What a member of format 2 has more, and a raw one does not have.
+    pub differences: Option<Differences>,
+}
+
+/// What a member says whose frames are stored as differences of pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Differences {
+    /// The database behind the last frame.
+    pub checksum: DatabaseChecksum,
+    /// The checkpoint counter in the header of the WAL, if the frames are the first ones of it; else 0.
+    pub checkpoint: u32,
+    /// Page size, byte order and salts stand in the header. If not, they are those of the member before.
+    pub tells_wal: bool,
 }
 
 impl MemberHeader {
@@ -111,9 +128,15 @@ impl MemberHeader {
         Point { index: self.index, offset: self.end }
     }
 
-    /// Bytes of the payload.
+    /// Bytes of WAL that it stands for: the payload of a raw member.
     pub fn payload_len(&self) -> u64 {
         self.end.get().saturating_sub(self.from.get())
+    }
+
+    /// How many frames it has.
+    pub fn frames(&self) -> u32 {
+        let number = |offset: Offset| offset.frame(self.page_size).unwrap_or(0);
+        number(self.end).saturating_sub(number(self.from))
     }
 
     fn encode(&self) -> Fields<FIELDS_LEN> {
@@ -167,13 +190,14 @@ impl MemberHeader {
             since: Timestamp::from_millis(fields.get(SINCE)),
             seen: Timestamp::from_millis(fields.get(SEEN)),
             previous_crc: fields.get32(PREVIOUS_CRC),
+            differences: None,
         };
         header.check()?;
         Ok(header)
     }
 
     /// What cannot be true of any batch, whoever wrote it.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let whole = |offset: Offset| offset.frame(self.page_size).is_some();
         if self.end <= self.from || !whole(self.from) || !whole(self.end) {
             return Err(corrupt(format!("expected whole frames from {} to {}", self.from, self.end)));
@@ -223,32 +247,79 @@ impl Encoder {
         debug_assert_eq!(self.0.size(), header.payload_len());
         self.0.finish(out)
     }
+
+    /// The same for a member of format 2, whose frames `frames` holds.
+    pub fn differences(&mut self, header: &MemberHeader, frames: &Composer, out: &mut Vec<u8>) -> u32 {
+        match header.differences.is_some_and(|differences| differences.tells_wal) {
+            true => self.0.begin(&brief_header::encode_long(header), header.seen.millis(), out),
+            false => self.0.begin(&brief_header::encode_short(header), header.seen.millis(), out),
+        }
+        frames.payload().iter().for_each(|piece| self.0.write(piece, out));
+        self.0.finish(out)
+    }
 }
 
 /// Reads a segment member by member, in fixed memory whatever it claims to be.
 ///
 /// Errors of every method: [`crate::error::Kind::Corrupt`] for anything that [`Encoder`] does not write; and the
 /// stream's own, of which an [`crate::error::Error`] inside an [`std::io::Error`] comes out as it was.
-pub struct Reader<R>(Inflater<R>);
+pub struct Reader<R> {
+    inflater: Inflater<R>,
+    /// What the next member need not say.
+    before: Option<Before>,
+}
 
 impl<R: Read> Reader<R> {
+    /// Reads an object whose name is not known: that will do where its first member is raw.
     pub fn new(input: R) -> Reader<R> {
-        Reader(Inflater::new(input))
+        Reader { inflater: Inflater::new(input), before: None }
+    }
+
+    /// Reads the object of this name.
+    pub fn named(key: &SegmentKey, input: R) -> Reader<R> {
+        Reader { inflater: Inflater::new(input), before: Some(Before::first(key)) }
     }
 
     /// The header of the next member; none at the clean end of the segment.
     ///
     /// What was not read of the current member is passed over, and verified all the same.
     pub fn next_member(&mut self) -> Result<Option<MemberHeader>> {
-        let Some(fields) = self.0.next::<FIELDS_LEN>(Member::Batch)? else { return Ok(None) };
+        let header = match self.inflater.outline()? {
+            Some((WITH_DIFFERENCES, kind, length)) if kind == Member::Batch as u8 => self.next_brief(length)?,
+            _ => self.next_raw()?,
+        };
+        if let Some(header) = &header {
+            self.before = Some(Before::next(header));
+        }
+        Ok(header)
+    }
+
+    fn next_raw(&mut self) -> Result<Option<MemberHeader>> {
+        let Some(fields) = self.inflater.next::<FIELDS_LEN>(Member::Batch)? else { return Ok(None) };
         let header = MemberHeader::decode(&fields).context(|| "segment header")?;
-        self.0.expect(header.payload_len());
+        self.inflater.expect(header.payload_len());
+        Ok(Some(header))
+    }
+
+    fn next_brief(&mut self, length: usize) -> Result<Option<MemberHeader>> {
+        let inflater = &mut self.inflater;
+        let found = match length {
+            brief_header::LONG_LEN => {
+                inflater.next_version(Member::Batch, WITH_DIFFERENCES)?.map(brief_header::Brief::Long)
+            }
+            _ => inflater.next_version(Member::Batch, WITH_DIFFERENCES)?.map(brief_header::Brief::Short),
+        };
+        let Some(found) = found else { return Ok(None) };
+        let before =
+            self.before.as_ref().ok_or_else(|| corrupt("expected the name of the segment, which says the rest"));
+        let header = before.and_then(|before| found.decode(before)).context(|| "segment header")?;
+        self.inflater.expect_at_most(differences::most_bytes(&header));
         Ok(Some(header))
     }
 
     /// Payload bytes of the current member. 0: it has ended, and its crc32 and size were right (or `buf` is empty).
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
-        self.0.read(buf)
+        self.inflater.read(buf)
     }
 
     /// Fills `buf` with payload of the current member.
@@ -266,13 +337,13 @@ impl<R: Read> Reader<R> {
 
     /// The crc32 of the payload of the last member that was read to its end.
     pub fn crc(&self) -> u32 {
-        self.0.crc()
+        self.inflater.crc()
     }
 }
 
 /// The last member of a whole segment in memory, and the crc32 of its payload. Everything before it is verified too.
-pub fn last_member(bytes: &[u8]) -> Result<(MemberHeader, u32)> {
-    let mut reader = Reader::new(bytes);
+pub fn last_member(key: &SegmentKey, bytes: &[u8]) -> Result<(MemberHeader, u32)> {
+    let mut reader = Reader::named(key, bytes);
     let mut last = None;
     while let Some(header) = reader.next_member()? {
         last = Some(header);
@@ -296,6 +367,10 @@ mod tests {
             crc = encoder.member(header, &[wal.payload(header)], &mut out);
         }
         (wal, headers, out)
+    }
+
+    fn key(headers: &[MemberHeader]) -> SegmentKey {
+        key_of(&headers[0], &headers[headers.len() - 1])
     }
 
     fn drain(input: impl Read) -> Result<(Vec<MemberHeader>, Vec<u8>)> {
@@ -470,9 +545,12 @@ mod tests {
     #[test]
     fn the_last_member_is_found_with_its_crc() {
         let (wal, headers, stored) = three();
-        let (last, crc) = last_member(&stored).unwrap();
+        let (last, crc) = last_member(&key(&headers), &stored).unwrap();
         assert_eq!((last, crc), (headers[2], crc32fast::hash(wal.payload(&headers[2]))));
-        assert_eq!(last_member(&[]).unwrap_err().message(), "segment: expected a gzip member, found 0 bytes");
+        assert_eq!(
+            last_member(&key(&headers), &[]).unwrap_err().message(),
+            "segment: expected a gzip member, found 0 bytes"
+        );
     }
 
     #[test]
@@ -480,7 +558,7 @@ mod tests {
         let fields = Fields::<60>::new(Member::Snapshot);
         let mut out = Vec::new();
         fields.write(0, &mut out);
-        assert_eq!(last_member(&out).unwrap_err().message(), "expected a segment, found a snapshot");
+        assert_eq!(last_member(&key(&three().1), &out).unwrap_err().message(), "expected a segment, found a snapshot");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::io::Read;
 
 use crate::error::{Context, Result};
+use crate::format::database_checksum::{self, DatabaseChecksum};
 use crate::format::extra::{
-    FLAG_BIG_ENDIAN, FLAG_WAL_UNKNOWN, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION, WITH_SUBFIELDS,
-    corrupt, subfield,
+    FLAG_BIG_ENDIAN, FLAG_DATABASE_CHECKSUM, FLAG_WAL_UNKNOWN, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION,
+    WITH_SUBFIELDS, corrupt, subfield,
 };
 use crate::format::gzip::Inflater;
 use crate::format::key::SnapshotKey;
@@ -59,6 +60,8 @@ pub struct Header {
     pub pages: u32,
     /// When the database was so.
     pub time: Timestamp,
+    /// Of all its pages; none in a snapshot of an older program.
+    pub database: Option<DatabaseChecksum>,
 }
 
 impl Header {
@@ -94,6 +97,7 @@ impl Header {
         let mut fields = Fields::new(Member::Snapshot);
         fields.raise(FLAG_BIG_ENDIAN, self.order == ByteOrder::Big);
         fields.raise(FLAG_WAL_UNKNOWN, !self.wal_known);
+        fields.raise(FLAG_DATABASE_CHECKSUM, self.database.is_some());
         for (field, value) in self.numbers() {
             fields.put(field, value);
         }
@@ -115,7 +119,8 @@ impl Header {
         ]
     }
 
-    fn decode(fields: &Fields<FIELDS_LEN>) -> Result<Header> {
+    /// `database` is the subfield with the database checksum.
+    fn decode(fields: &Fields<FIELDS_LEN>, database: Option<&[u8]>) -> Result<Header> {
         let header = Header {
             generation: Generation::new(fields.get(GENERATION)),
             at: Point { index: fields.get32(AT_INDEX), offset: Offset::new(fields.get(AT_OFFSET))? },
@@ -126,6 +131,7 @@ impl Header {
             checksum: Checksum(fields.get32(CHECKSUM_1), fields.get32(CHECKSUM_2)),
             pages: fields.get32(PAGES),
             time: Timestamp::from_millis(fields.get(TIME)),
+            database: database_in(fields, database)?,
         };
         header.check()?;
         Ok(header)
@@ -147,7 +153,17 @@ impl Header {
 /// Errors: [`crate::error::Kind::Corrupt`] if it is no snapshot of ours.
 pub fn header_of(prefix: &[u8]) -> Result<Option<Header>> {
     let fields = Fields::read(Member::Snapshot, prefix)?;
-    fields.map(|fields| Header::decode(&fields).context(|| "snapshot header")).transpose()
+    let database = subfield::<FIELDS_LEN>(prefix, database_checksum::SUBFIELD);
+    fields.map(|fields| Header::decode(&fields, database).context(|| "snapshot header")).transpose()
+}
+
+/// A flag tells whether the subfield must be there.
+fn database_in(fields: &Fields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Option<DatabaseChecksum>> {
+    match (fields.flag(FLAG_DATABASE_CHECKSUM), field) {
+        (false, _) => Ok(None),
+        (true, Some(field)) => DatabaseChecksum::decode(field).map(Some),
+        (true, None) => Err(corrupt("expected the subfield LC, found none")),
+    }
 }
 
 /// Reads from the first bytes of an object of which database it is; none if it does not say so.
@@ -158,10 +174,11 @@ pub fn origin_of(prefix: &[u8]) -> Result<Option<DatabaseOrigin>> {
     origin_in(&fields, subfield::<FIELDS_LEN>(prefix, origin::SUBFIELD))
 }
 
-/// Version 1 does not have the subfield, and version 2 always does.
+/// Version 1 does not have the subfield, and version 2 always does, but for a snapshot with nothing but its checksum.
 fn origin_in(fields: &Fields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Option<DatabaseOrigin>> {
     let missing = || corrupt("expected the subfield LI in format version 2, found none");
     let decoded = match field {
+        None if fields.flag(FLAG_DATABASE_CHECKSUM) => Ok(None),
         None if fields.get(VERSION) == u64::from(WITH_SUBFIELDS) => Err(missing()),
         field => field.map(DatabaseOrigin::decode).transpose(),
     };
@@ -216,12 +233,14 @@ impl Encoder {
     fn begin(&mut self, out: &mut Vec<u8>) {
         if !self.begun {
             let mut fields = self.header.encode();
-            if !self.origin.is_empty() {
+            let mut subfields = self.origin.clone();
+            self.header.database.iter().for_each(|checksum| subfields.extend_from_slice(&checksum.encode()));
+            if !subfields.is_empty() {
                 fields.put(VERSION, WITH_SUBFIELDS.into());
             }
             // The field holds seconds until 2106 and is for show: later moments are shown as not known.
             let seconds = u32::try_from(self.header.time.millis() / 1000).unwrap_or(0);
-            fields.write_before(seconds, &self.origin, out);
+            fields.write_before(seconds, &subfields, out);
             self.begun = true;
         }
     }
@@ -242,7 +261,8 @@ impl<R: Read> Reader<R> {
         let mut inflater = Inflater::new(input);
         let fields = inflater.next::<FIELDS_LEN>(Member::Snapshot)?;
         let fields = fields.ok_or_else(|| corrupt("snapshot: expected a gzip member, found 0 bytes"))?;
-        let header = Header::decode(&fields).context(|| "snapshot header")?;
+        let database = inflater.subfield::<FIELDS_LEN>(database_checksum::SUBFIELD);
+        let header = Header::decode(&fields, database).context(|| "snapshot header")?;
         inflater.expect(header.payload_len());
         let origin = origin_in(&fields, inflater.subfield::<FIELDS_LEN>(origin::SUBFIELD))?;
         Ok(Reader { inflater, header, origin })
@@ -288,6 +308,7 @@ mod tests {
             checksum: Checksum(3, 4),
             pages,
             time: ms(1_795_413_292_345),
+            database: None,
         }
     }
 
@@ -364,7 +385,7 @@ mod tests {
         let known = Header { order: ByteOrder::Little, pages: u32::MAX, time: Timestamp::MAX, ..header(1) };
         let unknown = Header { wal_known: false, at: point(u32::MAX, 0), page_size: size(65_536), ..header(1) };
         for header in [known, unknown] {
-            assert_eq!(Header::decode(&header.encode()).unwrap(), header);
+            assert_eq!(Header::decode(&header.encode(), None).unwrap(), header);
         }
     }
 
@@ -413,6 +434,22 @@ mod tests {
     fn a_flipped_bit_is_an_error_or_changes_nothing() {
         flip_each_bit(&stored(&header(2), &database(2)));
         flip_each_bit(&stored_of(&header(2), Some(&origin()), &database(2)));
+        flip_each_bit(&stored_of(&with_checksum(), Some(&origin()), &database(2)));
+        flip_each_bit(&stored(&with_checksum(), &database(2)));
+    }
+
+    fn with_checksum() -> Header {
+        Header { database: Some(DatabaseChecksum::new(0x0102_0304_0506_0708)), ..header(2) }
+    }
+
+    #[test]
+    fn a_snapshot_says_what_its_database_checksum_is() {
+        for origin in [None, Some(origin())] {
+            let stored = stored_of(&with_checksum(), origin.as_ref(), &database(2));
+            assert_eq!(drain(stored.as_slice()).unwrap(), (with_checksum(), database(2)));
+            assert_eq!(header_of(&stored).unwrap(), Some(with_checksum()));
+            assert_eq!(origin_of(&stored).unwrap(), origin);
+        }
     }
 
     fn flip_each_bit(stored: &[u8]) {

@@ -48,6 +48,9 @@ pub fn follows(previous: &Tail, header: &MemberHeader) -> Result<()> {
     if header.from != Offset::ZERO {
         follows_in_wal(previous, header)?;
     }
+    if header.differences.is_some() {
+        return Ok(());
+    }
     match previous.crc {
         Some(crc) => expect("crc32 of the batch before", Hex(crc), Hex(header.previous_crc)),
         None => Ok(()),
@@ -62,6 +65,8 @@ fn follows_in_wal(previous: &Tail, header: &MemberHeader) -> Result<()> {
     expect("salt", previous.salt, header.salt)?;
     expect("byte order", previous.order, header.order)?;
     match previous.checksum {
+        // What a member of format 2 follows is not told in it, but goes into the checksum that it ends with.
+        _ if header.differences.is_some() => Ok(()),
         Some(checksum) => expect("checksum", checksum, header.checksum_before),
         None => Ok(()),
     }

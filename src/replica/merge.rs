@@ -107,7 +107,7 @@ impl Merge {
     /// Every member is whole, and follows the one before it, also over the edge between two segments.
     fn verify(&mut self) -> Result<()> {
         let Some(key) = self.current() else { return Ok(()) };
-        let mut reader = Reader::new(self.bytes.as_slice());
+        let mut reader = Reader::named(&key, self.bytes.as_slice());
         let mut last: Option<MemberHeader> = None;
         let mut tail = self.tail;
         while let Some(header) = reader.next_member()? {

@@ -340,7 +340,7 @@ impl Item {
 /// A segment from the spool, proven to be whole, and the end of the chain behind it.
 fn read_back(spool: &Spool, key: &SegmentKey, now: Instant) -> Result<(Vec<u8>, End)> {
     let bytes = spool.read(key, now)?;
-    let (last, crc) = last_member(&bytes).map_err(|e| e.context(format!("spooled segment {key}")))?;
+    let (last, crc) = last_member(key, &bytes).map_err(|e| e.context(format!("spooled segment {key}")))?;
     if last.end_point() != key.end {
         return Err(Error::new(Kind::Corrupt, format!("spooled segment {key}: it ends elsewhere")));
     }

@@ -82,6 +82,7 @@ impl SnapshotUpload {
             checksum: mark.checksum.unwrap_or_default(),
             pages: snapshot.pages(),
             time,
+            database: None,
         };
         if header.wal_known {
             snapshot.read_once();

@@ -116,8 +116,8 @@ pub fn read_end(end: &ChainEnd, bytes: &[u8], whole: bool) -> Result<Option<End>
                 file: header.file_crc().map(|crc| FileContent { pages: header.pages, crc }),
             }))
         }
-        Key::Segment(_) if whole => {
-            let (header, crc) = last_member(bytes)?;
+        Key::Segment(key) if whole => {
+            let (header, crc) = last_member(&key, bytes)?;
             Ok(Some(End::behind(&header, crc)))
         }
         Key::Segment(_) => Ok(None),

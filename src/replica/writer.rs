@@ -110,6 +110,7 @@ impl Writer {
             since: self.end.time,
             seen,
             previous_crc: self.end.tail.crc.unwrap_or(0),
+            differences: None,
         }
     }
 
