@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use litestream::format::brief_header;
+use litestream::format::database_checksum::DatabaseChecksum;
+use litestream::format::differences::Composer;
 use litestream::format::extra::{
-    FIELDS_AT, FLAG_BIG_ENDIAN, FLAG_PART, FLAG_UNSEALED, FLAG_WAL_UNKNOWN, FORMAT_VERSION, Field, Member,
-    WITH_SUBFIELDS,
+    FIELDS_AT, FLAG_BEGINS, FLAG_BIG_ENDIAN, FLAG_DATABASE_CHECKSUM, FLAG_PART, FLAG_UNSEALED, FLAG_WAL_UNKNOWN,
+    FORMAT_VERSION, Field, Member, WITH_DIFFERENCES, WITH_SUBFIELDS,
 };
 use litestream::format::pieces::{Packer, Piece};
 use litestream::format::position::{Generation, Offset, PageSize, Point};
-use litestream::format::segment::{self, MemberHeader};
+use litestream::format::running_checksum::RunningChecksum;
+use litestream::format::segment::{self, Differences, MemberHeader};
 use litestream::format::snapshot;
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{ByteOrder, Chain, Checksum, FRAME_HEADER, FrameHeader, Salt, WAL_HEADER, WalHeader};
@@ -38,7 +42,11 @@ fn script() -> String {
 
 #[test]
 fn the_tables_of_the_manual_are_the_layout_of_the_code() {
-    for (table, fields) in [("segment fields", &segment::FIELDS[..]), ("snapshot fields", &snapshot::FIELDS[..])] {
+    for (table, fields) in [
+        ("segment fields", &segment::FIELDS[..]),
+        ("segment fields of version 2", &brief_header::FIELDS[..]),
+        ("snapshot fields", &snapshot::FIELDS[..]),
+    ] {
         let rows: Vec<Vec<&str>> = marked(table)
             .iter()
             .map(|line| line.trim_start_matches(".It ").split(" Ta").map(str::trim).collect())
@@ -47,10 +55,11 @@ fn the_tables_of_the_manual_are_the_layout_of_the_code() {
         let coded: Vec<_> = fields.iter().map(|Field { at, size, name }| format!("{at},{size},{name}")).collect();
         assert_eq!(told, coded, "{table}");
         let value = |name: &str| rows.iter().find(|row| row[2] == name).map(|row| row[3]);
-        let kind = if table == "segment fields" { Member::Batch } else { Member::Snapshot };
-        let versions = match kind {
-            Member::Batch => FORMAT_VERSION.to_string(),
-            Member::Snapshot => format!("{FORMAT_VERSION}, or {WITH_SUBFIELDS} with the origin below"),
+        let kind = if table.starts_with("segment") { Member::Batch } else { Member::Snapshot };
+        let versions = match table {
+            "segment fields" => format!("{FORMAT_VERSION}; version {WITH_DIFFERENCES} is below"),
+            "snapshot fields" => format!("{FORMAT_VERSION}, or {WITH_SUBFIELDS} with the origin below"),
+            _ => WITH_DIFFERENCES.to_string(),
         };
         assert_eq!(value("version"), Some(versions.as_str()));
         assert_eq!(value("kind"), Some((kind as u8).to_string().as_str()));
@@ -66,6 +75,8 @@ fn the_flags_of_the_manual_are_those_of_the_code() {
         (FLAG_PART, "a part: the last frame does not end a transaction"),
         (FLAG_UNSEALED, "the chain of checksums is broken,"),
         (FLAG_WAL_UNKNOWN, "a snapshot of a database whose WAL had no header yet"),
+        (FLAG_BEGINS, "in a member of version 2: its frames are the first ones of their WAL"),
+        (FLAG_DATABASE_CHECKSUM, "a snapshot with the subfield that holds its database checksum"),
     ] {
         assert!(PAGE.contains(&format!(".It {flag} Ta {meaning}")), "{meaning}");
     }
@@ -126,6 +137,8 @@ struct Room {
     base: Vec<u8>,
     last: Vec<u8>,
     batches: Vec<Batch>,
+    /// Whether a batch is stored as differences of pages.
+    brief: fn(usize) -> bool,
 }
 
 impl Room {
@@ -138,7 +151,7 @@ impl Room {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
         let (base, last, wals) = (read("base.db"), read("final.db"), [read("0.wal"), read("1.wal")]);
-        Room { dir, base, last, batches: batches(&wals) }
+        Room { dir, base, last, batches: batches(&wals), brief: |_| false }
     }
 
     /// The database behind the first `count` batches, by direct application.
@@ -175,7 +188,7 @@ impl Room {
             checksum: Checksum::default(),
             pages: self.base.len() as u32 / 1024,
             time: Timestamp::from_millis(T0 - 1),
-            database: None,
+            database: Some(checksum(&self.base)),
         };
         self.put_snapshot(&header, &self.base);
     }
@@ -203,12 +216,38 @@ impl Room {
 
     /// Stores the batches of a range as one object.
     fn put_segment(&self, range: std::ops::Range<usize>) -> PathBuf {
-        let batches = &self.batches[range];
-        let (mut encoder, mut out) = (segment::Encoder::new(segment::LEVEL), Vec::new());
-        for Batch { header, payload } in batches {
-            encoder.member(header, &[payload], &mut out);
+        let (first, mut out) = (range.start, Vec::new());
+        for batch in range.clone() {
+            self.member(batch, batch == first, &mut out);
         }
+        let batches = &self.batches[range];
         self.put(segment::key_of(&batches[0].header, &batches[batches.len() - 1].header), &out)
+    }
+
+    /// Appends a batch as it is stored; the crc32 of its payload.
+    fn member(&self, batch: usize, first: bool, out: &mut Vec<u8>) -> u32 {
+        let (Batch { header, payload }, mut encoder) = (&self.batches[batch], segment::Encoder::new(segment::LEVEL));
+        if !(self.brief)(batch) {
+            let after_brief = batch.checked_sub(1).filter(|before| (self.brief)(*before));
+            let previous_crc = after_brief.map(|before| self.member(before, false, &mut Vec::new()));
+            let previous_crc = previous_crc.unwrap_or(header.previous_crc);
+            return encoder.member(&MemberHeader { previous_crc, ..*header }, &[payload], out);
+        }
+        let (mut database, mut composer) = (self.state(batch), Composer::default());
+        composer.begin(header.pages);
+        for frame in frames(&self.batches[batch]) {
+            let at = (FrameHeader::first(frame).unwrap().page as usize - 1) * 1024;
+            let mut old = database.get(at..).unwrap_or_default().to_vec();
+            old.resize(1024, 0);
+            composer.frame(frame, &old);
+            apply_frame(&mut database, frame, 1024);
+        }
+        assert!(composer.finish());
+        let checkpoint =
+            if header.from == Offset::ZERO { u32::from_be_bytes(*payload[12..].first_chunk().unwrap()) } else { 0 };
+        let tells_wal = first || header.from == Offset::ZERO;
+        let differences = Some(Differences { checksum: checksum(&database), checkpoint, tells_wal });
+        encoder.differences(&MemberHeader { differences, ..*header }, &composer, out)
     }
 
     fn put_each(&self) -> Vec<PathBuf> {
@@ -232,6 +271,33 @@ impl Room {
         assert!(database == self.state(count), "{until:?} is not the state behind {count} batches");
     }
 
+    /// The program agrees with the page.
+    fn program_restores(&self, until: Option<Timestamp>, count: usize) {
+        let output = self.dir.join("program.db");
+        let _ = std::fs::remove_file(&output);
+        let until = until.map(|moment| moment.to_string());
+        let until: Vec<&str> = until.iter().flat_map(|moment| ["-timestamp", moment]).collect();
+        let ran = self.program("restore", &[&["-o", "program.db"], until.as_slice()].concat());
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(std::fs::read(output).unwrap() == self.state(count), "not the state behind {count} batches");
+    }
+
+    fn program(&self, command: &str, options: &[&str]) -> Output {
+        let url = format!("file://{}", self.dir.join("store").display());
+        let mut program = Command::new(env!("CARGO_BIN_EXE_litestream"));
+        program.arg(command).args(options).arg(url).current_dir(&self.dir).output().unwrap()
+    }
+
+    fn program_refuses(&self, complaint: &str) {
+        let _ = std::fs::remove_file(self.dir.join("program.db"));
+        for (command, options) in [("restore", &["-o", "program.db"][..]), ("verify", &[])] {
+            let ran = self.program(command, options);
+            let text = String::from_utf8_lossy(&ran.stderr);
+            assert!(!ran.status.success() && text.contains(complaint), "{command}: {text}");
+        }
+        assert!(!self.dir.join("program.db").exists());
+    }
+
     fn refuses(&self, until: Option<Timestamp>, complaint: &str) {
         let (ran, _) = self.restore(until);
         let text = String::from_utf8_lossy(&ran.stderr);
@@ -239,18 +305,29 @@ impl Room {
     }
 }
 
-fn apply(database: &mut Vec<u8>, batch: &Batch) {
-    let size = batch.header.page_size.get() as usize;
+fn frames(batch: &Batch) -> impl Iterator<Item = &[u8]> {
     let frames = if batch.header.from == Offset::ZERO { &batch.payload[WAL_HEADER..] } else { &batch.payload };
-    for frame in frames.chunks_exact(batch.header.page_size.frame()) {
-        let header = FrameHeader::first(frame).unwrap();
-        let at = (header.page as usize - 1) * size;
-        database.resize(database.len().max(at + size), 0);
-        database[at..at + size].copy_from_slice(&frame[FRAME_HEADER..]);
-        if header.commit != 0 {
-            database.resize(header.commit as usize * size, 0);
-        }
+    frames.chunks_exact(batch.header.page_size.frame())
+}
+
+fn apply(database: &mut Vec<u8>, batch: &Batch) {
+    frames(batch).for_each(|frame| apply_frame(database, frame, batch.header.page_size.get() as usize));
+}
+
+fn apply_frame(database: &mut Vec<u8>, frame: &[u8], size: usize) {
+    let header = FrameHeader::first(frame).unwrap();
+    let at = (header.page as usize - 1) * size;
+    database.resize(database.len().max(at + size), 0);
+    database[at..at + size].copy_from_slice(&frame[FRAME_HEADER..]);
+    if header.commit != 0 {
+        database.resize(header.commit as usize * size, 0);
     }
+}
+
+fn checksum(database: &[u8]) -> DatabaseChecksum {
+    let mut running = RunningChecksum::new(PageSize::new(1024).unwrap());
+    database.chunks_exact(1024).for_each(|page| running.push(page));
+    running.sum()
 }
 
 /// Cuts WALs into batches: one for each transaction, and more for a large one.
@@ -404,4 +481,103 @@ fn the_page_refuses_what_is_damaged() {
     room.refuses(None, "a batch does not start at");
     std::fs::write(&paths[3], good).unwrap();
     room.restores(None, room.batches.len());
+}
+
+/// Ways to mix the two versions, one batch after the other.
+const MIXTURES: [fn(usize) -> bool; 4] = [|_| true, |batch| batch % 2 == 1, |batch| batch >= 7, |batch| batch < 9];
+
+#[test]
+fn differences_and_raw_frames_are_one_history() {
+    for (mixture, brief) in MIXTURES.into_iter().enumerate() {
+        let mut room = Room::new(&format!("mixed_{mixture}"));
+        room.brief = brief;
+        let all = room.batches.len();
+        room.put_base();
+        // Members of both kinds one behind the other, and each alone.
+        for range in [0..3, 3..4, 4..all - 2, all - 2..all] {
+            room.put_segment(range);
+        }
+        room.restores(None, all);
+        room.program_restores(None, all);
+        assert!(room.program("verify", &[]).status.success());
+        for batch in [0, 3, 7, all - 3] {
+            let until = room.batches[batch].header.seen;
+            let count = room.batches.iter().filter(|batch| batch.header.seen <= until).count();
+            room.restores(Some(until), count);
+            room.program_restores(Some(until), count);
+        }
+        room.put_later(8);
+        room.restores(None, all);
+        room.program_restores(None, all);
+    }
+}
+
+#[test]
+fn differences_are_a_fraction_of_the_frames() {
+    let mut room = Room::new("sizes");
+    let size = |path: PathBuf| std::fs::metadata(path).unwrap().len();
+    let size = |room: &Room| room.put_each().into_iter().map(size).sum::<u64>();
+    let raw = size(&room);
+    room.brief = |_| true;
+    let brief = size(&room);
+    assert!(brief < raw, "{brief} of {raw}");
+}
+
+#[test]
+fn differences_that_do_not_fit_are_named_and_never_restored() {
+    let mut room = Room::new("wrong");
+    room.brief = |_| true;
+    room.put_base();
+    let paths = room.put_each();
+    let good = std::fs::read(&paths[5]).unwrap();
+    let forge = |base: &dyn Fn(&mut Vec<u8>), sum: u64| {
+        let Batch { header, .. } = &room.batches[5];
+        let (mut database, mut composer, mut out) = (room.state(5), Composer::default(), Vec::new());
+        base(&mut database);
+        composer.begin(header.pages);
+        for frame in frames(&room.batches[5]) {
+            let at = (FrameHeader::first(frame).unwrap().page as usize - 1) * 1024;
+            let mut old = database.get(at..).unwrap_or_default().to_vec();
+            old.resize(1024, 0);
+            composer.frame(frame, &old);
+            apply_frame(&mut database, frame, 1024);
+        }
+        assert!(composer.finish());
+        let sum = checksum(&room.state(6)).get() ^ sum;
+        let differences = Some(Differences { checksum: DatabaseChecksum::new(sum), checkpoint: 0, tells_wal: true });
+        let header = MemberHeader { differences, ..*header };
+        segment::Encoder::new(1).differences(&header, &composer, &mut out);
+        std::fs::write(&paths[5], out).unwrap();
+    };
+    forge(&|_| (), 0);
+    room.program_restores(None, room.batches.len());
+    // Made from other pages than those that are stored.
+    forge(&|database| database.chunks_exact_mut(1024).for_each(|page| page.rotate_left(1)), 0);
+    room.program_refuses("differences: expected frames that end in Checksum(");
+    room.refuses(None, "the pages do not lead to the checksum of the last frame");
+    // Another database.
+    forge(&|_| (), 1);
+    room.program_refuses("database checksum behind a member: expected ");
+    std::fs::write(&paths[5], &good).unwrap();
+    room.restores(None, room.batches.len());
+    std::fs::remove_file(&paths[5]).unwrap();
+    room.program_refuses("no segment begins at 00000000:");
+}
+
+#[test]
+fn a_flipped_bit_in_differences_is_never_restored() {
+    let mut room = Room::new("flipped");
+    room.brief = |_| true;
+    room.put_base();
+    let path = room.put_each().swap_remove(3);
+    let good = std::fs::read(&path).unwrap();
+    for at in (0..good.len()).step_by(good.len() / 40) {
+        let mut bad = good.clone();
+        bad[at] ^= 16;
+        std::fs::write(&path, bad).unwrap();
+        let _ = std::fs::remove_file(room.dir.join("program.db"));
+        let ran = room.program("restore", &["-o", "program.db"]);
+        let restored = std::fs::read(room.dir.join("program.db"));
+        assert!(if ran.status.success() { restored.unwrap() == room.last } else { restored.is_err() }, "byte {at}");
+    }
 }

@@ -330,6 +330,10 @@ impl Output for Pages<'_> {
         Output::write_at(&mut self.file, at, page)
     }
 
+    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()> {
+        Output::read_at(&mut self.file, at, page)
+    }
+
     fn set_len(&mut self, bytes: u64) -> Result<()> {
         Output::set_len(&mut self.file, bytes)
     }

@@ -1,5 +1,8 @@
-//! `litestream verify`: reads a whole backup back and proves that it can be restored, without writing a file; and that
+//! `litestream verify`: reads a whole backup back and proves that it can be restored, without leaving a file; and that
 //! it equals the live database, where that is at hand.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use crate::cli;
 use crate::clock::Clock;
@@ -11,13 +14,14 @@ use crate::cmd::progress::Progress;
 use crate::cmd::restore::planned;
 use crate::cmd::{Errors, Given, Status, connect, files};
 use crate::config::{Database, Replica};
+use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
 use crate::format::plan::{Target, plan};
 use crate::format::position::{Generation, Position};
 use crate::replica::compare::{Difference, Pages};
 use crate::replica::download::list;
-use crate::replica::restore::{Nowhere, Output, Restored, bytes_of, restore};
+use crate::replica::restore::{Output, Restored, bytes_of, restore};
 use crate::store::{Pool, Store};
 
 /// The exit status when the live database has more than is stored.
@@ -182,13 +186,25 @@ fn generations(store: &dyn Store, listing: &Listing, met: &Met) -> Result<Vec<Ro
 }
 
 fn one_generation(store: &dyn Store, listing: &Listing, generation: Generation, met: &Met) -> Result<Row> {
-    let restored = prove(store, listing, generation, &Target::Latest, Nowhere)?;
+    let restored = prove(store, listing, generation, &Target::Latest, &scratch()?)?;
     let live = match met {
         Met::There(there) => compare(store, listing, there)?,
         Met::Behind(why) => Live::NotCompared(why.clone()),
         Met::Absent => Live::Unknown,
     };
     Ok(Row { generation: Some(generation), restored: Ok(restored), live })
+}
+
+/// A file without a name for the pages that are restored: what is stored as a difference is made whole from them. On the
+/// disk, and not in /tmp, which may be in memory.
+fn scratch() -> Result<File> {
+    let wanted = std::env::var_os("TMPDIR").map(PathBuf::from);
+    let usual = Path::new("/var/tmp");
+    let place = wanted.unwrap_or_else(|| if usual.is_dir() { usual.to_path_buf() } else { std::env::temp_dir() });
+    Directory::open(&place).and_then(|directory| directory.create_nameless()).map_err(|error| {
+        Error::io(Kind::Database, format!("make a file in {}", place.display()), &error)
+            .with_hint("TMPDIR names another directory")
+    })
 }
 
 fn prove<O: Output>(
@@ -207,7 +223,8 @@ fn prove<O: Output>(
 ///
 /// Errors: of kind `Corrupt` if it is not equal.
 fn compare(store: &dyn Store, listing: &Listing, there: &AtHand) -> Result<Live> {
-    let mut pages = Pages::new(&there.image);
+    let file = scratch()?;
+    let mut pages = Pages::new(&there.image, &file);
     let target =
         there.point.map_or(Target::Latest, |point| Target::Position(Position { generation: there.generation, point }));
     let restored = prove(store, listing, there.generation, &target, &mut pages)?;

@@ -66,19 +66,40 @@ impl DatabaseChecksum {
 
     /// Page `number` is there now. The first one has number 1, as everywhere in SQLite.
     pub fn add(&mut self, number: u32, page: &[u8]) {
-        self.0 = self.0.wrapping_add(page_checksum(number, page));
+        self.add_content(number, PageContent::of(page));
     }
 
     /// Page `number`, which had this content, is not there any more.
     pub fn remove(&mut self, number: u32, page: &[u8]) {
-        self.0 = self.0.wrapping_sub(page_checksum(number, page));
+        self.remove_content(number, PageContent::of(page));
+    }
+
+    pub(super) fn add_content(&mut self, number: u32, content: PageContent) {
+        self.0 = self.0.wrapping_add(content.at(number));
+    }
+
+    pub(super) fn remove_content(&mut self, number: u32, content: PageContent) {
+        self.0 = self.0.wrapping_sub(content.at(number));
+    }
+}
+
+/// What a page holds, wherever it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PageContent(u64);
+
+impl PageContent {
+    pub(super) fn of(page: &[u8]) -> PageContent {
+        PageContent(u64::from(crc32fast::hash(page)) << 32 | u64::from(zlib_rs::adler32::adler32(1, page)))
+    }
+
+    fn at(self, number: u32) -> u64 {
+        mix(self.0.wrapping_add(u64::from(number).wrapping_mul(NUMBER_FACTOR)))
     }
 }
 
 /// The part of one page.
 pub fn page_checksum(number: u32, page: &[u8]) -> u64 {
-    let content = u64::from(crc32fast::hash(page)) << 32 | u64::from(zlib_rs::adler32::adler32(1, page));
-    mix(content.wrapping_add(u64::from(number).wrapping_mul(NUMBER_FACTOR)))
+    PageContent::of(page).at(number)
 }
 
 fn mix(mut z: u64) -> u64 {

@@ -27,6 +27,7 @@ pub mod position;
 pub mod prefixes;
 pub mod restorable;
 pub mod retention;
+pub mod running_checksum;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod segment;

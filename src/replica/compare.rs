@@ -1,5 +1,7 @@
 //! A restore that keeps a checksum of each page instead of the page, and what it shows beside the live database.
 
+use std::fs::File;
+
 use crate::error::Result;
 use crate::replica::restore::{Output, Restored};
 use crate::source::image::{Image, change_counter_of, sum};
@@ -7,9 +9,11 @@ use crate::source::image::{Image, change_counter_of, sum};
 /// How many pages that differ are named.
 const NAMED: usize = 5;
 
-/// Takes the pages of a database that should become that of an image: four bytes a page, however much is restored.
+/// Takes the pages of a database that should become that of an image: four bytes a page in memory, however much is
+/// restored. The pages themselves are in a file, since differences are made whole from them.
 pub struct Pages<'a> {
     image: &'a Image,
+    file: &'a File,
     size: usize,
     /// Of the pages that the image has. Those beyond never matter: in the end there are none, or the sizes differ.
     sums: Vec<u32>,
@@ -32,11 +36,11 @@ pub enum Difference {
 }
 
 impl<'a> Pages<'a> {
-    /// Nothing has been restored.
-    pub fn new(image: &'a Image) -> Pages<'a> {
+    /// Nothing has been restored; `file` is empty.
+    pub fn new(image: &'a Image, file: &'a File) -> Pages<'a> {
         let size = image.mark.page_size.get() as usize;
         let blank = sum(&vec![0; size]);
-        Pages { image, size, sums: vec![blank; image.sums.len()], blank, begun: Vec::new(), change_counter: 0 }
+        Pages { image, file, size, sums: vec![blank; image.sums.len()], blank, begun: Vec::new(), change_counter: 0 }
     }
 
     fn put(&mut self, page: u64, bytes: &[u8]) {
@@ -76,6 +80,7 @@ impl<'a> Pages<'a> {
 
 impl Output for &mut Pages<'_> {
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        Output::write_at(&mut self.file, at, bytes)?;
         let size = self.size as u64;
         let (mut at, mut rest) = (at, bytes);
         while !rest.is_empty() {
@@ -95,7 +100,12 @@ impl Output for &mut Pages<'_> {
         Ok(())
     }
 
+    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()> {
+        Output::read_at(&mut self.file, at, page)
+    }
+
     fn set_len(&mut self, bytes: u64) -> Result<()> {
+        Output::set_len(&mut self.file, bytes)?;
         let kept = usize::try_from(bytes / self.size as u64).unwrap_or(usize::MAX);
         let blank = self.blank;
         self.sums.iter_mut().skip(kept).for_each(|sum| *sum = blank);
@@ -117,6 +127,10 @@ mod tests {
         Image { mark, sums: pages.iter().map(|page| sum(page)).collect(), unused: unused.to_vec(), change_counter: 0 }
     }
 
+    fn nameless() -> File {
+        crate::directory::Directory::open(&std::env::temp_dir()).and_then(|place| place.create_nameless()).unwrap()
+    }
+
     fn restored(pages: u64) -> Restored {
         let position = Position { generation: Generation::new(1), point: Point { index: 0, offset: Offset::ZERO } };
         Restored { position, time: Timestamp::default(), bytes: pages * 512, read: 0 }
@@ -125,7 +139,8 @@ mod tests {
     #[test]
     fn pages_are_compared_however_they_come_in_and_whatever_was_there_before() {
         let image = image(&[[0; 512], [2; 512], [3; 512]], &[]);
-        let mut pages = Pages::new(&image);
+        let file = nameless();
+        let mut pages = Pages::new(&image, &file);
         let whole = [vec![9; 512], vec![2; 512], vec![9; 512], vec![9; 512]].concat();
         for (at, piece) in whole.chunks(100).enumerate() {
             (&mut pages).write_at(at as u64 * 100, piece).unwrap();
@@ -141,7 +156,8 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_blank_when_the_database_grows_again() {
         let image = image(&[[1; 512], [0; 512]], &[]);
-        let mut pages = Pages::new(&image);
+        let file = nameless();
+        let mut pages = Pages::new(&image, &file);
         (&mut pages).write_at(0, &[1; 512]).unwrap();
         (&mut pages).write_at(512, &[7; 512]).unwrap();
         (&mut pages).set_len(512).unwrap();
@@ -152,7 +168,8 @@ mod tests {
     #[test]
     fn unused_pages_may_hold_anything() {
         let image = image(&[[1; 512], [7; 512]], &[2]);
-        let mut pages = Pages::new(&image);
+        let file = nameless();
+        let mut pages = Pages::new(&image, &file);
         (&mut pages).write_at(0, &[1; 512]).unwrap();
         assert_eq!(pages.compare(&restored(2)), Difference::None);
     }

@@ -2,20 +2,26 @@
 //!
 //! SQLite could replay the segments itself, but it drops everything behind the first bad frame without a word, and it
 //! needs the original salts and chain. Here each byte passes the object's digest, the member's crc32, the WAL's own chain
-//! of checksums, and the link from one batch to the next; anything else is an error that names the object.
+//! of checksums, and the link from one batch to the next; anything else is an error that names the object. The database
+//! checksum is kept up with each frame, and held to each one that is stored and to the output as it is in the end.
+
+mod differences;
 
 use std::cell::Cell;
 use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
 use crate::clock::Clock;
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault;
+use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::frames::MemberFrames;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::origin::DatabaseOrigin;
 use crate::format::plan::{Plan, Stop};
 use crate::format::position::{Offset, PageSize, Point, Position};
+use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::{MemberHeader, Reader};
 use crate::format::snapshot;
 use crate::format::tail::{Tail, follows};
@@ -43,6 +49,8 @@ pub struct Restored {
 pub trait Output {
     /// Stores `page` at byte `at`.
     fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()>;
+    /// Fills `page` with what is at byte `at`: zeros where nothing was written.
+    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()>;
     /// Cuts or extends to `bytes`.
     fn set_len(&mut self, bytes: u64) -> Result<()>;
 
@@ -67,6 +75,21 @@ impl Output for &File {
         self.write_all_at(page, at).map_err(|e| Error::io(Kind::Database, "write the output", &e))
     }
 
+    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(Kind::Database, "read the output", &e);
+        let mut have = 0;
+        while have < page.len() {
+            match FileExt::read_at(*self, &mut page[have..], at + have as u64) {
+                Ok(0) => break,
+                Ok(count) => have += count,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        page[have..].fill(0);
+        Ok(())
+    }
+
     fn set_len(&mut self, bytes: u64) -> Result<()> {
         fault::point("restore.resize")?;
         File::set_len(self, bytes).map_err(|e| Error::io(Kind::Database, "set the size of the output", &e))
@@ -83,19 +106,6 @@ fn damaged(error: Error, before: Option<Timestamp>) -> Error {
     }
 }
 
-/// Takes pages and keeps none: for proving that a backup can be restored.
-pub struct Nowhere;
-
-impl Output for Nowhere {
-    fn write_at(&mut self, _at: u64, _page: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn set_len(&mut self, _bytes: u64) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// A restore under way.
 pub struct Restore<'a, O> {
     store: &'a dyn Store,
@@ -105,6 +115,8 @@ pub struct Restore<'a, O> {
     progress: &'a mut dyn FnMut(u64),
     read: &'a Cell<u64>,
     state: State,
+    /// A page before a frame was applied.
+    old: Vec<u8>,
 }
 
 /// How far the output is.
@@ -115,8 +127,10 @@ struct State {
     page_size: PageSize,
     /// Size of the database in pages behind the last commit.
     pages: u32,
-    /// The output has grown to this many pages.
-    extent: u32,
+    /// Of what is in the output.
+    running: RunningChecksum,
+    /// Some stored checksum was equal to it.
+    proven: bool,
     /// The last frame that was applied ended a transaction.
     whole: bool,
     /// Behind the last frame that was applied.
@@ -157,7 +171,10 @@ pub fn hold<O: Output>(
 ) -> Result<(Restored, Held)> {
     let read = Cell::new(0);
     let (segments, stop) = resolve(store, clock, plan)?;
-    begin(store, clock, plan, output, progress, &read)?.apply_all(segments, stop)
+    let mut restore = begin(store, clock, plan, output, progress, &read)?;
+    let restored = restore.apply_all(segments, stop)?;
+    restore.prove_output()?;
+    Ok((restored, Held(restore.state)))
 }
 
 /// Applies to an output what `segments` have behind its position; the first of them may begin before it.
@@ -174,7 +191,9 @@ pub fn advance<O: Output>(
     let stop = segments.last().map_or(held.0.applied, |(key, _)| key.end);
     // What is there now is to the segments what the snapshot was: members up to it are passed over.
     let state = State { snapshot: held.0.applied, ..held.0 };
-    Restore { store, clock, output, progress: &mut |_| (), read: &read, state }.apply_all(segments, stop)
+    let mut restore = Restore { store, clock, output, progress: &mut |_| (), read: &read, state, old: Vec::new() };
+    let restored = restore.apply_all(segments, stop)?;
+    Ok((restored, Held(restore.state)))
 }
 
 /// Finds the exact point to stop at, which for a moment in time stands inside the last object.
@@ -204,7 +223,7 @@ fn resolve<'p>(store: &dyn Store, clock: &dyn Clock, plan: &'p Plan) -> Result<(
 /// The end of the last member that ends a transaction and was seen by `time`.
 fn last_commit_by(store: &dyn Store, clock: &dyn Clock, key: &SegmentKey, time: Timestamp) -> Result<Option<Point>> {
     let read = Cell::new(0);
-    let mut reader = Reader::new(Download::new(store, clock, &key.to_string(), &read));
+    let mut reader = Reader::named(key, Download::new(store, clock, &key.to_string(), &read));
     let mut found = None;
     while let Some(header) = reader.next_member()? {
         if header.seen > time {
@@ -228,7 +247,7 @@ fn begin<'a, O: Output>(
 ) -> Result<Restore<'a, O>> {
     let name = plan.snapshot.to_string();
     let download = Download::new(store, clock, &name, read);
-    let header = unpack(download, plan, &mut output, &mut || progress(read.get())).map_err(|e| {
+    let (header, running) = unpack(download, plan, &mut output, &mut || progress(read.get())).map_err(|e| {
         let error = e.context(format!("object {name}"));
         if error.kind() == Kind::Corrupt { error.with_hint(&plan.instead) } else { error }
     })?;
@@ -238,11 +257,12 @@ fn begin<'a, O: Output>(
         time: header.time,
         page_size: header.page_size,
         pages: header.pages,
-        extent: header.pages,
+        proven: header.database.is_some(),
+        running,
         whole: true,
         applied: header.at,
     };
-    Ok(Restore { store, clock, output, progress, read, state })
+    Ok(Restore { store, clock, output, progress, read, state, old: Vec::new() })
 }
 
 fn unpack<O: Output>(
@@ -250,7 +270,7 @@ fn unpack<O: Output>(
     plan: &Plan,
     output: &mut O,
     progress: &mut dyn FnMut(),
-) -> Result<snapshot::Header> {
+) -> Result<(snapshot::Header, RunningChecksum)> {
     let mut reader = snapshot::Reader::open(download)?;
     let header = *reader.header();
     if header.key() != plan.snapshot {
@@ -260,21 +280,45 @@ fn unpack<O: Output>(
         output.origin(origin, &plan.snapshot)?;
     }
     output.expect(header.payload_len())?;
+    let mut running = RunningChecksum::new(header.page_size);
     let mut piece = vec![0; PIECE];
     let mut at = 0;
     loop {
-        let count = reader.read(&mut piece)?;
+        let count = fill(&mut reader, &mut piece)?;
+        let pages = piece.get(..count).unwrap_or_default();
         if count == 0 {
-            return Ok(header);
+            break;
         }
-        output.write_at(at, piece.get(..count).unwrap_or_default())?;
+        output.write_at(at, pages)?;
+        pages.chunks(header.page_size.get() as usize).for_each(|page| running.push(page));
         at += count as u64;
         progress();
     }
+    match header.database {
+        Some(expected) if expected != running.sum() => Err(other_checksum("of the snapshot", expected, running.sum())),
+        _ => Ok((header, running)),
+    }
+}
+
+/// Reads whole pages; fewer than there is room for only at the end.
+fn fill<R: Read>(reader: &mut snapshot::Reader<R>, piece: &mut [u8]) -> Result<usize> {
+    let mut have = 0;
+    while have < piece.len() {
+        match reader.read(&mut piece[have..])? {
+            0 => break,
+            count => have += count,
+        }
+    }
+    Ok(have)
+}
+
+fn other_checksum(whose: &str, expected: DatabaseChecksum, found: DatabaseChecksum) -> Error {
+    let (expected, found) = (expected.get(), found.get());
+    Error::new(Kind::Corrupt, format!("database checksum {whose}: expected {expected:016x}, found {found:016x}"))
 }
 
 impl<O: Output> Restore<'_, O> {
-    fn apply_all(mut self, segments: &[(SegmentKey, u64)], stop: Point) -> Result<(Restored, Held)> {
+    fn apply_all(&mut self, segments: &[(SegmentKey, u64)], stop: Point) -> Result<Restored> {
         let names = segments.iter().map(|(key, size)| (key.to_string(), *size));
         let ahead = Ahead::new(self.store, self.clock, names, self.read);
         for (key, _) in segments {
@@ -285,12 +329,11 @@ impl<O: Output> Restore<'_, O> {
             let before = self.state.whole.then_some(self.state.time);
             self.segment(key, download, stop).map_err(|e| damaged(e.context(format!("object {key}")), before))?;
         }
-        let restored = self.finish(stop)?;
-        Ok((restored, Held(self.state)))
+        self.finish(stop)
     }
 
     fn segment(&mut self, key: &SegmentKey, download: Download<'_>, stop: Point) -> Result<()> {
-        let mut reader = Reader::new(download);
+        let mut reader = Reader::named(key, download);
         let mut first = true;
         while let Some(header) = reader.next_member()? {
             if std::mem::take(&mut first) {
@@ -318,6 +361,11 @@ impl<O: Output> Restore<'_, O> {
     fn member(&mut self, reader: &mut Reader<Download<'_>>, header: &MemberHeader, stop: Point) -> Result<()> {
         if header.start >= self.state.snapshot {
             follows(&self.state.tail, header)?;
+        }
+        if let Some(told) = &header.differences {
+            self.differences(reader, header, told, stop)?;
+            self.state.tail = Tail::of_member(header, reader.crc());
+            return Ok(());
         }
         let mut frames = MemberFrames::new(reader, header)?;
         let mut frame = Vec::new();
@@ -352,16 +400,44 @@ impl<O: Output> Restore<'_, O> {
 
     fn apply(&mut self, page: u32, commit: u32, bytes: &[u8]) -> Result<()> {
         let size = u64::from(self.state.page_size.get());
-        self.output.write_at(u64::from(page.saturating_sub(1)) * size, bytes)?;
-        self.state.extent = self.state.extent.max(page);
-        self.state.whole = commit != 0;
+        let at = |page: u32| u64::from(page.saturating_sub(1)) * size;
+        let Restore { output, state, old, .. } = self;
+        old.resize(bytes.len(), 0);
+        if page <= state.running.extent() {
+            output.read_at(at(page), old)?;
+        }
+        state.running.frame(page, old, bytes);
+        output.write_at(at(page), bytes)?;
+        state.whole = commit != 0;
         if commit != 0 {
-            self.state.pages = commit;
-            if commit < self.state.extent {
+            state.pages = commit;
+            let cut = commit < state.running.extent();
+            state.running.commit(commit, &mut |page, bytes| output.read_at(at(page), bytes), old)?;
+            if cut {
                 // What is cut off here must not show again if the database grows later.
-                self.output.set_len(u64::from(commit) * size)?;
-                self.state.extent = commit;
+                output.set_len(u64::from(commit) * size)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the output once more: it is what the stored checksums speak of, not only what was to be written.
+    ///
+    /// A history without any stored checksum proves nothing more by that.
+    fn prove_output(&mut self) -> Result<()> {
+        let State { page_size, pages, running, proven, .. } = self.state;
+        let mut found = RunningChecksum::new(page_size);
+        let mut piece = vec![0; PIECE];
+        let (mut at, end) = (0, u64::from(pages) * u64::from(page_size.get()));
+        while proven && at < end {
+            let count = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
+            let bytes = piece.get_mut(..count).unwrap_or_default();
+            self.output.read_at(at, bytes)?;
+            bytes.chunks(page_size.get() as usize).for_each(|page| found.push(page));
+            at += count as u64;
+        }
+        if proven && found.sum() != running.sum() {
+            return Err(output_differs(running.sum(), found.sum()));
         }
         Ok(())
     }
@@ -383,6 +459,12 @@ impl<O: Output> Restore<'_, O> {
         let position = Position { generation: state.tail.generation, point: stop };
         Ok(Restored { position, time: state.time, bytes, read: self.read.get() })
     }
+}
+
+fn output_differs(expected: DatabaseChecksum, found: DatabaseChecksum) -> Error {
+    let (expected, found) = (expected.get(), found.get());
+    let what = format!("output: expected database checksum {expected:016x}, found {found:016x} when it was read back");
+    Error::new(Kind::Database, what).with_hint("its disk or memory is bad, or something else wrote to it")
 }
 
 /// An object must hold what its name says; a foreign or renamed one is refused.

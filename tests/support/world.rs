@@ -85,6 +85,14 @@ impl Output for &mut Image {
         Ok(())
     }
 
+    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()> {
+        let stored = self.0.get(at as usize..).unwrap_or_default();
+        let count = stored.len().min(page.len());
+        page[..count].copy_from_slice(&stored[..count]);
+        page[count..].fill(0);
+        Ok(())
+    }
+
     fn set_len(&mut self, bytes: u64) -> Result<()> {
         self.0.resize(bytes as usize, 0);
         Ok(())
