@@ -23,16 +23,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind};
-use litestream::format::key::SnapshotKey;
+use litestream::format::key::{SegmentKey, SnapshotKey};
 use litestream::format::plan::Target;
 use litestream::format::position::{Generation, Offset, Point};
 use litestream::format::time::Timestamp;
 use litestream::log;
+use litestream::replica::outbox::Outbox;
+use litestream::replica::spool::Spool;
+use litestream::replica::writer::Segment;
+use memory::Memory;
 use world::{Exit, Said, World};
 
 /// Steps of a schedule.
@@ -86,6 +91,34 @@ fn a_seed_decides_the_whole_schedule() {
         assert_eq!(one.0, other.0, "seed {seed}");
         assert!(one.1 == other.1, "seed {seed}: the same steps, and other objects");
     }
+}
+
+/// A server that flaps is back for seconds only: nothing waits out the pause of an attempt that failed before.
+#[test]
+fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
+    let memory = Rc::new(Memory::default());
+    let spool = Spool::new(&directory().join("spool"), 0);
+    let mut outbox = Outbox::new(memory.clone(), spool);
+    let (point, now) = (|offset| Point { index: 0, offset }, Instant::now());
+    let time = Timestamp::from_millis(1);
+    let key = SegmentKey {
+        generation: Generation::new(1),
+        start: point(Offset::ZERO),
+        end: point(Offset::new(32).expect("an offset")),
+        first: time,
+        last: time,
+        part: false,
+    };
+    outbox.push(Segment { key, bytes: vec![1; 10], oldest: time }, now);
+    memory.link.failing.set(100);
+    let failed = (0..9).filter(|n| outbox.poll(now + Duration::from_secs(60 * n)).error.is_some()).count();
+    assert!(failed > 3, "{failed} attempts failed");
+    memory.link.failing.set(0);
+    let later = now + Duration::from_secs(60 * 8) + Duration::from_millis(1);
+    assert!(outbox.poll(later).stored.is_empty() && !outbox.is_busy(), "it is to be the pause of a failed attempt");
+    outbox.retry_now();
+    let stored = (0..100).any(|_| !outbox.poll(later).stored.is_empty());
+    assert!(stored && outbox.is_empty());
 }
 
 fn number(name: &str) -> Option<u64> {

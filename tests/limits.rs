@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::json;
-use support::{Bed, Process, STORE, State, assert_equal, committed, judged, litestream, until};
+use support::{Bed, Process, STORE, State, USAGE, assert_equal, committed, judged, litestream, until};
 
 const BUCKET: &str = "backup";
 
@@ -148,7 +148,93 @@ fn who_may_not_write_is_told_which_subject_it_is() {
     );
     std::fs::write(&config, text).expect("write a configuration");
     let ran = bed.run(&["replicate", "-once", "-config", config.to_str().expect("a path")]);
-    ran.refused(STORE, &["Permissions Violation for Publish to \"$O.backup.C."]);
+    // At once: it does not wait for an answer that cannot come.
+    let ran = ran.refused(STORE, &["Permissions Violation for Publish to \"$O.backup.C."]);
+    assert!(!ran.stderr.contains("no answer within"), "{}", ran.stderr);
+}
+
+#[test]
+fn purge_without_permission_is_said_with_its_subject() {
+    let config = "authorization { users = [ { user: u, password: p, permissions: { publish: { \
+                  deny: [\"$JS.API.STREAM.PURGE.>\"] } } } ] }";
+    let bed = Bed::nats_with("purge", config);
+    let database = bed.database();
+    let url = bed.url().replace("nats://", "nats://u:p@");
+    let mut command = bed.replicate_command(&database, &url);
+    bed.run_command(command.arg("-once")).succeeded();
+    let ran = bed.run(&["delete", "-yes", &url]);
+    let ran = ran.refused(STORE, &["Permissions Violation for Publish to \"$JS.API.STREAM.PURGE.OBJ_backup\""]);
+    assert!(!ran.stderr.contains("no answer within"), "{}", ran.stderr);
+}
+
+#[test]
+fn bucket_with_a_message_limit_gets_smaller_chunks() {
+    let bed = Bed::nats("messages");
+    raw::create(&address(&bed), BUCKET, json!({"max_msg_size": 20_000}));
+    let database = bed.database();
+    bed.write(&database, &["--commits", "20", "--size", "50000"]);
+    let replicator = replicate(&bed, &database);
+    bed.converges(&database);
+    replicator.stop();
+    bed.run(&["verify", &bed.url()]).succeeded();
+}
+
+#[test]
+fn full_account_is_waited_for_from_the_start_and_the_limit_is_named() {
+    let config =
+        "accounts { A { jetstream { max_consumers: 4 }, users = [ { user: u, password: p } ] } }\nno_auth_user: u";
+    let bed = Bed::nats_with("consumers", config);
+    let address = address(&bed);
+    raw::create(&address, BUCKET, json!({}));
+    for name in ["1", "2", "3", "4"] {
+        let other = json!({"stream_name": "OBJ_backup", "config": {"durable_name": name, "ack_policy": "none"}});
+        raw::ask(&address, &format!("$JS.API.CONSUMER.DURABLE.CREATE.OBJ_backup.{name}"), &other);
+    }
+    let database = bed.database();
+    let mut replicator = replicate(&bed, &database);
+    replicator.says("maximum consumers limit reached");
+    assert!(replicator.log().contains("max_consumers of the account"), "{}", replicator.log());
+    assert!(replicator.is_running());
+    for name in ["1", "2", "3", "4"] {
+        raw::ask(&address, &format!("$JS.API.CONSUMER.DELETE.OBJ_backup.{name}"), &json!({}));
+    }
+    // Not by restores in a loop: each of them is a consumer more for a while.
+    replicator.says("snapshot stored");
+    assert_equal(&database, &bed.restored());
+    replicator.stop();
+}
+
+#[test]
+fn account_that_wants_sizes_gets_a_hint_that_says_so() {
+    let config = "accounts { A { jetstream { max_file: 1G, max_bytes_required: true }, users = [ { user: u, password: p } ] } }\n\
+                  no_auth_user: u";
+    let bed = Bed::nats_with("sizes", config);
+    let database = bed.database();
+    let mut command = bed.replicate_command(&database, &bed.url());
+    let ran = bed.run_command(command.arg("-once"));
+    ran.refused(STORE, &["error 10113", "nats object add --max-bucket-size=SIZE"]);
+}
+
+#[test]
+fn prefix_that_no_server_takes_is_refused_at_the_start() {
+    let bed = Bed::nats("prefix");
+    let database = bed.database();
+    let long = vec!["x".repeat(200); 13].join("/");
+    let ran = bed.run_command(bed.replicate_command(&database, &bed.url_below(&long)).arg("-once"));
+    ran.refused(USAGE, &["expected a prefix of at most 2560 bytes, found 2612"]);
+    let fits = vec!["x".repeat(200); 12].join("/");
+    bed.run_command(bed.replicate_command(&database, &bed.url_below(&fits)).arg("-once")).succeeded();
+    assert_equal(&database, &bed.restored_from(&bed.url_below(&fits)));
+}
+
+/// A server that lets little wait for a client cuts it off: less is asked for then.
+#[test]
+fn restore_ends_though_the_server_lets_little_wait() {
+    let bed = Bed::nats_with("pending", "max_payload: 262144\nmax_pending: 262144\nwrite_deadline: \"100ms\"");
+    let database = bed.database();
+    bed.write(&database, &["--commits", "60", "--size", "900000"]);
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
 }
 
 #[test]

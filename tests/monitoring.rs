@@ -18,6 +18,7 @@ on_a_directory_only! {
     a_lag_that_is_not_known_is_not_told
     a_moment_after_the_newest_commit_is_the_newest_state_and_its_age_is_told
     a_moment_without_a_zone_is_asked_back_in_the_time_of_the_machine
+    replica_on_the_disk_of_its_database_is_warned_about_once
 }
 
 /// Writes the configuration; the path of its file.
@@ -175,4 +176,16 @@ fn a_moment_after_the_newest_commit_is_the_newest_state_and_its_age_is_told(bed:
 fn a_moment_without_a_zone_is_asked_back_in_the_time_of_the_machine(bed: &Bed) {
     let (ran, _) = restore(bed, "2026-11-23 06:08", &[]);
     ran.refused(support::USAGE, &["2026-11-23T06:08:00Z is UTC, 2026-11-23T06:08:00+01:30 is the time here"]);
+}
+
+/// By a service alone: cron mails each line.
+fn replica_on_the_disk_of_its_database_is_warned_about_once(bed: &Bed) {
+    let database = bed.database();
+    let warning = "the replica is on the file system of its database";
+    let mut replicator = bed.replicate(&database);
+    replicator.says(warning);
+    bed.converges(&database);
+    assert_eq!(replicator.log().matches(warning).count(), 1);
+    replicator.stop();
+    assert!(!bed.replicate_once(&database).stderr.contains(warning));
 }

@@ -143,6 +143,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,
+        keep_note: false,
         patient: true,
         backlog_bytes: 1 << 30,
         path,

@@ -10,6 +10,7 @@ use crate::cmd::service;
 use crate::config::Database;
 use crate::error::Result;
 use crate::format::position::{Generation, Point};
+use crate::replica::checkpoint_note::CheckpointNote;
 use crate::replica::start::find_end;
 use crate::replica::tail::End;
 use crate::source::image::Image;
@@ -78,7 +79,8 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
         return Ok(there(Image::of(&mut snapshot, &mut || Ok(()))?, None));
     }
     let mut source = Source::open(&database.path, options)?;
-    if let Err(reason) = end.resume(&mut source, &mut vec![0; BUFFER])? {
+    let note = CheckpointNote::read(&service::settings(database, false).meta());
+    if let Err(reason) = end.resume(&mut source, &note, &mut vec![0; BUFFER])? {
         return Ok(Attempt::Behind(reason.to_string()));
     }
     let Some(mut snapshot) = source.snapshot(&scratch(database))? else {

@@ -11,7 +11,7 @@ use crate::cmd::service;
 use crate::config::Database;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::replica::follow::Follower;
+use crate::replica::follow::{Follower, Settings};
 use crate::store::Pool;
 
 /// A database that came later and cannot be followed is tried again after this.
@@ -195,7 +195,7 @@ impl Fleet {
     }
 
     fn begin(&mut self, name: String, database: Database, now: Instant) {
-        let settings = service::settings(&database, true);
+        let settings = Settings { keep_note: true, ..service::settings(&database, true) };
         match service::follower(&database, settings, self.create_bucket, &mut self.pool, now) {
             Ok(follower) => {
                 log::info("replicating").field("db", &name).field("to", &database.replica.url).emit();

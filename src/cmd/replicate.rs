@@ -1,5 +1,7 @@
 //! `litestream replicate`: follows databases until it is told to stop, or stores once what they hold.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use crate::config::{self, Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::replica::follow::{self, Follower, lag_text};
+use crate::store::Target;
 
 /// Between two lines that say where each database stands.
 const REPORT: Duration = Duration::from_secs(60);
@@ -100,15 +103,31 @@ fn begin(fleet: &mut Fleet, database: &Database, options: &cli::Replicate, exec:
     if restoring::is_due(database) {
         restoring::restore_missing(database, options.create_bucket, fleet.pool(), Arc::default())?;
     }
+    if !options.once {
+        warn_of_one_disk(database);
+    }
     let mut settings = service::settings(database, !options.once);
     settings.force_snapshot = options.force_snapshot;
     settings.enforce_retention = options.enforce_retention;
+    settings.keep_note = true;
     settings.allow_other_database = options.allow_other_database;
     let mut follower = service::follower(database, settings, options.create_bucket, fleet.pool(), System.now())?;
     let patient = if options.pair.is_some() { exec } else { !options.once };
     check(&mut follower, patient)?;
     fleet.add(database, follower);
     Ok(())
+}
+
+/// A replica on the disk of its database is lost with it.
+fn warn_of_one_disk(database: &Database) {
+    let Target::Dir(directory) = &database.replica.target else { return };
+    let device = |path: &Path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev());
+    if device(directory).is_some() && device(directory) == device(&database.path) {
+        log::warn("the replica is on the file system of its database, and is lost with it")
+            .field("db", database.path.display())
+            .field("replica", directory.display())
+            .emit();
+    }
 }
 
 /// A database that can never be followed ends the program before anything is contacted. One that is not there yet is

@@ -22,6 +22,7 @@ pub fn settings(database: &Database, patient: bool) -> Settings {
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,
+        keep_note: false,
         patient,
         backlog_bytes: database.spool_limit,
     }

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
+use crate::replica::checkpoint_note::CheckpointNote;
 use crate::replica::start::{Found, find_end};
 use crate::source::{Reason, Source};
 use crate::store::Pool;
@@ -80,7 +81,8 @@ fn compare(database: &Database, found: &Found) -> Row {
     let mut options = service::source_options(database);
     options.enable_wal = false;
     let found = Source::open(&database.path, &options).and_then(|mut source| {
-        let resumed = end.resume(&mut source, &mut vec![0; BUFFER])?;
+        let note = CheckpointNote::read(&service::settings(database, false).meta());
+        let resumed = end.resume(&mut source, &note, &mut vec![0; BUFFER])?;
         Ok((resumed.map(|()| source.frames_left()), source.last_write()))
     });
     let row = match found {

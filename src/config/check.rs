@@ -1,7 +1,4 @@
 //! Whether the files that a replica names are usable: asked at the start, before anything is contacted.
-//!
-//! Not asked here, since it takes a TLS library: whether a client key belongs to its certificate. `store::nats` asks it
-//! when it builds the identity, with the same error kind.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,8 +10,8 @@ use super::{Config, Replica, Surroundings};
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::store::Target;
-use crate::store::nats::nkey;
 use crate::store::nats::options::{Login, Options};
+use crate::store::nats::{key_pair, nkey};
 
 /// In bytes: certificates, keys and seeds are far smaller, and a wrong path may be anything.
 const MAX_FILE: u64 = 4 << 20;
@@ -56,6 +53,7 @@ fn nats(options: &Options) -> Result<()> {
         check(certificate, "client-cert", certificate_problem)?;
         check(key, "client-key", key_problem)?;
         private(key, "client-key")?;
+        one_pair(certificate, key)?;
     }
     Ok(())
 }
@@ -88,6 +86,16 @@ fn private(path: &Path, name: &str) -> Result<()> {
     let what =
         format!("{name}: {}: expected a file that only its owner can read, found mode {mode:03o}", path.display());
     Err(Error::new(Kind::Usage, what).with_hint(format!("chmod 600 {}", path.display())))
+}
+
+/// TLS libraries notice only some pairs that do not belong together: with others the handshake goes on without a certificate.
+fn one_pair(certificate: &Path, key: &Path) -> Result<()> {
+    let (certificate_pem, key_pem) = (read(certificate)?, read(key)?);
+    let told = key_pair::check(certificate_pem.as_bytes(), key_pem.as_bytes());
+    told.map_err(|what| {
+        Error::new(Kind::Usage, format!("client-key: {}: {what}", key.display()))
+            .with_hint(format!("client-cert {} and client-key must be of one pair", certificate.display()))
+    })
 }
 
 /// The seed in a file, as `nsc` and `nk` write it: alone, or between markers.

@@ -80,7 +80,27 @@ fn directory(text: &str) -> Result<PathBuf> {
     if text.starts_with("nats:") || text.starts_with("tls:") || text.starts_with("file:") {
         return Err(usage("replica URL: expected // after the scheme").with_hint("write nats://HOST/BUCKET"));
     }
+    if is_address(text) {
+        return Err(usage("replica URL: expected a scheme, found the address of a server without one")
+            .with_hint(format!("write {}, or a path that begins with ./", masked(&format!("nats://{text}")))));
+    }
+    if !text.contains('/') && !matches!(text, "." | "..") {
+        return Err(usage(format!(
+            "replica URL: expected nats://HOST/BUCKET or a path with a slash, found the word {text}"
+        ))
+        .with_hint(format!("the bucket on the server of NATS_URL is nats:///{text}, the directory is ./{text}")));
+    }
     Ok(PathBuf::from(text))
+}
+
+/// Whether a path begins as no path does, but a server's address: with a port, a login, or an IP address.
+fn is_address(text: &str) -> bool {
+    let first = text.split_once('/').map_or(text, |(first, _)| first);
+    let port = |port: &str| !port.is_empty() && port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    first.contains('@')
+        || first.rsplit_once(':').is_some_and(|(host, number)| !host.is_empty() && port(number))
+        || first.parse::<std::net::Ipv4Addr>().is_ok()
+        || first.starts_with('[')
 }
 
 fn file(rest: &str) -> Result<PathBuf> {

@@ -10,6 +10,7 @@
 
 pub mod alone;
 pub mod audit;
+pub mod checkpoint_note;
 pub mod compare;
 mod crew;
 pub mod download;

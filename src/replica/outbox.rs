@@ -234,6 +234,11 @@ impl Outbox {
         self.queue.front().map(|item| item.oldest)
     }
 
+    /// The store has been reached again: what waits for the end of a pause goes now.
+    pub fn retry_now(&mut self) {
+        (self.retry_at, self.pause) = (None, RETRY.0);
+    }
+
     /// Makes progress.
     pub fn poll(&mut self, now: Instant) -> Polled {
         let mut polled = Polled::default();

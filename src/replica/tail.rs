@@ -3,11 +3,12 @@
 use crate::error::Result;
 use crate::format::key::Key;
 use crate::format::plan::ChainEnd;
-use crate::format::position::{Generation, Offset, Point};
+use crate::format::position::{Generation, Offset, Point, Position};
 use crate::format::segment::{MemberHeader, last_member};
 use crate::format::snapshot;
 use crate::format::tail::Tail;
 use crate::format::time::Timestamp;
+use crate::replica::checkpoint_note::CheckpointNote;
 use crate::source::{FileCheck, Mark, Reason, Source};
 
 /// The end of what is stored, or is about to be.
@@ -63,10 +64,16 @@ impl End {
     }
 
     /// Lets `source` continue here, if that is where it was. Where the whole file must be read for that, all of it is.
-    pub fn resume(&self, source: &mut Source, buffer: &mut [u8]) -> Result<std::result::Result<(), Reason>> {
+    /// `note` is what the last run has left of the file.
+    pub fn resume(
+        &self,
+        source: &mut Source,
+        note: &CheckpointNote,
+        buffer: &mut [u8],
+    ) -> Result<std::result::Result<(), Reason>> {
         let mut check = self.file_check();
         loop {
-            if let Some(resumed) = self.resume_step(source, &mut check, buffer)? {
+            if let Some(resumed) = self.resume_step(source, note, &mut check, buffer)? {
                 return Ok(resumed);
             }
         }
@@ -81,14 +88,35 @@ impl End {
     pub fn resume_step(
         &self,
         source: &mut Source,
+        note: &CheckpointNote,
         check: &mut FileCheck,
         buffer: &mut [u8],
     ) -> Result<Option<std::result::Result<(), Reason>>> {
         match (self.mark(), self.file) {
-            (Some(mark), None) => source.resume(&mark).map(Some),
+            (Some(mark), None) => self.resume_at(source, &mark, note).map(Some),
             (Some(_), Some(_)) => source.resume_at_file(check, buffer),
             (None, _) => Ok(Some(Err(Reason::UnknownStoredPosition))),
         }
+    }
+
+    /// By the last frame that is stored; where the WAL has been emptied since, by the note of the file.
+    fn resume_at(
+        &self,
+        source: &mut Source,
+        mark: &Mark,
+        note: &CheckpointNote,
+    ) -> Result<std::result::Result<(), Reason>> {
+        let resumed = source.resume(mark)?;
+        let emptied = resumed == Err(Reason::WalRestartedWhileNotRunning);
+        if emptied && note.vouches_for(&self.position(), source) {
+            source.resume_behind_restart(mark);
+            return Ok(Ok(()));
+        }
+        Ok(resumed)
+    }
+
+    pub fn position(&self) -> Position {
+        Position { generation: self.tail.generation, point: self.point() }
     }
 
     /// The point of a place in the WAL that the tail is in; none for another WAL.

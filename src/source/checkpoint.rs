@@ -217,6 +217,29 @@ fn passive(source: &mut Source) {
     source.has_checkpointed();
 }
 
+/// Frames, and their bytes, that the end of a run may write back: a fraction of a second on a slow disk.
+const END_BACKFILL: (u32, usize) = (4000, 16 << 20);
+
+/// The end of a run, of which everything was given out: empties the WAL, unless that would take long or meets anybody. An
+/// empty WAL has nothing that the next one to open the database would recover, and write back once more when it closes.
+pub(super) fn at_end(source: &mut Source) -> Result<()> {
+    let header = source.header()?;
+    let left = header.frames.saturating_sub(header.backfilled);
+    if header.frames == 0 || !source.is_given_out(&header) || !few(left, source.place.page_size, END_BACKFILL) {
+        return Ok(());
+    }
+    passive(source);
+    // The pin moves to READ0. A commit that comes meanwhile is safe from the TRUNCATE: it is either before the new pin, which
+    // then is on another mark and makes the TRUNCATE give up, or behind it, and READ0 keeps it out of the database file
+    // (walCheckpoint, sqlite3.c: walBusyLock of WAL_READ_LOCK(0)).
+    source.rotate()?;
+    let header = source.header()?;
+    if header.is_backfilled() && source.is_given_out(&header) && source.may_checkpoint() {
+        truncate(source)?;
+    }
+    Ok(())
+}
+
 /// Nobody writes and no recovery can run, so a pin that is refused is refused for an instant only.
 fn begin_pin(source: &Source) -> Result<()> {
     fault::point("source.repin")?;
@@ -246,8 +269,13 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
     if !source.may_checkpoint() {
         return Ok(());
     }
-    fault::point("source.truncate")?;
     source.checkpoints.last_truncate = Some(now);
+    truncate(source)
+}
+
+/// Everything is in the database file, and has been given out.
+fn truncate(source: &mut Source) -> Result<()> {
+    fault::point("source.truncate")?;
     let patience = |timeout| source.pins.spare().busy_timeout(timeout).map_err(|e| sqlite(&e, "busy_timeout"));
     patience(Duration::ZERO)?;
     let result = checkpoint(source.pins.spare(), CheckpointMode::Truncate);

@@ -21,6 +21,7 @@ mod checkpoint;
 mod connection;
 mod copy;
 mod facts;
+mod file_stamp;
 mod file_state;
 mod identity;
 mod let_go;
@@ -48,6 +49,7 @@ use crate::format::wal::{Chain, Checksum};
 pub use continuity::{Mark, Reason};
 pub use copy::{Batch, Copied};
 pub use facts::is_another_file;
+pub use file_stamp::FileStamp;
 pub use lock::{Lock, Stay, default_meta_path, try_lock};
 pub use snapshot::FileCheck;
 pub use watch::Watch;
@@ -258,9 +260,45 @@ impl Source {
         Ok(Some(Ok(())))
     }
 
+    /// Continues behind `stored` as if this source had copied it, and the WAL had been restarted since. The database file
+    /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
+    pub fn resume_behind_restart(&mut self, stored: &Mark) {
+        self.place = Place {
+            page_size: stored.page_size,
+            frame: stored.frame,
+            chain: Chain::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
+            known: true,
+        };
+        (self.caught_up, self.drained) = (true, self.first.frames == 0);
+    }
+
+    /// The stamp of the database file as it is now.
+    pub fn stamp(&self) -> Result<FileStamp> {
+        FileStamp::of(&self.path)
+    }
+
+    /// The stamp of the database file, if everything was given out and all of it is in that file: no frame of the WAL is
+    /// missing in it, and nobody has written to it but checkpoints.
+    pub fn whole_file(&mut self) -> Result<Option<FileStamp>> {
+        let before = self.header()?;
+        let whole = self.caught_up && before.is_backfilled() && self.is_given_out(&before);
+        if !whole || self.index.progress().is_open() || !self.may_checkpoint() {
+            return Ok(None);
+        }
+        let stamp = self.stamp()?;
+        Ok((self.header()? == before).then_some(stamp))
+    }
+
+    /// Empties the WAL at the end of a run, if nobody is in the way: whoever closes the database last then finds nothing to
+    /// write, and the next run finds the file as this one has left it.
+    pub fn checkpoint_at_end(&mut self) -> Result<()> {
+        checkpoint::at_end(self)
+    }
+
     /// How many committed frames of the WAL have not been given out.
     pub fn frames_left(&self) -> u32 {
-        self.first.frames.saturating_sub(self.place.frame)
+        let same = self.first.salt == self.place.chain.salt();
+        self.first.frames.saturating_sub(if same { self.place.frame } else { 0 })
     }
 
     /// Whether a round is worth while: something was committed, restarted or not yet given out, or the pin was lost. Costs

@@ -14,6 +14,7 @@ use litestream::error::{Error, Kind, Result};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{Target, plan};
 use litestream::log;
+use litestream::replica::checkpoint_note::CheckpointNote;
 use litestream::replica::follow::{Follower, Next, Settings, Tools};
 use litestream::replica::restore::{Output, restore};
 use litestream::replica::start::find_end;
@@ -277,7 +278,7 @@ impl World {
         let options = source::Options { enable_wal: false, ..self.settings.source.clone() };
         let look = || -> Result<std::result::Result<u32, Reason>> {
             let mut source = Source::open(&self.application.path, &options)?;
-            let resumed = end.resume(&mut source, &mut vec![0; 1 << 16])?;
+            let resumed = end.resume(&mut source, &CheckpointNote::default(), &mut vec![0; 1 << 16])?;
             Ok(resumed.map(|()| source.frames_left()))
         };
         match look() {
@@ -333,6 +334,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,
+        keep_note: false,
         patient: true,
         backlog_bytes: if random.chance(20) { 40_000 } else { 1 << 30 },
         path: path.to_path_buf(),

@@ -65,13 +65,29 @@ fn a_login_in_a_url_is_decoded() {
 }
 
 #[test]
+fn address_without_a_scheme_is_no_directory() {
+    for text in ["127.0.0.1:4222/fleet", "localhost:4222", "nats.example.com:4222/b/p", "10.0.0.1/b", "[::1]:4222/b"] {
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.message(), "replica URL: expected a scheme, found the address of a server without one");
+        assert_eq!(error.hint(), Some(format!("write nats://{text}, or a path that begins with ./").as_str()));
+    }
+    let error = parse("u:s3cret@host/b").unwrap_err();
+    assert!(!format!("{error:?}").contains("s3cret"), "{error}");
+    let error = parse("backup").unwrap_err();
+    assert_eq!(error.hint(), Some("the bucket on the server of NATS_URL is nats:///backup, the directory is ./backup"));
+    for path in ["./127.0.0.1:4222", "./backup", "/backup", "a/b:1", "..", "backup/"] {
+        assert_eq!(parse(path).unwrap(), Url::Dir(path.into()));
+    }
+}
+
+#[test]
 fn a_directory_is_a_file_url_or_a_bare_path() {
     let table = [
         ("file:///a/b", "/a/b"),
         ("file://localhost/a", "/a"),
         ("file:///a%20b", "/a b"),
         ("/a/b", "/a/b"),
-        ("backup", "backup"),
+        ("./backup", "./backup"),
         ("../x", "../x"),
     ];
     for (text, path) in table {

@@ -19,6 +19,7 @@ use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::audit::Audit;
+use crate::replica::checkpoint_note::{CheckpointNote, NoteKeeper};
 use crate::replica::origin::Witnesses;
 use crate::replica::outbox::Outbox;
 use crate::replica::owner::Owner;
@@ -87,6 +88,8 @@ pub struct Follower {
     /// What is stored is of this database, or may be replaced though it is not.
     identified: bool,
     spool_taken_up: bool,
+    /// None where no note is kept.
+    note: Option<NoteKeeper>,
 }
 
 enum Stage {
@@ -103,6 +106,7 @@ enum Stage {
 struct Comparing {
     source: Source,
     end: End,
+    note: CheckpointNote,
     check: FileCheck,
 }
 
@@ -155,6 +159,7 @@ impl Follower {
             generation_begun: None,
             identified: settings.allow_other_database,
             spool_taken_up: false,
+            note: settings.keep_note.then(|| NoteKeeper::new(settings.meta())),
             force_snapshot: settings.force_snapshot,
             opened: false,
             settings,
@@ -183,6 +188,11 @@ impl Follower {
     /// against a restore that gives it. At the end a listing must have shown that. Behind a reconnect nothing is known
     /// until the store has been listed: it may have lost what it acknowledged.
     pub fn is_settled(&self) -> bool {
+        let noting = matches!(self.stage, Stage::Following(_)) && self.closing && self.lock.is_some();
+        self.is_all_stored() && (!noting || self.note.as_ref().is_none_or(NoteKeeper::is_over))
+    }
+
+    fn is_all_stored(&self) -> bool {
         let following = matches!(self.stage, Stage::Following(_));
         let sure = if self.closing { self.audit.has_proven(self.stored) } else { self.audit.is_trusted() };
         self.is_acknowledged() && ((sure && self.ours) || !following)
@@ -237,8 +247,9 @@ impl Follower {
         }
         self.check_clock(clock.wall());
         let next = self.advance(tools, clock)?;
-        let settled = matches!(self.stage, Stage::Following(_)) && self.is_settled();
+        let settled = matches!(self.stage, Stage::Following(_)) && self.is_all_stored();
         if settled {
+            self.keep_note(clock);
             self.settled = Some(clock.wall());
             if self.ours && !self.away {
                 self.trouble.clear_if_quiet(clock.now(), &self.name);
@@ -246,6 +257,15 @@ impl Follower {
         }
         let calm = settled && next == Next::Tick && !self.is_busy() && !self.closing;
         self.rest(calm, next, tools, clock)
+    }
+
+    /// Leaves word of the database file for the next start.
+    fn keep_note(&mut self, clock: &dyn Clock) {
+        let (Some(note), Stage::Following(following)) = (&mut self.note, &mut self.stage) else { return };
+        let position = following.writer.end().position();
+        if let Err(error) = note.poll(&mut following.source, &position, self.closing, clock.now()) {
+            log::debug("no note of the database file").field("db", &self.name).cause(&error).emit();
+        }
     }
 
     fn rest(&mut self, calm: bool, next: Next, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
@@ -316,7 +336,10 @@ impl Follower {
         }
         let source = Source::open(&self.settings.path, &self.settings.source)?;
         match end.clone() {
-            Ok(end) => self.compare(Box::new(Comparing { source, end, check: end.file_check() }), tools, clock),
+            Ok(end) => {
+                let note = CheckpointNote::read(&self.settings.meta());
+                self.compare(Box::new(Comparing { source, end, note, check: end.file_check() }), tools, clock)
+            }
             Err(reason) => self.begin_to_follow(source, Err(reason), clock),
         }
     }
@@ -336,8 +359,8 @@ impl Follower {
     fn compare(&mut self, mut comparing: Box<Comparing>, tools: &mut Tools, clock: &dyn Clock) -> Result<Next> {
         let turn = clock.now() + TURN;
         loop {
-            let Comparing { source, end, check } = &mut *comparing;
-            match end.resume_step(source, check, &mut tools.buffer)? {
+            let Comparing { source, end, note, check } = &mut *comparing;
+            match end.resume_step(source, note, check, &mut tools.buffer)? {
                 Some(resumed) => {
                     let end = comparing.end;
                     return self.begin_to_follow(comparing.source, resumed.map(|()| end), clock);

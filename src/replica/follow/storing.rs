@@ -68,6 +68,7 @@ impl Follower {
                 self.ours = seen == Seen::Ours;
                 if self.owner.connection() != connection {
                     self.audit.doubt();
+                    self.retry_now(now);
                 }
             }
             Err(error) if error.kind() == Kind::Locked => return Err(error),
@@ -80,6 +81,14 @@ impl Follower {
             self.sweeping.poll(now, clock.wall());
         }
         Ok(())
+    }
+
+    /// The store is back: nothing waits out the pause of an attempt that failed before.
+    fn retry_now(&mut self, now: Instant) {
+        self.outbox.retry_now();
+        if let Stage::Following(following) = &mut self.stage {
+            (following.snapshot_not_before, following.snapshot_pause) = (now, RETRY);
+        }
     }
 
     /// An outage is told also while there is nothing to store.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::base64;
-use super::client::{Client, Mail};
+use super::client::{Mail, Mailbox};
 use super::object::Place;
 use crate::error::{Error, Kind, Result};
 
@@ -19,7 +19,18 @@ pub const NO_STREAM: u32 = 10059;
 pub const TOO_MANY_REQUESTS: u32 = 10167;
 /// Conditions that pass by themselves: no leader, a cluster that is forming, a stream that is offline, a full queue.
 const PASSING: [u32; 9] = [10004, 10005, 10007, 10008, 10009, 10010, 10118, 10195, TOO_MANY_REQUESTS];
-const LIMITS: [u32; 7] = [10002, 10023, 10028, 10047, 10054, 10077, 10122];
+/// Limits that others may make room below: who meets one waits (server/errors.json of nats-server).
+const FULL: [(u32, &str); 6] = [
+    (10002, "a JetStream limit of the account"),
+    (10023, "the JetStream resources of the server"),
+    (10026, "max_consumers of the account or of the bucket"),
+    (10027, "max_streams of the account"),
+    (10028, "the JetStream memory of the account or of the server"),
+    (10047, "the JetStream storage of the account or of the server"),
+];
+const LIMITS: [u32; 3] = [10054, 10077, 10122];
+/// The account wants each stream to have a size.
+const NEEDS_SIZE: u32 = 10113;
 const NO_JETSTREAM: [u32; 2] = [10039, 10076];
 const SEALED: u32 = 10109;
 
@@ -34,11 +45,20 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn error(&self) -> Error {
-        let kind = if PASSING.contains(&self.err_code) { Kind::Unreachable } else { Kind::Store };
+        let full = FULL.iter().find(|(code, _)| *code == self.err_code).map(|(_, limit)| *limit);
+        let passes = full.is_some() || PASSING.contains(&self.err_code);
+        let kind = if passes { Kind::Unreachable } else { Kind::Store };
         let ApiError { code, err_code, description } = self;
         let text: String = description.chars().filter(|c| !c.is_control()).take(300).collect();
         let error = Error::new(kind, format!("{text} (code {code}, error {err_code})"));
+        if let Some(limit) = full {
+            return error.with_hint(format!("it is tried again until there is room; the limit is {limit}"));
+        }
         match *err_code {
+            NEEDS_SIZE => error.with_hint(
+                "the account wants a size for each bucket, which only its owner can choose: \
+                 nats object add --max-bucket-size=SIZE, without -create-bucket",
+            ),
             SEALED => error.with_hint("the bucket is sealed: nothing can be written to it any more"),
             code if LIMITS.contains(&code) => error.with_hint("raise the limit of the bucket or of the account"),
             code if NO_JETSTREAM.contains(&code) => {
@@ -230,8 +250,11 @@ impl Patience {
         *self = Patience::default();
     }
 
-    /// Errors: none came for the client's time-out, in which the link stood still.
-    pub fn check(&mut self, now: Instant, client: &Client) -> Result<()> {
+    /// Errors: the server refused what was asked; or no answer came for the client's time-out, in which the link stood
+    /// still.
+    pub fn check(&mut self, now: Instant, mailbox: &Mailbox) -> Result<()> {
+        mailbox.check_denied()?;
+        let client = &mailbox.client;
         if self.is_over(now, client.timeout(), client.moved()) { Err(client.late()) } else { Ok(()) }
     }
 
@@ -297,6 +320,11 @@ mod tests {
         let kind = |err_code| ApiError { err_code, ..ApiError::default() }.error().kind();
         assert_eq!(kind(TOO_MANY_REQUESTS), Kind::Unreachable);
         assert_eq!(kind(10077), Kind::Store);
+        for (code, limit) in FULL {
+            let error = ApiError { err_code: code, ..ApiError::default() }.error();
+            assert_eq!(error.kind(), Kind::Unreachable);
+            assert!(error.hint().is_some_and(|hint| hint.contains(limit)), "{code}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ const NAMES: u64 = 3;
 const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Buckets that an error names.
 const MAX_NAMES: usize = 10;
+/// Bytes of the smallest message limit with which an object can be described: its name may be long.
+const LEAST_MESSAGE: i64 = 4096;
 /// Two minutes, in ns: what the other clients set.
 const DUPLICATE_WINDOW: u64 = 120_000_000_000;
 
@@ -55,6 +57,8 @@ struct Config {
     /// Messages; -1 or 0: no limit.
     max_msgs: i64,
     max_msgs_per_subject: i64,
+    /// Bytes of one message with its headers; -1 or 0: no limit.
+    max_msg_size: i64,
     discard: String,
     /// What makes a message go: limits, interest or workqueue.
     retention: String,
@@ -113,7 +117,7 @@ impl Check {
         if self.missing_until.is_some_and(|until| now >= until) {
             return Err(missing(&self.place.bucket, &[]));
         }
-        self.patience.check(now, &self.mailbox.client)?;
+        self.patience.check(now, &self.mailbox)?;
         Ok(None)
     }
 
@@ -131,6 +135,7 @@ impl Check {
             Ok(info) => {
                 self.place.domain.replace(Some(info.domain));
                 self.place.replicated.set(info.config.num_replicas > 1);
+                self.place.max_message.set(usize::try_from(info.config.max_msg_size).unwrap_or(0));
                 let warnings = judge(&self.place, &info.config, self.must_keep)?;
                 Ok(Some(Found { warnings, created: info.created }))
             }
@@ -141,7 +146,7 @@ impl Check {
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM => {
                 self.missing_until = Some(now + NAMES_TIMEOUT);
-                self.mailbox.ask(NAMES, "$JS.API.STREAM.NAMES", b"")?;
+                self.mailbox.ask(NAMES, &self.place.account_api("STREAM.NAMES"), b"")?;
                 Ok(None)
             }
             Err(refusal) => Err(refusal.error()),
@@ -195,6 +200,12 @@ fn judge(place: &Place, config: &Config, must_keep: Option<Duration>) -> Result<
     if !matches!(config.retention.as_str(), "" | "limits") {
         let what = format!("expected retention limits, found {:?}", printable(&config.retention));
         return refuse(&what, "its messages go once somebody has read them: make it with: nats object add");
+    }
+    if (1..LEAST_MESSAGE).contains(&config.max_msg_size) {
+        return refuse(
+            &format!("expected max_msg_size of at least {LEAST_MESSAGE}, found {}", config.max_msg_size),
+            &format!("what describes an object does not fit: nats stream edit OBJ_{} --max-msg-size=-1", place.bucket),
+        );
     }
     let mut warnings = Vec::new();
     if config.sealed {
@@ -297,5 +308,8 @@ mod tests {
         assert_eq!(refused.message(), "expected max_msgs_per_subject -1, found 1");
         assert!(refused.hint().is_some_and(|hint| hint.contains("nats stream edit OBJ_b")));
         assert!(config(|c| c.max_msgs_per_subject = 0).is_ok());
+        assert!(config(|c| c.max_msg_size = 4096).is_ok() && config(|c| c.max_msg_size = 0).is_ok());
+        let refused = config(|c| c.max_msg_size = 4095).unwrap_err();
+        assert_eq!(refused.message(), "expected max_msg_size of at least 4096, found 4095");
     }
 }

@@ -27,6 +27,7 @@ use super::options::Options;
 use super::window::Window;
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
+use crate::log;
 use crate::store::random;
 
 /// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
@@ -41,6 +42,10 @@ const NO_CERTIFICATES: &str = "/dev/null";
 const SWEPT_LATELY: Duration = Duration::from_secs(6 * 3600);
 /// Puts that are remembered when they are done.
 const FINISHED: usize = 256;
+/// Halvings of what is asked for at once: 16 MiB become a quarter of one.
+const MOST_CUTS: u32 = 6;
+/// Questions that are remembered.
+const ASKED: usize = 128;
 /// What the link may take longer than its own deadlines.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -90,6 +95,10 @@ pub struct Client {
     second: RefCell<HashMap<String, String>>,
     /// In which connection a stream was last seen to be alone.
     alone: RefCell<HashMap<String, u64>>,
+    /// Connections that were lost while an object was read, and the last of them.
+    cuts: Cell<(u32, u64)>,
+    /// The last questions, each with whose it was: a refused permission names the subject alone.
+    asked: RefCell<VecDeque<(String, String)>>,
 }
 
 /// What the crate's callbacks tell.
@@ -131,6 +140,8 @@ impl Client {
             finished: RefCell::default(),
             second: RefCell::default(),
             alone: RefCell::default(),
+            cuts: Cell::new((0, 0)),
+            asked: RefCell::default(),
         }))
     }
 
@@ -292,15 +303,34 @@ impl Client {
     /// No answer came in time. What the server refused meanwhile is the likely reason.
     pub fn late(&self) -> Error {
         let status = self.link.shared.lock().clone();
-        if let Some(denied) = status.denied {
-            return Error::new(Kind::Store, format!("no answer within {:?}: {denied}", self.options.timeout))
-                .with_hint("the user needs to publish to $JS.API.> and $O.>, and to subscribe to _INBOX.>");
+        if let Some(text) = status.denied.back() {
+            return denied(text).context(format!("no answer within {:?}", self.options.timeout));
         }
         if !status.up {
             return self.cause();
         }
         let text = format!("{}: no answer within {:?}", status.address, self.options.timeout);
         Error::new(Kind::Unreachable, text)
+    }
+
+    /// The connection `epoch` was lost while an object was read: perhaps the server had more for us than it lets wait
+    /// (max_pending, by default 64 MiB). From now on half as much is asked for at once.
+    pub fn was_cut_while_reading(&self, epoch: u64) {
+        let (cuts, last) = self.cuts.get();
+        if last == epoch {
+            return;
+        }
+        self.cuts.set(((cuts + 1).min(MOST_CUTS), epoch));
+        if cuts > 0 {
+            log::warn("connection lost while an object was read, less is asked for at once from now on")
+                .field("server", &self.link.shared.lock().address)
+                .emit();
+        }
+    }
+
+    /// How many times to halve what is asked for at once.
+    pub fn cuts_while_reading(&self) -> u32 {
+        self.cuts.get().0
     }
 
     /// What the server said of itself.
@@ -315,6 +345,9 @@ impl Client {
     /// Publishes without waiting for anything. An error means that nothing was sent.
     pub fn publish(&self, subject: &str, reply: Option<&Reply>, rollup: bool, payload: &[u8]) -> Result<()> {
         let State::Open(open) = &*self.state.borrow() else { return Err(self.cause()) };
+        if let Some(reply) = reply {
+            self.remember(subject, reply.token);
+        }
         let reply = reply.map(|reply| format!("{}.{}.{}", open.inbox, reply.token, reply.tag));
         let headers = rollup.then(|| {
             let mut headers = HeaderMap::new();
@@ -325,6 +358,37 @@ impl Client {
         open.connection
             .publish_with_reply_or_headers(subject, reply.as_deref(), headers.as_ref(), payload)
             .map_err(|_| self.cause())
+    }
+
+    fn remember(&self, subject: &str, token: &str) {
+        let mut asked = self.asked.borrow_mut();
+        if asked.back().is_some_and(|(last, whose)| last == subject && whose == token) {
+            return;
+        }
+        if asked.len() >= ASKED {
+            asked.pop_front();
+        }
+        asked.push_back((subject.to_string(), token.to_string()));
+    }
+
+    /// How many permissions the server has refused so far.
+    fn denials(&self) -> u64 {
+        self.link.shared.lock().denials
+    }
+
+    /// The refusal of a permission since the first `known` ones that an operation with `token` has met, by its subject or
+    /// by ours.
+    fn denial(&self, token: &str, known: u64) -> Option<Error> {
+        let status = self.link.shared.lock();
+        // Without an inbox nobody gets any answer.
+        let inbox = status.denied.iter().find(|text| text.contains("Subscription to \"_INBOX."));
+        if inbox.is_some() || status.denials == known {
+            return inbox.map(|text| denied(text));
+        }
+        let asked = self.asked.borrow();
+        let quotes = |text: &str, subject: &str| text.contains(&format!("\"{subject}\""));
+        let ours = |text: &&String| asked.iter().any(|(subject, whose)| whose == token && quotes(text, subject));
+        status.denied.iter().rev().find(ours).map(|text| denied(text))
     }
 
     /// Listens at a subject of its own, also after reconnects.
@@ -403,7 +467,7 @@ impl Client {
     pub fn open_box(self: &Rc<Client>) -> Mailbox {
         let (token, queue) = (random::token(), Queue::default());
         self.boxes.borrow_mut().insert(token.clone(), queue.clone());
-        Mailbox { client: self.clone(), token, queue }
+        Mailbox { denials: self.denials(), client: self.clone(), token, queue }
     }
 
     /// Pushes what the crate still holds, then sleeps until a message is there or `timeout` is over.
@@ -530,11 +594,18 @@ pub struct Reply<'a> {
     pub tag: u64,
 }
 
+fn denied(text: &str) -> Error {
+    Error::new(Kind::Store, text)
+        .with_hint("the user needs to publish to $JS.API.> and $O.>, and to subscribe to _INBOX.>")
+}
+
 /// Where the answers for one operation arrive.
 pub struct Mailbox {
     pub client: Rc<Client>,
     pub token: String,
     queue: Queue,
+    /// Permissions that had been refused before it was opened.
+    denials: u64,
 }
 
 impl Mailbox {
@@ -547,6 +618,11 @@ impl Mailbox {
     /// Publishes a question whose answer will carry `tag`.
     pub fn ask(&self, tag: u64, subject: &str, payload: &[u8]) -> Result<()> {
         self.client.publish(subject, Some(&Reply { token: &self.token, tag }), false, payload)
+    }
+
+    /// Errors: the server refused what was asked; no answer will come.
+    pub fn check_denied(&self) -> Result<()> {
+        self.client.denial(&self.token, self.denials).map_or(Ok(()), Err)
     }
 
     /// Forgets what came.

@@ -148,7 +148,7 @@ impl NatsDelete {
                 return Ok(true);
             }
         }
-        self.patience.check(now, &self.mailbox.client)?;
+        self.patience.check(now, &self.mailbox)?;
         Ok(false)
     }
 }

@@ -100,6 +100,9 @@ impl NatsGet {
     fn follow_connection(&mut self) {
         let epoch = self.mailbox.client.epoch();
         if epoch != self.epoch {
+            if let (Some(before), Stage::Read | Stage::Only) = (self.epoch, self.stage) {
+                self.mailbox.client.was_cut_while_reading(before);
+            }
             self.epoch = epoch;
             self.restart();
         }
@@ -245,7 +248,8 @@ impl NatsGet {
         if self.left == 0 || expected.is_some_and(|expected| expected != found) {
             return self.ask_meta(Stage::Recheck);
         }
-        self.most_ahead = ahead(round_trip, self.meta.as_ref().map_or(0, |meta| meta.size), found);
+        let most = ahead(round_trip, self.meta.as_ref().map_or(0, |meta| meta.size), found);
+        self.most_ahead = (most >> self.mailbox.client.cuts_while_reading()).max(1);
         self.stage = Stage::Read;
         self.ask_ahead()
     }
@@ -299,7 +303,7 @@ impl NatsGet {
         if self.stage == Stage::End {
             return Ok(Chunk::End);
         }
-        self.patience.check(now, &self.mailbox.client)?;
+        self.patience.check(now, &self.mailbox)?;
         Ok(Chunk::Pending)
     }
 }

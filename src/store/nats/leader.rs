@@ -77,7 +77,7 @@ impl Led {
         if self.all_told && self.subjects.is_empty() && self.asked == 0 {
             return Ok(Step::End);
         }
-        self.patience.check(now, &self.mailbox.client)?;
+        self.patience.check(now, &self.mailbox)?;
         Ok(Step::Pending)
     }
 

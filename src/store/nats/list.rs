@@ -140,7 +140,7 @@ impl Delivered {
         if self.doubtful || self.heard.is_some_and(|heard| now.saturating_duration_since(heard) > quiet) {
             return Ok(None);
         }
-        self.patience.check(now, &self.mailbox.client)?;
+        self.patience.check(now, &self.mailbox)?;
         Ok(Some(Step::Pending))
     }
 

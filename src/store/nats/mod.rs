@@ -20,6 +20,7 @@ mod client;
 mod delete;
 mod flight;
 mod get;
+pub mod key_pair;
 mod leader;
 mod link;
 mod list;
@@ -42,7 +43,7 @@ use options::Options;
 use sweep::NatsSweep;
 
 use super::{Claim, Delete, Get, Holder, List, Presence, Put, Store, Sweep};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::log;
 
@@ -63,6 +64,18 @@ impl Clients {
         self.0.push((key, Rc::downgrade(&client)));
         Ok(client)
     }
+}
+
+/// Bytes of the longest prefix. A server takes lines of 4096 bytes (max_control_line, server/const.go of nats-server); in one
+/// of them are the subject of an object, which is its full name in base64, and an inbox.
+const MAX_PREFIX: usize = 2560;
+
+fn check_prefix(prefix: &str) -> Result<()> {
+    if prefix.len() <= MAX_PREFIX {
+        return Ok(());
+    }
+    let what = format!("expected a prefix of at most {MAX_PREFIX} bytes, found {}", prefix.len());
+    Err(Error::new(Kind::Usage, what).with_hint("the subjects of its objects would be longer than a server takes"))
 }
 
 /// One prefix of one bucket.
@@ -101,6 +114,7 @@ impl NatsStore {
     /// Errors: of kind `Store`, if the login cannot be used.
     pub fn open(options: &Options, clients: &mut Clients) -> Result<NatsStore> {
         let url = url(options);
+        check_prefix(&options.prefix).context(|| format!("open {url}"))?;
         let client = clients.get(options).context(|| format!("open {url}"))?;
         let place = Rc::new(Place::new(&options.bucket, &options.prefix));
         let (bucket, told, ltx) = (RefCell::new(BucketState::Unknown), Cell::new(0), Rc::default());

@@ -23,6 +23,8 @@ pub struct Place {
     pub replicated: Cell<bool>,
     /// The JetStream domain of the stream, empty without one; none as long as it is not known.
     pub domain: RefCell<Option<String>>,
+    /// Bytes of a message that the stream takes; 0: no limit, or not known.
+    pub max_message: Cell<usize>,
 }
 
 impl Place {
@@ -32,6 +34,7 @@ impl Place {
             prefix: prefix.to_string(),
             replicated: Cell::new(false),
             domain: RefCell::default(),
+            max_message: Cell::new(0),
         }
     }
 
@@ -43,6 +46,11 @@ impl Place {
     /// A subject of the JetStream API for the stream, such as `STREAM.INFO`.
     pub fn api(&self, verb: &str) -> String {
         format!("$JS.API.{verb}.{}", self.stream())
+    }
+
+    /// A subject of the JetStream API for the account, such as `STREAM.NAMES`.
+    pub fn account_api(&self, verb: &str) -> String {
+        format!("$JS.API.{verb}")
     }
 
     /// What an object of ours is called in the bucket.

@@ -64,7 +64,7 @@ impl NatsPresence {
         if self.epoch.is_some() && self.unanswered == 0 {
             return Ok(Some(std::mem::take(&mut self.missing)));
         }
-        self.patience.check(now, &self.mailbox.client)?;
+        self.patience.check(now, &self.mailbox)?;
         Ok(None)
     }
 }

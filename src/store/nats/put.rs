@@ -103,8 +103,8 @@ impl NatsPut {
         if !self.client().has_headers() {
             return Err(Error::new(Kind::Store, "expected a server with headers (2.2 or later), found one without"));
         }
-        let most = self.client().max_payload();
-        self.chunk_size = if most == 0 { CHUNK } else { CHUNK.min(most) };
+        let limits = [self.client().max_payload(), self.place.max_message.get()];
+        self.chunk_size = limits.into_iter().filter(|limit| *limit > 0).fold(CHUNK, usize::min);
         let question = api::last_message(&self.place.meta_subject(&full_name));
         self.mailbox.ask(LOOKUP, &self.place.api("STREAM.MSG.GET"), &question)?;
         self.stage = Stage::Chunks;
@@ -324,7 +324,7 @@ impl NatsPut {
             self.patience.progress();
             return Ok(());
         }
-        match self.patience.check(now, &self.mailbox.client) {
+        match self.patience.check(now, &self.mailbox) {
             Err(_) if self.stage == Stage::Purge => {
                 self.stage = Stage::Done;
                 Ok(())

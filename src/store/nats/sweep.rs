@@ -132,7 +132,7 @@ impl NatsSweep {
         if let Stage::Metas(_) = &self.stage {
             return self.read_metas(now);
         }
-        self.patience.check(now, &self.mailbox.client)?;
+        self.patience.check(now, &self.mailbox)?;
         Ok(None)
     }
 

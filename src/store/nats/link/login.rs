@@ -90,12 +90,24 @@ pub fn err_text(line: &[u8]) -> String {
     text.trim().trim_matches('\'').chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
+/// What a server says that is full for now, and the limit that makes it so (server/errors.go of nats-server).
+const FULL: [(&str, &str); 3] = [
+    ("maximum connections", "max_connections of the server"),
+    ("maximum account active connections", "the connections that the account may have (conn in its limits)"),
+    ("connection throttling", "the connections that the server takes at the same time"),
+];
+/// What a server says that is going down, or was too slow.
+const PASSING: [&str; 3] = ["server shutdown", "timeout", "lame duck"];
+
 /// A refused login stays refused; a server that is full or going down does not.
 fn refusal(line: &[u8]) -> Failure {
     let text = err_text(line);
     let lower = text.to_ascii_lowercase();
-    let passing = ["maximum connections", "server shutdown", "timeout", "lame duck"];
-    if passing.iter().any(|sign| lower.contains(sign)) {
+    if let Some((_, limit)) = FULL.iter().find(|(sign, _)| lower.contains(sign)) {
+        return Failure::new(Kind::Unreachable, format!("login: {text}"))
+            .hint(&format!("it is tried again until there is room; the limit is {limit}"));
+    }
+    if PASSING.iter().any(|sign| lower.contains(sign)) {
         return Failure::new(Kind::Unreachable, format!("login: {text}"));
     }
     Failure::new(Kind::Store, format!("login: {text}"))
@@ -126,6 +138,9 @@ mod tests {
         let refused = hear("-ERR 'Authorization Violation'\r\n").unwrap_err();
         assert_eq!((refused.kind, refused.what.as_str()), (Kind::Store, "login: Authorization Violation"));
         assert_eq!(hear("-ERR 'maximum connections exceeded'\r\n").unwrap_err().kind, Kind::Unreachable);
+        let full = hear("-ERR 'maximum account active connections exceeded'\r\n").unwrap_err();
+        assert_eq!(full.kind, Kind::Unreachable);
+        assert!(full.hint.is_some_and(|hint| hint.contains("the connections that the account may have")));
         assert_eq!(hear("HELLO\r\n").unwrap_err().kind, Kind::Store);
     }
 }

@@ -259,7 +259,7 @@ impl Runner {
         status.up = true;
         status.sessions += 1;
         status.gave_up = false;
-        status.denied = None;
+        status.denied.clear();
         status.may_not_ask = false;
         status.step = "connected".into();
     }

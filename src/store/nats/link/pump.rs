@@ -373,7 +373,7 @@ fn complain(shared: &Shared, complaint: &mut Option<String>, text: String) {
     if text.contains(ALIVE) {
         shared.lock().may_not_ask = true;
     } else if text.to_ascii_lowercase().starts_with("permissions violation") {
-        shared.lock().denied = Some(text);
+        shared.deny(text);
     } else {
         *complaint = Some(text);
     }

@@ -1,5 +1,6 @@
 //! What the link knows, for whoever asks: is it up, since when, and if not, why.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -61,6 +62,9 @@ impl From<Error> for Failure {
     }
 }
 
+/// Refused permissions that are remembered.
+const DENIED: usize = 16;
+
 /// The state of a link.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -78,8 +82,9 @@ pub struct Status {
     pub failures: u64,
     /// The reconnects that were allowed are used up.
     pub gave_up: bool,
-    /// The last permission that the server refused.
-    pub denied: Option<String>,
+    /// How many permissions the server has refused, and what it said of the last ones in this connection.
+    pub denials: u64,
+    pub denied: VecDeque<String>,
     /// The server refused a subject on which replicators find each other.
     pub may_not_ask: bool,
 }
@@ -111,6 +116,15 @@ impl Shared {
 
     pub fn move_on(&self, bytes: u64) {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn deny(&self, text: String) {
+        let mut status = self.lock();
+        status.denials += 1;
+        status.denied.push_back(text);
+        if status.denied.len() > DENIED {
+            status.denied.pop_front();
+        }
     }
 
     pub fn step(&self, step: String) {

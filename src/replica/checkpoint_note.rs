@@ -1,0 +1,148 @@
+//! A note beside the lock: the database file as it was when it held a stored position exactly, and the WAL added nothing.
+//!
+//! A position is found again by a frame in the WAL. Once the WAL was emptied, by our own TRUNCATE or by the application
+//! that closed last, there is no frame to find; but a database file that was not written to since is still in the state of
+//! that position, and whatever was committed later stands in the WAL from its first frame on, since a WAL is restarted only
+//! when all of it is in the database file. The kernel notes each write in the time of the file's last change.
+//!
+//! What must hold:
+//! * The note is written only if the file was in that state while its stamp was taken ([`Source::whole_file`]), and only
+//!   if the stamp is older than what the clock of the file system tells apart: a later write then has another time.
+//! * A note that is missing, of another position or of another stamp says nothing: the generation then ends, as ever.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::directory::Directory;
+use crate::error::{Error, Kind, Result};
+use crate::format::position::Position;
+use crate::source::{FileStamp, Source};
+
+const NAME: &str = "checkpointed";
+/// Bytes that a note may have.
+const LONGEST: u64 = 1024;
+/// A stamp must be this much older than the note. Kernels stamp files by a clock that ticks every 1 to 10 ms.
+const AGE: Duration = Duration::from_millis(50);
+/// How long the file must stay as it is before a note is tried.
+const QUIET: Duration = Duration::from_millis(100);
+/// At the end of a run, no longer than this is waited for a note.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The note that a start found.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointNote(Option<String>);
+
+impl CheckpointNote {
+    /// What the last run has left in the metadata directory. One that cannot be read is none.
+    pub fn read(meta: &Path) -> CheckpointNote {
+        let read = || -> std::io::Result<String> {
+            let mut text = String::new();
+            Directory::open(meta)?.read_own(OsStr::new(NAME))?.take(LONGEST).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        CheckpointNote(read().ok())
+    }
+
+    /// Whether the database file is still in the state of `position`.
+    pub fn vouches_for(&self, position: &Position, source: &Source) -> bool {
+        let Some(note) = &self.0 else { return false };
+        source.stamp().is_ok_and(|stamp| *note == text(position, &stamp))
+    }
+}
+
+/// What a running replicator knows of its note.
+pub struct NoteKeeper {
+    directory: PathBuf,
+    /// The stamp of the last look, and since when it has been the same.
+    seen: Option<(FileStamp, Instant)>,
+    written: Option<String>,
+    /// At the end of a run: since when.
+    closing: Option<Instant>,
+    /// There is no more to wait for at the end.
+    over: bool,
+}
+
+impl NoteKeeper {
+    pub fn new(directory: PathBuf) -> NoteKeeper {
+        NoteKeeper { directory, seen: None, written: None, closing: None, over: false }
+    }
+
+    /// Whether the end of the run may come.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Everything is stored, up to `position`: writes the note, where there is something to say. While the WAL has frames,
+    /// it says enough itself, unless this is the end of the run: somebody may empty it meanwhile.
+    ///
+    /// Errors: of the note's file, or of the database. The end of the run is not held up by them.
+    pub fn poll(&mut self, source: &mut Source, position: &Position, closing: bool, now: Instant) -> Result<()> {
+        if self.over || !(closing || source.wal_frames().is_some_and(|(frames, _)| frames == 0)) {
+            return Ok(());
+        }
+        if closing && self.closing.is_none() {
+            self.closing = Some(now);
+            source.checkpoint_at_end()?;
+        }
+        let done = self.advance(source, position, now);
+        let late = self.closing.is_some_and(|since| now.duration_since(since) >= PATIENCE);
+        self.over = closing && (late || !matches!(done, Ok(false)));
+        done.map(|_| ())
+    }
+
+    /// True if there is no more to do for now.
+    fn advance(&mut self, source: &mut Source, position: &Position, now: Instant) -> Result<bool> {
+        let Some(stamp) = source.whole_file()? else {
+            self.seen = None;
+            return Ok(true);
+        };
+        let text = text(position, &stamp);
+        if self.written.as_ref() == Some(&text) {
+            return Ok(true);
+        }
+        match &self.seen {
+            Some((seen, since)) if *seen == stamp => {
+                if now.duration_since(*since) < QUIET || !write(&self.directory, &text, &stamp)? {
+                    return Ok(false);
+                }
+                self.written = Some(text);
+                Ok(true)
+            }
+            _ => {
+                self.seen = Some((stamp, now));
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn text(position: &Position, stamp: &FileStamp) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "position {position}\nfile {stamp}");
+    text
+}
+
+/// False if the stamp is too young: the next write could have the same time.
+fn write(directory: &Path, text: &str, stamp: &FileStamp) -> Result<bool> {
+    let failed = |e: std::io::Error| Error::io(Kind::Database, format!("write {}/{NAME}", directory.display()), &e);
+    let directory = Directory::open(directory).map_err(failed)?;
+    let (name, mut file) = directory.create_temporary(OsStr::new(".checkpointed-")).map_err(failed)?;
+    let wrote = || -> std::io::Result<bool> {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        let found = file.metadata()?;
+        if !stamp.is_older_than((found.ctime(), found.ctime_nsec()), AGE) {
+            return Ok(false);
+        }
+        directory.rename(&name, &directory, OsStr::new(NAME))?;
+        Ok(true)
+    }();
+    if !matches!(wrote, Ok(true)) {
+        let _ = directory.remove_if_there(&name);
+    }
+    wrote.map_err(failed)
+}
