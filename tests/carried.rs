@@ -76,7 +76,11 @@ impl Schedule {
                 break;
             }
             loop {
-                match self.source.read(&mut buffer).expect("copy") {
+                match self
+                    .source
+                    .read(&mut buffer, &mut litestream::format::differences::Composer::default())
+                    .expect("copy")
+                {
                     Copied::Nothing => break,
                     Copied::Batch(_) => {}
                     Copied::Lost(reason) => panic!("the generation was lost: {reason}"),

@@ -106,7 +106,11 @@ impl Hammer {
         }
         loop {
             loop {
-                match self.source.read(&mut self.buffer).expect("copy") {
+                match self
+                    .source
+                    .read(&mut self.buffer, &mut litestream::format::differences::Composer::default())
+                    .expect("copy")
+                {
                     Copied::Nothing => break,
                     Copied::Batch(batch) => self.copy.add(&batch),
                     Copied::Lost(reason) => panic!("the generation was lost: {reason}"),

@@ -3,15 +3,20 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use litestream::error::Result;
+use litestream::format::differences::{Bases, DifferenceFrames};
 use litestream::format::key::Key;
 use litestream::format::position::{Offset, Point, Position};
 use litestream::format::segment::{MemberFrames, Reader};
+use litestream::format::snapshot;
 use litestream::format::time::Timestamp;
+use litestream::format::wal::{Checksum, FRAME_HEADER, FrameHeader};
 use support::{Bed, Commit, all_committed, all_judged, commits, judged, on_a_directory_only};
 
 on_a_directory_only! {
@@ -52,19 +57,64 @@ fn each_position_holds_one_commit_more_than_the_last(bed: &Bed) {
     all_committed(&states, &database);
 }
 
+/// The pages of the database so far; all others hold zeros.
+#[derive(Default)]
+struct Pages(HashMap<u32, Vec<u8>>);
+
+impl Bases for Pages {
+    fn base(&mut self, number: u32, page: &mut [u8]) -> Result<()> {
+        match self.0.get(&number) {
+            Some(found) => page.copy_from_slice(found),
+            None => page.fill(0),
+        }
+        Ok(())
+    }
+}
+
+impl Pages {
+    fn of_the_first_snapshot(bed: &Bed) -> Pages {
+        let name = bed.objects("snapshots").remove(0);
+        let name = name.rsplit_once(' ').unwrap().0;
+        let mut reader = snapshot::Reader::open(fs::File::open(bed.path("store").join(name)).unwrap()).unwrap();
+        let (mut page, mut pages) = (vec![0; reader.header().page_size.get() as usize], HashMap::new());
+        for number in 1..=reader.header().pages {
+            let mut have = 0;
+            while have < page.len() {
+                have += reader.read(&mut page[have..]).unwrap();
+            }
+            pages.insert(number, page.clone());
+        }
+        Pages(pages)
+    }
+
+    fn apply(&mut self, frame: &FrameHeader, bytes: &[u8]) {
+        self.0.insert(frame.page, bytes[FRAME_HEADER..].to_vec());
+        if frame.commit > 0 {
+            self.0.retain(|page, _| *page <= frame.commit);
+        }
+    }
+}
+
 /// Behind each commit frame of each segment, in order.
 fn commit_positions(bed: &Bed) -> Vec<Position> {
-    let mut positions = Vec::new();
+    let (mut positions, mut pages, mut differences) = (Vec::new(), Pages::of_the_first_snapshot(bed), 0);
+    let (mut chain, mut bytes) = (Checksum::default(), Vec::new());
     for name in bed.objects("wal") {
         let name = name.rsplit_once(' ').unwrap().0;
         let Some(Key::Segment(key)) = Key::parse(name) else { panic!("{name} is not a segment") };
-        let mut reader = Reader::new(fs::File::open(bed.path("store").join(name)).unwrap());
+        let mut reader = Reader::named(&key, fs::File::open(bed.path("store").join(name)).unwrap());
         while let Some(header) = reader.next_member().unwrap() {
+            let before = if header.from == Offset::ZERO { header.checksum_before } else { chain };
+            let mut frames = match header.differences {
+                Some(_) => Frames::Differences(DifferenceFrames::new(&mut reader, &header, before).unwrap()),
+                None => Frames::Raw(MemberFrames::new(&mut reader, &header).unwrap()),
+            };
+            differences += u32::from(header.differences.is_some());
+            chain = header.checksum_after;
             let mut number = header.from.frame(header.page_size).unwrap();
-            let mut frames = MemberFrames::new(&mut reader, &header).unwrap();
-            let mut bytes = Vec::new();
-            while let Some(frame) = frames.next_frame(&mut bytes).unwrap() {
+            while let Some(frame) = frames.next(&mut pages, &mut bytes) {
                 number += 1;
+                pages.apply(&frame, &bytes);
                 if frame.commit > 0 {
                     let offset = Offset::behind_frame(number, header.page_size);
                     positions
@@ -73,7 +123,22 @@ fn commit_positions(bed: &Bed) -> Vec<Position> {
             }
         }
     }
+    assert!(differences > 10, "{differences} members hold differences");
     positions
+}
+
+enum Frames<'a> {
+    Raw(MemberFrames<'a, fs::File>),
+    Differences(DifferenceFrames<'a, fs::File>),
+}
+
+impl Frames<'_> {
+    fn next(&mut self, pages: &mut Pages, bytes: &mut Vec<u8>) -> Option<FrameHeader> {
+        match self {
+            Frames::Raw(frames) => frames.next_frame(bytes).unwrap(),
+            Frames::Differences(frames) => frames.next_frame(pages, bytes).unwrap(),
+        }
+    }
 }
 
 fn a_moment_in_time_is_never_exceeded_and_missed_by_one_tick_at_most(bed: &Bed) {

@@ -57,7 +57,10 @@ fn pages_that_are_written_again_and_checkpointed_are_those_of_the_commit() {
     for (round, checkpoint) in ["", "PASSIVE", "PASSIVE", "FULL"].into_iter().enumerate() {
         application.sql(&format!("UPDATE t SET body = 'before {round}' WHERE id % 3 = 0"));
         let mut buffer = vec![0; 1 << 20];
-        while !matches!(source.read(&mut buffer).unwrap(), litestream::source::Copied::Nothing) {}
+        while !matches!(
+            source.read(&mut buffer, &mut litestream::format::differences::Composer::default()).unwrap(),
+            litestream::source::Copied::Nothing
+        ) {}
         let snapshot =
             source.snapshot(bed.path("").as_path()).unwrap().expect("nobody writes, so a commit can be pinned");
         let expected = bed.sql(&database, &[SUMS]);

@@ -9,6 +9,7 @@ use crate::cmd::clock::{System, sleep};
 use crate::cmd::service;
 use crate::config::Database;
 use crate::error::Result;
+use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::position::{Generation, Point};
 use crate::replica::checkpoint_note::CheckpointNote;
 use crate::replica::start::find_end;
@@ -32,6 +33,8 @@ pub struct AtHand {
     pub generation: Generation,
     /// Where that commit is stored; none for a database without a WAL, which says nothing of where it stands.
     pub point: Option<Point>,
+    /// The checksum that is stored of it; none where that is not known.
+    pub stored: Option<DatabaseChecksum>,
 }
 
 pub enum Met {
@@ -73,10 +76,11 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
         Err(reason) => return Ok(Attempt::Over(Met::Behind(reason.to_string()))),
     };
     let generation = end.tail.generation;
-    let there =
-        |image, point| Attempt::Over(Met::There(AtHand { path: database.path.clone(), image, generation, point }));
+    let there = |image, point, stored| {
+        Attempt::Over(Met::There(AtHand { path: database.path.clone(), image, generation, point, stored }))
+    };
     if let Some(mut snapshot) = of_rollback_journal(&database.path, options)? {
-        return Ok(there(Image::of(&mut snapshot, &mut || Ok(()))?, None));
+        return Ok(there(Image::of(&mut snapshot, &mut || Ok(()))?, None, None));
     }
     let mut source = Source::open(&database.path, options)?;
     let note = CheckpointNote::read(&service::settings(database, false).meta());
@@ -90,12 +94,15 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
     let stored = source.start();
     let here = (mark.salt, mark.frame) == (stored.salt, stored.frame);
     let point = if here { Some(end.point()) } else { end.point_of(&mark) };
-    match point {
-        Some(point) if reaches(store, &end, point, deadline, &mut source)? => {
-            Ok(there(Image::of(&mut snapshot, &mut || source.pass())?, Some(point)))
-        }
-        _ => Ok(Attempt::Behind("something committed is not stored yet".to_string())),
-    }
+    let reached = match point {
+        Some(point) => reaches(store, &end, point, deadline, &mut source)?.map(|end| (point, end)),
+        None => None,
+    };
+    let Some((point, end)) = reached else {
+        return Ok(Attempt::Behind("something committed is not stored yet".to_string()));
+    };
+    let stored = end.database.filter(|_| end.point() == point).map(|known| known.checksum);
+    Ok(there(Image::of(&mut snapshot, &mut || source.pass())?, Some(point), stored))
 }
 
 /// Where pages wait that change while the database is read: nothing need have been made beside it yet.
@@ -104,16 +111,22 @@ fn scratch(database: &Database) -> PathBuf {
     if meta.is_dir() { meta } else { std::env::temp_dir() }
 }
 
-/// Waits until what is stored goes as far as `point`, and keeps nobody waiting meanwhile.
-fn reaches(store: &Rc<dyn Store>, end: &End, point: Point, deadline: Instant, source: &mut Source) -> Result<bool> {
-    let mut stored = end.point();
-    while stored < point && System.now() < deadline {
+/// Waits until what is stored goes as far as `point`, and keeps nobody waiting meanwhile; how far it goes then.
+fn reaches(
+    store: &Rc<dyn Store>,
+    end: &End,
+    point: Point,
+    deadline: Instant,
+    source: &mut Source,
+) -> Result<Option<End>> {
+    let mut stored = *end;
+    while stored.point() < point && System.now() < deadline {
         sleep(GLANCE);
         source.pass()?;
         match find_end(store, &System)?.end {
-            Ok(now) if now.tail.generation == end.tail.generation => stored = now.point(),
-            _ => return Ok(false),
+            Ok(now) if now.tail.generation == end.tail.generation => stored = now,
+            _ => return Ok(None),
         }
     }
-    Ok(stored >= point)
+    Ok((stored.point() >= point).then_some(stored))
 }

@@ -41,6 +41,11 @@ impl RunningChecksum {
         self.sum
     }
 
+    /// The same with `more` added to its checksum: what there was before it was begun.
+    pub fn moved_by(&self, more: DatabaseChecksum) -> RunningChecksum {
+        RunningChecksum { sum: DatabaseChecksum::new(self.sum.get().wrapping_add(more.get())), ..*self }
+    }
+
     /// The number of pages, those of a transaction that has not ended included.
     pub fn extent(&self) -> u32 {
         self.extent

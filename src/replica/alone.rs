@@ -51,6 +51,7 @@ pub fn alone(
 ) -> Result<SnapshotUpload> {
     let next = newest.next(clock.wall(), random::below(u64::MAX));
     let (generation, time) = next.context(|| store.url().to_string())?;
-    let at = Point { index: 0, offset: snapshot.mark().offset() };
-    Ok(SnapshotUpload::new(store, snapshot, generation, at, time))
+    let mark = snapshot.mark();
+    let at = Point { index: 0, offset: mark.offset() };
+    Ok(SnapshotUpload::new(store, snapshot, mark, generation, at, time))
 }

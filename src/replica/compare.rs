@@ -116,6 +116,7 @@ impl Output for &mut Pages<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::database_checksum::DatabaseChecksum;
     use crate::format::position::{Generation, Offset, PageSize, Point, Position};
     use crate::format::time::Timestamp;
     use crate::format::wal::{ByteOrder, Salt};
@@ -124,7 +125,14 @@ mod tests {
     fn image(pages: &[[u8; 512]], unused: &[u32]) -> Image {
         let page_size = PageSize::new(512).unwrap();
         let mark = Mark { page_size, order: ByteOrder::Little, salt: Salt::default(), frame: 0, checksum: None };
-        Image { mark, sums: pages.iter().map(|page| sum(page)).collect(), unused: unused.to_vec(), change_counter: 0 }
+        let checksum = DatabaseChecksum::default();
+        Image {
+            mark,
+            sums: pages.iter().map(|page| sum(page)).collect(),
+            unused: unused.to_vec(),
+            change_counter: 0,
+            checksum,
+        }
     }
 
     fn nameless() -> File {

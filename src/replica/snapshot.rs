@@ -8,10 +8,12 @@ use crate::fault;
 use crate::format::crc::Crc;
 use crate::format::pieces::{Packer, Piece};
 use crate::format::position::{Generation, Point};
+use crate::format::running_checksum::RunningChecksum;
 use crate::format::snapshot::{Encoder, Header, LEVEL};
 use crate::format::time::Timestamp;
 use crate::format::wal::Checksum;
 use crate::replica::crew::Crew;
+use crate::source::Mark;
 use crate::source::snapshot::Snapshot;
 use crate::store::{Put, PutState, Store};
 
@@ -38,8 +40,8 @@ impl Desk {
 pub struct SnapshotUpload {
     header: Header,
     snapshot: Option<Snapshot>,
-    /// Sums up the database before anything is sent, where its content is the only thing to recognise it by.
-    sum: Option<Crc>,
+    /// Sums up the database before anything is sent: its checksum stands before it.
+    sum: Option<(Crc, RunningChecksum)>,
     encoder: Encoder,
     /// None while nothing is compressed, and where the loop does it alone.
     crew: Option<Crew>,
@@ -47,6 +49,7 @@ pub struct SnapshotUpload {
     ready: Vec<u8>,
     sent: usize,
     finished: bool,
+    summed: u64,
     read: u64,
     stored: u64,
 }
@@ -63,15 +66,15 @@ pub enum Progress {
 }
 
 impl SnapshotUpload {
-    /// Begins to store `snapshot`, which is the state of `generation` at `at`.
+    /// Begins to store `snapshot`, which is the state of `generation` at `at`, a place that `mark` tells.
     pub fn new(
         store: &dyn Store,
-        mut snapshot: Snapshot,
+        snapshot: Snapshot,
+        mark: Mark,
         generation: Generation,
         at: Point,
         time: Timestamp,
     ) -> SnapshotUpload {
-        let mark = snapshot.mark();
         let header = Header {
             generation,
             at,
@@ -84,13 +87,10 @@ impl SnapshotUpload {
             time,
             database: None,
         };
-        if header.wal_known {
-            snapshot.read_once();
-        }
         let large = header.payload_len() >= LARGE;
         SnapshotUpload {
             header,
-            sum: (!header.wal_known).then(Crc::default),
+            sum: Some((Crc::default(), RunningChecksum::new(header.page_size))),
             encoder: Encoder::new(&header, Some(snapshot.origin())),
             crew: large.then(|| Crew::new(LEVEL, PIECE)).filter(|crew| !crew.is_empty()),
             put: store.put(&header.key().to_string()),
@@ -98,6 +98,7 @@ impl SnapshotUpload {
             ready: Vec::new(),
             sent: 0,
             finished: false,
+            summed: 0,
             read: 0,
             stored: 0,
         }
@@ -107,9 +108,9 @@ impl SnapshotUpload {
         &self.header
     }
 
-    /// Bytes of the database read so far.
+    /// Bytes of the database read so far: each byte is read twice, and counts half each time.
     pub fn read(&self) -> u64 {
-        self.read
+        (self.summed + self.read) / 2
     }
 
     /// Bytes given to the store so far.
@@ -155,16 +156,25 @@ impl SnapshotUpload {
     }
 
     fn sum_piece(&mut self, desk: &mut Desk) -> Result<()> {
-        let (Some(snapshot), Some(sum)) = (&mut self.snapshot, &mut self.sum) else { return Ok(()) };
+        let (Some(snapshot), Some((crc, running))) = (&mut self.snapshot, &mut self.sum) else { return Ok(()) };
         let count = snapshot.read(&mut desk.pages)?;
         if count > 0 {
-            sum.update(&desk.pages[..count]);
+            let pages = &desk.pages[..count];
+            if !self.header.wal_known {
+                crc.update(pages);
+            }
+            pages.chunks_exact(self.header.page_size.get() as usize).for_each(|page| running.push(page));
+            self.summed += count as u64;
             return Ok(());
         }
         snapshot.rewind();
         snapshot.read_once();
-        let crc = self.sum.take().unwrap_or_default().finish();
-        self.header.checksum = Checksum(crc, 0);
+        if let Some((crc, running)) = self.sum.take() {
+            self.header.database = Some(running.sum());
+            if !self.header.wal_known {
+                self.header.checksum = Checksum(crc.finish(), 0);
+            }
+        }
         self.encoder.set_header(&self.header);
         Ok(())
     }

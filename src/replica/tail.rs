@@ -1,15 +1,16 @@
 //! Where the stored history of a generation ends, and what a batch must look like to continue it.
 
 use crate::error::Result;
+use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::key::Key;
 use crate::format::plan::ChainEnd;
 use crate::format::position::{Generation, Offset, Point, Position};
-use crate::format::segment::{MemberHeader, last_member};
+use crate::format::segment::{Differences, MemberHeader, last_member};
 use crate::format::snapshot;
 use crate::format::tail::Tail;
 use crate::format::time::Timestamp;
 use crate::replica::checkpoint_note::CheckpointNote;
-use crate::source::{FileCheck, Mark, Reason, Source};
+use crate::source::{FileCheck, Mark, Proof, Reason, Source, StateCheck};
 
 /// The end of what is stored, or is about to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +20,29 @@ pub struct End {
     pub time: Timestamp,
     /// What the database file must be, where there is no frame to recognise the place by.
     pub file: Option<FileContent>,
+    /// The database there, where its checksum is stored.
+    pub database: Option<Known>,
+}
+
+/// A database that is known by its checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Known {
+    pub pages: u32,
+    pub checksum: DatabaseChecksum,
+}
+
+/// What must be read to tell whether a database can go on.
+pub enum ResumeCheck {
+    Begin,
+    /// The file, where the WAL does not tell; and the reason that it gave, if that was asked first.
+    File(FileCheck, Option<Reason>),
+    /// The database at the place that the WAL has told.
+    State(StateCheck),
+}
+
+enum Begun {
+    Over(std::result::Result<(), Reason>),
+    Check(ResumeCheck),
 }
 
 /// A database file as a whole.
@@ -40,12 +64,14 @@ impl End {
             checksum: mark.checksum,
             crc: None,
         };
-        End { tail, time, file: None }
+        End { tail, time, file: None, database: None }
     }
 
     /// Behind a batch whose payload has the crc32 `crc`.
     pub fn behind(header: &MemberHeader, crc: u32) -> End {
-        End { tail: Tail::of_member(header, crc), time: header.seen, file: None }
+        let known = |differences: Differences| Known { pages: header.pages, checksum: differences.checksum };
+        let database = header.differences.filter(|_| !header.part).map(known);
+        End { tail: Tail::of_member(header, crc), time: header.seen, file: None, database }
     }
 
     pub fn point(&self) -> Point {
@@ -63,56 +89,83 @@ impl End {
         })
     }
 
-    /// Lets `source` continue here, if that is where it was. Where the whole file must be read for that, all of it is.
-    /// `note` is what the last run has left of the file.
+    /// Lets `source` continue here, if that is where it was. Where the whole file must be read for that, all of it is; what
+    /// needs no reading to be recognised is not read. `note` is what the last run has left of the file.
     pub fn resume(
         &self,
         source: &mut Source,
         note: &CheckpointNote,
         buffer: &mut [u8],
     ) -> Result<std::result::Result<(), Reason>> {
-        let mut check = self.file_check();
+        let mut check = ResumeCheck::Begin;
         loop {
-            if let Some(resumed) = self.resume_step(source, note, &mut check, buffer)? {
-                return Ok(resumed);
+            let resumed = self.resume_step(source, note, &mut check, buffer)?;
+            match (resumed, &check) {
+                (Some(resumed), _) => return Ok(resumed),
+                (None, ResumeCheck::State(_)) => return Ok(Ok(())),
+                (None, ResumeCheck::File(_, Some(_))) if note.vouches_for(&self.position(), source) => {
+                    self.mark().iter().for_each(|mark| source.resume_behind_restart(mark));
+                    return Ok(Ok(()));
+                }
+                (None, _) => {}
             }
         }
     }
 
-    /// What [`End::resume_step`] begins with.
-    pub fn file_check(&self) -> FileCheck {
-        self.file.map_or_else(|| FileCheck::new(0, 0), |file| FileCheck::new(file.pages, file.crc))
-    }
-
-    /// The same a step at a time; none: there is more to read.
+    /// The same a step at a time, and with proof that the database is the stored one, where its checksum is; none: there is
+    /// more to read. [`ResumeCheck::Begin`] is what to begin with.
     pub fn resume_step(
         &self,
         source: &mut Source,
         note: &CheckpointNote,
-        check: &mut FileCheck,
+        check: &mut ResumeCheck,
         buffer: &mut [u8],
     ) -> Result<Option<std::result::Result<(), Reason>>> {
-        match (self.mark(), self.file) {
-            (Some(mark), None) => self.resume_at(source, &mark, note).map(Some),
-            (Some(_), Some(_)) => source.resume_at_file(check, buffer),
-            (None, _) => Ok(Some(Err(Reason::UnknownStoredPosition))),
+        match check {
+            ResumeCheck::Begin => match self.begin_to_resume(source, note)? {
+                Begun::Over(resumed) => Ok(Some(resumed)),
+                Begun::Check(next) => {
+                    *check = next;
+                    Ok(None)
+                }
+            },
+            ResumeCheck::File(check, otherwise) => {
+                let Some(resumed) = source.resume_at_file(check, buffer)? else { return Ok(None) };
+                if let (Ok(()), Some(_), Some(mark)) = (&resumed, &otherwise, self.mark()) {
+                    source.resume_behind_restart(&mark);
+                }
+                Ok(Some(resumed.map_err(|reason| otherwise.clone().unwrap_or(reason))))
+            }
+            ResumeCheck::State(check) => Ok(match source.prove(check, buffer)? {
+                None => None,
+                Some(Proof::Equal | Proof::Unknown) => Some(Ok(())),
+                Some(Proof::Differs) => Some(Err(Reason::DatabaseChangedWhileNotRunning)),
+            }),
         }
     }
 
-    /// By the last frame that is stored; where the WAL has been emptied since, by the note of the file.
-    fn resume_at(
-        &self,
-        source: &mut Source,
-        mark: &Mark,
-        note: &CheckpointNote,
-    ) -> Result<std::result::Result<(), Reason>> {
-        let resumed = source.resume(mark)?;
-        let emptied = resumed == Err(Reason::WalRestartedWhileNotRunning);
-        if emptied && note.vouches_for(&self.position(), source) {
-            source.resume_behind_restart(mark);
-            return Ok(Ok(()));
+    /// By the last frame that is stored. Where the WAL has been emptied since, by us or by the application that closed last,
+    /// the checksum of the file tells; and a note of the file where there is none.
+    fn begin_to_resume(&self, source: &mut Source, note: &CheckpointNote) -> Result<Begun> {
+        let database = self.database;
+        let checksum = database.map(|known| known.checksum);
+        let Some(mark) = self.mark() else { return Ok(Begun::Over(Err(Reason::UnknownStoredPosition))) };
+        if let Some(file) = self.file {
+            let check = FileCheck::new(file.pages, Some(file.crc), checksum);
+            return Ok(Begun::Check(ResumeCheck::File(check, None)));
         }
-        Ok(resumed)
+        Ok(match (source.resume(&mark)?, database) {
+            (Ok(()), Some(known)) => Begun::Check(ResumeCheck::State(StateCheck::new(known.pages, known.checksum))),
+            (Err(reason @ Reason::WalRestartedWhileNotRunning), Some(known)) => {
+                let check = FileCheck::new(known.pages, None, checksum);
+                Begun::Check(ResumeCheck::File(check, Some(reason)))
+            }
+            (Err(Reason::WalRestartedWhileNotRunning), None) if note.vouches_for(&self.position(), source) => {
+                source.resume_behind_restart(&mark);
+                Begun::Over(Ok(()))
+            }
+            (resumed, _) => Begun::Over(resumed),
+        })
     }
 
     pub fn position(&self) -> Position {
@@ -142,6 +195,7 @@ pub fn read_end(end: &ChainEnd, bytes: &[u8], whole: bool) -> Result<Option<End>
                 tail: header.tail(),
                 time: header.time.max(end.time),
                 file: header.file_crc().map(|crc| FileContent { pages: header.pages, crc }),
+                database: header.database.map(|checksum| Known { pages: header.pages, checksum }),
             }))
         }
         Key::Segment(key) if whole => {

@@ -1,8 +1,9 @@
 //! From batches of frames to segments, ready to be stored.
 
+use crate::format::differences::Composer;
 use crate::format::key::SegmentKey;
 use crate::format::position::Offset;
-use crate::format::segment::{Encoder, LEVEL, MemberHeader, key_of};
+use crate::format::segment::{Differences, Encoder, LEVEL, MemberHeader, key_of};
 use crate::format::time::Timestamp;
 use crate::replica::tail::End;
 use crate::source::Batch;
@@ -60,16 +61,22 @@ impl Writer {
 
     /// Takes a batch that was seen at `seen`. Gives back the open segment if the batch must not join it, and does so
     /// again after it has grown large.
-    pub fn push(&mut self, encoder: &mut Encoder, batch: &Batch, seen: Timestamp) -> Vec<Segment> {
+    ///
+    /// `composer` has what the pages of the batch differ in, if it says so.
+    pub fn push(&mut self, tools: (&mut Encoder, &Composer), batch: &Batch, seen: Timestamp) -> Vec<Segment> {
+        let (encoder, composer) = tools;
         let mut closed = Vec::new();
         if batch.part && self.open.as_ref().is_some_and(|open| !open.last.part) {
             // A transaction in parts stands in segments of its own, so that what is before it can be restored without it.
             closed.extend(self.close());
         }
-        let header = self.header(batch, seen);
+        let header = MemberHeader { differences: self.differences(batch), ..self.header(batch, seen) };
         let mut open = self.open.take().unwrap_or_else(|| Open { first: header, last: header, bytes: Vec::new() });
         let wal_header = batch.header.as_ref().map(|header| header.as_slice()).unwrap_or_default();
-        let crc = encoder.member(&header, &[wal_header, batch.frames], &mut open.bytes);
+        let crc = match header.differences {
+            Some(_) => encoder.differences(&header, composer, &mut open.bytes),
+            None => encoder.member(&header, &[wal_header, batch.frames], &mut open.bytes),
+        };
         open.last = header;
         self.end = End::behind(&header, crc);
         self.open = Some(open);
@@ -112,6 +119,17 @@ impl Writer {
             previous_crc: self.end.tail.crc.unwrap_or(0),
             differences: None,
         }
+    }
+
+    /// Set where the batch is stored as what its pages differ in.
+    fn differences(&self, batch: &Batch) -> Option<Differences> {
+        let begins = batch.before.frame == 0;
+        let checkpoint = batch.header.as_ref().and_then(|header| header.get(12..16)?.first_chunk());
+        // What is at the start without a header cannot be told in the shorter one.
+        let whole = !begins || checkpoint.is_some();
+        let checkpoint = checkpoint.map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let tells_wal = begins || self.open.is_none();
+        batch.checksum.filter(|_| whole).map(|checksum| Differences { checksum, checkpoint, tells_wal })
     }
 
     /// New salts, next index. A WAL of which nothing is stored yet keeps the index of its snapshot.

@@ -42,6 +42,8 @@ pub enum Reason {
     WalRestartedWhileNotRunning,
     /// It was stored without a WAL to recognise it by, and it is not the same file content any more.
     DatabaseChangedWhileNotRunning,
+    /// The checksum of a snapshot is not that to which all that was copied leads.
+    DatabaseDiffers,
     /// The WAL is shorter than what is stored: the machine lost power, or an older copy was put back.
     WalBehindStore {
         stored: u32,
@@ -75,6 +77,9 @@ impl fmt::Display for Reason {
             }
             Reason::WalRestartedWhileNotRunning => f.write_str("WAL restarted while not running"),
             Reason::DatabaseChangedWhileNotRunning => f.write_str("database changed while not running"),
+            Reason::DatabaseDiffers => {
+                f.write_str("database is not what its commits lead to: something wrote past SQLite")
+            }
             Reason::WalBehindStore { stored, found } => {
                 write!(f, "WAL is behind the store: frame {found}, stored {stored}")
             }

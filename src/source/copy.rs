@@ -1,8 +1,11 @@
 //! Copying committed frames out of the WAL, each one checked.
 
 use crate::error::{Error, Result};
+use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::differences::Composer;
 use crate::format::position::PageSize;
 use crate::format::wal::{Chain, FrameHeader, WAL_HEADER, WalHeader};
+use crate::log;
 use crate::source::continuity::{Mark, Reason};
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::IndexHeader;
@@ -33,6 +36,8 @@ pub struct Batch<'b> {
     pub part: bool,
     /// Some frame in here, or the last one before it, was left without salt and checksum by its writer.
     pub unsealed: bool,
+    /// The database behind the last frame, if what the pages differ in was put into the composer.
+    pub checksum: Option<DatabaseChecksum>,
     /// Whole frames.
     pub frames: &'b [u8],
 }
@@ -47,7 +52,7 @@ struct Cut {
     part: bool,
 }
 
-pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8]) -> Result<Copied<'b>> {
+pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut Composer) -> Result<Copied<'b>> {
     let header = source.header()?;
     let mut new_wal = None;
     let mut place = source.place;
@@ -72,7 +77,7 @@ pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8]) -> Result<Copi
     if header.frames == place.frame {
         return Ok(drained(source));
     }
-    copy_frames(source, buffer, &header, place, new_wal)
+    copy_frames(source, buffer, &header, place, new_wal, composer)
 }
 
 fn drained<'b>(source: &mut Source) -> Copied<'b> {
@@ -110,10 +115,11 @@ fn copy_frames<'b>(
     header: &IndexHeader,
     place: Place,
     new_wal: Option<[u8; WAL_HEADER]>,
+    composer: &mut Composer,
 ) -> Result<Copied<'b>> {
     let size = place.page_size.frame();
     let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
-    let count = room.min(header.frames - place.frame);
+    let count = room.min(upto(source, header, &place) - place.frame);
     let Some(bytes) = buffer.get_mut(..count as usize * size) else {
         return Err(Error::new(crate::error::Kind::Database, "copy buffer: smaller than one frame"));
     };
@@ -145,8 +151,11 @@ fn copy_frames<'b>(
     }
     let behind = Place { page_size: place.page_size, frame: end, chain: cut.chain, known };
     let frames = &bytes[..cut.count * size];
+    let differ = has_unsealed(frames, place.page_size) || !place.known || !known;
     source.place = behind;
     source.drained = false;
+    let checksum = compare(source, &place, cut.pages, frames, new_wal.is_some(), composer)?.filter(|_| !differ);
+    source.reach_border()?;
     if end >= source.first.frames && cut.chain.salt() == source.first.salt {
         source.caught_up = true;
     }
@@ -157,8 +166,45 @@ fn copy_frames<'b>(
         pages: cut.pages,
         part: cut.part,
         unsealed: !place.known || has_unsealed(frames, place.page_size),
+        checksum,
         frames,
     }))
+}
+
+/// The last frame to copy for now: a batch ends where a snapshot stands.
+fn upto(source: &Source, header: &IndexHeader, place: &Place) -> u32 {
+    let border = source.border.as_ref().map(|border| border.mark);
+    let border = border.filter(|mark| mark.salt == place.chain.salt() && mark.frame > place.frame);
+    border.map_or(header.frames, |mark| mark.frame.min(header.frames))
+}
+
+/// Finds what the pages of frames behind `place` differ in from what they were; the checksum of the database behind them.
+fn compare(
+    source: &mut Source,
+    place: &Place,
+    pages: Option<u32>,
+    frames: &[u8],
+    begins: bool,
+    composer: &mut Composer,
+) -> Result<Option<DatabaseChecksum>> {
+    let Some(mut bases) = source.bases.take() else { return Ok(None) };
+    if begins {
+        bases.restart();
+    }
+    composer.begin(pages.unwrap_or(0));
+    let taken = match source.files() {
+        Some(files) => bases.take(&files, place.frame + 1, frames, composer)?,
+        None => false,
+    };
+    if !taken {
+        log::warn("pages before a commit are not known, segments are larger until the next snapshot")
+            .field("db", source.path.display())
+            .emit();
+        return Ok(None);
+    }
+    let sum = bases.sum();
+    source.bases = Some(bases);
+    Ok(sum.filter(|_| composer.finish()))
 }
 
 /// The wal-index names the checksum of its last frame: the proof, end to end, that what was copied is what happened.

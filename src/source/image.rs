@@ -2,6 +2,8 @@
 
 use crate::error::Result;
 use crate::format::crc::Crc;
+use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::running_checksum::RunningChecksum;
 use crate::source::continuity::Mark;
 use crate::source::snapshot::Snapshot;
 
@@ -19,6 +21,8 @@ pub struct Image {
     pub unused: Vec<u32>,
     /// What every change without a WAL counts up.
     pub change_counter: u32,
+    /// Of all pages.
+    pub checksum: DatabaseChecksum,
 }
 
 impl Image {
@@ -29,6 +33,7 @@ impl Image {
         let mut sums = Vec::with_capacity(snapshot.pages() as usize);
         let mut piece = vec![0; PIECE];
         let mut change_counter = 0;
+        let mut running = RunningChecksum::new(mark.page_size);
         loop {
             let count = snapshot.read(&mut piece)?;
             pass()?;
@@ -40,9 +45,10 @@ impl Image {
                 change_counter = change_counter_of(pages);
             }
             sums.extend(pages.chunks(size).map(sum));
+            pages.chunks(size).for_each(|page| running.push(page));
         }
         let unused = unused(snapshot, size, pass)?;
-        Ok(Image { mark, sums, unused, change_counter })
+        Ok(Image { mark, sums, unused, change_counter, checksum: running.sum() })
     }
 
     /// Size of the database in bytes.

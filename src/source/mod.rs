@@ -17,6 +17,8 @@ pub mod continuity;
 pub mod image;
 pub mod snapshot;
 
+mod bases;
+mod border;
 mod checkpoint;
 mod connection;
 mod copy;
@@ -28,6 +30,7 @@ mod let_go;
 mod lock;
 mod pins;
 mod preimages;
+mod proof;
 mod rest;
 mod shm_fault;
 mod wal_file;
@@ -41,6 +44,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::format::differences::Composer;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::time::Timestamp;
@@ -51,9 +55,12 @@ pub use copy::{Batch, Copied};
 pub use facts::is_another_file;
 pub use file_stamp::FileStamp;
 pub use lock::{Lock, Stay, default_meta_path, try_lock};
+pub use proof::{Proof, StateCheck};
 pub use snapshot::FileCheck;
 pub use watch::Watch;
 
+use bases::Bases;
+use border::Border;
 use checkpoint::Checkpoints;
 use continuity::{Observed, continuity};
 use file_state::{FileState, Watched};
@@ -140,6 +147,13 @@ pub struct Source {
     faults: Faults,
     /// The snapshot that is being read, which must be carried along when the pin moves.
     reading: Reading,
+    /// The pages as they were at the place; none where that is not known.
+    bases: Option<Bases>,
+    border: Option<Border>,
+    /// A snapshot that is stored has shown that something has written to the database past SQLite.
+    differs: bool,
+    /// Pins in a row that began behind the place, and were given up.
+    overtaken: u8,
 }
 
 /// Where the copy stands, and the checksum chain there.
@@ -250,13 +264,16 @@ impl Source {
         if same && !snapshot::sum_file(self.pins.spare(), check, length, size, buffer)? {
             return Ok(None);
         }
-        if !same || check.sum() != check.expected {
+        if !same || !check.is_expected() {
             return Ok(Some(Err(Reason::DatabaseChangedWhileNotRunning)));
         }
         let chain = Chain::new(self.first.order, self.first.salt, Checksum::default());
         self.place = Place { page_size: self.place.page_size, frame: 0, chain, known: false };
         self.caught_up = self.first.frames == 0;
         self.drained = self.caught_up;
+        if let Some(sum) = check.checksum {
+            self.begin_bases(Some(sum), check.pages)?;
+        }
         Ok(Some(Ok(())))
     }
 
@@ -370,13 +387,18 @@ impl Source {
     }
 
     /// Gives out the next committed frames, as many whole frames as `buffer` has room for.
-    pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Copied<'b>> {
+    ///
+    /// What their pages differ in is put into `composer`, if the batch says so.
+    pub fn read<'b>(&mut self, buffer: &'b mut [u8], composer: &mut Composer) -> Result<Copied<'b>> {
         fault::point("source.read")?;
         if !self.pins.is_held() {
             // SQLite ends a transaction by itself after some errors of the disk.
             return Ok(Copied::Lost(Reason::WalBroken("the pin was lost".into())));
         }
-        copy::read(self, buffer)
+        if self.differs {
+            return Ok(Copied::Lost(Reason::DatabaseDiffers));
+        }
+        copy::read(self, buffer, composer)
     }
 
     /// Ends a round in which [`Source::read`] came to an end: moves the pin, and runs a checkpoint where one is due.
@@ -446,10 +468,11 @@ impl Source {
         if !self.pins.begin_next()? {
             return Ok(());
         }
-        if !self.reading.carry(&before, &self.index) {
+        if self.is_overtaken()? || !self.reading.carry(&before, &self.index) {
             self.pins.abandon_next();
             return Ok(());
         }
+        self.overtaken = 0;
         self.pins.step();
         self.last = before;
         self.drained = false;
@@ -516,6 +539,10 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         watched: Watched::default(),
         faults,
         reading: Reading::default(),
+        bases: None,
+        border: None,
+        differs: false,
+        overtaken: 0,
     };
     source.watched.base = source.file_state()?;
     Ok(source)
@@ -656,7 +683,7 @@ mod tests {
     pub(super) fn copy(source: &mut Source) -> usize {
         let (mut buffer, mut count, size) = (vec![0; 1 << 20], 0, source.page_size().frame());
         loop {
-            match source.read(&mut buffer).unwrap() {
+            match source.read(&mut buffer, &mut Composer::default()).unwrap() {
                 Copied::Nothing => return count,
                 Copied::Batch(batch) => count += batch.frames.len() / size,
                 Copied::Lost(reason) => panic!("{reason}"),
@@ -675,7 +702,7 @@ mod tests {
         source.pins.end();
         assert!(source.changed(Instant::now()).unwrap());
         let mut buffer = [0; 1 << 16];
-        let lost = source.read(&mut buffer).unwrap();
+        let lost = source.read(&mut buffer, &mut Composer::default()).unwrap();
         assert!(matches!(lost, Copied::Lost(Reason::WalBroken(_))), "{lost:?}");
     }
 }

@@ -21,9 +21,13 @@ use rusqlite::Connection;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::crc::Crc;
+use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
+use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{ByteOrder, Salt};
+use crate::source::bases::Bases;
+use crate::source::border::Border;
 use crate::source::connection;
 use crate::source::continuity::Mark;
 use crate::source::preimages::Preimages;
@@ -152,6 +156,8 @@ struct Frozen {
     seen: (Salt, u32),
     /// Each page beyond this one is kept.
     whole: u32,
+    /// Pages that hold zeros, sorted, whatever the file has there: the database grew over them without writing them.
+    blank: Vec<u32>,
     kept: Preimages,
     /// Pages before this one are not read again.
     passed: u32,
@@ -171,6 +177,7 @@ impl Frozen {
             since: commit,
             seen: commit,
             whole: pages,
+            blank: Vec::new(),
             kept: Preimages::new(meta, mark.page_size),
             passed: 1,
             mark,
@@ -203,6 +210,11 @@ impl Frozen {
         let start = u64::from(first - 1) * size as u64;
         connection::read_file(&self.connection, start, bytes)?;
         blank_lock_page(start, size, bytes);
+        let blank = self.blank.partition_point(|page| *page < first);
+        for page in self.blank[blank..].iter().take_while(|page| **page - first < count) {
+            let at = (page - first) as usize * size;
+            bytes[at..at + size].fill(0);
+        }
         let from = self.overlay.partition_point(|(page, _)| *page < first);
         for (page, frame) in self.overlay[from..].iter().take_while(|(page, _)| *page - first < count) {
             let at = (page - first) as usize * size;
@@ -398,19 +410,24 @@ impl Drop for Reading {
 #[derive(Debug)]
 pub struct FileCheck {
     pub(super) pages: u32,
-    /// The crc32 of what is stored.
-    pub(super) expected: u32,
+    /// The crc32 of what is stored; none where its checksum is known and will do.
+    expected: Option<u32>,
+    pub(super) checksum: Option<DatabaseChecksum>,
     crc: Crc,
+    running: Option<RunningChecksum>,
     at: u64,
 }
 
 impl FileCheck {
-    pub fn new(pages: u32, expected: u32) -> FileCheck {
-        FileCheck { pages, expected, crc: Crc::default(), at: 0 }
+    pub fn new(pages: u32, expected: Option<u32>, checksum: Option<DatabaseChecksum>) -> FileCheck {
+        FileCheck { pages, expected, checksum, crc: Crc::default(), running: None, at: 0 }
     }
 
-    pub(super) fn sum(&self) -> u32 {
-        self.crc.clone().finish()
+    /// Whether what was read is what is stored.
+    pub(super) fn is_expected(&self) -> bool {
+        let sum = self.running.map(|running| running.sum());
+        let same = self.expected.is_none_or(|expected| self.crc.clone().finish() == expected);
+        same && self.checksum.is_none_or(|expected| sum == Some(expected))
     }
 }
 
@@ -428,6 +445,9 @@ pub(super) fn sum_file(
         connection::read_file(connection, check.at, piece)?;
         blank_lock_page(check.at, page_size as usize, piece);
         check.crc.update(piece);
+        let size = PageSize::new(page_size)?;
+        let running = check.running.get_or_insert_with(|| RunningChecksum::new(size));
+        piece.chunks_exact(page_size as usize).for_each(|page| running.push(page));
         check.at += left as u64;
     }
     Ok(check.at >= length)
@@ -457,13 +477,20 @@ impl Source {
         let Some(mark) = self.mark_of(&before, &pinned)? else { return Ok(None) };
         let pages = connection::pragma_number(&connection, "page_count")?;
         let commit = (pinned.salt, pinned.frames);
+        let blank = self.bases.iter().flat_map(Bases::blank).collect::<Vec<u32>>();
+        if !blank.is_empty() && !self.is_given_out(&pinned) {
+            return Ok(None);
+        }
         let mut state = Frozen::new(connection, &self.path, meta, mark, commit, pages);
         if !pinned.is_backfilled() {
             let (wal, overlay) = self.overlay(&pinned)?;
             (state.wal, state.overlay) = (Some(wal), overlay);
         }
+        state.blank = blank;
         let snapshot = Snapshot::new(state);
         self.reading = Reading(Rc::downgrade(&snapshot.state));
+        self.border = Some(Border::new(mark, pages));
+        self.reach_border()?;
         // The pin moves a few times more though nothing changes, so that the transaction of its own soon ends.
         self.settled = 0;
         Ok(Some(snapshot))

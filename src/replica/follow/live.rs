@@ -117,7 +117,7 @@ impl Following {
     fn drain(&mut self, tools: &mut Tools, clock: &dyn Clock, outbox: &mut Outbox) -> Result<Drain> {
         let end = clock.now() + TURN;
         while !outbox.is_full() {
-            match self.source.read(&mut tools.buffer)? {
+            match self.source.read(&mut tools.buffer, &mut tools.composer)? {
                 Copied::Nothing => {
                     self.drained = true;
                     return Ok(Drain::Ended);
@@ -132,7 +132,7 @@ impl Following {
                     }
                     self.rest = Rest::None;
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
-                    for segment in self.writer.push(&mut tools.encoder, &batch, clock.wall()) {
+                    for segment in self.writer.push((&mut tools.encoder, &tools.composer), &batch, clock.wall()) {
                         outbox.push(segment, clock.now());
                     }
                 }
@@ -207,9 +207,14 @@ impl Following {
         }
         let Some(snapshot) = self.source.snapshot(meta)? else { return Ok(()) };
         let end = *self.writer.end();
-        let Some(at) = end.point_of(&snapshot.mark()) else { return Ok(()) };
+        // A WAL of which nothing was copied yet is not the one that the end is in.
+        let mark = snapshot.mark();
+        let place = self.source.start();
+        let here = (mark.salt, mark.frame) == (place.salt, place.frame);
+        let mark = if here { end.mark().unwrap_or(mark) } else { mark };
+        let Some(at) = end.point_of(&mark) else { return Ok(()) };
         let time = clock.wall().max(end.time);
-        self.snapshot = Some(SnapshotUpload::new(store, snapshot, end.tail.generation, at, time));
+        self.snapshot = Some(SnapshotUpload::new(store, snapshot, mark, end.tail.generation, at, time));
         Ok(())
     }
 }

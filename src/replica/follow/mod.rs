@@ -28,11 +28,11 @@ use crate::replica::retention::Keeper;
 use crate::replica::spool::Spool;
 use crate::replica::start::{Known, Start};
 use crate::replica::sweeping::Sweeping;
-use crate::replica::tail::End;
+use crate::replica::tail::{End, ResumeCheck};
 use crate::replica::tally::Tally;
 use crate::replica::trouble::Trouble;
 use crate::replica::writer::Writer;
-use crate::source::{self, FileCheck, Lock, Reason, Source};
+use crate::source::{self, Lock, Reason, Source};
 use crate::store::Store;
 
 pub use generation::warn_clock;
@@ -107,7 +107,7 @@ struct Comparing {
     source: Source,
     end: End,
     note: CheckpointNote,
-    check: FileCheck,
+    check: ResumeCheck,
 }
 
 /// A file that was replaced under its name is noticed within this time.
@@ -338,7 +338,7 @@ impl Follower {
         match end.clone() {
             Ok(end) => {
                 let note = CheckpointNote::read(&self.settings.meta());
-                self.compare(Box::new(Comparing { source, end, note, check: end.file_check() }), tools, clock)
+                self.compare(Box::new(Comparing { source, end, note, check: ResumeCheck::Begin }), tools, clock)
             }
             Err(reason) => self.begin_to_follow(source, Err(reason), clock),
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::format::differences::Composer;
 use crate::format::segment::Encoder;
 use crate::replica::snapshot::Desk;
 use crate::replica::writer::encoder;
@@ -49,6 +50,7 @@ impl Settings {
 /// What all databases of a process share: big buffers, and word from the kernel.
 pub struct Tools {
     pub encoder: Encoder,
+    pub composer: Composer,
     pub buffer: Vec<u8>,
     pub desk: Desk,
     pub watch: Watch,
@@ -64,6 +66,7 @@ impl Tools {
     pub fn new() -> Tools {
         Tools {
             encoder: encoder(),
+            composer: Composer::default(),
             buffer: vec![0; Self::BUFFER],
             desk: Desk::new(),
             watch: Watch::new(),

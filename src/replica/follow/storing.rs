@@ -130,7 +130,11 @@ impl Follower {
             self.desk.iter_mut().for_each(Desk::begun);
         }
         let Some(upload) = &mut following.snapshot else { return Ok(Next::Tick) };
-        match upload.poll(&mut tools.desk, now) {
+        let polled = upload.poll(&mut tools.desk, now);
+        if upload.header().database.is_some_and(|sum| !following.source.agrees_with_snapshot(sum)) {
+            return self.lost(Reason::DatabaseDiffers, now);
+        }
+        match polled {
             Ok(Progress::Working) => Ok(Next::Now),
             Ok(Progress::Waiting) => Ok(Next::Store),
             Ok(Progress::Done) => {
@@ -165,6 +169,9 @@ impl Follower {
             .field("bytes", upload.read())
             .field("stored", upload.stored())
             .emit();
+        if let Some(sum) = header.database {
+            following.source.snapshot_stored(sum);
+        }
         following.snapshot_at = Some(position);
         following.snapshot_pause = RETRY;
         self.snapshot_stored = Some(position);

@@ -1,0 +1,102 @@
+//! Whether the database, at the place where a copy goes on, is what is stored: read whole, at a gigabyte a second or so.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::running_checksum::RunningChecksum;
+use crate::source::Source;
+use crate::source::bases::Bases;
+
+/// How far a database has been read.
+#[derive(Debug)]
+pub struct StateCheck {
+    pages: u32,
+    expected: DatabaseChecksum,
+    running: Option<RunningChecksum>,
+    /// The last frame of each page up to the place.
+    newest: HashMap<u32, u32>,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// It is what is stored.
+    Equal,
+    Differs,
+    /// A checkpoint has written what was committed since over pages that are not in the WAL before that.
+    Unknown,
+}
+
+impl StateCheck {
+    /// Of a database of so many pages, which should have this checksum.
+    pub fn new(pages: u32, expected: DatabaseChecksum) -> StateCheck {
+        StateCheck { pages, expected, running: None, newest: HashMap::new() }
+    }
+}
+
+impl Source {
+    /// Compares the database at the place with what is stored, a buffer at each call; none: there is more to read. If it is
+    /// equal, the pages before a frame are known from then on.
+    pub fn prove(&mut self, check: &mut StateCheck, buffer: &mut [u8]) -> Result<Option<Proof>> {
+        let running = match check.running {
+            Some(running) => running,
+            None => match self.newest_frames()? {
+                Some(newest) => {
+                    check.newest = newest;
+                    RunningChecksum::new(self.place.page_size)
+                }
+                None => return Ok(Some(Proof::Unknown)),
+            },
+        };
+        let Some(running) = self.add_pages(check, running, buffer)? else { return Ok(Some(Proof::Unknown)) };
+        check.running = Some(running);
+        if running.extent() < check.pages {
+            return Ok(None);
+        }
+        if running.sum() != check.expected {
+            return Ok(Some(Proof::Differs));
+        }
+        let newest = std::mem::take(&mut check.newest);
+        self.bases = Some(Bases::new(self.place.page_size, Some(check.expected), check.pages, newest, BTreeSet::new()));
+        Ok(Some(Proof::Equal))
+    }
+
+    fn newest_frames(&self) -> Result<Option<HashMap<u32, u32>>> {
+        match (self.place.frame, self.files()) {
+            (0, _) => Ok(Some(HashMap::new())),
+            (_, None) => Ok(None),
+            (frame, Some(files)) => files.newest(frame),
+        }
+    }
+
+    /// Reads on; none if what a page was is not known any more.
+    fn add_pages(
+        &self,
+        check: &StateCheck,
+        running: RunningChecksum,
+        buffer: &mut [u8],
+    ) -> Result<Option<RunningChecksum>> {
+        let size = self.place.page_size.get() as usize;
+        let Some(files) = self.files() else { return Ok(None) };
+        let mut running = running;
+        let first = running.extent() + 1;
+        let count = (check.pages - running.extent()).min(u32::try_from(buffer.len() / size).unwrap_or(u32::MAX));
+        let bytes = buffer.get_mut(..count as usize * size).unwrap_or_default();
+        let all = files.in_file(self.place.frame.saturating_add(1), first, bytes)?;
+        for (number, page) in (first..).zip(bytes.chunks_exact_mut(size)) {
+            let known = match check.newest.get(&number) {
+                Some(frame) => files.wal.page(*frame, self.place.page_size, page)?,
+                None => all,
+            };
+            if !known {
+                return Ok(None);
+            }
+            running.push(page);
+        }
+        if count == 0 && running.extent() < check.pages {
+            return Err(Error::new(Kind::Database, "compare the database: a buffer smaller than a page"));
+        }
+        Ok(Some(running))
+    }
+}
