@@ -43,8 +43,9 @@ impl Source {
         self.border.as_ref().and_then(|border| border.expected).is_none_or(|expected| expected == sum)
     }
 
-    /// The snapshot that was begun last is stored, with this checksum: what follows can be said in differences.
-    pub fn snapshot_stored(&mut self, sum: DatabaseChecksum) {
+    /// The snapshot that was begun last has this checksum, and a restore will begin with it or with a later one: what follows
+    /// can be said in differences.
+    pub fn trust_snapshot(&mut self, sum: DatabaseChecksum) {
         let Some(border) = &mut self.border else { return };
         border.stored = Some(sum);
         if let (true, Some(bases)) = (border.reached, &mut self.bases) {
@@ -144,7 +145,7 @@ mod tests {
     fn known(live: &Live) -> Source {
         let mut source = live.follow();
         let (sum, _) = snapshot_of(&mut source);
-        source.snapshot_stored(sum);
+        source.trust_snapshot(sum);
         assert_eq!(source.checksum(), Some(sum));
         source
     }
@@ -197,7 +198,7 @@ mod tests {
         let (sum, _) = snapshot_of(&mut source);
         live.commit();
         assert_eq!(copied(&mut source), Some(false));
-        source.snapshot_stored(sum);
+        source.trust_snapshot(sum);
         live.commit();
         assert_eq!(copied(&mut source), Some(true));
         assert_eq!(source.checksum(), Some(snapshot_of(&mut source).0));
@@ -213,14 +214,14 @@ mod tests {
             let (sum, _) = snapshot_of(&mut source);
             (0..3).for_each(|_| live.commit());
             if stored_first {
-                source.snapshot_stored(sum);
+                source.trust_snapshot(sum);
             }
             let (mut buffer, mut composer, mut batches) = (vec![0; 1 << 20], Composer::default(), Vec::new());
             while let Copied::Batch(batch) = source.read(&mut buffer, &mut composer).unwrap() {
                 batches.push((batch.frames.len() / batch.before.page_size.frame(), batch.checksum.is_some()));
             }
             assert_eq!(batches, [(3, false), (3, stored_first)]);
-            source.snapshot_stored(sum);
+            source.trust_snapshot(sum);
             assert_eq!(source.checksum(), Some(snapshot_of(&mut source).0));
         }
     }
@@ -270,7 +271,7 @@ mod tests {
         assert_eq!(prove(&mut source, pages, sum), Proof::Unknown);
         assert_eq!((copied(&mut source), source.checksum()), (Some(false), None));
         let (sum, _) = snapshot_of(&mut source);
-        source.snapshot_stored(sum);
+        source.trust_snapshot(sum);
         live.commit();
         assert_eq!(copied(&mut source), Some(true), "from the next snapshot on");
     }

@@ -134,6 +134,10 @@ impl Follower {
         if upload.header().database.is_some_and(|sum| !following.source.agrees_with_snapshot(sum)) {
             return self.lost(Reason::DatabaseDiffers, now);
         }
+        if let (Some(sum), None) = (upload.header().database, following.snapshot_at) {
+            // No restore of this generation can begin with an earlier one.
+            following.source.trust_snapshot(sum);
+        }
         match polled {
             Ok(Progress::Working) => Ok(Next::Now),
             Ok(Progress::Waiting) => Ok(Next::Store),
@@ -170,7 +174,7 @@ impl Follower {
             .field("stored", upload.stored())
             .emit();
         if let Some(sum) = header.database {
-            following.source.snapshot_stored(sum);
+            following.source.trust_snapshot(sum);
         }
         following.snapshot_at = Some(position);
         following.snapshot_pause = RETRY;
