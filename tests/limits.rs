@@ -308,3 +308,22 @@ fn a_bucket_that_deletes_history_is_refused_by_its_limit_and_one_in_memory_is_wa
     let ran = bed.replicate_once(&database);
     assert!(!ran.stderr.contains("level=warn"), "{}", ran.stderr);
 }
+
+#[test]
+fn an_account_with_too_many_connections_is_waited_for_and_no_password_is_blamed() {
+    let bed = Bed::nats_with(
+        "connections",
+        "accounts { A { jetstream: enabled, limits { max_connections: 1 }, users = [ { user: u, password: p } ] } }\n\
+         no_auth_user: u",
+    );
+    let database = bed.database();
+    let held = raw::hold(&address(&bed));
+    let mut replicator = bed.replicate(&database);
+    replicator.says("maximum account active connections exceeded");
+    replicator.says("the limit is the connections that the account may have");
+    assert!(replicator.is_running());
+    assert!(!replicator.log().contains("password"), "{}", replicator.log());
+    drop(held);
+    replicator.says("snapshot stored");
+    replicator.stop();
+}

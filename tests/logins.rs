@@ -312,7 +312,7 @@ fn mutual_tls_takes_every_form_of_key_and_refuses_strangers() {
         &[
             (format!("url: \"{url}\", root-cas: [{}]", text(&root)), STORE, &["hint: ", "client-cert"]),
             (case(&foreign), STORE, &["hint: the server may", "client-cert"]),
-            (case(&mixed), STORE, &["foreign.key: expected the key of ", "hint: client-cert and client-key"]),
+            (case(&mixed), USAGE, &["foreign.key: expected the key of the certificate", "must be of one pair"]),
             (case(&open), USAGE, &["open.key"]),
             (format!("url: \"{url}\", client-cert: {}", text(&pair.certificate)), USAGE, &["client-key"]),
         ],
@@ -377,4 +377,26 @@ fn a_certificate_that_goes_wrong_while_it_runs_is_told_and_waited_out() {
     }
     bed.server().stop();
     silent(&replicator.log(), "the log");
+}
+
+#[test]
+fn a_key_that_is_not_the_certificates_own_is_named_whatever_kind_the_two_are_of() {
+    let ca = Authority::new("ours");
+    let bed = Bed::nats_with("pairs", "");
+    let kinds = ["rsa:2048", "P-256", "P-384", "ed25519"];
+    let pairs: Vec<Pair> = kinds.iter().map(|kind| private(ca.sign_kind(kind))).collect();
+    let strangers: Vec<Pair> = kinds.iter().map(|kind| private(ca.sign_kind(kind))).collect();
+    let mut wrong = Vec::new();
+    for (one, pair) in pairs.iter().enumerate() {
+        for (two, other) in pairs.iter().enumerate() {
+            let other = if one == two { &strangers[one] } else { other };
+            let mixed = Pair { certificate: pair.certificate.clone(), key: other.key.clone() };
+            let more = format!("url: \"{}\", {}", bed.url(), with(&ca.root(), &mixed));
+            wrong.push((more, USAGE, &["expected the key of the certificate", "must be of one pair"][..]));
+        }
+        // The pair itself is no fault: what is told is that this server speaks no TLS.
+        let more = format!("url: \"{}\", {}", bed.url(), with(&ca.root(), pair));
+        wrong.push((more, STORE, &["expected TLS, found a server that does not offer it"][..]));
+    }
+    table(&bed, &[], &wrong);
 }

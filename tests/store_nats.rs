@@ -112,6 +112,17 @@ fn a_server_without_jetstream_says_so() {
     let store = store_on(&server, |options| options.login = user("u", "p"));
     let error = connect(store.as_ref()).expect_err("no JetStream");
     assert!(error.hint().is_some_and(|hint| hint.contains("enable JetStream")), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("behind a leaf node")), "{error}");
+}
+
+#[test]
+fn a_missing_bucket_in_a_domain_is_told_with_the_domain() {
+    let server = Server::start_tuned(&pinned(), "domain: edge", "");
+    let store = store_on(&server, |options| options.create_bucket = false);
+    let error = connect(store.as_ref()).expect_err("no bucket");
+    assert_eq!(error.kind(), Kind::NotFound);
+    let hint = error.hint().expect("a hint");
+    assert!(hint.starts_with("this is JetStream domain edge: for a bucket of another domain, connect to"), "{hint}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +11,7 @@ use crate::nats::Scratch;
 pub struct Authority {
     scratch: Scratch,
     name: String,
+    count: Cell<u32>,
 }
 
 /// A certificate and its key, as files.
@@ -29,7 +31,7 @@ fn text(path: &Path) -> &str {
 
 impl Authority {
     pub fn new(name: &str) -> Authority {
-        let authority = Authority { scratch: Scratch::new("ca"), name: name.to_string() };
+        let authority = Authority { scratch: Scratch::new("ca"), name: name.to_string(), count: Cell::new(0) };
         let (certificate, key) = (authority.root(), authority.scratch.join("ca.key"));
         openssl(&[
             "req",
@@ -91,6 +93,27 @@ impl Authority {
             "-out",
             text(&certificate),
         ]);
+        Pair { certificate, key }
+    }
+
+    /// A certificate with a key of `kind`: `rsa:2048`, the name of a curve, or `ed25519`.
+    pub fn sign_kind(&self, kind: &str) -> Pair {
+        let number = self.count.get();
+        self.count.set(number + 1);
+        let path = |end: &str| self.scratch.join(&format!("kind-{number}.{end}"));
+        let (key, request, certificate) = (path("key"), path("csr"), path("pem"));
+        let curve = format!("ec_paramgen_curve:{kind}");
+        let made: &[&str] = match kind {
+            "ed25519" => &["-algorithm", "ed25519"],
+            "rsa:2048" => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+            _ => &["-algorithm", "EC", "-pkeyopt", &curve],
+        };
+        openssl(&[&["genpkey", "-out", text(&key)], made].concat());
+        openssl(&["req", "-new", "-key", text(&key), "-subj", "/CN=kind", "-out", text(&request)]);
+        let (root, ca_key) = (self.root(), self.scratch.join("ca.key"));
+        let by = ["-CA", text(&root), "-CAkey", text(&ca_key), "-CAcreateserial", "-days", "2"];
+        let words = ["x509", "-req", "-in", text(&request), "-out", text(&certificate)];
+        openssl(&[&words[..], &by[..]].concat());
         Pair { certificate, key }
     }
 

@@ -37,6 +37,15 @@ pub fn ask_within(patience: Duration, address: &str, subject: &str, question: &V
     Err(std::io::ErrorKind::UnexpectedEof.into())
 }
 
+/// A connection that is logged in, for as long as it is kept.
+pub fn hold(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connect");
+    write!(&stream, "CONNECT {{\"verbose\":false}}\r\nPING\r\n").expect("log in");
+    let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
+    assert!(lines.any(|line| line.expect("an answer") == "PONG"), "it was not let in");
+    stream
+}
+
 /// What another program stores in a stream, with whatever it puts into subject and headers.
 pub struct Message {
     pub subject: Vec<u8>,

@@ -32,6 +32,9 @@ const LIMITS: [u32; 3] = [10054, 10077, 10122];
 /// The account wants each stream to have a size.
 const NEEDS_SIZE: u32 = 10113;
 const NO_JETSTREAM: [u32; 2] = [10039, 10076];
+const ENABLE: &str = "enable JetStream on the server and for this account";
+/// The API of a domain is heard only within it.
+const BEHIND_LEAF: &str = "a bucket in a JetStream domain behind a leaf node is reached at a server of that domain";
 const SEALED: u32 = 10109;
 
 /// What the server says instead of an answer.
@@ -61,9 +64,7 @@ impl ApiError {
             ),
             SEALED => error.with_hint("the bucket is sealed: nothing can be written to it any more"),
             code if LIMITS.contains(&code) => error.with_hint("raise the limit of the bucket or of the account"),
-            code if NO_JETSTREAM.contains(&code) => {
-                error.with_hint("enable JetStream on the server and for this account")
-            }
+            code if NO_JETSTREAM.contains(&code) => error.with_hint(format!("{ENABLE}; {BEHIND_LEAF}")),
             _ => error,
         }
     }
@@ -78,7 +79,7 @@ struct Envelope {
 pub fn answer<T: DeserializeOwned>(mail: &Mail) -> Result<std::result::Result<T, ApiError>> {
     if mail.status == Some(503) {
         let error = Error::new(Kind::Unreachable, "nobody answers for JetStream");
-        return Err(error.with_hint("enable JetStream on the server and for this account, or wait until it is ready"));
+        return Err(error.with_hint(format!("{ENABLE}, or wait until it is ready; {BEHIND_LEAF}")));
     }
     let odd = |_| Error::new(Kind::Store, "expected an answer of JetStream, found something else");
     let envelope: Envelope = serde_json::from_slice(&mail.data).map_err(odd)?;

@@ -115,16 +115,21 @@ impl Check {
             }
         }
         if self.missing_until.is_some_and(|until| now >= until) {
-            return Err(missing(&self.place.bucket, &[]));
+            return Err(missing(&self.place.bucket, &[], &self.domain()));
         }
         self.patience.check(now, &self.mailbox)?;
         Ok(None)
     }
 
+    /// Of the server that answers.
+    fn domain(&self) -> String {
+        self.mailbox.client.domain()
+    }
+
     fn on_mail(&mut self, mail: &Mail, now: Instant) -> Result<Option<Found>> {
         if mail.tag == NAMES {
             let names = api::answer::<StreamNames>(mail).ok().and_then(|names| names.ok()).unwrap_or_default();
-            return Err(missing(&self.place.bucket, &names.streams.unwrap_or_default()));
+            return Err(missing(&self.place.bucket, &names.streams.unwrap_or_default(), &self.domain()));
         }
         match api::answer::<Info>(mail)? {
             // Of a stream that was just made, the domain must be asked for.
@@ -160,7 +165,7 @@ struct StreamNames {
     streams: Option<Vec<String>>,
 }
 
-fn missing(bucket: &str, streams: &[String]) -> Error {
+fn missing(bucket: &str, streams: &[String], domain: &str) -> Error {
     let buckets: Vec<String> = streams.iter().filter_map(|name| name.strip_prefix("OBJ_")).map(printable).collect();
     let mut what = "there is no such bucket".to_string();
     if !buckets.is_empty() {
@@ -171,7 +176,16 @@ fn missing(bucket: &str, streams: &[String]) -> Error {
             what += &format!(" and {more} more");
         }
     }
-    Error::new(Kind::NotFound, what).with_hint(format!("nats object add {bucket}, or -create-bucket"))
+    let make = format!("nats object add {bucket}, or -create-bucket");
+    let hint = match domain {
+        "" => make,
+        domain => format!(
+            "this is JetStream domain {}: for a bucket of another domain, connect to a server of that domain; to keep it \
+             here, {make}",
+            printable(domain)
+        ),
+    };
+    Error::new(Kind::NotFound, what).with_hint(hint)
 }
 
 /// As nats.go makes it.

@@ -338,6 +338,11 @@ impl Client {
         self.link.shared.lock().server.max_payload
     }
 
+    /// The server's JetStream domain; empty without one.
+    pub fn domain(&self) -> String {
+        self.link.shared.lock().server.domain.clone()
+    }
+
     pub fn has_headers(&self) -> bool {
         self.link.shared.lock().server.headers
     }

@@ -18,6 +18,8 @@ pub struct ServerInfo {
     pub tls_required: bool,
     pub tls_available: bool,
     pub nonce: String,
+    /// Of its JetStream; empty without one.
+    pub domain: String,
     /// It is going down, in "lame duck mode": it has ended JetStream, and its clients should go elsewhere.
     #[serde(rename = "ldm")]
     pub lame_duck: bool,
