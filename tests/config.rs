@@ -574,7 +574,7 @@ fn the_arguments_of_a_command_make_a_database_with_defaults() {
     assert_eq!(database, Database::new(PathBuf::from("/a.db"), replica));
     let error = config::from_arguments("nats://u:canary@h/b", "/a.db", &env).unwrap_err();
     assert!(!format!("{error:?}").contains("canary"), "{error}");
-    let here = config::replica_from_url("backup", &env).unwrap();
+    let here = config::replica_from_url("./backup", &env).unwrap();
     assert_eq!(here.target, Target::Dir(std::env::current_dir().unwrap().join("backup")));
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use litestream::config::{self, Config, Surroundings, check};
 use litestream::error::{Kind, Result};
@@ -30,6 +31,28 @@ impl Directory {
     }
 }
 
+/// Runs the openssl command.
+fn openssl(words: &str) {
+    let output = Command::new("openssl").args(words.split_whitespace()).output().expect("run openssl");
+    assert!(output.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl Directory {
+    /// A certificate and its key, in the form that `kind` asks for.
+    fn pair(&self, kind: &str) -> (String, String) {
+        let path = |end: &str| self.0.join(format!("{kind}.{end}")).display().to_string();
+        let (certificate, key) = (path("pem"), path("key"));
+        match kind {
+            "rsa" => openssl(&format!("genrsa -traditional -out {key} 2048")),
+            "ec" => openssl(&format!("ecparam -name prime256v1 -genkey -out {key}")),
+            _ => openssl(&format!("genpkey -algorithm {kind} -out {key}")),
+        }
+        openssl(&format!("req -x509 -new -key {key} -days 2 -subj /CN=x -out {certificate}"));
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        (certificate, key)
+    }
+}
+
 impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
@@ -49,15 +72,26 @@ fn checked(replica: &str) -> Result<()> {
 #[test]
 fn files_that_are_right_pass() {
     let dir = Directory::new("right");
-    let (certificate, key) = (dir.file("c.pem", CERTIFICATE, 0o644), dir.file("k.pem", KEY, 0o600));
     let creds = dir.file("a.creds", CREDS, 0o400);
-    checked(&format!("root-cas: [{certificate}], client-cert: {certificate}, client-key: {key}, creds: {creds}"))
-        .unwrap();
-    let rsa = KEY.replace("EC PRIVATE", "RSA PRIVATE");
-    let pkcs8 = KEY.replace("EC PRIVATE", "PRIVATE");
-    for (name, text) in [("rsa.pem", rsa), ("pkcs8.pem", pkcs8)] {
-        let key = dir.file(name, &text, 0o600);
-        checked(&format!("client-cert: {certificate}, client-key: {key}")).unwrap();
+    // PKCS#1, SEC1 and PKCS#8.
+    for kind in ["rsa", "ec", "ed25519"] {
+        let (certificate, key) = dir.pair(kind);
+        checked(&format!("root-cas: [{certificate}], client-cert: {certificate}, client-key: {key}, creds: {creds}"))
+            .unwrap();
+    }
+}
+
+#[test]
+fn key_of_another_certificate_is_refused_whatever_its_kind() {
+    let dir = Directory::new("pairs");
+    let pairs = ["rsa", "ec", "ed25519"].map(|kind| dir.pair(kind));
+    for (n, (certificate, _)) in pairs.iter().enumerate() {
+        for (_, key) in pairs.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, pair)| pair) {
+            let error = checked(&format!("client-cert: {certificate}, client-key: {key}")).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage);
+            assert!(error.message().starts_with(&format!("client-key: {key}: expected the key of the certificate")));
+            assert!(error.hint().is_some_and(|hint| hint.contains(certificate)));
+        }
     }
 }
 
@@ -104,10 +138,11 @@ fn a_file_that_is_missing_or_holds_something_else_is_named() {
 #[test]
 fn a_private_key_that_others_can_read_is_refused() {
     let dir = Directory::new("mode");
-    let certificate = dir.file("c.pem", CERTIFICATE, 0o644);
+    let (certificate, good) = dir.pair("ec");
+    let text = std::fs::read_to_string(good).unwrap();
     for (mode, refused) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o660, true), (0o610, true)]
     {
-        let key = dir.file("k.pem", KEY, mode);
+        let key = dir.file("k.pem", &text, mode);
         let result = checked(&format!("client-cert: {certificate}, client-key: {key}"));
         assert_eq!(result.is_err(), refused, "{mode:o}");
         if let Err(error) = result {
