@@ -74,7 +74,7 @@ fn once(fleet: &mut Fleet, databases: &[Database], options: &cli::Replicate, tim
     let mut errors = Errors::default();
     for database in databases {
         if let Err(error) = begin(fleet, database, options, false) {
-            errors.push(error);
+            errors.push(if databases.len() > 1 { of_database(error, &database.path) } else { error });
         }
     }
     if let Err(error) = finish(&mut fleet.poll, Patience::WithoutProgress(timeout), &mut |_| ()) {
@@ -340,14 +340,15 @@ pub enum Patience {
 pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll)) -> Result<()> {
     poll.close();
     let (Patience::InAll(timeout) | Patience::WithoutProgress(timeout)) = patience;
+    let several = poll.followers.len() > 1;
     let mut deadline = System.now() + timeout;
-    let mut moved = progress(poll);
+    let mut advance = Advance::new(progress(poll));
     let mut errors = Errors::default();
     loop {
         if let Err((name, error)) = poll.turn(deadline) {
             poll.followers.retain(|follower| follower.name() != name);
-            moved = progress(poll);
-            errors.push(error);
+            advance = Advance::new(progress(poll));
+            errors.push(if several { of_database(error, Path::new(&name)) } else { error });
         }
         watch(poll);
         if poll.is_settled() {
@@ -359,9 +360,7 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
                 errors.push(Error::new(Kind::Unreachable, format!("stopped by signal {signal} before all was stored")));
                 return errors.last();
             }
-            // An attempt that fails at the same place each time is no progress.
-            if progress(poll) > moved {
-                moved = progress(poll);
+            if advance.has_moved(progress(poll)) {
                 deadline = System.now() + timeout;
             }
         }
@@ -369,6 +368,39 @@ pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll))
             errors.push(unfinished(poll, timeout));
             return errors.last();
         }
+    }
+}
+
+/// The same error, with the database that it is about.
+pub fn of_database(error: Error, path: &Path) -> Error {
+    let name = path.display().to_string();
+    if error.message().contains(&name) { error } else { error.context(format!("database {name}")) }
+}
+
+/// Whether a run comes further. An upload that has to begin anew counts from its beginning, so that a slow link gets the
+/// time it needs; but not for ever, if it fails at the same place each time.
+struct Advance {
+    last: u64,
+    most: u64,
+    falls: u32,
+}
+
+impl Advance {
+    /// Uploads that begin anew without coming further than one before them.
+    const FALLS: u32 = 5;
+
+    fn new(progress: u64) -> Advance {
+        Advance { last: progress, most: progress, falls: 0 }
+    }
+
+    fn has_moved(&mut self, progress: u64) -> bool {
+        let before = std::mem::replace(&mut self.last, progress);
+        self.falls += u32::from(progress < before);
+        if progress > self.most {
+            (self.most, self.falls) = (progress, 0);
+            return true;
+        }
+        progress > before && self.falls <= Advance::FALLS
     }
 }
 

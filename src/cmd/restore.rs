@@ -28,7 +28,7 @@ use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::Generation;
 use crate::log;
 use crate::printable::printable;
-use crate::replica::download::list;
+use crate::replica::download::list_patiently;
 use crate::replica::origin::check_place;
 use crate::replica::restore::{self, Output, Restored};
 use crate::source::{self, Integrity};
@@ -276,7 +276,7 @@ fn warn(plan: &Plan) {
 }
 
 pub fn plan_of(store: &dyn Store, url: &str, wanted: &Wanted) -> Result<Plan> {
-    let entries = list(store, &System, "").map_err(|e| e.context(url))?;
+    let entries = list_patiently(store, &System, "").map_err(|e| e.context(url))?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
     plan(&listing, wanted.generation, &wanted.target).map_err(|e| {
         let e = e.context(format!("restore {url}"));

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::{System, sleep};
 use crate::cmd::poll::Poll;
 use crate::cmd::progress::Progress;
-use crate::cmd::replicate::{Patience, finish};
+use crate::cmd::replicate::{Patience, finish, of_database};
 use crate::cmd::{Errors, Given, Status, environment, heartbeat, print, service, signals};
 use crate::config::{self, Database};
 use crate::error::{Error, Kind, Result};
@@ -20,7 +20,7 @@ use crate::format::position::Position;
 use crate::format::restorable::{LatestRestore, latest_restore};
 use crate::log::{self, Level};
 use crate::replica::alone::{alone, stored_until};
-use crate::replica::download::{connect, list};
+use crate::replica::download::{Outage, connect, list_patiently};
 use crate::replica::follow::{Follower, warn_clock};
 use crate::replica::request::{Answer, Request};
 use crate::replica::retention::enforce;
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a store may keep writers out of a database that is not in WAL mode. Then what is left is copied aside, which
 /// takes as long as the disk does.
 const HELD: Duration = Duration::from_secs(1);
+/// A snapshot that is cut off by an outage is begun anew this often, at most.
+const ATTEMPTS: u32 = 5;
 /// Between two looks for an answer.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -48,6 +50,7 @@ pub fn run(given: &Given, options: &cli::Snapshot) -> Result<Status> {
     let mut errors = Errors::default();
     for database in &databases {
         let done = one(database, options, &mut pool);
+        let done = if databases.len() > 1 { done.map_err(|e| of_database(e, &database.path)) } else { done };
         rows.push(row(database, &done));
         if let Err(error) = done {
             errors.push(error);
@@ -142,6 +145,23 @@ fn without_wal(
     }
     // Whatever takes time goes first.
     connect(&**store, &System)?;
+    for _ in 1..ATTEMPTS {
+        match stored_without_wal(database, options, asked, store) {
+            // What was sent is of a moment that nobody can go back to: the next attempt takes another one.
+            Err(error) => Outage::default().sit_out(&**store, &System, error)?,
+            done => return done,
+        }
+    }
+    stored_without_wal(database, options, asked, store)
+}
+
+/// One attempt.
+fn stored_without_wal(
+    database: &Database,
+    options: &source::Options,
+    asked: &cli::Snapshot,
+    store: &Rc<dyn Store>,
+) -> Result<Option<Done>> {
     let (newest, stored) = stored_until(store, &System)?;
     let Some(snapshot) = of_rollback_journal(&database.path, options)? else { return Ok(None) };
     if let Some(stored) = stored.filter(|_| !asked.allow_other_database) {
@@ -157,7 +177,7 @@ fn without_wal(
 ///
 /// Errors: of kind `Corrupt` if a restore would give something else.
 fn check_restorable(database: &Path, store: &dyn Store, position: &Position, others_write: bool) -> Result<()> {
-    let entries = list(store, &System, "")?;
+    let entries = list_patiently(store, &System, "")?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
     judge(database, store.url(), &listing, position, others_write)
 }
@@ -268,7 +288,7 @@ fn refused(database: &Path, kind: Kind, what: &str) -> Error {
 
 /// It is in our store too, under whatever address that process knows it.
 fn stored_by_another(database: &Database, store: &dyn Store, position: Position, url: &str) -> Result<Done> {
-    let entries = list(store, &System, "")?;
+    let entries = list_patiently(store, &System, "")?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
     let snapshots = listing.generation(position.generation).map(|stored| stored.snapshots.as_slice());
     let found = snapshots.unwrap_or_default().iter().rfind(|(key, _)| key.at == position.point);

@@ -20,7 +20,7 @@ use crate::format::listing::Listing;
 use crate::format::plan::{Target, plan};
 use crate::format::position::{Generation, Position};
 use crate::replica::compare::{Difference, Pages};
-use crate::replica::download::list;
+use crate::replica::download::list_patiently;
 use crate::replica::restore::{Output, Restored, bytes_of, restore};
 use crate::store::{Pool, Store};
 
@@ -166,7 +166,7 @@ fn proven(store: &dyn Store, met: &Met) -> Result<Vec<Row>> {
 }
 
 fn listing(store: &dyn Store) -> Result<Listing> {
-    let entries = list(store, &System, "")?;
+    let entries = list_patiently(store, &System, "")?;
     Ok(Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size))))
 }
 

@@ -9,7 +9,7 @@ use crate::format::listing::Listing;
 use crate::format::numbering::HighWaterMark;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::Point;
-use crate::replica::download::{NAP, list};
+use crate::replica::download::{NAP, list_patiently};
 use crate::replica::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
 use crate::replica::snapshot::SnapshotUpload;
 use crate::source::snapshot::Snapshot;
@@ -18,7 +18,7 @@ use crate::store::{Store, random};
 /// What is stored: up to where, and of which database, if it says so. To be asked for before the snapshot begins: nobody
 /// can write to the database then.
 pub fn stored_until(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<(HighWaterMark, Option<StoredOrigin>)> {
-    let entries = list(&**store, clock, "")?;
+    let entries = list_patiently(&**store, clock, "")?;
     let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
     let mut search = OriginSearch::new(store.clone(), &witnesses(&listing));
     loop {

@@ -6,8 +6,16 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::format::crc;
+use crate::log;
 use crate::store::{Chunk, Entry, Get, Store};
+
+/// How long a store may be away in the middle of what was begun, without one byte more of it: a server that restarts, a
+/// cluster that chooses another leader.
+pub const OUTAGE: Duration = Duration::from_secs(30);
+/// Between two attempts at a store that is away.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// How long one sleep lasts at most while nothing arrives.
 pub const NAP: Duration = Duration::from_millis(100);
@@ -29,6 +37,42 @@ pub struct Download<'a> {
     at: usize,
     ended: bool,
     received: &'a Cell<u64>,
+    name: String,
+    given: Given,
+}
+
+/// What of an object has been given out, so that it can be asked for once more and continued there.
+#[derive(Default)]
+struct Given {
+    bytes: u64,
+    crc: crc::Crc,
+    /// Of the object that was asked for again: what has been passed over so far.
+    passed: u64,
+    passed_crc: crc::Crc,
+}
+
+impl Given {
+    /// The part of `bytes` that is new.
+    ///
+    /// Errors: of kind `NotFound` if what has been given out before was of another object.
+    fn take(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let old = usize::try_from(self.bytes - self.passed).unwrap_or(usize::MAX).min(bytes.len());
+        self.passed_crc.update(&bytes[..old]);
+        self.passed += old as u64;
+        if old > 0 && self.passed == self.bytes && self.passed_crc.clone().finish() != self.crc.clone().finish() {
+            return Err(Error::new(Kind::NotFound, "the object was replaced while it was read"));
+        }
+        bytes.drain(..old);
+        self.crc.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        // What is new has been passed over as well, should it be asked for again.
+        self.passed = self.passed.max(self.bytes);
+        Ok(bytes)
+    }
+
+    fn begin_again(&mut self) {
+        (self.passed, self.passed_crc) = (0, crc::Crc::default());
+    }
 }
 
 /// An object that was asked for, and what has come of it.
@@ -71,27 +115,84 @@ impl Arriving {
 impl<'a> Download<'a> {
     /// Adds to `received` the bytes that are read.
     pub fn new(store: &'a dyn Store, clock: &'a dyn Clock, name: &str, received: &'a Cell<u64>) -> Download<'a> {
-        let arriving = Arriving::new(store.get(name));
-        Download { store, clock, arriving, ahead: None, bytes: Vec::new(), at: 0, ended: false, received }
+        Download::of(store, clock, name.to_string(), Arriving::new(store.get(name)), received)
+    }
+
+    fn of(
+        store: &'a dyn Store,
+        clock: &'a dyn Clock,
+        name: String,
+        arriving: Arriving,
+        received: &'a Cell<u64>,
+    ) -> Download<'a> {
+        let (ahead, given) = (None, Given::default());
+        Download { store, clock, arriving, ahead, bytes: Vec::new(), at: 0, ended: false, received, name, given }
     }
 
     fn fill(&mut self) -> Result<()> {
+        let mut outage = Outage::default();
         while self.at == self.bytes.len() && !self.ended {
-            match self.arriving.next(self.clock.now())? {
-                Chunk::Pending => {
+            match self.arriving.next(self.clock.now()) {
+                Ok(Chunk::Pending) => {
                     if let Some(ahead) = self.ahead {
                         ahead.poll(self.clock.now());
                     }
                     self.store.wait(NAP);
                 }
-                Chunk::Bytes(bytes) => {
+                Ok(Chunk::Bytes(bytes)) => {
                     self.received.set(self.received.get() + bytes.len() as u64);
-                    (self.bytes, self.at) = (bytes, 0);
+                    (self.bytes, self.at) = (self.given.take(bytes)?, 0);
                 }
-                Chunk::End => self.ended = true,
+                Ok(Chunk::End) if self.given.passed < self.given.bytes => {
+                    return Err(Error::new(Kind::NotFound, "the object was replaced while it was read"));
+                }
+                Ok(Chunk::End) => self.ended = true,
+                Err(error) => {
+                    outage.sit_out(self.store, self.clock, error)?;
+                    self.given.begin_again();
+                    self.arriving = Arriving::new(self.store.get(&self.name));
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// A store that is away in the middle of an operation.
+#[derive(Default)]
+pub struct Outage {
+    since: Option<Instant>,
+}
+
+impl Outage {
+    /// Waits until the store is there again, for as long as [`OUTAGE`] in all: what was asked is to be asked once more.
+    ///
+    /// Errors: `error`, if waiting does not help, or no longer.
+    pub fn sit_out(&mut self, store: &dyn Store, clock: &dyn Clock, error: Error) -> Result<()> {
+        if error.kind() != Kind::Unreachable {
+            return Err(error);
+        }
+        let since = match self.since {
+            Some(since) => since,
+            None => {
+                log::warn("the store is away, going on when it is back").cause(&error).emit();
+                *self.since.insert(clock.now())
+            }
+        };
+        let mut next = clock.now() + RETRY;
+        loop {
+            if clock.now().saturating_duration_since(since) >= OUTAGE {
+                return Err(error.context(format!("not back within {}s", OUTAGE.as_secs())));
+            }
+            if clock.now() >= next {
+                match store.connect(clock.now()) {
+                    Ok(true) => return Ok(()),
+                    Err(error) if error.kind() != Kind::Unreachable => return Err(error),
+                    _ => next = clock.now() + RETRY,
+                }
+            }
+            store.wait(NAP);
+        }
     }
 }
 
@@ -117,7 +218,7 @@ pub struct Ahead<'a> {
     received: &'a Cell<u64>,
     /// Those that have not been asked for, the next one last.
     names: RefCell<Vec<(String, u64)>>,
-    arriving: RefCell<VecDeque<(Arriving, u64)>>,
+    arriving: RefCell<VecDeque<(String, Arriving, u64)>>,
 }
 
 impl<'a> Ahead<'a> {
@@ -135,28 +236,29 @@ impl<'a> Ahead<'a> {
     /// The next object; none behind the last one.
     pub fn download(&'a self) -> Option<Download<'a>> {
         self.ask();
-        let (arriving, _) = self.arriving.borrow_mut().pop_front()?;
+        let (name, arriving, _) = self.arriving.borrow_mut().pop_front()?;
         self.ask();
-        let (store, clock, received) = (self.store, self.clock, self.received);
-        Some(Download { store, clock, arriving, ahead: Some(self), bytes: Vec::new(), at: 0, ended: false, received })
+        let download = Download::of(self.store, self.clock, name, arriving, self.received);
+        Some(Download { ahead: Some(self), ..download })
     }
 
     /// Asks for as many as may wait.
     fn ask(&self) {
         let (mut names, mut arriving) = (self.names.borrow_mut(), self.arriving.borrow_mut());
-        let mut bytes: u64 = arriving.iter().map(|(_, size)| size).sum();
+        let mut bytes: u64 = arriving.iter().map(|(_, _, size)| size).sum();
         while let Some((_, size)) = names.last() {
             bytes = bytes.saturating_add(*size);
             if arriving.len() >= AHEAD_OBJECTS || (bytes > AHEAD_BYTES && !arriving.is_empty()) {
                 return;
             }
             let Some((name, size)) = names.pop() else { return };
-            arriving.push_back((Arriving::new(self.store.get(&name)), size));
+            let get = self.store.get(&name);
+            arriving.push_back((name, Arriving::new(get), size));
         }
     }
 
     fn poll(&self, now: Instant) {
-        self.arriving.borrow_mut().iter_mut().for_each(|(arriving, _)| arriving.poll(now));
+        self.arriving.borrow_mut().iter_mut().for_each(|(_, arriving, _)| arriving.poll(now));
     }
 }
 
@@ -168,6 +270,17 @@ pub fn connect(store: &dyn Store, clock: &dyn Clock) -> Result<()> {
         store.wait(NAP);
     }
     Ok(())
+}
+
+/// Lists the whole prefix, in the middle of an operation: a store that is away is waited for.
+pub fn list_patiently(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<Entry>> {
+    let mut outage = Outage::default();
+    loop {
+        match list(store, clock, prefix) {
+            Err(error) => outage.sit_out(store, clock, error)?,
+            listed => return listed,
+        }
+    }
 }
 
 /// Lists the whole prefix.

@@ -34,6 +34,8 @@ struct Shared {
     open: Mutex<Vec<TcpStream>>,
     /// Bytes that came from clients, and connections that were made.
     sent: AtomicU64,
+    /// Bytes that came from the server.
+    received: AtomicU64,
     connections: AtomicU64,
     /// What clients wrote, if it is kept.
     keeps: AtomicBool,
@@ -107,6 +109,11 @@ impl Proxy {
         self.shared.sent.load(Ordering::SeqCst)
     }
 
+    /// Bytes that have gone through, either way.
+    pub fn moved(&self) -> u64 {
+        self.sent() + self.shared.received.load(Ordering::SeqCst)
+    }
+
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -166,6 +173,9 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, shared: &Arc<Shared>, up: boo
                 if ours.keeps.load(Ordering::SeqCst) {
                     ours.heard.lock().expect("what was heard").extend_from_slice(&bytes[..n]);
                 }
+            }
+            if !up {
+                ours.received.fetch_add(n as u64, Ordering::SeqCst);
             }
             dice ^= dice << 13;
             dice ^= dice >> 7;
