@@ -51,7 +51,7 @@ fn subjects_are_known(from: &Server) {
     let probe = raw::Message::new(format!("$O.{BUCKET}.C.probe"), "x");
     let count = |server: &Server| raw::info(&server.address(), BUCKET)["state"]["messages"].as_u64();
     raw::publish(&from.address(), std::slice::from_ref(&probe));
-    assert!(count(from) > Some(0));
+    support::until("the probe is stored", || if count(from) > Some(0) { Ok(()) } else { Err("not yet") });
 }
 
 fn refused_from_the_start(binary: &Path) {

@@ -117,7 +117,10 @@ fn a_backup_is_proven_where_its_database_is_not(bed: &Bed) {
 fn a_comparison_keeps_no_checkpoint_of_the_application_waiting(bed: &Bed) {
     let database = bed.database();
     bed.write(&database, &["--commits", "20", "--abandon"]);
-    bed.replicate_once(&database);
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    // It leaves the WAL as it is, so that the comparison reads it.
+    replicator.kill();
     let mut application = bed.session(&database);
     application.sql("PRAGMA busy_timeout = 2000");
     application.sql("UPDATE t SET body = zeroblob(100) WHERE id = 1");

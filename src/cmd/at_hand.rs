@@ -26,6 +26,8 @@ const GLANCE: Duration = Duration::from_millis(200);
 /// Bytes that are read at once where the whole database must be compared.
 const BUFFER: usize = 1 << 20;
 
+const NOT_STORED: &str = "something committed is not stored yet";
+
 /// A live database at one commit.
 pub struct AtHand {
     pub path: PathBuf,
@@ -87,6 +89,9 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
     if let Err(reason) = end.resume(&mut source, &note, &mut vec![0; BUFFER])? {
         return Ok(Attempt::Behind(reason.to_string()));
     }
+    if source.has_unread_restart() {
+        return Ok(Attempt::Behind(NOT_STORED.to_string()));
+    }
     let Some(mut snapshot) = source.snapshot(&scratch(database))? else {
         return Ok(Attempt::Behind("written to all the time".to_string()));
     };
@@ -99,7 +104,7 @@ fn attempt(database: &Database, options: &Options, store: &Rc<dyn Store>, deadli
         None => None,
     };
     let Some((point, end)) = reached else {
-        return Ok(Attempt::Behind("something committed is not stored yet".to_string()));
+        return Ok(Attempt::Behind(NOT_STORED.to_string()));
     };
     let stored = end.database.filter(|_| end.point() == point).map(|known| known.checksum);
     Ok(there(Image::of(&mut snapshot, &mut || source.pass())?, Some(point), stored))

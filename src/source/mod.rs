@@ -318,6 +318,12 @@ impl Source {
         self.first.frames.saturating_sub(if same { self.place.frame } else { 0 })
     }
 
+    /// Whether the WAL was restarted behind what was given out, and has commits since: no place in it is known before they
+    /// are read.
+    pub fn has_unread_restart(&self) -> bool {
+        self.first.salt != self.place.chain.salt() && self.first.frames > 0
+    }
+
     /// Whether a round is worth while: something was committed, restarted or not yet given out, or the pin was lost. Costs
     /// 35 ns when idle.
     pub fn changed(&mut self, now: Instant) -> Result<bool> {
