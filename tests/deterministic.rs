@@ -162,8 +162,8 @@ struct Model {
     spoilt: Option<Instant>,
     /// The store has forgotten something at some time: history has holes.
     forgot: bool,
-    /// The operator has removed an object of somebody else's, and the program may have listed it before.
-    removed: bool,
+    /// Somebody has put junk there at some time.
+    junk: bool,
     rules: Vec<Rule>,
     begun: Duration,
 }
@@ -210,7 +210,7 @@ impl Model {
             said: Vec::new(),
             world,
             forgot: false,
-            removed: false,
+            junk: false,
             newest: None,
             past: VecDeque::new(),
             spoilt: None,
@@ -374,8 +374,8 @@ impl Model {
         let store = link.is_away() || link.failing.get() > 0;
         let expected = store && matches!(error.kind(), Kind::Unreachable);
         // It names what is in its way; the operator sees to that.
-        // A program that had listed the store just before may still stumble over what the operator has removed.
-        let refused = self.remove_foreign() || std::mem::take(&mut self.removed);
+        // A program that had listed the store just before may still stumble over what is gone by now.
+        let refused = self.remove_foreign() || (self.junk && error.message().contains("no new generation can begin"));
         assert!(expected || refused, "the replicator ended: {error}");
     }
 
@@ -504,6 +504,7 @@ impl Model {
         let key = SnapshotKey { generation: Generation::new(number), at: point, time };
         self.say(format!("somebody puts {key}"));
         self.world.memory.objects.borrow_mut().insert(key.to_string(), JUNK.to_vec());
+        self.junk = true;
         self.spoil();
     }
 
@@ -598,7 +599,7 @@ impl Model {
     fn end(&mut self) {
         self.say("the end: nothing fails any more".into());
         // The log has named what no new generation can be above.
-        self.removed = self.remove_foreign();
+        self.remove_foreign();
         let link = &self.world.memory.link;
         link.returns();
         link.failing.set(0);
