@@ -9,5 +9,5 @@ pub trait Clock {
     /// The monotonic clock: for intervals and deadlines.
     fn now(&self) -> Instant;
     /// The wall clock: for what is written down. It may jump.
-    fn wall(&self) -> Timestamp;
+    fn utc_now(&self) -> Timestamp;
 }

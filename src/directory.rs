@@ -31,7 +31,7 @@ pub fn effective_user() -> u32 {
 
 /// Gives what was just made to `owner`, if root has made it and `owner` is not root. Where that cannot be (a file system
 /// without owners, a namespace without that user) it stays as it is.
-pub fn hand_over(made: &File, owner: &Metadata) {
+pub fn inherit_owner(made: &File, owner: &Metadata) {
     if owner.uid() != ROOT && made.metadata().is_ok_and(|found| found.uid() == ROOT) {
         let _ = fchown(made, Some(owner.uid()), Some(owner.gid()));
     }
@@ -74,15 +74,15 @@ impl Directory {
 
     /// Opens the directory `path`, and makes it and what is missing above it, each of them the owner's of `place`. It must
     /// not be a link itself.
-    pub fn make(path: &Path, place: Option<&Metadata>) -> io::Result<Directory> {
+    pub fn open_or_create(path: &Path, place: Option<&Metadata>) -> io::Result<Directory> {
         let missing = |path: &&Path| !path.as_os_str().is_empty() && path.symlink_metadata().is_err();
         let missing: Vec<&Path> = path.ancestors().take_while(missing).collect();
         let above = missing.last().copied().unwrap_or(path);
         let mut directory = Directory::open(parent(above))?;
         for path in missing.iter().rev().chain(missing.is_empty().then_some(&path)) {
             let Some(name) = path.file_name() else { return Directory::open(path) };
-            directory.make_directory(name, place)?;
-            directory = directory.enter(name)?;
+            directory.create_directory(name, place)?;
+            directory = directory.open_directory(name)?;
         }
         Ok(directory)
     }
@@ -96,7 +96,7 @@ impl Directory {
     }
 
     /// The directory `name` in this one, not through a link.
-    pub fn enter(&self, name: &OsStr) -> io::Result<Directory> {
+    pub fn open_directory(&self, name: &OsStr) -> io::Result<Directory> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         match open_at(self.handle.as_raw_fd(), name, flags, 0) {
             Ok(handle) => Ok(Directory { handle, path: self.path.join(name) }),
@@ -106,38 +106,38 @@ impl Directory {
 
     /// The directory at `relative` below this one, no part of it a link. Those that are missing are made if so wanted, and
     /// are durable then.
-    pub fn below(&self, relative: &Path, make: bool) -> io::Result<Directory> {
+    pub fn resolve_parent(&self, relative: &Path, make: bool) -> io::Result<Directory> {
         let mut found = Directory { handle: self.handle.try_clone()?, path: self.path.clone() };
         for part in relative.components() {
             let Component::Normal(name) = part else { return Err(ErrorKind::InvalidInput.into()) };
-            if make && found.make_directory(name, Some(&self.metadata()?))? {
+            if make && found.create_directory(name, Some(&self.metadata()?))? {
                 found.sync()?;
             }
-            found = found.enter(name)?;
+            found = found.open_directory(name)?;
         }
         Ok(found)
     }
 
     /// Makes a directory, which then belongs to the owner of `place`, or of this one. False if the name is taken.
-    fn make_directory(&self, name: &OsStr, place: Option<&Metadata>) -> io::Result<bool> {
+    fn create_directory(&self, name: &OsStr, place: Option<&Metadata>) -> io::Result<bool> {
         let c_name = c_string(name)?;
         // SAFETY: `c_name` ends with a zero byte, and the call does not keep it.
-        match done(unsafe { libc::mkdirat(self.handle.as_raw_fd(), c_name.as_ptr(), PRIVATE_DIRECTORY) }) {
+        match check_result(unsafe { libc::mkdirat(self.handle.as_raw_fd(), c_name.as_ptr(), PRIVATE_DIRECTORY) }) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
             made => made?,
         }
         // Never another one that took its name meanwhile.
-        let made = self.enter(name)?;
+        let made = self.open_directory(name)?;
         if made.metadata()?.uid() == effective_user() {
-            self.give(&made.handle, place)?;
+            self.set_owner(&made.handle, place)?;
         }
         Ok(true)
     }
 
-    fn give(&self, made: &File, place: Option<&Metadata>) -> io::Result<()> {
+    fn set_owner(&self, made: &File, place: Option<&Metadata>) -> io::Result<()> {
         match place {
-            Some(place) => hand_over(made, place),
-            None => hand_over(made, &self.metadata()?),
+            Some(place) => inherit_owner(made, place),
+            None => inherit_owner(made, &self.metadata()?),
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Directory {
     /// Errors: of kind `AlreadyExists` if the name is taken, by a link too.
     pub fn create(&self, name: &OsStr) -> io::Result<File> {
         let file = self.create_own(name)?;
-        self.give(&file, None)?;
+        self.set_owner(&file, None)?;
         Ok(file)
     }
 
@@ -169,7 +169,7 @@ impl Directory {
 
     /// A file without a name: it is gone when it is closed. Where the file system has no such thing (O_TMPFILE), its name
     /// is removed at once.
-    pub fn create_nameless(&self) -> io::Result<File> {
+    pub fn create_unlinked(&self) -> io::Result<File> {
         let flags = libc::O_RDWR | libc::O_TMPFILE;
         match open_at(self.handle.as_raw_fd(), OsStr::new("."), flags, PRIVATE) {
             Ok(file) => Ok(file),
@@ -185,12 +185,12 @@ impl Directory {
 
     /// Opens a file of ours to read and to write: what an earlier run has left, and nothing that was put in its place.
     pub fn open_own(&self, name: &OsStr) -> io::Result<File> {
-        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDWR | CAREFUL, 0))
+        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDWR | OPEN_FLAGS, 0))
     }
 
     /// The same, only to read.
     pub fn read_own(&self, name: &OsStr) -> io::Result<File> {
-        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | CAREFUL, 0))
+        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | OPEN_FLAGS, 0))
     }
 
     fn check_own(&self, name: &OsStr, opened: io::Result<File>) -> io::Result<File> {
@@ -215,12 +215,12 @@ impl Directory {
 
     /// Opens a regular file to read, whoever it belongs to, but not through a link.
     pub fn read(&self, name: &OsStr) -> io::Result<File> {
-        let file = open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | CAREFUL, 0);
+        let file = open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | OPEN_FLAGS, 0);
         file.map_err(|e| self.without_link(name, e))
     }
 
     /// What has the name, a link itself and not what it leads to; none if nothing has it.
-    pub fn look(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
+    pub fn entry_metadata(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
         match open_at(self.handle.as_raw_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
             Ok(found) => found.metadata().map(Some),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -229,15 +229,15 @@ impl Directory {
     }
 
     /// Whether `file` is what has the name.
-    pub fn is_named(&self, file: &File, name: &OsStr) -> bool {
+    pub fn is_linked_at(&self, file: &File, name: &OsStr) -> bool {
         let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        matches!((file.metadata(), self.look(name)), (Ok(a), Ok(Some(b))) if same(&a, &b))
+        matches!((file.metadata(), self.entry_metadata(name)), (Ok(a), Ok(Some(b))) if same(&a, &b))
     }
 
     /// Says of an error that a link is what is in the way, where it is.
     fn without_link(&self, name: &OsStr, error: io::Error) -> io::Error {
         let refused = matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR));
-        match self.look(name) {
+        match self.entry_metadata(name) {
             Ok(Some(found)) if refused && found.is_symlink() => io::Error::other("it is a symbolic link"),
             _ => error,
         }
@@ -248,12 +248,12 @@ impl Directory {
         let (from, name) = (c_string(from)?, c_string(name)?);
         let (here, there) = (self.handle.as_raw_fd(), target.handle.as_raw_fd());
         // SAFETY: both names end with a zero byte, and the call keeps neither.
-        done(unsafe { libc::renameat(here, from.as_ptr(), there, name.as_ptr()) })
+        check_result(unsafe { libc::renameat(here, from.as_ptr(), there, name.as_ptr()) })
     }
 
     /// Renames a file and replaces none: `AlreadyExists` if the name is taken, by renameat2(2). Where the file system or
     /// the kernel has no such thing, one that is made at the same instant is replaced.
-    pub fn rename_to_new(&self, from: &OsStr, name: &OsStr) -> io::Result<()> {
+    pub fn rename_noreplace(&self, from: &OsStr, name: &OsStr) -> io::Result<()> {
         let (old, new) = (c_string(from)?, c_string(name)?);
         let here = self.handle.as_raw_fd();
         // SAFETY: both names end with a zero byte, and the call keeps neither. Its wrapper is not in every C library.
@@ -264,7 +264,7 @@ impl Directory {
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        match (error.raw_os_error(), self.look(name)?) {
+        match (error.raw_os_error(), self.entry_metadata(name)?) {
             (Some(libc::EINVAL | libc::ENOSYS), None) => self.rename(from, self, name),
             (Some(libc::EINVAL | libc::ENOSYS), Some(_)) => Err(ErrorKind::AlreadyExists.into()),
             _ => Err(error),
@@ -275,11 +275,11 @@ impl Directory {
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         let name = c_string(name)?;
         // SAFETY: `name` ends with a zero byte, and the call does not keep it.
-        done(unsafe { libc::unlinkat(self.handle.as_raw_fd(), name.as_ptr(), 0) })
+        check_result(unsafe { libc::unlinkat(self.handle.as_raw_fd(), name.as_ptr(), 0) })
     }
 
     /// The same, and it may be gone.
-    pub fn remove_if_there(&self, name: &OsStr) -> io::Result<()> {
+    pub fn remove_if_exists(&self, name: &OsStr) -> io::Result<()> {
         match self.remove(name) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
@@ -303,7 +303,7 @@ pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 }
 
 /// Not through a link, and not waiting for whoever has the other end of a FIFO.
-const CAREFUL: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+const OPEN_FLAGS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 fn open_at(directory: libc::c_int, name: &OsStr, flags: libc::c_int, mode: libc::mode_t) -> io::Result<File> {
     let name = c_string(name)?;
@@ -322,7 +322,7 @@ fn open_at(directory: libc::c_int, name: &OsStr, flags: libc::c_int, mode: libc:
     }
 }
 
-fn done(result: libc::c_int) -> io::Result<()> {
+fn check_result(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -375,14 +375,14 @@ mod tests {
         fs::create_dir(path.join("other")).unwrap();
         symlink("other", path.join("link")).unwrap();
         for make in [false, true] {
-            let error = directory.below(Path::new("link/a"), make).unwrap_err();
+            let error = directory.resolve_parent(Path::new("link/a"), make).unwrap_err();
             assert!(error.to_string().contains("it is a symbolic link"), "{error}");
         }
-        assert!(Directory::make(&path.join("link"), None).is_err());
+        assert!(Directory::open_or_create(&path.join("link"), None).is_err());
         assert!(!path.join("other/a").exists());
-        let made = directory.below(Path::new("a/b"), true).unwrap();
+        let made = directory.resolve_parent(Path::new("a/b"), true).unwrap();
         assert_eq!(made.metadata().unwrap().mode() & 0o777, 0o700);
-        assert!(directory.below(Path::new("../x"), true).is_err());
+        assert!(directory.resolve_parent(Path::new("../x"), true).is_err());
         fs::remove_dir_all(&path).unwrap();
     }
 
@@ -391,9 +391,9 @@ mod tests {
         let (path, directory) = scratch("mode");
         let (name, file) = directory.create_temporary(OsStr::new(".t-")).unwrap();
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
-        assert!(directory.is_named(&file, &name));
+        assert!(directory.is_linked_at(&file, &name));
         assert_ne!(name, directory.create_temporary(OsStr::new(".t-")).unwrap().0);
-        assert_eq!(directory.create_nameless().unwrap().metadata().unwrap().nlink(), 0);
+        assert_eq!(directory.create_unlinked().unwrap().metadata().unwrap().nlink(), 0);
         fs::remove_dir_all(&path).unwrap();
     }
 
@@ -403,9 +403,9 @@ mod tests {
         let [made, free, taken] = ["made", "free", "taken"].map(OsStr::new);
         fs::write(path.join(made), "restored").unwrap();
         fs::write(path.join(taken), "an application's").unwrap();
-        assert_eq!(directory.rename_to_new(made, taken).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(directory.rename_noreplace(made, taken).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(path.join(taken)).unwrap(), b"an application's");
-        directory.rename_to_new(made, free).unwrap();
+        directory.rename_noreplace(made, free).unwrap();
         assert_eq!(fs::read(path.join(free)).unwrap(), b"restored");
         assert!(!path.join(made).exists());
         fs::remove_dir_all(&path).unwrap();

@@ -15,17 +15,17 @@ pub enum Kind {
     /// The database is busy, missing or not ready now; waiting may help.
     DatabaseNotReady,
     /// The store answered, and the answer is no: login, certificate, bucket, permission, limit.
-    Store,
+    StoreRefused,
     /// The store does not answer; waiting may help.
-    Unreachable,
+    StoreUnreachable,
     /// The store does not answer, and the attempts that the operator allows are used up.
-    GaveUp,
+    ReconnectsExhausted,
     /// The store has no object of that name.
     NotFound,
     /// What is stored is damaged, incomplete or not ours.
     Corrupt,
     /// There is nothing to restore.
-    Nothing,
+    NothingToRestore,
     /// Another instance owns the database or the prefix.
     Locked,
     /// What is stored below the prefix is of another database.
@@ -38,21 +38,21 @@ impl Kind {
         match self {
             Kind::Usage => 2,
             Kind::Database | Kind::DatabaseNotReady => 3,
-            Kind::Store | Kind::Unreachable | Kind::GaveUp | Kind::NotFound => 4,
+            Kind::StoreRefused | Kind::StoreUnreachable | Kind::ReconnectsExhausted | Kind::NotFound => 4,
             Kind::Corrupt => 5,
-            Kind::Nothing => 6,
+            Kind::NothingToRestore => 6,
             Kind::Locked | Kind::AnotherDatabase => 7,
         }
     }
 
     /// Whether it is about one database or the files beside it, so that others can go on.
-    pub fn is_of_one_database(self) -> bool {
+    pub fn concerns_one_database(self) -> bool {
         matches!(self, Kind::Database | Kind::DatabaseNotReady | Kind::AnotherDatabase)
     }
 
     /// Whether the same operation may succeed later with nothing changed by the operator.
-    pub fn may_pass(self) -> bool {
-        matches!(self, Kind::DatabaseNotReady | Kind::Unreachable)
+    pub fn is_transient(self) -> bool {
+        matches!(self, Kind::DatabaseNotReady | Kind::StoreUnreachable)
     }
 }
 
@@ -60,7 +60,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
-    what: String,
+    message: String,
     hint: Option<String>,
 }
 
@@ -68,9 +68,9 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error whose message is `what`.
+    /// An error whose message is `message`.
     pub fn new(kind: Kind, what: impl Into<String>) -> Error {
-        Error { kind, what: what.into(), hint: None }
+        Error { kind, message: what.into(), hint: None }
     }
 
     /// The same, with what the operator can do about it.
@@ -81,13 +81,13 @@ impl Error {
 
     /// The same error one layer up: `context` names the operation and the object.
     pub fn context(mut self, context: impl fmt::Display) -> Error {
-        self.what = format!("{context}: {}", self.what);
+        self.message = format!("{context}: {}", self.message);
         self
     }
 
     /// An operating system error of `operation` (such as `open /var/db/a.db`).
     pub fn io(kind: Kind, operation: impl fmt::Display, error: &std::io::Error) -> Error {
-        Error::new(kind, format!("{operation}: {}", os_text(error)))
+        Error::new(kind, format!("{operation}: {}", os_message(error)))
     }
 
     pub fn kind(&self) -> Kind {
@@ -96,7 +96,7 @@ impl Error {
 
     /// The message alone, without the hint.
     pub fn message(&self) -> &str {
-        &self.what
+        &self.message
     }
 
     /// What the operator can do, if anything is known.
@@ -107,26 +107,26 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for Error {}
 
 /// Adds a layer of context to the error of a result.
-pub trait Context<T> {
+pub trait ResultExt<T> {
     /// `context` is asked for only when there is an error.
     fn context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T>;
 }
 
-impl<T> Context<T> for Result<T> {
+impl<T> ResultExt<T> for Result<T> {
     fn context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T> {
         self.map_err(|e| e.context(context()))
     }
 }
 
 /// The system's own words, without Rust's "(os error 2)" and in lower case.
-fn os_text(error: &std::io::Error) -> String {
+fn os_message(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -156,12 +156,12 @@ mod tests {
             (Kind::Usage, 2),
             (Kind::Database, 3),
             (Kind::DatabaseNotReady, 3),
-            (Kind::Store, 4),
-            (Kind::Unreachable, 4),
-            (Kind::GaveUp, 4),
+            (Kind::StoreRefused, 4),
+            (Kind::StoreUnreachable, 4),
+            (Kind::ReconnectsExhausted, 4),
             (Kind::NotFound, 4),
             (Kind::Corrupt, 5),
-            (Kind::Nothing, 6),
+            (Kind::NothingToRestore, 6),
             (Kind::Locked, 7),
         ];
         for (kind, status) in table {

@@ -25,24 +25,24 @@ mod enabled {
 
     use crate::error::{Error, Kind, Result};
 
-    struct Plan {
+    struct FaultPlan {
         die: bool,
-        at: u64,
-        only: Option<String>,
+        nth: u64,
+        name_filter: Option<String>,
     }
 
-    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
-    static REACHED: AtomicU64 = AtomicU64::new(0);
+    static PLAN: OnceLock<Option<FaultPlan>> = OnceLock::new();
+    static HITS: AtomicU64 = AtomicU64::new(0);
 
-    fn plan() -> Option<Plan> {
+    fn plan() -> Option<FaultPlan> {
         let text = std::env::var("LITESTREAM_FAULT").ok()?;
         let mut fields = text.splitn(3, ':');
         let die = fields.next()? == "die";
-        let at = fields.next()?.parse().ok()?;
-        Some(Plan { die, at, only: fields.next().map(str::to_string) })
+        let nth = fields.next()?.parse().ok()?;
+        Some(FaultPlan { die, nth, name_filter: fields.next().map(str::to_string) })
     }
 
-    fn note(name: &str) {
+    fn record(name: &str) {
         if let Ok(path) = std::env::var("LITESTREAM_FAULT_LOG")
             && let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(path)
         {
@@ -52,18 +52,18 @@ mod enabled {
 
     /// Dies, fails or passes, as `LITESTREAM_FAULT` says.
     pub fn point(name: &'static str) -> Result<()> {
-        note(name);
+        record(name);
         let Some(plan) = PLAN.get_or_init(plan) else { return Ok(()) };
-        if plan.only.as_deref().is_some_and(|only| only != name) {
+        if plan.name_filter.as_deref().is_some_and(|only| only != name) {
             return Ok(());
         }
-        if REACHED.fetch_add(1, Ordering::SeqCst) + 1 != plan.at {
+        if HITS.fetch_add(1, Ordering::SeqCst) + 1 != plan.nth {
             return Ok(());
         }
         if plan.die {
             // SAFETY: kill(2) of ourselves; SIGKILL leaves no chance to clean up, which is the point.
             unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
         }
-        Err(Error::new(Kind::Unreachable, format!("fault injected at {name}")))
+        Err(Error::new(Kind::StoreUnreachable, format!("fault injected at {name}")))
     }
 }

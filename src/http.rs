@@ -9,11 +9,11 @@ use native_tls::{HandshakeError, TlsConnector};
 use crate::error::{Error, Kind, Result};
 
 /// Bytes of an answer that are read: its first line tells all.
-const ANSWER: usize = 1024;
+const MAX_STATUS_LINE: usize = 1024;
 
 /// What a URL names.
 #[derive(Debug, PartialEq, Eq)]
-struct Place<'a> {
+struct ParsedUrl<'a> {
     tls: bool,
     /// As it stands in the `Host` line.
     authority: &'a str,
@@ -28,20 +28,20 @@ struct Place<'a> {
 pub fn get(url: &str, within: Duration) -> Result<u16> {
     let place = parse(url).ok_or_else(|| Error::new(Kind::Usage, "expected http://HOST[:PORT][/PATH] or https://…"))?;
     let deadline = Instant::now() + within;
-    let stream = Timed { stream: connect(&place, deadline)?, deadline };
+    let stream = DeadlineStream { stream: connect(&place, deadline)?, deadline };
     if !place.tls {
         return ask(stream, &place);
     }
-    let connector = TlsConnector::new().map_err(|e| failed("set up TLS", &e))?;
+    let connector = TlsConnector::new().map_err(|e| io_error("set up TLS", &e))?;
     let host = place.host.trim_matches(['[', ']']);
     match connector.connect(host, stream) {
         Ok(stream) => ask(stream, &place),
-        Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(failed("TLS handshake", &error)),
-        Err(_) => Err(late()),
+        Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(io_error("TLS handshake", &error)),
+        Err(_) => Err(timeout_error()),
     }
 }
 
-fn parse(url: &str) -> Option<Place<'_>> {
+fn parse(url: &str) -> Option<ParsedUrl<'_>> {
     let (scheme, rest) = url.split_once("://")?;
     let tls = match scheme {
         "https" => true,
@@ -64,17 +64,17 @@ fn parse(url: &str) -> Option<Place<'_>> {
     };
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     let named = !host.is_empty() && !authority.contains('@') && plain(authority) && plain(path);
-    named.then_some(Place { tls, authority, host, port, path })
+    named.then_some(ParsedUrl { tls, authority, host, port, path })
 }
 
-fn connect(place: &Place<'_>, deadline: Instant) -> Result<TcpStream> {
+fn connect(place: &ParsedUrl<'_>, deadline: Instant) -> Result<TcpStream> {
     let host = place.host.trim_matches(['[', ']']);
-    let addresses = (host, place.port).to_socket_addrs().map_err(|e| failed("look up the host", &e))?;
-    let mut last = Error::new(Kind::Unreachable, "the host has no address");
+    let addresses = (host, place.port).to_socket_addrs().map_err(|e| io_error("look up the host", &e))?;
+    let mut last = Error::new(Kind::StoreUnreachable, "the host has no address");
     for address in addresses {
-        match TcpStream::connect_timeout(&address, left(deadline)?) {
+        match TcpStream::connect_timeout(&address, time_left(deadline)?) {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = failed("connect", &error),
+            Err(error) => last = io_error("connect", &error),
         }
     }
     Err(last)
@@ -82,25 +82,25 @@ fn connect(place: &Place<'_>, deadline: Instant) -> Result<TcpStream> {
 
 /// A stream whose operations together end by the deadline, however little each of them brings.
 #[derive(Debug)]
-struct Timed {
+struct DeadlineStream {
     stream: TcpStream,
     deadline: Instant,
 }
 
-impl Timed {
+impl DeadlineStream {
     fn left(&self) -> io::Result<Option<Duration>> {
-        left(self.deadline).map(Some).map_err(|_| io::ErrorKind::TimedOut.into())
+        time_left(self.deadline).map(Some).map_err(|_| io::ErrorKind::TimedOut.into())
     }
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.set_read_timeout(self.left()?)?;
         self.stream.read(buffer)
     }
 }
 
-impl Write for Timed {
+impl Write for DeadlineStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(self.left()?)?;
         self.stream.write(bytes)
@@ -111,21 +111,21 @@ impl Write for Timed {
     }
 }
 
-fn ask(mut stream: impl Read + Write, place: &Place<'_>) -> Result<u16> {
+fn ask(mut stream: impl Read + Write, place: &ParsedUrl<'_>) -> Result<u16> {
     let path = if place.path.starts_with('/') { place.path.to_string() } else { format!("/{}", place.path) };
     let agent = concat!("litestream/", env!("CARGO_PKG_VERSION"));
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n", place.authority);
-    stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|e| broken("ask", &e))?;
+    stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|e| protocol_error("ask", &e))?;
     let mut answer = Vec::new();
     let mut piece = [0; 256];
-    while !answer.contains(&b'\n') && answer.len() < ANSWER {
-        match stream.read(&mut piece).map_err(|e| broken("read the answer", &e))? {
+    while !answer.contains(&b'\n') && answer.len() < MAX_STATUS_LINE {
+        match stream.read(&mut piece).map_err(|e| protocol_error("read the answer", &e))? {
             0 => break,
             count => answer.extend_from_slice(piece.get(..count).unwrap_or_default()),
         }
     }
-    status(&answer).ok_or_else(|| Error::new(Kind::Unreachable, "the answer is not HTTP"))
+    status(&answer).ok_or_else(|| Error::new(Kind::StoreUnreachable, "the answer is not HTTP"))
 }
 
 fn status(answer: &[u8]) -> Option<u16> {
@@ -135,24 +135,24 @@ fn status(answer: &[u8]) -> Option<u16> {
     version.starts_with("HTTP/").then_some(code)
 }
 
-fn left(deadline: Instant) -> Result<Duration> {
+fn time_left(deadline: Instant) -> Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(late()) } else { Ok(left) }
+    if left.is_zero() { Err(timeout_error()) } else { Ok(left) }
 }
 
-fn late() -> Error {
-    Error::new(Kind::Unreachable, "no answer in time")
+fn timeout_error() -> Error {
+    Error::new(Kind::StoreUnreachable, "no answer in time")
 }
 
-fn failed(operation: &str, error: &impl std::fmt::Display) -> Error {
-    Error::new(Kind::Unreachable, format!("{operation}: {error}"))
+fn io_error(operation: &str, error: &impl std::fmt::Display) -> Error {
+    Error::new(Kind::StoreUnreachable, format!("{operation}: {error}"))
 }
 
 /// The same of an exchange, where silence is no more than that.
-fn broken(operation: &str, error: &io::Error) -> Error {
+fn protocol_error(operation: &str, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
-        _ => failed(operation, error),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => timeout_error(),
+        _ => io_error(operation, error),
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/secret", silent.local_addr().unwrap());
         let error = get(&url, Duration::from_millis(50)).unwrap_err();
-        assert!(error.kind() == Kind::Unreachable && !error.message().contains("secret"), "{error}");
+        assert!(error.kind() == Kind::StoreUnreachable && !error.message().contains("secret"), "{error}");
         assert_eq!(error.message(), "no answer in time");
     }
 

@@ -23,7 +23,7 @@ pub enum Level {
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 
 static JSON: AtomicBool = AtomicBool::new(false);
-static STAMPED: AtomicBool = AtomicBool::new(true);
+static TIMESTAMPS: AtomicBool = AtomicBool::new(true);
 
 /// One JSON object a line from now on, or logfmt.
 pub fn set_json(json: bool) {
@@ -31,8 +31,8 @@ pub fn set_json(json: bool) {
 }
 
 /// Whether lines begin with the time; where they go may add its own.
-pub fn set_stamped(stamped: bool) {
-    STAMPED.store(stamped, Ordering::Relaxed);
+pub fn set_timestamps(stamped: bool) {
+    TIMESTAMPS.store(stamped, Ordering::Relaxed);
 }
 
 /// Sets the level for the whole process.
@@ -69,38 +69,38 @@ impl Level {
 
 /// One line in the making; nothing is formatted below the set level.
 #[must_use = "a line is written by emit()"]
-pub struct Line {
+pub struct Record {
     text: Option<String>,
     json: bool,
 }
 
-pub fn debug(message: &str) -> Line {
-    Line::new(Level::Debug, message)
+pub fn debug(message: &str) -> Record {
+    Record::new(Level::Debug, message)
 }
 
-pub fn info(message: &str) -> Line {
-    Line::new(Level::Info, message)
+pub fn info(message: &str) -> Record {
+    Record::new(Level::Info, message)
 }
 
-pub fn warn(message: &str) -> Line {
-    Line::new(Level::Warn, message)
+pub fn warn(message: &str) -> Record {
+    Record::new(Level::Warn, message)
 }
 
-pub fn error(message: &str) -> Line {
-    Line::new(Level::Error, message)
+pub fn error(message: &str) -> Record {
+    Record::new(Level::Error, message)
 }
 
-impl Line {
-    pub fn new(level: Level, message: &str) -> Line {
+impl Record {
+    pub fn new(level: Level, message: &str) -> Record {
         let text = level.is_on().then(String::new);
         let json = JSON.load(Ordering::Relaxed);
-        let line = Line { text, json };
-        let line = if STAMPED.load(Ordering::Relaxed) { line.field("time", wall()) } else { line };
+        let line = Record { text, json };
+        let line = if TIMESTAMPS.load(Ordering::Relaxed) { line.field("time", wall()) } else { line };
         line.field("level", level.name()).field("msg", message)
     }
 
     /// Adds `key=value`, quoted where logfmt needs it.
-    pub fn field(mut self, key: &str, value: impl Display) -> Line {
+    pub fn field(mut self, key: &str, value: impl Display) -> Record {
         if let Some(text) = &mut self.text {
             match self.json {
                 true => push_member(text, key, &value),
@@ -111,7 +111,7 @@ impl Line {
     }
 
     /// Adds what went wrong, and the hint if there is one.
-    pub fn cause(self, error: &Error) -> Line {
+    pub fn error(self, error: &Error) -> Record {
         let line = self.field("error", error);
         match error.hint() {
             Some(hint) => line.field("hint", hint),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use drive::{connect, get, noise, put};
 use litestream::store::nats::options::{Options, Server};
-use litestream::store::{Pool, Target, open};
+use litestream::store::{ConnectionPool, Target, open};
 
 fn number(name: &str) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} must be a number"))
@@ -22,9 +22,9 @@ fn figures() {
     let mut options = Options::new(vec![Server { host: "127.0.0.1".into(), port }], "ours", prefix);
     (options.create_bucket, options.timeout) = (true, Duration::from_secs(60));
     if let Some(ca) = std::env::var("BENCH_CA").ok().filter(|ca| !ca.is_empty()) {
-        (options.tls.wanted, options.tls.root_cas) = (true, vec![ca.into()]);
+        (options.tls.required, options.tls.root_cas) = (true, vec![ca.into()]);
     }
-    let store = open(&Target::Nats(Box::new(options)), &mut Pool::default()).expect("open");
+    let store = open(&Target::Nats(Box::new(options)), &mut ConnectionPool::default()).expect("open");
     connect(store.as_ref()).expect("connect");
     let (bytes, rounds) = (noise(number("BENCH_SIZE"), 1), number("BENCH_ROUNDS"));
     let seconds = |work: &dyn Fn()| {

@@ -7,18 +7,20 @@ use std::process::{Command, Output};
 
 use litestream::format::brief_header;
 use litestream::format::database_checksum::DatabaseChecksum;
+use litestream::format::deflate_blocks::{Block, BlockCompressor};
 use litestream::format::differences::Composer;
-use litestream::format::extra::{
-    FIELDS_AT, FLAG_BEGINS, FLAG_BIG_ENDIAN, FLAG_DATABASE_CHECKSUM, FLAG_PART, FLAG_UNSEALED, FLAG_WAL_UNKNOWN,
-    FORMAT_VERSION, Field, Member, WITH_DIFFERENCES, WITH_SUBFIELDS,
+use litestream::format::member_header::{
+    FLAG_BEGINS, FLAG_BIG_ENDIAN, FLAG_DATABASE_CHECKSUM, FLAG_PART, FLAG_UNCHECKSUMMED, FLAG_WAL_UNKNOWN,
+    FORMAT_VERSION, Field, HEADER_BYTES, MemberKind, WITH_DIFFERENCES, WITH_SUBFIELDS,
 };
-use litestream::format::pieces::{Packer, Piece};
-use litestream::format::position::{Generation, Offset, PageSize, Point};
+use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::running_checksum::RunningChecksum;
 use litestream::format::segment::{self, Differences, MemberHeader};
 use litestream::format::snapshot;
 use litestream::format::time::Timestamp;
-use litestream::format::wal::{ByteOrder, Chain, Checksum, FRAME_HEADER, FrameHeader, Salt, WAL_HEADER, WalHeader};
+use litestream::format::wal::{
+    ByteOrder, Checksum, FRAME_HEADER, FrameChecksum, FrameHeader, Salt, WAL_HEADER, WalHeader,
+};
 
 const PAGE: &str = include_str!("../man/litestream-format.5");
 
@@ -55,7 +57,7 @@ fn the_tables_of_the_manual_are_the_layout_of_the_code() {
         let coded: Vec<_> = fields.iter().map(|Field { at, size, name }| format!("{at},{size},{name}")).collect();
         assert_eq!(told, coded, "{table}");
         let value = |name: &str| rows.iter().find(|row| row[2] == name).map(|row| row[3]);
-        let kind = if table.starts_with("segment") { Member::Batch } else { Member::Snapshot };
+        let kind = if table.starts_with("segment") { MemberKind::Batch } else { MemberKind::Snapshot };
         let versions = match table {
             "segment fields" => format!("{FORMAT_VERSION}; version {WITH_DIFFERENCES} is below"),
             "snapshot fields" => format!("{FORMAT_VERSION}, or {WITH_SUBFIELDS} with the origin below"),
@@ -68,12 +70,12 @@ fn the_tables_of_the_manual_are_the_layout_of_the_code() {
 
 #[test]
 fn the_flags_of_the_manual_are_those_of_the_code() {
-    assert_eq!(FIELDS_AT, 16);
+    assert_eq!(HEADER_BYTES, 16);
     assert!(PAGE.contains(".It 16 Ta Ta the fields"));
     for (flag, meaning) in [
         (FLAG_BIG_ENDIAN, "the checksums in the WAL read it as big-endian words"),
         (FLAG_PART, "a part: the last frame does not end a transaction"),
-        (FLAG_UNSEALED, "the chain of checksums is broken,"),
+        (FLAG_UNCHECKSUMMED, "the chain of checksums is broken,"),
         (FLAG_WAL_UNKNOWN, "a snapshot of a database whose WAL had no header yet"),
         (FLAG_BEGINS, "in a member of version 2: its frames are the first ones of their WAL"),
         (FLAG_DATABASE_CHECKSUM, "a snapshot with the subfield that holds its database checksum"),
@@ -169,8 +171,8 @@ impl Room {
     }
 
     fn put_snapshot(&self, header: &snapshot::Header, database: &[u8]) {
-        let (mut encoder, mut piece, mut out) = (snapshot::Encoder::new(header, None), Piece::default(), Vec::new());
-        Packer::new(snapshot::LEVEL).pack(database, &mut piece);
+        let (mut encoder, mut piece, mut out) = (snapshot::Encoder::new(header, None), Block::default(), Vec::new());
+        BlockCompressor::new(snapshot::LEVEL).compress(database, &mut piece);
         encoder.add(&piece, &mut out);
         encoder.finish(&mut out).unwrap();
         self.put(header.key(), &out);
@@ -180,7 +182,7 @@ impl Room {
     fn put_base(&self) {
         let header = snapshot::Header {
             generation: Generation::new(GENERATION),
-            at: Point { index: 0, offset: Offset::ZERO },
+            position: WalPosition { index: 0, offset: Offset::ZERO },
             page_size: PageSize::new(1024).unwrap(),
             order: ByteOrder::Little,
             wal_known: false,
@@ -195,13 +197,13 @@ impl Room {
 
     /// The snapshot behind the first `count` batches.
     fn put_later(&self, count: usize) {
-        let MemberHeader { generation, page_size, order, salt, checksum_after, pages, seen, .. } =
+        let MemberHeader { generation, page_size, order, salt, checksum_after, pages, visible_by: seen, .. } =
             self.batches[count - 1].header;
         let at = self.batches[count - 1].header.end_point();
         let (wal_known, checksum, time) = (true, checksum_after, seen);
         let header = snapshot::Header {
             generation,
-            at,
+            position: at,
             page_size,
             order,
             wal_known,
@@ -243,9 +245,12 @@ impl Room {
             apply_frame(&mut database, frame, 1024);
         }
         assert!(composer.finish());
-        let checkpoint =
-            if header.from == Offset::ZERO { u32::from_be_bytes(*payload[12..].first_chunk().unwrap()) } else { 0 };
-        let tells_wal = first || header.from == Offset::ZERO;
+        let checkpoint = if header.payload_offset == Offset::ZERO {
+            u32::from_be_bytes(*payload[12..].first_chunk().unwrap())
+        } else {
+            0
+        };
+        let tells_wal = first || header.payload_offset == Offset::ZERO;
         let differences = Some(Differences { checksum: checksum(&database), checkpoint, tells_wal });
         encoder.differences(&MemberHeader { differences, ..*header }, &composer, out)
     }
@@ -260,7 +265,7 @@ impl Room {
         let _ = std::fs::remove_file(&output);
         let mut command = Command::new("python3");
         command.arg("restore.py").arg("store").arg("restored.db").current_dir(&self.dir);
-        command.args(until.map(Timestamp::compact));
+        command.args(until.map(Timestamp::to_key));
         let ran = command.output().unwrap();
         (ran, std::fs::read(output).unwrap_or_default())
     }
@@ -306,7 +311,8 @@ impl Room {
 }
 
 fn frames(batch: &Batch) -> impl Iterator<Item = &[u8]> {
-    let frames = if batch.header.from == Offset::ZERO { &batch.payload[WAL_HEADER..] } else { &batch.payload };
+    let frames =
+        if batch.header.payload_offset == Offset::ZERO { &batch.payload[WAL_HEADER..] } else { &batch.payload };
     frames.chunks_exact(batch.header.page_size.frame())
 }
 
@@ -335,7 +341,7 @@ fn batches(wals: &[Vec<u8>]) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for (index, wal) in wals.iter().enumerate() {
         let header = WalHeader::parse(wal.first_chunk().unwrap()).unwrap();
-        let mut chain = Chain::new(header.order, header.salt, header.checksum);
+        let mut chain = FrameChecksum::new(header.order, header.salt, header.checksum);
         let (mut from, mut before, mut frame, mut waiting) = (0, header.checksum, 0, 0);
         for bytes in wal[WAL_HEADER..].chunks_exact(header.page_size.frame()) {
             // Behind the frames of this WAL stand those of the one before.
@@ -345,7 +351,7 @@ fn batches(wals: &[Vec<u8>]) -> Vec<Batch> {
                 continue;
             }
             let (start, end) =
-                (Offset::behind_frame(from, header.page_size), Offset::behind_frame(frame, header.page_size));
+                (Offset::end_of_frame(from, header.page_size), Offset::end_of_frame(frame, header.page_size));
             let after = chain.sum().unwrap();
             let payload = wal[start.get() as usize..end.get() as usize].to_vec();
             let member = member(&batches, &header, index as u32, (start, end), (before, after), found.commit);
@@ -367,20 +373,20 @@ fn member(
 ) -> MemberHeader {
     MemberHeader {
         generation: Generation::new(GENERATION),
-        start: batches.last().map_or(Point { index, offset: from }, |batch| batch.header.end_point()),
+        start: batches.last().map_or(WalPosition { index, offset: from }, |batch| batch.header.end_point()),
         index,
-        from,
+        payload_offset: from,
         end,
         page_size: wal.page_size,
         order: wal.order,
         part: pages == 0,
-        unsealed: false,
+        unchecksummed: false,
         salt: wal.salt,
         checksum_before,
         checksum_after,
         pages,
-        since: time(batches.len()),
-        seen: time(batches.len()),
+        visible_after: time(batches.len()),
+        visible_by: time(batches.len()),
         previous_crc: batches.last().map_or(0, |batch| crc32fast::hash(&batch.payload)),
         differences: None,
     }
@@ -389,9 +395,9 @@ fn member(
 fn same_times_within_transactions(batches: &mut [Batch]) {
     let mut seen = None;
     for batch in batches.iter_mut().rev() {
-        seen = if batch.header.part { seen } else { Some(batch.header.seen) };
-        batch.header.seen = seen.unwrap_or(batch.header.seen);
-        batch.header.since = batch.header.seen;
+        seen = if batch.header.part { seen } else { Some(batch.header.visible_by) };
+        batch.header.visible_by = seen.unwrap_or(batch.header.visible_by);
+        batch.header.visible_after = batch.header.visible_by;
     }
 }
 
@@ -412,7 +418,7 @@ fn the_page_stops_at_any_moment() {
     room.put_each();
     let mut states = BTreeMap::new();
     for (count, batch) in room.batches.iter().enumerate() {
-        states.insert(batch.header.seen, count + 1);
+        states.insert(batch.header.visible_by, count + 1);
     }
     room.restores(Some(Timestamp::from_millis(T0 - 1)), 0);
     for (seen, count) in states {
@@ -501,8 +507,8 @@ fn differences_and_raw_frames_are_one_history() {
         room.program_restores(None, all);
         assert!(room.program("verify", &[]).status.success());
         for batch in [0, 3, 7, all - 3] {
-            let until = room.batches[batch].header.seen;
-            let count = room.batches.iter().filter(|batch| batch.header.seen <= until).count();
+            let until = room.batches[batch].header.visible_by;
+            let count = room.batches.iter().filter(|batch| batch.header.visible_by <= until).count();
             room.restores(Some(until), count);
             room.program_restores(Some(until), count);
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use litestream::source::snapshot::Snapshot;
-use litestream::source::{Copied, Options, Source};
+use litestream::source::{Options, ReadResult, Source};
 use support::random::Random;
 use support::{Bed, Session};
 
@@ -72,7 +72,7 @@ impl Schedule {
         let mut buffer = vec![0; 1 << 20];
         self.now += Duration::from_millis(self.random.below(400));
         for _ in 0..1 + self.random.below(3) {
-            if !self.source.changed(self.now).expect("look for changes") {
+            if !self.source.has_work(self.now).expect("look for changes") {
                 break;
             }
             loop {
@@ -81,12 +81,12 @@ impl Schedule {
                     .read(&mut buffer, &mut litestream::format::differences::Composer::default())
                     .expect("copy")
                 {
-                    Copied::Nothing => break,
-                    Copied::Batch(_) => {}
-                    Copied::Lost(reason) => panic!("the generation was lost: {reason}"),
+                    ReadResult::CaughtUp => break,
+                    ReadResult::Batch(_) => {}
+                    ReadResult::Broken(reason) => panic!("the generation was lost: {reason}"),
                 }
             }
-            if !self.source.advance(self.now).expect("move the pin") && !self.source.holds_writers() {
+            if !self.source.finish_round(self.now).expect("move the pin") && !self.source.blocks_writers() {
                 break;
             }
         }

@@ -24,7 +24,7 @@ const GLOBAL: [&str; 4] = ["config", "log-level", "no-expand-env", "help"];
 /// For each command a line to be completed, and what may follow.
 fn lines() -> Vec<(String, BTreeSet<String>)> {
     let mut lines = Vec::new();
-    let known = cli::vocabulary();
+    let known = cli::option_names();
     for (command, options) in known.iter().filter(|(command, _)| !command.is_empty()) {
         let options = options.iter().map(String::as_str).chain(GLOBAL).map(|name| format!("-{name}"));
         lines.push((format!("litestream {command} -"), options.collect()));
@@ -95,7 +95,7 @@ fn zsh_completes_what_is_typed() {
             zpty -r z out "*<$expected>*" || exit 1
         done"##;
     let mut lines = Vec::new();
-    for (command, _) in cli::vocabulary().iter().filter(|(command, _)| !command.is_empty()) {
+    for (command, _) in cli::option_names().iter().filter(|(command, _)| !command.is_empty()) {
         lines.extend([format!("litestream {command} -no"), format!("litestream {command} -no-expand-env ")]);
     }
     for (typed, rest) in [
@@ -125,7 +125,7 @@ fn told_by_help(words: &[&str], of_options: bool) -> BTreeMap<String, String> {
 
 /// Lines to be completed, and what must be told of each word that may follow.
 fn told() -> Vec<(String, BTreeMap<String, String>)> {
-    let known = cli::vocabulary();
+    let known = cli::option_names();
     let commands = known.iter().map(|(command, _)| command.as_str()).filter(|command| !command.is_empty());
     let mut lines: Vec<_> =
         commands.map(|command| (format!("litestream {command} -"), told_by_help(&[command], true))).collect();

@@ -3,25 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use litestream::config::{self, Config, Database, LogFormat, Surroundings};
+use litestream::config::{self, Config, Database, Environment, LogFormat};
 use litestream::error::{Error, Kind, Result};
 use litestream::log::Level;
 use litestream::secret::Secret;
 use litestream::store::Target;
-use litestream::store::nats::options::{Login, Options};
+use litestream::store::nats::options::{Credentials, Options};
 
 /// What the file of `NATS_NKEY` holds: a seed made for this test alone.
 const SEED: &str = "SUAHKFZWNVWZPCVGYY3L2QV6MQAT23QTCF2WYBVZEGJZOUNIYQNA6TUWOU";
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
-fn with_outside<T>(variables: Variables<'_>, run: impl FnOnce(&Surroundings<'_>) -> T) -> T {
+fn with_outside<T>(variables: Variables<'_>, run: impl FnOnce(&Environment<'_>) -> T) -> T {
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
     let seed_file = |path: &Path| match path.to_str() {
         Some("/etc/user.nk") => Ok(Secret::new(SEED)),
         _ => Err(Error::new(Kind::Usage, format!("read {}: no such file", path.display()))),
     };
-    run(&Surroundings { env: &env, directory: PathBuf::from("/work"), seed_file: &seed_file })
+    run(&Environment { env: &env, current_dir: PathBuf::from("/work"), seed_file: &seed_file })
 }
 
 fn parse_with(text: &str, variables: Variables<'_>) -> Result<Config> {
@@ -63,8 +63,8 @@ fn refused_with(text: &str, variables: Variables<'_>) -> (String, String) {
     (error.message().to_string(), error.hint().unwrap_or_default().to_string())
 }
 
-fn password(user: &str, password: &str) -> Login {
-    Login::UserPassword { user: user.to_string(), password: Secret::new(password) }
+fn password(user: &str, password: &str) -> Credentials {
+    Credentials::UserPassword { user: user.to_string(), password: Secret::new(password) }
 }
 
 #[test]
@@ -72,22 +72,22 @@ fn every_way_to_log_in_is_read() {
     let url = fixture("url.yml", &[]);
     assert_eq!(url.dbs[0].path, Path::new("/srv/app.db"));
     assert_eq!(url.dbs[0].replica.url, "nats://localhost:4222/backups");
-    assert_eq!((only(&url).login.clone(), only(&url).tls.wanted), (Login::None, false));
+    assert_eq!((only(&url).login.clone(), only(&url).tls.required), (Credentials::None, false));
     assert_eq!(only(&fixture("password.yml", &[])).login, password("app", "canary-pass"));
-    let jwt = Login::Jwt {
+    let jwt = Credentials::Jwt {
         jwt: Secret::new("canary-eyJ0eXAiOiJKV1QifQ..."),
         seed: Secret::new("SUACANARYUHDXKFSNVMJEGGJUQJNAIKBEM364ZYIJUUXI3YCJRYGSREX"),
     };
     assert_eq!(only(&fixture("jwt.yml", &[])).login, jwt);
-    assert_eq!(only(&fixture("creds.yml", &[])).login, Login::Creds(PathBuf::from("/etc/litestream/app.creds")));
-    assert_eq!(only(&fixture("token.yml", &[])).login, Login::Token(Secret::new("canary-token")));
+    assert_eq!(only(&fixture("creds.yml", &[])).login, Credentials::Creds(PathBuf::from("/etc/litestream/app.creds")));
+    assert_eq!(only(&fixture("token.yml", &[])).login, Credentials::Token(Secret::new("canary-token")));
 }
 
 #[test]
 fn certificates_turn_tls_on() {
     let config = fixture("root-ca.yml", &[]);
     let tls = &only(&config).tls;
-    assert!(tls.wanted && !tls.first && tls.identity.is_none());
+    assert!(tls.required && !tls.handshake_first && tls.identity.is_none());
     assert_eq!(tls.root_cas, ["/etc/ssl/one.pem", "/etc/ssl/two.pem"].map(PathBuf::from));
     assert_eq!(config.dbs[0].replica.url, "tls://tls.example.com:4222/backups");
     let config = fixture("mutual-tls.yml", &[]);
@@ -96,7 +96,7 @@ fn certificates_turn_tls_on() {
     let one = parse_with(&with_replica("url: nats://h/b\nroot-cas: /ca.pem"), &[]).unwrap();
     assert_eq!(only(&one).tls.root_cas, [PathBuf::from("/ca.pem")]);
     let off = parse_with(&format!("tls: true\n{}", with_replica("url: nats://h/b\ntls: false")), &[]).unwrap();
-    assert!(!only(&off).tls.wanted);
+    assert!(!only(&off).tls.required);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn every_option_of_the_connection_arrives() {
     assert_eq!(options.timeout, Duration::from_secs(20));
     assert_eq!(options.ping_interval, Duration::from_secs(60));
     assert_eq!((options.max_pings_out, options.create_bucket, options.bucket_replicas), (3, true, 3));
-    assert!(options.tls.first && options.tls.wanted);
+    assert!(options.tls.handshake_first && options.tls.required);
     assert_eq!(config.dbs[0].replica.sync_interval, Duration::from_secs(2));
     let none = parse_with(&with_replica("url: nats://h/b\nmax-reconnects: 0"), &[]).unwrap();
     assert_eq!(only(&none).max_reconnects, Some(0));
@@ -161,7 +161,7 @@ fn replicas_inherit_what_they_do_not_say() {
     assert_eq!(nats(a).login, password("app", "canary-global"));
     assert_eq!((a.replica.sync_interval, nats(a).timeout), (Duration::from_secs(5), Duration::from_secs(30)));
     assert_eq!(a.snapshot_interval, Some(Duration::from_secs(6 * 3600)));
-    assert_eq!(nats(b).login, Login::Token(Secret::new("canary-own")));
+    assert_eq!(nats(b).login, Credentials::Token(Secret::new("canary-own")));
     assert_eq!((b.replica.sync_interval, nats(b).timeout), (Duration::from_secs(1), Duration::from_secs(30)));
     assert_eq!(b.snapshot_interval, Some(Duration::from_secs(3600)));
     assert_eq!(b.snapshot_retention, Some(Duration::from_secs(7 * 86_400)));
@@ -458,7 +458,7 @@ fn key_pair() -> (String, String) {
 fn an_nkey_is_its_seed_or_both_halves_of_one_pair() {
     let (seed, public) = key_pair();
     let login = |lines: &str| parse_with(&with_replica(&format!("url: nats://h/b\n{lines}")), &[]);
-    let expected = Login::Nkey(Secret::new(seed.as_str()));
+    let expected = Credentials::Nkey(Secret::new(seed.as_str()));
     for lines in
         [format!("nkey: {seed}"), format!("nkey: {public}\nseed: {seed}"), format!("nkey: {seed}\nseed: {seed}")]
     {
@@ -479,24 +479,24 @@ fn the_environment_fills_what_url_and_file_leave_open() {
         })
     };
     let open = login("nats:///b", &[("NATS_URL", "tls://u:canary@h:1,g")]).unwrap();
-    assert_eq!((open.login, open.tls.wanted, open.servers.len()), (password("u", "canary"), true, 2));
+    assert_eq!((open.login, open.tls.required, open.servers.len()), (password("u", "canary"), true, 2));
     let named = login("nats://h/b", &[("NATS_URL", "tls://u:canary@x"), ("NATS_USER", "")]).unwrap();
-    assert_eq!((named.login, named.tls.wanted), (Login::None, false));
+    assert_eq!((named.login, named.tls.required), (Credentials::None, false));
     let table = [
         (vec![("NATS_USER", "u"), ("NATS_PASSWORD", "canary")], password("u", "canary")),
-        (vec![("NATS_TOKEN", "canary")], Login::Token(Secret::new("canary"))),
-        (vec![("NATS_CREDS", "~/a.creds"), ("HOME", "/h")], Login::Creds(PathBuf::from("/h/a.creds"))),
-        (vec![("NATS_NKEY", "/etc/user.nk")], Login::Nkey(Secret::new(SEED))),
-        (vec![("NATS_NKEY", seed.as_str())], Login::Nkey(Secret::new(seed.as_str()))),
+        (vec![("NATS_TOKEN", "canary")], Credentials::Token(Secret::new("canary"))),
+        (vec![("NATS_CREDS", "~/a.creds"), ("HOME", "/h")], Credentials::Creds(PathBuf::from("/h/a.creds"))),
+        (vec![("NATS_NKEY", "/etc/user.nk")], Credentials::Nkey(Secret::new(SEED))),
+        (vec![("NATS_NKEY", seed.as_str())], Credentials::Nkey(Secret::new(seed.as_str()))),
     ];
     for (variables, expected) in table {
         assert_eq!(login("nats://h/b", &variables).unwrap().login, expected, "{variables:?}");
         let own = login("nats://tok@h/b", &variables).unwrap().login;
-        assert_eq!(own, Login::Token(Secret::new("tok")), "the URL's login stands");
+        assert_eq!(own, Credentials::Token(Secret::new("tok")), "the URL's login stands");
     }
     let tls = login("nats://h/b", &[("NATS_CA", "ca.pem"), ("NATS_CERT", "/c"), ("NATS_KEY", "/k")]).unwrap().tls;
     assert_eq!(tls.root_cas, [PathBuf::from("/work/ca.pem")]);
-    assert_eq!((tls.identity, tls.wanted), (Some((PathBuf::from("/c"), PathBuf::from("/k"))), true));
+    assert_eq!((tls.identity, tls.required), (Some((PathBuf::from("/c"), PathBuf::from("/k"))), true));
 }
 
 #[test]
@@ -519,7 +519,7 @@ fn half_a_pair_in_the_environment_is_named() {
 fn a_secret_that_looks_like_a_number_stays_as_it_is_written() {
     for text in ["0123", "1e3", "0x1F", "+5", "1.50", "true", "12345678901234567890", "'null'"] {
         let config = parse_with(&with_replica(&format!("url: nats://h/b\ntoken: {text}")), &[]).unwrap();
-        assert_eq!(only(&config).login, Login::Token(Secret::new(text.trim_matches('\''))), "{text}");
+        assert_eq!(only(&config).login, Credentials::Token(Secret::new(text.trim_matches('\''))), "{text}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use litestream::config::{self, Config, Surroundings, check};
+use litestream::config::{self, Config, Environment, check_files};
 use litestream::error::{Kind, Result};
 
 const CERTIFICATE: &str = "subject=x\n-----BEGIN CERTIFICATE-----\nMIIB\nAAAA==\n-----END CERTIFICATE-----\n";
@@ -61,12 +61,12 @@ impl Drop for Directory {
 
 fn parsed(replica: &str) -> Config {
     let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Surroundings { env: &|_| None, directory: PathBuf::from("/"), seed_file: &seed_file };
+    let around = Environment { env: &|_| None, current_dir: PathBuf::from("/"), seed_file: &seed_file };
     config::parse(&format!("dbs: [{{path: /a.db, replica: {{bucket: b, {replica}}}}}]"), &around, false).unwrap()
 }
 
 fn checked(replica: &str) -> Result<()> {
-    check::config(&parsed(replica))
+    check_files::config(&parsed(replica))
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn the_seed_is_read_from_the_file_that_the_environment_names() {
         let file = dir.file("user.nk", &text, 0o600);
         let env = |name: &str| (name == "NATS_NKEY").then(|| file.clone());
         let replica = config::replica_from_url("nats://h/b", &env).unwrap();
-        check::replica(&replica).unwrap();
+        check_files::replica(&replica).unwrap();
         assert!(!format!("{replica:?}").contains(&seed));
     }
     let file = dir.file("user.nk", "nothing", 0o600);

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use litestream::config::{self, Surroundings};
+use litestream::config::{self, Environment};
 use litestream::secret::Secret;
 use litestream::store::Target;
-use litestream::store::nats::options::{Login, Options, Server, Tls};
+use litestream::store::nats::options::{Credentials, Options, Server, Tls};
 
 /// The replica of a database whose lines are these, with variables of the environment.
 fn options(lines: &str, variables: &[(&str, &str)]) -> Options {
@@ -14,7 +14,7 @@ fn options(lines: &str, variables: &[(&str, &str)]) -> Options {
     let text = format!("dbs:\n  - path: /path/to/local/db\n    replica:\n{lines}");
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
     let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Surroundings { env: &env, directory: PathBuf::from("/"), seed_file: &seed_file };
+    let around = Environment { env: &env, current_dir: PathBuf::from("/"), seed_file: &seed_file };
     let mut config = config::parse(&text, &around, true).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!((&config.warnings[..], config.dbs.len()), (&[][..], 1), "{text}");
     match config.dbs.remove(0).replica.target {
@@ -45,17 +45,17 @@ fn each_way_to_log_in_is_that_way() {
     let table = [
         (
             "username: myuser\npassword: mypassword",
-            Login::UserPassword { user: "myuser".to_string(), password: Secret::new("mypassword") },
+            Credentials::UserPassword { user: "myuser".to_string(), password: Secret::new("mypassword") },
         ),
         (
             "jwt: \"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9...\"\nseed: \"SUACANARYSEED\"",
-            Login::Jwt {
+            Credentials::Jwt {
                 jwt: Secret::new("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9..."),
                 seed: Secret::new("SUACANARYSEED"),
             },
         ),
-        ("creds: /etc/litestream/nats.creds", Login::Creds(PathBuf::from("/etc/litestream/nats.creds"))),
-        ("token: \"my-secret-token\"", Login::Token(Secret::new("my-secret-token"))),
+        ("creds: /etc/litestream/nats.creds", Credentials::Creds(PathBuf::from("/etc/litestream/nats.creds"))),
+        ("token: \"my-secret-token\"", Credentials::Token(Secret::new("my-secret-token"))),
     ];
     for (lines, login) in table {
         assert_eq!(at("localhost", lines), expected("localhost", |options| options.login = login), "{lines}");
@@ -64,7 +64,7 @@ fn each_way_to_log_in_is_that_way() {
 
 fn tls(roots: &[&str], identity: Option<(&str, &str)>) -> Tls {
     let identity = identity.map(|(certificate, key)| (PathBuf::from(certificate), PathBuf::from(key)));
-    Tls { wanted: true, first: false, root_cas: roots.iter().map(PathBuf::from).collect(), identity }
+    Tls { required: true, handshake_first: false, root_cas: roots.iter().map(PathBuf::from).collect(), identity }
 }
 
 const CERT: &str = "/etc/ssl/certs/litestream-client.pem";

@@ -31,12 +31,12 @@ use litestream::clock::Clock;
 use litestream::error::{Error, Kind};
 use litestream::format::key::{SegmentKey, SnapshotKey};
 use litestream::format::plan::Target;
-use litestream::format::position::{Generation, Offset, Point};
+use litestream::format::position::{Generation, Offset, WalPosition};
 use litestream::format::time::Timestamp;
 use litestream::log;
-use litestream::replica::outbox::Outbox;
+use litestream::replica::segment_builder::Segment;
 use litestream::replica::spool::Spool;
-use litestream::replica::writer::Segment;
+use litestream::replica::upload_queue::UploadQueue;
 use memory::Memory;
 use world::{Exit, Said, World};
 
@@ -60,7 +60,7 @@ const RECOVERY: Duration = Duration::from_secs(180);
 fn no_schedule_loses_a_commit_or_says_that_it_is_stored_when_it_is_not() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(seed) = number("MODEL_SEED") {
-        log::set_stamped(false);
+        log::set_timestamps(false);
         log::set_level(log::Level::Debug);
         return run(seed, true);
     }
@@ -98,15 +98,15 @@ fn a_seed_decides_the_whole_schedule() {
 fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
     let memory = Rc::new(Memory::default());
     let spool = Spool::new(&directory().join("spool"), 0);
-    let mut outbox = Outbox::new(memory.clone(), spool);
-    let (point, now) = (|offset| Point { index: 0, offset }, Instant::now());
+    let mut outbox = UploadQueue::new(memory.clone(), spool);
+    let (point, now) = (|offset| WalPosition { index: 0, offset }, Instant::now());
     let time = Timestamp::from_millis(1);
     let key = SegmentKey {
         generation: Generation::new(1),
         start: point(Offset::ZERO),
         end: point(Offset::new(32).expect("an offset")),
-        first: time,
-        last: time,
+        first_seen: time,
+        last_seen: time,
         part: false,
     };
     outbox.push(Segment { key, bytes: vec![1; 10], oldest: time }, now);
@@ -372,7 +372,7 @@ impl Model {
         self.say(format!("the replicator ended: {error}"));
         let link = &self.world.memory.link;
         let store = link.is_away() || link.failing.get() > 0;
-        let expected = store && matches!(error.kind(), Kind::Unreachable);
+        let expected = store && matches!(error.kind(), Kind::StoreUnreachable);
         // It names what is in its way; the operator sees to that.
         // A program that had listed the store just before may still stumble over what is gone by now.
         let refused = self.remove_foreign() || (self.junk && error.message().contains("no new generation can begin"));
@@ -499,9 +499,9 @@ impl Model {
             return;
         }
         let number = [u64::MAX, u64::MAX - 1, 1 << 60][self.world.random.below(3) as usize];
-        let point = Point { index: 0, offset: Offset::ZERO };
-        let time = self.world.clock.wall();
-        let key = SnapshotKey { generation: Generation::new(number), at: point, time };
+        let point = WalPosition { index: 0, offset: Offset::ZERO };
+        let time = self.world.clock.utc_now();
+        let key = SnapshotKey { generation: Generation::new(number), position: point, time };
         self.say(format!("somebody puts {key}"));
         self.world.memory.objects.borrow_mut().insert(key.to_string(), JUNK.to_vec());
         self.junk = true;
@@ -520,7 +520,7 @@ impl Model {
 
     /// Any moment that is stored is a state that was committed.
     fn restore_an_earlier_moment(&mut self) {
-        let now = self.world.clock.wall().millis();
+        let now = self.world.clock.utc_now().millis();
         let age = self.world.random.below(1 + self.world.clock.passed().as_millis() as u64);
         let moment = Timestamp::from_millis(now.saturating_sub(age));
         match self.world.restore(&Target::Time(moment)) {
@@ -532,7 +532,7 @@ impl Model {
                 self.say(format!("{age} ms ago: {kind:?}"));
                 // A moment may be one of somebody else's junk, or one that the store has forgotten for good.
                 let gone = kind == Kind::Corrupt && (self.has_junk() || self.forgot);
-                assert!(kind == Kind::Nothing || gone || self.spoilt.is_some(), "{age} ms ago: {kind:?}");
+                assert!(kind == Kind::NothingToRestore || gone || self.spoilt.is_some(), "{age} ms ago: {kind:?}");
             }
         }
     }
@@ -547,7 +547,7 @@ impl Model {
         let restored = self.world.restored();
         let number = match &restored {
             Ok(state) => Some(self.committed(state)),
-            Err(Kind::Nothing) => None,
+            Err(Kind::NothingToRestore) => None,
             Err(kind) => {
                 assert!(self.spoilt.is_some(), "nothing was forgotten, and a restore fails: {kind:?}");
                 None
@@ -630,7 +630,7 @@ impl Model {
     fn is_all_stored(&mut self) -> bool {
         let least = if self.spoilt.is_some() { SEEN + NOTICED } else { SEEN };
         let seen = self.world.clock.passed() - self.begun > least;
-        let exits = self.world.run.as_ref().is_some_and(|run| run.follower.is_settled());
+        let exits = self.world.run.as_ref().is_some_and(|run| run.follower.is_drained());
         seen && exits && self.world.says_all_is_stored().is_some()
     }
 }

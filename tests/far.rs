@@ -80,7 +80,7 @@ fn a_cut_costs_the_object_that_was_on_its_way_and_nothing_else() {
         }
         store.wait(Duration::from_millis(5));
     };
-    assert_eq!(error.kind(), litestream::error::Kind::Unreachable, "{error}");
+    assert_eq!(error.kind(), litestream::error::Kind::StoreUnreachable, "{error}");
     drop(on_its_way);
     drive::connect_patiently(store.as_ref());
     assert_eq!(names(store.as_ref(), "").expect("list"), ["before"]);
@@ -220,7 +220,7 @@ fn a_link_on_which_a_chunk_takes_longer_than_the_time_out_still_works_as_long_as
     proxy.stall();
     let begun = Instant::now();
     let error = put(store.as_ref(), "stalled", &bytes).expect_err("nothing moves");
-    assert_eq!(error.kind(), litestream::error::Kind::Unreachable, "{error}");
+    assert_eq!(error.kind(), litestream::error::Kind::StoreUnreachable, "{error}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 

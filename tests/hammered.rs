@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use litestream::source::snapshot::Snapshot;
-use litestream::source::{Batch, Copied, Options, Source};
+use litestream::source::{Batch, Options, ReadResult, Source};
 use support::random::Random;
 use support::{Bed, Process, all_committed, all_judged, assert_equal, assert_never_back};
 
@@ -48,7 +48,7 @@ impl Copy {
     }
 
     fn add(&self, batch: &Batch) {
-        let size = batch.behind.page_size.get() as usize;
+        let size = batch.end.page_size.get() as usize;
         for frame in batch.frames.chunks(24 + size) {
             let number = |at: usize| u64::from(u32::from_be_bytes(*frame[at..].first_chunk().expect("a number")));
             self.file.write_all_at(&frame[24..], (number(0) - 1) * size as u64).expect("write to the copy");
@@ -101,7 +101,7 @@ impl Hammer {
 
     /// What a round of `replicate` does with the source. What it gives out goes to the copy.
     fn round(&mut self) {
-        if !self.source.changed(Instant::now()).expect("look for changes") {
+        if !self.source.has_work(Instant::now()).expect("look for changes") {
             return;
         }
         loop {
@@ -111,12 +111,12 @@ impl Hammer {
                     .read(&mut self.buffer, &mut litestream::format::differences::Composer::default())
                     .expect("copy")
                 {
-                    Copied::Nothing => break,
-                    Copied::Batch(batch) => self.copy.add(&batch),
-                    Copied::Lost(reason) => panic!("the generation was lost: {reason}"),
+                    ReadResult::CaughtUp => break,
+                    ReadResult::Batch(batch) => self.copy.add(&batch),
+                    ReadResult::Broken(reason) => panic!("the generation was lost: {reason}"),
                 }
             }
-            if !self.source.advance(Instant::now()).expect("move the pin") && !self.source.holds_writers() {
+            if !self.source.finish_round(Instant::now()).expect("move the pin") && !self.source.blocks_writers() {
                 return;
             }
         }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use litestream::cli;
-use litestream::config::units::{duration_text, size};
-use litestream::config::{self, Config, Database, Surroundings, keys};
+use litestream::config::units::{format_duration, size};
+use litestream::config::{self, Config, Database, Environment, keys};
 use litestream::error::Kind;
 use litestream::store::Target;
 use litestream::store::nats::options::Options;
@@ -37,7 +37,7 @@ fn set(words: &[String]) -> BTreeSet<String> {
 
 fn parse(text: &str) -> Config {
     let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Surroundings { env: &|_| None, directory: PathBuf::from("/"), seed_file: &seed_file };
+    let around = Environment { env: &|_| None, current_dir: PathBuf::from("/"), seed_file: &seed_file };
     config::parse(text, &around, true).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
@@ -45,7 +45,7 @@ fn parse(text: &str) -> Config {
 fn every_option_stands_in_the_manual_under_its_command_and_no_other_does() {
     let page = page("litestream.1");
     let commands = between(&page, ".Sh COMMANDS\n", ".Sh OUTPUT");
-    for (command, options) in cli::vocabulary() {
+    for (command, options) in cli::option_names() {
         let (text, more) = match command.as_str() {
             "" => (between(&page, ".Sh DESCRIPTION\n", ".Sh COMMANDS"), vec!["h".to_string(), "help".to_string()]),
             name => (between(commands, &format!(".It Ic {name}"), "\n.It Ic "), Vec::new()),
@@ -55,7 +55,7 @@ fn every_option_stands_in_the_manual_under_its_command_and_no_other_does() {
     }
     let documented: Vec<&str> =
         commands.lines().filter_map(|line| line.strip_prefix(".It Ic ")?.split(' ').next()).collect();
-    let known = cli::vocabulary();
+    let known = cli::option_names();
     let known: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty()).collect();
     assert_eq!(documented, known);
 }
@@ -63,9 +63,10 @@ fn every_option_stands_in_the_manual_under_its_command_and_no_other_does() {
 #[test]
 fn every_key_stands_in_the_manual_under_its_place_and_no_other_does() {
     let page = page("litestream.yml.5");
-    let room = |room: &keys::Room| room.keys.iter().map(|key| key.to_string()).collect::<BTreeSet<_>>();
-    let inside =
-        |name: &str, keys: &keys::Room| keys.keys.iter().map(|key| format!("{name}.{key}")).collect::<BTreeSet<_>>();
+    let room = |room: &keys::SectionKeys| room.keys.iter().map(|key| key.to_string()).collect::<BTreeSet<_>>();
+    let inside = |name: &str, keys: &keys::SectionKeys| {
+        keys.keys.iter().map(|key| format!("{name}.{key}")).collect::<BTreeSet<_>>()
+    };
     let mut global = room(&keys::GLOBAL);
     for (name, keys) in [("logging", &keys::LOGGING), ("snapshot", &keys::SNAPSHOT), ("retention", &keys::RETENTION)] {
         assert!(global.remove(name));
@@ -92,21 +93,21 @@ fn every_default_in_the_manual_is_the_one_that_is_used() {
     let Target::Nats(options) = &database.replica.target else { panic!("{database:?}") };
     let options: &Options = options;
     let table = [
-        ("snapshot.interval", duration_text(config.snapshot.interval.unwrap())),
-        ("snapshot.retention", duration_text(config.snapshot.retention.unwrap())),
-        ("heartbeat-interval", duration_text(config::DEFAULT_HEARTBEAT_INTERVAL)),
-        ("shutdown-sync-timeout", duration_text(config.shutdown_sync_timeout)),
-        ("monitor-interval", duration_text(database.monitor_interval)),
-        ("checkpoint-interval", duration_text(database.checkpoint_interval.unwrap())),
+        ("snapshot.interval", format_duration(config.snapshot.interval.unwrap())),
+        ("snapshot.retention", format_duration(config.snapshot.retention.unwrap())),
+        ("heartbeat-interval", format_duration(config::DEFAULT_HEARTBEAT_INTERVAL)),
+        ("shutdown-sync-timeout", format_duration(config.shutdown_sync_timeout)),
+        ("monitor-interval", format_duration(database.monitor_interval)),
+        ("checkpoint-interval", format_duration(database.checkpoint_interval.unwrap())),
         ("min-checkpoint-page-count", database.min_checkpoint_pages.to_string()),
         ("truncate-page-n", database.truncate_pages.unwrap().to_string()),
-        ("busy-timeout", duration_text(database.busy_timeout)),
-        ("sync-interval", duration_text(database.replica.sync_interval)),
+        ("busy-timeout", format_duration(database.busy_timeout)),
+        ("sync-interval", format_duration(database.replica.sync_interval)),
         ("max-reconnects", options.max_reconnects.map_or("-1".to_string(), |count| count.to_string())),
-        ("reconnect-wait", duration_text(options.reconnect_wait)),
-        ("reconnect-jitter", duration_text(options.reconnect_jitter)),
-        ("timeout", duration_text(options.timeout)),
-        ("ping-interval", duration_text(options.ping_interval)),
+        ("reconnect-wait", format_duration(options.reconnect_wait)),
+        ("reconnect-jitter", format_duration(options.reconnect_jitter)),
+        ("timeout", format_duration(options.timeout)),
+        ("ping-interval", format_duration(options.ping_interval)),
         ("max-pings-out", options.max_pings_out.to_string()),
         ("bucket-replicas", options.bucket_replicas.to_string()),
     ];
@@ -120,7 +121,7 @@ fn every_default_in_the_manual_is_the_one_that_is_used() {
 fn every_exit_status_of_an_error_stands_in_the_manual() {
     let page = page("litestream.1");
     let statuses = items(&between(&page, ".Sh EXIT STATUS\n", ".Sh EXAMPLES").replace(".It ", ".It X "), "X");
-    for kind in [Kind::Usage, Kind::Database, Kind::Store, Kind::Corrupt, Kind::Nothing, Kind::Locked] {
+    for kind in [Kind::Usage, Kind::Database, Kind::StoreRefused, Kind::Corrupt, Kind::NothingToRestore, Kind::Locked] {
         assert!(statuses.contains(&kind.exit_status().to_string()), "{kind:?}");
     }
 }
@@ -155,7 +156,7 @@ fn the_files_in_the_manual_and_the_sample_are_right() {
 #[test]
 fn what_the_sample_leaves_commented_out_is_known_too() {
     let sample = page("litestream.yml");
-    let keys: BTreeSet<&str> = keys::ROOMS.iter().flat_map(|room| room.keys.iter().copied()).collect();
+    let keys: BTreeSet<&str> = keys::SECTIONS.iter().flat_map(|room| room.keys.iter().copied()).collect();
     let mut found = 0;
     for line in sample.lines().filter_map(|line| line.trim().strip_prefix('#')) {
         let line = line.trim_start_matches([' ', '-']);
@@ -191,7 +192,7 @@ fn options_in(text: &str, marks: &[&str]) -> BTreeSet<String> {
 fn every_shell_completes_each_command_with_its_options_and_no_other() {
     let [bash, zsh, fish] = ["litestream.bash", "_litestream", "litestream.fish"];
     let [bash, zsh, fish] = [bash, zsh, fish].map(|name| page(&format!("completions/{name}")));
-    for (command, options) in cli::vocabulary() {
+    for (command, options) in cli::option_names() {
         let expected = set(&options);
         if command.is_empty() {
             let with_help: BTreeSet<String> = expected.iter().cloned().chain(["help".to_string()]).collect();

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use litestream::config::{self, Surroundings};
+use litestream::config::{self, Environment};
 use litestream::store;
 use serde_json::Value;
 use support::{Bed, CORRUPT, LOCKED, NOTHING, Ran, USAGE, assert_equal, on_both_stores};
@@ -129,9 +129,9 @@ fn one_damaged_backup_does_not_keep_the_others(bed: &Bed) {
 
 /// Replaces the content of the snapshot below a prefix, as another client would.
 fn damage(bed: &Bed, prefix: &str) {
-    let around = Surroundings { env: &|_| None, directory: "/".into(), seed_file: &|_| unreachable!() };
+    let around = Environment { env: &|_| None, current_dir: "/".into(), seed_file: &|_| unreachable!() };
     let replica = config::replica(&bed.url_below(prefix), &around).unwrap();
-    let store = store::open(&replica.target, &mut store::Pool::default()).unwrap();
+    let store = store::open(&replica.target, &mut store::ConnectionPool::default()).unwrap();
     drive::connect(&*store).unwrap();
     let names = drive::names(&*store, "generations/").unwrap();
     let snapshot = names.iter().find(|name| name.contains("/snapshots/")).expect("a snapshot");

@@ -6,17 +6,17 @@ use std::io::Read;
 use litestream::config;
 use litestream::error::Result;
 use litestream::format::database_checksum::DatabaseChecksum;
+use litestream::format::deflate_blocks::{Block, BlockCompressor};
 use litestream::format::differences::{Bases, Composer, DifferenceFrames};
 use litestream::format::frames::MemberFrames;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
-use litestream::format::pieces::{Packer, Piece};
-use litestream::format::plan::{Target, end_of, plan};
-use litestream::format::position::{Generation, Offset, PageSize, Point, Position};
+use litestream::format::plan::{Target, listed_end, plan};
+use litestream::format::position::{Generation, Offset, PageSize, Position, WalPosition};
 use litestream::format::segment::{self, Differences, Encoder, MemberHeader, Reader};
 use litestream::format::snapshot;
 use litestream::format::time::Timestamp;
-use litestream::format::wal::{ByteOrder, Chain, Checksum, FRAME_HEADER, FrameHeader, Salt, WalHeader};
+use litestream::format::wal::{ByteOrder, Checksum, FRAME_HEADER, FrameChecksum, FrameHeader, Salt, WalHeader};
 
 const ROUNDS: u64 = 3000;
 const PAGE: usize = 512;
@@ -54,8 +54,8 @@ impl Random {
     }
 }
 
-fn point(index: u32, frame: u32) -> Point {
-    Point { index, offset: Offset::behind_frame(frame, PageSize::MIN) }
+fn point(index: u32, frame: u32) -> WalPosition {
+    WalPosition { index, offset: Offset::end_of_frame(frame, PageSize::MIN) }
 }
 
 /// A WAL as SQLite writes it, with a commit in each second frame.
@@ -115,18 +115,18 @@ fn batch() -> (MemberHeader, Vec<u8>) {
         generation: Generation::new(7),
         start: point(0, 0),
         index: 0,
-        from: Offset::ZERO,
-        end: Offset::behind_frame(6, PageSize::MIN),
+        payload_offset: Offset::ZERO,
+        end: Offset::end_of_frame(6, PageSize::MIN),
         page_size: PageSize::MIN,
         order: ByteOrder::Little,
         part: false,
-        unsealed: false,
+        unchecksummed: false,
         salt: header.salt,
         checksum_before: header.checksum,
         checksum_after: sum,
         pages: 6,
-        since: Timestamp::from_millis(1),
-        seen: Timestamp::from_millis(2),
+        visible_after: Timestamp::from_millis(1),
+        visible_by: Timestamp::from_millis(2),
         previous_crc: 0,
         differences: None,
     };
@@ -136,7 +136,7 @@ fn batch() -> (MemberHeader, Vec<u8>) {
 fn stored_snapshot() -> Vec<u8> {
     let header = snapshot::Header {
         generation: Generation::new(7),
-        at: point(0, 3),
+        position: point(0, 3),
         page_size: PageSize::MIN,
         order: ByteOrder::Little,
         wal_known: true,
@@ -147,8 +147,8 @@ fn stored_snapshot() -> Vec<u8> {
         database: None,
     };
     let mut object = Vec::new();
-    let (mut encoder, mut piece) = (snapshot::Encoder::new(&header, None), Piece::default());
-    Packer::new(1).pack(&[9; 5 * PAGE], &mut piece);
+    let (mut encoder, mut piece) = (snapshot::Encoder::new(&header, None), Block::default());
+    BlockCompressor::new(1).compress(&[9; 5 * PAGE], &mut piece);
     encoder.add(&piece, &mut object);
     encoder.finish(&mut object).unwrap();
     object
@@ -229,11 +229,11 @@ fn a_damaged_wal_is_never_taken_for_another_history() {
     for round in 0..ROUNDS {
         let damaged = random.damage(&bytes);
         let _ = damaged.first_chunk().map(WalHeader::parse);
-        let mut chain = Chain::new(header.order, header.salt, header.checksum);
+        let mut chain = FrameChecksum::new(header.order, header.salt, header.checksum);
         for (at, frame) in damaged[32.min(damaged.len())..].chunks_exact(FRAME_HEADER + PAGE).enumerate() {
             let Ok(found) = chain.push(frame) else { break };
             let original = &bytes[32 + at * frame.len()..][..frame.len()];
-            let unsealed = FrameHeader::first(frame).is_some_and(|header| header.is_unsealed());
+            let unsealed = FrameHeader::first(frame).is_some_and(|header| header.is_unchecksummed());
             assert!(unsealed || frame == original, "round {round}: frame {at} changed to {found:?} and was believed");
         }
     }
@@ -243,13 +243,14 @@ fn a_damaged_wal_is_never_taken_for_another_history() {
 fn names_positions_and_moments_are_read_or_refused() {
     let generation = Generation::new(0x019a_af3c_5d10_a1b2);
     let (first, last) = (Timestamp::from_millis(1_000), Timestamp::from_millis(2_000));
-    let segment = SegmentKey { generation, start: point(0, 1), end: point(1, 2), first, last, part: true };
+    let segment =
+        SegmentKey { generation, start: point(0, 1), end: point(1, 2), first_seen: first, last_seen: last, part: true };
     let names = [
         segment.to_string(),
-        SnapshotKey { generation, at: point(0, 1), time: first }.to_string(),
-        Position { generation, point: point(3, 4) }.to_string(),
+        SnapshotKey { generation, position: point(0, 1), time: first }.to_string(),
+        Position { generation, wal_position: point(3, 4) }.to_string(),
         first.to_string(),
-        first.compact(),
+        first.to_key(),
     ];
     let mut random = Random(0x7e47);
     for _ in 0..ROUNDS {
@@ -259,7 +260,7 @@ fn names_positions_and_moments_are_read_or_refused() {
                 assert_eq!(key.to_string(), text, "a name has one spelling");
             }
             let _ = (text.parse::<Position>(), text.parse::<Generation>());
-            let _ = (Timestamp::parse(&text), Timestamp::from_compact(&text));
+            let _ = (Timestamp::parse(&text), Timestamp::from_key(&text));
         }
     }
 }
@@ -277,18 +278,19 @@ fn a_plan_for_any_listing_is_a_way_or_a_refusal() {
             let time = Timestamp::from_millis(random.below(9) as u64);
             let part = random.below(5) == 0;
             match random.below(3) {
-                0 => names.push(SnapshotKey { generation, at: start, time }.to_string()),
-                _ => names.push(SegmentKey { generation, start, end, first: time, last: time, part }.to_string()),
+                0 => names.push(SnapshotKey { generation, position: start, time }.to_string()),
+                _ => names
+                    .push(SegmentKey { generation, start, end, first_seen: time, last_seen: time, part }.to_string()),
             }
         }
         let listing = Listing::new(names.into_iter().map(|name| (name, 1)));
-        let _ = end_of(&listing);
+        let _ = listed_end(&listing);
         let moment = Target::Time(Timestamp::from_millis(random.below(9) as u64));
         let generation = Generation::new(random.below(3) as u64);
-        let place = Target::Position(Position { generation, point: point(0, random.below(3) as u32) });
+        let place = Target::Position(Position { generation, wal_position: point(0, random.below(3) as u32) });
         for target in [Target::Latest, moment, place] {
             let Ok(plan) = plan(&listing, None, &target) else { continue };
-            let mut at = plan.snapshot.at;
+            let mut at = plan.snapshot.position;
             for (key, _) in &plan.segments {
                 assert!(key.start <= at && key.end > at, "round {round}: {key} does not continue {at}");
                 at = key.end;
@@ -304,7 +306,7 @@ fn a_damaged_configuration_is_an_error_with_a_message() {
         .and_then(|mut file| file.read_to_string(&mut sample))
         .unwrap();
     let none = |_: &str| None;
-    let around = config::check::surroundings(&none).unwrap();
+    let around = config::check_files::real_environment(&none).unwrap();
     let mut random = Random(0xc0f1);
     for _ in 0..ROUNDS / 10 {
         let text = String::from_utf8_lossy(&random.damage(sample.as_bytes())).into_owned();

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use litestream::error::Result;
 use litestream::format::differences::{Bases, DifferenceFrames};
 use litestream::format::key::Key;
-use litestream::format::position::{Offset, Point, Position};
+use litestream::format::position::{Offset, Position, WalPosition};
 use litestream::format::segment::{MemberFrames, Reader};
 use litestream::format::snapshot;
 use litestream::format::time::Timestamp;
@@ -46,7 +46,7 @@ fn each_position_holds_one_commit_more_than_the_last(bed: &Bed) {
 
     let positions = commit_positions(bed);
     assert_eq!(bed.generations().len(), 1);
-    assert!(positions.last().unwrap().point.index > 3, "the WAL was restarted now and then");
+    assert!(positions.last().unwrap().wal_position.index > 3, "the WAL was restarted now and then");
     let restored: Vec<PathBuf> =
         positions.iter().map(|position| restored_to(bed, "-position", &position.to_string())).collect();
     let states = all_judged(&restored);
@@ -104,21 +104,23 @@ fn commit_positions(bed: &Bed) -> Vec<Position> {
         let Some(Key::Segment(key)) = Key::parse(name) else { panic!("{name} is not a segment") };
         let mut reader = Reader::named(&key, fs::File::open(bed.path("store").join(name)).unwrap());
         while let Some(header) = reader.next_member().unwrap() {
-            let before = if header.from == Offset::ZERO { header.checksum_before } else { chain };
+            let before = if header.payload_offset == Offset::ZERO { header.checksum_before } else { chain };
             let mut frames = match header.differences {
                 Some(_) => Frames::Differences(DifferenceFrames::new(&mut reader, &header, before).unwrap()),
                 None => Frames::Raw(MemberFrames::new(&mut reader, &header).unwrap()),
             };
             differences += u32::from(header.differences.is_some());
             chain = header.checksum_after;
-            let mut number = header.from.frame(header.page_size).unwrap();
+            let mut number = header.payload_offset.frame(header.page_size).unwrap();
             while let Some(frame) = frames.next(&mut pages, &mut bytes) {
                 number += 1;
                 pages.apply(&frame, &bytes);
                 if frame.commit > 0 {
-                    let offset = Offset::behind_frame(number, header.page_size);
-                    positions
-                        .push(Position { generation: key.generation, point: Point { index: header.index, offset } });
+                    let offset = Offset::end_of_frame(number, header.page_size);
+                    positions.push(Position {
+                        generation: key.generation,
+                        wal_position: WalPosition { index: header.index, offset },
+                    });
                 }
             }
         }

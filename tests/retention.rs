@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use litestream::clock::Clock;
 use litestream::error::{Kind, Result};
+use litestream::format::compaction;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
-use litestream::format::merge;
 use litestream::format::plan::{Target, plan};
-use litestream::format::position::{Generation, Offset, Point};
-use litestream::format::retention::{Policy, decide};
+use litestream::format::position::{Generation, Offset, WalPosition};
+use litestream::format::retention::{Policy, plan_deletions};
 use litestream::format::time::Timestamp;
-use litestream::replica::follow::{Follower, Settings, Tools};
-use litestream::replica::restore::{Restored, restore};
-use litestream::replica::retention::{GRACE, enforce};
+use litestream::replica::apply::{RestoreResult, restore};
+use litestream::replica::maintenance::{DELETE_GRACE_PERIOD, run_one_pass};
+use litestream::replica::replicator::{Replicator, Settings, SharedBuffers};
 use litestream::source;
 use litestream::store::Store;
 use memory::{Fake, Memory, Third};
@@ -35,8 +35,8 @@ struct Life {
     application: Connection,
     memory: Rc<Memory>,
     clock: Fake,
-    tools: Tools,
-    follower: Follower,
+    tools: SharedBuffers,
+    follower: Replicator,
     settings: Settings,
     /// When each row was committed.
     commits: Vec<Timestamp>,
@@ -53,31 +53,31 @@ impl Life {
         application.execute_batch(begin).unwrap();
         let settings = settings(path, retention);
         let (memory, clock) = (Rc::new(Memory::default()), Fake::default());
-        let follower = Follower::new(settings.clone(), memory.clone(), clock.now());
-        let (tools, commits) = (Tools::new(), Vec::new());
+        let follower = Replicator::new(settings.clone(), memory.clone(), clock.now());
+        let (tools, commits) = (SharedBuffers::new(), Vec::new());
         Life { directory, application, memory, clock, tools, follower, settings, commits }
     }
 
     /// Another run of the program.
     fn restart(&mut self) {
-        self.follower = Follower::new(self.settings.clone(), self.memory.clone(), self.clock.now());
+        self.follower = Replicator::new(self.settings.clone(), self.memory.clone(), self.clock.now());
     }
 
     fn commit(&mut self) {
         // The next look at the database is due.
         self.clock.pass(MINUTE / 600);
         self.application.execute("INSERT INTO t (x) VALUES (hex(randomblob(20)))", []).unwrap();
-        self.commits.push(self.clock.wall());
+        self.commits.push(self.clock.utc_now());
     }
 
     /// Lets the follower do all that it can do at this moment.
     fn settle(&mut self) -> Result<()> {
         for _ in 0..10_000 {
             self.follower.poll(&mut self.tools, &self.clock)?;
-            if self.follower.is_settled() && !self.follower.is_busy() {
+            if self.follower.is_drained() && !self.follower.has_store_work() {
                 // What it begins when nothing hurries.
                 self.follower.poll(&mut self.tools, &self.clock)?;
-                if !self.follower.is_busy() {
+                if !self.follower.has_store_work() {
                     return Ok(());
                 }
             }
@@ -95,7 +95,7 @@ impl Life {
         Listing::new(self.memory.names())
     }
 
-    fn restore(&self, target: Target) -> Result<(Restored, u64)> {
+    fn restore(&self, target: Target) -> Result<(RestoreResult, u64)> {
         let plan = plan(&self.listing(), None, &target)?;
         let path = self.directory.join("restored.db");
         let file = std::fs::File::create(&path).unwrap();
@@ -144,8 +144,8 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         force_snapshot: false,
         allow_other_database: false,
         keep_note: false,
-        patient: true,
-        backlog_bytes: 1 << 30,
+        wait_for_database: true,
+        max_backlog: 1 << 30,
         path,
     }
 }
@@ -172,8 +172,8 @@ fn in_a_year_objects_stay_few_and_each_moment_in_retention_is_exact() {
     assert!(most <= half + 2 && most < 100, "{half} objects at most in the first half, {most} in all");
     // One of retention and one of the audit, each at most once an hour.
     assert!(life.memory.lists.get() < 2 * 365 * 12 + 40, "{} lists", life.memory.lists.get());
-    let long_ago = Timestamp::from_millis(life.clock.wall().millis() - 20 * DAY.as_millis() as u64);
-    assert_eq!(life.restore(Target::Time(long_ago)).unwrap_err().kind(), Kind::Nothing);
+    let long_ago = Timestamp::from_millis(life.clock.utc_now().millis() - 20 * DAY.as_millis() as u64);
+    assert_eq!(life.restore(Target::Time(long_ago)).unwrap_err().kind(), Kind::NothingToRestore);
 }
 
 #[test]
@@ -204,13 +204,14 @@ fn a_long_history_that_nothing_merged_is_deleted_and_not_merged_afterwards() {
         life.pass(if step == 40 { DAY + HOUR } else { Duration::from_secs(2) });
         all.extend(life.memory.objects.borrow().clone());
     }
-    let is_merged = |name: &String| matches!(Key::parse(name), Some(Key::Segment(key)) if key.first != key.last);
+    let is_merged =
+        |name: &String| matches!(Key::parse(name), Some(Key::Segment(key)) if key.first_seen != key.last_seen);
     all.retain(|name, _| !is_merged(name));
     let stored = all.len();
     *life.memory.objects.borrow_mut() = all;
     life.clock.pass(2 * DAY);
     let store: Rc<dyn Store> = life.memory.clone();
-    enforce(&store, "a", Some(HOUR), &life.clock).unwrap();
+    run_one_pass(&store, "a", Some(HOUR), &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < stored - 30, "of {stored}");
     assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
 }
@@ -268,7 +269,7 @@ fn a_clock_that_is_set_back_or_forward_breaks_no_order_of_moments() {
         let minutes = |life: &mut Life, shown: &mut Vec<Timestamp>, count: u32| {
             for _ in 0..count {
                 life.commit();
-                shown.push(life.clock.wall());
+                shown.push(life.clock.utc_now());
                 life.pass(MINUTE);
             }
         };
@@ -306,7 +307,7 @@ fn a_plan_is_carried_out_while_merging_and_retention_delete() {
             plans.push_back((life.clock.now(), rows, plan(&life.listing(), None, &Target::Latest).unwrap()));
         }
         life.pass(3 * MINUTE);
-        let old = |(made, ..): &mut (Instant, u64, _)| life.clock.now() - *made >= GRACE - 3 * MINUTE;
+        let old = |(made, ..): &mut (Instant, u64, _)| life.clock.now() - *made >= DELETE_GRACE_PERIOD - 3 * MINUTE;
         while let Some((_, rows, plan)) = plans.pop_front_if(old) {
             let path = life.directory.join("restored.db");
             let file = std::fs::File::create(&path).unwrap();
@@ -329,7 +330,7 @@ fn each_third_object_may_be_refused_or_stored_without_an_answer() {
             for _ in 0..200 {
                 life.follower.poll(&mut life.tools, &life.clock).unwrap();
                 life.clock.pass(Duration::from_millis(200));
-                if life.follower.is_settled() {
+                if life.follower.is_drained() {
                     break;
                 }
             }
@@ -369,20 +370,20 @@ fn a_year_of_one_commit_a_second_in_names() {
     let generation = Generation::new(1);
     let (mut chain, mut snapshots, mut waiting) = (Vec::new(), Vec::new(), VecDeque::new());
     let mut days = Vec::new();
-    let at = |second: u64| Point { index: 0, offset: Offset::new(second).unwrap() };
+    let at = |second: u64| WalPosition { index: 0, offset: Offset::new(second).unwrap() };
     let time = |second: u64| Timestamp::from_millis(1_700_000_000_000 + second * 1000);
     for second in 0..365 * 86_400_u64 {
         if second % 86_400 == 0 {
-            snapshots.push(SnapshotKey { generation, at: at(second), time: time(second) });
+            snapshots.push(SnapshotKey { generation, position: at(second), time: time(second) });
         }
         let (start, end, seen) = (at(second), at(second + 1), time(second + 1));
-        chain.push((SegmentKey { generation, start, end, first: seen, last: seen, part: false }, SEGMENT));
+        chain.push((SegmentKey { generation, start, end, first_seen: seen, last_seen: seen, part: false }, SEGMENT));
         while second % 16 == 0
-            && let Some(places) = merge::next(&chain)
+            && let Some(places) = compaction::next_group(&chain)
         {
             let group = chain[places.clone()].to_vec();
-            let key = merge::merged(&group).unwrap();
-            waiting.push_back((second + GRACE.as_secs(), group.len()));
+            let key = compaction::merged_key(&group).unwrap();
+            waiting.push_back((second + DELETE_GRACE_PERIOD.as_secs(), group.len()));
             chain.splice(places, [(key, group.iter().map(|(_, size)| size).sum())]);
         }
         while waiting.front().is_some_and(|(until, _)| *until <= second) {
@@ -391,9 +392,9 @@ fn a_year_of_one_commit_a_second_in_names() {
         if second % 3600 == 0 {
             let names = chain.iter().map(|(key, size)| (key.to_string(), *size));
             let listing = Listing::new(names.chain(snapshots.iter().map(|key| (key.to_string(), SNAPSHOT))));
-            let policy = Policy { retention: Some(DAY), grace: GRACE };
-            let actions = decide(&listing, policy, time(second + 1));
-            assert_eq!(actions.refused, None);
+            let policy = Policy { retention: Some(DAY), grace: DELETE_GRACE_PERIOD };
+            let actions = plan_deletions(&listing, policy, time(second + 1));
+            assert_eq!(actions.skipped_reason, None);
             let gone: HashSet<Key> = actions.delete.into_iter().collect();
             chain.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
             snapshots.retain(|key| !gone.contains(&Key::Snapshot(*key)));

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use litestream::source::snapshot::{Snapshot, of_rollback_journal};
+use litestream::source::snapshot::{Snapshot, open_rollback_snapshot};
 use litestream::source::{Options, Source};
 use support::Bed;
 
@@ -59,7 +59,7 @@ fn pages_that_are_written_again_and_checkpointed_are_those_of_the_commit() {
         let mut buffer = vec![0; 1 << 20];
         while !matches!(
             source.read(&mut buffer, &mut litestream::format::differences::Composer::default()).unwrap(),
-            litestream::source::Copied::Nothing
+            litestream::source::ReadResult::CaughtUp
         ) {}
         let snapshot =
             source.snapshot(bed.path("").as_path()).unwrap().expect("nobody writes, so a commit can be pinned");
@@ -73,7 +73,7 @@ fn pages_that_are_written_again_and_checkpointed_are_those_of_the_commit() {
         write(snapshot, &output);
         assert!(bed.sql(&output, &["PRAGMA integrity_check"]).contains("ok"));
         assert_eq!(bed.sql(&output, &[SUMS]), expected, "round {round}, {checkpoint}");
-        source.advance(std::time::Instant::now()).unwrap();
+        source.finish_round(std::time::Instant::now()).unwrap();
     }
 }
 
@@ -167,14 +167,14 @@ fn a_snapshot_that_lets_go_of_the_database_is_the_commit_still() {
     let expected = fs::read(&database).unwrap();
     let mut application = bed.session(&database);
     application.sql("PRAGMA busy_timeout = 0");
-    let mut snapshot = of_rollback_journal(&database, &options()).unwrap().expect("it has no WAL");
+    let mut snapshot = open_rollback_snapshot(&database, &options()).unwrap().expect("it has no WAL");
     snapshot.read_once();
     let mut begun = vec![0; 65_536];
     let count = snapshot.read(&mut begun).unwrap();
-    snapshot.let_go(&bed.path("no-such-directory")).unwrap_err();
+    snapshot.detach(&bed.path("no-such-directory")).unwrap_err();
     let change = "UPDATE t SET body = zeroblob(length(body))";
     assert!(application.try_sql(change).unwrap_err().contains("locked"));
-    snapshot.let_go(&bed.path("")).unwrap();
+    snapshot.detach(&bed.path("")).unwrap();
     application.sql(change);
     application.sql("VACUUM");
     let output = bed.path("output.db");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use drive::{connect, delete, get, list, missing, names, noise, put};
 use litestream::error::Kind;
 use litestream::store::nats::options::Options;
-use litestream::store::{self, Pool, PutState, Store, Target};
+use litestream::store::{self, ConnectionPool, PutState, Store, Target};
 
 /// Opens the store again below another prefix (same bucket, same directory tree).
 type Open<'a> = &'a dyn Fn(&str) -> Rc<dyn Store>;
@@ -182,12 +182,12 @@ fn keeps_the_contract(open: Open) {
 }
 
 fn open_dir(root: &Path, prefix: &str) -> Rc<dyn Store> {
-    store::open(&Target::Dir(root.join(prefix)), &mut Pool::default()).expect("open")
+    store::open(&Target::Dir(root.join(prefix)), &mut ConnectionPool::default()).expect("open")
 }
 
 fn nats_keeps_the_contract(binary: &Path) {
     let server = nats::Server::start(binary, "");
-    let mut pool = Pool::default();
+    let mut pool = ConnectionPool::default();
     let stores = std::cell::RefCell::new(&mut pool);
     keeps_the_contract(&|prefix| {
         let mut options = Options::new(vec![server.in_options()], "bucket", prefix);
@@ -243,6 +243,6 @@ fn a_file_in_place_of_the_directory_is_an_error_that_names_it() {
     let scratch = nats::Scratch::new("dir");
     std::fs::write(scratch.join("x"), "").expect("write");
     let error = connect(open_dir(scratch.path(), "x").as_ref()).expect_err("not a directory");
-    assert_eq!(error.kind(), Kind::Store);
+    assert_eq!(error.kind(), Kind::StoreRefused);
     assert!(error.message().contains("x: expected a directory, found a file"), "{error}");
 }

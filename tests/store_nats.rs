@@ -19,7 +19,7 @@ use bucket::{consumers, messages, monitored, store_on};
 use drive::{connect, delete, get, list, noise, put};
 use litestream::error::Kind;
 use litestream::secret::Secret;
-use litestream::store::nats::options::{Login, Options};
+use litestream::store::nats::options::{Credentials, Options};
 use nats::{Server, free_port, pinned};
 
 #[test]
@@ -36,7 +36,7 @@ fn the_harness_starts_kills_and_restarts_a_server_on_the_same_port() {
 }
 
 /// Stores and reads one object with `login`.
-fn logs_in(server: &Server, login: Login) {
+fn logs_in(server: &Server, login: Credentials) {
     let store = store_on(server, |options| options.login = login);
     connect(store.as_ref()).expect("connect");
     put(store.as_ref(), "x", b"1").expect("put");
@@ -44,22 +44,22 @@ fn logs_in(server: &Server, login: Login) {
 }
 
 /// What connecting with `login` fails with.
-fn refused(server: &Server, login: Login) -> litestream::error::Error {
+fn refused(server: &Server, login: Credentials) -> litestream::error::Error {
     let store = store_on(server, |options| options.login = login);
     connect(store.as_ref()).expect_err("refused")
 }
 
-fn user(name: &str, password: &str) -> Login {
-    Login::UserPassword { user: name.into(), password: Secret::new(password) }
+fn user(name: &str, password: &str) -> Credentials {
+    Credentials::UserPassword { user: name.into(), password: Secret::new(password) }
 }
 
 #[test]
 fn a_user_with_the_right_password_gets_in_and_another_is_told_why_not() {
     let server = Server::start(&pinned(), "authorization { user: u, password: \"s3cret p@ss\" }");
     logs_in(&server, user("u", "s3cret p@ss"));
-    for login in [user("u", "wr0ng"), Login::None, Login::Token(Secret::new("wr0ng"))] {
+    for login in [user("u", "wr0ng"), Credentials::None, Credentials::Token(Secret::new("wr0ng"))] {
         let error = refused(&server, login);
-        assert_eq!(error.kind(), Kind::Store, "{error}");
+        assert_eq!(error.kind(), Kind::StoreRefused, "{error}");
         assert!(error.message().contains("Authorization Violation"), "{error}");
         assert!(error.message().contains(&server.address()), "{error}");
         assert!(!format!("{error:?}").contains("wr0ng"), "{error:?}");
@@ -69,30 +69,30 @@ fn a_user_with_the_right_password_gets_in_and_another_is_told_why_not() {
 #[test]
 fn a_token_gets_in() {
     let server = Server::start(&pinned(), "authorization { token: \"t0ken\" }");
-    logs_in(&server, Login::Token(Secret::new("t0ken")));
-    assert_eq!(refused(&server, Login::Token(Secret::new("no"))).kind(), Kind::Store);
+    logs_in(&server, Credentials::Token(Secret::new("t0ken")));
+    assert_eq!(refused(&server, Credentials::Token(Secret::new("no"))).kind(), Kind::StoreRefused);
 }
 
 #[test]
 fn an_nkey_gets_in_by_its_signature() {
     let key = nkeys::KeyPair::new_user();
     let server = Server::start(&pinned(), &format!("authorization {{ users = [ {{ nkey: {} }} ] }}", key.public_key()));
-    logs_in(&server, Login::Nkey(Secret::new(key.seed().expect("seed"))));
+    logs_in(&server, Credentials::Nkey(Secret::new(key.seed().expect("seed"))));
     let other = nkeys::KeyPair::new_user().seed().expect("seed");
-    assert_eq!(refused(&server, Login::Nkey(Secret::new(other))).kind(), Kind::Store);
+    assert_eq!(refused(&server, Credentials::Nkey(Secret::new(other))).kind(), Kind::StoreRefused);
 }
 
 #[test]
 fn a_jwt_and_a_credentials_file_get_in() {
     let authority = jwt::authority();
     let server = Server::start(&pinned(), &authority.config);
-    logs_in(&server, Login::Jwt { jwt: Secret::new(&authority.jwt), seed: Secret::new(&authority.seed) });
+    logs_in(&server, Credentials::Jwt { jwt: Secret::new(&authority.jwt), seed: Secret::new(&authority.seed) });
     let path = server.scratch.join("user.creds");
     std::fs::write(&path, authority.creds()).expect("write");
-    logs_in(&server, Login::Creds(path.clone()));
+    logs_in(&server, Credentials::Creds(path.clone()));
     let other = jwt::authority();
     std::fs::write(&path, other.creds()).expect("write");
-    assert_eq!(refused(&server, Login::Creds(path)).kind(), Kind::Store);
+    assert_eq!(refused(&server, Credentials::Creds(path)).kind(), Kind::StoreRefused);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn what_the_user_may_not_do_is_named() {
     connect(store.as_ref()).expect("connect");
     let error = put(store.as_ref(), "x", b"1").expect_err("no permission");
     assert!(error.message().contains("Permissions Violation for Publish"), "{error}");
-    assert_eq!(error.kind(), Kind::Store);
+    assert_eq!(error.kind(), Kind::StoreRefused);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn another_process_gets_nothing_of_the_server_through_the_loopback_port() {
 fn stores_of_one_login_share_a_connection() {
     let (config, monitor) = monitored();
     let server = Server::start(&pinned(), &config);
-    let mut pool = litestream::store::Pool::default();
+    let mut pool = litestream::store::ConnectionPool::default();
     let stores: Vec<_> = ["a", "b", "c"]
         .into_iter()
         .map(|prefix| {
@@ -259,7 +259,7 @@ fn nobody_there_is_unreachable_and_named() {
     let target = litestream::store::Target::Nats(Box::new(options));
     let store = litestream::store::open(&target, &mut Default::default()).expect("open");
     let error = connect(store.as_ref()).expect_err("nobody");
-    assert_eq!(error.kind(), Kind::Unreachable);
+    assert_eq!(error.kind(), Kind::StoreUnreachable);
     assert_eq!(error.message(), format!("127.0.0.1:{port}: connect: connection refused"));
 }
 

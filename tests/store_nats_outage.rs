@@ -14,7 +14,7 @@ use bucket::{messages, monitored, store_on};
 use drive::{connect, connect_patiently, delete, get, list, names, noise, put};
 use litestream::error::Kind;
 use litestream::store::nats::options::{Options, Server as Address};
-use litestream::store::{Chunk, Pool, Store, Target, open};
+use litestream::store::{Chunk, ConnectionPool, Store, Target, open};
 use nats::Server;
 
 /// Far more than any time-out of these tests, far less than for ever.
@@ -31,7 +31,7 @@ fn soon<T>(work: impl FnOnce() -> T) -> T {
 fn store_at(port: u16) -> std::rc::Rc<dyn Store> {
     let mut options = Options::new(vec![Address { host: "127.0.0.1".into(), port }], "bucket", "p");
     options.timeout = Duration::from_secs(2);
-    open(&Target::Nats(Box::new(options)), &mut Pool::default()).expect("open")
+    open(&Target::Nats(Box::new(options)), &mut ConnectionPool::default()).expect("open")
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_server_that_says_nothing_is_given_up_after_the_time_out() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("listen");
     let store = store_at(silent.local_addr().expect("address").port());
     let error = soon(|| connect(store.as_ref()).expect_err("silent"));
-    assert_eq!(error.kind(), Kind::Unreachable);
+    assert_eq!(error.kind(), Kind::StoreUnreachable);
     assert!(error.message().contains("expected INFO, found nothing within 2s"), "{error}");
 }
 
@@ -53,7 +53,7 @@ fn something_else_than_a_nats_server_is_named() {
     });
     let error = connect(store_at(port).as_ref()).expect_err("not NATS");
     answer.join().expect("the other server");
-    assert_eq!(error.kind(), Kind::Store);
+    assert_eq!(error.kind(), Kind::StoreRefused);
     assert!(error.message().ends_with("expected INFO, found \"HTTP/1.1 400 Bad Request\""), "{error}");
 }
 
@@ -101,10 +101,10 @@ fn a_server_killed_in_mid_put_leaves_nothing_half_visible_and_a_retry_works() {
     put(store, "kept", b"before").expect("put");
     let bytes = noise(20_000_000, 4);
     let error = soon(|| send(store, "big", &bytes, || server.kill()).expect_err("the server is gone"));
-    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    assert_eq!(error.kind(), Kind::StoreUnreachable, "{error}");
     assert!(error.message().starts_with("put p/big: "), "{error}");
     let error = soon(|| connect(store).expect_err("still gone"));
-    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    assert_eq!(error.kind(), Kind::StoreUnreachable, "{error}");
     server.restart();
     connect_patiently(store);
     assert_eq!(names(store, "").expect("list"), ["kept"]);
@@ -185,7 +185,7 @@ fn a_frozen_server_blocks_nothing_and_is_noticed_and_used_again_when_it_thaws() 
         list(store, "").expect_err("frozen"),
         delete(store, &["x"]).expect_err("frozen"),
     ] {
-        assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+        assert_eq!(error.kind(), Kind::StoreUnreachable, "{error}");
     }
     assert!(start.elapsed() < Duration::from_secs(60), "took {:?}", start.elapsed());
     server.thaw();
@@ -238,7 +238,7 @@ fn reconnects_that_are_used_up_are_an_error_that_does_not_pass() {
     let error = soon(|| {
         loop {
             match store.connect(Instant::now()) {
-                Err(error) if error.kind() == Kind::GaveUp => break error,
+                Err(error) if error.kind() == Kind::ReconnectsExhausted => break error,
                 _ => store.wait(Duration::from_millis(20)),
             }
         }

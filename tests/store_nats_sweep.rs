@@ -19,8 +19,8 @@ use drive::{connect, get, noise, put};
 use litestream::format::time::Timestamp;
 use litestream::store::Store;
 use litestream::store::nats::options::Options;
-use litestream::store::nats::{Clients, NatsStore};
-use litestream::store::{Sweep as _, Swept, YOUNG};
+use litestream::store::nats::{ClientCache, NatsStore};
+use litestream::store::{CleanupResult, MIN_ORPHAN_AGE, OrphanCleanup as _};
 use nats::{Server, pinned, python};
 
 /// Stores three chunks without an object, and with `junk` also a meta that is none.
@@ -42,8 +42,8 @@ fn wall() -> Timestamp {
     Timestamp::from_millis(since.as_millis() as u64)
 }
 
-fn sweep(store: &NatsStore, young: Duration) -> Swept {
-    let mut sweep = store.sweep(wall(), young);
+fn sweep(store: &NatsStore, young: Duration) -> CleanupResult {
+    let mut sweep = store.start_cleanup(wall(), young);
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(swept) = sweep.poll(Instant::now()).expect("sweep") {
@@ -59,21 +59,21 @@ fn orphans_go_and_nothing_else(binary: &Path) {
     let server = Server::start(binary, &config);
     let mut options = Options::new(vec![server.in_options()], "bucket", "p");
     options.create_bucket = true;
-    let store = NatsStore::open(&options, &mut Clients::default()).expect("open");
+    let store = NatsStore::open(&options, &mut ClientCache::default()).expect("open");
     connect(&store).expect("connect");
-    assert_eq!(sweep(&store, Duration::ZERO), Swept::default(), "an empty bucket");
+    assert_eq!(sweep(&store, Duration::ZERO), CleanupResult::default(), "an empty bucket");
     let bytes = noise(300_000, 1);
     put(&store, "kept", &bytes).expect("put");
     if !python(LEAVE, &[&server.address()]) {
         return;
     }
     let whole = messages(monitor);
-    assert_eq!(sweep(&store, YOUNG), Swept { young: 2, ..Swept::default() });
+    assert_eq!(sweep(&store, MIN_ORPHAN_AGE), CleanupResult { too_young: 2, ..CleanupResult::default() });
     assert_eq!(messages(monitor), whole);
-    assert_eq!(sweep(&store, Duration::ZERO), Swept { removed: 2, ..Swept::default() });
+    assert_eq!(sweep(&store, Duration::ZERO), CleanupResult { removed: 2, ..CleanupResult::default() });
     assert_eq!(messages(monitor), whole - 3);
     python(LEAVE, &[&server.address(), "junk"]);
-    assert_eq!(sweep(&store, Duration::ZERO), Swept { unreadable: 1, ..Swept::default() });
+    assert_eq!(sweep(&store, Duration::ZERO), CleanupResult { unreadable: 1, ..CleanupResult::default() });
     assert_eq!(messages(monitor), whole + 1);
     assert!(get(&store, "kept").expect("get") == bytes);
 }
@@ -103,7 +103,7 @@ fn a_dropped_store_ends_its_connection_and_its_thread_also_while_the_server_is_a
         let mut options = Options::new(vec![server.in_options()], "bucket", "p");
         (options.create_bucket, options.reconnect_wait) = (true, Duration::from_millis(50));
         // Each with a pool of its own, so that they do not share a connection.
-        NatsStore::open(&options, &mut Clients::default()).expect("open")
+        NatsStore::open(&options, &mut ClientCache::default()).expect("open")
     };
     let before = threads("link");
     let (one, two) = (open(), open());
@@ -134,7 +134,7 @@ fn a_follower_sweeps_some_minutes_after_its_start_and_its_neighbours_in_the_buck
     connect(store.as_ref()).expect("connect");
     put(store.as_ref(), "kept", &noise(300_000, 1)).expect("put");
     let begun = Instant::now();
-    let mut sweeping = litestream::replica::sweeping::Sweeping::new(store.clone(), begun);
+    let mut sweeping = litestream::replica::orphan_schedule::CleanupSchedule::new(store.clone(), begun);
     sweeping.poll(begun, wall());
     assert!(!sweeping.is_busy(), "others come first");
     sweeping.poll(begun + Duration::from_secs(3600), wall());
@@ -145,7 +145,7 @@ fn a_follower_sweeps_some_minutes_after_its_start_and_its_neighbours_in_the_buck
         sweeping.poll(Instant::now(), wall());
     }
     assert!(!sweeping.is_busy());
-    assert!(store.sweep(wall(), YOUNG).is_none(), "it was swept just now");
+    assert!(store.clean_orphans(wall(), MIN_ORPHAN_AGE).is_none(), "it was swept just now");
     assert!(get(store.as_ref(), "kept").is_ok());
 }
 
@@ -154,7 +154,7 @@ fn a_subject_that_would_mean_other_chunks_removes_none() {
     let server = Server::plain();
     let mut options = Options::new(vec![server.in_options()], "bucket", "p");
     options.create_bucket = true;
-    let store = NatsStore::open(&options, &mut Clients::default()).expect("open");
+    let store = NatsStore::open(&options, &mut ClientCache::default()).expect("open");
     connect(&store).expect("connect");
     let bytes = noise(300_000, 1);
     put(&store, "kept", &bytes).expect("put");
@@ -182,14 +182,14 @@ fn an_object_that_is_renamed_during_a_sweep_keeps_its_chunks() {
     let address = cluster.servers[0].address();
     let mut options = Options::new(cluster.servers.iter().map(Server::in_options).collect(), "bucket", "");
     (options.create_bucket, options.bucket_replicas) = (true, 3);
-    let store = NatsStore::open(&options, &mut Clients::default()).expect("open");
+    let store = NatsStore::open(&options, &mut ClientCache::default()).expect("open");
     drive::connect_patiently(&store);
     let chunk = |n: usize| raw::Message::new(format!("$O.bucket.C.nuid{n}"), "bytes");
     let meta = |n: usize| raw::Message::meta("bucket", &format!("first/{n}"), &format!("nuid{n}"), 5);
     raw::publish(&address, &(0..OBJECTS).flat_map(|n| [chunk(n), meta(n)]).collect::<Vec<_>>());
     // An orphan, so that there is something to remove.
     raw::publish(&address, &[raw::Message::new("$O.bucket.C.orphan", "bytes")]);
-    let mut sweep = store.sweep(wall(), Duration::ZERO);
+    let mut sweep = store.start_cleanup(wall(), Duration::ZERO);
     let (mut next, end) = (0..150, Instant::now() + Duration::from_secs(100));
     let swept = loop {
         if let Some(swept) = sweep.poll(Instant::now()).expect("sweep") {
@@ -201,6 +201,6 @@ fn an_object_that_is_renamed_during_a_sweep_keeps_its_chunks() {
         store.wait(Duration::from_millis(5));
     };
     assert_eq!(next.len(), 0, "the sweep was over before all were renamed");
-    assert_eq!(swept, Swept { removed: 1, ..Swept::default() });
+    assert_eq!(swept, CleanupResult { removed: 1, ..CleanupResult::default() });
     assert_eq!(raw::info(&address, "bucket")["state"]["messages"], OBJECTS * 2);
 }

@@ -21,7 +21,7 @@ use nats::{Server, pinned};
 const HERE: &str = "DNS:localhost,IP:127.0.0.1";
 
 fn trusting(root: PathBuf) -> Tls {
-    Tls { wanted: true, root_cas: vec![root], ..Tls::default() }
+    Tls { required: true, root_cas: vec![root], ..Tls::default() }
 }
 
 fn with(tls: Tls, pair: &Pair) -> Tls {
@@ -45,7 +45,7 @@ fn fails(server: &Server, host: &str, tls: Tls) -> Error {
         options.servers[0].host = host.into();
     });
     let error = connect(store.as_ref()).expect_err("refused");
-    assert_eq!(error.kind(), Kind::Store, "{error}");
+    assert_eq!(error.kind(), Kind::StoreRefused, "{error}");
     assert!(error.message().starts_with(&format!("{host}:{}: ", server.port)), "{error}");
     error
 }
@@ -59,7 +59,7 @@ fn a_server_with_a_certificate_of_a_named_authority_is_trusted_by_name_and_by_ad
     }
     // Not asked for, but the server demands it: still checked.
     let mut tls = trusting(ca.root());
-    tls.wanted = false;
+    tls.required = false;
     works(&server, "localhost", tls);
 }
 
@@ -67,7 +67,7 @@ fn a_server_with_a_certificate_of_a_named_authority_is_trusted_by_name_and_by_ad
 fn a_handshake_before_the_first_line_works() {
     let ca = Authority::new("ours");
     let server = Server::start(&pinned(), &ca.sign("server", HERE, 2).config("handshake_first: true"));
-    works(&server, "localhost", Tls { first: true, ..trusting(ca.root()) });
+    works(&server, "localhost", Tls { handshake_first: true, ..trusting(ca.root()) });
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_certificate_that_is_not_to_be_trusted_is_refused_with_its_fault() {
     assert!(error.hint().is_some_and(|hint| hint.contains("root-cas")), "{error:?}");
     let error = fails(&server, "127.0.0.1", trusting(ca.root()));
     assert!(error.message().contains("mismatch"), "{error}");
-    let error = fails(&server, "localhost", Tls { wanted: true, ..Tls::default() });
+    let error = fails(&server, "localhost", Tls { required: true, ..Tls::default() });
     assert!(error.message().contains("certificate verify failed"), "{error}");
 }
 
@@ -102,7 +102,7 @@ fn a_client_certificate_gets_in_with_a_key_of_any_usual_form_and_none_is_refused
     }
     let store = store_on(&server, |options| options.tls = trusting(ca.root()));
     let error = connect(store.as_ref()).expect_err("no client certificate");
-    assert_eq!(error.kind(), Kind::Store, "{error}");
+    assert_eq!(error.kind(), Kind::StoreRefused, "{error}");
     assert!(error.hint().is_some_and(|hint| hint.contains("client-cert")), "{error:?}");
 }
 
@@ -112,7 +112,7 @@ fn clear_text_is_never_spoken_where_tls_is_wanted() {
     let server = Server::plain();
     let error = fails(&server, "localhost", trusting(ca.root()));
     assert!(error.message().ends_with("expected TLS, found a server that does not offer it"), "{error}");
-    let error = fails(&server, "localhost", Tls { first: true, ..trusting(ca.root()) });
+    let error = fails(&server, "localhost", Tls { handshake_first: true, ..trusting(ca.root()) });
     assert!(error.message().contains("TLS handshake"), "{error}");
 }
 

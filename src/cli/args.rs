@@ -19,12 +19,12 @@ pub(super) struct Arguments {
     #[argh(switch)]
     pub no_expand_env: bool,
     #[argh(subcommand)]
-    pub command: Words,
+    pub command: Subcommand,
 }
 
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
-pub(super) enum Words {
+pub(super) enum Subcommand {
     Replicate(Replicate),
     Restore(Restore),
     Snapshot(Snapshot),

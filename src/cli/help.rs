@@ -2,12 +2,12 @@
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
-use super::normal::bare;
+use super::normalize::is_bare_word;
 
 /// The text for one command, or the overview, which fits a screen of 24 lines by 80 columns.
 pub(super) fn text(info: &CommandInfoWithArgs, command: Option<&str>) -> String {
     match command.and_then(|name| info.commands.iter().find(|c| c.name == name)) {
-        Some(found) => of_command(found.name, &found.command, info.flags),
+        Some(found) => command_help(found.name, &found.command, info.flags),
         None => overview(info),
     }
 }
@@ -23,8 +23,8 @@ fn overview(info: &CommandInfoWithArgs) -> String {
     )
 }
 
-fn of_command(name: &str, command: &CommandInfoWithArgs, globals: &[FlagInfo<'_>]) -> String {
-    let words = command.positionals.iter().map(|p| shown(p.name));
+fn command_help(name: &str, command: &CommandInfoWithArgs, globals: &[FlagInfo<'_>]) -> String {
+    let words = command.positionals.iter().map(|p| positional_usage(p.name));
     let usage = ["usage: litestream", name, "[OPTIONS]"].into_iter().chain(words).collect::<Vec<_>>().join(" ");
     let arguments: String = command.positionals.iter().map(|p| format!("  {}: {}\n", p.name, p.description)).collect();
     let gap = if arguments.is_empty() { "" } else { "\n" };
@@ -34,15 +34,15 @@ fn of_command(name: &str, command: &CommandInfoWithArgs, globals: &[FlagInfo<'_>
 }
 
 /// `replicate` takes both of its words or none.
-fn shown(name: &str) -> &str {
+fn positional_usage(name: &str) -> &str {
     if name == "DB_PATH REPLICA_URL" { "[DB_PATH REPLICA_URL]" } else { name }
 }
 
 fn options<'a>(flags: &[FlagInfo<'a>]) -> Vec<(String, &'a str)> {
-    let own = flags.iter().filter(|flag| bare(flag.long) != "help");
+    let own = flags.iter().filter(|flag| is_bare_word(flag.long) != "help");
     own.map(|flag| match flag.kind {
-        FlagInfoKind::Option { arg_name } => (format!("-{} {arg_name}", bare(flag.long)), flag.description),
-        FlagInfoKind::Switch => (format!("-{}", bare(flag.long)), flag.description),
+        FlagInfoKind::Option { arg_name } => (format!("-{} {arg_name}", is_bare_word(flag.long)), flag.description),
+        FlagInfoKind::Switch => (format!("-{}", is_bare_word(flag.long)), flag.description),
     })
     .collect()
 }

@@ -1,10 +1,10 @@
 //! The command line: words in, a checked [`Invocation`] out. The only user of `argh`; nothing outside is touched.
 
 mod args;
-mod elsewhere;
+mod foreign_words;
 mod help;
-mod normal;
-mod rules;
+mod normalize;
+mod validate;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,9 +42,9 @@ pub enum Command {
     Snapshot(Snapshot),
     Delete(Delete),
     Databases { json: bool },
-    Generations(Listing),
-    Snapshots(Listing),
-    Wal(Listing),
+    Generations(ListOptions),
+    Snapshots(ListOptions),
+    Wal(ListOptions),
     Status(Status),
     Verify(Verify),
     Version { json: bool },
@@ -52,14 +52,14 @@ pub enum Command {
 
 /// What a command is about: a database in the configuration, or a replica by its URL (which may hold a password).
 #[derive(Clone, Debug, PartialEq)]
-pub enum Source {
+pub enum ReplicaRef {
     Database(String),
     Replica(Secret),
 }
 
 /// A database and its replica, given without a configuration file.
 #[derive(Debug, PartialEq)]
-pub struct Pair {
+pub struct DatabaseAndReplica {
     pub database: String,
     pub replica: Secret,
 }
@@ -67,7 +67,7 @@ pub struct Pair {
 #[derive(Debug, PartialEq)]
 pub struct Replicate {
     /// None: those in the configuration.
-    pub pair: Option<Pair>,
+    pub pair: Option<DatabaseAndReplica>,
     /// The words of a command.
     pub exec: Option<Vec<String>>,
     pub once: bool,
@@ -82,7 +82,7 @@ pub struct Replicate {
 /// Which databases to restore.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RestoreSource {
-    One(Source),
+    One(ReplicaRef),
     /// Every database of the configuration.
     Configured,
     /// Every database below this URL, as the names of its objects tell it.
@@ -94,7 +94,7 @@ pub struct Restore {
     pub source: RestoreSource,
     /// None: where the database was. A directory where several databases are restored.
     pub output: Option<PathBuf>,
-    pub until: Until,
+    pub target: RestoreTarget,
     /// A moment after all that is stored is an error.
     pub strict: bool,
     /// Only this generation.
@@ -117,7 +117,7 @@ pub struct Restore {
 
 /// Up to which commit to restore.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Until {
+pub enum RestoreTarget {
     Latest,
     /// The last commit not later than this.
     Time(Moment),
@@ -135,15 +135,15 @@ pub enum IntegrityCheck {
 
 /// Which databases, and from where: all, one of the configuration, or one with its replica.
 #[derive(Debug, PartialEq)]
-pub enum Chosen {
-    All,
-    Database(String),
-    Pair(Pair),
+pub enum DatabaseSelection {
+    Configured,
+    Path(String),
+    Explicit(DatabaseAndReplica),
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
-    pub chosen: Chosen,
+    pub selection: DatabaseSelection,
     pub create_bucket: bool,
     /// What is stored below the prefix may be of another database.
     pub allow_other_database: bool,
@@ -157,7 +157,7 @@ pub struct Snapshot {
 
 #[derive(Debug, PartialEq)]
 pub struct Delete {
-    pub source: Source,
+    pub source: ReplicaRef,
     pub dry_run: bool,
     /// Do not ask.
     pub confirmed: bool,
@@ -165,8 +165,8 @@ pub struct Delete {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Listing {
-    pub source: Source,
+pub struct ListOptions {
+    pub source: ReplicaRef,
     /// `wal` only: none but this.
     pub generation: Option<Generation>,
     pub json: bool,
@@ -174,13 +174,13 @@ pub struct Listing {
 
 #[derive(Debug, PartialEq)]
 pub struct Status {
-    pub chosen: Chosen,
+    pub selection: DatabaseSelection,
     pub json: bool,
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Verify {
-    pub proven: Proven,
+    pub target: VerifyTarget,
     /// Print nothing but warnings and errors.
     pub quiet: bool,
     pub json: bool,
@@ -188,12 +188,12 @@ pub struct Verify {
 
 /// What is proven: backups with their live databases, or one backup by its URL alone.
 #[derive(Debug, PartialEq)]
-pub enum Proven {
+pub enum VerifyTarget {
     /// All in the configuration.
     All,
     Database(String),
     Replica(Secret),
-    Pair(Pair),
+    Pair(DatabaseAndReplica),
 }
 
 /// How often `restore -f` looks for news, if nothing else is said. The peer's default.
@@ -204,7 +204,7 @@ pub const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Errors: [`Kind::Usage`], with the nearest right word as hint. No error shows a URL's secrets.
 pub fn parse(argv: &[String]) -> Result<Parsed> {
     let info = args::Arguments::get_args_info();
-    let sorted = normal::sort(argv, &info)?;
+    let sorted = normalize::normalize(argv, &info)?;
     if sorted.help {
         return Ok(Parsed::Help(help::text(&info, sorted.command.as_deref())));
     }
@@ -213,22 +213,22 @@ pub fn parse(argv: &[String]) -> Result<Parsed> {
     }
     let words = sorted.words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let arguments = args::Arguments::from_args(&["litestream"], &words).map_err(not_understood)?;
-    rules::check(arguments).map(Parsed::Run)
+    let arguments = args::Arguments::from_args(&["litestream"], &words).map_err(unexpected_argh_error)?;
+    validate::into_invocation(arguments).map(Parsed::Run)
 }
 
 /// Every command with its options, without dashes, and the global options under the name "": for the manual's test.
-pub fn vocabulary() -> Vec<(String, Vec<String>)> {
+pub fn option_names() -> Vec<(String, Vec<String>)> {
     let info = args::Arguments::get_args_info();
     let names = |flags: &[argh::FlagInfo<'_>]| -> Vec<String> {
-        flags.iter().map(|flag| normal::bare(flag.long).to_string()).filter(|name| name != "help").collect()
+        flags.iter().map(|flag| normalize::is_bare_word(flag.long).to_string()).filter(|name| name != "help").collect()
     };
     let commands = info.commands.iter().map(|c| (c.name.to_string(), names(c.command.flags)));
     std::iter::once((String::new(), names(info.flags))).chain(commands).collect()
 }
 
 /// The pre-pass leaves nothing for `argh` to refuse; its own text could repeat a password, so it is not shown.
-fn not_understood(_: argh::EarlyExit) -> Error {
+fn unexpected_argh_error(_: argh::EarlyExit) -> Error {
     Error::new(Kind::Usage, "the command line is not understood").with_hint("litestream -h lists the commands")
 }
 

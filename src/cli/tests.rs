@@ -66,9 +66,12 @@ fn the_command_lines_of_the_guide_are_understood() {
     let Command::Restore(restore) = run("restore -o my.db nats://localhost:4222/BUCKETNAME").command else {
         panic!("no restore")
     };
-    assert_eq!(restore.source, RestoreSource::One(Source::Replica(Secret::new("nats://localhost:4222/BUCKETNAME"))));
+    assert_eq!(
+        restore.source,
+        RestoreSource::One(ReplicaRef::Replica(Secret::new("nats://localhost:4222/BUCKETNAME")))
+    );
     assert_eq!(restore.output, Some(PathBuf::from("my.db")));
-    assert_eq!((restore.until, restore.integrity_check), (Until::Latest, IntegrityCheck::None));
+    assert_eq!((restore.target, restore.integrity_check), (RestoreTarget::Latest, IntegrityCheck::None));
 }
 
 #[test]
@@ -101,14 +104,14 @@ fn every_option_of_restore_arrives() {
     let line = "restore db -timestamp 2026-11-23T06:08:12Z -generation 0123456789abcdef -if-db-not-exists \
                 -if-replica-exists -dry-run -integrity-check quick -json";
     let Command::Restore(restore) = run(line).command else { panic!("no restore") };
-    assert_eq!(restore.until, Until::Time(Moment::parse("2026-11-23T06:08:12Z").unwrap()));
+    assert_eq!(restore.target, RestoreTarget::Time(Moment::parse("2026-11-23T06:08:12Z").unwrap()));
     assert_eq!(restore.generation, Some(Generation::new(0x0123_4567_89ab_cdef)));
     assert!(restore.if_db_not_exists && restore.if_replica_exists && restore.dry_run && restore.json);
     assert_eq!(restore.integrity_check, IntegrityCheck::Quick);
     let Command::Restore(restore) = run("restore db -force -position 0123456789abcdef/1:20").command else {
         panic!("no restore")
     };
-    assert!(restore.force && matches!(restore.until, Until::Position(_)));
+    assert!(restore.force && matches!(restore.target, RestoreTarget::Position(_)));
     let Command::Restore(restore) = run("restore db -f").command else { panic!("no restore") };
     assert_eq!(restore.follow, Some(DEFAULT_FOLLOW_INTERVAL));
     let Command::Restore(restore) = run("restore db -f -follow-interval 250ms").command else { panic!("no restore") };
@@ -131,30 +134,35 @@ fn a_word_with_a_scheme_is_a_replica_and_any_other_a_database() {
     for (word, is_database) in table {
         let Ok(Parsed::Run(found)) = parse(&["wal".to_string(), word.to_string()]) else { panic!("{word}") };
         let Command::Wal(listing) = found.command else { panic!("{word}") };
-        assert_eq!(matches!(listing.source, Source::Database(_)), is_database, "{word}");
+        assert_eq!(matches!(listing.source, ReplicaRef::Database(_)), is_database, "{word}");
     }
 }
 
 #[test]
 fn what_is_chosen_is_all_one_or_a_pair() {
     let chosen = |line: &str| match run(line).command {
-        Command::Snapshot(Snapshot { chosen, .. }) | Command::Status(Status { chosen, .. }) => chosen,
+        Command::Snapshot(Snapshot { selection: chosen, .. }) | Command::Status(Status { selection: chosen, .. }) => {
+            chosen
+        }
         other => panic!("{other:?}"),
     };
-    assert_eq!(chosen("snapshot"), Chosen::All);
-    assert_eq!(chosen("snapshot -config x a.db"), Chosen::Database("a.db".to_string()));
-    assert_eq!(chosen("status a.db"), Chosen::Database("a.db".to_string()));
-    let pair = Chosen::Pair(Pair { database: "a.db".to_string(), replica: Secret::new("/mnt/backup") });
+    assert_eq!(chosen("snapshot"), DatabaseSelection::Configured);
+    assert_eq!(chosen("snapshot -config x a.db"), DatabaseSelection::Path("a.db".to_string()));
+    assert_eq!(chosen("status a.db"), DatabaseSelection::Path("a.db".to_string()));
+    let pair = DatabaseSelection::Explicit(DatabaseAndReplica {
+        database: "a.db".to_string(),
+        replica: Secret::new("/mnt/backup"),
+    });
     assert_eq!(chosen("snapshot a.db /mnt/backup"), pair);
     let proven = |line: &str| match run(line).command {
-        Command::Verify(verify) => verify.proven,
+        Command::Verify(verify) => verify.target,
         other => panic!("{other:?}"),
     };
-    assert_eq!(proven("verify"), Proven::All);
-    assert_eq!(proven("verify a.db"), Proven::Database("a.db".to_string()));
-    assert_eq!(proven("verify nats:///b"), Proven::Replica(Secret::new("nats:///b")));
-    let pair = Pair { database: "a.db".to_string(), replica: Secret::new("/mnt/backup") };
-    assert_eq!(proven("verify a.db /mnt/backup"), Proven::Pair(pair));
+    assert_eq!(proven("verify"), VerifyTarget::All);
+    assert_eq!(proven("verify a.db"), VerifyTarget::Database("a.db".to_string()));
+    assert_eq!(proven("verify nats:///b"), VerifyTarget::Replica(Secret::new("nats:///b")));
+    let pair = DatabaseAndReplica { database: "a.db".to_string(), replica: Secret::new("/mnt/backup") };
+    assert_eq!(proven("verify a.db /mnt/backup"), VerifyTarget::Pair(pair));
     assert_eq!(run("-version").command, Command::Version { json: false });
     assert_eq!(run("version -json").command, Command::Version { json: true });
 }
@@ -185,12 +193,12 @@ fn words_of_the_peer_that_mean_nothing_here_say_what_to_use() {
     for command in ["ltx", "sync", "register", "unregister", "start", "stop", "list", "info", "reset"] {
         let (what, hint) = refused(command);
         assert_eq!(what, format!("unknown command {command:?}"));
-        assert_eq!(Some(hint.as_str()), elsewhere::command(command));
+        assert_eq!(Some(hint.as_str()), foreign_words::replacement_for_command(command));
     }
     for option in ["txid", "index", "parallelism", "replica", "level", "socket", "timeout", "wait", "v", "verbose"] {
         let (what, hint) = refused(&format!("restore -{option} 1 db"));
         assert_eq!(what, format!("unknown option -{option} for restore"));
-        assert_eq!(Some(hint.as_str()), elsewhere::option(option));
+        assert_eq!(Some(hint.as_str()), foreign_words::replacement_for_option(option));
     }
 }
 
@@ -240,7 +248,7 @@ fn help_is_asked_for_in_every_way_and_fits_a_screen() {
         assert_eq!(help(line), overview, "{line}");
     }
     assert!(overview.lines().count() <= 24, "{overview}");
-    for (command, options) in vocabulary() {
+    for (command, options) in option_names() {
         let text = help(&format!("{command} -h"));
         assert_eq!(text, help(&format!("help {command}")), "{command}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -273,7 +281,7 @@ fn a_moment_may_be_told_as_a_time_ago() {
     for line in ["restore db -timestamp -1h30m", "restore -timestamp=-1h30m db -strict", "restore --timestamp -90m db"]
     {
         let Command::Restore(restore) = run(line).command else { panic!("no restore") };
-        assert_eq!(restore.until, Until::Time(Moment::Ago(Duration::from_secs(5400))), "{line}");
+        assert_eq!(restore.target, RestoreTarget::Time(Moment::Ago(Duration::from_secs(5400))), "{line}");
         assert_eq!(restore.strict, line.contains("strict"));
     }
     for (line, message) in [

@@ -6,16 +6,16 @@ use crate::clock::Clock;
 use crate::format::time::Timestamp;
 
 /// The clocks of the operating system.
-pub struct System;
+pub struct SystemClock;
 
-impl Clock for System {
+impl Clock for SystemClock {
     fn now(&self) -> Instant {
         Instant::now()
     }
 
     /// Rounded up: what is stamped with it has happened by then, so a restore of the millisecond before goes without.
-    fn wall(&self) -> Timestamp {
-        Timestamp::at(SystemTime::now())
+    fn utc_now(&self) -> Timestamp {
+        Timestamp::from_system_time(SystemTime::now())
     }
 }
 
@@ -52,7 +52,7 @@ mod tests {
     fn nothing_is_stamped_earlier_than_it_happened() {
         for _ in 0..1000 {
             let happened = SystemTime::now();
-            let stamp = UNIX_EPOCH + Duration::from_millis(System.wall().millis());
+            let stamp = UNIX_EPOCH + Duration::from_millis(SystemClock.utc_now().millis());
             assert!(stamp >= happened, "{happened:?}, {stamp:?}");
         }
     }

@@ -1,31 +1,31 @@
 //! `litestream databases`: what the configuration comes to, without secrets.
 
 use crate::cmd::print::{Cell, Table};
-use crate::cmd::{Given, Status, files};
+use crate::cmd::{Context, ExitStatus, find_databases};
 use crate::config::{self, Database, units};
 use crate::error::Result;
 use crate::store::Target;
 use crate::store::nats::nkey;
-use crate::store::nats::options::Login;
+use crate::store::nats::options::Credentials;
 
 /// In place of what nobody is shown.
 const MASK: &str = "***";
 
 /// Errors: also those of files that the configuration names, when the table has been printed.
-pub fn run(given: &Given, as_json: bool) -> Result<Status> {
+pub fn run(given: &Context, as_json: bool) -> Result<ExitStatus> {
     let config = given.config()?;
     let mut table = Table::new(&["path", "replica", "login", "tls", "sync", "snapshot", "retention"]);
-    for database in files::expand(&config)? {
-        table.row(cells(&database));
+    for database in find_databases::find_databases(&config)? {
+        table.row(row(&database));
     }
     table.print(as_json)?;
-    config::check::config(&config)?;
+    config::check_files::config(&config)?;
     Ok(0)
 }
 
-fn cells(database: &Database) -> [Cell; 7] {
+fn row(database: &Database) -> [Cell; 7] {
     let (login, tls) = match &database.replica.target {
-        Target::Nats(options) => (login(&options.login), options.tls.wanted),
+        Target::Nats(options) => (login(&options.login), options.tls.required),
         Target::Dir(_) => (None, false),
     };
     [
@@ -33,21 +33,23 @@ fn cells(database: &Database) -> [Cell; 7] {
         database.replica.url.clone().into(),
         login.into(),
         tls.into(),
-        units::duration_text(database.replica.sync_interval).into(),
-        database.snapshot_interval.map(units::duration_text).into(),
-        database.snapshot_retention.map(units::duration_text).into(),
+        units::format_duration(database.replica.sync_interval).into(),
+        database.snapshot_interval.map(units::format_duration).into(),
+        database.snapshot_retention.map(units::format_duration).into(),
     ]
 }
 
 /// Who logs in, and by what; none for nobody.
-fn login(login: &Login) -> Option<String> {
+fn login(login: &Credentials) -> Option<String> {
     Some(match login {
-        Login::None => return None,
-        Login::UserPassword { user, .. } => format!("{user}:{MASK}"),
-        Login::Token(_) => format!("token {MASK}"),
-        Login::Jwt { .. } => format!("jwt {MASK}"),
-        Login::Creds(path) => format!("creds {}", path.display()),
-        Login::Nkey(seed) => format!("nkey {}", nkey::public_key(seed.reveal()).unwrap_or_else(|_| MASK.to_string())),
+        Credentials::None => return None,
+        Credentials::UserPassword { user, .. } => format!("{user}:{MASK}"),
+        Credentials::Token(_) => format!("token {MASK}"),
+        Credentials::Jwt { .. } => format!("jwt {MASK}"),
+        Credentials::Creds(path) => format!("creds {}", path.display()),
+        Credentials::Nkey(seed) => {
+            format!("nkey {}", nkey::public_key(seed.reveal()).unwrap_or_else(|_| MASK.to_string()))
+        }
     })
 }
 
@@ -60,12 +62,12 @@ mod tests {
     fn a_login_is_told_without_its_secret() {
         let secret = || Secret::new("canary");
         let table = [
-            (Login::None, None),
-            (Login::UserPassword { user: "app".to_string(), password: secret() }, Some("app:***")),
-            (Login::Token(secret()), Some("token ***")),
-            (Login::Jwt { jwt: secret(), seed: secret() }, Some("jwt ***")),
-            (Login::Creds("/etc/app.creds".into()), Some("creds /etc/app.creds")),
-            (Login::Nkey(secret()), Some("nkey ***")),
+            (Credentials::None, None),
+            (Credentials::UserPassword { user: "app".to_string(), password: secret() }, Some("app:***")),
+            (Credentials::Token(secret()), Some("token ***")),
+            (Credentials::Jwt { jwt: secret(), seed: secret() }, Some("jwt ***")),
+            (Credentials::Creds("/etc/app.creds".into()), Some("creds /etc/app.creds")),
+            (Credentials::Nkey(secret()), Some("nkey ***")),
         ];
         for (given, expected) in table {
             assert_eq!(login(&given).as_deref(), expected);

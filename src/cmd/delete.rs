@@ -8,32 +8,32 @@ use serde_json::json;
 
 use crate::cli;
 use crate::clock::Clock;
-use crate::cmd::clock::System;
-use crate::cmd::discover::with_what_is_there;
-use crate::cmd::print::{self, size};
-use crate::cmd::{Given, Status, connect};
-use crate::error::{Context, Error, Kind, Result};
+use crate::cmd::clock::SystemClock;
+use crate::cmd::find_replicas::with_stored_hint;
+use crate::cmd::print::{self, human_size};
+use crate::cmd::{Context, ExitStatus, connect};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::key::Key;
 use crate::format::listing::Listing;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::printable::printable;
-use crate::replica::download::list;
-use crate::store::{Claim, Holder, Pool, Store};
+use crate::replica::prefetch::list;
+use crate::store::{ConnectionPool, LeaseHolder, Store, WriterLease};
 
 /// Between two looks at what the store has answered.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// What the operator types to confirm.
 const CONFIRMATION: &str = "delete";
 
-pub fn run(given: &Given, options: &cli::Delete) -> Result<Status> {
+pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
     let (replica, _) = given.replica(&options.source)?;
-    let mut pool = Pool::default();
+    let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
     let listing = listing_of(&*store).context(|| format!("delete {}", replica.url))?;
     if listing.is_empty() {
-        let error = Error::new(Kind::Nothing, format!("delete {}: nothing is stored", replica.url));
-        return Err(with_what_is_there(error, &replica, &mut pool));
+        let error = Error::new(Kind::NothingToRestore, format!("delete {}: nothing is stored", replica.url));
+        return Err(with_stored_hint(error, &replica, &mut pool));
     }
     let summary = Summary::of(&listing);
     if options.dry_run {
@@ -41,24 +41,25 @@ pub fn run(given: &Given, options: &cli::Delete) -> Result<Status> {
         return Ok(0);
     }
     // The claim tells whether somebody replicates to it now, and keeps one that starts from beginning.
-    let mut claim = store.claim(&Holder { database: "(delete)".to_string(), since: System.wall() });
-    wait_for_claim(&mut *claim, &*store).context(|| format!("delete {}", replica.url))?;
+    let mut claim =
+        store.acquire_lease(&LeaseHolder { database: "(delete)".to_string(), since: SystemClock.utc_now() });
+    wait_for_lease(&mut *claim, &*store).context(|| format!("delete {}", replica.url))?;
     if !options.confirmed {
         confirm(&replica.url, &summary)?;
     }
     delete_all(&store, &mut *claim, &listing).context(|| format!("delete {}", replica.url))?;
     report(&replica.url, "deleted", &summary, options.json)?;
-    if listing.foreign() > 0 {
+    if listing.foreign_count() > 0 {
         log::warn("objects of another program are left alone")
             .field("store", &replica.url)
-            .field("count", listing.foreign())
+            .field("count", listing.foreign_count())
             .emit();
     }
     Ok(0)
 }
 
 fn listing_of(store: &dyn Store) -> Result<Listing> {
-    let entries = list(store, &System, "")?;
+    let entries = list(store, &SystemClock, "")?;
     Ok(Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size))))
 }
 
@@ -82,8 +83,8 @@ impl Summary {
             generations: stored().count(),
             objects: names(listing).len(),
             bytes: sizes.fold(0, u64::saturating_add),
-            first: stored().filter_map(|stored| stored.first_moment()).min(),
-            last: stored().filter_map(|stored| stored.last_moment()).max(),
+            first: stored().filter_map(|stored| stored.earliest_time()).min(),
+            last: stored().filter_map(|stored| stored.latest_time()).max(),
         }
     }
 
@@ -93,7 +94,7 @@ impl Summary {
         format!(
             "{} objects, {}, of {} {plural}: every moment from {} to {}",
             self.objects,
-            size(self.bytes),
+            human_size(self.bytes),
             self.generations,
             moment(self.first),
             moment(self.last),
@@ -104,15 +105,15 @@ impl Summary {
 /// Every object, in the order in which they go: the oldest generation first, and in each its snapshots, oldest first. So
 /// that at no moment a restore gives an older state than before: it gives the newest one, or nothing.
 fn names(listing: &Listing) -> Vec<String> {
-    let of_generation = |stored: &crate::format::listing::Stored| -> Vec<String> {
+    let of_generation = |stored: &crate::format::listing::GenerationObjects| -> Vec<String> {
         let snapshots = stored.snapshots.iter().map(|(key, _)| Key::Snapshot(*key).to_string());
         snapshots.chain(stored.segments.iter().map(|(key, _)| Key::Segment(*key).to_string())).collect()
     };
     listing.generations().flat_map(|(_, stored)| of_generation(stored)).collect()
 }
 
-fn wait_for_claim(claim: &mut dyn Claim, store: &dyn Store) -> Result<()> {
-    while claim.poll(System.now())?.is_none() {
+fn wait_for_lease(claim: &mut dyn WriterLease, store: &dyn Store) -> Result<()> {
+    while claim.poll(SystemClock.now())?.is_none() {
         store.wait(POLL_INTERVAL);
     }
     Ok(())
@@ -140,10 +141,10 @@ fn confirm(url: &str, summary: &Summary) -> Result<()> {
     }
 }
 
-fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn Claim, listing: &Listing) -> Result<()> {
+fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn WriterLease, listing: &Listing) -> Result<()> {
     let mut delete = store.delete(names(listing));
     loop {
-        let now: Instant = System.now();
+        let now: Instant = SystemClock.now();
         claim.poll(now)?;
         if delete.poll(now)? {
             break;
@@ -177,19 +178,21 @@ fn report(url: &str, what: &str, summary: &Summary, as_json: bool) -> Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::fixtures::{GENERATION, millis, point};
     use crate::format::key::{SegmentKey, SnapshotKey};
     use crate::format::plan::{Plan, Target, plan};
     use crate::format::position::Generation;
-    use crate::format::sample::{GENERATION, ms, point};
 
     fn listing() -> Listing {
         let snapshot = |generation, at, time| {
-            SnapshotKey { generation: Generation::new(generation), at: point(0, at), time: ms(time) }.to_string()
+            SnapshotKey { generation: Generation::new(generation), position: point(0, at), time: millis(time) }
+                .to_string()
         };
         let segment = |generation, start, end, time| {
             let (start, end) = (point(0, start), point(0, end));
             let generation = Generation::new(generation);
-            SegmentKey { generation, start, end, first: ms(time), last: ms(time), part: false }.to_string()
+            SegmentKey { generation, start, end, first_seen: millis(time), last_seen: millis(time), part: false }
+                .to_string()
         };
         let old = [snapshot(GENERATION, 0, 1), segment(GENERATION, 0, 10, 2), snapshot(GENERATION, 10, 3)];
         let new = [snapshot(GENERATION + 1, 0, 5), segment(GENERATION + 1, 0, 9, 6), snapshot(GENERATION + 1, 9, 7)];
@@ -199,8 +202,9 @@ mod tests {
     #[test]
     fn an_interrupted_delete_never_leaves_an_older_state_to_restore() {
         let whole = listing();
-        let end =
-            |plan: &Plan| (plan.snapshot.generation, plan.segments.last().map_or(plan.snapshot.at, |(key, _)| key.end));
+        let end = |plan: &Plan| {
+            (plan.snapshot.generation, plan.segments.last().map_or(plan.snapshot.position, |(key, _)| key.end))
+        };
         let newest = end(&plan(&whole, None, &Target::Latest).unwrap());
         let names = names(&whole);
         for gone in 0..=names.len() {
@@ -215,6 +219,6 @@ mod tests {
     fn the_summary_tells_moments_and_bytes() {
         let summary = Summary::of(&listing());
         assert_eq!((summary.generations, summary.objects, summary.bytes), (2, 6, 6));
-        assert_eq!((summary.first, summary.last), (Some(ms(1)), Some(ms(7))));
+        assert_eq!((summary.first, summary.last), (Some(millis(1)), Some(millis(7))));
     }
 }

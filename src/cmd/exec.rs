@@ -6,14 +6,14 @@ use std::process::{Child, Command, ExitStatus};
 use crate::error::{Error, Kind, Result};
 
 /// The command, running.
-pub struct Exec {
+pub struct ChildCommand {
     child: Child,
     program: String,
 }
 
-impl Exec {
+impl ChildCommand {
     /// Starts the command whose words these are; no shell is between.
-    pub fn start(words: &[String]) -> Result<Exec> {
+    pub fn start(words: &[String]) -> Result<ChildCommand> {
         let Some((program, arguments)) = words.split_first() else {
             return Err(Error::new(Kind::Usage, "exec: the command is empty"));
         };
@@ -21,14 +21,14 @@ impl Exec {
             .args(arguments)
             .spawn()
             .map_err(|e| Error::io(Kind::Usage, format!("exec {program:?}"), &e))?;
-        Ok(Exec { child, program: program.clone() })
+        Ok(ChildCommand { child, program: program.clone() })
     }
 
     /// The status to end with, once the command has ended: its own, or 128 plus the signal that killed it.
-    pub fn ended(&mut self) -> Result<Option<u8>> {
+    pub fn try_wait(&mut self) -> Result<Option<u8>> {
         let status =
             self.child.try_wait().map_err(|e| Error::io(Kind::Usage, format!("wait for {:?}", self.program), &e))?;
-        Ok(status.map(code))
+        Ok(status.map(exit_code))
     }
 
     /// Passes a signal on.
@@ -41,7 +41,7 @@ impl Exec {
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn code(status: ExitStatus) -> u8 {
+fn exit_code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         (Some(code), _) => code as u8,
         (None, signal) => 128 + signal.unwrap_or(0) as u8,

@@ -9,18 +9,18 @@ use crate::http;
 use crate::log;
 
 /// For the whole request.
-const DEADLINE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends the heartbeats of a run; each in a thread of its own, so that no backup waits for it.
-pub struct Heartbeat {
+pub struct HeartbeatSender {
     settings: config::Heartbeat,
     next: Instant,
-    under_way: Option<Receiver<Result<()>>>,
+    in_flight: Option<Receiver<Result<()>>>,
 }
 
-impl Heartbeat {
-    pub fn new(settings: config::Heartbeat, now: Instant) -> Heartbeat {
-        Heartbeat { settings, next: now, under_way: None }
+impl HeartbeatSender {
+    pub fn new(settings: config::Heartbeat, now: Instant) -> HeartbeatSender {
+        HeartbeatSender { settings, next: now, in_flight: None }
     }
 
     pub fn interval(&self) -> Duration {
@@ -30,13 +30,13 @@ impl Heartbeat {
     /// Sends one if it is due and `stored` says that everything was stored within the interval; if not, the next look
     /// decides.
     pub fn poll(&mut self, now: Instant, stored: impl FnOnce() -> bool) {
-        if let Some(result) = self.under_way.as_ref().and_then(|answer| answer.try_recv().ok()) {
-            self.under_way = None;
+        if let Some(result) = self.in_flight.as_ref().and_then(|answer| answer.try_recv().ok()) {
+            self.in_flight = None;
             if let Err(error) = result {
-                log::warn("heartbeat failed").cause(&error).emit();
+                log::warn("heartbeat failed").error(&error).emit();
             }
         }
-        if now < self.next || self.under_way.is_some() || !stored() {
+        if now < self.next || self.in_flight.is_some() || !stored() {
             return;
         }
         self.next = now + self.settings.interval;
@@ -46,7 +46,7 @@ impl Heartbeat {
             let _ = sender.send(send_url(url.reveal()));
         });
         match spawned {
-            Ok(_) => self.under_way = Some(receiver),
+            Ok(_) => self.in_flight = Some(receiver),
             Err(error) => log::warn("heartbeat failed").field("error", error).emit(),
         }
     }
@@ -55,13 +55,13 @@ impl Heartbeat {
 /// Sends one, and waits for the answer.
 pub fn send(settings: &config::Heartbeat) {
     if let Err(error) = send_url(settings.url.reveal()) {
-        log::warn("heartbeat failed").cause(&error).emit();
+        log::warn("heartbeat failed").error(&error).emit();
     }
 }
 
 fn send_url(url: &str) -> Result<()> {
-    match http::get(url, DEADLINE)? {
+    match http::get(url, REQUEST_TIMEOUT)? {
         200..=299 => Ok(()),
-        status => Err(Error::new(Kind::Unreachable, format!("expected status 2xx, found {status}"))),
+        status => Err(Error::new(Kind::StoreUnreachable, format!("expected status 2xx, found {status}"))),
     }
 }

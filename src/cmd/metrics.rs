@@ -7,41 +7,43 @@ use std::path::Path;
 use crate::directory::{Directory, parent, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
-use crate::replica::follow::Status;
+use crate::replica::replicator::ReplicatorStatus;
 
 /// A metric of each database: name, type, help, and its values, each with one more label or none.
-type Metric = (&'static str, &'static str, &'static str, fn(&Status) -> Vec<(Label, f64)>);
+type Metric = (&'static str, &'static str, &'static str, fn(&ReplicatorStatus) -> Vec<(Label, f64)>);
 type Label = Option<(&'static str, String)>;
 
 const METRICS: [Metric; 11] = [
-    ("up", "gauge", "1 if nothing is wrong, 0 if there is trouble", |s| one(f64::from(u8::from(s.trouble.is_none())))),
+    ("up", "gauge", "1 if nothing is wrong, 0 if there is trouble", |s| {
+        unlabelled(f64::from(u8::from(s.problem.is_none())))
+    }),
     ("lag_seconds", "gauge", "age of the oldest commit that is not stored; absent while unknown", |s| {
-        s.lag.map(|lag| one(lag.as_secs_f64())).unwrap_or_default()
+        s.lag.map(|lag| unlabelled(lag.as_secs_f64())).unwrap_or_default()
     }),
     ("last_success_timestamp_seconds", "gauge", "when everything committed was last seen to be stored", |s| {
-        s.settled.map(|time| one(seconds(time))).unwrap_or_default()
+        s.all_stored_at.map(|time| unlabelled(seconds(time))).unwrap_or_default()
     }),
     ("stored_wal_index", "gauge", "WAL file, counted in its generation, up to which all is stored", |s| {
-        s.stored.map(|at| one(f64::from(at.point.index))).unwrap_or_default()
+        s.stored.map(|at| unlabelled(f64::from(at.wal_position.index))).unwrap_or_default()
     }),
     ("stored_wal_offset_bytes", "gauge", "offset in that WAL file up to which all is stored", |s| {
-        s.stored.map(|at| one(at.point.offset.get() as f64)).unwrap_or_default()
+        s.stored.map(|at| unlabelled(at.wal_position.offset.get() as f64)).unwrap_or_default()
     }),
     ("generation_info", "gauge", "the generation that is written, as a label", |s| {
         s.stored.map(|at| vec![(Some(("generation", at.generation.to_string())), 1.0)]).unwrap_or_default()
     }),
-    ("objects_total", "counter", "objects stored", |s| one(s.objects as f64)),
-    ("stored_bytes_total", "counter", "bytes stored", |s| one(s.bytes as f64)),
-    ("wal_bytes", "gauge", "bytes of frames in the WAL", |s| one(s.wal_bytes as f64)),
+    ("objects_total", "counter", "objects stored", |s| unlabelled(s.objects as f64)),
+    ("stored_bytes_total", "counter", "bytes stored", |s| unlabelled(s.bytes as f64)),
+    ("wal_bytes", "gauge", "bytes of frames in the WAL", |s| unlabelled(s.wal_bytes as f64)),
     ("errors_total", "counter", "errors by kind", |s| {
-        s.tally.errors.iter().map(|(kind, count)| (Some(("kind", kind.to_string())), *count as f64)).collect()
+        s.counters.errors.iter().map(|(kind, count)| (Some(("kind", kind.to_string())), *count as f64)).collect()
     }),
     ("generations_total", "counter", "generations begun, by the reason", |s| {
-        s.tally.generations.iter().map(|(why, count)| (Some(("reason", why.clone())), *count as f64)).collect()
+        s.counters.generations.iter().map(|(why, count)| (Some(("reason", why.clone())), *count as f64)).collect()
     }),
 ];
 
-fn one(value: f64) -> Vec<(Label, f64)> {
+fn unlabelled(value: f64) -> Vec<(Label, f64)> {
     vec![(None, value)]
 }
 
@@ -50,14 +52,14 @@ fn seconds(time: Timestamp) -> f64 {
 }
 
 /// The file's text, for databases by name.
-pub fn text(databases: &[(String, Status)], now: Timestamp) -> String {
+pub fn render(databases: &[(String, ReplicatorStatus)], now: Timestamp) -> String {
     let mut text = String::new();
     for (name, kind, help, values) in METRICS {
         let _ = writeln!(text, "# HELP litestream_{name} {help}\n# TYPE litestream_{name} {kind}");
         for (database, status) in databases {
             for (label, value) in values(status) {
-                let more = label.map(|(key, value)| format!(",{key}=\"{}\"", escaped(&value))).unwrap_or_default();
-                let _ = writeln!(text, "litestream_{name}{{db=\"{}\"{more}}} {value}", escaped(database));
+                let more = label.map(|(key, value)| format!(",{key}=\"{}\"", escape_label(&value))).unwrap_or_default();
+                let _ = writeln!(text, "litestream_{name}{{db=\"{}\"{more}}} {value}", escape_label(database));
             }
         }
     }
@@ -66,7 +68,7 @@ pub fn text(databases: &[(String, Status)], now: Timestamp) -> String {
     text
 }
 
-fn escaped(value: &str) -> String {
+fn escape_label(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
@@ -98,18 +100,21 @@ mod tests {
 
     use super::*;
     use crate::error::Kind;
-    use crate::format::position::{Generation, Offset, Point, Position};
+    use crate::format::position::{Generation, Offset, Position, WalPosition};
 
     #[test]
     fn every_metric_has_its_type_and_each_database_its_line() {
-        let point = Point { index: 3, offset: Offset::new(4152).unwrap() };
-        let mut status = Status { objects: 7, bytes: 1000, wal_bytes: 8304, ..Status::default() };
-        status.stored = Some(Position { generation: Generation::new(0x19), point });
+        let point = WalPosition { index: 3, offset: Offset::new(4152).unwrap() };
+        let mut status = ReplicatorStatus { objects: 7, bytes: 1000, wal_bytes: 8304, ..ReplicatorStatus::default() };
+        status.stored = Some(Position { generation: Generation::new(0x19), wal_position: point });
         status.lag = Some(Duration::from_millis(250));
-        status.settled = Some(Timestamp::from_millis(1_500));
-        status.tally.error(Kind::Unreachable);
-        status.tally.generation("WAL \"x\"");
-        let text = text(&[("/a".to_string(), status), ("/b".to_string(), Status::default())], Timestamp::default());
+        status.all_stored_at = Some(Timestamp::from_millis(1_500));
+        status.counters.error(Kind::StoreUnreachable);
+        status.counters.generation("WAL \"x\"");
+        let text = render(
+            &[("/a".to_string(), status), ("/b".to_string(), ReplicatorStatus::default())],
+            Timestamp::default(),
+        );
         for line in [
             "litestream_up{db=\"/b\"} 1",
             "litestream_lag_seconds{db=\"/a\"} 0.25",

@@ -1,37 +1,37 @@
 //! The commands: wiring, the poll loop, what is printed. The only floor that reads the clock and sleeps.
 
-mod argv;
-mod at_hand;
 mod clock;
 mod databases;
 mod delete;
-mod discover;
+mod event_loop;
 mod exec;
-mod files;
-mod fleet;
+mod find_databases;
+mod find_replicas;
+#[cfg(test)]
+mod flaky_store;
 mod heartbeat;
 mod journal;
-mod listings;
+mod list;
+mod live_state;
+mod lock_holders;
 mod metrics;
-mod mirror;
 mod notify;
-mod output;
-mod poll;
+mod output_file;
 mod print;
+mod process_title;
 mod progress;
 mod replicate;
 mod restore;
 mod restore_all;
-mod restoring;
-mod service;
+mod restore_missing;
 mod signals;
 mod snapshot;
+mod standby;
 mod status;
+mod supervisor;
 mod terminal;
-mod users;
-#[cfg(test)]
-mod vanishing;
 mod verify;
+mod wiring;
 
 use std::io::Write as _;
 use std::rc::Rc;
@@ -41,27 +41,27 @@ use crate::config::{self, Config, LogFormat, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::printable::printable;
-use crate::store::{self, Pool, Store};
-use files::Reported;
+use crate::store::{self, ConnectionPool, Store};
+use find_databases::Reported;
 
 /// What a command comes back with: the exit status of the process.
-type Status = u8;
+type ExitStatus = u8;
 
 /// Runs the program with the words behind its name; the exit status.
 pub fn main(words: &[String]) -> u8 {
-    argv::hide_logins();
+    process_title::scrub_credentials();
     let result = cli::parse(words).and_then(|parsed| match parsed {
         Parsed::Help(text) => print::text(&text).map(|()| 0),
         Parsed::Run(invocation) => run(&invocation),
     });
     result.unwrap_or_else(|error| {
-        say(&error);
+        print_error(&error);
         error.kind().exit_status()
     })
 }
 
 /// The last words of a run that failed. Where nothing can be written any more, the exit status still tells.
-fn say(error: &Error) {
+fn print_error(error: &Error) {
     let mut text = format!("litestream: {}\n", printable(&error.to_string()));
     if let Some(hint) = error.hint() {
         text += &format!("hint: {}\n", printable(hint));
@@ -69,8 +69,8 @@ fn say(error: &Error) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-fn run(invocation: &Invocation) -> Result<Status> {
-    log::set_stamped(!journal::is_standard_error(&environment));
+fn run(invocation: &Invocation) -> Result<ExitStatus> {
+    log::set_timestamps(!journal::stderr_is_journal(&environment));
     let level = invocation.log_level.map(Ok).or_else(|| config::log_level(&environment).transpose()).transpose()?;
     if let Some(level) = level {
         log::set_level(level);
@@ -81,16 +81,16 @@ fn run(invocation: &Invocation) -> Result<Status> {
             log::set_level(log::Level::Warn);
         }
     }
-    let given = Given { invocation };
+    let given = Context { invocation };
     match &invocation.command {
         Command::Replicate(options) => replicate::run(&given, options),
         Command::Restore(options) => restore::run(&given, options),
         Command::Snapshot(options) => snapshot::run(&given, options),
         Command::Delete(options) => delete::run(&given, options),
         Command::Databases { json } => databases::run(&given, *json),
-        Command::Generations(options) => listings::generations(&given, options),
-        Command::Snapshots(options) => listings::snapshots(&given, options),
-        Command::Wal(options) => listings::wal(&given, options),
+        Command::Generations(options) => list::generations(&given, options),
+        Command::Snapshots(options) => list::snapshots(&given, options),
+        Command::Wal(options) => list::wal(&given, options),
         Command::Status(options) => status::run(&given, options),
         Command::Verify(options) => verify::run(&given, options),
         Command::Version { json } => print::version(*json),
@@ -107,7 +107,7 @@ fn quiet(command: &Command) -> bool {
 }
 
 /// What every command may ask for: the configuration and the environment.
-struct Given<'a> {
+struct Context<'a> {
     invocation: &'a Invocation,
 }
 
@@ -116,11 +116,11 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-impl Given<'_> {
+impl Context<'_> {
     /// The configuration file, read and checked.
     fn config(&self) -> Result<Config> {
         let config = config::load(self.invocation.config.as_deref(), &environment, self.invocation.expand_env)?;
-        self.log_as(&config, None);
+        self.apply_log_settings(&config, None);
         for warning in &config.warnings {
             log::warn("configuration").field("detail", warning).emit();
         }
@@ -129,7 +129,7 @@ impl Given<'_> {
 
     /// From now on the log is what a configuration says, as far as the command line does not. Where neither names a
     /// level it is `default`, or stays.
-    fn log_as(&self, config: &Config, default: Option<log::Level>) {
+    fn apply_log_settings(&self, config: &Config, default: Option<log::Level>) {
         if let (None, Some(level)) = (self.invocation.log_level, config.logging.level.or(default)) {
             log::set_level(level);
         }
@@ -137,77 +137,77 @@ impl Given<'_> {
     }
 
     /// The replica that a command reads: by its URL, or that of a database in the configuration.
-    fn replica(&self, source: &cli::Source) -> Result<(Replica, Option<config::Database>)> {
+    fn replica(&self, source: &cli::ReplicaRef) -> Result<(Replica, Option<config::Database>)> {
         let (replica, database) = match source {
-            cli::Source::Replica(url) => (config::replica_from_url(url.reveal(), &environment)?, None),
-            cli::Source::Database(path) => {
+            cli::ReplicaRef::Replica(url) => (config::replica_from_url(url.reveal(), &environment)?, None),
+            cli::ReplicaRef::Database(path) => {
                 let database = self.config()?.find(path, &environment)?;
                 (database.replica.clone(), Some(database))
             }
         };
-        config::check::replica(&replica)?;
+        config::check_files::replica(&replica)?;
         Ok((replica, database))
     }
 
     /// The database and replica that the command line names, or those of the configuration.
-    fn pair(&self, pair: &cli::Pair) -> Result<config::Database> {
+    fn explicit_database(&self, pair: &cli::DatabaseAndReplica) -> Result<config::Database> {
         let database = config::from_arguments(&pair.database, pair.replica.reveal(), &environment)?;
-        config::check::replica(&database.replica)?;
+        config::check_files::replica(&database.replica)?;
         Ok(database)
     }
 
     /// The databases that a command is about.
-    fn chosen(&self, chosen: &cli::Chosen) -> Result<Vec<config::Database>> {
+    fn selected_databases(&self, chosen: &cli::DatabaseSelection) -> Result<Vec<config::Database>> {
         match chosen {
-            cli::Chosen::Pair(pair) => Ok(vec![self.pair(pair)?]),
-            cli::Chosen::Database(path) => {
+            cli::DatabaseSelection::Explicit(pair) => Ok(vec![self.explicit_database(pair)?]),
+            cli::DatabaseSelection::Path(path) => {
                 let database = self.config()?.find(path, &environment)?;
-                config::check::replica(&database.replica)?;
+                config::check_files::replica(&database.replica)?;
                 Ok(vec![database])
             }
-            cli::Chosen::All => {
+            cli::DatabaseSelection::Configured => {
                 let config = self.config()?;
-                config::check::config(&config)?;
-                files::expand(&config)
+                config::check_files::config(&config)?;
+                find_databases::find_databases(&config)
             }
         }
     }
 }
 
-impl Given<'_> {
+impl Context<'_> {
     /// The databases that a report is about: of a whole configuration, also those that are left in the store alone.
-    fn reported(&self, chosen: &cli::Chosen, pool: &mut Pool) -> Result<Vec<Reported>> {
-        if let cli::Chosen::All = chosen {
+    fn reported(&self, chosen: &cli::DatabaseSelection, pool: &mut ConnectionPool) -> Result<Vec<Reported>> {
+        if let cli::DatabaseSelection::Configured = chosen {
             let config = self.config()?;
-            config::check::config(&config)?;
-            return files::reported(&config, pool);
+            config::check_files::config(&config)?;
+            return find_databases::reported(&config, pool);
         }
-        Ok(self.chosen(chosen)?.into_iter().map(Reported::Configured).collect())
+        Ok(self.selected_databases(chosen)?.into_iter().map(Reported::Configured).collect())
     }
 }
 
 /// What has failed of several things that were tried in turn: one that fails does not keep the others from being done.
 #[derive(Default)]
-struct Errors(Option<Error>);
+struct ErrorCollector(Option<Error>);
 
-impl Errors {
+impl ErrorCollector {
     /// The one before is said now.
     fn push(&mut self, error: Error) {
         if let Some(before) = self.0.replace(error) {
-            say(&before);
+            print_error(&before);
         }
     }
 
     /// The last one, whose status is that of the run.
-    fn last(self) -> Result<()> {
+    fn into_result(self) -> Result<()> {
         self.0.map_or(Ok(()), Err)
     }
 }
 
 /// Opens the store of a replica and waits until it answers.
-fn connect(replica: &Replica, pool: &mut Pool) -> Result<Rc<dyn Store>> {
+fn connect(replica: &Replica, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
     let store = store::open(&replica.target, pool)?;
-    crate::replica::download::connect(&*store, &clock::System).map_err(|e| {
+    crate::replica::prefetch::connect(&*store, &clock::SystemClock).map_err(|e| {
         let missing = e.kind() == Kind::NotFound;
         let error = e.context(&replica.url);
         // A command that only reads has no use for a bucket that it makes.

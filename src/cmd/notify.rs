@@ -4,7 +4,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use crate::config::Env;
+use crate::config::LookupVar;
 
 /// The socket that systemd listens on, if there is one.
 pub struct Notifier {
@@ -15,7 +15,7 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    pub fn new(env: Env<'_>) -> Notifier {
+    pub fn new(env: LookupVar<'_>) -> Notifier {
         let to = env("NOTIFY_SOCKET").and_then(|name| Some((socket()?, address(&name)?)));
         let micros = env("WATCHDOG_USEC").and_then(|text| text.parse::<u64>().ok()).filter(|micros| *micros > 1);
         let ours = env("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
@@ -23,7 +23,7 @@ impl Notifier {
         Notifier { to, alive_every, alive_at: None }
     }
 
-    pub fn say(&self, message: &str) {
+    pub fn send(&self, message: &str) {
         if let Some((socket, address)) = &self.to {
             let _ = socket.send_to_addr(message.as_bytes(), address);
         }
@@ -35,7 +35,7 @@ impl Notifier {
             && self.alive_at.is_none_or(|at| now >= at)
         {
             self.alive_at = Some(now + every);
-            self.say("WATCHDOG=1");
+            self.send("WATCHDOG=1");
         }
     }
 

@@ -147,7 +147,7 @@ pub fn json_value(value: &Value) -> Result<()> {
 }
 
 /// `litestream version`.
-pub fn version(as_json: bool) -> Result<super::Status> {
+pub fn version(as_json: bool) -> Result<super::ExitStatus> {
     let version = env!("CARGO_PKG_VERSION");
     match as_json {
         true => json_value(&json!({ "version": version, "sqlite": crate::source::sqlite_version() }))?,
@@ -157,7 +157,7 @@ pub fn version(as_json: bool) -> Result<super::Status> {
 }
 
 /// A size as people read it: `1.5 MB`, in powers of ten.
-pub fn size(bytes: u64) -> String {
+pub fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes} B");
@@ -180,7 +180,7 @@ mod tests {
     fn sizes_are_short() {
         let table = [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1.0 MB"), (256_000_000, "256 MB")];
         for (bytes, expected) in table {
-            assert_eq!(size(bytes), expected);
+            assert_eq!(human_size(bytes), expected);
         }
     }
 

@@ -4,10 +4,10 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cmd::print::size;
+use crate::cmd::print::human_size;
 
 /// Between two updates of the line.
-const EVERY: Duration = Duration::from_millis(200);
+const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Set by -q: no line is shown.
 static QUIET: AtomicBool = AtomicBool::new(false);
@@ -18,41 +18,41 @@ pub fn silence() {
 }
 
 /// One line on standard error that is written over and over.
-pub struct Progress {
-    what: &'static str,
+pub struct ProgressLine {
+    label: &'static str,
     total: u64,
-    begun: Instant,
-    shown: Option<Instant>,
+    started: Instant,
+    last_drawn: Option<Instant>,
     terminal: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Work on `total` bytes begins.
-    pub fn new(what: &'static str, total: u64, now: Instant) -> Progress {
-        Progress {
-            what,
+    pub fn new(what: &'static str, total: u64, now: Instant) -> ProgressLine {
+        ProgressLine {
+            label: what,
             total,
-            begun: now,
-            shown: None,
+            started: now,
+            last_drawn: None,
             terminal: !QUIET.load(Ordering::Relaxed) && std::io::stderr().is_terminal(),
         }
     }
 
     /// `done` bytes are behind us.
     pub fn update(&mut self, done: u64, now: Instant) {
-        let recent = self.shown.is_some_and(|shown| now.duration_since(shown) < EVERY);
+        let recent = self.last_drawn.is_some_and(|shown| now.duration_since(shown) < DRAW_INTERVAL);
         if !self.terminal || recent {
             return;
         }
-        self.shown = Some(now);
-        let line = line(self.what, done, self.total, now.duration_since(self.begun));
+        self.last_drawn = Some(now);
+        let line = line(self.label, done, self.total, now.duration_since(self.started));
         let _ = write!(std::io::stderr().lock(), "\r\x1b[K{line}");
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
-        if self.shown.is_some() {
+        if self.last_drawn.is_some() {
             let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
         }
     }
@@ -65,13 +65,18 @@ fn line(what: &str, done: u64, total: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     let rate = if seconds > 0.0 { done as f64 / seconds } else { 0.0 };
     let left = match rate {
-        rate if rate >= 1.0 => clock((total - done) as f64 / rate),
+        rate if rate >= 1.0 => format_eta((total - done) as f64 / rate),
         _ => "-:--".to_string(),
     };
-    format!("{what}  {} of {}  {percent} %  {}/s  {left} left", size(done), size(total), size(rate as u64))
+    format!(
+        "{what}  {} of {}  {percent} %  {}/s  {left} left",
+        human_size(done),
+        human_size(total),
+        human_size(rate as u64)
+    )
 }
 
-fn clock(seconds: f64) -> String {
+fn format_eta(seconds: f64) -> String {
     let seconds = seconds.ceil() as u64;
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match hours {
@@ -94,7 +99,7 @@ mod tests {
 
     #[test]
     fn long_waits_have_hours() {
-        assert_eq!(clock(3.2), "0:04");
-        assert_eq!(clock(3_725.0), "1:02:05");
+        assert_eq!(format_eta(3.2), "0:04");
+        assert_eq!(format_eta(3_725.0), "1:02:05");
     }
 }

@@ -7,62 +7,66 @@ use std::time::{Duration, Instant};
 
 use crate::cli;
 use crate::clock::Clock;
-use crate::cmd::clock::{System, sleep};
-use crate::cmd::exec::Exec;
-use crate::cmd::fleet::Fleet;
-use crate::cmd::heartbeat::Heartbeat;
+use crate::cmd::clock::{SystemClock, sleep};
+use crate::cmd::event_loop::EventLoop;
+use crate::cmd::exec::ChildCommand;
+use crate::cmd::heartbeat::HeartbeatSender;
 use crate::cmd::notify::Notifier;
-use crate::cmd::poll::Poll;
-use crate::cmd::{Errors, Given, Status, environment, files, metrics, restoring, service, signals};
+use crate::cmd::supervisor::Supervisor;
+use crate::cmd::{
+    Context, ErrorCollector, ExitStatus, environment, find_databases, metrics, restore_missing, signals, wiring,
+};
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::replica::follow::{self, Follower, lag_text};
+use crate::replica::replicator::{self, Replicator, lag_text};
 use crate::store::Target;
 
 /// Between two lines that say where each database stands.
-const REPORT: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two looks for files that came or went in a watched directory.
-const RESCAN: Duration = Duration::from_secs(3);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(3);
 /// Between two metrics files: the node exporter is asked four times a minute at most.
-const METRICS: Duration = Duration::from_secs(10);
+const METRICS_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two looks at all databases together, for systemd's status and the heartbeat.
-const STATUS: Duration = Duration::from_secs(5);
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
+pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
     let config = config(given, options)?;
-    let databases = files::expand(&config)?;
-    signals::install();
+    let databases = find_databases::find_databases(&config)?;
+    signals::install_shutdown_handlers();
     let tick = databases.iter().map(|database| database.monitor_interval).min();
     let tick = tick.unwrap_or(config::DEFAULT_MONITOR_INTERVAL);
-    let mut fleet = Fleet::new(tick, config.shutdown_sync_timeout, options.create_bucket);
+    let mut fleet = Supervisor::new(tick, config.shutdown_sync_timeout, options.create_bucket);
     let exec = if options.once { None } else { options.exec.clone().or(config.exec.clone()) };
     if options.once {
         return once(&mut fleet, &databases, options, config.shutdown_sync_timeout);
     }
     for database in &databases {
-        match begin(&mut fleet, database, options, exec.is_some()) {
-            Err(error) if databases.len() > 1 && error.kind().is_of_one_database() => fleet.add_later(database, &error),
+        match start_database(&mut fleet, database, options, exec.is_some()) {
+            Err(error) if databases.len() > 1 && error.kind().concerns_one_database() => {
+                fleet.add_later(database, &error)
+            }
             begun => begun?,
         }
     }
-    signals::install_hangup();
-    let exec = exec.as_deref().map(Exec::start).transpose()?;
+    signals::install_hangup_handler();
+    let exec = exec.as_deref().map(ChildCommand::start).transpose()?;
     let timeout = config.shutdown_sync_timeout;
-    let mut run = Run::new(config, fleet, exec);
-    run.notifier.say("READY=1");
-    let followed = run.follow(given, options);
-    run.notifier.say("STOPPING=1");
-    let Run { mut fleet, mut notifier, .. } = run;
+    let mut run = Daemon::new(config, fleet, exec);
+    run.notifier.send("READY=1");
+    let followed = run.run_until_stopped(given, options);
+    run.notifier.send("STOPPING=1");
+    let Daemon { supervisor: mut fleet, mut notifier, .. } = run;
     // Also where a database has ended the run: the others are stored as far as they have come.
-    let finished = finish(&mut fleet.poll, Patience::InAll(timeout), &mut |_| notifier.alive(System.now()));
+    let finished = drain(&mut fleet.event_loop, DrainLimit::Total(timeout), &mut |_| notifier.alive(SystemClock.now()));
     // A run that a database has ended says so already.
-    let complete = if followed.is_ok() { fleet.check_complete() } else { Ok(()) };
+    let complete = if followed.is_ok() { fleet.require_all_running() } else { Ok(()) };
     let finished = finished.and(complete);
     match (followed, finished) {
         // The child's trouble is told by its status, that of the database which failed first by its error; ours by a line.
         (followed @ (Err(_) | Ok(1..)), Err(error)) => {
-            log::error("not all is stored").cause(&error).emit();
+            log::error("not all is stored").error(&error).emit();
             followed
         }
         (followed, finished) => followed.and_then(|status| finished.map(|()| status)),
@@ -70,27 +74,32 @@ pub fn run(given: &Given, options: &cli::Replicate) -> Result<Status> {
 }
 
 /// Stores what each of them holds. One that fails does not keep the others from it.
-fn once(fleet: &mut Fleet, databases: &[Database], options: &cli::Replicate, timeout: Duration) -> Result<Status> {
-    let mut errors = Errors::default();
+fn once(
+    fleet: &mut Supervisor,
+    databases: &[Database],
+    options: &cli::Replicate,
+    timeout: Duration,
+) -> Result<ExitStatus> {
+    let mut errors = ErrorCollector::default();
     for database in databases {
-        if let Err(error) = begin(fleet, database, options, false) {
+        if let Err(error) = start_database(fleet, database, options, false) {
             errors.push(if databases.len() > 1 { of_database(error, &database.path) } else { error });
         }
     }
-    if let Err(error) = finish(&mut fleet.poll, Patience::WithoutProgress(timeout), &mut |_| ()) {
+    if let Err(error) = drain(&mut fleet.event_loop, DrainLimit::Idle(timeout), &mut |_| ()) {
         errors.push(error);
     }
-    errors.last().map(|()| 0)
+    errors.into_result().map(|()| 0)
 }
 
 /// The configuration file, or one that comes to the database and replica of the command line.
-fn config(given: &Given, options: &cli::Replicate) -> Result<Config> {
+fn config(given: &Context, options: &cli::Replicate) -> Result<Config> {
     let mut config = match &options.pair {
-        Some(pair) => Config::of(given.pair(pair)?),
+        Some(pair) => Config::single_database(given.explicit_database(pair)?),
         None => given.config()?,
     };
     if options.pair.is_none() {
-        config::check::config(&config)?;
+        config::check_files::config(&config)?;
     }
     for database in &mut config.dbs {
         database.restore_if_missing |= options.restore_if_missing;
@@ -99,21 +108,22 @@ fn config(given: &Given, options: &cli::Replicate) -> Result<Config> {
 }
 
 /// Begins with one database: it is restored if that is asked for, and refused if it can never be followed.
-fn begin(fleet: &mut Fleet, database: &Database, options: &cli::Replicate, exec: bool) -> Result<()> {
-    if restoring::is_due(database) {
-        restoring::restore_missing(database, options.create_bucket, fleet.pool(), Arc::default())?;
+fn start_database(fleet: &mut Supervisor, database: &Database, options: &cli::Replicate, exec: bool) -> Result<()> {
+    if restore_missing::is_needed(database) {
+        restore_missing::restore_missing(database, options.create_bucket, fleet.pool(), Arc::default())?;
     }
     if !options.once {
         warn_of_one_disk(database);
     }
-    let mut settings = service::settings(database, !options.once);
+    let mut settings = wiring::replicator_settings(database, !options.once);
     settings.force_snapshot = options.force_snapshot;
     settings.enforce_retention = options.enforce_retention;
     settings.keep_note = true;
     settings.allow_other_database = options.allow_other_database;
-    let mut follower = service::follower(database, settings, options.create_bucket, fleet.pool(), System.now())?;
+    let mut follower =
+        wiring::new_replicator(database, settings, options.create_bucket, fleet.pool(), SystemClock.now())?;
     let patient = if options.pair.is_some() { exec } else { !options.once };
-    check(&mut follower, patient)?;
+    check_database(&mut follower, patient)?;
     fleet.add(database, follower);
     Ok(())
 }
@@ -132,10 +142,10 @@ fn warn_of_one_disk(database: &Database) {
 
 /// A database that can never be followed ends the program before anything is contacted. One that is not there yet is
 /// waited for where that makes sense: a service, or a child that will make it.
-fn check(follower: &mut Follower, patient: bool) -> Result<()> {
+fn check_database(follower: &mut Replicator, patient: bool) -> Result<()> {
     match follower.check_database() {
         Err(error) if error.kind() == Kind::DatabaseNotReady && patient => {
-            log::warn("waiting for the database").field("db", follower.name()).cause(&error).emit();
+            log::warn("waiting for the database").field("db", follower.name()).error(&error).emit();
             Ok(())
         }
         other => other,
@@ -143,176 +153,186 @@ fn check(follower: &mut Follower, patient: bool) -> Result<()> {
 }
 
 /// All that goes on while databases are followed.
-struct Run {
+struct Daemon {
     config: Config,
-    fleet: Fleet,
-    exec: Option<Exec>,
-    passed_on: bool,
+    supervisor: Supervisor,
+    exec: Option<ChildCommand>,
+    signal_forwarded: bool,
     notifier: Notifier,
-    heartbeat: Option<Heartbeat>,
-    due: Due,
+    heartbeat: Option<HeartbeatSender>,
+    schedule: Schedule,
     /// What was wrong with the metrics file or a directory when it was last said.
-    complaint: Option<String>,
+    last_warning: Option<String>,
 }
 
 /// When each of the things that are done now and then is done next.
-struct Due {
+struct Schedule {
     report: Instant,
     rescan: Instant,
     metrics: Instant,
     status: Instant,
 }
 
-impl Run {
-    fn new(config: Config, fleet: Fleet, exec: Option<Exec>) -> Run {
-        let now = System.now();
-        let due = Due { report: now + REPORT, rescan: now + RESCAN, metrics: now, status: now };
-        let heartbeat = config.heartbeat.clone().map(|heartbeat| Heartbeat::new(heartbeat, now));
+impl Daemon {
+    fn new(config: Config, fleet: Supervisor, exec: Option<ChildCommand>) -> Daemon {
+        let now = SystemClock.now();
+        let due = Schedule { report: now + REPORT_INTERVAL, rescan: now + RESCAN_INTERVAL, metrics: now, status: now };
+        let heartbeat = config.heartbeat.clone().map(|heartbeat| HeartbeatSender::new(heartbeat, now));
         let notifier = Notifier::new(&environment);
-        Run { config, fleet, exec, passed_on: false, notifier, heartbeat, due, complaint: None }
+        Daemon {
+            config,
+            supervisor: fleet,
+            exec,
+            signal_forwarded: false,
+            notifier,
+            heartbeat,
+            schedule: due,
+            last_warning: None,
+        }
     }
 
     /// Follows until a signal comes or the child ends; the status to end with.
-    fn follow(&mut self, given: &Given, options: &cli::Replicate) -> Result<Status> {
+    fn run_until_stopped(&mut self, given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
         loop {
-            let now = System.now();
-            let mut until = self.notifier.next().unwrap_or(now + REPORT).min(now + RESCAN);
+            let now = SystemClock.now();
+            let mut until = self.notifier.next().unwrap_or(now + REPORT_INTERVAL).min(now + RESCAN_INTERVAL);
             if self.exec.is_some() {
                 // A child's end has no other herald.
                 until = until.min(now + config::DEFAULT_MONITOR_INTERVAL);
             }
-            if let Err(error) = self.fleet.turn(until) {
-                self.end_child();
+            if let Err(error) = self.supervisor.step(until) {
+                self.terminate_child();
                 return Err(error);
             }
-            if let Some(status) = self.ended()? {
+            if let Some(status) = self.exit_status()? {
                 return Ok(status);
             }
-            self.notifier.alive(System.now());
-            if signals::hangup() {
+            self.notifier.alive(SystemClock.now());
+            if signals::take_hangup() {
                 self.reload(given, options);
             }
-            self.now_and_then();
+            self.run_periodic_tasks();
         }
     }
 
     /// The status to end with, if it is time.
-    fn ended(&mut self) -> Result<Option<Status>> {
-        let Some(exec) = &mut self.exec else { return Ok(signals::received().map(|_| 0)) };
-        if let Some(status) = exec.ended()? {
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(exec) = &mut self.exec else { return Ok(signals::shutdown_signal().map(|_| 0)) };
+        if let Some(status) = exec.try_wait()? {
             log::info("command ended").field("status", status).emit();
             return Ok(Some(status));
         }
-        if let Some(signal) = signals::received().filter(|_| !self.passed_on) {
+        if let Some(signal) = signals::shutdown_signal().filter(|_| !self.signal_forwarded) {
             exec.signal(signal);
-            self.passed_on = true;
+            self.signal_forwarded = true;
         }
         Ok(None)
     }
 
     /// What cannot be backed up must not go on running: the child is asked to end, and waited for.
-    fn end_child(&mut self) {
+    fn terminate_child(&mut self) {
         let Some(exec) = &mut self.exec else { return };
         log::error("ending the command, since its database cannot be followed").emit();
         exec.signal(libc::SIGTERM);
-        let deadline = System.now() + self.config.shutdown_sync_timeout;
-        while matches!(exec.ended(), Ok(None)) && System.now() < deadline {
+        let deadline = SystemClock.now() + self.config.shutdown_sync_timeout;
+        while matches!(exec.try_wait(), Ok(None)) && SystemClock.now() < deadline {
             sleep(config::DEFAULT_MONITOR_INTERVAL);
         }
     }
 
     /// Reads the configuration again. One that is wrong changes nothing.
-    fn reload(&mut self, given: &Given, options: &cli::Replicate) {
-        let read = config(given, options).and_then(|config| files::expand(&config).map(|found| (config, found)));
-        let log_as = |config: &Config| given.log_as(config, Some(log::Level::Info));
+    fn reload(&mut self, given: &Context, options: &cli::Replicate) {
+        let read = config(given, options)
+            .and_then(|config| find_databases::find_databases(&config).map(|found| (config, found)));
+        let log_as = |config: &Config| given.apply_log_settings(config, Some(log::Level::Info));
         match read {
             Ok((config, databases)) => {
                 log_as(&config);
-                let now = System.now();
+                let now = SystemClock.now();
                 log::info("configuration read again").field("databases", databases.len()).emit();
                 if config.heartbeat != self.config.heartbeat {
-                    self.heartbeat = config.heartbeat.clone().map(|heartbeat| Heartbeat::new(heartbeat, now));
+                    self.heartbeat = config.heartbeat.clone().map(|heartbeat| HeartbeatSender::new(heartbeat, now));
                 }
                 self.config = config;
-                self.fleet.want(databases, now);
+                self.supervisor.set_desired(databases, now);
             }
             Err(error) => {
                 log_as(&self.config);
-                log::error("configuration stays as it was").cause(&error).emit();
+                log::error("configuration stays as it was").error(&error).emit();
             }
         }
     }
 
-    fn now_and_then(&mut self) {
-        let now = System.now();
-        if now >= self.due.rescan && self.config.dirs.iter().any(|entry| entry.watch) {
-            self.due.rescan = now + RESCAN;
+    fn run_periodic_tasks(&mut self) {
+        let now = SystemClock.now();
+        if now >= self.schedule.rescan && self.config.dirs.iter().any(|entry| entry.watch) {
+            self.schedule.rescan = now + RESCAN_INTERVAL;
             self.rescan(now);
         }
-        if now >= self.due.metrics && self.config.metrics_file.is_some() {
-            self.due.metrics = now + METRICS;
+        if now >= self.schedule.metrics && self.config.metrics_file.is_some() {
+            self.schedule.metrics = now + METRICS_INTERVAL;
             self.write_metrics();
         }
-        if now >= self.due.status {
-            self.due.status = now + STATUS;
-            self.beat(now);
-            self.tell_status();
+        if now >= self.schedule.status {
+            self.schedule.status = now + STATUS_INTERVAL;
+            self.send_heartbeat(now);
+            self.notify_status();
         }
-        if now >= self.due.report {
-            self.due.report = now + REPORT;
-            self.fleet.poll.followers.iter().for_each(|follower| say(follower, "replicating"));
+        if now >= self.schedule.report {
+            self.schedule.report = now + REPORT_INTERVAL;
+            self.supervisor.event_loop.replicators.iter().for_each(|follower| log_status(follower, "replicating"));
         }
     }
 
     fn rescan(&mut self, now: Instant) {
-        match files::expand_again(&self.config, self.fleet.wanted()) {
-            Ok(databases) if databases != self.fleet.wanted() => self.fleet.want(databases, now),
+        match find_databases::find_databases_again(&self.config, self.supervisor.wanted()) {
+            Ok(databases) if databases != self.supervisor.wanted() => self.supervisor.set_desired(databases, now),
             Ok(_) => {}
-            Err(error) => self.complain("directory not looked at", &error),
+            Err(error) => self.warn_once("directory not looked at", &error),
         }
     }
 
     fn write_metrics(&mut self) {
         let Some(path) = &self.config.metrics_file else { return };
-        let status = |follower: &Follower| (follower.name().to_string(), follower.status(&System));
-        let databases: Vec<_> = self.fleet.poll.followers.iter().map(status).collect();
-        if let Err(error) = metrics::write(path, &metrics::text(&databases, System.wall())) {
-            self.complain("metrics not written", &error);
+        let status = |follower: &Replicator| (follower.name().to_string(), follower.status(&SystemClock));
+        let databases: Vec<_> = self.supervisor.event_loop.replicators.iter().map(status).collect();
+        if let Err(error) = metrics::write(path, &metrics::render(&databases, SystemClock.utc_now())) {
+            self.warn_once("metrics not written", &error);
         }
     }
 
     /// Once for each new text.
-    fn complain(&mut self, message: &str, error: &Error) {
-        if self.complaint.as_deref() != Some(error.message()) {
-            log::warn(message).cause(error).emit();
-            self.complaint = Some(error.message().to_string());
+    fn warn_once(&mut self, message: &str, error: &Error) {
+        if self.last_warning.as_deref() != Some(error.message()) {
+            log::warn(message).error(error).emit();
+            self.last_warning = Some(error.message().to_string());
         }
     }
 
     /// The heartbeat says that everything was stored within its interval.
-    fn beat(&mut self, now: Instant) {
+    fn send_heartbeat(&mut self, now: Instant) {
         let Some(heartbeat) = &mut self.heartbeat else { return };
-        let (interval, wall) = (heartbeat.interval(), System.wall());
-        let fresh = |follower: &Follower| {
-            let status = follower.status(&System);
-            status.trouble.is_none() && status.settled.is_some_and(|at| wall.since(at) < interval)
+        let (interval, wall) = (heartbeat.interval(), SystemClock.utc_now());
+        let fresh = |follower: &Replicator| {
+            let status = follower.status(&SystemClock);
+            status.problem.is_none() && status.all_stored_at.is_some_and(|at| wall.since(at) < interval)
         };
-        let fleet = &self.fleet;
-        heartbeat.poll(now, || fleet.is_complete() && fleet.poll.followers.iter().all(fresh));
+        let fleet = &self.supervisor;
+        heartbeat.poll(now, || fleet.all_running() && fleet.event_loop.replicators.iter().all(fresh));
     }
 
-    fn tell_status(&self) {
-        let followers = &self.fleet.poll.followers;
-        let status: Vec<_> = followers.iter().map(|follower| follower.status(&System)).collect();
-        self.notifier.say(&status_text(&status));
+    fn notify_status(&self) {
+        let followers = &self.supervisor.event_loop.replicators;
+        let status: Vec<_> = followers.iter().map(|follower| follower.status(&SystemClock)).collect();
+        self.notifier.send(&status_text(&status));
     }
 }
 
 /// All databases in one line, for systemd. The lag is that of the one which is furthest behind.
-fn status_text(status: &[follow::Status]) -> String {
+fn status_text(status: &[replicator::ReplicatorStatus]) -> String {
     let lag = status.iter().filter_map(|status| status.lag).max();
     let unknown = status.iter().filter(|status| status.lag.is_none()).count();
-    let troubles = status.iter().filter(|status| status.trouble.is_some()).count();
+    let troubles = status.iter().filter(|status| status.problem.is_some()).count();
     let mut text = format!("STATUS={} databases", status.len());
     if let Some(lag) = lag {
         text += &format!(", lag {}s", lag.as_secs());
@@ -328,45 +348,48 @@ fn status_text(status: &[follow::Status]) -> String {
 
 /// How long the end may take.
 #[derive(Clone, Copy)]
-pub enum Patience {
-    InAll(Duration),
+pub enum DrainLimit {
+    Total(Duration),
     /// As long as it takes, if only something moves.
-    WithoutProgress(Duration),
+    Idle(Duration),
 }
 
 /// Stores what is committed; `watch` is told after each turn. A database that fails does not keep the others from it.
 ///
 /// Errors: the last one, when all others have been said; of kind `Unreachable` if it could not all be stored in time.
-pub fn finish(poll: &mut Poll, patience: Patience, watch: &mut dyn FnMut(&Poll)) -> Result<()> {
+pub fn drain(poll: &mut EventLoop, patience: DrainLimit, watch: &mut dyn FnMut(&EventLoop)) -> Result<()> {
     poll.close();
-    let (Patience::InAll(timeout) | Patience::WithoutProgress(timeout)) = patience;
-    let several = poll.followers.len() > 1;
-    let mut deadline = System.now() + timeout;
+    let (DrainLimit::Total(timeout) | DrainLimit::Idle(timeout)) = patience;
+    let several = poll.replicators.len() > 1;
+    let mut deadline = SystemClock.now() + timeout;
     let mut advance = Advance::new(progress(poll));
-    let mut errors = Errors::default();
+    let mut errors = ErrorCollector::default();
     loop {
-        if let Err((name, error)) = poll.turn(deadline) {
-            poll.followers.retain(|follower| follower.name() != name);
+        if let Err((name, error)) = poll.run_once(deadline) {
+            poll.replicators.retain(|follower| follower.name() != name);
             advance = Advance::new(progress(poll));
             errors.push(if several { of_database(error, Path::new(&name)) } else { error });
         }
         watch(poll);
-        if poll.is_settled() {
-            poll.followers.iter().for_each(|follower| say(follower, "stored"));
-            return errors.last();
+        if poll.is_drained() {
+            poll.replicators.iter().for_each(|follower| log_status(follower, "stored"));
+            return errors.into_result();
         }
-        if let Patience::WithoutProgress(_) = patience {
-            if let Some(signal) = signals::received() {
-                errors.push(Error::new(Kind::Unreachable, format!("stopped by signal {signal} before all was stored")));
-                return errors.last();
+        if let DrainLimit::Idle(_) = patience {
+            if let Some(signal) = signals::shutdown_signal() {
+                errors.push(Error::new(
+                    Kind::StoreUnreachable,
+                    format!("stopped by signal {signal} before all was stored"),
+                ));
+                return errors.into_result();
             }
             if advance.has_moved(progress(poll)) {
-                deadline = System.now() + timeout;
+                deadline = SystemClock.now() + timeout;
             }
         }
-        if System.now() >= deadline {
-            errors.push(unfinished(poll, timeout));
-            return errors.last();
+        if SystemClock.now() >= deadline {
+            errors.push(drain_timeout_error(poll, timeout));
+            return errors.into_result();
         }
     }
 }
@@ -405,29 +428,32 @@ impl Advance {
 }
 
 /// Bytes and objects that have moved. Falls only where an upload has to begin anew.
-fn progress(poll: &Poll) -> u64 {
-    let moved = |follower: &Follower| {
-        let status = follower.status(&System);
-        status.bytes + status.objects + status.kept + status.snapshot.map_or(0, |snapshot| snapshot.stored)
+fn progress(poll: &EventLoop) -> u64 {
+    let moved = |follower: &Replicator| {
+        let status = follower.status(&SystemClock);
+        status.bytes
+            + status.objects
+            + status.retention_operations
+            + status.snapshot.map_or(0, |snapshot| snapshot.stored)
     };
-    poll.followers.iter().map(moved).sum()
+    poll.replicators.iter().map(moved).sum()
 }
 
-fn unfinished(poll: &Poll, timeout: Duration) -> Error {
-    let behind: Vec<&Follower> = poll.followers.iter().filter(|follower| !follower.is_settled()).collect();
-    behind.iter().for_each(|follower| say(follower, "not all is stored"));
+fn drain_timeout_error(poll: &EventLoop, timeout: Duration) -> Error {
+    let behind: Vec<&Replicator> = poll.replicators.iter().filter(|follower| !follower.is_drained()).collect();
+    behind.iter().for_each(|follower| log_status(follower, "not all is stored"));
     let names: Vec<&str> = behind.iter().map(|follower| follower.name()).collect();
-    let causes = behind.iter().find_map(|follower| follower.status(&System).trouble);
+    let causes = behind.iter().find_map(|follower| follower.status(&SystemClock).problem);
     let cause = causes.map(|cause| format!(": {cause}")).unwrap_or_default();
     let what = format!("{}: not all was stored within {}s{cause}", names.join(", "), timeout.as_secs());
-    Error::new(Kind::Unreachable, what).with_hint(
+    Error::new(Kind::StoreUnreachable, what).with_hint(
         "what is missing is still in the database; the next run stores it. shutdown-sync-timeout sets the time",
     )
 }
 
 /// One line about one database.
-fn say(follower: &Follower, message: &str) {
-    let status = follower.status(&System);
+fn log_status(follower: &Replicator, message: &str) {
+    let status = follower.status(&SystemClock);
     let position = status.stored.map_or_else(|| "none".to_string(), |position| position.to_string());
     let mut line = log::info(message)
         .field("db", follower.name())
@@ -438,7 +464,7 @@ fn say(follower: &Follower, message: &str) {
     if let Some(snapshot) = status.snapshot {
         line = line.field("snapshot", format!("{}/{}", snapshot.read, snapshot.total));
     }
-    if let Some(trouble) = status.trouble {
+    if let Some(trouble) = status.problem {
         line = line.field("trouble", trouble);
     }
     line.emit();
@@ -450,10 +476,10 @@ mod tests {
 
     #[test]
     fn the_status_for_systemd_tells_a_lag_only_where_it_is_known() {
-        let status = |lag: Option<u64>, trouble: bool| follow::Status {
+        let status = |lag: Option<u64>, trouble: bool| replicator::ReplicatorStatus {
             lag: lag.map(Duration::from_secs),
-            trouble: trouble.then(|| "away".to_string()),
-            ..follow::Status::default()
+            problem: trouble.then(|| "away".to_string()),
+            ..replicator::ReplicatorStatus::default()
         };
         let table = [
             (vec![], "STATUS=0 databases"),

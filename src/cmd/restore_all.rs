@@ -7,14 +7,14 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::cli::{self, RestoreSource};
-use crate::cmd::discover::stored_below;
-use crate::cmd::files::stored;
+use crate::cmd::find_databases::stored;
+use crate::cmd::find_replicas::stored_below;
 use crate::cmd::restore::{Outcome, restore_one};
-use crate::cmd::{Given, Status, print, say};
+use crate::cmd::{Context, ExitStatus, print, print_error};
 use crate::config::{self, Config, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::store::Pool;
+use crate::store::ConnectionPool;
 
 /// One database to restore. Without an output only a dry run is possible.
 struct Item {
@@ -24,20 +24,20 @@ struct Item {
     output: Option<PathBuf>,
 }
 
-pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
-    let mut pool = Pool::default();
+pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
+    let mut pool = ConnectionPool::default();
     let items = match &options.source {
         RestoreSource::Below(url) => below(url, options.output.as_deref(), &mut pool)?,
         _ => configured(&given.config()?, options.output.as_deref(), &mut pool)?,
     };
     if items.is_empty() {
-        return Err(Error::new(Kind::Nothing, "restore -all: nothing is stored"));
+        return Err(Error::new(Kind::NothingToRestore, "restore -all: nothing is stored"));
     }
     let mut worst = None;
     let mut rows = Vec::new();
     for item in &items {
         let result = restore_item(item, options, &mut pool);
-        let row = tell(item, options, result.as_ref())?;
+        let row = log_item(item, options, result.as_ref())?;
         rows.push(row);
         worst = worst.max(result.err().map(|error| severity(error.kind())));
     }
@@ -47,7 +47,7 @@ pub fn run(given: &Given, options: &cli::Restore) -> Result<Status> {
     Ok(worst.map_or(0, |(_, status)| status))
 }
 
-fn restore_item(item: &Item, options: &cli::Restore, pool: &mut Pool) -> Result<Outcome> {
+fn restore_item(item: &Item, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Outcome> {
     if let (Some(parent), false, Some(_)) = (parent(item), options.dry_run, &options.output) {
         std::fs::create_dir_all(parent)
             .map_err(|e| Error::io(Kind::Database, format!("create directory {}", parent.display()), &e))?;
@@ -60,7 +60,7 @@ fn parent(item: &Item) -> Option<&Path> {
 }
 
 /// Prints one line a database, at once: a restore of many takes its time. What has failed goes to standard error.
-fn tell(item: &Item, options: &cli::Restore, result: std::result::Result<&Outcome, &Error>) -> Result<Value> {
+fn log_item(item: &Item, options: &cli::Restore, result: std::result::Result<&Outcome, &Error>) -> Result<Value> {
     let path = item.output.as_ref().map(|path| path.display().to_string());
     let mut row = match result {
         Ok(outcome) => outcome.json(item.output.as_deref()),
@@ -71,7 +71,7 @@ fn tell(item: &Item, options: &cli::Restore, result: std::result::Result<&Outcom
         object.entry("error").or_insert(Value::Null);
     }
     match result {
-        Err(error) => say(error),
+        Err(error) => print_error(error),
         Ok(outcome) if !options.json && !options.quiet => {
             let name = path.unwrap_or_else(|| item.replica.url.clone());
             print::text(&outcome.line(&name))?;
@@ -82,9 +82,9 @@ fn tell(item: &Item, options: &cli::Restore, result: std::result::Result<&Outcom
 }
 
 /// What an operator has to look at first is the worst: a damaged backup before a store that is away, and so on.
-fn severity(kind: Kind) -> (u8, Status) {
+fn severity(kind: Kind) -> (u8, ExitStatus) {
     let rank = match kind {
-        Kind::Nothing | Kind::NotFound => 1,
+        Kind::NothingToRestore | Kind::NotFound => 1,
         Kind::Usage => 2,
         Kind::Locked | Kind::AnotherDatabase => 3,
         Kind::Corrupt => 6,
@@ -95,13 +95,13 @@ fn severity(kind: Kind) -> (u8, Status) {
 }
 
 /// The databases of the configuration. Those of a directory are the ones that are stored: their files may be lost.
-fn configured(config: &Config, directory: Option<&Path>, pool: &mut Pool) -> Result<Vec<Item>> {
-    config::check::config(config)?;
+fn configured(config: &Config, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
+    config::check_files::config(config)?;
     let mut databases = config.dbs.clone();
     for dir in &config.dirs {
         databases.extend(stored(dir, pool)?);
     }
-    config::distinct(databases.iter())?;
+    config::reject_overlaps(databases.iter())?;
     let output = |path: &Path| directory.map_or_else(|| path.to_path_buf(), |directory| inside(directory, path));
     Ok(databases
         .iter()
@@ -120,9 +120,9 @@ fn inside(directory: &Path, path: &Path) -> PathBuf {
 }
 
 /// The databases below a URL, each in a file of its prefix's name. What is stored at the URL itself is called after it.
-fn below(url: &Secret, directory: Option<&Path>, pool: &mut Pool) -> Result<Vec<Item>> {
+fn below(url: &Secret, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
     let root = config::replica_from_url(url.reveal(), &super::environment)?;
-    config::check::replica(&root)?;
+    config::check_files::replica(&root)?;
     let found = stored_below(&root, pool)?;
     let item = |prefix: &str| -> Result<Item> {
         let replica = if prefix.is_empty() { root.clone() } else { root.below(Path::new(prefix))? };
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_damaged_backup_is_worse_than_one_that_is_not_there() {
-        let worst = [Kind::Nothing, Kind::Corrupt, Kind::Unreachable].map(severity).into_iter().max();
+        let worst = [Kind::NothingToRestore, Kind::Corrupt, Kind::StoreUnreachable].map(severity).into_iter().max();
         assert_eq!(worst.map(|(_, status)| status), Some(Kind::Corrupt.exit_status()));
     }
 }

@@ -19,7 +19,7 @@ extern "C" fn on_signal(signal: libc::c_int) {
 }
 
 /// Takes over SIGINT and SIGTERM. A pipe whose reader is gone is an error of the write, not the end of the process.
-pub fn install() {
+pub fn install_shutdown_handlers() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         handle(signal, on_signal as *const () as libc::sighandler_t);
     }
@@ -27,12 +27,12 @@ pub fn install() {
 }
 
 /// Takes over SIGHUP, which otherwise ends the process.
-pub fn install_hangup() {
+pub fn install_hangup_handler() {
     handle(libc::SIGHUP, on_hangup as *const () as libc::sighandler_t);
 }
 
 /// Whether SIGHUP came since the last question.
-pub fn hangup() -> bool {
+pub fn take_hangup() -> bool {
     HANGUP.swap(false, Ordering::SeqCst)
 }
 
@@ -47,7 +47,7 @@ fn handle(signal: libc::c_int, handler: libc::sighandler_t) {
 }
 
 /// The signal that asked for the end, if one has.
-pub fn received() -> Option<i32> {
+pub fn shutdown_signal() -> Option<i32> {
     match RECEIVED.load(Ordering::SeqCst) {
         0 => None,
         signal => Some(signal),

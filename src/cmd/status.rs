@@ -1,32 +1,32 @@
 //! `litestream status`: whether a database is protected right now, for people and for scripts.
 
 use crate::cli;
-use crate::cmd::clock::System;
-use crate::cmd::files::Reported;
+use crate::cmd::clock::SystemClock;
+use crate::cmd::find_databases::Reported;
 use crate::cmd::print::Table;
-use crate::cmd::{Given, Status, service};
+use crate::cmd::{Context, ExitStatus, wiring};
 use crate::config::Database;
 use crate::error::Result;
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::replica::checkpoint_note::CheckpointNote;
-use crate::replica::start::{Found, find_end};
-use crate::source::{Reason, Source};
-use crate::store::Pool;
+use crate::replica::find_end::{StoredHistory, find_end};
+use crate::source::{GenerationEnd, Source};
+use crate::store::ConnectionPool;
 
 /// The exit status when something is committed that is not stored yet.
-const BEHIND: Status = 1;
+const EXIT_BEHIND: ExitStatus = 1;
 
 /// New ones come last: scripts count the others.
 const COLUMNS: [&str; 7] = ["database", "status", "position", "stored until", "behind", "replica", "seconds behind"];
 
 /// Bytes that are read at once where the whole database must be compared.
-const BUFFER: usize = 1 << 20;
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// What is said of one database.
 #[derive(Default)]
-struct Row {
+struct StatusRow {
     state: String,
     position: Option<String>,
     time: Option<String>,
@@ -34,20 +34,20 @@ struct Row {
     behind: Option<u64>,
     /// How much later the database was last written to, in seconds.
     seconds: Option<u64>,
-    exit: Status,
+    exit: ExitStatus,
 }
 
-pub fn run(given: &Given, options: &cli::Status) -> Result<Status> {
-    let mut pool = Pool::default();
+pub fn run(given: &Context, options: &cli::Status) -> Result<ExitStatus> {
+    let mut pool = ConnectionPool::default();
     let mut table = Table::new(&COLUMNS);
     let mut exit = 0;
-    for reported in given.reported(&options.chosen, &mut pool)? {
+    for reported in given.reported(&options.selection, &mut pool)? {
         let (database, row) = match reported {
             Reported::Configured(database) | Reported::Gone(database) => {
-                let row = look(&database, &mut pool);
+                let row = status_of(&database, &mut pool);
                 (database, row)
             }
-            Reported::Unlisted(directory, error) => (directory, trouble("unreachable: ", &error)),
+            Reported::Unlisted(directory, error) => (directory, error_row("unreachable: ", &error)),
         };
         exit = exit.max(row.exit);
         table.row([
@@ -64,60 +64,62 @@ pub fn run(given: &Given, options: &cli::Status) -> Result<Status> {
     Ok(exit)
 }
 
-fn look(database: &Database, pool: &mut Pool) -> Row {
-    let found = service::open_store(database, false, pool).and_then(|store| find_end(&store, &System));
+fn status_of(database: &Database, pool: &mut ConnectionPool) -> StatusRow {
+    let found = wiring::open_store(database, false, pool).and_then(|store| find_end(&store, &SystemClock));
     match found {
-        Ok(found) => compare(database, &found),
-        Err(error) => trouble("unreachable: ", &error),
+        Ok(found) => compare_with_live(database, &found),
+        Err(error) => error_row("unreachable: ", &error),
     }
 }
 
-fn compare(database: &Database, found: &Found) -> Row {
+fn compare_with_live(database: &Database, found: &StoredHistory) -> StatusRow {
     let end = match &found.end {
         Ok(end) => end,
-        Err(Reason::NothingStored) => return said("unprotected: nothing stored", Kind::Nothing.exit_status()),
-        Err(reason) => return said(&format!("unprotected: {reason}"), Kind::Corrupt.exit_status()),
+        Err(GenerationEnd::NothingStored) => {
+            return row("unprotected: nothing stored", Kind::NothingToRestore.exit_status());
+        }
+        Err(reason) => return row(&format!("unprotected: {reason}"), Kind::Corrupt.exit_status()),
     };
-    let mut options = service::source_options(database);
+    let mut options = wiring::source_options(database);
     options.enable_wal = false;
     let found = Source::open(&database.path, &options).and_then(|mut source| {
-        let note = CheckpointNote::read(&service::settings(database, false).meta());
-        let resumed = end.resume(&mut source, &note, &mut vec![0; BUFFER])?;
-        Ok((resumed.map(|()| source.frames_left()), source.last_write()))
+        let note = CheckpointNote::read(&wiring::replicator_settings(database, false).meta());
+        let resumed = end.resume(&mut source, &note, &mut vec![0; BUFFER_BYTES])?;
+        Ok((resumed.map(|()| source.uncopied_frames()), source.last_write()))
     });
     let row = match found {
-        Ok((Ok(0), _)) => Row { behind: Some(0), seconds: Some(0), ..said("ok", 0) },
+        Ok((Ok(0), _)) => StatusRow { behind: Some(0), seconds: Some(0), ..row("ok", 0) },
         Ok((Ok(frames), written)) => {
-            let bytes = u64::from(frames) * end.tail.page_size.frame() as u64;
-            Row { behind: Some(bytes), seconds: seconds(end.time, written), ..said("behind", BEHIND) }
+            let bytes = u64::from(frames) * end.chain_end.page_size.frame() as u64;
+            StatusRow { behind: Some(bytes), seconds: seconds_behind(end.time, written), ..row("behind", EXIT_BEHIND) }
         }
         Ok((Err(reason), written)) => {
-            Row { seconds: seconds(end.time, written), ..said(&format!("behind: {reason}"), BEHIND) }
+            StatusRow { seconds: seconds_behind(end.time, written), ..row(&format!("behind: {reason}"), EXIT_BEHIND) }
         }
         Err(_) if !database.path.exists() => {
-            said("missing: there is no database file, only its backup", Kind::Database.exit_status())
+            row("missing: there is no database file, only its backup", Kind::Database.exit_status())
         }
-        Err(error) => trouble("", &error),
+        Err(error) => error_row("", &error),
     };
-    let position = Position { generation: end.tail.generation, point: end.point() }.to_string();
-    Row { position: Some(position), time: Some(end.time.to_string()), ..row }
+    let position = Position { generation: end.chain_end.generation, wal_position: end.wal_position() }.to_string();
+    StatusRow { position: Some(position), time: Some(end.time.to_string()), ..row }
 }
 
 /// How much later than the last stored commit the database was last written to, in whole seconds, rounded up.
 ///
 /// When each commit happened is nowhere written down, so that this is all there is to know of those that are not stored.
 /// It is nothing where the clock was set back since, or a file with an older date was put in place.
-fn seconds(stored: Timestamp, written: Option<Timestamp>) -> Option<u64> {
+fn seconds_behind(stored: Timestamp, written: Option<Timestamp>) -> Option<u64> {
     let later = written.filter(|written| *written > stored)?;
     u64::try_from(later.since(stored).as_millis().div_ceil(1000)).ok()
 }
 
-fn said(state: &str, exit: Status) -> Row {
-    Row { state: state.to_string(), exit, ..Row::default() }
+fn row(state: &str, exit: ExitStatus) -> StatusRow {
+    StatusRow { state: state.to_string(), exit, ..StatusRow::default() }
 }
 
-fn trouble(state: &str, error: &Error) -> Row {
-    said(&format!("{state}{error}"), error.kind().exit_status())
+fn error_row(state: &str, error: &Error) -> StatusRow {
+    row(&format!("{state}{error}"), error.kind().exit_status())
 }
 
 #[cfg(test)]
@@ -136,7 +138,7 @@ mod tests {
             (Some(at(49_000)), None),
             (None, None),
         ] {
-            assert_eq!(seconds(stored, written), expected, "{written:?}");
+            assert_eq!(seconds_behind(stored, written), expected, "{written:?}");
         }
     }
 }

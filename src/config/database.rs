@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::directory::DirEntry;
-use super::layer::{self, Layer};
-use super::surroundings::Surroundings;
-use super::tree::Section;
+use super::database_dir::DatabaseDir;
+use super::document::Section;
+use super::environment::Environment;
+use super::replica_settings::{self, ReplicaSettings};
 use super::{Replica, SnapshotPolicy, glob, keys};
 use crate::error::Result;
 
@@ -75,48 +75,48 @@ impl Database {
 }
 
 /// What an entry of `dbs` is.
-pub(super) enum Entry {
+pub(super) enum DbsEntry {
     Database(Database),
-    Directory(DirEntry),
+    Directory(DatabaseDir),
 }
 
 /// What the top level says for every database.
-pub(super) struct Inherited {
-    pub layer: Layer,
+pub(super) struct Defaults {
+    pub layer: ReplicaSettings,
     pub snapshot: SnapshotPolicy,
 }
 
 /// Reads one entry; `warnings` takes what is to be logged.
 pub(super) fn read(
     section: &Section<'_>,
-    inherited: &Inherited,
-    around: &Surroundings<'_>,
+    inherited: &Defaults,
+    around: &Environment<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Entry> {
+) -> Result<DbsEntry> {
     warnings.extend(keys::check(section, &keys::DATABASE)?);
     let replica = replica(section, inherited, around, warnings)?;
-    let place = place(section, around)?;
+    let place = location(section, around)?;
     let mut database = Database::new(place.clone(), replica);
     read_settings(section, &mut database, around)?;
     read_snapshot(section, &mut database, inherited, warnings)?;
     if section.has("path") {
-        return Ok(Entry::Database(database));
+        return Ok(DbsEntry::Database(database));
     }
-    directory(section, database, around).map(Entry::Directory)
+    directory(section, database, around).map(DbsEntry::Directory)
 }
 
 /// The database's path, or the directory.
-fn place(section: &Section<'_>, around: &Surroundings<'_>) -> Result<PathBuf> {
+fn location(section: &Section<'_>, around: &Environment<'_>) -> Result<PathBuf> {
     let (path, dir) = (section.text("path")?, section.text("dir")?);
     match (path, dir) {
-        (Some(path), None) => section.at("path", around.database_path(&path)),
-        (None, Some(dir)) => section.at("dir", around.absolute(&dir)),
-        (Some(_), Some(_)) => Err(section.wrong("expected path or dir, found both")),
-        (None, None) => Err(section.wrong("expected path or dir, found neither")),
+        (Some(path), None) => section.with_key_context("path", around.database_path(&path)),
+        (None, Some(dir)) => section.with_key_context("dir", around.absolute(&dir)),
+        (Some(_), Some(_)) => Err(section.error_here("expected path or dir, found both")),
+        (None, None) => Err(section.error_here("expected path or dir, found neither")),
     }
 }
 
-fn directory(section: &Section<'_>, template: Database, around: &Surroundings<'_>) -> Result<DirEntry> {
+fn directory(section: &Section<'_>, template: Database, around: &Environment<'_>) -> Result<DatabaseDir> {
     let Some(pattern) = section.text("pattern")? else {
         return Err(section.error("dir", "is given without pattern").with_hint("add pattern: \"*.db\""));
     };
@@ -129,16 +129,16 @@ fn directory(section: &Section<'_>, template: Database, around: &Surroundings<'_
         return Err(section.error("meta-path", "is one path for many databases").with_hint("write meta-dir"));
     }
     let meta_dir = section.text("meta-dir")?.map(|text| around.absolute(&text)).transpose();
-    Ok(DirEntry {
+    Ok(DatabaseDir {
         pattern,
-        recursive: section.flag("recursive")?.unwrap_or(false),
-        watch: section.flag("watch")?.unwrap_or(false),
-        meta_dir: section.at("meta-dir", meta_dir)?,
+        recursive: section.bool("recursive")?.unwrap_or(false),
+        watch: section.bool("watch")?.unwrap_or(false),
+        meta_dir: section.with_key_context("meta-dir", meta_dir)?,
         template,
     })
 }
 
-fn read_settings(section: &Section<'_>, database: &mut Database, around: &Surroundings<'_>) -> Result<()> {
+fn read_settings(section: &Section<'_>, database: &mut Database, around: &Environment<'_>) -> Result<()> {
     if section.has("path") {
         let stray = ["pattern", "recursive", "watch", "meta-dir"].into_iter().find(|key| section.has(key));
         if let Some(key) = stray {
@@ -157,12 +157,12 @@ fn read_settings(section: &Section<'_>, database: &mut Database, around: &Surrou
     }
     database.busy_timeout = section.duration("busy-timeout")?.unwrap_or(database.busy_timeout);
     let meta_path = section.text("meta-path")?.map(|text| around.absolute(&text)).transpose();
-    database.meta_path = section.at("meta-path", meta_path)?;
+    database.meta_path = section.with_key_context("meta-path", meta_path)?;
     database.spool_limit = section.size("spool-limit")?.unwrap_or(database.spool_limit);
-    database.enable_wal = section.flag("enable-wal")?.unwrap_or(database.enable_wal);
-    let allow = section.flag("allow-network-file-system")?;
+    database.enable_wal = section.bool("enable-wal")?.unwrap_or(database.enable_wal);
+    let allow = section.bool("allow-network-file-system")?;
     database.allow_network_file_system = allow.unwrap_or(database.allow_network_file_system);
-    database.restore_if_missing = section.flag("restore-if-db-not-exists")?.unwrap_or(database.restore_if_missing);
+    database.restore_if_missing = section.bool("restore-if-db-not-exists")?.unwrap_or(database.restore_if_missing);
     Ok(())
 }
 
@@ -170,7 +170,7 @@ fn read_settings(section: &Section<'_>, database: &mut Database, around: &Surrou
 fn read_snapshot(
     section: &Section<'_>,
     database: &mut Database,
-    inherited: &Inherited,
+    inherited: &Defaults,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     let own = section.section("snapshot")?;
@@ -183,20 +183,20 @@ fn read_snapshot(
 /// The entry's replica: `replica`, or the one entry of `replicas`, or what the top level says.
 fn replica(
     section: &Section<'_>,
-    inherited: &Inherited,
-    around: &Surroundings<'_>,
+    inherited: &Defaults,
+    around: &Environment<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Replica> {
     let own = match own_replica(section)? {
         Some(own) => own,
         None => {
-            let replica = layer::replica(Layer::default(), inherited.layer.clone(), around);
-            return section.at_whole(replica);
+            let replica = replica_settings::replica(ReplicaSettings::default(), inherited.layer.clone(), around);
+            return section.with_section_context(replica);
         }
     };
     warnings.extend(keys::check(&own, &keys::REPLICA)?);
-    let layer = Layer::read(&own, around)?;
-    own.at_whole(layer::replica(layer, inherited.layer.clone(), around))
+    let layer = ReplicaSettings::read(&own, around)?;
+    own.with_section_context(replica_settings::replica(layer, inherited.layer.clone(), around))
 }
 
 fn own_replica<'a>(section: &Section<'a>) -> Result<Option<Section<'a>>> {

@@ -1,18 +1,18 @@
 //! File name patterns: `*`, `?` and `[a-z]`, as in the shell.
 
 /// Whether the whole name fits. A pattern with an open bracket fits nothing; see [`is_valid`].
-pub(super) fn fits(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let Some(first) = pattern.chars().next() else { return name.is_empty() };
     let rest = pattern.get(first.len_utf8()..).unwrap_or_default();
     let mut letters = name.chars();
     match first {
-        '*' => name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest, &name[at..])),
-        '?' => letters.next().is_some() && fits(rest, letters.as_str()),
-        '[' => match (class(rest), letters.next()) {
-            (Some((class, rest)), Some(letter)) => contains(class, letter) && fits(rest, letters.as_str()),
+        '*' => name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| matches(rest, &name[at..])),
+        '?' => letters.next().is_some() && matches(rest, letters.as_str()),
+        '[' => match (char_class(rest), letters.next()) {
+            (Some((class, rest)), Some(letter)) => class_contains(class, letter) && matches(rest, letters.as_str()),
             _ => false,
         },
-        _ => letters.next() == Some(first) && fits(rest, letters.as_str()),
+        _ => letters.next() == Some(first) && matches(rest, letters.as_str()),
     }
 }
 
@@ -20,7 +20,7 @@ pub(super) fn fits(pattern: &str, name: &str) -> bool {
 pub(super) fn is_valid(pattern: &str) -> bool {
     let mut rest = pattern;
     while let Some((_, behind)) = rest.split_once('[') {
-        match class(behind) {
+        match char_class(behind) {
             Some((_, behind)) => rest = behind,
             None => return false,
         }
@@ -29,14 +29,14 @@ pub(super) fn is_valid(pattern: &str) -> bool {
 }
 
 /// The inside of the brackets, and what is behind them. A `]` in the first place is a letter.
-fn class(text: &str) -> Option<(&str, &str)> {
+fn char_class(text: &str) -> Option<(&str, &str)> {
     let skipped = text.len() - text.trim_start_matches(['^', '!']).len();
     let first = text.get(skipped..)?.chars().next()?.len_utf8();
     let end = skipped + first + text.get(skipped + first..)?.find(']')?;
     Some((text.get(..end)?, text.get(end + 1..)?))
 }
 
-fn contains(class: &str, letter: char) -> bool {
+fn class_contains(class: &str, letter: char) -> bool {
     let negated = class.starts_with(['^', '!']);
     let mut letters = class.trim_start_matches(['^', '!']).chars().peekable();
     let mut found = false;
@@ -77,7 +77,7 @@ mod tests {
             ("a", "", false),
         ];
         for (pattern, name, expected) in table {
-            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 

@@ -1,11 +1,11 @@
 //! Every key that may stand in the configuration, and what is said of those that may not.
 
-use super::nearest::nearest;
-use super::tree::Section;
+use super::document::Section;
+use super::suggest::nearest;
 use crate::error::{Error, Result};
 
 /// A place in the document, with the keys that mean something there.
-pub struct Room {
+pub struct SectionKeys {
     /// How messages call it.
     pub name: &'static str,
     pub keys: &'static [&'static str],
@@ -13,7 +13,7 @@ pub struct Room {
     ignored: &'static [(&'static str, &'static str)],
 }
 
-pub const GLOBAL: Room = Room {
+pub const GLOBAL: SectionKeys = SectionKeys {
     name: "the top level",
     keys: &[
         "dbs",
@@ -39,7 +39,7 @@ pub const GLOBAL: Room = Room {
     ],
 };
 
-pub const DATABASE: Room = Room {
+pub const DATABASE: SectionKeys = SectionKeys {
     name: "a database",
     keys: &[
         "path",
@@ -68,7 +68,7 @@ pub const DATABASE: Room = Room {
     ],
 };
 
-pub const REPLICA: Room = Room {
+pub const REPLICA: SectionKeys = SectionKeys {
     name: "a replica",
     keys: &[
         "type",
@@ -106,24 +106,24 @@ pub const REPLICA: Room = Room {
     ],
 };
 
-pub const LOGGING: Room = Room {
+pub const LOGGING: SectionKeys = SectionKeys {
     name: "logging",
     keys: &["level", "type"],
     ignored: &[("stderr", ""), ("source", "log lines name no source lines")],
 };
 
-pub const SNAPSHOT: Room = Room { name: "snapshot", keys: &["interval", "retention"], ignored: &[] };
+pub const SNAPSHOT: SectionKeys = SectionKeys { name: "snapshot", keys: &["interval", "retention"], ignored: &[] };
 
-pub const RETENTION: Room = Room { name: "retention", keys: &["enabled"], ignored: &[] };
+pub const RETENTION: SectionKeys = SectionKeys { name: "retention", keys: &["enabled"], ignored: &[] };
 
 /// All rooms, for the manual's test and for telling where a misplaced key belongs.
-pub const ROOMS: [&Room; 6] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &RETENTION];
+pub const SECTIONS: [&SectionKeys; 6] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &RETENTION];
 
 /// The replica keys that may not be inherited: every replica would share them.
-const NOT_INHERITED: [&str; 1] = ["path"];
+const REPLICA_ONLY: [&str; 1] = ["path"];
 
 /// Keys that would change what is stored or for how long: to pass over them would break a promise.
-const REFUSED: [(&str, &str); 6] = [
+const UNSUPPORTED_KEYS: [(&str, &str); 6] = [
     ("age", "encryption is not supported: the backup would be stored in clear"),
     ("retention-check-interval", "retention is applied after every snapshot: leave it out"),
     ("snapshot-interval", "write snapshot: { interval: ... } under the database"),
@@ -133,7 +133,7 @@ const REFUSED: [(&str, &str); 6] = [
 ];
 
 /// Keys of the peer's other backends.
-const FOREIGN: [(&str, &str); 33] = [
+const OTHER_BACKENDS: [(&str, &str); 33] = [
     ("access-key-id", "s3"),
     ("secret-access-key", "s3"),
     ("session-token", "s3"),
@@ -172,7 +172,7 @@ const FOREIGN: [(&str, &str); 33] = [
 /// Holds a section to its room; `GLOBAL` also takes what replicas inherit.
 ///
 /// Returns a warning for each of the peer's keys that does nothing here. Errors: a key that is not known.
-pub(super) fn check(section: &Section<'_>, room: &Room) -> Result<Vec<String>> {
+pub(super) fn check(section: &Section<'_>, room: &SectionKeys) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for key in section.keys() {
         if is_known(room, key) {
@@ -180,58 +180,58 @@ pub(super) fn check(section: &Section<'_>, room: &Room) -> Result<Vec<String>> {
         }
         match find_ignored(room, key) {
             Some("") => {}
-            Some(why) => warnings.push(ignored_text(section, key, why)),
+            Some(why) => warnings.push(ignored_warning(section, key, why)),
             None => return Err(unknown(section, room, key)),
         }
     }
     Ok(warnings)
 }
 
-fn is_known(room: &Room, key: &str) -> bool {
+fn is_known(room: &SectionKeys, key: &str) -> bool {
     room.keys.contains(&key) || (is_global(room) && is_inherited(key))
 }
 
-fn is_global(room: &Room) -> bool {
+fn is_global(room: &SectionKeys) -> bool {
     room.name == GLOBAL.name
 }
 
 fn is_inherited(key: &str) -> bool {
-    REPLICA.keys.contains(&key) && !NOT_INHERITED.contains(&key)
+    REPLICA.keys.contains(&key) && !REPLICA_ONLY.contains(&key)
 }
 
-fn find_ignored(room: &Room, key: &str) -> Option<&'static str> {
+fn find_ignored(room: &SectionKeys, key: &str) -> Option<&'static str> {
     let inherited = REPLICA.ignored.iter().filter(|_| is_global(room));
     room.ignored.iter().chain(inherited).find(|(name, _)| *name == key).map(|(_, why)| *why)
 }
 
-fn ignored_text(section: &Section<'_>, key: &str, why: &str) -> String {
+fn ignored_warning(section: &Section<'_>, key: &str, why: &str) -> String {
     let line = section.line(key).map(|line| format!("line {line}: ")).unwrap_or_default();
     format!("{line}{key} does nothing here: {why}")
 }
 
 /// Why a key is not known: refused, of another backend, misplaced, misspelt, or none of these.
-fn unknown(section: &Section<'_>, room: &Room, key: &str) -> Error {
-    if let Some((_, why)) = REFUSED.iter().find(|(name, _)| *name == key) {
+fn unknown(section: &Section<'_>, room: &SectionKeys, key: &str) -> Error {
+    if let Some((_, why)) = UNSUPPORTED_KEYS.iter().find(|(name, _)| *name == key) {
         return section.error(key, "this key is not supported").with_hint(*why);
     }
-    if let Some((_, backend)) = FOREIGN.iter().find(|(name, _)| *name == key) {
+    if let Some((_, backend)) = OTHER_BACKENDS.iter().find(|(name, _)| *name == key) {
         let error = section.error(key, format!("belongs to the {backend} backend, which this program does not have"));
-        return match nearest(key, names(room)) {
+        return match nearest(key, known_keys(room)) {
             Some(near) => error.with_hint(format!("did you mean {near}?")),
             None => error.with_hint("leave it out; replicas are of the type nats or file"),
         };
     }
     let error = section.error(key, format!("unknown key in {}", room.name));
-    if let Some(other) = ROOMS.iter().find(|other| other.keys.contains(&key)) {
+    if let Some(other) = SECTIONS.iter().find(|other| other.keys.contains(&key)) {
         return error.with_hint(format!("it belongs to {}", other.name));
     }
-    match nearest(key, names(room)) {
+    match nearest(key, known_keys(room)) {
         Some(near) => error.with_hint(format!("did you mean {near}?")),
         None => error.with_hint("litestream.yml(5) lists the keys"),
     }
 }
 
-fn names(room: &Room) -> impl Iterator<Item = &'static str> {
+fn known_keys(room: &SectionKeys) -> impl Iterator<Item = &'static str> {
     let inherited = REPLICA.keys.iter().copied().filter(|key| is_inherited(key));
     room.keys.iter().copied().chain(inherited.take(if is_global(room) { usize::MAX } else { 0 }))
 }

@@ -3,21 +3,21 @@
 //! Nothing outside is read here but the file that [`load`] is given, and the one that `NATS_NKEY` names: the environment
 //! is an argument, and whether certificates and keys are usable is asked in [`check`], before anything is contacted.
 
-pub mod check;
+pub mod check_files;
+mod credentials;
 mod database;
-mod directory;
-mod expand;
+mod database_dir;
+mod document;
+mod environment;
 mod glob;
 pub mod keys;
-mod layer;
-mod locate;
-mod login;
-pub mod nearest;
-mod surroundings;
-mod tree;
+mod replica_settings;
+pub mod shell_words;
+mod source_location;
+pub mod suggest;
 pub mod units;
 mod url;
-pub mod words;
+mod variables;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,19 +26,19 @@ pub use database::{
     DEFAULT_BUSY_TIMEOUT, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_MIN_CHECKPOINT_PAGES, DEFAULT_MONITOR_INTERVAL,
     DEFAULT_SPOOL_LIMIT, DEFAULT_TRUNCATE_PAGES, Database,
 };
-pub use directory::DirEntry;
-pub use expand::Env;
-pub use layer::DEFAULT_SYNC_INTERVAL;
-pub use surroundings::Surroundings;
-pub use url::masked;
+pub use database_dir::DatabaseDir;
+pub use environment::Environment;
+pub use replica_settings::DEFAULT_SYNC_INTERVAL;
+pub use url::mask_credentials;
+pub use variables::LookupVar;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::log::Level;
 use crate::secret::Secret;
 use crate::store::Target;
-use database::{Entry, Inherited};
-use layer::Layer;
-use tree::{Document, Section};
+use database::{DbsEntry, Defaults};
+use document::{Document, Section};
+use replica_settings::ReplicaSettings;
 
 /// Where the configuration is if nothing else is said. The peer's.
 pub const DEFAULT_PATH: &str = "/etc/litestream.yml";
@@ -59,8 +59,8 @@ pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     pub dbs: Vec<Database>,
-    /// Directories of databases, to be expanded when the program runs; [`distinct`] is then due again.
-    pub dirs: Vec<DirEntry>,
+    /// Directories of databases, to be expanded when the program runs; [`reject_overlaps`] is then due again.
+    pub dirs: Vec<DatabaseDir>,
     pub logging: Logging,
     pub snapshot: SnapshotPolicy,
     pub metrics_file: Option<PathBuf>,
@@ -129,62 +129,62 @@ impl Replica {
 /// Reads the configuration file: `path`, or `LITESTREAM_CONFIG`, or [`DEFAULT_PATH`].
 ///
 /// `expand` tells whether variables are put into values. Errors: [`Kind::Usage`], with file and line.
-pub fn load(path: Option<&Path>, env: Env<'_>, expand: bool) -> Result<Config> {
+pub fn load(path: Option<&Path>, env: LookupVar<'_>, expand: bool) -> Result<Config> {
     let path = path.map(Path::to_path_buf).unwrap_or_else(|| default_path(env));
     let text = std::fs::read_to_string(&path).map_err(|error| {
         Error::io(Kind::Usage, format!("read configuration {}", path.display()), &error)
             .with_hint("name another with -config PATH, or give DB_PATH REPLICA_URL")
     })?;
-    let around = check::surroundings(env)?;
+    let around = check_files::real_environment(env)?;
     parse(&text, &around, expand).context(|| format!("configuration {}", path.display()))
 }
 
 /// Where the configuration is if no option says it.
-pub fn default_path(env: Env<'_>) -> PathBuf {
+pub fn default_path(env: LookupVar<'_>) -> PathBuf {
     let named = env("LITESTREAM_CONFIG").filter(|path| !path.is_empty());
     PathBuf::from(named.unwrap_or_else(|| DEFAULT_PATH.to_string()))
 }
 
 /// A database and its replica as the command line gives them, with defaults for the rest.
-pub fn from_arguments(database: &str, url: &str, env: Env<'_>) -> Result<Database> {
-    let around = check::surroundings(env)?;
-    let path = around.database_path(database).context(|| format!("database {:?}", masked(database)))?;
+pub fn from_arguments(database: &str, url: &str, env: LookupVar<'_>) -> Result<Database> {
+    let around = check_files::real_environment(env)?;
+    let path = around.database_path(database).context(|| format!("database {:?}", mask_credentials(database)))?;
     Ok(Database::new(path, replica(url, &around)?))
 }
 
 /// A replica as the command line gives it.
-pub fn replica_from_url(url: &str, env: Env<'_>) -> Result<Replica> {
-    replica(url, &check::surroundings(env)?)
+pub fn replica_from_url(url: &str, env: LookupVar<'_>) -> Result<Replica> {
+    replica(url, &check_files::real_environment(env)?)
 }
 
 /// The same without a look at the real outside.
-pub fn replica(url: &str, around: &Surroundings<'_>) -> Result<Replica> {
-    layer::replica(Layer::of_url(url)?, Layer::default(), around)
+pub fn replica(url: &str, around: &Environment<'_>) -> Result<Replica> {
+    replica_settings::replica(ReplicaSettings::of_url(url)?, ReplicaSettings::default(), around)
 }
 
 /// The configuration in a text.
-pub fn parse(text: &str, around: &Surroundings<'_>, expand: bool) -> Result<Config> {
+pub fn parse(text: &str, around: &Environment<'_>, expand: bool) -> Result<Config> {
     let document = Document::parse(text, expand.then_some(around.env))?;
     let root = document.root()?;
     let mut warnings = keys::check(&root, &keys::GLOBAL)?;
-    let mut config = global(&root, around, &mut warnings)?;
-    let inherited = Inherited { layer: Layer::read(&root, around)?, snapshot: config.snapshot };
+    let mut config = parse_top_level(&root, around, &mut warnings)?;
+    let inherited = Defaults { layer: ReplicaSettings::read(&root, around)?, snapshot: config.snapshot };
     for section in root.sections("dbs")? {
         match database::read(&section, &inherited, around, &mut warnings)? {
-            Entry::Database(database) => config.dbs.push(database),
-            Entry::Directory(dir) => config.dirs.push(dir),
+            DbsEntry::Database(database) => config.dbs.push(database),
+            DbsEntry::Directory(dir) => config.dirs.push(dir),
         }
     }
     config.warnings = warnings;
     if config.dbs.is_empty() && config.dirs.is_empty() {
         return Err(Error::new(Kind::Usage, "no database is named").with_hint("add one under dbs"));
     }
-    distinct(config.dbs.iter().chain(config.dirs.iter().map(|dir| &dir.template)))?;
+    reject_overlaps(config.dbs.iter().chain(config.dirs.iter().map(|dir| &dir.template)))?;
     Ok(config)
 }
 
 /// What the top level says, but for the databases and what replicas inherit.
-fn global(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<String>) -> Result<Config> {
+fn parse_top_level(root: &Section<'_>, around: &Environment<'_>, warnings: &mut Vec<String>) -> Result<Config> {
     Ok(Config {
         dbs: Vec::new(),
         dirs: Vec::new(),
@@ -200,7 +200,7 @@ fn global(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<Stri
 
 impl Config {
     /// One database, and the default for everything else.
-    pub fn of(database: Database) -> Config {
+    pub fn single_database(database: Database) -> Config {
         Config {
             dbs: vec![database],
             dirs: Vec::new(),
@@ -215,12 +215,14 @@ impl Config {
     }
 
     /// The database that the user calls `path`, also one that a directory entry covers.
-    pub fn find(&self, path: &str, env: Env<'_>) -> Result<Database> {
-        let path = check::surroundings(env)?.database_path(path).context(|| format!("database {:?}", masked(path)))?;
+    pub fn find(&self, path: &str, env: LookupVar<'_>) -> Result<Database> {
+        let path = check_files::real_environment(env)?
+            .database_path(path)
+            .context(|| format!("database {:?}", mask_credentials(path)))?;
         if let Some(database) = self.dbs.iter().find(|database| database.path == path) {
             return Ok(database.clone());
         }
-        let in_dir = |dir: &DirEntry| {
+        let in_dir = |dir: &DatabaseDir| {
             let relative = path.strip_prefix(dir.dir()).ok().filter(|relative| dir.matches(relative))?;
             Some(dir.database(relative))
         };
@@ -232,14 +234,15 @@ impl Config {
 }
 
 /// Holds databases apart: no two share a file, or a place in a store.
-pub fn distinct<'a>(databases: impl Iterator<Item = &'a Database>) -> Result<()> {
+pub fn reject_overlaps<'a>(databases: impl Iterator<Item = &'a Database>) -> Result<()> {
     let mut seen: Vec<&Database> = Vec::new();
     for database in databases {
         let path = database.path.display();
         if seen.iter().any(|other| other.path == database.path) {
             return Err(Error::new(Kind::Usage, format!("database {path}: is named twice")));
         }
-        if let Some(other) = seen.iter().find(|other| is_shared(&other.replica.target, &database.replica.target)) {
+        if let Some(other) = seen.iter().find(|other| is_same_location(&other.replica.target, &database.replica.target))
+        {
             let what =
                 format!("databases {} and {path}: have one replica, {}", other.path.display(), database.replica.url);
             return Err(Error::new(Kind::Usage, what)
@@ -251,7 +254,7 @@ pub fn distinct<'a>(databases: impl Iterator<Item = &'a Database>) -> Result<()>
 }
 
 /// Servers are told apart by name only: two lists with one server in common are one cluster.
-fn is_shared(one: &Target, other: &Target) -> bool {
+fn is_same_location(one: &Target, other: &Target) -> bool {
     match (one, other) {
         (Target::Dir(one), Target::Dir(other)) => one == other,
         (Target::Nats(one), Target::Nats(other)) => {
@@ -267,7 +270,7 @@ fn snapshot(root: &Section<'_>, warnings: &mut Vec<String>) -> Result<SnapshotPo
     let mut policy = SnapshotPolicy::read(root.section("snapshot")?.as_ref(), SnapshotPolicy::default(), warnings)?;
     if let Some(retention) = root.section("retention")? {
         warnings.extend(keys::check(&retention, &keys::RETENTION)?);
-        if retention.flag("enabled")? == Some(false) {
+        if retention.bool("enabled")? == Some(false) {
             policy.retention = None;
         }
     }
@@ -293,7 +296,7 @@ impl SnapshotPolicy {
         };
         if let Some(short) = retention.filter(|retention| own.has("retention") && *retention < SHORT_RETENTION) {
             let line = own.line("retention").map(|line| format!("line {line}: ")).unwrap_or_default();
-            let text = units::duration_text(short);
+            let text = units::format_duration(short);
             warnings
                 .push(format!("{line}retention: nothing older than {text} can be restored: is less than 1h meant?"));
         }
@@ -301,12 +304,12 @@ impl SnapshotPolicy {
     }
 }
 
-fn logging(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<String>) -> Result<Logging> {
+fn logging(root: &Section<'_>, around: &Environment<'_>, warnings: &mut Vec<String>) -> Result<Logging> {
     let mut logging = Logging { level: None, format: LogFormat::Logfmt };
     if let Some(section) = root.section("logging")? {
         warnings.extend(keys::check(&section, &keys::LOGGING)?);
         if let Some(text) = section.text("level")? {
-            logging.level = Some(section.at("level", level(&text))?);
+            logging.level = Some(section.with_key_context("level", level(&text))?);
         }
         logging.format = match section.text("type")?.as_deref() {
             None | Some("text" | "logfmt" | "pretty") => LogFormat::Logfmt,
@@ -319,7 +322,7 @@ fn logging(root: &Section<'_>, around: &Surroundings<'_>, warnings: &mut Vec<Str
 }
 
 /// The level that `LOG_LEVEL` asks for: over that of the file, under that of the command line.
-pub fn log_level(env: Env<'_>) -> Result<Option<Level>> {
+pub fn log_level(env: LookupVar<'_>) -> Result<Option<Level>> {
     let text = env("LOG_LEVEL").filter(|text| !text.is_empty());
     text.map(|text| level(&text)).transpose().context(|| "LOG_LEVEL")
 }
@@ -331,12 +334,12 @@ fn level(text: &str) -> Result<Level> {
 
 fn exec(root: &Section<'_>) -> Result<Option<Vec<String>>> {
     let command = root.text("exec")?;
-    root.at("exec", command.map(|text| words::split(&text)).transpose())
+    root.with_key_context("exec", command.map(|text| shell_words::split(&text)).transpose())
 }
 
-fn file(section: &Section<'_>, key: &str, around: &Surroundings<'_>) -> Result<Option<PathBuf>> {
+fn file(section: &Section<'_>, key: &str, around: &Environment<'_>) -> Result<Option<PathBuf>> {
     let path = section.text(key)?.map(|text| around.absolute(&text)).transpose();
-    section.at(key, path)
+    section.with_key_context(key, path)
 }
 
 fn heartbeat(root: &Section<'_>) -> Result<Option<Heartbeat>> {

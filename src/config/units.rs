@@ -49,10 +49,10 @@ pub fn duration_in(text: &str, usual: &[&str]) -> Result<Duration> {
     if is_number(text) {
         let meant: Vec<String> = usual.iter().map(|unit| format!("{text}{unit}")).collect();
         let hint = format!("did you mean {}?", meant.join(" or "));
-        return Err(refused("duration", text, "a number with a unit").with_hint(hint));
+        return Err(invalid("duration", text, "a number with a unit").with_hint(hint));
     }
     let wrong = || {
-        refused("duration", text, "numbers with units, such as 50ms, 1.5s, 1h30m or 2d")
+        invalid("duration", text, "numbers with units, such as 50ms, 1.5s, 1h30m or 2d")
             .with_hint("units are ns, us, ms, s, m, h, d and w")
     };
     let mut rest = text;
@@ -70,7 +70,7 @@ fn duration_part(text: &str) -> Option<(u64, &str)> {
     let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
     let (unit, behind) = rest.split_at(rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len()));
     let (_, nanos) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
-    Some((scaled(number, *nanos)?, behind))
+    Some((multiply(number, *nanos)?, behind))
 }
 
 /// Reads `64KiB`, `10 MB`, `1.5G`; a bare number is refused.
@@ -78,10 +78,10 @@ fn duration_part(text: &str) -> Option<(u64, &str)> {
 /// Errors: [`Kind::Usage`].
 pub fn size(text: &str) -> Result<u64> {
     if is_number(text) {
-        return Err(refused("size", text, "a number with a unit").with_hint(format!("did you mean {text}MiB?")));
+        return Err(invalid("size", text, "a number with a unit").with_hint(format!("did you mean {text}MiB?")));
     }
     size_value(text).ok_or_else(|| {
-        refused("size", text, "a number with a unit, such as 64KiB or 1.5GB")
+        invalid("size", text, "a number with a unit, such as 64KiB or 1.5GB")
             .with_hint("units are B, KB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB (powers of 1024)")
     })
 }
@@ -90,7 +90,7 @@ fn size_value(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
     let unit = unit.trim_start();
     let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
-    scaled(number, *bytes)
+    multiply(number, *bytes)
 }
 
 fn is_number(text: &str) -> bool {
@@ -98,7 +98,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// A decimal number of units, exactly; what is finer than one is cut off. None past 64 bits.
-fn scaled(number: &str, unit: u64) -> Option<u64> {
+fn multiply(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() {
         return None;
@@ -114,7 +114,7 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
 }
 
 /// A duration as `duration` reads it: for manuals, listings and messages.
-pub fn duration_text(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
     let millis = duration.as_millis();
     match units.iter().find(|(_, size)| millis > 0 && millis.is_multiple_of(*size)) {
@@ -123,7 +123,7 @@ pub fn duration_text(duration: Duration) -> String {
     }
 }
 
-fn refused(what: &str, text: &str, expected: &str) -> Error {
+fn invalid(what: &str, text: &str, expected: &str) -> Error {
     Error::new(Kind::Usage, format!("{what} {text:?}: expected {expected}"))
 }
 
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_duration_is_written_as_it_is_read() {
         for text in ["0", "50ms", "1s", "90s", "5m", "2d", "10s"] {
-            assert_eq!(duration_text(duration(text).unwrap()), text);
+            assert_eq!(format_duration(duration(text).unwrap()), text);
         }
     }
 

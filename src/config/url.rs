@@ -1,6 +1,6 @@
 //! Replica URLs: from text to parts, and from parts to a text without secrets. Nothing is looked up here.
 //!
-//! A URL that cannot be read is shown only by [`masked`], and no part of it is repeated elsewhere in the message: where a
+//! A URL that cannot be read is shown only by [`mask_credentials`], and no part of it is repeated elsewhere in the message: where a
 //! password holds a stray `,`, `/` or `?`, a piece of it would pass for a host, a bucket or a query.
 
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(super) enum Url {
 #[derive(Clone, Debug, PartialEq, Default)]
 pub(super) struct NatsUrl {
     pub tls: bool,
-    pub user: Option<User>,
+    pub user: Option<UrlCredentials>,
     pub servers: Vec<Server>,
     pub bucket: Option<String>,
     /// Empty, or without a slash at either end.
@@ -29,13 +29,13 @@ pub(super) struct NatsUrl {
 
 /// The part before the `@`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum User {
+pub(super) enum UrlCredentials {
     Password(String, Secret),
     Token(Secret),
 }
 
 /// Schemes of the peer's other backends.
-const FOREIGN: [&str; 10] = ["s3", "gs", "gcs", "abs", "sftp", "oss", "webdav", "webdavs", "http", "https"];
+const OTHER_SCHEMES: [&str; 10] = ["s3", "gs", "gcs", "abs", "sftp", "oss", "webdav", "webdavs", "http", "https"];
 
 /// Reads a replica URL, or a bare path.
 ///
@@ -50,7 +50,7 @@ pub(super) fn parse(text: &str) -> Result<Url> {
         "file" => file(rest).map(Url::Dir),
         other => Err(unknown_scheme(other)),
     };
-    result.map_err(|error| error.context(format!("replica URL {}", masked(text))))
+    result.map_err(|error| error.context(format!("replica URL {}", mask_credentials(text))))
 }
 
 /// Reads a list of servers as `NATS_URL` holds it: a URL without a bucket, or hosts alone, spaces between them or not.
@@ -58,14 +58,14 @@ pub(super) fn parse_servers(text: &str) -> Result<NatsUrl> {
     let text = text.replace(' ', "");
     let text = text.as_str();
     let tls = text.starts_with("tls://");
-    let rest = without_scheme(text).map_or(text, |(rest, _)| rest);
+    let rest = strip_nats_scheme(text).map_or(text, |(rest, _)| rest);
     let url = nats(rest.trim_end_matches('/'), tls)
         .and_then(|url| if url.bucket.is_some() { Err(usage("expected servers only, found a path")) } else { Ok(url) });
-    url.map_err(|error| error.context(format!("NATS_URL {}", masked(text))))
+    url.map_err(|error| error.context(format!("NATS_URL {}", mask_credentials(text))))
 }
 
 fn unknown_scheme(scheme: &str) -> Error {
-    let error = if FOREIGN.contains(&scheme) {
+    let error = if OTHER_SCHEMES.contains(&scheme) {
         usage(format!("the {scheme} backend is not supported"))
     } else {
         usage("unknown scheme")
@@ -81,8 +81,9 @@ fn directory(text: &str) -> Result<PathBuf> {
         return Err(usage("replica URL: expected // after the scheme").with_hint("write nats://HOST/BUCKET"));
     }
     if is_address(text) {
-        return Err(usage("replica URL: expected a scheme, found the address of a server without one")
-            .with_hint(format!("write {}, or a path that begins with ./", masked(&format!("nats://{text}")))));
+        return Err(usage("replica URL: expected a scheme, found the address of a server without one").with_hint(
+            format!("write {}, or a path that begins with ./", mask_credentials(&format!("nats://{text}"))),
+        ));
     }
     if !text.contains('/') && !matches!(text, "." | "..") {
         return Err(usage(format!(
@@ -109,32 +110,32 @@ fn file(rest: &str) -> Result<PathBuf> {
         return Err(usage("expected an absolute path after file://")
             .with_hint("write file:///absolute/path, or a relative path without file://"));
     }
-    no_query(path)?;
-    Ok(PathBuf::from(decoded(path)?))
+    reject_query(path)?;
+    Ok(PathBuf::from(percent_decode(path)?))
 }
 
 fn nats(rest: &str, tls: bool) -> Result<NatsUrl> {
-    no_query(rest)?;
+    reject_query(rest)?;
     let mut url = NatsUrl { tls, ..NatsUrl::default() };
-    let path = hosts(rest, &mut url)?;
+    let path = parse_hosts(rest, &mut url)?;
     if path.contains('@') {
         return Err(
             usage("a @ stands behind the first /").with_hint("write / in a password as %2F, @ in a prefix as %40")
         );
     }
     let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-    url.bucket = (!bucket.is_empty()).then(|| decoded(bucket)).transpose()?;
+    url.bucket = (!bucket.is_empty()).then(|| percent_decode(bucket)).transpose()?;
     if let Some(bucket) = &url.bucket {
         check_bucket(bucket)?;
     }
-    url.prefix = prefix_of(&decoded(prefix.trim_end_matches('/'))?)?;
+    url.prefix = parse_prefix(&percent_decode(prefix.trim_end_matches('/'))?)?;
     if url.bucket.is_none() && !url.prefix.is_empty() {
         return Err(usage("the bucket is empty, but a prefix follows"));
     }
     Ok(url)
 }
 
-fn no_query(rest: &str) -> Result<()> {
+fn reject_query(rest: &str) -> Result<()> {
     match rest.contains(['?', '#']) {
         true => Err(usage("a query or fragment is not understood").with_hint("write ? as %3F and # as %23")),
         false => Ok(()),
@@ -142,9 +143,9 @@ fn no_query(rest: &str) -> Result<()> {
 }
 
 /// Takes the hosts off the front, each of which may repeat the scheme, and returns the path without its first slash.
-fn hosts<'a>(mut rest: &'a str, url: &mut NatsUrl) -> Result<&'a str> {
+fn parse_hosts<'a>(mut rest: &'a str, url: &mut NatsUrl) -> Result<&'a str> {
     for number in 1.. {
-        if let Some((behind, tls)) = without_scheme(rest) {
+        if let Some((behind, tls)) = strip_nats_scheme(rest) {
             rest = behind;
             url.tls |= tls;
         }
@@ -162,7 +163,7 @@ fn hosts<'a>(mut rest: &'a str, url: &mut NatsUrl) -> Result<&'a str> {
 }
 
 /// What follows `nats://` or `tls://`, and whether it was the latter.
-fn without_scheme(text: &str) -> Option<(&str, bool)> {
+fn strip_nats_scheme(text: &str) -> Option<(&str, bool)> {
     let plain = text.strip_prefix("nats://").map(|rest| (rest, false));
     plain.or_else(|| text.strip_prefix("tls://").map(|rest| (rest, true)))
 }
@@ -185,14 +186,16 @@ fn add_host(host: &str, url: &mut NatsUrl) -> Result<()> {
     Ok(())
 }
 
-fn user(info: &str) -> Result<User> {
+fn user(info: &str) -> Result<UrlCredentials> {
     let user = match info.split_once(':') {
-        Some((name, password)) => User::Password(decoded(name)?, Secret::new(decoded(password)?)),
-        None => User::Token(Secret::new(decoded(info)?)),
+        Some((name, password)) => {
+            UrlCredentials::Password(percent_decode(name)?, Secret::new(percent_decode(password)?))
+        }
+        None => UrlCredentials::Token(Secret::new(percent_decode(info)?)),
     };
     let is_half = match &user {
-        User::Password(name, password) => name.is_empty() || password.reveal().is_empty(),
-        User::Token(token) => token.reveal().is_empty(),
+        UrlCredentials::Password(name, password) => name.is_empty() || password.reveal().is_empty(),
+        UrlCredentials::Token(token) => token.reveal().is_empty(),
     };
     if is_half {
         return Err(usage("expected USER:PASSWORD@ or TOKEN@, found an empty part"));
@@ -250,7 +253,7 @@ pub(super) fn check_bucket(name: &str) -> Result<()> {
 /// A prefix without slashes at its ends.
 ///
 /// Errors: an empty part, `.` or `..`, which no other tool would keep apart, or a control character.
-pub(super) fn prefix_of(text: &str) -> Result<String> {
+pub(super) fn parse_prefix(text: &str) -> Result<String> {
     let prefix = text.trim_matches('/');
     let is_wrong = |part: &str| matches!(part, "" | "." | "..") || part.chars().any(char::is_control);
     if !prefix.is_empty() && prefix.split('/').any(is_wrong) {
@@ -260,7 +263,7 @@ pub(super) fn prefix_of(text: &str) -> Result<String> {
 }
 
 /// Resolves `%41`.
-fn decoded(text: &str) -> Result<String> {
+fn percent_decode(text: &str) -> Result<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -277,7 +280,7 @@ fn decoded(text: &str) -> Result<String> {
 }
 
 /// The URL with whatever may be secret in it replaced: all before the last `@`, all behind a `?` or `#`.
-pub fn masked(text: &str) -> String {
+pub fn mask_credentials(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), text),
@@ -288,28 +291,28 @@ pub fn masked(text: &str) -> String {
 }
 
 /// The URL of a NATS replica for logs and listings, which reads back as the same servers, bucket and prefix.
-pub(super) fn nats_text(options: &Options) -> String {
-    let servers: Vec<String> = options.servers.iter().map(server_text).collect();
-    let scheme = if options.tls.wanted { "tls" } else { "nats" };
+pub(super) fn format_nats(options: &Options) -> String {
+    let servers: Vec<String> = options.servers.iter().map(format_server).collect();
+    let scheme = if options.tls.required { "tls" } else { "nats" };
     let path = [&options.bucket, &options.prefix].into_iter().filter(|part| !part.is_empty());
-    let path: Vec<String> = path.map(|part| encoded(part)).collect();
+    let path: Vec<String> = path.map(|part| percent_encode(part)).collect();
     format!("{scheme}://{}/{}", servers.join(","), path.join("/"))
 }
 
-fn server_text(server: &Server) -> String {
+fn format_server(server: &Server) -> String {
     match server.host.contains(':') {
         true => format!("[{}]:{}", server.host, server.port),
         false => format!("{}:{}", server.host, server.port),
     }
 }
 
-fn encoded(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/' | b'=' | b'+');
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// The URL of a directory.
-pub(super) fn dir_text(path: &std::path::Path) -> String {
+pub(super) fn format_dir(path: &std::path::Path) -> String {
     let path = path.display();
     if path.to_string().starts_with('/') { format!("file://{path}") } else { path.to_string() }
 }

@@ -6,11 +6,12 @@
 
 use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
-use crate::format::extra::{
-    FLAG_BEGINS, FLAG_BIG_ENDIAN, FLAG_PART, FLAGS, Field, Fields, KIND, Member, VERSION, WITH_DIFFERENCES, corrupt,
-};
 use crate::format::key::SegmentKey;
-use crate::format::position::{Generation, Offset, PageSize, Point};
+use crate::format::member_header::{
+    FLAG_BEGINS, FLAG_BIG_ENDIAN, FLAG_PART, FLAGS, Field, HeaderFields, KIND, MemberKind, VERSION, WITH_DIFFERENCES,
+    corrupt,
+};
+use crate::format::position::{Generation, Offset, PageSize, WalPosition};
 use crate::format::segment::{Differences, MemberHeader};
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt, WalHeader};
@@ -44,7 +45,7 @@ pub const LONG_LEN: usize = LONG_CRC.at + LONG_CRC.size;
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
     generation: Generation,
-    point: Point,
+    point: WalPosition,
     seen: Timestamp,
     /// Of the WAL at that point; none where only a name is known.
     wal: Option<Wal>,
@@ -62,49 +63,49 @@ struct Wal {
 impl Before {
     /// Before the first member of the object of this name.
     pub(super) fn first(key: &SegmentKey) -> Before {
-        Before { generation: key.generation, point: key.start, seen: key.first, wal: None }
+        Before { generation: key.generation, point: key.start, seen: key.first_seen, wal: None }
     }
 
     /// Behind this member.
     pub(super) fn next(header: &MemberHeader) -> Before {
         let MemberHeader { page_size, order, salt, checksum_after: checksum, .. } = *header;
         let wal = Some(Wal { page_size, order, salt, checksum });
-        Before { generation: header.generation, point: header.end_point(), seen: header.seen, wal }
+        Before { generation: header.generation, point: header.end_point(), seen: header.visible_by, wal }
     }
 }
 
-pub(super) fn encode_short(header: &MemberHeader) -> Fields<SHORT_LEN> {
+pub(super) fn encode_short(header: &MemberHeader) -> HeaderFields<SHORT_LEN> {
     encode(header)
 }
 
-pub(super) fn encode_long(header: &MemberHeader) -> Fields<LONG_LEN> {
+pub(super) fn encode_long(header: &MemberHeader) -> HeaderFields<LONG_LEN> {
     let mut fields = encode(header);
-    fields.raise(FLAG_BIG_ENDIAN, header.order == ByteOrder::Big);
-    fields.put(PAGE_SIZE, header.page_size.get().into());
-    fields.put(SALT_1, header.salt.0.into());
-    fields.put(SALT_2, header.salt.1.into());
-    fields.put(CHECKPOINT, header.differences.map_or(0, |differences| differences.checkpoint.into()));
+    fields.set_flag(FLAG_BIG_ENDIAN, header.order == ByteOrder::Big);
+    fields.set(PAGE_SIZE, header.page_size.get().into());
+    fields.set(SALT_1, header.salt.0.into());
+    fields.set(SALT_2, header.salt.1.into());
+    fields.set(CHECKPOINT, header.differences.map_or(0, |differences| differences.checkpoint.into()));
     fields
 }
 
-fn encode<const N: usize>(header: &MemberHeader) -> Fields<N> {
-    let mut fields = Fields::new(Member::Batch);
-    fields.put(VERSION, WITH_DIFFERENCES.into());
-    fields.raise(FLAG_PART, header.part);
-    fields.raise(FLAG_BEGINS, header.from == Offset::ZERO);
-    fields.put(FRAMES, header.frames().into());
-    fields.put(AFTER_1, header.checksum_after.0.into());
-    fields.put(AFTER_2, header.checksum_after.1.into());
-    fields.put(PAGES, header.pages.into());
-    fields.put(SEEN, header.seen.millis());
-    fields.put(DATABASE, header.differences.map_or(0, |differences| differences.checksum.get()));
+fn encode<const N: usize>(header: &MemberHeader) -> HeaderFields<N> {
+    let mut fields = HeaderFields::new(MemberKind::Batch);
+    fields.set(VERSION, WITH_DIFFERENCES.into());
+    fields.set_flag(FLAG_PART, header.part);
+    fields.set_flag(FLAG_BEGINS, header.payload_offset == Offset::ZERO);
+    fields.set(FRAMES, header.frames().into());
+    fields.set(AFTER_1, header.checksum_after.0.into());
+    fields.set(AFTER_2, header.checksum_after.1.into());
+    fields.set(PAGES, header.pages.into());
+    fields.set(SEEN, header.visible_by.millis());
+    fields.set(DATABASE, header.differences.map_or(0, |differences| differences.checksum.get()));
     fields
 }
 
 /// A header that was read.
 pub(super) enum Brief {
-    Short(Fields<SHORT_LEN>),
-    Long(Fields<LONG_LEN>),
+    Short(HeaderFields<SHORT_LEN>),
+    Long(HeaderFields<LONG_LEN>),
 }
 
 impl Brief {
@@ -124,15 +125,15 @@ impl Brief {
 }
 
 /// The WAL that a header names, and its checkpoint counter.
-fn told(fields: &Fields<LONG_LEN>) -> Result<(Wal, u32)> {
-    let page_size = PageSize::new(fields.get32(PAGE_SIZE))?;
+fn told(fields: &HeaderFields<LONG_LEN>) -> Result<(Wal, u32)> {
+    let page_size = PageSize::new(fields.get_u32(PAGE_SIZE))?;
     let order = if fields.flag(FLAG_BIG_ENDIAN) { ByteOrder::Big } else { ByteOrder::Little };
-    let salt = Salt(fields.get32(SALT_1), fields.get32(SALT_2));
-    Ok((Wal { page_size, order, salt, checksum: Checksum::default() }, fields.get32(CHECKPOINT)))
+    let salt = Salt(fields.get_u32(SALT_1), fields.get_u32(SALT_2));
+    Ok((Wal { page_size, order, salt, checksum: Checksum::default() }, fields.get_u32(CHECKPOINT)))
 }
 
 fn decode<const N: usize>(
-    fields: &Fields<N>,
+    fields: &HeaderFields<N>,
     before: &Before,
     (wal, checkpoint): (Wal, u32),
     tells_wal: bool,
@@ -140,7 +141,7 @@ fn decode<const N: usize>(
     let begins = fields.flag(FLAG_BEGINS);
     let (index, from) = place(before.point, begins)?;
     let first = from.frame(wal.page_size).ok_or_else(|| corrupt(format!("expected the end of a frame at {from}")))?;
-    let last = first.checked_add(fields.get32(FRAMES)).ok_or_else(|| corrupt("more frames than a WAL can have"))?;
+    let last = first.checked_add(fields.get_u32(FRAMES)).ok_or_else(|| corrupt("more frames than a WAL can have"))?;
     let Wal { page_size, order, salt, checksum } = wal;
     let begun = WalHeader { order, page_size, checkpoint, salt, checksum };
     let known = before.wal.map_or(checksum, |wal| wal.checksum);
@@ -148,18 +149,18 @@ fn decode<const N: usize>(
         generation: before.generation,
         start: before.point,
         index,
-        from,
-        end: Offset::new(Offset::behind_frame(last, wal.page_size).get())?,
+        payload_offset: from,
+        end: Offset::new(Offset::end_of_frame(last, wal.page_size).get())?,
         page_size: wal.page_size,
         order: wal.order,
         part: fields.flag(FLAG_PART),
-        unsealed: false,
+        unchecksummed: false,
         salt: wal.salt,
         checksum_before: if begins { WalHeader::parse(&begun.encode())?.checksum } else { known },
-        checksum_after: Checksum(fields.get32(AFTER_1), fields.get32(AFTER_2)),
-        pages: fields.get32(PAGES),
-        since: before.seen.min(Timestamp::from_millis(fields.get(SEEN))),
-        seen: Timestamp::from_millis(fields.get(SEEN)),
+        checksum_after: Checksum(fields.get_u32(AFTER_1), fields.get_u32(AFTER_2)),
+        pages: fields.get_u32(PAGES),
+        visible_after: before.seen.min(Timestamp::from_millis(fields.get(SEEN))),
+        visible_by: Timestamp::from_millis(fields.get(SEEN)),
         previous_crc: 0,
         differences: Some(Differences { checksum: DatabaseChecksum::new(fields.get(DATABASE)), checkpoint, tells_wal }),
     };
@@ -168,7 +169,7 @@ fn decode<const N: usize>(
 }
 
 /// The WAL in which the frames are, and where in it the first one begins.
-fn place(point: Point, begins: bool) -> Result<(u32, Offset)> {
+fn place(point: WalPosition, begins: bool) -> Result<(u32, Offset)> {
     match (begins, point.offset == Offset::ZERO) {
         (false, false) => Ok((point.index, point.offset)),
         (true, true) => Ok((point.index, Offset::ZERO)),
@@ -184,7 +185,7 @@ fn place(point: Point, begins: bool) -> Result<(u32, Offset)> {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::format::sample::{Wal, ms, point, size, wal};
+    use crate::format::fixtures::{Wal, millis, point, size, wal};
     use crate::format::segment::key_of;
 
     fn with_differences(header: MemberHeader, tells_wal: bool) -> MemberHeader {
@@ -215,12 +216,12 @@ mod tests {
             (with_differences(wal.batch(3, 0, 2, 100), true), with_differences(wal.batch(3, 2, 3, 200), false));
         let first = Before::first(&key_of(&one, &two));
         let found = read(&one, &first).unwrap();
-        assert_eq!(found, MemberHeader { since: ms(100), start: found.start, ..one });
-        assert_eq!(read(&two, &Before::next(&found)).unwrap(), MemberHeader { since: ms(100), ..two });
+        assert_eq!(found, MemberHeader { visible_after: millis(100), start: found.start, ..one });
+        assert_eq!(read(&two, &Before::next(&found)).unwrap(), MemberHeader { visible_after: millis(100), ..two });
         // The checksum before the first member of an object is known to whoever has read the object before it.
         let alone = with_differences(wal.batch(3, 2, 3, 200), true);
         let found = read(&alone, &Before::first(&key_of(&alone, &alone))).unwrap();
-        assert_eq!(found, MemberHeader { since: ms(200), checksum_before: Checksum::default(), ..alone });
+        assert_eq!(found, MemberHeader { visible_after: millis(200), checksum_before: Checksum::default(), ..alone });
     }
 
     #[test]
@@ -230,7 +231,7 @@ mod tests {
         let next = MemberHeader { start: point(3, 32 + 2 * (65_536 + 24)), ..next };
         assert_eq!(
             read(&next, &Before::first(&key_of(&next, &next))).unwrap(),
-            MemberHeader { since: ms(300), ..next }
+            MemberHeader { visible_after: millis(300), ..next }
         );
         let first = with_differences(big.batch(4, 0, 1, 300), true);
         assert_eq!(read(&first, &Before::first(&key_of(&first, &first))).unwrap().index, 4);
@@ -244,12 +245,12 @@ mod tests {
         let late = Before { point: point(3, 33), ..before };
         let none = Before { point: point(3, 0), ..before };
         let last = Before { point: point(u32::MAX, 568), ..before };
-        let begins = MemberHeader { from: Offset::ZERO, ..good };
+        let begins = MemberHeader { payload_offset: Offset::ZERO, ..good };
         let short = with_differences(begins, false);
-        let no_frames = MemberHeader { end: good.from, ..good };
+        let no_frames = MemberHeader { end: good.payload_offset, ..good };
         let wide = MemberHeader {
-            end: Offset::behind_frame(u32::MAX, size(512)),
-            from: Offset::behind_frame(0, size(512)),
+            end: Offset::end_of_frame(u32::MAX, size(512)),
+            payload_offset: Offset::end_of_frame(0, size(512)),
             ..good
         };
         let table = [
@@ -266,7 +267,7 @@ mod tests {
             assert_eq!((error.kind(), error.message()), (Kind::Corrupt, text));
         }
         let mut fields = encode_long(&wide);
-        fields.put(FLAGS, 0);
+        fields.set(FLAGS, 0);
         let error = Brief::Long(fields).decode(&before).unwrap_err();
         assert_eq!(error.message(), "more frames than a WAL can have");
     }

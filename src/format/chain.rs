@@ -9,8 +9,8 @@ use std::fmt;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
-use crate::format::listing::Stored;
-use crate::format::position::Point;
+use crate::format::listing::GenerationObjects;
+use crate::format::position::WalPosition;
 use crate::format::time::Timestamp;
 
 /// A snapshot and the segments that continue it, each with its size in bytes.
@@ -18,7 +18,7 @@ use crate::format::time::Timestamp;
 /// Each segment starts exactly where the one before it ends. The first may start before the snapshot's point: its
 /// members up to that point are then passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
+pub struct SegmentChain {
     pub snapshot: (SnapshotKey, u64),
     pub segments: Vec<(SegmentKey, u64)>,
     /// More is stored beyond the end, but nothing that joins it.
@@ -29,41 +29,41 @@ pub struct Chain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Where the chain ends, and nothing begins.
-    pub at: Point,
+    pub at: WalPosition,
     /// The first thing beyond it.
     pub next: Key,
 }
 
 /// What a way over segments has reached, and how.
-struct Step {
+struct Reached {
     objects: usize,
     /// The last segment on the way; none at the snapshot.
-    via: Option<usize>,
+    previous: Option<usize>,
 }
 
-impl Chain {
+impl SegmentChain {
     /// The chain of the newest snapshot, if there is one.
-    pub fn newest(stored: &Stored) -> Option<Chain> {
-        stored.snapshots.last().map(|snapshot| Chain::of(stored, *snapshot))
+    pub fn newest(stored: &GenerationObjects) -> Option<SegmentChain> {
+        stored.snapshots.last().map(|snapshot| SegmentChain::of(stored, *snapshot))
     }
 
     /// The chain of one of the snapshots.
-    pub fn of(stored: &Stored, snapshot: (SnapshotKey, u64)) -> Chain {
-        let way = furthest(snapshot.0.at, &stored.segments);
+    pub fn of(stored: &GenerationObjects, snapshot: (SnapshotKey, u64)) -> SegmentChain {
+        let way = longest_path(snapshot.0.position, &stored.segments);
         let segments = way.into_iter().filter_map(|at| stored.segments.get(at).copied()).collect();
-        let mut chain = Chain { snapshot, segments, gap: None };
+        let mut chain = SegmentChain { snapshot, segments, gap: None };
         chain.gap = gap(stored, chain.end());
         chain
     }
 
     /// Where it ends.
-    pub fn end(&self) -> Point {
-        self.segments.last().map_or(self.snapshot.0.at, |(key, _)| key.end)
+    pub fn end(&self) -> WalPosition {
+        self.segments.last().map_or(self.snapshot.0.position, |(key, _)| key.end)
     }
 
     /// The moment that it reaches.
-    pub fn last_moment(&self) -> Timestamp {
-        self.segments.last().map_or(self.snapshot.0.time, |(key, _)| key.last)
+    pub fn latest_time(&self) -> Timestamp {
+        self.segments.last().map_or(self.snapshot.0.time, |(key, _)| key.last_seen)
     }
 
     /// The object that it ends with.
@@ -72,19 +72,19 @@ impl Chain {
     }
 
     /// Takes segments off the end until the last one ends with a transaction; how many that were.
-    pub fn drop_parts(&mut self) -> usize {
+    pub fn drop_trailing_parts(&mut self) -> usize {
         let before = self.segments.len();
         while self.segments.pop_if(|(key, _)| key.part).is_some() {}
         before - self.segments.len()
     }
 
     /// Errors: [`Kind::Corrupt`] if there is a gap, with the moment up to which a restore is possible.
-    pub fn without_gap(&self) -> Result<()> {
+    pub fn require_no_gap(&self) -> Result<()> {
         let Some(gap) = self.gap else { return Ok(()) };
         let mut whole = self.clone();
-        whole.drop_parts();
+        whole.drop_trailing_parts();
         Err(Error::new(Kind::Corrupt, format!("generation {}: {gap}", self.snapshot.0.generation))
-            .with_hint(format!("-timestamp {} restores what is before the gap", whole.last_moment())))
+            .with_hint(format!("-timestamp {} restores what is before the gap", whole.latest_time())))
     }
 }
 
@@ -93,7 +93,7 @@ impl fmt::Display for Gap {
         write!(f, "no segment begins at {}; the next stored ", self.at)?;
         match self.next {
             Key::Segment(key) => write!(f, "one begins at {}", key.start),
-            Key::Snapshot(key) => write!(f, "snapshot is at {}", key.at),
+            Key::Snapshot(key) => write!(f, "snapshot is at {}", key.position),
         }
     }
 }
@@ -102,17 +102,17 @@ impl fmt::Display for Gap {
 ///
 /// They are in order of their starts, and each ends behind its start: so each point is settled before any way goes on
 /// from it, and one pass is enough.
-fn furthest(at: Point, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
-    let mut reached = HashMap::from([(at, Step { objects: 0, via: None })]);
+fn longest_path(at: WalPosition, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
+    let mut reached = HashMap::from([(at, Reached { objects: 0, previous: None })]);
     for (place, (key, _)) in segments.iter().enumerate().filter(|(_, (key, _))| key.end > at) {
         let Some(objects) = reached.get(&key.start.max(at)).map(|step| step.objects + 1) else { continue };
         if reached.get(&key.end).is_none_or(|step| objects < step.objects) {
-            reached.insert(key.end, Step { objects, via: Some(place) });
+            reached.insert(key.end, Reached { objects, previous: Some(place) });
         }
     }
     let mut way = Vec::new();
     let mut point = reached.keys().max().copied();
-    while let Some(place) = point.and_then(|p| reached.get(&p)).and_then(|step| step.via) {
+    while let Some(place) = point.and_then(|p| reached.get(&p)).and_then(|step| step.previous) {
         way.push(place);
         point = segments.get(place).map(|(key, _)| key.start.max(at));
     }
@@ -120,35 +120,42 @@ fn furthest(at: Point, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
     way
 }
 
-fn gap(stored: &Stored, end: Point) -> Option<Gap> {
+fn gap(stored: &GenerationObjects, end: WalPosition) -> Option<Gap> {
     let segments = stored.segments.iter().filter(|(key, _)| key.end > end);
     let segments = segments.map(|(key, _)| (key.start, Key::Segment(*key)));
-    let snapshots = stored.snapshots.iter().filter(|(key, _)| key.at > end);
-    let snapshots = snapshots.map(|(key, _)| (key.at, Key::Snapshot(*key)));
+    let snapshots = stored.snapshots.iter().filter(|(key, _)| key.position > end);
+    let snapshots = snapshots.map(|(key, _)| (key.position, Key::Snapshot(*key)));
     segments.chain(snapshots).min_by_key(|(point, _)| *point).map(|(_, next)| Gap { at: end, next })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::fixtures::{GENERATION, Random, millis, point};
     use crate::format::position::Generation;
-    use crate::format::sample::{GENERATION, Random, ms, point};
 
     fn snapshot(at: u64) -> (SnapshotKey, u64) {
-        let key = SnapshotKey { generation: Generation::new(GENERATION), at: point(0, at), time: ms(at) };
+        let key = SnapshotKey { generation: Generation::new(GENERATION), position: point(0, at), time: millis(at) };
         (key, 1)
     }
 
     /// A segment whose times are its offsets.
     fn segment(start: u64, end: u64) -> (SegmentKey, u64) {
         let generation = Generation::new(GENERATION);
-        let (first, last) = (ms(start + 1), ms(end));
-        let key = SegmentKey { generation, start: point(0, start), end: point(0, end), first, last, part: false };
+        let (first, last) = (millis(start + 1), millis(end));
+        let key = SegmentKey {
+            generation,
+            start: point(0, start),
+            end: point(0, end),
+            first_seen: first,
+            last_seen: last,
+            part: false,
+        };
         (key, end - start)
     }
 
-    fn stored(snapshots: &[u64], segments: &[(u64, u64)]) -> Stored {
-        let mut stored = Stored {
+    fn stored(snapshots: &[u64], segments: &[(u64, u64)]) -> GenerationObjects {
+        let mut stored = GenerationObjects {
             snapshots: snapshots.iter().map(|at| snapshot(*at)).collect(),
             segments: segments.iter().map(|(start, end)| segment(*start, *end)).collect(),
         };
@@ -156,7 +163,7 @@ mod tests {
         stored
     }
 
-    fn ranges(chain: &Chain) -> Vec<(u64, u64)> {
+    fn ranges(chain: &SegmentChain) -> Vec<(u64, u64)> {
         chain.segments.iter().map(|(key, _)| (key.start.offset.get(), key.end.offset.get())).collect()
     }
 
@@ -183,11 +190,11 @@ mod tests {
             (0, &[(0, 4), (2, 5)], &[(0, 4)], Some(2)),
         ];
         for (at, segments, expected, gap) in table {
-            let chain = Chain::of(&stored(&[at], segments), snapshot(at));
+            let chain = SegmentChain::of(&stored(&[at], segments), snapshot(at));
             assert_eq!(ranges(&chain), expected, "{segments:?} from {at}");
             let found = chain.gap.map(|gap| match gap.next {
                 Key::Segment(key) => key.start.offset.get(),
-                Key::Snapshot(key) => key.at.offset.get(),
+                Key::Snapshot(key) => key.position.offset.get(),
             });
             assert_eq!(found, gap, "{segments:?} from {at}");
         }
@@ -195,8 +202,8 @@ mod tests {
 
     #[test]
     fn a_gap_is_named_exactly_and_tells_how_far_a_restore_can_go() {
-        let chain = Chain::of(&stored(&[0], &[(0, 16), (32, 48)]), snapshot(0));
-        let error = chain.without_gap().unwrap_err();
+        let chain = SegmentChain::of(&stored(&[0], &[(0, 16), (32, 48)]), snapshot(0));
+        let error = chain.require_no_gap().unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt);
         assert_eq!(
             error.message(),
@@ -209,12 +216,12 @@ mod tests {
     #[test]
     fn a_snapshot_that_no_segment_leads_to_shows_a_gap() {
         let stored = stored(&[0, 32], &[(0, 16)]);
-        let error = Chain::of(&stored, snapshot(0)).without_gap().unwrap_err();
+        let error = SegmentChain::of(&stored, snapshot(0)).require_no_gap().unwrap_err();
         assert!(error.message().ends_with(
             "no segment begins at 00000000:000000000010; the next stored snapshot is at 00000000:000000000020"
         ));
-        assert!(Chain::newest(&stored).unwrap().without_gap().is_ok());
-        assert_eq!(Chain::newest(&Stored::default()), None);
+        assert!(SegmentChain::newest(&stored).unwrap().require_no_gap().is_ok());
+        assert_eq!(SegmentChain::newest(&GenerationObjects::default()), None);
     }
 
     #[test]
@@ -223,13 +230,13 @@ mod tests {
         for (key, _) in &mut stored.segments[1..] {
             key.part = true;
         }
-        let mut chain = Chain::newest(&stored).unwrap();
-        assert_eq!((chain.end(), chain.last_moment()), (point(0, 3), ms(3)));
+        let mut chain = SegmentChain::newest(&stored).unwrap();
+        assert_eq!((chain.end(), chain.latest_time()), (point(0, 3), millis(3)));
         assert_eq!(chain.last_key(), Key::Segment(stored.segments[2].0));
-        assert_eq!(chain.drop_parts(), 2);
-        assert_eq!((chain.end(), chain.last_moment()), (point(0, 1), ms(1)));
+        assert_eq!(chain.drop_trailing_parts(), 2);
+        assert_eq!((chain.end(), chain.latest_time()), (point(0, 1), millis(1)));
         chain.segments.clear();
-        assert_eq!((chain.end(), chain.last_moment()), (point(0, 0), ms(0)));
+        assert_eq!((chain.end(), chain.latest_time()), (point(0, 0), millis(0)));
         assert_eq!(chain.last_key(), Key::Snapshot(snapshot(0).0));
     }
 
@@ -263,7 +270,7 @@ mod tests {
             let end = ways.iter().map(|(end, _)| *end).max().unwrap();
             let objects = ways.iter().filter(|way| way.0 == end).map(|way| way.1).min().unwrap();
 
-            let chain = Chain::of(&stored(&[at], &segments), snapshot(at));
+            let chain = SegmentChain::of(&stored(&[at], &segments), snapshot(at));
             let found = ranges(&chain);
             assert_eq!((chain.end().offset.get(), found.len()), (end, objects), "seed {seed}: {segments:?} from {at}");
             let mut here = at;

@@ -20,7 +20,7 @@
 //! It proves that nothing was damaged or confused. It does not keep somebody out who makes up pages on purpose.
 
 use crate::error::Result;
-use crate::format::extra::corrupt;
+use crate::format::member_header::corrupt;
 
 /// The letters of the subfield of a snapshot's gzip header that holds its checksum.
 pub const SUBFIELD: [u8; 2] = *b"LC";
@@ -113,7 +113,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::format::sample::Random;
+    use crate::format::fixtures::Random;
 
     fn noise(random: &mut Random, len: usize) -> Vec<u8> {
         (0..len).map(|_| random.below(256) as u8).collect()

@@ -6,11 +6,11 @@
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 /// Free room in the output that deflate is called with, at least, in bytes.
-const ROOM: usize = 16 << 10;
+const MIN_OUTPUT_ROOM: usize = 16 << 10;
 /// Bytes of a part. Deflate holds 64 KiB of its input and, for what goes beyond, moves half of that and all of its table along
 /// (zlib-rs, fill_window: strstart >= w_size + max_dist): a fifth of its time. What is less never goes there, and costs 1.5 %
 /// more bytes than parts of 256 KiB.
-const PART: usize = 60 << 10;
+const MAX_INDEPENDENT_BYTES: usize = 60 << 10;
 
 /// A stream. Its state is allocated once and used for one stream after another.
 pub(super) struct Deflate(Compress);
@@ -22,7 +22,7 @@ impl Deflate {
     }
 
     /// Forgets what came before.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.0.reset();
     }
 
@@ -30,18 +30,18 @@ impl Deflate {
     pub(super) fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            if self.0.total_in() >= PART as u64 {
+            if self.0.total_in() >= MAX_INDEPENDENT_BYTES as u64 {
                 self.flush(out);
                 self.0.reset();
             }
-            let room = PART.saturating_sub(self.0.total_in() as usize);
+            let room = MAX_INDEPENDENT_BYTES.saturating_sub(self.0.total_in() as usize);
             let (part, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
-            self.take(part, out);
+            self.compress(part, out);
             rest = later;
         }
     }
 
-    fn take(&mut self, part: &[u8], out: &mut Vec<u8>) {
+    fn compress(&mut self, part: &[u8], out: &mut Vec<u8>) {
         let begun = self.0.total_in();
         while let Some(rest) = part.get((self.0.total_in() - begun) as usize..).filter(|rest| !rest.is_empty()) {
             self.step(rest, FlushCompress::None, out);
@@ -65,7 +65,7 @@ impl Deflate {
     }
 
     fn step(&mut self, bytes: &[u8], flush: FlushCompress, out: &mut Vec<u8>) -> Status {
-        out.reserve(ROOM);
+        out.reserve(MIN_OUTPUT_ROOM);
         self.0.compress_vec(bytes, out, flush).expect("deflate takes any bytes and has room")
     }
 }
@@ -75,7 +75,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::format::sample::Random;
+    use crate::format::fixtures::Random;
 
     fn inflated(stream: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -86,13 +86,23 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out_however_it_is_cut() {
         let mut random = Random(9);
-        let bytes: Vec<u8> =
-            (0..4 * PART + 77).map(|at| if at % 999 < 500 { random.below(256) as u8 } else { 7 }).collect();
-        for len in [0, 1, PART - 1, PART, PART + 1, 2 * PART, bytes.len()] {
-            for step in [1000, PART - 1, PART, PART + 1, bytes.len()] {
+        let bytes: Vec<u8> = (0..4 * MAX_INDEPENDENT_BYTES + 77)
+            .map(|at| if at % 999 < 500 { random.below(256) as u8 } else { 7 })
+            .collect();
+        for len in [
+            0,
+            1,
+            MAX_INDEPENDENT_BYTES - 1,
+            MAX_INDEPENDENT_BYTES,
+            MAX_INDEPENDENT_BYTES + 1,
+            2 * MAX_INDEPENDENT_BYTES,
+            bytes.len(),
+        ] {
+            for step in [1000, MAX_INDEPENDENT_BYTES - 1, MAX_INDEPENDENT_BYTES, MAX_INDEPENDENT_BYTES + 1, bytes.len()]
+            {
                 let (mut deflate, mut out) = (Deflate::new(1), vec![1, 2, 3]);
                 deflate.write(b"what is forgotten", &mut Vec::new());
-                deflate.begin();
+                deflate.reset();
                 bytes[..len].chunks(step).for_each(|chunk| deflate.write(chunk, &mut out));
                 deflate.finish(&mut out);
                 assert!(inflated(&out[3..]) == bytes[..len], "{len} bytes by {step}");
@@ -102,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_part_refers_to_nothing_before_it() {
-        let noise: Vec<u8> = (0..PART).scan(Random(3), |random, _| Some(random.below(256) as u8)).collect();
+        let noise: Vec<u8> =
+            (0..MAX_INDEPENDENT_BYTES).scan(Random(3), |random, _| Some(random.below(256) as u8)).collect();
         let (mut deflate, mut one, mut two) = (Deflate::new(1), Vec::new(), Vec::new());
         deflate.write(&noise, &mut one);
         deflate.flush(&mut one);

@@ -11,8 +11,8 @@
 
 use std::io::Read;
 
-use crate::error::{Context, Result};
-use crate::format::extra::corrupt;
+use crate::error::{Result, ResultExt};
+use crate::format::member_header::corrupt;
 use crate::format::page_delta::{Form, PageDelta};
 use crate::format::page_diff::PageDiffer;
 use crate::format::segment::{MemberHeader, Reader};
@@ -251,8 +251,8 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::format::database_checksum::DatabaseChecksum;
+    use crate::format::fixtures::{Random, Wal, wal};
     use crate::format::key::SegmentKey;
-    use crate::format::sample::{Random, Wal, wal};
     use crate::format::segment::{Differences, Encoder, key_of, last_member};
     use crate::format::wal::{ByteOrder, Salt};
 
@@ -329,7 +329,7 @@ mod tests {
     }
 
     fn frames_of<'a>(wal: &'a Wal, header: &MemberHeader) -> impl Iterator<Item = &'a [u8]> {
-        let first = header.from.get().max(32) as usize;
+        let first = header.payload_offset.get().max(32) as usize;
         wal.bytes[first..header.end.get() as usize].chunks_exact(header.page_size.frame())
     }
 
@@ -337,7 +337,7 @@ mod tests {
     fn read(key: &SegmentKey, stored: &[u8], before: Checksum, pages: &mut Pages) -> Result<(Vec<u8>, MemberHeader)> {
         let mut reader = Reader::named(key, stored);
         let header = reader.next_member()?.unwrap();
-        let before = if header.from.get() == 0 { header.checksum_before } else { before };
+        let before = if header.payload_offset.get() == 0 { header.checksum_before } else { before };
         let mut frames = DifferenceFrames::new(&mut reader, &header, before)?;
         let (mut all, mut frame) = (Vec::new(), Vec::new());
         while let Some(found) = frames.next_frame(pages, &mut frame)? {
@@ -415,7 +415,7 @@ mod tests {
         encoder.member(&headers[0], &[wal.payload(&headers[0])], &mut out);
         let mut composer = Composer::default();
         for header in &mut headers[1..] {
-            let checksum = DatabaseChecksum::new(header.seen.millis());
+            let checksum = DatabaseChecksum::new(header.visible_by.millis());
             header.differences = Some(Differences { checksum, checkpoint: 0, tells_wal: false });
             composer.begin(header.pages);
             for frame in frames_of(&wal, header) {
@@ -428,7 +428,7 @@ mod tests {
         }
         let key = key_of(&headers[0], &headers[2]);
         let (last, _) = last_member(&key, &out).unwrap();
-        assert_eq!(last, MemberHeader { since: headers[1].seen, ..headers[2] });
+        assert_eq!(last, MemberHeader { visible_after: headers[1].visible_by, ..headers[2] });
         let unnamed = Reader::new(&out[out.len() - 1..]).next_member();
         assert_eq!(unnamed.unwrap_err().kind(), Kind::Corrupt);
     }

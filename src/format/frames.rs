@@ -3,10 +3,10 @@
 use std::io::Read;
 
 use crate::error::Result;
-use crate::format::extra::corrupt;
+use crate::format::member_header::corrupt;
 use crate::format::position::Offset;
 use crate::format::segment::{MemberHeader, Reader};
-use crate::format::wal::{Chain, Checksum, FrameHeader, WAL_HEADER, WalHeader};
+use crate::format::wal::{Checksum, FrameChecksum, FrameHeader, WAL_HEADER, WalHeader};
 
 /// Reads the frames of the member that [`Reader::next_member`] has just given.
 ///
@@ -15,56 +15,66 @@ use crate::format::wal::{Chain, Checksum, FrameHeader, WAL_HEADER, WalHeader};
 pub struct MemberFrames<'a, R> {
     reader: &'a mut Reader<R>,
     header: MemberHeader,
-    chain: Chain,
+    chain: FrameChecksum,
     /// Frames that are still to come.
-    left: u64,
+    frames_left: u64,
     /// The database's size behind the last commit so far.
     pages: u32,
     /// The last frame was a commit.
-    whole: bool,
-    unsealed: bool,
+    ends_transaction: bool,
+    unchecksummed: bool,
 }
 
 impl<'a, R: Read> MemberFrames<'a, R> {
     /// Reads and checks the WAL header, if the member begins with one.
     pub fn new(reader: &'a mut Reader<R>, header: &MemberHeader) -> Result<MemberFrames<'a, R>> {
         let mut bytes = header.payload_len();
-        if header.from == Offset::ZERO {
+        if header.payload_offset == Offset::ZERO {
             check_wal_header(reader, header)?;
             bytes -= WAL_HEADER as u64;
         }
-        let broken = header.unsealed && header.from != Offset::ZERO && header.checksum_before == Checksum::default();
+        let broken = header.unchecksummed
+            && header.payload_offset != Offset::ZERO
+            && header.checksum_before == Checksum::default();
         let chain = match broken {
-            true => Chain::broken(header.order, header.salt),
-            false => Chain::new(header.order, header.salt, header.checksum_before),
+            true => FrameChecksum::unknown(header.order, header.salt),
+            false => FrameChecksum::new(header.order, header.salt, header.checksum_before),
         };
         let left = bytes / header.page_size.frame() as u64;
-        Ok(MemberFrames { reader, header: *header, chain, left, pages: 0, whole: false, unsealed: broken })
+        Ok(MemberFrames {
+            reader,
+            header: *header,
+            chain,
+            frames_left: left,
+            pages: 0,
+            ends_transaction: false,
+            unchecksummed: broken,
+        })
     }
 
     /// Reads one frame (its header and page) into `frame`; none behind the last one, when all is verified.
     pub fn next_frame(&mut self, frame: &mut Vec<u8>) -> Result<Option<FrameHeader>> {
-        if self.left == 0 {
+        if self.frames_left == 0 {
             self.verify_end()?;
             return Ok(None);
         }
-        self.left -= 1;
+        self.frames_left -= 1;
         frame.resize(self.header.page_size.frame(), 0);
         self.reader.read_exact(frame)?;
         let header = self.chain.push(frame)?;
-        self.count(&header)?;
+        self.track(&header)?;
         Ok(Some(header))
     }
 
-    fn count(&mut self, header: &FrameHeader) -> Result<()> {
+    fn track(&mut self, header: &FrameHeader) -> Result<()> {
         if header.page == 0 {
             return Err(corrupt("frame: expected a page number, found 0"));
         }
-        self.whole = header.commit != 0;
-        if self.whole {
+        self.ends_transaction = header.commit != 0;
+        if self.ends_transaction {
             self.pages = header.commit;
         }
-        self.unsealed |= header.is_unsealed();
+        self.unchecksummed |= header.is_unchecksummed();
         Ok(())
     }
 
@@ -72,8 +82,8 @@ impl<'a, R: Read> MemberFrames<'a, R> {
         if self.reader.read(&mut [0])? != 0 {
             return Err(corrupt("payload: expected whole frames, found more"));
         }
-        let claimed = (self.header.part, self.header.unsealed, self.header.pages);
-        let found = (!self.whole, self.unsealed, self.pages);
+        let claimed = (self.header.part, self.header.unchecksummed, self.header.pages);
+        let found = (!self.ends_transaction, self.unchecksummed, self.pages);
         if claimed != found {
             return Err(corrupt(format!(
                 "frames: expected (part, unsealed, pages) {claimed:?} by the header, found {found:?}"
@@ -103,9 +113,9 @@ fn check_wal_header<R: Read>(reader: &mut Reader<R>, member: &MemberHeader) -> R
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::format::extra::FIELDS_AT;
+    use crate::format::fixtures::{Random, Wal, wal};
+    use crate::format::member_header::HEADER_BYTES;
     use crate::format::position::PageSize;
-    use crate::format::sample::{Random, Wal, wal};
     use crate::format::segment::{FIELDS, FIELDS_LEN};
     use crate::format::wal::{ByteOrder, Salt};
 
@@ -147,14 +157,19 @@ mod tests {
     #[test]
     fn unsealed_frames_are_read_wherever_batches_are_cut() {
         let mut wal = Wal::new(ByteOrder::Little, 512, Salt(1, 2));
-        wal.frame(1, 0).unsealed(2, 0).unsealed(3, 3).frame(1, 3).unsealed(2, 3).frame(3, 3);
+        wal.frame(1, 0)
+            .unchecksummed_frame(2, 0)
+            .unchecksummed_frame(3, 3)
+            .frame(1, 3)
+            .unchecksummed_frame(2, 3)
+            .frame(3, 3);
         for after in 0..6 {
             for upto in after + 1..=6 {
                 let header = wal.batch(0, after, upto, 1);
                 assert_eq!(read_batch(&wal, &header).unwrap().len() as u32, upto - after);
             }
         }
-        let hidden = MemberHeader { unsealed: false, ..wal.batch(0, 1, 4, 1) };
+        let hidden = MemberHeader { unchecksummed: false, ..wal.batch(0, 1, 4, 1) };
         assert!(read_batch(&wal, &hidden).unwrap_err().message().starts_with("frames: expected (part, unsealed"));
     }
 
@@ -181,7 +196,7 @@ mod tests {
                 "frames: expected (part, unsealed, pages) (false, false, 3) by the header, found (false, false, 2)",
             ),
             (
-                MemberHeader { unsealed: true, ..third },
+                MemberHeader { unchecksummed: true, ..third },
                 "frames: expected (part, unsealed, pages) (false, true, 2) by the header, found (false, false, 2)",
             ),
         ];
@@ -227,7 +242,7 @@ mod tests {
             let mut bad = good.clone();
             let field = FIELDS[3 + random.below(FIELDS.len() as u64 - 4) as usize];
             let value = random.next() >> random.below(64);
-            let (at, end) = (FIELDS_AT + field.at, FIELDS_AT + FIELDS_LEN - 4);
+            let (at, end) = (HEADER_BYTES + field.at, HEADER_BYTES + FIELDS_LEN - 4);
             bad[at..at + field.size].copy_from_slice(&value.to_le_bytes()[..field.size]);
             let crc = crc32fast::hash(&bad[..end]);
             bad[end..end + 4].copy_from_slice(&crc.to_le_bytes());

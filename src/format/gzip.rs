@@ -6,29 +6,31 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Kind, Result};
 use crate::format::deflate::Deflate;
-use crate::format::extra::{FORMAT_VERSION, Fields, Member, PREFIX, corrupt, header_len, outline, subfield, whole_len};
+use crate::format::member_header::{
+    FORMAT_VERSION, HeaderFields, MemberKind, PREFIX, corrupt, header_len, outline, subfield, whole_len,
+};
 
 /// Bytes read from the input at once.
-const INPUT: usize = 64 << 10;
+const INPUT_BUFFER: usize = 64 << 10;
 /// Bytes behind the compressed data: crc32 and size of the payload.
 const TRAILER: usize = 8;
 
 /// Writes gzip members. Its state is allocated once and used for all of them.
-pub(super) struct Deflater {
+pub(super) struct MemberWriter {
     deflate: Deflate,
     crc: crc32fast::Hasher,
     size: u64,
 }
 
-impl Deflater {
+impl MemberWriter {
     /// `level` is gzip's, 0 to 9.
-    pub(super) fn new(level: u32) -> Deflater {
-        Deflater { deflate: Deflate::new(level), crc: crc32fast::Hasher::new(), size: 0 }
+    pub(super) fn new(level: u32) -> MemberWriter {
+        MemberWriter { deflate: Deflate::new(level), crc: crc32fast::Hasher::new(), size: 0 }
     }
 
     /// Begins a member: forgets the one before, and appends the header to `out`.
-    pub(super) fn begin<const N: usize>(&mut self, fields: &Fields<N>, millis: u64, out: &mut Vec<u8>) {
-        self.deflate.begin();
+    pub(super) fn begin<const N: usize>(&mut self, fields: &HeaderFields<N>, millis: u64, out: &mut Vec<u8>) {
+        self.deflate.reset();
         self.crc.reset();
         self.size = 0;
         // The field holds seconds until 2106 and is for show: later moments are shown as not known.
@@ -58,8 +60,8 @@ impl Deflater {
 }
 
 /// Reads gzip members from a stream and holds each one to its crc32, its size, and the size that its header tells.
-pub(super) struct Inflater<R> {
-    input: Input<R>,
+pub(super) struct MemberReader<R> {
+    input: PeekReader<R>,
     state: Decompress,
     crc: crc32fast::Hasher,
     size: u64,
@@ -72,10 +74,10 @@ pub(super) struct Inflater<R> {
     header: Vec<u8>,
 }
 
-impl<R: Read> Inflater<R> {
-    pub(super) fn new(input: R) -> Inflater<R> {
-        Inflater {
-            input: Input { inner: input, buffer: vec![0; INPUT], start: 0, end: 0 },
+impl<R: Read> MemberReader<R> {
+    pub(super) fn new(input: R) -> MemberReader<R> {
+        MemberReader {
+            input: PeekReader { inner: input, buffer: vec![0; INPUT_BUFFER], start: 0, end: 0 },
             state: Decompress::new(false),
             crc: crc32fast::Hasher::new(),
             size: 0,
@@ -89,8 +91,8 @@ impl<R: Read> Inflater<R> {
 
     /// Passes over the rest of the current member, verifying it, and reads the next header; none at a clean end.
     ///
-    /// The caller says with [`Inflater::expect`] how many bytes the payload must have.
-    pub(super) fn next<const N: usize>(&mut self, member: Member) -> Result<Option<Fields<N>>> {
+    /// The caller says with [`MemberReader::expect_len`] how many bytes the payload must have.
+    pub(super) fn next<const N: usize>(&mut self, member: MemberKind) -> Result<Option<HeaderFields<N>>> {
         self.next_version(member, FORMAT_VERSION)
     }
 
@@ -98,22 +100,26 @@ impl<R: Read> Inflater<R> {
     /// member.
     pub(super) fn outline(&mut self) -> Result<Option<(u8, u8, usize)>> {
         self.skip()?;
-        self.input.want(PREFIX)?;
+        self.input.fill_to(PREFIX)?;
         Ok(outline(self.input.unread()))
     }
 
-    /// The same as [`Inflater::next`] for a header of another version.
-    pub(super) fn next_version<const N: usize>(&mut self, member: Member, version: u8) -> Result<Option<Fields<N>>> {
+    /// The same as [`MemberReader::next`] for a header of another version.
+    pub(super) fn next_version<const N: usize>(
+        &mut self,
+        member: MemberKind,
+        version: u8,
+    ) -> Result<Option<HeaderFields<N>>> {
         self.skip()?;
-        self.input.want(header_len::<N>())?;
+        self.input.fill_to(header_len::<N>())?;
         if self.input.unread().is_empty() {
             return Ok(None);
         }
-        if Fields::<N>::read_version(member, version, self.input.unread())?.is_none() {
+        if HeaderFields::<N>::read_version(member, version, self.input.unread())?.is_none() {
             // Its own length may be believed now: the header's crc32 was right, or not all of it is here.
-            self.input.want(whole_len(self.input.unread()))?;
+            self.input.fill_to(whole_len(self.input.unread()))?;
         }
-        let fields = Fields::read_version(member, version, self.input.unread())?;
+        let fields = HeaderFields::read_version(member, version, self.input.unread())?;
         let fields = fields.ok_or_else(|| truncated("header"))?;
         let length = whole_len(self.input.unread());
         self.header.clear();
@@ -131,7 +137,7 @@ impl<R: Read> Inflater<R> {
     }
 
     /// Sets the exact size of the current member's payload, in bytes.
-    pub(super) fn expect(&mut self, size: u64) {
+    pub(super) fn expect_len(&mut self, size: u64) {
         (self.expected, self.at_most) = (size, false);
     }
 
@@ -153,7 +159,7 @@ impl<R: Read> Inflater<R> {
 
     /// Insists that nothing follows the member that has ended.
     pub(super) fn expect_end(&mut self) -> Result<()> {
-        self.input.want(1)?;
+        self.input.fill_to(1)?;
         match self.input.unread() {
             [] => Ok(()),
             _ => Err(corrupt("expected the end behind the gzip member, found more bytes")),
@@ -172,12 +178,12 @@ impl<R: Read> Inflater<R> {
     }
 
     fn inflate(&mut self, out: &mut [u8]) -> Result<usize> {
-        self.input.want(1)?;
+        self.input.fill_to(1)?;
         let (taken, given) = (self.state.total_in(), self.state.total_out());
         let status = self
             .state
             .decompress(self.input.unread(), out, FlushDecompress::None)
-            .map_err(|e| undeflatable(&e, taken))?;
+            .map_err(|e| inflate_error(&e, taken))?;
         let (taken, given) = (self.state.total_in() - taken, (self.state.total_out() - given) as usize);
         self.input.consume(taken as usize);
         self.count(out.get(..given).unwrap_or_default())?;
@@ -200,7 +206,7 @@ impl<R: Read> Inflater<R> {
 
     fn check_trailer(&mut self) -> Result<()> {
         self.inside = false;
-        self.input.want(TRAILER)?;
+        self.input.fill_to(TRAILER)?;
         let Some(&[a, b, c, d, e, f, g, h]) = self.input.unread().first_chunk::<TRAILER>() else {
             return Err(truncated("trailer"));
         };
@@ -221,12 +227,12 @@ impl<R: Read> Inflater<R> {
 }
 
 /// What zlib-rs says where its quick loop had already met the fault, and forgotten which.
-const FORGOTTEN: &str = "repeated call with bad state";
+const STALE_ERROR: &str = "repeated call with bad state";
 
 /// The first fault of compressed data that cannot be inflated, behind `taken` bytes of the member that could.
-fn undeflatable(error: &flate2::DecompressError, taken: u64) -> Error {
-    let what = error.message().filter(|message| *message != FORGOTTEN).unwrap_or("it is not what deflate writes");
-    corrupt(format!("compressed data, within {INPUT} bytes behind byte {taken}: {what}"))
+fn inflate_error(error: &flate2::DecompressError, taken: u64) -> Error {
+    let what = error.message().filter(|message| *message != STALE_ERROR).unwrap_or("it is not what deflate writes");
+    corrupt(format!("compressed data, within {INPUT_BUFFER} bytes behind byte {taken}: {what}"))
 }
 
 fn truncated(what: &str) -> Error {
@@ -234,14 +240,14 @@ fn truncated(what: &str) -> Error {
 }
 
 /// A buffered stream that can show bytes before they are taken.
-struct Input<R> {
+struct PeekReader<R> {
     inner: R,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl<R: Read> Input<R> {
+impl<R: Read> PeekReader<R> {
     /// What was read and not yet consumed.
     fn unread(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
@@ -252,8 +258,8 @@ impl<R: Read> Input<R> {
         debug_assert!(self.start <= self.end);
     }
 
-    /// Reads until `bytes` are there, or the stream has ended. `bytes` is at most [`INPUT`].
-    fn want(&mut self, bytes: usize) -> Result<()> {
+    /// Reads until `bytes` are there, or the stream has ended. `bytes` is at most [`INPUT_BUFFER`].
+    fn fill_to(&mut self, bytes: usize) -> Result<()> {
         if self.end - self.start >= bytes {
             return Ok(());
         }
@@ -264,7 +270,7 @@ impl<R: Read> Input<R> {
                 Ok(0) => break,
                 Ok(count) => self.end += count,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(original(e)),
+                Err(e) => return Err(unwrap_io(e)),
             }
         }
         Ok(())
@@ -272,9 +278,9 @@ impl<R: Read> Input<R> {
 }
 
 /// The error that an adapter wrapped into an I/O error, or that I/O error as ours.
-fn original(error: std::io::Error) -> Error {
+fn unwrap_io(error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
-        Err(error) => Error::io(Kind::Store, "read", &error),
+        Err(error) => Error::io(Kind::StoreRefused, "read", &error),
     }
 }

@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use crate::format::position::{Generation, Offset, Point, hex};
+use crate::format::position::{Generation, Offset, WalPosition, parse_hex_exact};
 use crate::format::time::Timestamp;
 
 /// The name of a snapshot.
@@ -19,7 +19,7 @@ use crate::format::time::Timestamp;
 pub struct SnapshotKey {
     pub generation: Generation,
     /// The database holds exactly the commits up to here.
-    pub at: Point,
+    pub position: WalPosition,
     /// When that was so.
     pub time: Timestamp,
 }
@@ -29,13 +29,13 @@ pub struct SnapshotKey {
 pub struct SegmentKey {
     pub generation: Generation,
     /// Where the segment before this one ended, or the point of the snapshot.
-    pub start: Point,
+    pub start: WalPosition,
     /// Behind the last frame in it.
-    pub end: Point,
+    pub end: WalPosition,
     /// When its first batch of commits was seen.
-    pub first: Timestamp,
+    pub first_seen: Timestamp,
     /// When its last batch of commits was seen.
-    pub last: Timestamp,
+    pub last_seen: Timestamp,
     /// Its last frame is inside a transaction that a later segment ends: no restore may stop at its end.
     pub part: bool,
 }
@@ -54,7 +54,7 @@ impl Key {
     /// Reads a name (below the prefix); none if it is not exactly what [`fmt::Display`] writes.
     pub fn parse(name: &str) -> Option<Key> {
         let (generation, rest) = name.strip_prefix(ROOT)?.split_once('/')?;
-        let generation = Generation::new(hex(generation, 16)?);
+        let generation = Generation::new(parse_hex_exact(generation, 16)?);
         let (room, file) = rest.split_once('/')?;
         let stem = file.strip_suffix(".gz")?;
         let key = match room {
@@ -75,7 +75,7 @@ impl Key {
 
 fn parse_snapshot(generation: Generation, stem: &str) -> Option<SnapshotKey> {
     let (at, time) = stem.split_once('-')?;
-    Some(SnapshotKey { generation, at: parse_point(at)?, time: Timestamp::from_compact(time)? })
+    Some(SnapshotKey { generation, position: parse_wal_position(at)?, time: Timestamp::from_key(time)? })
 }
 
 fn parse_segment(generation: Generation, stem: &str) -> Option<SegmentKey> {
@@ -84,25 +84,25 @@ fn parse_segment(generation: Generation, stem: &str) -> Option<SegmentKey> {
         None => (stem, false),
     };
     let mut fields = stem.split('-');
-    let (start, end) = (parse_point(fields.next()?)?, parse_point(fields.next()?)?);
-    let first = Timestamp::from_compact(fields.next()?)?;
-    let last = Timestamp::from_compact(fields.next()?)?;
+    let (start, end) = (parse_wal_position(fields.next()?)?, parse_wal_position(fields.next()?)?);
+    let first = Timestamp::from_key(fields.next()?)?;
+    let last = Timestamp::from_key(fields.next()?)?;
     if fields.next().is_some() || start >= end || first > last {
         return None;
     }
-    Some(SegmentKey { generation, start, end, first, last, part })
+    Some(SegmentKey { generation, start, end, first_seen: first, last_seen: last, part })
 }
 
-fn parse_point(text: &str) -> Option<Point> {
+fn parse_wal_position(text: &str) -> Option<WalPosition> {
     let (index, offset) = text.split_once('.')?;
-    let index = u32::try_from(hex(index, 8)?).ok()?;
-    Some(Point { index, offset: Offset::new(hex(offset, 12)?).ok()? })
+    let index = u32::try_from(parse_hex_exact(index, 8)?).ok()?;
+    Some(WalPosition { index, offset: Offset::new(parse_hex_exact(offset, 12)?).ok()? })
 }
 
 /// A point as it stands in a name: without the colon, which some file systems refuse.
-struct InName(Point);
+struct KeyPosition(WalPosition);
 
-impl fmt::Display for InName {
+impl fmt::Display for KeyPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}.{}", self.0.index, self.0.offset)
     }
@@ -110,15 +110,15 @@ impl fmt::Display for InName {
 
 impl fmt::Display for SnapshotKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{ROOT}{}/snapshots/{}-{}.gz", self.generation, InName(self.at), self.time.compact())
+        write!(f, "{ROOT}{}/snapshots/{}-{}.gz", self.generation, KeyPosition(self.position), self.time.to_key())
     }
 }
 
 impl fmt::Display for SegmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (first, last) = (self.first.compact(), self.last.compact());
+        let (first, last) = (self.first_seen.to_key(), self.last_seen.to_key());
         let part = if self.part { ".part" } else { "" };
-        let (start, end) = (InName(self.start), InName(self.end));
+        let (start, end) = (KeyPosition(self.start), KeyPosition(self.end));
         write!(f, "{ROOT}{}/wal/{start}-{end}-{first}-{last}{part}.gz", self.generation)
     }
 }

@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
-use crate::format::position::{Generation, Point};
+use crate::format::position::{Generation, WalPosition};
 use crate::format::prefixes::is_of_longer_prefix;
 use crate::format::time::Timestamp;
 
 /// The stored objects of one database, by generation.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    generations: BTreeMap<Generation, Stored>,
+    generations: BTreeMap<Generation, GenerationObjects>,
     foreign: usize,
     foreign_example: Option<String>,
 }
 
 /// The stored objects of one generation, each with its size in bytes. Never empty.
 #[derive(Clone, Debug, Default)]
-pub struct Stored {
+pub struct GenerationObjects {
     /// Oldest first.
     pub snapshots: Vec<(SnapshotKey, u64)>,
     /// In order of start, then end.
@@ -32,16 +32,16 @@ impl Listing {
             listing.add(name, size);
         }
         for stored in listing.generations.values_mut() {
-            stored.snapshots.sort_unstable_by_key(|(key, _)| (key.at, key.time));
-            stored.segments.sort_unstable_by_key(|(key, _)| (key.start, key.end, key.first, key.last));
+            stored.snapshots.sort_unstable_by_key(|(key, _)| (key.position, key.time));
+            stored.segments.sort_unstable_by_key(|(key, _)| (key.start, key.end, key.first_seen, key.last_seen));
         }
         listing
     }
 
     fn add(&mut self, name: String, size: u64) {
         match Key::parse(&name) {
-            Some(Key::Snapshot(key)) => self.stored(key.generation).snapshots.push((key, size)),
-            Some(Key::Segment(key)) => self.stored(key.generation).segments.push((key, size)),
+            Some(Key::Snapshot(key)) => self.objects(key.generation).snapshots.push((key, size)),
+            Some(Key::Segment(key)) => self.objects(key.generation).segments.push((key, size)),
             // Databases may be nested: one at the root of a bucket, others below prefixes.
             None if is_of_longer_prefix(&name) => {}
             None => {
@@ -51,16 +51,16 @@ impl Listing {
         }
     }
 
-    fn stored(&mut self, generation: Generation) -> &mut Stored {
+    fn objects(&mut self, generation: Generation) -> &mut GenerationObjects {
         self.generations.entry(generation).or_default()
     }
 
     /// Oldest first.
-    pub fn generations(&self) -> impl DoubleEndedIterator<Item = (Generation, &Stored)> {
+    pub fn generations(&self) -> impl DoubleEndedIterator<Item = (Generation, &GenerationObjects)> {
         self.generations.iter().map(|(generation, stored)| (*generation, stored))
     }
 
-    pub fn generation(&self, generation: Generation) -> Option<&Stored> {
+    pub fn generation(&self, generation: Generation) -> Option<&GenerationObjects> {
         self.generations.get(&generation)
     }
 
@@ -85,7 +85,7 @@ impl Listing {
     }
 
     /// How many names are none of ours.
-    pub fn foreign(&self) -> usize {
+    pub fn foreign_count(&self) -> usize {
         self.foreign
     }
 
@@ -95,7 +95,7 @@ impl Listing {
     }
 }
 
-impl Stored {
+impl GenerationObjects {
     /// One of the objects: the newest snapshot, or the first segment if there is none.
     pub fn example(&self) -> Option<Key> {
         let snapshot = self.snapshots.last().map(|(key, _)| Key::Snapshot(*key));
@@ -108,50 +108,56 @@ impl Stored {
     }
 
     /// The earliest moment in any name.
-    pub fn first_moment(&self) -> Option<Timestamp> {
-        self.segments.iter().map(|(key, _)| key.first).chain(self.first_snapshot()).min()
+    pub fn earliest_time(&self) -> Option<Timestamp> {
+        self.segments.iter().map(|(key, _)| key.first_seen).chain(self.first_snapshot()).min()
     }
 
     /// The latest moment in any name.
-    pub fn last_moment(&self) -> Option<Timestamp> {
+    pub fn latest_time(&self) -> Option<Timestamp> {
         let snapshots = self.snapshots.iter().map(|(key, _)| key.time);
-        self.segments.iter().map(|(key, _)| key.last).chain(snapshots).max()
+        self.segments.iter().map(|(key, _)| key.last_seen).chain(snapshots).max()
     }
 
     /// The furthest point that any name tells of.
-    pub fn last_point(&self) -> Option<Point> {
-        let snapshots = self.snapshots.iter().map(|(key, _)| key.at);
+    pub fn latest_position(&self) -> Option<WalPosition> {
+        let snapshots = self.snapshots.iter().map(|(key, _)| key.position);
         self.segments.iter().map(|(key, _)| key.end).chain(snapshots).max()
     }
 }
 
 /// The latest moment in any name. New names must not be earlier, or time would run backwards in the store.
-pub fn last_moment(listing: &Listing) -> Option<Timestamp> {
-    listing.generations().filter_map(|(_, stored)| stored.last_moment()).max()
+pub fn latest_time(listing: &Listing) -> Option<Timestamp> {
+    listing.generations().filter_map(|(_, stored)| stored.latest_time()).max()
 }
 
 /// What is said of files of Litestream 0.5, which a bucket or directory may hold beside ours.
-pub const LTX: &str = "there are LTX files of Litestream 0.5 here, which this program does not read: left alone";
+pub const LTX_WARNING: &str =
+    "there are LTX files of Litestream 0.5 here, which this program does not read: left alone";
 
 /// Whether Litestream 0.5 gave this name: `ltx/<level>/<txid>-<txid>.ltx`.
-pub fn is_ltx(name: &str) -> bool {
+pub fn is_ltx_name(name: &str) -> bool {
     name.ends_with(".ltx") && name.split('/').any(|part| part == "ltx")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::sample::{GENERATION, ms, point};
+    use crate::format::fixtures::{GENERATION, millis, point};
 
     fn snapshot(generation: u64, offset: u64, time: u64) -> (String, u64) {
-        let key = SnapshotKey { generation: Generation::new(generation), at: point(0, offset), time: ms(time) };
+        let key =
+            SnapshotKey { generation: Generation::new(generation), position: point(0, offset), time: millis(time) };
         (key.to_string(), 1)
     }
 
     fn segment(start: u64, end: u64, first: u64, last: u64) -> (String, u64) {
         let generation = Generation::new(GENERATION);
         let (start, end) = (point(0, start), point(0, end));
-        (SegmentKey { generation, start, end, first: ms(first), last: ms(last), part: false }.to_string(), 2)
+        (
+            SegmentKey { generation, start, end, first_seen: millis(first), last_seen: millis(last), part: false }
+                .to_string(),
+            2,
+        )
     }
 
     #[test]
@@ -171,7 +177,7 @@ mod tests {
             let ids: Vec<_> = listing.generations().map(|(id, _)| id.get()).collect();
             assert_eq!(ids, [GENERATION - 1, GENERATION]);
             let stored = listing.generation(Generation::new(GENERATION)).unwrap();
-            let at: Vec<_> = stored.snapshots.iter().map(|(key, size)| (key.at.offset.get(), *size)).collect();
+            let at: Vec<_> = stored.snapshots.iter().map(|(key, size)| (key.position.offset.get(), *size)).collect();
             assert_eq!(at, [(0, 1), (20, 1)]);
             let ranges: Vec<_> =
                 stored.segments.iter().map(|(key, _)| (key.start.offset.get(), key.end.offset.get())).collect();
@@ -183,16 +189,16 @@ mod tests {
     fn names_of_others_are_counted_and_one_is_kept() {
         let listing = Listing::new([("b".to_string(), 1), ("generations/x".to_string(), 1)]);
         assert!(listing.is_empty());
-        assert_eq!((listing.foreign(), listing.foreign_example()), (2, Some("b")));
+        assert_eq!((listing.foreign_count(), listing.foreign_example()), (2, Some("b")));
         assert_eq!(Listing::new([]).foreign_example(), None);
         let (nested, size) = snapshot(GENERATION, 0, 1);
-        assert_eq!(Listing::new([(format!("app/{nested}"), size)]).foreign(), 0);
+        assert_eq!(Listing::new([(format!("app/{nested}"), size)]).foreign_count(), 0);
     }
 
     #[test]
     fn the_files_of_the_peer_are_told_by_their_names() {
-        assert!(is_ltx("ltx/0/0000000000000001-0000000000000001.ltx") && is_ltx("a/ltx/9/1-2.ltx"));
-        assert!(!is_ltx("ltx/0/readme") && !is_ltx("x.ltx") && !is_ltx("generations/1.ltx"));
+        assert!(is_ltx_name("ltx/0/0000000000000001-0000000000000001.ltx") && is_ltx_name("a/ltx/9/1-2.ltx"));
+        assert!(!is_ltx_name("ltx/0/readme") && !is_ltx_name("x.ltx") && !is_ltx_name("generations/1.ltx"));
     }
 
     #[test]
@@ -200,12 +206,12 @@ mod tests {
         let entries = [snapshot(GENERATION, 10, 5), snapshot(GENERATION, 0, 4), segment(10, 30, 3, 9)];
         let listing = Listing::new(entries);
         let stored = listing.generation(Generation::new(GENERATION)).unwrap();
-        assert_eq!(stored.first_snapshot(), Some(ms(4)));
-        assert_eq!((stored.first_moment(), stored.last_moment()), (Some(ms(3)), Some(ms(9))));
-        assert_eq!(stored.last_point(), Some(point(0, 30)));
-        assert_eq!(last_moment(&listing), Some(ms(9)));
-        assert_eq!(last_moment(&Listing::new([])), None);
+        assert_eq!(stored.first_snapshot(), Some(millis(4)));
+        assert_eq!((stored.earliest_time(), stored.latest_time()), (Some(millis(3)), Some(millis(9))));
+        assert_eq!(stored.latest_position(), Some(point(0, 30)));
+        assert_eq!(latest_time(&listing), Some(millis(9)));
+        assert_eq!(latest_time(&Listing::new([])), None);
         let later = Listing::new([snapshot(GENERATION, 10, 50), segment(10, 30, 3, 9)]);
-        assert_eq!(last_moment(&later), Some(ms(50)));
+        assert_eq!(latest_time(&later), Some(millis(50)));
     }
 }

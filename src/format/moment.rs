@@ -29,7 +29,7 @@ impl Moment {
         if let Some(seconds) = text.strip_prefix('@') {
             return epoch(seconds).map(Moment::At).ok_or_else(refused);
         }
-        if let Some(moment) = Timestamp::from_compact(text) {
+        if let Some(moment) = Timestamp::from_key(text) {
             return Ok(Moment::At(moment));
         }
         let (civil, zone) = normal(text).ok_or_else(refused)?;

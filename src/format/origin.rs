@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::Result;
-use crate::format::extra::corrupt;
+use crate::format::member_header::corrupt;
 
 /// The two letters of the subfield.
 pub const SUBFIELD: [u8; 2] = *b"LI";

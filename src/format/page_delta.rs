@@ -21,17 +21,17 @@ pub enum Form {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+enum DeltaStep {
     /// `len` bytes of the old page from byte `from` on.
     Copy { from: u32, len: u32 },
     /// The next `len` literal bytes.
     Literal { len: u32 },
 }
 
-impl Step {
+impl DeltaStep {
     fn len(self) -> u32 {
         match self {
-            Step::Copy { len, .. } | Step::Literal { len } => len,
+            DeltaStep::Copy { len, .. } | DeltaStep::Literal { len } => len,
         }
     }
 }
@@ -39,7 +39,7 @@ impl Step {
 /// A page function.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PageDelta {
-    steps: Vec<Step>,
+    steps: Vec<DeltaStep>,
     literals: Vec<u8>,
     /// Bytes of the new page that the steps make so far.
     len: u32,
@@ -62,7 +62,7 @@ impl PageDelta {
 
     /// Whether the old page does not matter.
     pub fn is_whole(&self) -> bool {
-        self.steps.iter().all(|step| matches!(step, Step::Literal { .. }))
+        self.steps.iter().all(|step| matches!(step, DeltaStep::Literal { .. }))
     }
 
     /// Bytes of the page that it makes.
@@ -89,8 +89,8 @@ impl PageDelta {
         self.literals.extend_from_slice(bytes);
         self.len += len;
         match self.steps.last_mut() {
-            Some(Step::Literal { len: last }) => *last += len,
-            _ => self.steps.push(Step::Literal { len }),
+            Some(DeltaStep::Literal { len: last }) => *last += len,
+            _ => self.steps.push(DeltaStep::Literal { len }),
         }
     }
 
@@ -100,8 +100,8 @@ impl PageDelta {
         }
         self.len += len;
         match self.steps.last_mut() {
-            Some(Step::Copy { from: start, len: last }) if *start + *last == from => *last += len,
-            _ => self.steps.push(Step::Copy { from, len }),
+            Some(DeltaStep::Copy { from: start, len: last }) if *start + *last == from => *last += len,
+            _ => self.steps.push(DeltaStep::Copy { from, len }),
         }
     }
 
@@ -116,8 +116,8 @@ impl PageDelta {
         for step in &self.steps {
             let (target, rest) = place.split_at_mut(step.len() as usize);
             match step {
-                Step::Copy { from, len } => target.copy_from_slice(&old[*from as usize..(*from + *len) as usize]),
-                Step::Literal { len } => {
+                DeltaStep::Copy { from, len } => target.copy_from_slice(&old[*from as usize..(*from + *len) as usize]),
+                DeltaStep::Literal { len } => {
                     let (bytes, more) = literals.split_at(*len as usize);
                     target.copy_from_slice(bytes);
                     literals = more;
@@ -135,13 +135,13 @@ impl PageDelta {
         if self.len != next.len {
             return Err(corrupt(format!("deltas of pages of {} and {} bytes", self.len, next.len)));
         }
-        let pieces = Pieces::of(self);
+        let pieces = StepsFrom::of(self);
         let mut both = PageDelta::default();
         let mut literals = next.literals.as_slice();
         for step in &next.steps {
             match step {
-                Step::Copy { from, len } => pieces.copy(*from, *len, &mut both),
-                Step::Literal { len } => {
+                DeltaStep::Copy { from, len } => pieces.copy(*from, *len, &mut both),
+                DeltaStep::Literal { len } => {
                     let (bytes, rest) = literals.split_at(*len as usize);
                     both.literal(bytes);
                     literals = rest;
@@ -170,7 +170,7 @@ impl PageDelta {
         }
         let mut at = 0;
         for step in &self.steps {
-            if matches!(step, Step::Copy { from, .. } if *from != at) {
+            if matches!(step, DeltaStep::Copy { from, .. } if *from != at) {
                 return Form::Moved;
             }
             at += step.len();
@@ -179,7 +179,7 @@ impl PageDelta {
     }
 
     fn write_in_place(&self, out: &mut Vec<u8>) {
-        if matches!(self.steps.first(), Some(Step::Literal { .. })) {
+        if matches!(self.steps.first(), Some(DeltaStep::Literal { .. })) {
             varint::write(0, out);
         }
         self.steps.iter().for_each(|step| varint::write(step.len(), out));
@@ -189,8 +189,8 @@ impl PageDelta {
         let (mut at, mut literal) = (0u32, 0);
         for step in &self.steps {
             match step {
-                Step::Literal { len } => literal = *len,
-                Step::Copy { from, len } => {
+                DeltaStep::Literal { len } => literal = *len,
+                DeltaStep::Copy { from, len } => {
                     varint::write(literal, out);
                     varint::write(varint::zigzag(from.wrapping_sub(at) as i32), out);
                     varint::write(*len, out);
@@ -209,7 +209,7 @@ impl PageDelta {
     /// Errors: [`Kind::Corrupt`] for anything that does not make exactly one page of `page_size` bytes out of another.
     /// Nothing is allocated by a length that was not checked.
     pub fn read(form: Form, page_size: u32, steps: &mut &[u8], literals: &mut &[u8]) -> Result<PageDelta> {
-        let mut reader = Reader { delta: PageDelta::default(), page_size, literals };
+        let mut reader = DeltaReader { delta: PageDelta::default(), page_size, literals };
         match form {
             Form::Whole => reader.literal(page_size)?,
             Form::InPlace => reader.in_place(steps)?,
@@ -220,22 +220,22 @@ impl PageDelta {
 }
 
 /// The steps of a function, each with the byte of the new page at which it begins.
-struct Pieces<'a> {
+struct StepsFrom<'a> {
     delta: &'a PageDelta,
     /// By step: where it begins in the page, and its literals in `literals`.
     starts: Vec<(u32, u32)>,
 }
 
-impl Pieces<'_> {
-    fn of(delta: &PageDelta) -> Pieces<'_> {
+impl StepsFrom<'_> {
+    fn of(delta: &PageDelta) -> StepsFrom<'_> {
         let (mut at, mut literal) = (0, 0);
         let starts = delta.steps.iter().map(|step| {
             let start = (at, literal);
             at += step.len();
-            literal += if let Step::Literal { len } = step { *len } else { 0 };
+            literal += if let DeltaStep::Literal { len } = step { *len } else { 0 };
             start
         });
-        Pieces { delta, starts: starts.collect() }
+        StepsFrom { delta, starts: starts.collect() }
     }
 
     /// Appends what makes bytes `from` to `from + len` of the page.
@@ -248,8 +248,8 @@ impl Pieces<'_> {
                 return;
             }
             match step {
-                Step::Copy { from, .. } => out.copy(from + (begin - start), stop - begin),
-                Step::Literal { .. } => {
+                DeltaStep::Copy { from, .. } => out.copy(from + (begin - start), stop - begin),
+                DeltaStep::Literal { .. } => {
                     let at = (literal + (begin - start)) as usize;
                     out.literal(&self.delta.literals[at..at + (stop - begin) as usize]);
                 }
@@ -259,13 +259,13 @@ impl Pieces<'_> {
 }
 
 /// A function that is being read. Every length is checked against what is left of the page.
-struct Reader<'a, 'b> {
+struct DeltaReader<'a, 'b> {
     delta: PageDelta,
     page_size: u32,
     literals: &'a mut &'b [u8],
 }
 
-impl Reader<'_, '_> {
+impl DeltaReader<'_, '_> {
     fn left(&self) -> u32 {
         self.page_size - self.delta.len
     }

@@ -156,8 +156,8 @@ fn backwards(old: &[u8], new: &[u8], from: usize, at: usize, literal: usize) -> 
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::format::fixtures::Random;
     use crate::format::page_delta::Form;
-    use crate::format::sample::Random;
 
     fn noise(random: &mut Random, len: usize) -> Vec<u8> {
         (0..len).map(|_| random.below(256) as u8).collect()

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 ///
 /// The upper 48 bits are the wall clock in milliseconds when it began, and the lower 16 are random, so that two hosts do
 /// not meet. It is greater than every number that was stored then, so that generations sort by age: see
-/// [`crate::format::numbering`].
+/// [`crate::format::generation_number`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 
@@ -39,7 +39,7 @@ impl FromStr for Generation {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Generation> {
-        hex(text, 16)
+        parse_hex_exact(text, 16)
             .map(Generation)
             .ok_or_else(|| Error::new(Kind::Usage, format!("generation {text:?}: expected 16 lower-case hex digits")))
     }
@@ -91,7 +91,7 @@ impl Offset {
     }
 
     /// The offset behind frame `frame`, counted from 1; 0 for frame 0, where not even the header is copied.
-    pub fn behind_frame(frame: u32, page_size: PageSize) -> Offset {
+    pub fn end_of_frame(frame: u32, page_size: PageSize) -> Offset {
         if frame == 0 {
             return Offset::ZERO;
         }
@@ -131,18 +131,18 @@ impl fmt::Debug for Offset {
 
 /// A position within one generation: the n-th WAL (its index) and an offset in it. Ordered as the commits were.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Point {
+pub struct WalPosition {
     pub index: u32,
     pub offset: Offset,
 }
 
-impl fmt::Display for Point {
+impl fmt::Display for WalPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}:{}", self.index, self.offset)
     }
 }
 
-impl fmt::Debug for Point {
+impl fmt::Debug for WalPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -152,12 +152,12 @@ impl fmt::Debug for Point {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     pub generation: Generation,
-    pub point: Point,
+    pub wal_position: WalPosition,
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.generation, self.point)
+        write!(f, "{}/{}", self.generation, self.wal_position)
     }
 }
 
@@ -184,19 +184,22 @@ fn parse_position(text: &str) -> Option<Position> {
     let (index, offset) = point.split_once(':')?;
     Some(Position {
         generation: generation.parse().ok()?,
-        point: Point { index: short_hex(index, 8)? as u32, offset: Offset::new(short_hex(offset, 12)?).ok()? },
+        wal_position: WalPosition {
+            index: parse_hex_up_to(index, 8)? as u32,
+            offset: Offset::new(parse_hex_up_to(offset, 12)?).ok()?,
+        },
     })
 }
 
 /// Exactly `digits` lower-case hex digits.
-pub(super) fn hex(text: &str, digits: usize) -> Option<u64> {
+pub(super) fn parse_hex_exact(text: &str, digits: usize) -> Option<u64> {
     if text.len() != digits {
         return None;
     }
-    short_hex(text, digits)
+    parse_hex_up_to(text, digits)
 }
 
-fn short_hex(text: &str, most: usize) -> Option<u64> {
+fn parse_hex_up_to(text: &str, most: usize) -> Option<u64> {
     let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     if text.is_empty() || text.len() > most || !text.bytes().all(lower) {
         return None;
@@ -212,7 +215,7 @@ mod tests {
     fn a_position_reads_back_as_it_was_written() {
         let position = Position {
             generation: Generation::new(0x019a_af3c_5d10_a1b2),
-            point: Point { index: 3, offset: Offset::new(0x1068).unwrap() },
+            wal_position: WalPosition { index: 3, offset: Offset::new(0x1068).unwrap() },
         };
         assert_eq!(position.to_string(), "019aaf3c5d10a1b2/00000003:000000001068");
         assert_eq!(position.to_string().parse::<Position>().unwrap(), position);
@@ -248,10 +251,10 @@ mod tests {
     #[test]
     fn an_offset_knows_the_frame_that_ends_there() {
         let size = PageSize::new(4096).unwrap();
-        assert_eq!(Offset::behind_frame(0, size), Offset::ZERO);
-        assert_eq!(Offset::behind_frame(1, size).get(), 32 + 4120);
+        assert_eq!(Offset::end_of_frame(0, size), Offset::ZERO);
+        assert_eq!(Offset::end_of_frame(1, size).get(), 32 + 4120);
         for frame in [0, 1, 2, 1000, u32::MAX] {
-            assert_eq!(Offset::behind_frame(frame, size).frame(size), Some(frame));
+            assert_eq!(Offset::end_of_frame(frame, size).frame(size), Some(frame));
         }
         for bytes in [1, 32, 33, 4120, 32 + 4119] {
             assert_eq!(Offset::new(bytes).unwrap().frame(size), None, "{bytes}");

@@ -50,12 +50,12 @@ fn split(name: &str) -> Option<(&str, Key)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::fixtures::{GENERATION, millis, point};
     use crate::format::key::SnapshotKey;
     use crate::format::position::Generation;
-    use crate::format::sample::{GENERATION, ms, point};
 
     fn snapshot() -> String {
-        SnapshotKey { generation: Generation::new(GENERATION), at: point(0, 0), time: ms(1) }.to_string()
+        SnapshotKey { generation: Generation::new(GENERATION), position: point(0, 0), time: millis(1) }.to_string()
     }
 
     #[test]

@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::format::chain::Chain;
+use crate::format::chain::SegmentChain;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
-use crate::format::listing::{Listing, Stored, last_moment};
+use crate::format::listing::{GenerationObjects, Listing, latest_time};
 use crate::format::plan::{Plan, Target, plan};
-use crate::format::position::{Generation, Point};
+use crate::format::position::{Generation, WalPosition};
 use crate::format::time::Timestamp;
 
 /// What is kept.
@@ -30,71 +30,72 @@ pub struct Policy {
 
 /// What to do, or why nothing is done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Actions {
+pub struct Deletions {
     /// In this order.
     pub delete: Vec<Key>,
     /// What an operator should know.
-    pub refused: Option<&'static str>,
+    pub skipped_reason: Option<&'static str>,
 }
 
 /// Beyond so many retentions behind the newest stored moment, the clock is not believed,
-const FAR: u32 = 10;
+const MAX_CLOCK_LEAD: u32 = 10;
 /// and never within this time: a monthly snapshot from cron is no wrong clock.
-const NEVER_FAR: Duration = Duration::from_secs(35 * 86_400);
+const MIN_CLOCK_LEAD: Duration = Duration::from_secs(35 * 86_400);
 
-const BACK: &str = "the clock is behind the newest stored moment";
-const BEYOND: &str = "the clock is far beyond the newest stored moment";
+const CLOCK_BEHIND: &str = "the clock is behind the newest stored moment";
+const CLOCK_AHEAD: &str = "the clock is far beyond the newest stored moment";
 const UNPROVEN: &str = "what would stay could not be restored as before";
 
 /// Decides what of `listing` may be deleted.
-pub fn decide(listing: &Listing, policy: Policy, now: Timestamp) -> Actions {
-    let Some(newest) = last_moment(listing) else { return Actions::default() };
-    if let Some(refused) = mistrusted(newest, policy.retention, now) {
-        return Actions { delete: Vec::new(), refused: Some(refused) };
+pub fn plan_deletions(listing: &Listing, policy: Policy, now: Timestamp) -> Deletions {
+    let Some(newest) = latest_time(listing) else { return Deletions::default() };
+    if let Some(refused) = clock_distrust(newest, policy.retention, now) {
+        return Deletions { delete: Vec::new(), skipped_reason: Some(refused) };
     }
-    let horizon = policy.retention.map(|retention| before(now, retention + policy.grace).min(newest));
-    let mut delete = horizon.map(|horizon| outdated(listing, horizon)).unwrap_or_default();
+    let horizon = policy.retention.map(|retention| cutoff(now, retention + policy.grace).min(newest));
+    let mut delete = horizon.map(|horizon| expired(listing, horizon)).unwrap_or_default();
     let known: HashSet<Key> = delete.iter().copied().collect();
-    delete.extend(superseded(listing, before(now, policy.grace)).into_iter().filter(|key| !known.contains(key)));
-    if delete.is_empty() || is_proven(listing, &delete, horizon) {
-        return Actions { delete, refused: None };
+    delete.extend(superseded(listing, cutoff(now, policy.grace)).into_iter().filter(|key| !known.contains(key)));
+    if delete.is_empty() || preserves_restores(listing, &delete, horizon) {
+        return Deletions { delete, skipped_reason: None };
     }
-    Actions { delete: Vec::new(), refused: Some(UNPROVEN) }
+    Deletions { delete: Vec::new(), skipped_reason: Some(UNPROVEN) }
 }
 
 /// Why a clock cannot be believed, seen from the newest stored moment.
-pub fn mistrusted(newest: Timestamp, retention: Option<Duration>, now: Timestamp) -> Option<&'static str> {
-    let far = retention.unwrap_or_default().saturating_mul(FAR).max(NEVER_FAR);
+pub fn clock_distrust(newest: Timestamp, retention: Option<Duration>, now: Timestamp) -> Option<&'static str> {
+    let far = retention.unwrap_or_default().saturating_mul(MAX_CLOCK_LEAD).max(MIN_CLOCK_LEAD);
     match () {
-        () if now < newest => Some(BACK),
-        () if now.since(newest) > far => Some(BEYOND),
+        () if now < newest => Some(CLOCK_BEHIND),
+        () if now.since(newest) > far => Some(CLOCK_AHEAD),
         () => None,
     }
 }
 
-fn before(now: Timestamp, time: Duration) -> Timestamp {
+fn cutoff(now: Timestamp, time: Duration) -> Timestamp {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_millis(now.millis().saturating_sub(millis))
 }
 
 /// The snapshot that a restore of the horizon begins with: the oldest that is needed.
-fn anchor(listing: &Listing, horizon: Timestamp) -> Option<SnapshotKey> {
+fn oldest_needed_snapshot(listing: &Listing, horizon: Timestamp) -> Option<SnapshotKey> {
     plan(listing, None, &Target::Time(horizon)).ok().map(|plan| plan.snapshot)
 }
 
 /// All that only moments before the horizon need: snapshots first, the oldest first.
-fn outdated(listing: &Listing, horizon: Timestamp) -> Vec<Key> {
-    let Some(anchor) = anchor(listing, horizon) else { return Vec::new() };
+fn expired(listing: &Listing, horizon: Timestamp) -> Vec<Key> {
+    let Some(anchor) = oldest_needed_snapshot(listing, horizon) else { return Vec::new() };
     let (mut snapshots, mut segments) = (Vec::new(), Vec::new());
     for (generation, stored) in listing.generations() {
-        if generation < anchor.generation && stored.last_moment() <= Some(horizon) {
+        if generation < anchor.generation && stored.latest_time() <= Some(horizon) {
             snapshots.extend(stored.snapshots.iter().map(|(key, _)| Key::Snapshot(*key)));
             segments.extend(stored.segments.iter().map(|(key, _)| Key::Segment(*key)));
         }
         if generation == anchor.generation {
-            let old = stored.snapshots.iter().filter(|(key, _)| key.at < anchor.at && key.time <= anchor.time);
+            let old =
+                stored.snapshots.iter().filter(|(key, _)| key.position < anchor.position && key.time <= anchor.time);
             snapshots.extend(old.map(|(key, _)| Key::Snapshot(*key)));
-            segments.extend(behind(stored, anchor.at).map(Key::Segment));
+            segments.extend(objects_after(stored, anchor.position).map(Key::Segment));
         }
     }
     snapshots.extend(segments);
@@ -102,7 +103,7 @@ fn outdated(listing: &Listing, horizon: Timestamp) -> Vec<Key> {
 }
 
 /// Segments that no chain from `at` needs. The one that ends there stays: a start reads it.
-fn behind(stored: &Stored, at: Point) -> impl Iterator<Item = SegmentKey> + '_ {
+fn objects_after(stored: &GenerationObjects, at: WalPosition) -> impl Iterator<Item = SegmentKey> + '_ {
     stored.segments.iter().map(|(key, _)| *key).filter(move |key| key.end < at)
 }
 
@@ -110,11 +111,11 @@ fn behind(stored: &Stored, at: Point) -> impl Iterator<Item = SegmentKey> + '_ {
 fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
     let mut found = Vec::new();
     for (_, stored) in listing.generations() {
-        let way = whole_way(stored);
+        let way = restore_path(stored);
         let mut larger = way.iter().map(|(key, _)| key).peekable();
         for (key, _) in &stored.segments {
             while larger.next_if(|of| of.end < key.end).is_some() {}
-            let covered = larger.peek().is_some_and(|of| covers(of, key) && of.last <= since);
+            let covered = larger.peek().is_some_and(|of| covers(of, key) && of.last_seen <= since);
             found.extend(covered.then_some(Key::Segment(*key)));
         }
     }
@@ -122,9 +123,9 @@ fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
 }
 
 /// The segments that a restore from the oldest snapshot reads, with their sizes: neighbours all.
-pub fn whole_way(stored: &Stored) -> Vec<(SegmentKey, u64)> {
+pub fn restore_path(stored: &GenerationObjects) -> Vec<(SegmentKey, u64)> {
     let oldest = stored.snapshots.first();
-    oldest.map(|oldest| Chain::of(stored, *oldest).segments).unwrap_or_default()
+    oldest.map(|oldest| SegmentChain::of(stored, *oldest).segments).unwrap_or_default()
 }
 
 fn covers(large: &SegmentKey, small: &SegmentKey) -> bool {
@@ -133,19 +134,21 @@ fn covers(large: &SegmentKey, small: &SegmentKey) -> bool {
 }
 
 /// Whether every plan that matters is the same without these.
-fn is_proven(listing: &Listing, delete: &[Key], horizon: Option<Timestamp>) -> bool {
+fn preserves_restores(listing: &Listing, delete: &[Key], horizon: Option<Timestamp>) -> bool {
     let gone: HashSet<Key> = delete.iter().copied().collect();
     let rest = listing.without(&gone);
     let kept = rest.generations().flat_map(|(_, stored)| stored.snapshots.iter().map(|(key, _)| *key));
     let kept: Vec<SnapshotKey> = kept.collect();
     let moments = kept.iter().map(|key| key.time).chain(horizon).filter(|time| horizon.is_none_or(|h| *time >= h));
     let targets = moments.map(Target::Time).chain([Target::Latest]);
-    let same_plans = targets.into_iter().all(|target| same(&plan(listing, None, &target), &plan(&rest, None, &target)));
-    same_plans && kept.iter().all(|key| reach(listing, key) == reach(&rest, key))
+    let same_plans =
+        targets.into_iter().all(|target| same_outcome(&plan(listing, None, &target), &plan(&rest, None, &target)));
+    same_plans && kept.iter().all(|key| available_until(listing, key) == available_until(&rest, key))
 }
 
-fn same(one: &Result<Plan>, two: &Result<Plan>) -> bool {
-    let outcome = |plan: &Plan| (plan.snapshot, plan.segments.last().map(|(key, _)| (key.end, key.last)), plan.stop);
+fn same_outcome(one: &Result<Plan>, two: &Result<Plan>) -> bool {
+    let outcome =
+        |plan: &Plan| (plan.snapshot, plan.segments.last().map(|(key, _)| (key.end, key.last_seen)), plan.stop);
     match (one, two) {
         (Ok(one), Ok(two)) => outcome(one) == outcome(two),
         (Err(one), Err(two)) => one.kind() == two.kind(),
@@ -154,18 +157,18 @@ fn same(one: &Result<Plan>, two: &Result<Plan>) -> bool {
 }
 
 /// How far a restore from a snapshot leads, and where a gap is.
-fn reach(listing: &Listing, key: &SnapshotKey) -> Option<(Generation, Point, bool)> {
+fn available_until(listing: &Listing, key: &SnapshotKey) -> Option<(Generation, WalPosition, bool)> {
     let stored = listing.generation(key.generation)?;
     let snapshot = stored.snapshots.iter().find(|(other, _)| other == key)?;
-    let chain = Chain::of(stored, *snapshot);
+    let chain = SegmentChain::of(stored, *snapshot);
     Some((key.generation, chain.end(), chain.gap.is_some()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::merge;
-    use crate::format::sample::{Random, ms, point};
+    use crate::format::compaction;
+    use crate::format::fixtures::{Random, millis, point};
 
     const HOUR: u64 = 3_600_000;
 
@@ -177,14 +180,14 @@ mod tests {
     /// A snapshot at a point that is its hour.
     fn snapshot(generation: u64, hour: u64) -> Key {
         let generation = Generation::new(generation);
-        Key::Snapshot(SnapshotKey { generation, at: point(0, hour), time: ms(hour * HOUR) })
+        Key::Snapshot(SnapshotKey { generation, position: point(0, hour), time: millis(hour * HOUR) })
     }
 
     /// A segment from one hour to another: its first batch was seen an hour behind its start.
     fn segment(generation: u64, start: u64, end: u64) -> Key {
-        let (generation, first, last) = (Generation::new(generation), ms((start + 1) * HOUR), ms(end * HOUR));
+        let (generation, first, last) = (Generation::new(generation), millis((start + 1) * HOUR), millis(end * HOUR));
         let (start, end) = (point(0, start), point(0, end));
-        Key::Segment(SegmentKey { generation, start, end, first, last, part: false })
+        Key::Segment(SegmentKey { generation, start, end, first_seen: first, last_seen: last, part: false })
     }
 
     fn listing(keys: &[Key]) -> Listing {
@@ -193,7 +196,7 @@ mod tests {
 
     /// What goes at this hour, with a retention of 24 hours.
     fn gone(keys: &[Key], hour: u64) -> Vec<Key> {
-        decide(&listing(keys), policy(24, 0), ms(hour * HOUR)).delete
+        plan_deletions(&listing(keys), policy(24, 0), millis(hour * HOUR)).delete
     }
 
     #[test]
@@ -227,20 +230,20 @@ mod tests {
     #[test]
     fn nothing_goes_while_the_clock_is_wrong_or_retention_is_off() {
         let keys = [snapshot(1, 0), snapshot(1, 20), segment(1, 0, 20), segment(1, 20, 60)];
-        let at = |hour: u64| decide(&listing(&keys), policy(24, 0), ms(hour * HOUR));
-        assert_eq!(at(59), Actions { delete: Vec::new(), refused: Some(BACK) });
-        assert_eq!(at(60 + 35 * 24 + 1), Actions { delete: Vec::new(), refused: Some(BEYOND) });
+        let at = |hour: u64| plan_deletions(&listing(&keys), policy(24, 0), millis(hour * HOUR));
+        assert_eq!(at(59), Deletions { delete: Vec::new(), skipped_reason: Some(CLOCK_BEHIND) });
+        assert_eq!(at(60 + 35 * 24 + 1), Deletions { delete: Vec::new(), skipped_reason: Some(CLOCK_AHEAD) });
         assert_eq!(at(60 + 35 * 24).delete.len(), 1);
         let ever = Policy { retention: None, grace: Duration::ZERO };
-        assert_eq!(decide(&listing(&keys), ever, ms(100 * HOUR)), Actions::default());
-        assert_eq!(decide(&listing(&[]), policy(1, 0), ms(100 * HOUR)), Actions::default());
+        assert_eq!(plan_deletions(&listing(&keys), ever, millis(100 * HOUR)), Deletions::default());
+        assert_eq!(plan_deletions(&listing(&[]), policy(1, 0), millis(100 * HOUR)), Deletions::default());
     }
 
     #[test]
     fn what_stands_in_a_merged_segment_goes_after_the_grace() {
         let small = [segment(1, 0, 1), segment(1, 1, 2)];
         let keys = [[snapshot(1, 0), segment(1, 0, 2)], small].concat();
-        let at = |hour: u64| decide(&listing(&keys), policy(24, 1), ms(hour * HOUR)).delete;
+        let at = |hour: u64| plan_deletions(&listing(&keys), policy(24, 1), millis(hour * HOUR)).delete;
         assert_eq!(at(2), []);
         assert_eq!(at(3), small);
         // One that reaches further is not in it.
@@ -250,9 +253,9 @@ mod tests {
     #[test]
     fn a_grace_keeps_what_a_plan_made_before_it_needs() {
         let keys = [snapshot(1, 0), snapshot(1, 20), segment(1, 0, 20), segment(1, 20, 60)];
-        assert_eq!(decide(&listing(&keys), policy(40, 0), ms(60 * HOUR)).delete, [keys[0]]);
-        assert_eq!(decide(&listing(&keys), policy(40, 1), ms(60 * HOUR)).delete, []);
-        assert_eq!(decide(&listing(&keys), policy(40, 1), ms(61 * HOUR)).delete, [keys[0]]);
+        assert_eq!(plan_deletions(&listing(&keys), policy(40, 0), millis(60 * HOUR)).delete, [keys[0]]);
+        assert_eq!(plan_deletions(&listing(&keys), policy(40, 1), millis(60 * HOUR)).delete, []);
+        assert_eq!(plan_deletions(&listing(&keys), policy(40, 1), millis(61 * HOUR)).delete, [keys[0]]);
     }
 
     /// A history of some generations, each with snapshots and segments, some of them merged or stored twice; its end.
@@ -288,8 +291,9 @@ mod tests {
     fn outcomes(keys: &[Key], end: u64) -> Vec<Option<(SnapshotKey, u64)>> {
         let listing = listing(keys);
         let outcome = |hour: u64| {
-            let plan = plan(&listing, None, &Target::Time(ms(hour * HOUR))).ok()?;
-            let last = plan.segments.last().map_or(plan.snapshot.at, |(key, _)| key.end.max(plan.snapshot.at));
+            let plan = plan(&listing, None, &Target::Time(millis(hour * HOUR))).ok()?;
+            let last =
+                plan.segments.last().map_or(plan.snapshot.position, |(key, _)| key.end.max(plan.snapshot.position));
             Some((plan.snapshot, last.offset.get().min(hour)))
         };
         (0..=end).map(outcome).collect()
@@ -301,10 +305,10 @@ mod tests {
         for seed in 0..60 {
             let mut random = Random(seed);
             let (keys, end) = history(&mut random);
-            let newest = last_moment(&listing(&keys)).map_or(0, |last| last.millis() / HOUR);
+            let newest = latest_time(&listing(&keys)).map_or(0, |last| last.millis() / HOUR);
             let (retention, grace) = (1 + random.below(end + 1), random.below(3));
             let now = newest + random.below(20);
-            let actions = decide(&listing(&keys), policy(retention, grace), ms(now * HOUR));
+            let actions = plan_deletions(&listing(&keys), policy(retention, grace), millis(now * HOUR));
             let before = outcomes(&keys, newest);
             let mut left = keys.clone();
             for gone in &actions.delete {
@@ -331,14 +335,17 @@ mod tests {
             let same = |keys: &[Key]| outcomes(keys, count) == before;
             let stored = |keys: &[Key]| {
                 let listing = listing(keys);
-                whole_way(listing.generation(Generation::new(1)).unwrap())
+                restore_path(listing.generation(Generation::new(1)).unwrap())
             };
-            while let Some(places) = merge::next(&stored(&keys)) {
+            while let Some(places) = compaction::next_group(&stored(&keys)) {
                 let group = stored(&keys)[places].to_vec();
-                keys.push(Key::Segment(merge::merged(&group).unwrap()));
+                keys.push(Key::Segment(compaction::merged_key(&group).unwrap()));
                 assert!(same(&keys), "seed {seed}");
-                let actions =
-                    decide(&listing(&keys), Policy { retention: None, grace: Duration::ZERO }, ms(count * HOUR));
+                let actions = plan_deletions(
+                    &listing(&keys),
+                    Policy { retention: None, grace: Duration::ZERO },
+                    millis(count * HOUR),
+                );
                 assert_eq!(actions.delete.len(), group.len(), "seed {seed}");
                 for gone in actions.delete {
                     keys.retain(|key| *key != gone);

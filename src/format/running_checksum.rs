@@ -107,7 +107,7 @@ impl RunningChecksum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::sample::{Random, size};
+    use crate::format::fixtures::{Random, size};
 
     fn of(pages: &[Vec<u8>]) -> RunningChecksum {
         let mut running = RunningChecksum::new(size(512));

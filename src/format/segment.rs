@@ -8,22 +8,22 @@
 
 use std::io::Read;
 
-use crate::error::{Context, Result};
+use crate::error::{Result, ResultExt};
 use crate::format::brief_header::{self, Before};
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::differences::{self, Composer};
-use crate::format::extra::{
-    FLAG_BIG_ENDIAN, FLAG_PART, FLAG_UNSEALED, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION,
+use crate::format::gzip::{MemberReader, MemberWriter};
+use crate::format::key::SegmentKey;
+use crate::format::member_header::{
+    FLAG_BIG_ENDIAN, FLAG_PART, FLAG_UNCHECKSUMMED, FLAGS, Field, GENERATION, HeaderFields, KIND, MemberKind, VERSION,
     WITH_DIFFERENCES, corrupt,
 };
-use crate::format::gzip::{Deflater, Inflater};
-use crate::format::key::SegmentKey;
-use crate::format::position::{Generation, Offset, PageSize, Point};
+use crate::format::position::{Generation, Offset, PageSize, WalPosition};
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 
+pub use crate::format::chain_end::{ChainEnd, check_continues};
 pub use crate::format::frames::MemberFrames;
-pub use crate::format::tail::{Tail, follows};
 
 /// gzip's level for segments: 1 keeps up with any writer. On WAL frames of English text, on one core, level 1 makes
 /// 0.56 of the bytes at 162 MB/s, level 2 0.41 at 114, level 6 0.35 at 64; pages that are less alike gain less.
@@ -32,8 +32,8 @@ pub const LEVEL: u32 = 1;
 const START_INDEX: Field = GENERATION.then(4, "start index");
 const START_OFFSET: Field = START_INDEX.then(8, "start offset");
 const INDEX: Field = START_OFFSET.then(4, "index");
-const FROM: Field = INDEX.then(8, "from");
-const END: Field = FROM.then(8, "end");
+const PAYLOAD_OFFSET: Field = INDEX.then(8, "from");
+const END: Field = PAYLOAD_OFFSET.then(8, "end");
 const PAGE_SIZE: Field = END.then(4, "page size");
 const SALT_1: Field = PAGE_SIZE.then(4, "salt 1");
 const SALT_2: Field = SALT_1.then(4, "salt 2");
@@ -42,9 +42,9 @@ const BEFORE_2: Field = BEFORE_1.then(4, "checksum 2 before");
 const AFTER_1: Field = BEFORE_2.then(4, "checksum 1 after");
 const AFTER_2: Field = AFTER_1.then(4, "checksum 2 after");
 const PAGES: Field = AFTER_2.then(4, "pages");
-const SINCE: Field = PAGES.then(8, "since");
-const SEEN: Field = SINCE.then(8, "seen");
-const PREVIOUS_CRC: Field = SEEN.then(4, "previous crc32");
+const VISIBLE_AFTER: Field = PAGES.then(8, "since");
+const VISIBLE_BY: Field = VISIBLE_AFTER.then(8, "seen");
+const PREVIOUS_CRC: Field = VISIBLE_BY.then(4, "previous crc32");
 const HEADER_CRC: Field = PREVIOUS_CRC.then(4, "header crc32");
 
 /// Every field in the header of a member, in order and without a hole.
@@ -56,7 +56,7 @@ pub const FIELDS: [Field; 21] = [
     START_INDEX,
     START_OFFSET,
     INDEX,
-    FROM,
+    PAYLOAD_OFFSET,
     END,
     PAGE_SIZE,
     SALT_1,
@@ -66,8 +66,8 @@ pub const FIELDS: [Field; 21] = [
     AFTER_1,
     AFTER_2,
     PAGES,
-    SINCE,
-    SEEN,
+    VISIBLE_AFTER,
+    VISIBLE_BY,
     PREVIOUS_CRC,
     HEADER_CRC,
 ];
@@ -80,11 +80,11 @@ pub const FIELDS_LEN: usize = HEADER_CRC.at + HEADER_CRC.size;
 pub struct MemberHeader {
     pub generation: Generation,
     /// Where the batch before this one ended, or the point of the snapshot.
-    pub start: Point,
+    pub start: WalPosition,
     /// The WAL that the frames are from: that of `start`, or the next one, of which this is then the beginning.
     pub index: u32,
     /// Where the payload begins in that WAL.
-    pub from: Offset,
+    pub payload_offset: Offset,
     /// Behind the last frame.
     pub end: Offset,
     pub page_size: PageSize,
@@ -93,18 +93,18 @@ pub struct MemberHeader {
     /// The last frame is inside a transaction that a later member ends.
     pub part: bool,
     /// The checksum chain is broken in here, or at either edge, by frames that SQLite left unsealed.
-    pub unsealed: bool,
+    pub unchecksummed: bool,
     pub salt: Salt,
-    /// The chain before the first frame: that of the WAL header if `from` is 0. Zero if the chain is broken there.
+    /// The chain before the first frame: that of the WAL header if `payload_offset` is 0. Zero if the chain is broken there.
     pub checksum_before: Checksum,
     /// The chain behind the last frame. Zero if the chain is broken there.
     pub checksum_after: Checksum,
     /// The database's size behind the last commit in here; 0 in a part that holds no commit.
     pub pages: u32,
     /// The commits in here became visible later than this,
-    pub since: Timestamp,
+    pub visible_after: Timestamp,
     /// and not later than this.
-    pub seen: Timestamp,
+    pub visible_by: Timestamp,
     /// crc32 of the payload of the member before this one; 0 in the first one of a generation, and where it is not told.
     pub previous_crc: u32,
     /// What a member of format 2 has more, and a raw one does not have.
@@ -124,28 +124,28 @@ pub struct Differences {
 
 impl MemberHeader {
     /// Where this batch ends, and the next one starts.
-    pub fn end_point(&self) -> Point {
-        Point { index: self.index, offset: self.end }
+    pub fn end_point(&self) -> WalPosition {
+        WalPosition { index: self.index, offset: self.end }
     }
 
     /// Bytes of WAL that it stands for: the payload of a raw member.
     pub fn payload_len(&self) -> u64 {
-        self.end.get().saturating_sub(self.from.get())
+        self.end.get().saturating_sub(self.payload_offset.get())
     }
 
     /// How many frames it has.
     pub fn frames(&self) -> u32 {
         let number = |offset: Offset| offset.frame(self.page_size).unwrap_or(0);
-        number(self.end).saturating_sub(number(self.from))
+        number(self.end).saturating_sub(number(self.payload_offset))
     }
 
-    fn encode(&self) -> Fields<FIELDS_LEN> {
-        let mut fields = Fields::new(Member::Batch);
-        fields.raise(FLAG_BIG_ENDIAN, self.order == ByteOrder::Big);
-        fields.raise(FLAG_PART, self.part);
-        fields.raise(FLAG_UNSEALED, self.unsealed);
+    fn encode(&self) -> HeaderFields<FIELDS_LEN> {
+        let mut fields = HeaderFields::new(MemberKind::Batch);
+        fields.set_flag(FLAG_BIG_ENDIAN, self.order == ByteOrder::Big);
+        fields.set_flag(FLAG_PART, self.part);
+        fields.set_flag(FLAG_UNCHECKSUMMED, self.unchecksummed);
         for (field, value) in self.numbers() {
-            fields.put(field, value);
+            fields.set(field, value);
         }
         fields
     }
@@ -156,7 +156,7 @@ impl MemberHeader {
             (START_INDEX, self.start.index.into()),
             (START_OFFSET, self.start.offset.get()),
             (INDEX, self.index.into()),
-            (FROM, self.from.get()),
+            (PAYLOAD_OFFSET, self.payload_offset.get()),
             (END, self.end.get()),
             (PAGE_SIZE, self.page_size.get().into()),
             (SALT_1, self.salt.0.into()),
@@ -166,30 +166,30 @@ impl MemberHeader {
             (AFTER_1, self.checksum_after.0.into()),
             (AFTER_2, self.checksum_after.1.into()),
             (PAGES, self.pages.into()),
-            (SINCE, self.since.millis()),
-            (SEEN, self.seen.millis()),
+            (VISIBLE_AFTER, self.visible_after.millis()),
+            (VISIBLE_BY, self.visible_by.millis()),
             (PREVIOUS_CRC, self.previous_crc.into()),
         ]
     }
 
-    fn decode(fields: &Fields<FIELDS_LEN>) -> Result<MemberHeader> {
+    fn decode(fields: &HeaderFields<FIELDS_LEN>) -> Result<MemberHeader> {
         let header = MemberHeader {
             generation: Generation::new(fields.get(GENERATION)),
-            start: Point { index: fields.get32(START_INDEX), offset: Offset::new(fields.get(START_OFFSET))? },
-            index: fields.get32(INDEX),
-            from: Offset::new(fields.get(FROM))?,
+            start: WalPosition { index: fields.get_u32(START_INDEX), offset: Offset::new(fields.get(START_OFFSET))? },
+            index: fields.get_u32(INDEX),
+            payload_offset: Offset::new(fields.get(PAYLOAD_OFFSET))?,
             end: Offset::new(fields.get(END))?,
-            page_size: PageSize::new(fields.get32(PAGE_SIZE))?,
+            page_size: PageSize::new(fields.get_u32(PAGE_SIZE))?,
             order: if fields.flag(FLAG_BIG_ENDIAN) { ByteOrder::Big } else { ByteOrder::Little },
             part: fields.flag(FLAG_PART),
-            unsealed: fields.flag(FLAG_UNSEALED),
-            salt: Salt(fields.get32(SALT_1), fields.get32(SALT_2)),
-            checksum_before: Checksum(fields.get32(BEFORE_1), fields.get32(BEFORE_2)),
-            checksum_after: Checksum(fields.get32(AFTER_1), fields.get32(AFTER_2)),
-            pages: fields.get32(PAGES),
-            since: Timestamp::from_millis(fields.get(SINCE)),
-            seen: Timestamp::from_millis(fields.get(SEEN)),
-            previous_crc: fields.get32(PREVIOUS_CRC),
+            unchecksummed: fields.flag(FLAG_UNCHECKSUMMED),
+            salt: Salt(fields.get_u32(SALT_1), fields.get_u32(SALT_2)),
+            checksum_before: Checksum(fields.get_u32(BEFORE_1), fields.get_u32(BEFORE_2)),
+            checksum_after: Checksum(fields.get_u32(AFTER_1), fields.get_u32(AFTER_2)),
+            pages: fields.get_u32(PAGES),
+            visible_after: Timestamp::from_millis(fields.get(VISIBLE_AFTER)),
+            visible_by: Timestamp::from_millis(fields.get(VISIBLE_BY)),
+            previous_crc: fields.get_u32(PREVIOUS_CRC),
             differences: None,
         };
         header.check()?;
@@ -199,16 +199,16 @@ impl MemberHeader {
     /// What cannot be true of any batch, whoever wrote it.
     pub(super) fn check(&self) -> Result<()> {
         let whole = |offset: Offset| offset.frame(self.page_size).is_some();
-        if self.end <= self.from || !whole(self.from) || !whole(self.end) {
-            return Err(corrupt(format!("expected whole frames from {} to {}", self.from, self.end)));
+        if self.end <= self.payload_offset || !whole(self.payload_offset) || !whole(self.end) {
+            return Err(corrupt(format!("expected whole frames from {} to {}", self.payload_offset, self.end)));
         }
-        let same = self.index == self.start.index && self.from == self.start.offset;
-        let next = self.start.index.checked_add(1) == Some(self.index) && self.from == Offset::ZERO;
+        let same = self.index == self.start.index && self.payload_offset == self.start.offset;
+        let next = self.start.index.checked_add(1) == Some(self.index) && self.payload_offset == Offset::ZERO;
         if !same && !next {
-            let from = Point { index: self.index, offset: self.from };
+            let from = WalPosition { index: self.index, offset: self.payload_offset };
             return Err(corrupt(format!("a batch that starts at {} cannot continue at {from}", self.start)));
         }
-        if self.since > self.seen || (self.pages == 0 && !self.part) {
+        if self.visible_after > self.visible_by || (self.pages == 0 && !self.part) {
             return Err(corrupt("expected a commit and its time, found neither"));
         }
         Ok(())
@@ -221,26 +221,26 @@ pub fn key_of(first: &MemberHeader, last: &MemberHeader) -> SegmentKey {
         generation: first.generation,
         start: first.start,
         end: last.end_point(),
-        first: first.seen,
-        last: last.seen,
+        first_seen: first.visible_by,
+        last_seen: last.visible_by,
         part: last.part,
     }
 }
 
 /// Makes members. Keep one: its memory (about 256 KiB) is used again for every member.
-pub struct Encoder(Deflater);
+pub struct Encoder(MemberWriter);
 
 impl Encoder {
     /// `level` is gzip's, 0 to 9; [`LEVEL`] by default.
     pub fn new(level: u32) -> Encoder {
-        Encoder(Deflater::new(level))
+        Encoder(MemberWriter::new(level))
     }
 
     /// Appends one whole gzip member to `out`; the crc32 of its payload.
     ///
     /// The payload, given in pieces, is `header.payload_len()` bytes.
     pub fn member(&mut self, header: &MemberHeader, payload: &[&[u8]], out: &mut Vec<u8>) -> u32 {
-        self.0.begin(&header.encode(), header.seen.millis(), out);
+        self.0.begin(&header.encode(), header.visible_by.millis(), out);
         for piece in payload {
             self.0.write(piece, out);
         }
@@ -251,8 +251,8 @@ impl Encoder {
     /// The same for a member of format 2, whose frames `frames` holds.
     pub fn differences(&mut self, header: &MemberHeader, frames: &Composer, out: &mut Vec<u8>) -> u32 {
         match header.differences.is_some_and(|differences| differences.tells_wal) {
-            true => self.0.begin(&brief_header::encode_long(header), header.seen.millis(), out),
-            false => self.0.begin(&brief_header::encode_short(header), header.seen.millis(), out),
+            true => self.0.begin(&brief_header::encode_long(header), header.visible_by.millis(), out),
+            false => self.0.begin(&brief_header::encode_short(header), header.visible_by.millis(), out),
         }
         frames.payload().iter().for_each(|piece| self.0.write(piece, out));
         self.0.finish(out)
@@ -264,7 +264,7 @@ impl Encoder {
 /// Errors of every method: [`crate::error::Kind::Corrupt`] for anything that [`Encoder`] does not write; and the
 /// stream's own, of which an [`crate::error::Error`] inside an [`std::io::Error`] comes out as it was.
 pub struct Reader<R> {
-    inflater: Inflater<R>,
+    inflater: MemberReader<R>,
     /// What the next member need not say.
     before: Option<Before>,
 }
@@ -272,12 +272,12 @@ pub struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// Reads an object whose name is not known: that will do where its first member is raw.
     pub fn new(input: R) -> Reader<R> {
-        Reader { inflater: Inflater::new(input), before: None }
+        Reader { inflater: MemberReader::new(input), before: None }
     }
 
     /// Reads the object of this name.
     pub fn named(key: &SegmentKey, input: R) -> Reader<R> {
-        Reader { inflater: Inflater::new(input), before: Some(Before::first(key)) }
+        Reader { inflater: MemberReader::new(input), before: Some(Before::first(key)) }
     }
 
     /// The header of the next member; none at the clean end of the segment.
@@ -285,7 +285,7 @@ impl<R: Read> Reader<R> {
     /// What was not read of the current member is passed over, and verified all the same.
     pub fn next_member(&mut self) -> Result<Option<MemberHeader>> {
         let header = match self.inflater.outline()? {
-            Some((WITH_DIFFERENCES, kind, length)) if kind == Member::Batch as u8 => self.next_brief(length)?,
+            Some((WITH_DIFFERENCES, kind, length)) if kind == MemberKind::Batch as u8 => self.next_brief(length)?,
             _ => self.next_raw()?,
         };
         if let Some(header) = &header {
@@ -295,9 +295,9 @@ impl<R: Read> Reader<R> {
     }
 
     fn next_raw(&mut self) -> Result<Option<MemberHeader>> {
-        let Some(fields) = self.inflater.next::<FIELDS_LEN>(Member::Batch)? else { return Ok(None) };
+        let Some(fields) = self.inflater.next::<FIELDS_LEN>(MemberKind::Batch)? else { return Ok(None) };
         let header = MemberHeader::decode(&fields).context(|| "segment header")?;
-        self.inflater.expect(header.payload_len());
+        self.inflater.expect_len(header.payload_len());
         Ok(Some(header))
     }
 
@@ -305,9 +305,9 @@ impl<R: Read> Reader<R> {
         let inflater = &mut self.inflater;
         let found = match length {
             brief_header::LONG_LEN => {
-                inflater.next_version(Member::Batch, WITH_DIFFERENCES)?.map(brief_header::Brief::Long)
+                inflater.next_version(MemberKind::Batch, WITH_DIFFERENCES)?.map(brief_header::Brief::Long)
             }
-            _ => inflater.next_version(Member::Batch, WITH_DIFFERENCES)?.map(brief_header::Brief::Short),
+            _ => inflater.next_version(MemberKind::Batch, WITH_DIFFERENCES)?.map(brief_header::Brief::Short),
         };
         let Some(found) = found else { return Ok(None) };
         let before =
@@ -355,7 +355,7 @@ pub fn last_member(key: &SegmentKey, bytes: &[u8]) -> Result<(MemberHeader, u32)
 mod tests {
     use super::*;
     use crate::error::{Error, Kind};
-    use crate::format::sample::{Failing, GENERATION as ID, Trickle, Wal, ms, point, wal};
+    use crate::format::fixtures::{ChunkedReader, FailingReader, GENERATION as ID, Wal, millis, point, wal};
 
     /// The three transactions of the sample as three members.
     fn three() -> (Wal, Vec<MemberHeader>, Vec<u8>) {
@@ -402,7 +402,7 @@ mod tests {
     fn members_read_back_and_concatenate_to_the_wal() {
         let (wal, headers, stored) = three();
         for step in [1, 7, 1000, usize::MAX] {
-            let (found, payload) = drain(Trickle(&stored, step)).unwrap();
+            let (found, payload) = drain(ChunkedReader(&stored, step)).unwrap();
             assert_eq!(found, headers);
             assert_eq!(payload, wal.bytes);
         }
@@ -432,10 +432,10 @@ mod tests {
     fn every_number_of_a_header_reads_back() {
         let mut header = wal().batch(0, 0, 2, 100);
         header.start = point(u32::MAX - 1, Offset::MAX);
-        (header.index, header.order, header.part, header.unsealed) = (u32::MAX, ByteOrder::Big, true, true);
+        (header.index, header.order, header.part, header.unchecksummed) = (u32::MAX, ByteOrder::Big, true, true);
         (header.checksum_before, header.checksum_after) = (Checksum(1, u32::MAX), Checksum(u32::MAX, 2));
         (header.pages, header.previous_crc) = (u32::MAX, u32::MAX);
-        (header.since, header.seen) = (ms(1), Timestamp::MAX);
+        (header.visible_after, header.visible_by) = (millis(1), Timestamp::MAX);
         assert_eq!(MemberHeader::decode(&header.encode()).unwrap(), header);
     }
 
@@ -446,16 +446,16 @@ mod tests {
             (END, 1 << 48, "WAL offset 281474976710656"),
             (END, 0, "expected whole frames from 000000000000 to 000000000000"),
             (END, 33, "expected whole frames from 000000000000 to 000000000021"),
-            (FROM, 32, "expected whole frames from 000000000020"),
+            (PAYLOAD_OFFSET, 32, "expected whole frames from 000000000020"),
             (INDEX, 2, "a batch that starts at 00000000:000000000000 cannot continue at 00000002:000000000000"),
             (START_INDEX, 9, "a batch that starts at 00000009:000000000000 cannot continue at 00000000:000000000000"),
             (START_OFFSET, 568, "a batch that starts at 00000000:000000000238 cannot continue"),
-            (SINCE, 101, "expected a commit and its time, found neither"),
+            (VISIBLE_AFTER, 101, "expected a commit and its time, found neither"),
             (PAGES, 0, "expected a commit and its time, found neither"),
         ];
         for (field, value, text) in table {
             let mut fields = wal().batch(0, 0, 2, 100).encode();
-            fields.put(field, value);
+            fields.set(field, value);
             let error = MemberHeader::decode(&fields).unwrap_err();
             assert_eq!(error.kind(), Kind::Corrupt);
             assert!(error.message().starts_with(text), "{error}");
@@ -519,7 +519,7 @@ mod tests {
             (&[], "payload: expected 536 bytes, found 0"),
         ];
         for (payload, text) in table {
-            let (mut deflater, mut out) = (Deflater::new(LEVEL), Vec::new());
+            let (mut deflater, mut out) = (MemberWriter::new(LEVEL), Vec::new());
             deflater.begin(&header.encode(), 0, &mut out);
             deflater.write(payload, &mut out);
             deflater.finish(&mut out);
@@ -555,7 +555,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_no_segment() {
-        let fields = Fields::<60>::new(Member::Snapshot);
+        let fields = HeaderFields::<60>::new(MemberKind::Snapshot);
         let mut out = Vec::new();
         fields.write(0, &mut out);
         assert_eq!(last_member(&key(&three().1), &out).unwrap_err().message(), "expected a segment, found a snapshot");
@@ -565,16 +565,16 @@ mod tests {
     fn the_error_of_the_stream_comes_out_as_it_was() {
         let (_, _, stored) = three();
         for length in [0, 10, 200, stored.len() - 1] {
-            let ours = Error::new(Kind::Unreachable, "store is away").with_hint("wait");
-            let error = drain(Failing(&stored[..length], Some(std::io::Error::other(ours)))).unwrap_err();
-            assert_eq!((error.kind(), error.message()), (Kind::Unreachable, "store is away"));
+            let ours = Error::new(Kind::StoreUnreachable, "store is away").with_hint("wait");
+            let error = drain(FailingReader(&stored[..length], Some(std::io::Error::other(ours)))).unwrap_err();
+            assert_eq!((error.kind(), error.message()), (Kind::StoreUnreachable, "store is away"));
             assert_eq!(error.hint(), Some("wait"));
         }
         let foreign = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        let error = drain(Failing(&[], Some(foreign))).unwrap_err();
-        assert_eq!((error.kind(), error.message()), (Kind::Store, "read: broken pipe"));
+        let error = drain(FailingReader(&[], Some(foreign))).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (Kind::StoreRefused, "read: broken pipe"));
         let again = std::io::Error::from(std::io::ErrorKind::Interrupted);
-        assert!(drain(Failing(&[], Some(again))).unwrap().0.is_empty());
+        assert!(drain(FailingReader(&[], Some(again))).unwrap().0.is_empty());
     }
 
     #[test]
@@ -585,8 +585,8 @@ mod tests {
             generation: Generation::new(ID),
             start: point(4, 0),
             end: point(4, 32 + 4 * 536),
-            first: ms(100),
-            last: ms(200),
+            first_seen: millis(100),
+            last_seen: millis(200),
             part: true,
         };
         assert_eq!(key_of(&first, &last), expected);

@@ -2,18 +2,18 @@
 
 use std::io::Read;
 
-use crate::error::{Context, Result};
+use crate::error::{Result, ResultExt};
 use crate::format::database_checksum::{self, DatabaseChecksum};
-use crate::format::extra::{
-    FLAG_BIG_ENDIAN, FLAG_DATABASE_CHECKSUM, FLAG_WAL_UNKNOWN, FLAGS, Field, Fields, GENERATION, KIND, Member, VERSION,
-    WITH_SUBFIELDS, corrupt, subfield,
-};
-use crate::format::gzip::Inflater;
+use crate::format::deflate_blocks::{Block, FINAL_BLOCK};
+use crate::format::gzip::MemberReader;
 use crate::format::key::SnapshotKey;
+use crate::format::member_header::{
+    FLAG_BIG_ENDIAN, FLAG_DATABASE_CHECKSUM, FLAG_WAL_UNKNOWN, FLAGS, Field, GENERATION, HeaderFields, KIND,
+    MemberKind, VERSION, WITH_SUBFIELDS, corrupt, subfield,
+};
 use crate::format::origin::{self, DatabaseOrigin};
-use crate::format::pieces::{END, Piece};
-use crate::format::position::{Generation, Offset, PageSize, Point};
-use crate::format::segment::Tail;
+use crate::format::position::{Generation, Offset, PageSize, WalPosition};
+use crate::format::segment::ChainEnd;
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 
@@ -46,14 +46,14 @@ pub const FIELDS_LEN: usize = HEADER_CRC.at + HEADER_CRC.size;
 pub struct Header {
     pub generation: Generation,
     /// The database holds exactly the commits up to here.
-    pub at: Point,
+    pub position: WalPosition,
     pub page_size: PageSize,
     /// How the checksums read the WAL.
     pub order: ByteOrder,
-    /// Salt and checksum are those of a WAL. If not, `at` is offset 0: the next batch begins with the WAL header.
+    /// Salt and checksum are those of a WAL. If not, `position` is offset 0: the next batch begins with the WAL header.
     pub wal_known: bool,
     pub salt: Salt,
-    /// The chain at `at`; zero if it is broken there by an unsealed frame. If the WAL is not known, there is no chain:
+    /// The chain at `position`; zero if it is broken there by an unsealed frame. If the WAL is not known, there is no chain:
     /// the first half is then the crc32 of the payload, or zero.
     pub checksum: Checksum,
     /// The size of the database.
@@ -67,14 +67,14 @@ pub struct Header {
 impl Header {
     /// The name of its object.
     pub fn key(&self) -> SnapshotKey {
-        SnapshotKey { generation: self.generation, at: self.at, time: self.time }
+        SnapshotKey { generation: self.generation, position: self.position, time: self.time }
     }
 
     /// What the first batch behind it must continue.
-    pub fn tail(&self) -> Tail {
-        Tail {
+    pub fn chain_end(&self) -> ChainEnd {
+        ChainEnd {
             generation: self.generation,
-            end: self.at,
+            end: self.position,
             page_size: self.page_size,
             order: self.order,
             salt: self.salt,
@@ -93,13 +93,13 @@ impl Header {
         u64::from(self.pages) * u64::from(self.page_size.get())
     }
 
-    fn encode(&self) -> Fields<FIELDS_LEN> {
-        let mut fields = Fields::new(Member::Snapshot);
-        fields.raise(FLAG_BIG_ENDIAN, self.order == ByteOrder::Big);
-        fields.raise(FLAG_WAL_UNKNOWN, !self.wal_known);
-        fields.raise(FLAG_DATABASE_CHECKSUM, self.database.is_some());
+    fn encode(&self) -> HeaderFields<FIELDS_LEN> {
+        let mut fields = HeaderFields::new(MemberKind::Snapshot);
+        fields.set_flag(FLAG_BIG_ENDIAN, self.order == ByteOrder::Big);
+        fields.set_flag(FLAG_WAL_UNKNOWN, !self.wal_known);
+        fields.set_flag(FLAG_DATABASE_CHECKSUM, self.database.is_some());
         for (field, value) in self.numbers() {
-            fields.put(field, value);
+            fields.set(field, value);
         }
         fields
     }
@@ -107,8 +107,8 @@ impl Header {
     fn numbers(&self) -> [(Field, u64); 10] {
         [
             (GENERATION, self.generation.get()),
-            (AT_INDEX, self.at.index.into()),
-            (AT_OFFSET, self.at.offset.get()),
+            (AT_INDEX, self.position.index.into()),
+            (AT_OFFSET, self.position.offset.get()),
             (PAGE_SIZE, self.page_size.get().into()),
             (SALT_1, self.salt.0.into()),
             (SALT_2, self.salt.1.into()),
@@ -120,16 +120,16 @@ impl Header {
     }
 
     /// `database` is the subfield with the database checksum.
-    fn decode(fields: &Fields<FIELDS_LEN>, database: Option<&[u8]>) -> Result<Header> {
+    fn decode(fields: &HeaderFields<FIELDS_LEN>, database: Option<&[u8]>) -> Result<Header> {
         let header = Header {
             generation: Generation::new(fields.get(GENERATION)),
-            at: Point { index: fields.get32(AT_INDEX), offset: Offset::new(fields.get(AT_OFFSET))? },
-            page_size: PageSize::new(fields.get32(PAGE_SIZE))?,
+            position: WalPosition { index: fields.get_u32(AT_INDEX), offset: Offset::new(fields.get(AT_OFFSET))? },
+            page_size: PageSize::new(fields.get_u32(PAGE_SIZE))?,
             order: if fields.flag(FLAG_BIG_ENDIAN) { ByteOrder::Big } else { ByteOrder::Little },
             wal_known: !fields.flag(FLAG_WAL_UNKNOWN),
-            salt: Salt(fields.get32(SALT_1), fields.get32(SALT_2)),
-            checksum: Checksum(fields.get32(CHECKSUM_1), fields.get32(CHECKSUM_2)),
-            pages: fields.get32(PAGES),
+            salt: Salt(fields.get_u32(SALT_1), fields.get_u32(SALT_2)),
+            checksum: Checksum(fields.get_u32(CHECKSUM_1), fields.get_u32(CHECKSUM_2)),
+            pages: fields.get_u32(PAGES),
             time: Timestamp::from_millis(fields.get(TIME)),
             database: database_in(fields, database)?,
         };
@@ -138,11 +138,11 @@ impl Header {
     }
 
     fn check(&self) -> Result<()> {
-        if self.at.offset.frame(self.page_size).is_none() {
-            return Err(corrupt(format!("expected the end of a frame at {}", self.at)));
+        if self.position.offset.frame(self.page_size).is_none() {
+            return Err(corrupt(format!("expected the end of a frame at {}", self.position)));
         }
-        if !self.wal_known && self.at.offset != Offset::ZERO {
-            return Err(corrupt(format!("expected a known WAL at {}", self.at)));
+        if !self.wal_known && self.position.offset != Offset::ZERO {
+            return Err(corrupt(format!("expected a known WAL at {}", self.position)));
         }
         Ok(())
     }
@@ -152,13 +152,13 @@ impl Header {
 ///
 /// Errors: [`crate::error::Kind::Corrupt`] if it is no snapshot of ours.
 pub fn header_of(prefix: &[u8]) -> Result<Option<Header>> {
-    let fields = Fields::read(Member::Snapshot, prefix)?;
+    let fields = HeaderFields::read(MemberKind::Snapshot, prefix)?;
     let database = subfield::<FIELDS_LEN>(prefix, database_checksum::SUBFIELD);
     fields.map(|fields| Header::decode(&fields, database).context(|| "snapshot header")).transpose()
 }
 
 /// A flag tells whether the subfield must be there.
-fn database_in(fields: &Fields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Option<DatabaseChecksum>> {
+fn database_in(fields: &HeaderFields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Option<DatabaseChecksum>> {
     match (fields.flag(FLAG_DATABASE_CHECKSUM), field) {
         (false, _) => Ok(None),
         (true, Some(field)) => DatabaseChecksum::decode(field).map(Some),
@@ -170,12 +170,13 @@ fn database_in(fields: &Fields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Opti
 ///
 /// Errors: as [`header_of`], also where bytes of the header are missing.
 pub fn origin_of(prefix: &[u8]) -> Result<Option<DatabaseOrigin>> {
-    let fields = Fields::read(Member::Snapshot, prefix)?.ok_or_else(|| corrupt("snapshot header: cut short"))?;
+    let fields =
+        HeaderFields::read(MemberKind::Snapshot, prefix)?.ok_or_else(|| corrupt("snapshot header: cut short"))?;
     origin_in(&fields, subfield::<FIELDS_LEN>(prefix, origin::SUBFIELD))
 }
 
 /// Version 1 does not have the subfield, and version 2 always does, but for a snapshot with nothing but its checksum.
-fn origin_in(fields: &Fields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Option<DatabaseOrigin>> {
+fn origin_in(fields: &HeaderFields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<Option<DatabaseOrigin>> {
     let missing = || corrupt("expected the subfield LI in format version 2, found none");
     let decoded = match field {
         None if fields.flag(FLAG_DATABASE_CHECKSUM) => Ok(None),
@@ -192,13 +193,13 @@ pub struct Encoder {
     origin: Vec<u8>,
     crc: crc32fast::Hasher,
     size: u64,
-    begun: bool,
+    started: bool,
 }
 
 impl Encoder {
     pub fn new(header: &Header, origin: Option<&DatabaseOrigin>) -> Encoder {
         let origin = origin.map(DatabaseOrigin::encode).unwrap_or_default();
-        Encoder { header: *header, origin, crc: crc32fast::Hasher::new(), size: 0, begun: false }
+        Encoder { header: *header, origin, crc: crc32fast::Hasher::new(), size: 0, started: false }
     }
 
     /// The same with another header, before anything was added.
@@ -207,8 +208,8 @@ impl Encoder {
     }
 
     /// Takes the next piece of the database, and appends what it is in the object to `out`.
-    pub fn add(&mut self, piece: &Piece, out: &mut Vec<u8>) {
-        self.begin(out);
+    pub fn add(&mut self, piece: &Block, out: &mut Vec<u8>) {
+        self.start(out);
         self.crc.combine(&piece.crc);
         self.size += piece.size;
         out.extend_from_slice(&piece.bytes);
@@ -219,29 +220,29 @@ impl Encoder {
     /// Errors: [`crate::error::Kind::Corrupt`] if the database was not as long as the header says: the object must
     /// not be stored.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        self.begin(out);
+        self.start(out);
         let (expected, found) = (self.header.payload_len(), self.size);
         if expected != found {
             return Err(corrupt(format!("snapshot: expected {expected} bytes of database, found {found}")));
         }
-        out.extend_from_slice(&END);
+        out.extend_from_slice(&FINAL_BLOCK);
         out.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
         out.extend_from_slice(&(found as u32).to_le_bytes());
         Ok(())
     }
 
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        if !self.begun {
+    fn start(&mut self, out: &mut Vec<u8>) {
+        if !self.started {
             let mut fields = self.header.encode();
             let mut subfields = self.origin.clone();
             self.header.database.iter().for_each(|checksum| subfields.extend_from_slice(&checksum.encode()));
             if !subfields.is_empty() {
-                fields.put(VERSION, WITH_SUBFIELDS.into());
+                fields.set(VERSION, WITH_SUBFIELDS.into());
             }
             // The field holds seconds until 2106 and is for show: later moments are shown as not known.
             let seconds = u32::try_from(self.header.time.millis() / 1000).unwrap_or(0);
             fields.write_before(seconds, &subfields, out);
-            self.begun = true;
+            self.started = true;
         }
     }
 }
@@ -250,7 +251,7 @@ impl Encoder {
 ///
 /// Errors of every method: as those of [`crate::format::segment::Reader`].
 pub struct Reader<R> {
-    inflater: Inflater<R>,
+    inflater: MemberReader<R>,
     header: Header,
     origin: Option<DatabaseOrigin>,
 }
@@ -258,12 +259,12 @@ pub struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// Reads the header.
     pub fn open(input: R) -> Result<Reader<R>> {
-        let mut inflater = Inflater::new(input);
-        let fields = inflater.next::<FIELDS_LEN>(Member::Snapshot)?;
+        let mut inflater = MemberReader::new(input);
+        let fields = inflater.next::<FIELDS_LEN>(MemberKind::Snapshot)?;
         let fields = fields.ok_or_else(|| corrupt("snapshot: expected a gzip member, found 0 bytes"))?;
         let database = inflater.subfield::<FIELDS_LEN>(database_checksum::SUBFIELD);
         let header = Header::decode(&fields, database).context(|| "snapshot header")?;
-        inflater.expect(header.payload_len());
+        inflater.expect_len(header.payload_len());
         let origin = origin_in(&fields, inflater.subfield::<FIELDS_LEN>(origin::SUBFIELD))?;
         Ok(Reader { inflater, header, origin })
     }
@@ -293,21 +294,21 @@ mod tests {
 
     use super::*;
     use crate::error::{Error, Kind};
+    use crate::format::deflate_blocks::BlockCompressor;
+    use crate::format::fixtures::{ChunkedReader, FailingReader, GENERATION as ID, Random, millis, point, size};
     use crate::format::origin::{DatabaseFacts, SchemaSample};
-    use crate::format::pieces::Packer;
-    use crate::format::sample::{Failing, GENERATION as ID, Random, Trickle, ms, point, size};
 
     fn header(pages: u32) -> Header {
         Header {
             generation: Generation::new(ID),
-            at: point(3, 32 + 2 * 536),
+            position: point(3, 32 + 2 * 536),
             page_size: size(512),
             order: ByteOrder::Big,
             wal_known: true,
             salt: Salt(1, 2),
             checksum: Checksum(3, 4),
             pages,
-            time: ms(1_795_413_292_345),
+            time: millis(1_795_413_292_345),
             database: None,
         }
     }
@@ -317,9 +318,9 @@ mod tests {
         (0..pages * 512).map(|_| random.below(7) as u8).collect()
     }
 
-    fn packed(pages: &[u8]) -> Piece {
-        let mut piece = Piece::default();
-        Packer::new(LEVEL).pack(pages, &mut piece);
+    fn packed(pages: &[u8]) -> Block {
+        let mut piece = Block::default();
+        BlockCompressor::new(LEVEL).compress(pages, &mut piece);
         piece
     }
 
@@ -372,7 +373,7 @@ mod tests {
             let (header, database) = (header(pages), database(pages));
             let stored = stored(&header, &database);
             for step in [1, 333, usize::MAX] {
-                assert_eq!(drain(Trickle(&stored, step)).unwrap(), (header, database.clone()));
+                assert_eq!(drain(ChunkedReader(&stored, step)).unwrap(), (header, database.clone()));
             }
             let mut payload = Vec::new();
             flate2::read::MultiGzDecoder::new(stored.as_slice()).read_to_end(&mut payload).unwrap();
@@ -383,7 +384,7 @@ mod tests {
     #[test]
     fn every_number_of_a_header_reads_back() {
         let known = Header { order: ByteOrder::Little, pages: u32::MAX, time: Timestamp::MAX, ..header(1) };
-        let unknown = Header { wal_known: false, at: point(u32::MAX, 0), page_size: size(65_536), ..header(1) };
+        let unknown = Header { wal_known: false, position: point(u32::MAX, 0), page_size: size(65_536), ..header(1) };
         for header in [known, unknown] {
             assert_eq!(Header::decode(&header.encode(), None).unwrap(), header);
         }
@@ -402,7 +403,7 @@ mod tests {
     #[test]
     fn a_header_that_cannot_be_true_is_refused() {
         let unknown = Header { wal_known: false, ..header(1) };
-        let torn = Header { at: point(0, 33), ..header(1) };
+        let torn = Header { position: point(0, 33), ..header(1) };
         let table = [
             (unknown, "snapshot header: expected a known WAL at 00000003:000000000450"),
             (torn, "snapshot header: expected the end of a frame at 00000000:000000000021"),
@@ -417,8 +418,8 @@ mod tests {
     fn a_snapshot_says_of_which_database_it_is() {
         let stored = stored_of(&header(9), Some(&origin()), &database(9));
         for step in [1, usize::MAX] {
-            assert_eq!(Reader::open(Trickle(&stored, step)).unwrap().origin(), Some(&origin()));
-            assert_eq!(drain(Trickle(&stored, step)).unwrap(), (header(9), database(9)));
+            assert_eq!(Reader::open(ChunkedReader(&stored, step)).unwrap().origin(), Some(&origin()));
+            assert_eq!(drain(ChunkedReader(&stored, step)).unwrap(), (header(9), database(9)));
         }
         let length = (0..stored.len()).find(|length| header_of(&stored[..*length]).unwrap().is_some()).unwrap();
         assert_eq!(length, 16 + FIELDS_LEN + origin().encode().len());
@@ -500,7 +501,7 @@ mod tests {
         let stored = stored(&header(2), &database(2));
         for length in [0, 30, stored.len() - 1, stored.len()] {
             let ours = Error::new(Kind::NotFound, "no such object");
-            let error = drain(Failing(&stored[..length], Some(std::io::Error::other(ours)))).unwrap_err();
+            let error = drain(FailingReader(&stored[..length], Some(std::io::Error::other(ours)))).unwrap_err();
             assert_eq!((error.kind(), error.message()), (Kind::NotFound, "no such object"));
         }
     }
@@ -508,10 +509,16 @@ mod tests {
     #[test]
     fn a_snapshot_is_named_by_its_point_and_time_and_its_tail_knows_what_it_knows() {
         let known = header(1);
-        assert_eq!(known.key(), SnapshotKey { generation: known.generation, at: known.at, time: known.time });
-        assert_eq!((known.tail().end, known.tail().checksum, known.tail().crc), (known.at, Some(Checksum(3, 4)), None));
+        assert_eq!(
+            known.key(),
+            SnapshotKey { generation: known.generation, position: known.position, time: known.time }
+        );
+        assert_eq!(
+            (known.chain_end().end, known.chain_end().checksum, known.chain_end().crc),
+            (known.position, Some(Checksum(3, 4)), None)
+        );
         let broken = Header { checksum: Checksum::default(), ..known };
-        let unknown = Header { wal_known: false, at: point(0, 0), ..known };
-        assert_eq!((broken.tail().checksum, unknown.tail().checksum), (None, None));
+        let unknown = Header { wal_known: false, position: point(0, 0), ..known };
+        assert_eq!((broken.chain_end().checksum, unknown.chain_end().checksum), (None, None));
     }
 }

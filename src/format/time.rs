@@ -21,7 +21,7 @@ impl Timestamp {
     }
 
     /// Rounded up: what happened then has happened by this moment. Before 1970 it is 1970.
-    pub fn at(time: SystemTime) -> Timestamp {
+    pub fn from_system_time(time: SystemTime) -> Timestamp {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
@@ -41,14 +41,14 @@ impl Timestamp {
     }
 
     /// The form in object keys, which sorts as time does: `20261123T060812.345Z`.
-    pub fn compact(self) -> String {
-        let (year, month, day) = civil(self.0 / MS_PER_DAY);
+    pub fn to_key(self) -> String {
+        let (year, month, day) = civil_from_days(self.0 / MS_PER_DAY);
         let (hour, minute, second, milli) = clock(self.0 % MS_PER_DAY);
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{milli:03}Z")
     }
 
-    /// Reads what [`Timestamp::compact`] wrote, and nothing else.
-    pub fn from_compact(text: &str) -> Option<Timestamp> {
+    /// Reads what [`Timestamp::to_key`] wrote, and nothing else.
+    pub fn from_key(text: &str) -> Option<Timestamp> {
         if text.len() != 20 || !text.is_ascii() {
             return None;
         }
@@ -61,7 +61,7 @@ impl Timestamp {
             &text[11..13],
             &text[13..]
         );
-        parse(&rfc).filter(|moment| moment.compact() == text)
+        parse(&rfc).filter(|moment| moment.to_key() == text)
     }
 
     /// Reads RFC 3339 with a zone; a fraction finer than a millisecond is cut off, so the result is never later.
@@ -79,7 +79,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = civil(self.0 / MS_PER_DAY);
+        let (year, month, day) = civil_from_days(self.0 / MS_PER_DAY);
         let (hour, minute, second, milli) = clock(self.0 % MS_PER_DAY);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
     }
@@ -105,7 +105,7 @@ fn clock(millis: u64) -> (u64, u64, u64, u64) {
 }
 
 /// The civil date of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
     // Years are counted from 0000-03-01, so that a leap day is the last of its year.
     let days = days + 719_468;
     let era = days / 146_097;
@@ -119,8 +119,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-/// The inverse of [`civil`]; none for a date that does not exist or lies before 1970.
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+/// The inverse of [`civil_from_days`]; none for a date that does not exist or lies before 1970.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
@@ -130,7 +130,7 @@ fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     let count = era * 146_097 + day_of_era - 719_468;
-    (civil(count) == (year, month, day)).then_some(count)
+    (civil_from_days(count) == (year, month, day)).then_some(count)
 }
 
 fn parse(text: &str) -> Option<Timestamp> {
@@ -148,7 +148,7 @@ fn parse(text: &str) -> Option<Timestamp> {
         return None;
     }
     let (milli, zone) = fraction(&text[19..])?;
-    let day = days(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
+    let day = days_from_civil(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
     let local = day * MS_PER_DAY + (hour * 3600 + minute * 60 + second) * 1000 + milli;
     let utc = i64::try_from(local).ok()? - zone_minutes(zone)? * 60_000;
     u64::try_from(utc).ok().map(Timestamp).filter(|moment| *moment <= Timestamp::MAX)
@@ -203,7 +203,7 @@ mod tests {
             let moment = Timestamp::from_millis(millis);
             assert_eq!(moment.to_string(), text);
             assert_eq!(Timestamp::parse(text).unwrap(), moment);
-            assert_eq!(Timestamp::from_compact(&moment.compact()), Some(moment));
+            assert_eq!(Timestamp::from_key(&moment.to_key()), Some(moment));
         }
     }
 
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn every_day_reads_back() {
         for day in 0..2_932_896 {
-            let (year, month, date) = civil(day);
-            assert_eq!(days(year, month, date), Some(day));
+            let (year, month, date) = civil_from_days(day);
+            assert_eq!(days_from_civil(year, month, date), Some(day));
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
             assert_eq!(Timestamp::parse(text).unwrap_err().kind(), Kind::Usage, "{text}");
         }
         for text in ["20260229T000000.000Z", "2026112 T060812.345Z", "20261123T060812.345z", "20261123T060812.34"] {
-            assert_eq!(Timestamp::from_compact(text), None, "{text}");
+            assert_eq!(Timestamp::from_key(text), None, "{text}");
         }
     }
 }

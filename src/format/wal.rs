@@ -114,7 +114,7 @@ impl WalHeader {
     }
 }
 
-/// The 24 bytes before a page. Nothing is checked yet: [`Chain`] does that.
+/// The 24 bytes before a page. Nothing is checked yet: [`FrameChecksum`] does that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameHeader {
     /// The page, counted from 1.
@@ -144,30 +144,30 @@ impl FrameHeader {
     ///
     /// SQLite 3.11 to 3.50.1 does so in frames that were written twice within a transaction with a ROLLBACK TO between
     /// (forum post b490f726db). Such a frame is good if the wal-index covers it, but it breaks the chain.
-    pub fn is_unsealed(&self) -> bool {
+    pub fn is_unchecksummed(&self) -> bool {
         self.salt == Salt(0, 0) && self.checksum == Checksum(0, 0)
     }
 }
 
 /// Follows the checksums of one WAL from frame to frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Chain {
+pub struct FrameChecksum {
     order: ByteOrder,
     salt: Salt,
     sum: Checksum,
     /// The last frame was unsealed: the next sealed one is where the chain begins anew.
-    broken: bool,
+    unknown: bool,
 }
 
-impl Chain {
+impl FrameChecksum {
     /// A chain that continues behind a frame (or header) whose checksum is `sum`.
-    pub fn new(order: ByteOrder, salt: Salt, sum: Checksum) -> Chain {
-        Chain { order, salt, sum, broken: false }
+    pub fn new(order: ByteOrder, salt: Salt, sum: Checksum) -> FrameChecksum {
+        FrameChecksum { order, salt, sum, unknown: false }
     }
 
     /// A chain that continues behind an unsealed frame: the next sealed one is where it begins anew.
-    pub fn broken(order: ByteOrder, salt: Salt) -> Chain {
-        Chain { order, salt, sum: Checksum::default(), broken: true }
+    pub fn unknown(order: ByteOrder, salt: Salt) -> FrameChecksum {
+        FrameChecksum { order, salt, sum: Checksum::default(), unknown: true }
     }
 
     /// Takes one frame: its header and page.
@@ -180,27 +180,27 @@ impl Chain {
                 format!("frame: expected a header of 24 bytes, found {}", frame.len()),
             ));
         };
-        if header.is_unsealed() {
-            self.broken = true;
+        if header.is_unchecksummed() {
+            self.unknown = true;
             return Ok(header);
         }
         if header.salt != self.salt {
             return Err(mismatch("salt", format!("{:x?}", self.salt), format!("{:x?}", header.salt)));
         }
-        if !self.broken {
+        if !self.unknown {
             let sum = self.sum.over_frame(self.order, frame);
             if sum != header.checksum {
                 return Err(mismatch("checksum", format!("{sum:x?}"), format!("{:x?}", header.checksum)));
             }
         }
         self.sum = header.checksum;
-        self.broken = false;
+        self.unknown = false;
         Ok(header)
     }
 
     /// The checksum behind the last frame; none while the chain is broken by an unsealed frame.
     pub fn sum(&self) -> Option<Checksum> {
-        (!self.broken).then_some(self.sum)
+        (!self.unknown).then_some(self.sum)
     }
 
     pub fn order(&self) -> ByteOrder {
@@ -224,7 +224,7 @@ fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::sample::{REAL, Wal, wal};
+    use crate::format::fixtures::{SQLITE_WAL, Wal, wal};
 
     const ORDERS: [ByteOrder; 2] = [ByteOrder::Little, ByteOrder::Big];
 
@@ -238,13 +238,13 @@ mod tests {
 
     #[test]
     fn a_wal_that_sqlite_wrote_is_understood_to_its_last_byte() {
-        let found = header(REAL).unwrap();
+        let found = header(SQLITE_WAL).unwrap();
         assert_eq!(found.order, ByteOrder::Little);
         assert_eq!(found.page_size.get(), 512);
         assert_eq!(found.salt, Salt(0xcb71_4025, 0x4372_70c0));
-        assert_eq!(found.encode(), REAL[..WAL_HEADER]);
-        let mut chain = Chain::new(found.order, found.salt, found.checksum);
-        let frames = REAL[WAL_HEADER..].chunks_exact(found.page_size.frame());
+        assert_eq!(found.encode(), SQLITE_WAL[..WAL_HEADER]);
+        let mut chain = FrameChecksum::new(found.order, found.salt, found.checksum);
+        let frames = SQLITE_WAL[WAL_HEADER..].chunks_exact(found.page_size.frame());
         let frames: Vec<_> = frames.map(|frame| chain.push(frame).unwrap()).collect();
         let pages: Vec<_> = frames.iter().map(|frame| (frame.page, frame.commit)).collect();
         assert_eq!(pages, [(1, 0), (2, 2), (2, 2), (1, 0), (2, 0), (3, 3)]);
@@ -259,7 +259,7 @@ mod tests {
                 wal.frame(1, 0).frame(2, 2).frame(1, 2);
                 let found = header(&wal.bytes).unwrap();
                 assert_eq!((found.order, found.page_size.get()), (order, 1 << exponent));
-                let mut chain = Chain::new(order, found.salt, found.checksum);
+                let mut chain = FrameChecksum::new(order, found.salt, found.checksum);
                 for frame in frames(&wal) {
                     chain.push(frame).unwrap();
                 }
@@ -280,7 +280,7 @@ mod tests {
 
     /// A header with one word replaced, and its checksum put right if `sealed`.
     fn forged(at: usize, word: u32, sealed: bool) -> [u8; WAL_HEADER] {
-        let mut bytes = *REAL.first_chunk().unwrap();
+        let mut bytes = *SQLITE_WAL.first_chunk().unwrap();
         bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
         if sealed {
             let sum = Checksum::default().over(ByteOrder::Little, &bytes[..24]);
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_anywhere_in_the_wal_header_is_seen() {
         for bit in 0..WAL_HEADER * 8 {
-            let mut bytes = REAL[..WAL_HEADER].to_vec();
+            let mut bytes = SQLITE_WAL[..WAL_HEADER].to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(header(&bytes).unwrap_err().kind(), Kind::Corrupt, "bit {bit}");
         }
@@ -320,7 +320,7 @@ mod tests {
         let wal = wal();
         let good = frames(&wal).next().unwrap();
         for bit in 0..good.len() * 8 {
-            let mut chain = Chain::new(wal.header.order, wal.header.salt, wal.header.checksum);
+            let mut chain = FrameChecksum::new(wal.header.order, wal.header.salt, wal.header.checksum);
             let before = chain;
             let mut frame = good.to_vec();
             frame[bit / 8] ^= 1 << (bit % 8);
@@ -332,10 +332,10 @@ mod tests {
     #[test]
     fn a_frame_of_another_wal_or_out_of_turn_is_refused() {
         let wal = wal();
-        let mut chain = Chain::new(wal.header.order, Salt(7, 9), wal.header.checksum);
+        let mut chain = FrameChecksum::new(wal.header.order, Salt(7, 9), wal.header.checksum);
         let error = chain.push(frames(&wal).next().unwrap()).unwrap_err();
         assert_eq!(error.message(), "frame salt: expected Salt(7, 9), found Salt(7, 8)");
-        let mut chain = Chain::new(wal.header.order, wal.header.salt, wal.header.checksum);
+        let mut chain = FrameChecksum::new(wal.header.order, wal.header.salt, wal.header.checksum);
         let error = chain.push(frames(&wal).nth(1).unwrap()).unwrap_err();
         assert!(error.message().starts_with("frame checksum: expected Checksum("), "{error}");
         let error = chain.push(&[0; 23]).unwrap_err();
@@ -345,8 +345,8 @@ mod tests {
     #[test]
     fn the_chain_begins_anew_behind_an_unsealed_frame() {
         let mut wal = Wal::new(ByteOrder::Big, 512, Salt(3, 4));
-        wal.frame(1, 0).unsealed(2, 0).unsealed(3, 3).frame(1, 3).frame(2, 3);
-        let mut chain = Chain::new(ByteOrder::Big, Salt(3, 4), wal.header.checksum);
+        wal.frame(1, 0).unchecksummed_frame(2, 0).unchecksummed_frame(3, 3).frame(1, 3).frame(2, 3);
+        let mut chain = FrameChecksum::new(ByteOrder::Big, Salt(3, 4), wal.header.checksum);
         let known: Vec<_> = frames(&wal)
             .map(|frame| {
                 chain.push(frame).unwrap();
@@ -355,7 +355,7 @@ mod tests {
             .collect();
         assert_eq!(known, [true, false, false, true, true]);
 
-        let mut late = Chain::broken(ByteOrder::Big, Salt(3, 4));
+        let mut late = FrameChecksum::unknown(ByteOrder::Big, Salt(3, 4));
         assert_eq!(late.sum(), None);
         let mut rest = frames(&wal).skip(3);
         late.push(rest.next().unwrap()).unwrap();

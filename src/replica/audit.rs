@@ -11,18 +11,18 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::latest_restore::{LatestRestore, latest_restore};
 use crate::format::listing::Listing;
-use crate::format::plan::end_of;
+use crate::format::plan::listed_end;
 use crate::format::position::Position;
-use crate::format::restorable::{LatestRestore, latest_restore};
 use crate::store::{List, Presence, Store};
 
 /// Between two looks for the newest objects: about 2 kB each time, half a megabyte a day.
-const EVERY: Duration = Duration::from_secs(300);
+const CHECK_INTERVAL: Duration = Duration::from_secs(300);
 /// Between two listings: their cost grows with the history.
-const LIST_EVERY: Duration = Duration::from_secs(3600);
+const LIST_INTERVAL: Duration = Duration::from_secs(3600);
 /// After an error, or a listing that settled nothing.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What a listing means for what is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +36,7 @@ enum Verdict {
 
 /// What one look has shown.
 #[derive(Debug)]
-pub enum Audited {
+pub enum AuditResult {
     /// Nothing to be done now.
     Nothing,
     /// As soon as the store has something.
@@ -48,57 +48,65 @@ pub enum Audited {
 /// The audit of one database.
 pub struct Audit {
     store: Rc<dyn Store>,
-    work: Work,
-    next_look: Instant,
+    work: AuditOperation,
+    next_check: Instant,
     next_list: Instant,
     /// After an error.
     not_before: Instant,
     /// Something may be missing: nothing counts as stored until a listing has shown otherwise.
-    doubted: bool,
+    listing_required: bool,
     /// Up to here a listing has shown that a restore ends at it.
     proven: Option<Position>,
 }
 
-enum Work {
+enum AuditOperation {
     None,
-    Looking(Box<dyn Presence>),
+    CheckingNewest(Box<dyn Presence>),
     Listing(Box<dyn List>, Position),
 }
 
 impl Audit {
     pub fn new(store: Rc<dyn Store>, now: Instant) -> Audit {
-        let (next_look, next_list) = (now + EVERY, now + LIST_EVERY);
-        Audit { store, work: Work::None, next_look, next_list, not_before: now, doubted: false, proven: None }
+        let (next_look, next_list) = (now + CHECK_INTERVAL, now + LIST_INTERVAL);
+        Audit {
+            store,
+            work: AuditOperation::None,
+            next_check: next_look,
+            next_list,
+            not_before: now,
+            listing_required: false,
+            proven: None,
+        }
     }
 
     /// Something may be missing: a listing will tell.
-    pub fn doubt(&mut self) {
-        (self.work, self.doubted) = (Work::None, true);
+    pub fn require_listing(&mut self) {
+        (self.work, self.listing_required) = (AuditOperation::None, true);
     }
 
     /// What is stored is found anew, by a listing: what was known before does not count.
-    pub fn start_anew(&mut self, now: Instant) {
+    pub fn reset(&mut self, now: Instant) {
         *self = Audit::new(self.store.clone(), now);
     }
 
     /// What a listing has shown is of an earlier moment: from now on a newer one must.
     pub fn expire(&mut self) {
-        (self.work, self.proven) = (Work::None, None);
+        (self.work, self.proven) = (AuditOperation::None, None);
     }
 
     pub fn is_busy(&self) -> bool {
-        !matches!(self.work, Work::None)
+        !matches!(self.work, AuditOperation::None)
     }
 
     /// Whether there is no doubt of what is stored. While a listing is on its way there is: it is due because what was
     /// known has become too old.
     pub fn is_trusted(&self) -> bool {
-        !self.doubted && !matches!(self.work, Work::Listing(..))
+        !self.listing_required && !matches!(self.work, AuditOperation::Listing(..))
     }
 
     /// Whether a listing has shown that a restore ends at `position`.
     pub fn has_proven(&self, position: Option<Position>) -> bool {
-        self.proven.is_some() && self.proven == position && !self.doubted
+        self.proven.is_some() && self.proven == position && !self.listing_required
     }
 
     /// Makes progress. `stored` is the end of what was acknowledged, `newest` the
@@ -106,74 +114,75 @@ impl Audit {
     /// `prove` asks for a listing that shows that a restore ends there.
     ///
     /// Errors: the store's; it is tried again.
-    pub fn poll(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<Audited> {
+    pub fn poll(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<AuditResult> {
         let polled = self.advance(now, stored, newest, prove);
         if polled.is_err() {
             // What is not known does not count as stored.
-            self.doubt();
-            self.not_before = now + RETRY;
+            self.require_listing();
+            self.not_before = now + RETRY_DELAY;
         }
         polled
     }
 
-    fn advance(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<Audited> {
-        if let Work::None = self.work {
-            self.begin(now, stored, newest, prove);
+    fn advance(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<AuditResult> {
+        if let AuditOperation::None = self.work {
+            self.start(now, stored, newest, prove);
         }
         match &mut self.work {
-            Work::None => Ok(Audited::Nothing),
-            Work::Looking(presence) => {
-                let Some(missing) = presence.poll(now)? else { return Ok(Audited::Waiting) };
-                self.work = Work::None;
+            AuditOperation::None => Ok(AuditResult::Nothing),
+            AuditOperation::CheckingNewest(presence) => {
+                let Some(missing) = presence.poll(now)? else { return Ok(AuditResult::Waiting) };
+                self.work = AuditOperation::None;
                 if missing.is_empty() {
-                    return Ok(Audited::Nothing);
+                    return Ok(AuditResult::Nothing);
                 }
                 // It may have been merged with others meanwhile.
-                self.doubt();
-                Ok(Audited::Waiting)
+                self.require_listing();
+                Ok(AuditResult::Waiting)
             }
-            Work::Listing(list, position) => {
-                let Some(entries) = list.poll(now)? else { return Ok(Audited::Waiting) };
+            AuditOperation::Listing(list, position) => {
+                let Some(entries) = list.poll(now)? else { return Ok(AuditResult::Waiting) };
                 let position = *position;
                 let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-                self.work = Work::None;
+                self.work = AuditOperation::None;
                 Ok(self.judge(now, &listing, position))
             }
         }
     }
 
-    fn begin(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) {
+    fn start(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) {
         if now < self.not_before {
             return;
         }
-        if self.doubted || now >= self.next_list || (prove && !self.has_proven(Some(stored))) {
-            self.work = Work::Listing(self.store.list(""), stored);
-        } else if now >= self.next_look {
-            self.next_look = now + EVERY;
-            self.work = Work::Looking(self.store.presence(newest));
+        if self.listing_required || now >= self.next_list || (prove && !self.has_proven(Some(stored))) {
+            self.work = AuditOperation::Listing(self.store.list(""), stored);
+        } else if now >= self.next_check {
+            self.next_check = now + CHECK_INTERVAL;
+            self.work = AuditOperation::CheckingNewest(self.store.presence(newest));
         }
     }
 
-    fn judge(&mut self, now: Instant, listing: &Listing, position: Position) -> Audited {
+    fn judge(&mut self, now: Instant, listing: &Listing, position: Position) -> AuditResult {
         let found = latest_restore(listing, &position);
         match verdict(&found) {
             Verdict::Holds => {
-                (self.doubted, self.proven) = (false, Some(position));
-                self.next_list = now + LIST_EVERY;
-                Audited::Nothing
+                (self.listing_required, self.proven) = (false, Some(position));
+                self.next_list = now + LIST_INTERVAL;
+                AuditResult::Nothing
             }
             Verdict::Unfinished => {
-                self.not_before = now + RETRY;
-                Audited::Nothing
+                self.not_before = now + RETRY_DELAY;
+                AuditResult::Nothing
             }
-            Verdict::Lost => Audited::Lost(lost(listing, &found, position)),
+            Verdict::Lost => AuditResult::Lost(loss_error(listing, &found, position)),
         }
     }
 }
 
 /// What is said of a loss: what a restore gives now, and since when it no longer gives all.
-fn lost(listing: &Listing, found: &LatestRestore, position: Position) -> Error {
-    let until = end_of(listing).ok().flatten().map(|end| format!(", and nothing after {} can be restored", end.time));
+fn loss_error(listing: &Listing, found: &LatestRestore, position: Position) -> Error {
+    let until =
+        listed_end(listing).ok().flatten().map(|end| format!(", and nothing after {} can be restored", end.time));
     let until = until.unwrap_or_default();
     Error::new(Kind::Corrupt, format!("expected a restore to end at {position}, which was stored; {found}{until}"))
         .with_hint("the server has lost objects, or somebody deleted them; what is missing is stored again")
@@ -182,20 +191,20 @@ fn lost(listing: &Listing, found: &LatestRestore, position: Position) -> Error {
 /// More than we know of was acknowledged after the listing began, or arrived without an answer.
 fn verdict(found: &LatestRestore) -> Verdict {
     match found {
-        LatestRestore::AtPosition | LatestRestore::Further { .. } => Verdict::Holds,
-        LatestRestore::Unfinished { .. } => Verdict::Unfinished,
+        LatestRestore::AtPosition | LatestRestore::EndsAfter { .. } => Verdict::Holds,
+        LatestRestore::TransactionUnfinished { .. } => Verdict::Unfinished,
         LatestRestore::OtherGeneration { .. }
         | LatestRestore::NoSnapshot { .. }
         | LatestRestore::Gap { .. }
-        | LatestRestore::Short { .. } => Verdict::Lost,
+        | LatestRestore::EndsBefore { .. } => Verdict::Lost,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::fixtures::point;
     use crate::format::position::Generation;
-    use crate::format::sample::point;
 
     #[test]
     fn only_a_restore_that_gives_all_that_was_stored_holds() {
@@ -203,9 +212,9 @@ mod tests {
         let gap = LatestRestore::Gap { what: "x".into() };
         for (found, expected) in [
             (LatestRestore::AtPosition, Verdict::Holds),
-            (LatestRestore::Further { end }, Verdict::Holds),
-            (LatestRestore::Unfinished { end }, Verdict::Unfinished),
-            (LatestRestore::Short { end }, Verdict::Lost),
+            (LatestRestore::EndsAfter { end }, Verdict::Holds),
+            (LatestRestore::TransactionUnfinished { end }, Verdict::Unfinished),
+            (LatestRestore::EndsBefore { end }, Verdict::Lost),
             (LatestRestore::NoSnapshot { instead: None }, Verdict::Lost),
             (LatestRestore::NoSnapshot { instead: Some(Generation::new(1)) }, Verdict::Lost),
             (gap, Verdict::Lost),

@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::directory::{Directory, hand_over};
+use crate::directory::{Directory, inherit_owner};
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::source::{FileStamp, Source};
@@ -132,7 +132,7 @@ fn write(directory: &Path, text: &str, stamp: &FileStamp) -> Result<bool> {
     let directory = Directory::open(directory).map_err(failed)?;
     let (name, mut file) = directory.create_temporary(OsStr::new(".checkpointed-")).map_err(failed)?;
     let wrote = || -> std::io::Result<bool> {
-        hand_over(&file, &directory.metadata()?);
+        inherit_owner(&file, &directory.metadata()?);
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         let found = file.metadata()?;
@@ -143,7 +143,7 @@ fn write(directory: &Path, text: &str, stamp: &FileStamp) -> Result<bool> {
         Ok(true)
     }();
     if !matches!(wrote, Ok(true)) {
-        let _ = directory.remove_if_there(&name);
+        let _ = directory.remove_if_exists(&name);
     }
     wrote.map_err(failed)
 }

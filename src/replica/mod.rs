@@ -8,26 +8,26 @@
 //! 4. Times in names never run backwards, whatever the clock does.
 //! 5. What was stored is deleted only by `retention`: last, after a proof, and never while the clock is in doubt.
 
-pub mod alone;
+pub mod apply;
 pub mod audit;
 pub mod checkpoint_note;
-pub mod compare;
-mod crew;
-pub mod download;
-pub mod follow;
-pub mod jump;
-pub mod merge;
+pub mod clock_jump;
+pub mod compaction;
+mod compression_pool;
+pub mod control;
+pub mod counters;
+pub mod exclusive_writer;
+pub mod find_end;
+pub mod maintenance;
 pub mod origin;
-pub mod outbox;
-pub mod owner;
-pub mod request;
-pub mod restore;
-pub mod retention;
-pub mod snapshot;
+pub mod orphan_schedule;
+pub mod page_compare;
+pub mod prefetch;
+pub mod problem_log;
+pub mod replicator;
+pub mod segment_builder;
+pub mod snapshot_upload;
 pub mod spool;
-pub mod start;
-pub mod sweeping;
-pub mod tail;
-pub mod tally;
-pub mod trouble;
-pub mod writer;
+pub mod standalone_snapshot;
+pub mod stored_end;
+pub mod upload_queue;

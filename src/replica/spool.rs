@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::format::key::{Key, SegmentKey};
 use crate::store::dir::DirStore;
@@ -78,7 +78,7 @@ impl Spool {
     }
 
     /// What a process before this one has left, oldest first; counts as kept from now on.
-    pub fn left_behind(&mut self, now: Instant) -> Result<Vec<(SegmentKey, u64)>> {
+    pub fn leftover_segments(&mut self, now: Instant) -> Result<Vec<(SegmentKey, u64)>> {
         let entries = self.store.list("").poll(now)?.unwrap_or_default();
         let segment = |name: &str| match Key::parse(name) {
             Some(Key::Segment(key)) => Some(key),

@@ -196,7 +196,7 @@ impl Files<'_> {
         let (mut newest, mut pages) = (HashMap::new(), 0);
         for frame in 1..=upto {
             let header = self.wal.frame_header(frame, self.page_size)?;
-            let Some(header) = header.filter(|header| header.salt == self.salt || header.is_unsealed()) else {
+            let Some(header) = header.filter(|header| header.salt == self.salt || header.is_unchecksummed()) else {
                 return Ok(None);
             };
             newest.insert(header.page, frame);

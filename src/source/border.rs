@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::source::Source;
 use crate::source::bases::{Bases, Files};
-use crate::source::continuity::Mark;
+use crate::source::resume::WalMark;
 
 /// A pin that begins behind the place would let a checkpoint write what is not copied yet into the database file: so often in
 /// a row the next round is to try again. After that an application's checkpoint has waited long enough.
@@ -14,7 +14,7 @@ const OVERTAKEN: u8 = 8;
 
 /// The commit of the last snapshot, which a batch must not span: what it changes could not be applied from there.
 pub(super) struct Border {
-    pub(super) mark: Mark,
+    pub(super) mark: WalMark,
     pages: u32,
     /// It is copied to.
     reached: bool,
@@ -26,7 +26,7 @@ pub(super) struct Border {
 
 impl Border {
     /// Nothing is known of it yet.
-    pub(super) fn new(mark: Mark, pages: u32) -> Border {
+    pub(super) fn new(mark: WalMark, pages: u32) -> Border {
         Border { mark, pages, reached: false, expected: None, stored: None }
     }
 }
@@ -55,7 +55,7 @@ impl Source {
 
     /// At the border, what follows begins to be counted.
     pub(super) fn reach_border(&mut self) -> Result<()> {
-        let place = (self.place.chain.salt(), self.place.frame);
+        let place = (self.position.chain.salt(), self.position.frame);
         let known = self.checksum();
         let Some(border) = &mut self.border else { return Ok(()) };
         if border.reached || (border.mark.salt, border.mark.frame) != place {
@@ -73,12 +73,12 @@ impl Source {
 
     /// From this place on, a database of so many pages, the pages before a frame are known.
     pub(super) fn begin_bases(&mut self, sum: Option<DatabaseChecksum>, pages: u32) -> Result<()> {
-        let size = self.place.page_size;
+        let size = self.position.page_size;
         // A WAL that was begun anew, or is about to be, had all its frames in the file.
-        let over = self.index.progress().salt != self.place.chain.salt();
+        let over = self.index.progress().salt != self.position.chain.salt();
         let newest = match self.files() {
-            _ if over || self.place.frame == 0 => Some(HashMap::new()),
-            Some(files) => files.newest(self.place.frame)?,
+            _ if over || self.position.frame == 0 => Some(HashMap::new()),
+            Some(files) => files.newest(self.position.frame)?,
             None => None,
         };
         let blank = self.bases.take().map(Bases::into_blank).unwrap_or_default();
@@ -89,8 +89,8 @@ impl Source {
     /// Where pages are read from; none without a WAL.
     pub(super) fn files(&self) -> Option<Files<'_>> {
         let wal = self.wal.as_ref()?;
-        let (page_size, salt) = (self.place.page_size, self.place.chain.salt());
-        Some(Files { wal, index: &self.index, connection: self.pins.spare(), page_size, salt })
+        let (page_size, salt) = (self.position.page_size, self.position.chain.salt());
+        Some(Files { wal, index: &self.index, connection: self.pins.idle_connection(), page_size, salt })
     }
 
     /// Whether something was committed between the last copy and the next pin, so that this had better begin again.
@@ -99,7 +99,7 @@ impl Source {
             return Ok(false);
         }
         let now = self.header()?;
-        let overtaken = !self.is_given_out(&now);
+        let overtaken = !self.is_copied(&now);
         self.overtaken += u8::from(overtaken);
         Ok(overtaken)
     }
@@ -113,19 +113,19 @@ mod tests {
     use crate::format::differences::Composer;
     use crate::format::running_checksum::RunningChecksum;
     use crate::source::tests::Live;
-    use crate::source::{Copied, Proof, StateCheck};
+    use crate::source::{Proof, ReadResult, StateCheck};
 
     /// Copies what there is; whether all of it could be said in differences, or none.
     fn copied(source: &mut Source) -> Option<bool> {
         let (mut buffer, mut composer, mut found) = (vec![0; 1 << 20], Composer::default(), Vec::new());
         loop {
             match source.read(&mut buffer, &mut composer).unwrap() {
-                Copied::Nothing => break,
-                Copied::Batch(batch) => found.push(batch.checksum.is_some()),
-                Copied::Lost(reason) => panic!("{reason}"),
+                ReadResult::CaughtUp => break,
+                ReadResult::Batch(batch) => found.push(batch.checksum.is_some()),
+                ReadResult::Broken(reason) => panic!("{reason}"),
             }
         }
-        source.advance(Instant::now()).unwrap();
+        source.finish_round(Instant::now()).unwrap();
         let first = *found.first()?;
         assert!(found.iter().all(|one| *one == first), "{found:?}");
         Some(first)
@@ -178,7 +178,7 @@ mod tests {
         ];
         for (step, sql) in steps.iter().enumerate() {
             let settled =
-                |source: &mut Source| (0..4).for_each(|_| source.advance(Instant::now()).map(|_| ()).unwrap());
+                |source: &mut Source| (0..4).for_each(|_| source.finish_round(Instant::now()).map(|_| ()).unwrap());
             run(&live, sql);
             assert_ne!(copied(&mut source), Some(false), "step {step}");
             settled(&mut source);
@@ -217,8 +217,8 @@ mod tests {
                 source.trust_snapshot(sum);
             }
             let (mut buffer, mut composer, mut batches) = (vec![0; 1 << 20], Composer::default(), Vec::new());
-            while let Copied::Batch(batch) = source.read(&mut buffer, &mut composer).unwrap() {
-                batches.push((batch.frames.len() / batch.before.page_size.frame(), batch.checksum.is_some()));
+            while let ReadResult::Batch(batch) = source.read(&mut buffer, &mut composer).unwrap() {
+                batches.push((batch.frames.len() / batch.start.page_size.frame(), batch.checksum.is_some()));
             }
             assert_eq!(batches, [(3, false), (3, stored_first)]);
             source.trust_snapshot(sum);

@@ -3,7 +3,7 @@
 //! A passive checkpoint never waits and makes nobody wait. If it leaves nothing behind and no commit came meanwhile, the
 //! next pin is on READ0 and the next writer restarts the WAL by itself. Under a load that never pauses, the WAL is sealed
 //! once in a while: writers are held off while the last frames are copied, to us and by one passive checkpoint. How many
-//! may be left then is bounded ([`SEAL_COPY`], [`SEAL_BACKFILL`]): the rest goes before, while they write.
+//! may be left then is bounded ([`LOCKED_CHECKPOINT_COPY`], [`LOCKED_CHECKPOINT_BACKFILL`]): the rest goes before, while they write.
 //! RESTART is never used: it makes every writer wait for the slowest reader.
 
 use std::time::{Duration, Instant};
@@ -15,30 +15,32 @@ use crate::fault;
 use crate::format::position::PageSize;
 use crate::log;
 use crate::source::Source;
-use crate::source::connection::{CheckpointMode, checkpoint, end, open, sqlite, touch, try_begin_write};
-use crate::source::snapshot::Reading;
+use crate::source::connection::{
+    CheckpointMode, checkpoint, from_sqlite, open, read_schema, rollback, try_begin_write,
+};
+use crate::source::snapshot::ActiveSnapshot;
 use crate::source::wal_file;
 use crate::source::wal_index::IndexHeader;
 
 /// A WAL of this many times the checkpoint threshold is sealed if passive checkpoints did not get it restarted.
-const SEAL_FACTOR: u32 = 4;
+const LOCKED_CHECKPOINT_FACTOR: u32 = 4;
 /// How long a seal tries to become the writer before it waits for the next tick.
-const SEAL_PATIENCE: Duration = Duration::from_millis(50);
+const LOCKED_CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 /// Frames, and their bytes, that may be left to copy while writers are held off: a few milliseconds.
-const SEAL_COPY: (u32, usize) = (256, 1 << 20);
+const LOCKED_CHECKPOINT_COPY: (u32, usize) = (256, 1 << 20);
 /// Frames, and their bytes, that may be left to write back while writers are held off: some 20 ms, and the two fsyncs of
 /// a checkpoint, of files that were synced a moment before.
-const SEAL_BACKFILL: (u32, usize) = (1000, 4 << 20);
+const LOCKED_CHECKPOINT_BACKFILL: (u32, usize) = (1000, 4 << 20);
 /// Between two checkpoints while a reader or a steady load keeps them from finishing. Each costs an fsync or two.
-const PAUSE: Duration = Duration::from_millis(250);
+const MIN_CHECKPOINT_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two attempts at making the file shorter.
-const TRUNCATE_PAUSE: Duration = Duration::from_secs(5);
+const MIN_TRUNCATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is remembered between two rounds.
 #[derive(Default)]
-pub(super) struct Checkpoints {
+pub(super) struct CheckpointState {
     writer: Option<Connection>,
-    seal: Seal,
+    blocking: BlockingCheckpoint,
     last: Option<Instant>,
     last_truncate: Option<Instant>,
     /// The last one met an error of the disk, and that has been said.
@@ -47,27 +49,27 @@ pub(super) struct Checkpoints {
 
 /// A seal needs several rounds: what was committed before the lock was won is copied under it.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
-enum Seal {
+enum BlockingCheckpoint {
     #[default]
     None,
     /// Trying to become the only writer, since then.
-    Trying(Instant),
+    AcquiringLock(Instant),
     /// We are the only writer.
-    Holding,
+    Locked,
 }
 
-impl Checkpoints {
-    pub(super) fn is_sealing(&self) -> bool {
-        self.seal != Seal::None
+impl CheckpointState {
+    pub(super) fn is_blocking(&self) -> bool {
+        self.blocking != BlockingCheckpoint::None
     }
 
-    pub(super) fn is_holding(&self) -> bool {
-        self.seal == Seal::Holding
+    pub(super) fn is_locked(&self) -> bool {
+        self.blocking == BlockingCheckpoint::Locked
     }
 
     pub(super) fn is_due(&self, now: Instant, header: &IndexHeader, source: &Source) -> bool {
         let waited = |least: Duration| self.last.is_none_or(|last| now.duration_since(last) >= least);
-        let long = header.frames >= source.options.checkpoint_frames && waited(PAUSE);
+        let long = header.frames >= source.options.checkpoint_frames && waited(MIN_CHECKPOINT_INTERVAL);
         let old = source.options.checkpoint_interval.is_some_and(waited);
         !header.is_backfilled() && (long || (old && self.last.is_some()))
     }
@@ -75,126 +77,135 @@ impl Checkpoints {
 
 /// The end of a round. True if the next one should follow at once.
 pub(super) fn advance(source: &mut Source, now: Instant) -> Result<bool> {
-    match source.checkpoints.seal {
-        Seal::Holding => return finish_seal(source),
-        Seal::Trying(since) => {
-            source.rotate()?;
-            return try_seal(source, since, now);
+    match source.checkpoints.blocking {
+        BlockingCheckpoint::Locked => return checkpoint_under_lock(source),
+        BlockingCheckpoint::AcquiringLock(since) => {
+            source.repin()?;
+            return try_lock_writers(source, since, now);
         }
-        Seal::None => source.rotate()?,
+        BlockingCheckpoint::None => source.repin()?,
     }
     let header = source.header()?;
     if source.checkpoints.last.is_none() {
         source.checkpoints.last = Some(now);
     }
     if source.checkpoints.is_due(now, &header, source) {
-        return soft_checkpoint(source, now);
+        return passive_then_repin(source, now);
     }
     Ok(false)
 }
 
 /// A passive checkpoint; if it got everything, the pin moves to READ0 so that the next writer can restart the WAL.
-fn soft_checkpoint(source: &mut Source, now: Instant) -> Result<bool> {
+fn passive_then_repin(source: &mut Source, now: Instant) -> Result<bool> {
     fault::point("source.checkpoint")?;
     source.checkpoints.last = Some(now);
-    passive(source);
+    checkpoint_passive(source);
     let header = source.header()?;
-    if header.is_backfilled() && source.is_given_out(&header) {
-        source.drained = true;
-        source.rotate()?;
+    if header.is_backfilled() && source.is_copied(&header) {
+        source.all_copied = true;
+        source.repin()?;
         return Ok(false);
     }
-    let most = source.options.checkpoint_frames.saturating_mul(SEAL_FACTOR);
+    let most = source.options.checkpoint_frames.saturating_mul(LOCKED_CHECKPOINT_FACTOR);
     if header.frames >= most {
-        return try_seal(source, now, now);
+        return try_lock_writers(source, now, now);
     }
     Ok(false)
 }
 
 /// Tries to become the only writer. Never waits for it: somebody who holds it may be waiting for our pin.
-fn try_seal(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
-    let patient = now.duration_since(since) < SEAL_PATIENCE;
-    if may_seal(source)? && begin_write(source)? {
-        source.checkpoints.seal = Seal::Holding;
+fn try_lock_writers(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
+    let patient = now.duration_since(since) < LOCKED_CHECKPOINT_WAIT;
+    if worth_locking(source)? && acquire_write_lock(source)? {
+        source.checkpoints.blocking = BlockingCheckpoint::Locked;
         // What was committed before the lock was won is not copied yet.
-        source.drained = false;
+        source.all_copied = false;
         let header = source.header()?;
-        if few_left(source, &header) {
+        if little_left(source, &header) {
             return Ok(true);
         }
-        let_writers_go(source);
+        release_writers(source);
     }
-    source.checkpoints.seal = if patient { Seal::Trying(since) } else { Seal::None };
+    source.checkpoints.blocking =
+        if patient { BlockingCheckpoint::AcquiringLock(since) } else { BlockingCheckpoint::None };
     Ok(patient)
 }
 
 /// Without waiting.
-fn begin_write(source: &mut Source) -> Result<bool> {
+fn acquire_write_lock(source: &mut Source) -> Result<bool> {
     let checkpoints = &mut source.checkpoints;
     if let Some(writer) = &checkpoints.writer {
         return try_begin_write(writer);
     }
     let writer = open(&source.path, Duration::ZERO)?;
-    touch(&writer)?;
+    read_schema(&writer)?;
     try_begin_write(checkpoints.writer.insert(writer))
 }
 
 /// Whether it is worth while to hold writers off. What can be written back while they write is, before.
-fn may_seal(source: &mut Source) -> Result<bool> {
+fn worth_locking(source: &mut Source) -> Result<bool> {
     let header = source.header()?;
-    if few(header.frames.saturating_sub(header.backfilled), source.place.page_size, SEAL_BACKFILL) {
+    if within_limit(
+        header.frames.saturating_sub(header.backfilled),
+        source.position.page_size,
+        LOCKED_CHECKPOINT_BACKFILL,
+    ) {
         return Ok(true);
     }
-    passive(source);
+    checkpoint_passive(source);
     let header = source.header()?;
     // A reader that holds it back would do so under the seal as well.
-    Ok(few(header.frames.saturating_sub(header.backfilled), source.place.page_size, SEAL_BACKFILL))
+    Ok(within_limit(
+        header.frames.saturating_sub(header.backfilled),
+        source.position.page_size,
+        LOCKED_CHECKPOINT_BACKFILL,
+    ))
 }
 
-fn few_left(source: &Source, header: &IndexHeader) -> bool {
-    let size = source.place.page_size;
-    few(header.frames.saturating_sub(source.place.frame), size, SEAL_COPY)
-        && few(header.frames.saturating_sub(header.backfilled), size, SEAL_BACKFILL)
+fn little_left(source: &Source, header: &IndexHeader) -> bool {
+    let size = source.position.page_size;
+    within_limit(header.frames.saturating_sub(source.position.frame), size, LOCKED_CHECKPOINT_COPY)
+        && within_limit(header.frames.saturating_sub(header.backfilled), size, LOCKED_CHECKPOINT_BACKFILL)
 }
 
-fn few(frames: u32, size: PageSize, (most, bytes): (u32, usize)) -> bool {
+fn within_limit(frames: u32, size: PageSize, (most, bytes): (u32, usize)) -> bool {
     frames <= most && frames as usize <= bytes / size.frame()
 }
 
 /// Lets writers go if a seal holds them: nothing may keep them waiting while the copy does not go on.
-pub(super) fn give_up(source: &mut Source) {
-    if source.checkpoints.is_holding() {
-        let_writers_go(source);
+pub(super) fn abort(source: &mut Source) {
+    if source.checkpoints.is_locked() {
+        release_writers(source);
     }
 }
 
-fn let_writers_go(source: &mut Source) {
+fn release_writers(source: &mut Source) {
     if let Some(writer) = &source.checkpoints.writer {
-        end(writer);
+        rollback(writer);
     }
-    source.checkpoints.seal = Seal::None;
+    source.checkpoints.blocking = BlockingCheckpoint::None;
 }
 
 /// Everything is copied and nobody can write: the writer's own read lock is the pin while the old one goes and the
 /// checkpoint runs, and a new pin begins before writers are let go.
-fn finish_seal(source: &mut Source) -> Result<bool> {
+fn checkpoint_under_lock(source: &mut Source) -> Result<bool> {
     fault::point("source.seal")?;
     let header = source.header()?;
-    source.reading.carry_all(&header, &source.index);
+    source.active_snapshot.hand_over_all(&header, &source.index);
     source.pins.end();
-    passive(source);
+    checkpoint_passive(source);
     let sealed = source.header().and_then(|before| {
         begin_pin(source)?;
-        source.reading.carry_all(&before, &source.index);
+        source.active_snapshot.hand_over_all(&before, &source.index);
         Ok(before)
     });
-    let_writers_go(source);
+    release_writers(source);
     if sealed.is_err() {
         // No pin keeps its commit any more: `Source::changed` sees to the rest.
-        source.reading = Reading::default();
+        source.active_snapshot = ActiveSnapshot::default();
     }
-    source.last = sealed?;
-    source.drained = false;
+    source.header_at_pin = sealed?;
+    source.all_copied = false;
     Ok(false)
 }
 
@@ -202,15 +213,15 @@ fn finish_seal(source: &mut Source) -> Result<bool> {
 /// that is said once, and the next checkpoint tries again.
 ///
 /// Not into a file that something else has written to: what became of it is told apart first.
-fn passive(source: &mut Source) {
+fn checkpoint_passive(source: &mut Source) {
     if !source.may_checkpoint() {
         return;
     }
-    match checkpoint(source.pins.spare(), CheckpointMode::Passive) {
+    match checkpoint(source.pins.idle_connection(), CheckpointMode::Passive) {
         Ok(_) => source.checkpoints.failed = false,
         Err(error) => {
             if !std::mem::replace(&mut source.checkpoints.failed, true) {
-                log::warn("checkpoint failed, the WAL grows").field("db", source.path.display()).cause(&error).emit();
+                log::warn("checkpoint failed, the WAL grows").field("db", source.path.display()).error(&error).emit();
             }
         }
     }
@@ -225,16 +236,17 @@ const END_BACKFILL: (u32, usize) = (4000, 16 << 20);
 pub(super) fn at_end(source: &mut Source) -> Result<()> {
     let header = source.header()?;
     let left = header.frames.saturating_sub(header.backfilled);
-    if header.frames == 0 || !source.is_given_out(&header) || !few(left, source.place.page_size, END_BACKFILL) {
+    if header.frames == 0 || !source.is_copied(&header) || !within_limit(left, source.position.page_size, END_BACKFILL)
+    {
         return Ok(());
     }
-    passive(source);
+    checkpoint_passive(source);
     // The pin moves to READ0. A commit that comes meanwhile is safe from the TRUNCATE: it is either before the new pin, which
     // then is on another mark and makes the TRUNCATE give up, or behind it, and READ0 keeps it out of the database file
     // (walCheckpoint, sqlite3.c: walBusyLock of WAL_READ_LOCK(0)).
-    source.rotate()?;
+    source.repin()?;
     let header = source.header()?;
-    if header.is_backfilled() && source.is_given_out(&header) && source.may_checkpoint() {
+    if header.is_backfilled() && source.is_copied(&header) && source.may_checkpoint() {
         truncate(source)?;
     }
     Ok(())
@@ -257,13 +269,13 @@ fn begin_pin(source: &Source) -> Result<()> {
 /// does not count as a reader of the WAL, and an attempt that meets anybody else gives up at once.
 pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: Instant) -> Result<()> {
     let Some(most) = source.options.truncate_frames else { return Ok(()) };
-    let recent = source.checkpoints.last_truncate.is_some_and(|last| now.duration_since(last) < TRUNCATE_PAUSE);
+    let recent = source.checkpoints.last_truncate.is_some_and(|last| now.duration_since(last) < MIN_TRUNCATE_INTERVAL);
     if recent || !header.is_backfilled() {
         return Ok(());
     }
-    let path = wal_file::path_of(&source.path);
+    let path = wal_file::wal_path(&source.path);
     let length = std::fs::metadata(&path).map(|found| found.len()).unwrap_or(0);
-    if length <= u64::from(most) * source.place.page_size.frame() as u64 {
+    if length <= u64::from(most) * source.position.page_size.frame() as u64 {
         return Ok(());
     }
     if !source.may_checkpoint() {
@@ -276,13 +288,14 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
 /// Everything is in the database file, and has been given out.
 fn truncate(source: &mut Source) -> Result<()> {
     fault::point("source.truncate")?;
-    let patience = |timeout| source.pins.spare().busy_timeout(timeout).map_err(|e| sqlite(&e, "busy_timeout"));
+    let patience =
+        |timeout| source.pins.idle_connection().busy_timeout(timeout).map_err(|e| from_sqlite(&e, "busy_timeout"));
     patience(Duration::ZERO)?;
-    let result = checkpoint(source.pins.spare(), CheckpointMode::Truncate);
+    let result = checkpoint(source.pins.idle_connection(), CheckpointMode::Truncate);
     patience(source.options.busy_timeout)?;
     if let Err(error) = result {
         // The copy does not depend on it, and the next attempt is seconds away.
-        log::warn("WAL file not made shorter").field("db", source.path.display()).cause(&error).emit();
+        log::warn("WAL file not made shorter").field("db", source.path.display()).error(&error).emit();
     }
     source.has_checkpointed();
     Ok(())
@@ -303,20 +316,23 @@ mod tests {
         assert_eq!(copy(&mut source), 1);
         live.commit();
         let now = Instant::now();
-        assert!(try_seal(&mut source, now, now).unwrap() && source.holds_writers());
-        assert!(!source.advance(now).unwrap() && !source.holds_writers());
+        assert!(try_lock_writers(&mut source, now, now).unwrap() && source.blocks_writers());
+        assert!(!source.finish_round(now).unwrap() && !source.blocks_writers());
         (0..3).for_each(|_| live.commit());
         assert_eq!(copy(&mut source), 4);
     }
 
     #[test]
     fn what_may_be_left_under_a_seal_is_bounded_in_frames_and_in_bytes() {
-        let few = |frames, size, most| few(frames, PageSize::new(size).unwrap(), most);
+        let few = |frames, size, most| within_limit(frames, PageSize::new(size).unwrap(), most);
         for (size, most) in [(512, 256), (4096, 254), (65_536, 15)] {
-            assert!(few(most, size, SEAL_COPY) && !few(most + 1, size, SEAL_COPY), "{size}");
+            assert!(few(most, size, LOCKED_CHECKPOINT_COPY) && !few(most + 1, size, LOCKED_CHECKPOINT_COPY), "{size}");
         }
         for (size, most) in [(512, 1000), (4096, 1000), (65_536, 63)] {
-            assert!(few(most, size, SEAL_BACKFILL) && !few(most + 1, size, SEAL_BACKFILL), "{size}");
+            assert!(
+                few(most, size, LOCKED_CHECKPOINT_BACKFILL) && !few(most + 1, size, LOCKED_CHECKPOINT_BACKFILL),
+                "{size}"
+            );
         }
     }
 }

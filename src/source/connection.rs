@@ -11,16 +11,16 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use crate::error::{Error, Kind, Result};
-use crate::source::shm_fault;
+use crate::source::sigbus;
 
 /// The first version with the fix of the WAL-reset bug (sqlite.org/wal.html#walresetbug): an older SQLite that runs
 /// checkpoints beside an application can lose that application's commits.
 const OLDEST_SAFE_SQLITE: i32 = 3_051_003;
 
 /// The two bytes of a database that are 2 in WAL mode (sqlite.org/fileformat2.html#file_format_version_numbers).
-const IN_WAL_MODE: std::ops::Range<usize> = 18..20;
+const FILE_FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
 
-const WRITABLE: &str =
+const NEEDS_WRITE_HINT: &str =
     "following a database needs write access to it and to its directory (for the -wal and -shm files)";
 
 /// Pages that a connection may cache, in KiB. It reads one page of the schema and nothing else.
@@ -32,33 +32,33 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
         let found = rusqlite::version();
         return Err(Error::new(Kind::Database, format!("SQLite: expected 3.51.3 or later, found {found}")));
     }
-    without_lookaside();
-    shm_fault::install();
+    disable_lookaside();
+    sigbus::install();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|e| sqlite(&e, "open"))?;
-    refuse_to_read_alone(&connection)?;
-    prepare(&connection, busy_timeout).map_err(|e| sqlite(&e, "open"))?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|e| from_sqlite(&e, "open"))?;
+    reject_read_only(&connection)?;
+    configure(&connection, busy_timeout).map_err(|e| from_sqlite(&e, "open"))?;
     persist_wal(&connection);
     Ok(connection)
 }
 
 /// SQLite opens what may not be written to for reading alone. A -shm file that is made by somebody who may only read the
 /// database would keep those out who may write to it.
-fn refuse_to_read_alone(connection: &Connection) -> Result<()> {
-    if !connection.is_readonly("main").map_err(|e| sqlite(&e, "open"))? {
+fn reject_read_only(connection: &Connection) -> Result<()> {
+    if !connection.is_readonly("main").map_err(|e| from_sqlite(&e, "open"))? {
         return Ok(());
     }
-    let mut header = [0; IN_WAL_MODE.end];
+    let mut header = [0; FILE_FORMAT_VERSIONS.end];
     read_file(connection, 0, &mut header)?;
-    match header[IN_WAL_MODE] {
-        [2, 2] => Err(Error::new(Kind::Database, "open: it may only be read by this user").with_hint(WRITABLE)),
+    match header[FILE_FORMAT_VERSIONS] {
+        [2, 2] => Err(Error::new(Kind::Database, "open: it may only be read by this user").with_hint(NEEDS_WRITE_HINT)),
         _ => Ok(()),
     }
 }
 
 /// SQLite would set 48 kB aside for each connection, to make quick what is done here a few times a second. A process that
 /// follows a thousand databases has thousands of connections.
-fn without_lookaside() {
+fn disable_lookaside() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let (size, count): (c_int, c_int) = (0, 0);
@@ -80,10 +80,10 @@ pub fn open_immutable(path: &Path) -> Result<Connection> {
         })
         .collect();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(format!("file:{quoted}?immutable=1"), flags).map_err(|e| sqlite(&e, "open"))
+    Connection::open_with_flags(format!("file:{quoted}?immutable=1"), flags).map_err(|e| from_sqlite(&e, "open"))
 }
 
-fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(busy_timeout)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", 0)?;
@@ -102,7 +102,7 @@ fn persist_wal(connection: &Connection) {
 }
 
 /// SQLite's own file of the database, for as long as the connection is open; none if there is none.
-pub fn file_of(connection: &Connection) -> Option<NonNull<ffi::sqlite3_file>> {
+pub fn file_pointer(connection: &Connection) -> Option<NonNull<ffi::sqlite3_file>> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
     file_control(connection, ffi::SQLITE_FCNTL_FILE_POINTER, &mut file);
     NonNull::new(file)
@@ -121,17 +121,17 @@ fn file_control<T>(connection: &Connection, operation: c_int, argument: &mut T) 
 /// Begins a read transaction and makes it real: BEGIN alone takes no lock.
 pub fn begin_read(connection: &Connection) -> Result<()> {
     run(connection, "BEGIN")?;
-    touch(connection).inspect_err(|_| end(connection))
+    read_schema(connection).inspect_err(|_| rollback(connection))
 }
 
 /// Reads the schema once: takes a read lock, and runs the recovery if the wal-index needs it.
-pub fn touch(connection: &Connection) -> Result<()> {
+pub fn read_schema(connection: &Connection) -> Result<()> {
     let read = || connection.prepare_cached("SELECT count(*) FROM sqlite_schema")?.query_row([], |_| Ok(()));
-    read().map_err(|e| sqlite(&e, "read"))
+    read().map_err(|e| from_sqlite(&e, "read"))
 }
 
 /// Ends whatever transaction is open. It has written nothing, so there is nothing that could fail to matter.
-pub fn end(connection: &Connection) {
+pub fn rollback(connection: &Connection) {
     if !connection.is_autocommit() {
         let _ = run(connection, "ROLLBACK");
     }
@@ -140,7 +140,7 @@ pub fn end(connection: &Connection) {
 /// Runs one statement that gives no rows.
 pub fn run(connection: &Connection, sql: &str) -> Result<()> {
     let step = || connection.prepare_cached(sql)?.execute([]).map(|_| ());
-    step().map_err(|e| sqlite(&e, sql))
+    step().map_err(|e| from_sqlite(&e, sql))
 }
 
 /// Tries to become the only writer, without waiting. False if another one is.
@@ -170,7 +170,7 @@ pub fn checkpoint(connection: &Connection, mode: CheckpointMode) -> Result<bool>
     let ask = || connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i32>(0));
     match ask() {
         Ok(busy) => Ok(busy == 0),
-        Err(error) => match sqlite(&error, sql) {
+        Err(error) => match from_sqlite(&error, sql) {
             error if error.kind() == Kind::DatabaseNotReady => Ok(false),
             error => Err(error),
         },
@@ -179,16 +179,16 @@ pub fn checkpoint(connection: &Connection, mode: CheckpointMode) -> Result<bool>
 
 /// The value of a pragma that gives one text.
 pub fn pragma_text(connection: &Connection, name: &str) -> Result<String> {
-    connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| sqlite(&e, name))
+    connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| from_sqlite(&e, name))
 }
 
 /// The value of a pragma that gives one number.
 pub fn pragma_number(connection: &Connection, name: &str) -> Result<u32> {
-    connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| sqlite(&e, name))
+    connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|e| from_sqlite(&e, name))
 }
 
 /// SQLite's error in our words. Which database it was, the caller adds.
-pub fn sqlite(error: &rusqlite::Error, operation: &str) -> Error {
+pub fn from_sqlite(error: &rusqlite::Error, operation: &str) -> Error {
     let (kind, hint) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             (Kind::DatabaseNotReady, Some("another process holds it, perhaps with locking_mode=EXCLUSIVE"))
@@ -197,19 +197,19 @@ pub fn sqlite(error: &rusqlite::Error, operation: &str) -> Error {
             (Kind::Database, Some("the file is not a SQLite database, or it is encrypted"))
         }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            (Kind::Database, Some(WRITABLE))
+            (Kind::Database, Some(NEEDS_WRITE_HINT))
         }
         Some(ErrorCode::DiskFull) => (Kind::DatabaseNotReady, Some("the disk is full")),
         _ => (Kind::Database, None),
     };
-    let error = Error::new(kind, format!("{operation}: {}", words(error)));
+    let error = Error::new(kind, format!("{operation}: {}", sqlite_message(error)));
     match hint {
         Some(hint) => error.with_hint(hint),
         None => error,
     }
 }
 
-fn words(error: &rusqlite::Error) -> String {
+fn sqlite_message(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(code, Some(text)) => format!("{text} (SQLite error {})", code.extended_code),
         rusqlite::Error::SqliteFailure(code, None) => format!("SQLite error {}", code.extended_code),
@@ -223,7 +223,7 @@ pub fn read_file(connection: &Connection, offset: u64, bytes: &mut [u8]) -> Resu
     let failed = |what: String| Error::new(Kind::Database, format!("read the database file at {offset}: {what}"));
     let at = i64::try_from(offset).map_err(|_| failed("beyond the largest file".into()))?;
     let length = c_int::try_from(bytes.len()).map_err(|_| failed("more than SQLite reads at once".into()))?;
-    let Some(file) = file_of(connection) else { return Err(failed("SQLite has no file open".into())) };
+    let Some(file) = file_pointer(connection) else { return Err(failed("SQLite has no file open".into())) };
     let file = file.as_ptr();
     // SAFETY: the file pointer lives as long as the connection, and xRead stores at most `length` bytes.
     let code = unsafe {

@@ -4,21 +4,21 @@ use crate::error::{Error, Result};
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::differences::Composer;
 use crate::format::position::PageSize;
-use crate::format::wal::{Chain, FrameHeader, WAL_HEADER, WalHeader};
+use crate::format::wal::{FrameChecksum, FrameHeader, WAL_HEADER, WalHeader};
 use crate::log;
-use crate::source::continuity::{Mark, Reason};
+use crate::source::resume::{GenerationEnd, WalMark};
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::IndexHeader;
-use crate::source::{Place, Source};
+use crate::source::{CopyPosition, Source};
 
 /// What [`Source::read`] found.
 #[derive(Debug)]
-pub enum Copied<'b> {
+pub enum ReadResult<'b> {
     /// Everything committed has been given out.
-    Nothing,
+    CaughtUp,
     Batch(Batch<'b>),
     /// The history cannot be followed from where it was: a new generation must begin.
-    Lost(Reason),
+    Broken(GenerationEnd),
 }
 
 /// Consecutive committed frames of one WAL.
@@ -27,15 +27,15 @@ pub struct Batch<'b> {
     /// Set if the WAL was begun anew: its header, which comes before the frames.
     pub header: Option<[u8; WAL_HEADER]>,
     /// Before the first of the frames: in the same WAL, at frame 0 if it was begun anew.
-    pub before: Mark,
+    pub start: WalMark,
     /// Behind the last one.
-    pub behind: Mark,
+    pub end: WalMark,
     /// The size of the database in pages behind the last commit in here; none if no transaction ends in here.
     pub pages: Option<u32>,
     /// The last frame is inside a transaction whose other frames follow in the next batch.
     pub part: bool,
     /// Some frame in here, or the last one before it, was left without salt and checksum by its writer.
-    pub unsealed: bool,
+    pub unchecksummed: bool,
     /// The database behind the last frame, if what the pages differ in was put into the composer.
     pub checksum: Option<DatabaseChecksum>,
     /// Whole frames.
@@ -44,79 +44,82 @@ pub struct Batch<'b> {
 
 /// Where to cut a run of frames, and what is known there.
 #[derive(Clone, Copy)]
-struct Cut {
+struct BatchEnd {
     /// Frames before the cut.
     count: usize,
-    chain: Chain,
+    chain: FrameChecksum,
     pages: Option<u32>,
     part: bool,
 }
 
-pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut Composer) -> Result<Copied<'b>> {
+pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut Composer) -> Result<ReadResult<'b>> {
     let header = source.header()?;
     let mut new_wal = None;
-    let mut place = source.place;
+    let mut place = source.position;
     // The first frames of a WAL come with its header, also where the header was there before them: a transaction that
     // was rolled back after it had spilled leaves it so.
     if header.salt != place.chain.salt() || (place.frame == 0 && header.frames > 0) {
         if header.frames == 0 {
             // A reset is announced; the file still begins with the old header, and there is no frame to copy.
-            return Ok(drained(source));
+            return Ok(caught_up(source));
         }
-        if header.salt != place.chain.salt() && !source.caught_up {
-            return Ok(Copied::Lost(Reason::WalRestartedWhileNotRunning));
+        if header.salt != place.chain.salt() && !source.passed_first_pin {
+            return Ok(ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
         }
-        match follow_restart(source, &header)? {
+        match open_restarted_wal(source, &header)? {
             Ok((bytes, next)) => (new_wal, place) = (Some(bytes), next),
-            Err(reason) => return Ok(Copied::Lost(reason)),
+            Err(reason) => return Ok(ReadResult::Broken(reason)),
         }
     }
     if header.frames < place.frame {
-        return Ok(Copied::Lost(Reason::WalBehindStore { stored: place.frame, found: header.frames }));
+        return Ok(ReadResult::Broken(GenerationEnd::WalBehindStore { stored: place.frame, found: header.frames }));
     }
     if header.frames == place.frame {
-        return Ok(drained(source));
+        return Ok(caught_up(source));
     }
     copy_frames(source, buffer, &header, place, new_wal, composer)
 }
 
-fn drained<'b>(source: &mut Source) -> Copied<'b> {
-    source.drained = true;
-    source.caught_up = true;
-    Copied::Nothing
+fn caught_up<'b>(source: &mut Source) -> ReadResult<'b> {
+    source.all_copied = true;
+    source.passed_first_pin = true;
+    ReadResult::CaughtUp
 }
 
-type NewWal = ([u8; WAL_HEADER], Place);
+type RestartedWal = ([u8; WAL_HEADER], CopyPosition);
 
 /// Opens the WAL that has been begun anew. The pins allow at most one restart with data since everything was copied.
-fn follow_restart(source: &mut Source, header: &IndexHeader) -> Result<std::result::Result<NewWal, Reason>> {
-    let broken = |how: &str| Ok(Err(Reason::WalBroken(how.to_string())));
+fn open_restarted_wal(
+    source: &mut Source,
+    header: &IndexHeader,
+) -> Result<std::result::Result<RestartedWal, GenerationEnd>> {
+    let broken = |how: &str| Ok(Err(GenerationEnd::WalBroken(how.to_string())));
     source.wal = WalFile::open(&source.path)?;
     let Some(wal) = &source.wal else { return broken("there is no -wal file") };
     let Some((bytes, found)) = wal.header()? else { return broken("its header is not whole") };
     if found.salt != header.salt {
         return broken("its header is not of the WAL that the wal-index speaks of");
     }
-    if found.page_size != source.place.page_size {
-        let (stored, found) = (source.place.page_size, found.page_size);
-        return Ok(Err(Reason::PageSizeChanged { stored, found }));
+    if found.page_size != source.position.page_size {
+        let (stored, found) = (source.position.page_size, found.page_size);
+        return Ok(Err(GenerationEnd::PageSizeChanged { stored, found }));
     }
-    Ok(Ok((bytes, behind_header(&found))))
+    Ok(Ok((bytes, position_at_start(&found))))
 }
 
-fn behind_header(header: &WalHeader) -> Place {
-    let chain = Chain::new(header.order, header.salt, header.checksum);
-    Place { page_size: header.page_size, frame: 0, chain, known: true }
+fn position_at_start(header: &WalHeader) -> CopyPosition {
+    let chain = FrameChecksum::new(header.order, header.salt, header.checksum);
+    CopyPosition { page_size: header.page_size, frame: 0, chain, chain_known: true }
 }
 
 fn copy_frames<'b>(
     source: &mut Source,
     buffer: &'b mut [u8],
     header: &IndexHeader,
-    place: Place,
+    place: CopyPosition,
     new_wal: Option<[u8; WAL_HEADER]>,
     composer: &mut Composer,
-) -> Result<Copied<'b>> {
+) -> Result<ReadResult<'b>> {
     let size = place.page_size.frame();
     let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
     let count = room.min(upto(source, header, &place) - place.frame);
@@ -132,47 +135,47 @@ fn copy_frames<'b>(
     };
     if !read {
         let what = format!("it ends before frame {}, which the wal-index counts as committed", place.frame + count);
-        return Ok(Copied::Lost(Reason::WalBroken(what)));
+        return Ok(ReadResult::Broken(GenerationEnd::WalBroken(what)));
     }
     let bytes = &*bytes;
-    let mut cut = match scan(bytes, &place) {
+    let mut cut = match find_batch_end(bytes, &place) {
         Ok(cut) => cut,
         Err((frame, error)) => {
-            return Ok(Copied::Lost(Reason::WalBroken(format!("frame {frame}: {error}"))));
+            return Ok(ReadResult::Broken(GenerationEnd::WalBroken(format!("frame {frame}: {error}"))));
         }
     };
     let end = place.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
     let known = cut.chain.sum().is_some();
     if end == header.frames {
-        match chain_at_index(cut.chain, header) {
+        match check_against_index(cut.chain, header) {
             Ok(chain) => cut.chain = chain,
-            Err(reason) => return Ok(Copied::Lost(reason)),
+            Err(reason) => return Ok(ReadResult::Broken(reason)),
         }
     }
-    let behind = Place { page_size: place.page_size, frame: end, chain: cut.chain, known };
+    let behind = CopyPosition { page_size: place.page_size, frame: end, chain: cut.chain, chain_known: known };
     let frames = &bytes[..cut.count * size];
-    let differ = has_unsealed(frames, place.page_size) || !place.known || !known;
-    source.place = behind;
-    source.drained = false;
+    let differ = has_unchecksummed(frames, place.page_size) || !place.chain_known || !known;
+    source.position = behind;
+    source.all_copied = false;
     let checksum = compare(source, &place, cut.pages, frames, new_wal.is_some(), composer)?.filter(|_| !differ);
     source.reach_border()?;
-    if end >= source.first.frames && cut.chain.salt() == source.first.salt {
-        source.caught_up = true;
+    if end >= source.header_at_open.frames && cut.chain.salt() == source.header_at_open.salt {
+        source.passed_first_pin = true;
     }
-    Ok(Copied::Batch(Batch {
+    Ok(ReadResult::Batch(Batch {
         header: new_wal,
-        before: place.mark(),
-        behind: behind.mark(),
+        start: place.mark(),
+        end: behind.mark(),
         pages: cut.pages,
         part: cut.part,
-        unsealed: !place.known || has_unsealed(frames, place.page_size),
+        unchecksummed: !place.chain_known || has_unchecksummed(frames, place.page_size),
         checksum,
         frames,
     }))
 }
 
 /// The last frame to copy for now: a batch ends where a snapshot stands.
-fn upto(source: &Source, header: &IndexHeader, place: &Place) -> u32 {
+fn upto(source: &Source, header: &IndexHeader, place: &CopyPosition) -> u32 {
     let border = source.border.as_ref().map(|border| border.mark);
     let border = border.filter(|mark| mark.salt == place.chain.salt() && mark.frame > place.frame);
     border.map_or(header.frames, |mark| mark.frame.min(header.frames))
@@ -181,7 +184,7 @@ fn upto(source: &Source, header: &IndexHeader, place: &Place) -> u32 {
 /// Finds what the pages of frames behind `place` differ in from what they were; the checksum of the database behind them.
 fn compare(
     source: &mut Source,
-    place: &Place,
+    place: &CopyPosition,
     pages: Option<u32>,
     frames: &[u8],
     begins: bool,
@@ -209,28 +212,31 @@ fn compare(
 
 /// The wal-index names the checksum of its last frame: the proof, end to end, that what was copied is what happened.
 /// Behind an unsealed frame it is also where the writer's own chain goes on, though no frame says so.
-fn chain_at_index(chain: Chain, header: &IndexHeader) -> std::result::Result<Chain, Reason> {
+fn check_against_index(
+    chain: FrameChecksum,
+    header: &IndexHeader,
+) -> std::result::Result<FrameChecksum, GenerationEnd> {
     match chain.sum() {
-        Some(sum) if sum != header.checksum => Err(Reason::WalBroken(format!(
+        Some(sum) if sum != header.checksum => Err(GenerationEnd::WalBroken(format!(
             "checksum at frame {}: wal-index has {:x?}, WAL {sum:x?}",
             header.frames, header.checksum
         ))),
         Some(_) => Ok(chain),
-        None => Ok(Chain::new(chain.order(), chain.salt(), header.checksum)),
+        None => Ok(FrameChecksum::new(chain.order(), chain.salt(), header.checksum)),
     }
 }
 
 /// Checks every frame, and finds the last one to give out: the end of the last whole transaction, or, inside of one that
 /// is larger than the buffer, the last frame with a checksum to go on from.
-fn scan(bytes: &[u8], place: &Place) -> std::result::Result<Cut, (u32, Error)> {
+fn find_batch_end(bytes: &[u8], place: &CopyPosition) -> std::result::Result<BatchEnd, (u32, Error)> {
     let mut chain = place.chain;
     let (mut commit, mut sealed) = (None, None);
-    let mut last = Cut { count: 0, chain, pages: None, part: true };
+    let mut last = BatchEnd { count: 0, chain, pages: None, part: true };
     for (at, frame) in bytes.chunks_exact(place.page_size.frame()).enumerate() {
         let number = place.frame.saturating_add(at as u32 + 1);
         let header = chain.push(frame).map_err(|error| (number, error))?;
         let pages = if header.commit > 0 { Some(header.commit) } else { last.pages };
-        last = Cut { count: at + 1, chain, pages, part: header.commit == 0 };
+        last = BatchEnd { count: at + 1, chain, pages, part: header.commit == 0 };
         if chain.sum().is_some() {
             sealed = Some(last);
             if !last.part {
@@ -243,8 +249,8 @@ fn scan(bytes: &[u8], place: &Place) -> std::result::Result<Cut, (u32, Error)> {
     Ok(if all_committed { last } else { commit.or(sealed).unwrap_or(last) })
 }
 
-fn has_unsealed(frames: &[u8], page_size: PageSize) -> bool {
-    frames.chunks_exact(page_size.frame()).any(|frame| FrameHeader::first(frame).is_some_and(|h| h.is_unsealed()))
+fn has_unchecksummed(frames: &[u8], page_size: PageSize) -> bool {
+    frames.chunks_exact(page_size.frame()).any(|frame| FrameHeader::first(frame).is_some_and(|h| h.is_unchecksummed()))
 }
 
 #[cfg(test)]
@@ -254,12 +260,12 @@ mod tests {
 
     const SALT: Salt = Salt(1, 2);
 
-    fn place() -> Place {
-        let chain = Chain::new(ByteOrder::Little, SALT, Checksum(5, 6));
-        Place { page_size: PageSize::MIN, frame: 10, chain, known: true }
+    fn place() -> CopyPosition {
+        let chain = FrameChecksum::new(ByteOrder::Little, SALT, Checksum(5, 6));
+        CopyPosition { page_size: PageSize::MIN, frame: 10, chain, chain_known: true }
     }
 
-    /// Frames as a writer makes them; `commits` are the nTruncate fields, `unsealed` the frames left without checksum.
+    /// Frames as a writer makes them; `commits` are the nTruncate fields, `unchecksummed` the frames left without checksum.
     fn frames(commits: &[u32], unsealed: &[usize]) -> Vec<u8> {
         let mut sum = Checksum(5, 6);
         let mut bytes = Vec::new();
@@ -280,7 +286,7 @@ mod tests {
     }
 
     fn cut(commits: &[u32], unsealed: &[usize]) -> (usize, Option<u32>, bool) {
-        let cut = scan(&frames(commits, unsealed), &place()).map_err(|(_, e)| e).unwrap();
+        let cut = find_batch_end(&frames(commits, unsealed), &place()).map_err(|(_, e)| e).unwrap();
         (cut.count, cut.pages, cut.part)
     }
 
@@ -307,7 +313,7 @@ mod tests {
     fn a_frame_that_does_not_follow_is_named() {
         let mut bytes = frames(&[0, 7, 8], &[]);
         bytes[536 + 100] ^= 1;
-        let (frame, error) = scan(&bytes, &place()).map(|_| ()).unwrap_err();
+        let (frame, error) = find_batch_end(&bytes, &place()).map(|_| ()).unwrap_err();
         assert_eq!(frame, 12);
         assert!(error.message().contains("frame checksum"), "{error}");
     }
@@ -315,7 +321,7 @@ mod tests {
     #[test]
     fn the_end_of_a_copy_must_be_what_the_wal_index_names() {
         let bytes = frames(&[7], &[]);
-        let chain = scan(&bytes, &place()).map_err(|(_, e)| e).unwrap().chain;
+        let chain = find_batch_end(&bytes, &place()).map_err(|(_, e)| e).unwrap().chain;
         let header = IndexHeader {
             order: ByteOrder::Little,
             page_size: PageSize::MIN,
@@ -325,8 +331,8 @@ mod tests {
             salt: SALT,
             backfilled: 0,
         };
-        assert!(chain_at_index(chain, &header).is_ok());
+        assert!(check_against_index(chain, &header).is_ok());
         let forged = IndexHeader { checksum: Checksum(0, 1), ..header };
-        assert!(chain_at_index(chain, &forged).is_err());
+        assert!(check_against_index(chain, &forged).is_err());
     }
 }

@@ -15,8 +15,8 @@ use rusqlite::Connection;
 
 use crate::error::Result;
 use crate::source::connection;
-use crate::source::continuity::Reason;
-use crate::source::wal_index::{IndexHeader, Progress, WalIndex};
+use crate::source::resume::GenerationEnd;
+use crate::source::wal_index::{CheckpointProgress, IndexHeader, WalIndex};
 
 /// The header of the database (sqlite.org/fileformat2.html#the_database_header).
 const HEADER: usize = 100;
@@ -29,7 +29,7 @@ pub(super) struct FileState {
     size: u64,
     modified: (i64, i64),
     header: [u8; HEADER],
-    progress: Progress,
+    progress: CheckpointProgress,
     /// None while the wal-index was torn.
     index: Option<IndexHeader>,
 }
@@ -46,7 +46,7 @@ pub(super) enum Change {
 }
 
 impl FileState {
-    pub(super) fn look(path: &Path, connection: &Connection, index: &WalIndex) -> Result<Option<FileState>> {
+    pub(super) fn read(path: &Path, connection: &Connection, index: &WalIndex) -> Result<Option<FileState>> {
         let (progress, header_before) = (index.progress(), index.read()?);
         let Ok(found) = std::fs::metadata(path) else { return Ok(None) };
         let mut header = [0; HEADER];
@@ -57,7 +57,7 @@ impl FileState {
 
     /// What became of the file between `self` and `now`; `behind` is how far checkpoints are behind the later look.
     /// `times` says whether the file system can be trusted with the time of a change.
-    pub(super) fn change(&self, now: &FileState, behind: Progress, times: bool) -> Change {
+    pub(super) fn compare(&self, now: &FileState, behind: CheckpointProgress, times: bool) -> Change {
         if self.header[FIXED] != now.header[FIXED] {
             return Change::Foreign;
         }
@@ -69,15 +69,15 @@ impl FileState {
     }
 
     /// Whether the content is another one beyond doubt: a change of the times alone may be a touch(1).
-    fn is_evident(&self, now: &FileState) -> bool {
+    fn is_certain(&self, now: &FileState) -> bool {
         self.size != now.size || self.header[FIXED.start..] != now.header[FIXED.start..]
     }
 
     /// Whether the WAL has nothing for the file that is there now: it was all in the file that was there before, or the
     /// file is another one. Not so if something was committed since.
-    pub(super) fn leaves_wal_dead(&self, now: &FileState) -> bool {
+    pub(super) fn makes_wal_obsolete(&self, now: &FileState) -> bool {
         match (&self.index, &now.index) {
-            (Some(before), Some(index)) if before.same_commit(index) => before.is_backfilled() || self.is_evident(now),
+            (Some(before), Some(index)) if before.same_commit(index) => before.is_backfilled() || self.is_certain(now),
             _ => false,
         }
     }
@@ -85,34 +85,40 @@ impl FileState {
 
 /// What is remembered between two looks.
 #[derive(Default)]
-pub(super) struct Watched {
+pub(super) struct FileWatcher {
     pub(super) base: Option<FileState>,
     suspect: bool,
     /// An SQLite before 3.11 runs checkpoints here: the times say nothing.
     unannounced: bool,
 }
 
-impl Watched {
+impl FileWatcher {
     /// Takes in a look. `sure`: there is no time for a second one.
-    pub(super) fn judge(&mut self, now: FileState, behind: Progress, times: bool, sure: bool) -> Option<Reason> {
+    pub(super) fn check(
+        &mut self,
+        now: FileState,
+        behind: CheckpointProgress,
+        times: bool,
+        sure: bool,
+    ) -> Option<GenerationEnd> {
         let Some(base) = &self.base else {
             self.base = Some(now);
             return None;
         };
         self.unannounced |= behind.is_unannounced();
         let times = times && !self.unannounced;
-        match base.change(&now, behind, times) {
-            Change::Explained if self.suspect && times => Some(Reason::Overwritten),
+        match base.compare(&now, behind, times) {
+            Change::Explained if self.suspect && times => Some(GenerationEnd::Overwritten),
             Change::Explained => {
                 (self.base, self.suspect) = (Some(now), false);
                 None
             }
-            Change::Suspect if sure || self.suspect => Some(Reason::Overwritten),
+            Change::Suspect if sure || self.suspect => Some(GenerationEnd::Overwritten),
             Change::Suspect => {
                 self.suspect = true;
                 None
             }
-            Change::Foreign => Some(Reason::Overwritten),
+            Change::Foreign => Some(GenerationEnd::Overwritten),
         }
     }
 
@@ -133,11 +139,11 @@ mod tests {
     use super::*;
     use crate::format::wal::Salt;
 
-    fn progress(salt: u32, backfilled: u32, attempted: u32) -> Progress {
-        Progress { salt: Salt(salt, 0), backfilled, attempted }
+    fn progress(salt: u32, backfilled: u32, attempted: u32) -> CheckpointProgress {
+        CheckpointProgress { salt: Salt(salt, 0), backfilled, attempted }
     }
 
-    fn state(modified: i64, size: u64, progress: Progress) -> FileState {
+    fn state(modified: i64, size: u64, progress: CheckpointProgress) -> FileState {
         FileState { size, modified: (modified, 0), header: [7; HEADER], progress, index: None }
     }
 
@@ -153,38 +159,38 @@ mod tests {
             (progress(1, 5, 9), 2, progress(1, 5, 9), Change::Explained),
         ];
         for (before, modified, behind, expected) in table {
-            let found = state(1, 4096, before).change(&state(modified, 4096, behind), behind, true);
+            let found = state(1, 4096, before).compare(&state(modified, 4096, behind), behind, true);
             assert_eq!(found, expected, "{before:?} {behind:?}");
         }
-        assert_eq!(state(1, 4096, quiet).change(&state(1, 8192, quiet), quiet, true), Change::Suspect);
-        assert_eq!(state(1, 4096, quiet).change(&state(2, 8192, quiet), quiet, false), Change::Explained);
+        assert_eq!(state(1, 4096, quiet).compare(&state(1, 8192, quiet), quiet, true), Change::Suspect);
+        assert_eq!(state(1, 4096, quiet).compare(&state(2, 8192, quiet), quiet, false), Change::Explained);
     }
 
     #[test]
     fn another_format_is_foreign_whatever_checkpoints_did() {
         let mut now = state(2, 4096, progress(2, 3, 3));
         now.header[19] = 1;
-        assert_eq!(state(1, 4096, progress(1, 1, 1)).change(&now, progress(2, 3, 3), false), Change::Foreign);
+        assert_eq!(state(1, 4096, progress(1, 1, 1)).compare(&now, progress(2, 3, 3), false), Change::Foreign);
     }
 
     #[test]
     fn a_suspicion_lasts_until_the_next_look_also_if_a_checkpoint_follows() {
         let quiet = progress(1, 5, 5);
-        let mut watched = Watched::default();
-        assert_eq!(watched.judge(state(1, 4096, quiet), quiet, true, false), None);
-        assert_eq!(watched.judge(state(2, 4096, quiet), quiet, true, false), None);
+        let mut watched = FileWatcher::default();
+        assert_eq!(watched.check(state(1, 4096, quiet), quiet, true, false), None);
+        assert_eq!(watched.check(state(2, 4096, quiet), quiet, true, false), None);
         let later = progress(1, 9, 9);
-        assert_eq!(watched.judge(state(3, 4096, later), later, true, false), Some(Reason::Overwritten));
+        assert_eq!(watched.check(state(3, 4096, later), later, true, false), Some(GenerationEnd::Overwritten));
     }
 
     #[test]
     fn a_checkpoint_of_an_old_sqlite_is_no_reason() {
         let quiet = progress(1, 5, 5);
-        let mut watched = Watched::default();
-        assert_eq!(watched.judge(state(1, 4096, quiet), quiet, true, false), None);
-        assert_eq!(watched.judge(state(2, 4096, quiet), quiet, true, false), None);
+        let mut watched = FileWatcher::default();
+        assert_eq!(watched.check(state(1, 4096, quiet), quiet, true, false), None);
+        assert_eq!(watched.check(state(2, 4096, quiet), quiet, true, false), None);
         let ended = progress(1, 9, 5);
-        assert_eq!(watched.judge(state(2, 4096, ended), ended, true, false), None);
-        assert_eq!(watched.judge(state(3, 4096, ended), ended, true, false), None);
+        assert_eq!(watched.check(state(2, 4096, ended), ended, true, false), None);
+        assert_eq!(watched.check(state(3, 4096, ended), ended, true, false), None);
     }
 }

@@ -26,8 +26,8 @@ impl Identity {
         let found = fs::metadata(database).map_err(|e| missing(database, &e))?;
         Ok(Identity {
             database: (found.dev(), found.ino()),
-            wal: inode(&wal_file::path_of(database)),
-            index: inode(&beside(database, "-shm")),
+            wal: inode(&wal_file::wal_path(database)),
+            index: inode(&with_suffix(database, "-shm")),
         })
     }
 
@@ -48,7 +48,7 @@ fn inode(path: &Path) -> Option<Inode> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -96,10 +96,10 @@ fn network_file_system(path: &Path) -> Option<&'static str> {
         return None;
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    name_of(found.f_type as u32)
+    network_fs_name(found.f_type as u32)
 }
 
-fn name_of(magic: u32) -> Option<&'static str> {
+fn network_fs_name(magic: u32) -> Option<&'static str> {
     const KNOWN: [(u32, &str); 8] = [
         (0x6969, "NFS"),
         (0x517B, "SMB"),
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn network_file_systems_are_known_by_their_magic() {
-        assert_eq!(name_of(0x6969), Some("NFS"));
-        assert_eq!(name_of(0xEF53), None);
+        assert_eq!(network_fs_name(0x6969), Some("NFS"));
+        assert_eq!(network_fs_name(0xEF53), None);
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::directory::{Directory, effective_user, hand_over, set_mode};
+use crate::directory::{Directory, effective_user, inherit_owner, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 
@@ -22,7 +22,7 @@ const BY_GROUP: u32 = 0o020;
 
 /// For how long a process wants to have a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stay {
+pub enum LockWait {
     /// Until somebody stops it: `replicate`.
     UntilStopped,
     /// It ends by itself: `snapshot`, `replicate -once`.
@@ -50,7 +50,7 @@ impl Lock {
     /// Errors: [`Kind::Locked`], naming the holder, if another process has it; [`Kind::DatabaseNotReady`] if that one ends
     /// by itself and we would stay, so that it can be waited for. Of kind `Database`, if the directory or the file is one
     /// that somebody else may have put there.
-    pub fn take(directory: &Path, database: &Path, stay: Stay) -> Result<Lock> {
+    pub fn take(directory: &Path, database: &Path, stay: LockWait) -> Result<Lock> {
         fault::point("lock.take")?;
         let path = directory.join(NAME);
         let failed = |operation: &str, e: &io::Error| {
@@ -60,19 +60,19 @@ impl Lock {
         let meta = meta_directory(directory, owner.as_ref())?;
         let mut file = open(&meta, owner.as_ref()).map_err(|e| failed("open", &e))?;
         if !try_lock(&file).map_err(|e| failed("lock", &e))? {
-            return Err(held(&mut file, database, stay));
+            return Err(locked_by(&mut file, database, stay));
         }
-        sign(&mut file, stay).map_err(|e| failed("write", &e))?;
+        write_pid(&mut file, stay).map_err(|e| failed("write", &e))?;
         Ok(Lock { _file: file })
     }
 }
 
-fn sign(file: &mut File, stay: Stay) -> io::Result<()> {
+fn write_pid(file: &mut File, stay: LockWait) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     match stay {
-        Stay::UntilStopped => writeln!(file, "{}", std::process::id()),
-        Stay::UntilDone => writeln!(file, "{} {UNTIL_DONE}", std::process::id()),
+        LockWait::UntilStopped => writeln!(file, "{}", std::process::id()),
+        LockWait::UntilDone => writeln!(file, "{} {UNTIL_DONE}", std::process::id()),
     }
 }
 
@@ -81,7 +81,7 @@ fn meta_directory(path: &Path, owner: Option<&Metadata>) -> Result<Directory> {
     let failed = |e: &io::Error| {
         Error::io(Kind::Database, format!("open metadata directory {}", path.display()), e).with_hint(HINT)
     };
-    let directory = Directory::make(path, owner).map_err(|e| failed(&e))?;
+    let directory = Directory::open_or_create(path, owner).map_err(|e| failed(&e))?;
     let found = directory.metadata().map_err(|e| failed(&e))?;
     match mistrusted(&found, owner) {
         None => Ok(directory),
@@ -110,7 +110,7 @@ fn open(directory: &Directory, owner: Option<&Metadata>) -> io::Result<File> {
     match directory.create(name) {
         Ok(file) => {
             if let Some(owner) = owner {
-                hand_over(&file, owner);
+                inherit_owner(&file, owner);
             }
             Ok(file)
         }
@@ -137,7 +137,7 @@ pub fn try_lock(file: &File) -> std::io::Result<bool> {
 }
 
 /// Names the holder only where the kernel says that it is one: what is written in the file may be of a process that died.
-fn held(file: &mut File, database: &Path, stay: Stay) -> Error {
+fn locked_by(file: &mut File, database: &Path, stay: LockWait) -> Error {
     let mut text = String::new();
     let _ = file.take(64).read_to_string(&mut text);
     let mut words = text.split_whitespace();
@@ -146,7 +146,7 @@ fn held(file: &mut File, database: &Path, stay: Stay) -> Error {
     let holder = file.metadata().ok().and_then(|found| holder_in(&locks, found.ino(), pid.unwrap_or_default()));
     let holder = holder.map_or("another process, which is not known".to_string(), |pid| format!("process {pid}"));
     // One that has not signed yet began in this instant: what it is will be known at the next attempt.
-    if stay == Stay::UntilStopped && (ends || pid.is_none()) {
+    if stay == LockWait::UntilStopped && (ends || pid.is_none()) {
         let what = format!("{}: {holder} stores a snapshot of it; waiting until that has ended", database.display());
         return Error::new(Kind::DatabaseNotReady, what);
     }
@@ -179,14 +179,14 @@ mod tests {
     fn a_second_holder_is_refused_with_the_pid_of_the_first() {
         let directory = std::env::temp_dir().join(format!("litestream-lock-{}", std::process::id()));
         let take = |stay| Lock::take(&directory, Path::new("/x.db"), stay);
-        let first = take(Stay::UntilStopped).unwrap();
-        for stay in [Stay::UntilStopped, Stay::UntilDone] {
+        let first = take(LockWait::UntilStopped).unwrap();
+        for stay in [LockWait::UntilStopped, LockWait::UntilDone] {
             let error = take(stay).unwrap_err();
             assert_eq!(error.kind(), Kind::Locked);
             assert!(error.message().contains(&std::process::id().to_string()), "{error}");
         }
         drop(first);
-        take(Stay::UntilStopped).unwrap();
+        take(LockWait::UntilStopped).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
@@ -194,14 +194,14 @@ mod tests {
     fn a_holder_that_ends_by_itself_is_waited_for_by_one_that_stays() {
         let directory = std::env::temp_dir().join(format!("litestream-lock-done-{}", std::process::id()));
         let take = |stay| Lock::take(&directory, Path::new("/x.db"), stay);
-        let _first = take(Stay::UntilDone).unwrap();
-        assert_eq!(take(Stay::UntilDone).unwrap_err().kind(), Kind::Locked);
-        let error = take(Stay::UntilStopped).unwrap_err();
+        let _first = take(LockWait::UntilDone).unwrap();
+        assert_eq!(take(LockWait::UntilDone).unwrap_err().kind(), Kind::Locked);
+        let error = take(LockWait::UntilStopped).unwrap_err();
         assert_eq!(error.kind(), Kind::DatabaseNotReady);
         assert!(error.message().contains(&std::process::id().to_string()), "{error}");
         // It was killed, or has not come further, between taking the lock and signing it.
         std::fs::write(directory.join("lock"), "").unwrap();
-        assert_eq!(take(Stay::UntilStopped).unwrap_err().kind(), Kind::DatabaseNotReady);
+        assert_eq!(take(LockWait::UntilStopped).unwrap_err().kind(), Kind::DatabaseNotReady);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

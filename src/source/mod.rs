@@ -13,29 +13,29 @@
 //! 5. No descriptor on the database or its -shm is opened outside SQLite: closing one would drop the locks of all.
 //! 6. Nothing is written to the database but SQLite's own checkpoints, which copy what is committed already.
 
-pub mod continuity;
-pub mod image;
+pub mod page_checksums;
+pub mod resume;
 pub mod snapshot;
 
 mod bases;
 mod border;
 mod checkpoint;
+mod close;
 mod connection;
 mod copy;
 mod facts;
 mod file_stamp;
 mod file_state;
 mod identity;
-mod let_go;
+mod idle;
+mod inotify;
 mod lock;
 mod pins;
 mod preimages;
 mod proof;
-mod rest;
-mod shm_fault;
+mod sigbus;
 mod wal_file;
 mod wal_index;
-mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -48,27 +48,27 @@ use crate::format::differences::Composer;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::time::Timestamp;
-use crate::format::wal::{Chain, Checksum};
+use crate::format::wal::{Checksum, FrameChecksum};
 
-pub use continuity::{Mark, Reason};
-pub use copy::{Batch, Copied};
+pub use copy::{Batch, ReadResult};
 pub use facts::is_another_file;
 pub use file_stamp::FileStamp;
-pub use lock::{Lock, Stay, default_meta_path, try_lock};
+pub use inotify::Inotify;
+pub use lock::{Lock, LockWait, default_meta_path, try_lock};
 pub use proof::{Proof, StateCheck};
-pub use snapshot::FileCheck;
-pub use watch::Watch;
+pub use resume::{GenerationEnd, WalMark};
+pub use snapshot::FileCrcCheck;
 
 use bases::Bases;
 use border::Border;
-use checkpoint::Checkpoints;
-use continuity::{Observed, continuity};
-use file_state::{FileState, Watched};
+use checkpoint::CheckpointState;
+use file_state::{FileState, FileWatcher};
 use identity::Identity;
-use pins::Pins;
-use rest::Wires;
-use shm_fault::Faults;
-use snapshot::Reading;
+use idle::IdleWatches;
+use pins::ReadPins;
+use resume::{WalState, check_resumable};
+use sigbus::FaultCount;
+use snapshot::ActiveSnapshot;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
 
@@ -120,33 +120,33 @@ pub struct Options {
 
 /// One database, followed.
 ///
-/// A round: [`Source::changed`]; if so, [`Source::read`] until there is nothing more; then [`Source::advance`].
+/// A round: [`Source::has_work`]; if so, [`Source::read`] until there is nothing more; then [`Source::finish_round`].
 pub struct Source {
     /// Also run checkpoints, heal the wal-index, and own the mapping of it.
-    pins: Pins,
+    pins: ReadPins,
     index: WalIndex,
     wal: Option<WalFile>,
     path: PathBuf,
     identity: Identity,
     options: Options,
     /// Everything up to here has been given out.
-    place: Place,
+    position: CopyPosition,
     /// What the wal-index said just before the current pin began.
-    last: IndexHeader,
+    header_at_pin: IndexHeader,
     /// The first pin's commit, which must be reached before a restart of the WAL may be followed.
-    first: IndexHeader,
-    caught_up: bool,
+    header_at_open: IndexHeader,
+    passed_first_pin: bool,
     /// Everything committed when the current pin began has been given out.
-    drained: bool,
-    /// Pins taken in a row while nothing changed: see [`Source::changed`].
-    settled: u8,
-    checkpoints: Checkpoints,
-    wires: Wires,
-    watched: Watched,
+    all_copied: bool,
+    /// Pins taken in a row while nothing changed: see [`Source::has_work`].
+    idle_repins: u8,
+    checkpoints: CheckpointState,
+    idle_watches: IdleWatches,
+    file_watch: FileWatcher,
     /// Before the wal-index was mapped.
-    faults: Faults,
+    faults: FaultCount,
     /// The snapshot that is being read, which must be carried along when the pin moves.
-    reading: Reading,
+    active_snapshot: ActiveSnapshot,
     /// The pages as they were at the place; none where that is not known.
     bases: Option<Bases>,
     border: Option<Border>,
@@ -158,17 +158,17 @@ pub struct Source {
 
 /// Where the copy stands, and the checksum chain there.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct CopyPosition {
     page_size: PageSize,
     frame: u32,
-    chain: Chain,
+    chain: FrameChecksum,
     /// Whether the chain's checksum stands in the last frame (or in the header, before the first one).
-    known: bool,
+    chain_known: bool,
 }
 
 /// READ0 is held exclusively for an instant while a checkpoint stores its result; a pin that begins in it lands on
 /// READ1 to READ4 and makes an application's RESTART wait. So a quiet database is pinned anew a few times.
-const SETTLE: u8 = 3;
+const IDLE_REPINS: u8 = 3;
 
 impl Source {
     /// Opens a database and pins it. What it holds at that commit is where a snapshot or a continuation begins.
@@ -181,12 +181,12 @@ impl Source {
     }
 
     /// The commit that was pinned at the start.
-    pub fn start(&self) -> Mark {
-        self.place.mark()
+    pub fn start(&self) -> WalMark {
+        self.position.mark()
     }
 
     pub fn page_size(&self) -> PageSize {
-        self.place.page_size
+        self.position.page_size
     }
 
     /// Which database it is.
@@ -213,15 +213,15 @@ impl Source {
     /// None where it is not known: the wal-index is torn, or the file system keeps no such time.
     pub fn last_write(&self) -> Option<Timestamp> {
         let (frames, _) = self.wal_frames()?;
-        let file = if frames > 0 { wal_file::path_of(&self.path) } else { self.path.clone() };
-        std::fs::metadata(file).and_then(|found| found.modified()).ok().map(Timestamp::at)
+        let file = if frames > 0 { wal_file::wal_path(&self.path) } else { self.path.clone() };
+        std::fs::metadata(file).and_then(|found| found.modified()).ok().map(Timestamp::from_system_time)
     }
 
     /// Continues behind `stored`, the last commit that the store has, instead of at the pinned one.
     ///
     /// The outer error is trouble; the inner one says why the generation cannot go on, and leaves the source at
     /// [`Source::start`].
-    pub fn resume(&mut self, stored: &Mark) -> Result<std::result::Result<(), Reason>> {
+    pub fn resume(&mut self, stored: &WalMark) -> Result<std::result::Result<(), GenerationEnd>> {
         fault::point("source.resume")?;
         let wal = WalFile::open(&self.path)?;
         let (mut header, mut frame) = (None, None);
@@ -231,19 +231,19 @@ impl Source {
                 frame = wal.frame_header(stored.frame, stored.page_size)?;
             }
         }
-        let observed = Observed { index: &self.first, header: header.as_ref(), frame: frame.as_ref() };
-        if let Err(reason) = continuity(stored, &observed) {
+        let observed = WalState { index: &self.header_at_open, header: header.as_ref(), frame: frame.as_ref() };
+        if let Err(reason) = check_resumable(stored, &observed) {
             return Ok(Err(reason));
         }
         self.wal = wal;
-        self.place = Place {
+        self.position = CopyPosition {
             page_size: stored.page_size,
             frame: stored.frame,
-            chain: Chain::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
-            known: true,
+            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
+            chain_known: true,
         };
-        self.caught_up = stored.frame == self.first.frames;
-        self.drained = self.caught_up;
+        self.passed_first_pin = stored.frame == self.header_at_open.frames;
+        self.all_copied = self.passed_first_pin;
         Ok(Ok(()))
     }
 
@@ -254,23 +254,23 @@ impl Source {
     /// This is how a database is recognised that had no WAL when it was stored.
     pub fn resume_at_file(
         &mut self,
-        check: &mut FileCheck,
+        check: &mut FileCrcCheck,
         buffer: &mut [u8],
-    ) -> Result<Option<std::result::Result<(), Reason>>> {
-        let size = self.place.page_size.get();
+    ) -> Result<Option<std::result::Result<(), GenerationEnd>>> {
+        let size = self.position.page_size.get();
         let length = std::fs::metadata(&self.path).map(|found| found.len());
         let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
         let same = length == u64::from(check.pages) * u64::from(size);
-        if same && !snapshot::sum_file(self.pins.spare(), check, length, size, buffer)? {
+        if same && !snapshot::update_file_crc(self.pins.idle_connection(), check, length, size, buffer)? {
             return Ok(None);
         }
         if !same || !check.is_expected() {
-            return Ok(Some(Err(Reason::DatabaseChangedWhileNotRunning)));
+            return Ok(Some(Err(GenerationEnd::DatabaseChangedWhileNotRunning)));
         }
-        let chain = Chain::new(self.first.order, self.first.salt, Checksum::default());
-        self.place = Place { page_size: self.place.page_size, frame: 0, chain, known: false };
-        self.caught_up = self.first.frames == 0;
-        self.drained = self.caught_up;
+        let chain = FrameChecksum::new(self.header_at_open.order, self.header_at_open.salt, Checksum::default());
+        self.position = CopyPosition { page_size: self.position.page_size, frame: 0, chain, chain_known: false };
+        self.passed_first_pin = self.header_at_open.frames == 0;
+        self.all_copied = self.passed_first_pin;
         if let Some(sum) = check.checksum {
             self.begin_bases(Some(sum), check.pages)?;
         }
@@ -279,14 +279,14 @@ impl Source {
 
     /// Continues behind `stored` as if this source had copied it, and the WAL had been restarted since. The database file
     /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
-    pub fn resume_behind_restart(&mut self, stored: &Mark) {
-        self.place = Place {
+    pub fn resume_behind_restart(&mut self, stored: &WalMark) {
+        self.position = CopyPosition {
             page_size: stored.page_size,
             frame: stored.frame,
-            chain: Chain::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
-            known: true,
+            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
+            chain_known: true,
         };
-        (self.caught_up, self.drained) = (true, self.first.frames == 0);
+        (self.passed_first_pin, self.all_copied) = (true, self.header_at_open.frames == 0);
     }
 
     /// The stamp of the database file as it is now.
@@ -298,7 +298,7 @@ impl Source {
     /// missing in it, and nobody has written to it but checkpoints.
     pub fn whole_file(&mut self) -> Result<Option<FileStamp>> {
         let before = self.header()?;
-        let whole = self.caught_up && before.is_backfilled() && self.is_given_out(&before);
+        let whole = self.passed_first_pin && before.is_backfilled() && self.is_copied(&before);
         if !whole || self.index.progress().is_open() || !self.may_checkpoint() {
             return Ok(None);
         }
@@ -313,41 +313,41 @@ impl Source {
     }
 
     /// How many committed frames of the WAL have not been given out.
-    pub fn frames_left(&self) -> u32 {
-        let same = self.first.salt == self.place.chain.salt();
-        self.first.frames.saturating_sub(if same { self.place.frame } else { 0 })
+    pub fn uncopied_frames(&self) -> u32 {
+        let same = self.header_at_open.salt == self.position.chain.salt();
+        self.header_at_open.frames.saturating_sub(if same { self.position.frame } else { 0 })
     }
 
     /// Whether the WAL was restarted behind what was given out, and has commits since: no place in it is known before they
     /// are read.
     pub fn has_unread_restart(&self) -> bool {
-        self.first.salt != self.place.chain.salt() && self.first.frames > 0
+        self.header_at_open.salt != self.position.chain.salt() && self.header_at_open.frames > 0
     }
 
     /// Whether a round is worth while: something was committed, restarted or not yet given out, or the pin was lost. Costs
     /// 35 ns when idle.
-    pub fn changed(&mut self, now: Instant) -> Result<bool> {
+    pub fn has_work(&mut self, now: Instant) -> Result<bool> {
         if !self.pins.is_held() {
             return Ok(true);
         }
         let header = self.header()?;
-        if header != self.last || !self.is_given_out(&header) || self.checkpoints.is_sealing() {
-            self.settled = 0;
+        if header != self.header_at_pin || !self.is_copied(&header) || self.checkpoints.is_blocking() {
+            self.idle_repins = 0;
             return Ok(true);
         }
         if header.is_backfilled() {
-            self.settle(&header, now)?;
+            self.repin_when_idle(&header, now)?;
             return Ok(false);
         }
         Ok(self.checkpoints.is_due(now, &header, self))
     }
 
     /// Nothing is going on, and the database file has everything.
-    fn settle(&mut self, header: &IndexHeader, now: Instant) -> Result<()> {
-        if self.settled < SETTLE {
-            self.settled += 1;
-            self.drained = true;
-            return self.rotate();
+    fn repin_when_idle(&mut self, header: &IndexHeader, now: Instant) -> Result<()> {
+        if self.idle_repins < IDLE_REPINS {
+            self.idle_repins += 1;
+            self.all_copied = true;
+            return self.repin();
         }
         checkpoint::truncate_if_large(self, header, now)
     }
@@ -355,145 +355,145 @@ impl Source {
     /// Whether another file has taken one of the names, or the content of the database file was replaced by something
     /// other than a checkpoint. Worth a look each second: a few calls of stat(2). `sure`: there is no time for a second
     /// look.
-    pub fn replaced(&mut self, sure: bool) -> Result<Option<Reason>> {
+    pub fn replaced_file(&mut self, sure: bool) -> Result<Option<GenerationEnd>> {
         fault::point("source.look")?;
         let now = match Identity::of(&self.path) {
             Ok(now) => now,
             Err(error) if error.kind() == Kind::DatabaseNotReady => {
-                return Ok(Some(Reason::Replaced("database file deleted")));
+                return Ok(Some(GenerationEnd::Replaced("database file deleted")));
             }
             Err(error) => return Err(error),
         };
         if let Some(what) = self.identity.changed(&now) {
-            return Ok(Some(Reason::Replaced(what)));
+            return Ok(Some(GenerationEnd::Replaced(what)));
         }
         // A -wal that began after the start.
         self.identity = now;
         self.overwritten(sure)
     }
 
-    fn overwritten(&mut self, sure: bool) -> Result<Option<Reason>> {
+    fn overwritten(&mut self, sure: bool) -> Result<Option<GenerationEnd>> {
         let Some(now) = self.file_state()? else { return Ok(None) };
         let behind = self.index.progress();
-        Ok(self.watched.judge(now, behind, !self.options.allow_network, sure))
+        Ok(self.file_watch.check(now, behind, !self.options.allow_network, sure))
     }
 
     /// Whether the database file is what it was, but for checkpoints: ours hide no other change.
     fn may_checkpoint(&mut self) -> bool {
-        matches!(self.overwritten(false), Ok(None)) && !self.watched.is_suspect()
+        matches!(self.overwritten(false), Ok(None)) && !self.file_watch.is_suspect()
     }
 
     fn has_checkpointed(&mut self) {
         let now = self.file_state().ok().flatten();
-        self.watched.rebase(now);
+        self.file_watch.rebase(now);
     }
 
     fn file_state(&self) -> Result<Option<FileState>> {
-        FileState::look(&self.path, self.pins.spare(), &self.index)
+        FileState::read(&self.path, self.pins.idle_connection(), &self.index)
     }
 
     /// Gives out the next committed frames, as many whole frames as `buffer` has room for.
     ///
     /// What their pages differ in is put into `composer`, if the batch says so.
-    pub fn read<'b>(&mut self, buffer: &'b mut [u8], composer: &mut Composer) -> Result<Copied<'b>> {
+    pub fn read<'b>(&mut self, buffer: &'b mut [u8], composer: &mut Composer) -> Result<ReadResult<'b>> {
         fault::point("source.read")?;
         if !self.pins.is_held() {
             // SQLite ends a transaction by itself after some errors of the disk.
-            return Ok(Copied::Lost(Reason::WalBroken("the pin was lost".into())));
+            return Ok(ReadResult::Broken(GenerationEnd::WalBroken("the pin was lost".into())));
         }
         if self.differs {
-            return Ok(Copied::Lost(Reason::DatabaseDiffers));
+            return Ok(ReadResult::Broken(GenerationEnd::DatabaseDiffers));
         }
         copy::read(self, buffer, composer)
     }
 
     /// Ends a round in which [`Source::read`] came to an end: moves the pin, and runs a checkpoint where one is due.
     /// True if another round should follow at once rather than at the next tick.
-    pub fn advance(&mut self, now: Instant) -> Result<bool> {
-        if !self.drained {
-            checkpoint::give_up(self);
+    pub fn finish_round(&mut self, now: Instant) -> Result<bool> {
+        if !self.all_copied {
+            checkpoint::abort(self);
             return Ok(false);
         }
         let header = self.header()?;
-        if !self.reading.keep(&header) {
+        if !self.active_snapshot.preserve(&header) {
             return Ok(true);
         }
         checkpoint::advance(self, now)
     }
 
     /// Moves the pin for one who copies nothing, but reads a snapshot and keeps nobody waiting meanwhile.
-    pub fn pass(&mut self) -> Result<()> {
+    pub fn move_pin(&mut self) -> Result<()> {
         let header = self.header()?;
-        if header != self.last {
-            self.settled = 0;
+        if header != self.header_at_pin {
+            self.idle_repins = 0;
         }
-        if self.settled < SETTLE && self.reading.keep(&header) {
-            self.settled += 1;
-            self.rotate()?;
+        if self.idle_repins < IDLE_REPINS && self.active_snapshot.preserve(&header) {
+            self.idle_repins += 1;
+            self.repin()?;
         }
         Ok(())
     }
 
     /// Whether writers wait for the copy to go on.
-    pub fn holds_writers(&self) -> bool {
-        self.checkpoints.is_holding()
+    pub fn blocks_writers(&self) -> bool {
+        self.checkpoints.is_locked()
     }
 
     /// Nobody may be kept waiting by a copy that does not go on: ends a seal that is under way. To be called after an
     /// error in a round.
-    pub fn let_writers_go(&mut self) {
-        checkpoint::give_up(self);
+    pub fn release_writers(&mut self) {
+        checkpoint::abort(self);
     }
 
     /// The wal-index header; heals it first if it is torn for good, as it is after a writer died in the middle.
     fn header(&mut self) -> Result<IndexHeader> {
         for _ in 0..3 {
             let found = self.index.read()?;
-            self.unbroken()?;
+            self.has_no_gap()?;
             if let Some(header) = found {
                 return Ok(header);
             }
-            connection::touch(self.pins.spare())?;
+            connection::read_schema(self.pins.idle_connection())?;
         }
         Err(Error::new(Kind::DatabaseNotReady, "wal-index: torn, and SQLite did not recover it"))
     }
 
     /// Nobody has cut the -shm file that is mapped.
-    fn unbroken(&self) -> Result<()> {
+    fn has_no_gap(&self) -> Result<()> {
         self.identity.index.map_or(Ok(()), |(_, inode)| self.faults.check(inode))
     }
 
-    fn is_given_out(&self, header: &IndexHeader) -> bool {
-        header.frames == 0 || (header.salt == self.place.chain.salt() && header.frames == self.place.frame)
+    fn is_copied(&self, header: &IndexHeader) -> bool {
+        header.frames == 0 || (header.salt == self.position.chain.salt() && header.frames == self.position.frame)
     }
 
     /// Moves to a new pin. What the wal-index says before it is remembered, so that any later change is seen as one.
-    fn rotate(&mut self) -> Result<()> {
+    fn repin(&mut self) -> Result<()> {
         fault::point("source.rotate")?;
         let before = self.header()?;
         if !self.pins.begin_next()? {
             return Ok(());
         }
-        if self.is_overtaken()? || !self.reading.carry(&before, &self.index) {
+        if self.is_overtaken()? || !self.active_snapshot.hand_over_to_pin(&before, &self.index) {
             self.pins.abandon_next();
             return Ok(());
         }
         self.overtaken = 0;
-        self.pins.step();
-        self.last = before;
-        self.drained = false;
+        self.pins.promote_next();
+        self.header_at_pin = before;
+        self.all_copied = false;
         Ok(())
     }
 }
 
-impl Place {
-    fn mark(&self) -> Mark {
-        Mark {
+impl CopyPosition {
+    fn mark(&self) -> WalMark {
+        WalMark {
             page_size: self.page_size,
             order: self.chain.order(),
             salt: self.chain.salt(),
             frame: self.frame,
-            checksum: if self.known { self.chain.sum() } else { None },
+            checksum: if self.chain_known { self.chain.sum() } else { None },
         }
     }
 }
@@ -505,7 +505,7 @@ pub fn check(path: &Path, options: &Options) -> Result<()> {
     let real = identity::resolve(path, options.allow_network)?;
     let look = || -> Result<()> {
         let connection = connection::open(&real, options.busy_timeout)?;
-        connection::touch(&connection)?;
+        connection::read_schema(&connection)?;
         not_empty(&connection)
     };
     look().map_err(|e| e.context(format!("database {}", path.display())))
@@ -514,19 +514,19 @@ pub fn check(path: &Path, options: &Options) -> Result<()> {
 fn open(real: &Path, options: &Options) -> Result<Source> {
     fault::point("source.open")?;
     let before = Identity::of(real)?;
-    let faults = Faults::so_far();
+    let faults = FaultCount::current();
     let readers = [open_first(real, options)?, open_second(real, options)?];
     if readers.iter().any(connection::has_moved) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
     }
-    let index = WalIndex::of(&readers[0])?;
+    let index = WalIndex::map(&readers[0])?;
     let (pins, first) = first_pin(readers, &index)?;
     let identity = Identity::of(real)?;
     if before.changed(&identity).is_some_and(|what| what.starts_with("database")) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
     }
     let wal = WalFile::open(real)?;
-    let place = place_of(&first, wal.as_ref(), pins.spare())?;
+    let place = initial_position(&first, wal.as_ref(), pins.idle_connection())?;
     let mut source = Source {
         pins,
         index,
@@ -534,33 +534,33 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         path: real.to_path_buf(),
         identity,
         options: options.clone(),
-        place,
-        last: first,
-        first,
-        caught_up: true,
-        drained: true,
-        settled: 0,
-        checkpoints: Checkpoints::default(),
-        wires: Wires::default(),
-        watched: Watched::default(),
+        position: place,
+        header_at_pin: first,
+        header_at_open: first,
+        passed_first_pin: true,
+        all_copied: true,
+        idle_repins: 0,
+        checkpoints: CheckpointState::default(),
+        idle_watches: IdleWatches::default(),
+        file_watch: FileWatcher::default(),
         faults,
-        reading: Reading::default(),
+        active_snapshot: ActiveSnapshot::default(),
         bases: None,
         border: None,
         differs: false,
         overtaken: 0,
     };
-    source.watched.base = source.file_state()?;
+    source.file_watch.base = source.file_state()?;
     Ok(source)
 }
 
 /// Opens the first connection, and settles the journal mode.
 fn open_first(path: &Path, options: &Options) -> Result<Connection> {
     let first = connection::open(path, options.busy_timeout)?;
-    connection::touch(&first)?;
+    connection::read_schema(&first)?;
     not_empty(&first)?;
     ensure_wal(&first, path, options.enable_wal)?;
-    connection::touch(&first)?;
+    connection::read_schema(&first)?;
     Ok(first)
 }
 
@@ -573,7 +573,7 @@ fn not_empty(connection: &Connection) -> Result<()> {
 
 fn open_second(path: &Path, options: &Options) -> Result<Connection> {
     let second = connection::open(path, options.busy_timeout)?;
-    connection::touch(&second)?;
+    connection::read_schema(&second)?;
     Ok(second)
 }
 
@@ -592,7 +592,7 @@ fn ensure_wal(connection: &Connection, path: &Path, enable: bool) -> Result<()> 
     }
     fault::point("source.journal")?;
     let now: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(|e| {
-        let error = connection::sqlite(&e, "journal_mode");
+        let error = connection::from_sqlite(&e, "journal_mode");
         match error.kind() {
             Kind::DatabaseNotReady => not_wal(&format!(", and cannot be changed now: {error}")),
             _ => error.context(format!("change journal mode {mode} to wal")),
@@ -606,16 +606,16 @@ fn ensure_wal(connection: &Connection, path: &Path, enable: bool) -> Result<()> 
 }
 
 /// Begins the first pin so that its commit is known exactly: the wal-index was the same before and behind it.
-fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(Pins, IndexHeader)> {
+fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(ReadPins, IndexHeader)> {
     fault::point("source.pin")?;
-    let pins = Pins::new(readers);
+    let pins = ReadPins::new(readers);
     for _ in 0..1000 {
         let before = index.read()?;
         pins.begin()?;
         let behind = index.read()?;
         match (before, behind) {
             (Some(before), Some(behind)) if before.same_commit(&behind) => return Ok((pins, behind)),
-            (None, _) | (_, None) => connection::touch(pins.spare())?,
+            (None, _) | (_, None) => connection::read_schema(pins.idle_connection())?,
             _ => {}
         }
         pins.end();
@@ -624,19 +624,19 @@ fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(Pins, IndexH
 }
 
 /// Where the copy stands at the first pin.
-fn place_of(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection) -> Result<Place> {
+fn initial_position(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection) -> Result<CopyPosition> {
     let page_size = PageSize::new(connection::pragma_number(connection, "page_size")?)?;
     if first.frames > 0 {
-        let chain = Chain::new(first.order, first.salt, first.checksum);
-        return Ok(Place { page_size, frame: first.frames, chain, known: true });
+        let chain = FrameChecksum::new(first.order, first.salt, first.checksum);
+        return Ok(CopyPosition { page_size, frame: first.frames, chain, chain_known: true });
     }
     let header = match wal {
         Some(wal) => wal.header()?.map(|(_, header)| header).filter(|header| header.salt == first.salt),
         None => None,
     };
     let sum = header.map(|header| header.checksum);
-    let chain = Chain::new(first.order, first.salt, sum.unwrap_or_default());
-    Ok(Place { page_size, frame: 0, chain, known: sum.is_some() })
+    let chain = FrameChecksum::new(first.order, first.salt, sum.unwrap_or_default());
+    Ok(CopyPosition { page_size, frame: 0, chain, chain_known: sum.is_some() })
 }
 
 #[cfg(test)]
@@ -690,9 +690,9 @@ mod tests {
         let (mut buffer, mut count, size) = (vec![0; 1 << 20], 0, source.page_size().frame());
         loop {
             match source.read(&mut buffer, &mut Composer::default()).unwrap() {
-                Copied::Nothing => return count,
-                Copied::Batch(batch) => count += batch.frames.len() / size,
-                Copied::Lost(reason) => panic!("{reason}"),
+                ReadResult::CaughtUp => return count,
+                ReadResult::Batch(batch) => count += batch.frames.len() / size,
+                ReadResult::Broken(reason) => panic!("{reason}"),
             }
         }
     }
@@ -702,13 +702,13 @@ mod tests {
     fn a_pin_that_was_lost_is_noticed_while_nothing_is_committed() {
         let live = Live::new("unpinned");
         let mut source = live.follow();
-        for _ in 0..=SETTLE {
-            assert!(!source.changed(Instant::now()).unwrap());
+        for _ in 0..=IDLE_REPINS {
+            assert!(!source.has_work(Instant::now()).unwrap());
         }
         source.pins.end();
-        assert!(source.changed(Instant::now()).unwrap());
+        assert!(source.has_work(Instant::now()).unwrap());
         let mut buffer = [0; 1 << 16];
         let lost = source.read(&mut buffer, &mut Composer::default()).unwrap();
-        assert!(matches!(lost, Copied::Lost(Reason::WalBroken(_))), "{lost:?}");
+        assert!(matches!(lost, ReadResult::Broken(GenerationEnd::WalBroken(_))), "{lost:?}");
     }
 }

@@ -4,22 +4,22 @@
 use rusqlite::Connection;
 
 use crate::error::{Kind, Result};
-use crate::source::connection::{begin_read, end};
+use crate::source::connection::{begin_read, rollback};
 
 /// Two connections, one of which is in a read transaction.
-pub struct Pins {
+pub struct ReadPins {
     readers: [Connection; 2],
     current: usize,
 }
 
-impl Pins {
-    /// Takes the connections; nothing is pinned before [`Pins::begin`].
-    pub fn new(readers: [Connection; 2]) -> Pins {
-        Pins { readers, current: 0 }
+impl ReadPins {
+    /// Takes the connections; nothing is pinned before [`ReadPins::begin`].
+    pub fn new(readers: [Connection; 2]) -> ReadPins {
+        ReadPins { readers, current: 0 }
     }
 
     /// The connection that is in no transaction.
-    pub fn spare(&self) -> &Connection {
+    pub fn idle_connection(&self) -> &Connection {
         &self.readers[1 - self.current]
     }
 
@@ -30,7 +30,7 @@ impl Pins {
 
     /// Ends the current pin. Something else must pin the WAL, or nothing has been copied yet.
     pub fn end(&self) {
-        end(&self.readers[self.current]);
+        rollback(&self.readers[self.current]);
     }
 
     /// Whether the current pin still is one.
@@ -40,7 +40,7 @@ impl Pins {
 
     /// Begins the other pin beside the current one. False if it could not begin right now.
     pub fn begin_next(&self) -> Result<bool> {
-        match begin_read(self.spare()) {
+        match begin_read(self.idle_connection()) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == Kind::DatabaseNotReady => Ok(false),
             Err(error) => Err(error),
@@ -49,12 +49,12 @@ impl Pins {
 
     /// Ends the other pin again: the current one stays.
     pub fn abandon_next(&self) {
-        end(self.spare());
+        rollback(self.idle_connection());
     }
 
     /// Ends the current pin: the other one, which has begun, takes its place.
-    pub fn step(&mut self) {
-        end(&self.readers[self.current]);
+    pub fn promote_next(&mut self) {
+        rollback(&self.readers[self.current]);
         self.current = 1 - self.current;
     }
 }

@@ -11,8 +11,8 @@ use crate::fault;
 use crate::format::position::PageSize;
 
 /// So many bytes are kept between two looks at what room there is.
-const LOOK: u64 = 1 << 20;
-const HINT: &str = "meta-path names another directory for it";
+const SPACE_CHECK_BYTES: u64 = 1 << 20;
+const META_PATH_HINT: &str = "meta-path names another directory for it";
 
 /// The pages, each at the place that it has in the database, so that only those that are kept take room on the disk. The
 /// file has no name, and is gone when the snapshot is, however that ends.
@@ -23,17 +23,17 @@ pub struct Preimages {
     /// In it.
     bytes: u64,
     /// A bit for each page of the database, from the first one that is kept on.
-    kept: Vec<u64>,
+    saved: Vec<u64>,
 }
 
 impl Preimages {
     /// Nothing is kept, and there is no file. One comes to be in `directory` with the first page.
     pub fn new(directory: &Path, page_size: PageSize) -> Preimages {
-        Preimages { directory: directory.to_path_buf(), page_size, file: None, bytes: 0, kept: Vec::new() }
+        Preimages { directory: directory.to_path_buf(), page_size, file: None, bytes: 0, saved: Vec::new() }
     }
 
-    pub fn has(&self, page: u32) -> bool {
-        self.kept.get(page as usize / 64).is_some_and(|word| word & bit(page) != 0)
+    pub fn contains(&self, page: u32) -> bool {
+        self.saved.get(page as usize / 64).is_some_and(|word| word & bit(page) != 0)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -44,21 +44,23 @@ impl Preimages {
     pub fn put(&mut self, first: u32, pages: u32, bytes: &[u8]) -> Result<()> {
         fault::point("snapshot.keep")?;
         let more = bytes.len() as u64;
-        if self.bytes % LOOK + more >= LOOK {
-            self.make_sure_of_room(LOOK.max(more))?;
+        if self.bytes % SPACE_CHECK_BYTES + more >= SPACE_CHECK_BYTES {
+            self.require_free_space(SPACE_CHECK_BYTES.max(more))?;
         }
-        let at = self.place_of(first);
+        let at = self.offset_of(first);
         let file = match &self.file {
             Some(file) => file,
-            None => self.file.insert(nameless(&self.directory).map_err(|e| failed(&self.directory, "make", &e))?),
+            None => {
+                self.file.insert(unlinked_file(&self.directory).map_err(|e| io_error(&self.directory, "make", &e))?)
+            }
         };
-        file.write_all_at(bytes, at).map_err(|e| failed(&self.directory, "write to", &e))?;
+        file.write_all_at(bytes, at).map_err(|e| io_error(&self.directory, "write to", &e))?;
         self.bytes += more;
-        if self.kept.is_empty() {
-            self.kept = vec![0; pages as usize / 64 + 1];
+        if self.saved.is_empty() {
+            self.saved = vec![0; pages as usize / 64 + 1];
         }
         for (page, _) in (first..).zip(bytes.chunks_exact(self.page_size.get() as usize)) {
-            if let Some(word) = self.kept.get_mut(page as usize / 64) {
+            if let Some(word) = self.saved.get_mut(page as usize / 64) {
                 *word |= bit(page);
             }
         }
@@ -68,12 +70,12 @@ impl Preimages {
     /// For those who are about to keep `more` bytes.
     ///
     /// Errors: of kind `DatabaseNotReady`, if less than what is then kept would stay free: those who write there need room.
-    pub fn make_sure_of_room(&self, more: u64) -> Result<()> {
+    pub fn require_free_space(&self, more: u64) -> Result<()> {
         match free_bytes(&self.directory) {
-            Some(free) if !leaves_room(free, self.bytes, more) => {
+            Some(free) if !has_enough_space(free, self.bytes, more) => {
                 let found = format!("{} bytes for pages of a snapshot: only {free} bytes are free", self.bytes + more);
                 Err(Error::new(Kind::DatabaseNotReady, format!("{}: {found}", self.directory.display()))
-                    .with_hint(HINT))
+                    .with_hint(META_PATH_HINT))
             }
             _ => Ok(()),
         }
@@ -82,16 +84,16 @@ impl Preimages {
     /// Reads a page that is kept.
     pub fn get(&self, page: u32, bytes: &mut [u8]) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        file.read_exact_at(bytes, self.place_of(page)).map_err(|e| failed(&self.directory, "read", &e))
+        file.read_exact_at(bytes, self.offset_of(page)).map_err(|e| io_error(&self.directory, "read", &e))
     }
 
-    fn place_of(&self, page: u32) -> u64 {
+    fn offset_of(&self, page: u32) -> u64 {
         u64::from(page) * u64::from(self.page_size.get())
     }
 }
 
 /// Whether no more than half of what was free is taken by what is kept, `more` included.
-fn leaves_room(free: u64, kept: u64, more: u64) -> bool {
+fn has_enough_space(free: u64, kept: u64, more: u64) -> bool {
     free >= kept + 2 * more
 }
 
@@ -99,19 +101,19 @@ fn bit(page: u32) -> u64 {
     1 << (page % 64)
 }
 
-fn nameless(directory: &Path) -> std::io::Result<File> {
-    Directory::open(directory)?.create_nameless()
+fn unlinked_file(directory: &Path) -> std::io::Result<File> {
+    Directory::open(directory)?.create_unlinked()
 }
 
 /// A disk that is full may have room again later.
-fn failed(directory: &Path, operation: &str, error: &std::io::Error) -> Error {
+fn io_error(directory: &Path, operation: &str, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::DatabaseNotReady,
         _ => Kind::Database,
     };
     let place = directory.display();
     Error::io(kind, format!("{operation} a file in {place}, for pages that change during a snapshot"), error)
-        .with_hint(HINT)
+        .with_hint(META_PATH_HINT)
 }
 
 #[cfg(test)]
@@ -123,14 +125,14 @@ mod tests {
         for (free, kept, more, leaves) in
             [(100, 0, 50, true), (99, 0, 50, false), (60, 40, 10, true), (59, 40, 10, false)]
         {
-            assert_eq!(leaves_room(free, kept, more), leaves, "{free} {kept} {more}");
+            assert_eq!(has_enough_space(free, kept, more), leaves, "{free} {kept} {more}");
         }
         let mut kept = Preimages::new(&std::env::temp_dir(), PageSize::MIN);
         let free = free_bytes(&std::env::temp_dir()).unwrap();
-        kept.make_sure_of_room(free / 4).unwrap();
-        assert_eq!(kept.make_sure_of_room(free).unwrap_err().kind(), Kind::DatabaseNotReady);
+        kept.require_free_space(free / 4).unwrap();
+        assert_eq!(kept.require_free_space(free).unwrap_err().kind(), Kind::DatabaseNotReady);
         // Also when it has come to that little by little.
-        kept.bytes = (free / LOOK + 2) * LOOK - 1;
+        kept.bytes = (free / SPACE_CHECK_BYTES + 2) * SPACE_CHECK_BYTES - 1;
         assert_eq!(kept.put(1, 1, &[0; 512]).unwrap_err().kind(), Kind::DatabaseNotReady);
         assert!(kept.is_empty());
     }
@@ -140,11 +142,11 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("litestream-preimages-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut kept = Preimages::new(&directory, PageSize::MIN);
-        assert!(kept.is_empty() && !kept.has(1));
+        assert!(kept.is_empty() && !kept.contains(1));
         for page in [1, 63, 64, 200] {
             kept.put(page, 200, &[page as u8; 512]).unwrap();
         }
-        let held: Vec<u32> = (0..300).filter(|page| kept.has(*page)).collect();
+        let held: Vec<u32> = (0..300).filter(|page| kept.contains(*page)).collect();
         assert_eq!(held, [1, 63, 64, 200]);
         let mut bytes = [0; 512];
         kept.get(64, &mut bytes).unwrap();

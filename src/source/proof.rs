@@ -44,7 +44,7 @@ impl Source {
             None => match self.newest_frames()? {
                 Some(newest) => {
                     check.newest = newest;
-                    RunningChecksum::new(self.place.page_size)
+                    RunningChecksum::new(self.position.page_size)
                 }
                 None => return Ok(Some(Proof::Unknown)),
             },
@@ -58,12 +58,13 @@ impl Source {
             return Ok(Some(Proof::Differs));
         }
         let newest = std::mem::take(&mut check.newest);
-        self.bases = Some(Bases::new(self.place.page_size, Some(check.expected), check.pages, newest, BTreeSet::new()));
+        self.bases =
+            Some(Bases::new(self.position.page_size, Some(check.expected), check.pages, newest, BTreeSet::new()));
         Ok(Some(Proof::Equal))
     }
 
     fn newest_frames(&self) -> Result<Option<HashMap<u32, u32>>> {
-        match (self.place.frame, self.files()) {
+        match (self.position.frame, self.files()) {
             (0, _) => Ok(Some(HashMap::new())),
             (_, None) => Ok(None),
             (frame, Some(files)) => files.newest(frame),
@@ -77,16 +78,16 @@ impl Source {
         running: RunningChecksum,
         buffer: &mut [u8],
     ) -> Result<Option<RunningChecksum>> {
-        let size = self.place.page_size.get() as usize;
+        let size = self.position.page_size.get() as usize;
         let Some(files) = self.files() else { return Ok(None) };
         let mut running = running;
         let first = running.extent() + 1;
         let count = (check.pages - running.extent()).min(u32::try_from(buffer.len() / size).unwrap_or(u32::MAX));
         let bytes = buffer.get_mut(..count as usize * size).unwrap_or_default();
-        let all = files.in_file(self.place.frame.saturating_add(1), first, bytes)?;
+        let all = files.in_file(self.position.frame.saturating_add(1), first, bytes)?;
         for (number, page) in (first..).zip(bytes.chunks_exact_mut(size)) {
             let known = match check.newest.get(&number) {
-                Some(frame) => files.wal.page(*frame, self.place.page_size, page)?,
+                Some(frame) => files.wal.page(*frame, self.position.page_size, page)?,
                 None => all,
             };
             if !known {

@@ -8,7 +8,7 @@
 //!
 //! The transaction ends when the source's pin moves on for the first time. From then on that pin is the only one, and
 //! what must hold is this: **a page that has a frame behind the commit is kept, as it was, before the pin that keeps it in
-//! the file or the WAL ends** ([`Frozen::carry`]). So is a page that a commit cuts off. Any other page is still what it
+//! the file or the WAL ends** ([`SnapshotState::hand_over_to_pin`]). So is a page that a commit cuts off. Any other page is still what it
 //! was, and whoever checkpoints meanwhile writes what is there already. An application's own TRUNCATE, RESTART or FULL
 //! therefore waits as long for a snapshot as it does without one: until the pin moves.
 
@@ -20,7 +20,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::format::crc::Crc;
+use crate::format::crc32::Crc32;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
@@ -29,38 +29,38 @@ use crate::format::wal::{ByteOrder, Salt};
 use crate::source::bases::Bases;
 use crate::source::border::Border;
 use crate::source::connection;
-use crate::source::continuity::Mark;
 use crate::source::preimages::Preimages;
+use crate::source::resume::WalMark;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::{IndexHeader, WalIndex};
 use crate::source::{Options, Source, facts, identity};
 
 /// The lock-byte page lies here in databases that are large enough; SQLite never writes it (sqlite.org/fileformat2.html#lockbyte).
-const LOCK_BYTE: u64 = 1 << 30;
+const PENDING_BYTE: u64 = 1 << 30;
 /// How much is kept in one go: a frame that is looked at counts 1, and a page that is kept its bytes by this many.
 /// A few milliseconds, whatever the page size.
-const GO: u32 = 4096;
-const COST: u32 = 256;
+const PRESERVE_BUDGET: u32 = 4096;
+const BYTES_PER_CREDIT: u32 = 256;
 /// Bytes that are copied at once: whole pages, whatever their size.
-const PIECE: u32 = 256 << 10;
+const COPY_PAGES: u32 = 256 << 10;
 
 /// A database being read at one commit.
 pub struct Snapshot {
-    state: Rc<RefCell<Frozen>>,
-    mark: Mark,
+    state: Rc<RefCell<SnapshotState>>,
+    mark: WalMark,
     pages: u32,
     origin: DatabaseOrigin,
     /// The next page to give out, counted from 1.
     next: u32,
     /// Nothing is read twice any more.
-    once: bool,
+    read_once: bool,
 }
 
 impl Snapshot {
-    fn new(state: Frozen) -> Snapshot {
+    fn new(state: SnapshotState) -> Snapshot {
         let (mark, pages) = (state.mark, state.pages);
         let origin = facts::origin(&state.connection, &state.path);
-        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, origin, next: 1, once: false }
+        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, origin, next: 1, read_once: false }
     }
 
     /// Which database it is.
@@ -69,7 +69,7 @@ impl Snapshot {
     }
 
     /// The commit whose state this is.
-    pub fn mark(&self) -> Mark {
+    pub fn mark(&self) -> WalMark {
         self.mark
     }
 
@@ -100,8 +100,8 @@ impl Snapshot {
         let mut state = self.state.borrow_mut();
         state.read(self.next, count, bytes)?;
         self.next += count;
-        if self.once {
-            state.passed = self.next;
+        if self.read_once {
+            state.next_unread = self.next;
         }
         Ok(bytes.len())
     }
@@ -121,65 +121,72 @@ impl Snapshot {
     /// not in WAL mode: nobody can write to it until then.
     ///
     /// Errors: of kind `DatabaseNotReady` if that would take more than half of the room there. Then all stays as it was.
-    pub fn let_go(&mut self, directory: &Path) -> Result<()> {
-        self.state.borrow_mut().let_go(directory)
+    pub fn detach(&mut self, directory: &Path) -> Result<()> {
+        self.state.borrow_mut().detach(directory)
     }
 
     /// Promises that no page is read again: what has been read need not be kept.
     pub fn read_once(&mut self) {
-        self.once = true;
+        self.read_once = true;
     }
 }
 
 /// What keeps the commit readable.
-enum Hold {
+enum Protection {
     /// A read transaction of the snapshot's own.
-    Own,
+    OwnTransaction,
     /// What was kept, and the source's pin for the rest.
-    Carried,
+    PreImages,
     /// Nothing any more. Why, until that was told.
     Lost(Option<Error>),
 }
 
 /// A database at one commit, however it goes on.
-struct Frozen {
+struct SnapshotState {
     /// In the transaction, if there is one; the database file is read through it.
     connection: Connection,
-    hold: Hold,
+    protection: Protection,
     path: PathBuf,
     wal: Option<WalFile>,
-    /// Page and frame, sorted by page, one frame a page: of the WAL of `since`, in front of the file.
+    /// Page and frame, sorted by page, one frame a page: of the WAL of `commit`, in front of the file.
     overlay: Vec<(u32, u32)>,
     /// The WAL of the commit, and its frame.
-    since: (Salt, u32),
+    commit: (Salt, u32),
     /// Each page that has a frame behind the commit is kept, up to this frame of this WAL.
-    seen: (Salt, u32),
+    preserved_up_to: (Salt, u32),
     /// Each page beyond this one is kept.
-    whole: u32,
+    intact_below: u32,
     /// Pages that hold zeros, sorted, whatever the file has there: the database grew over them without writing them.
     blank: Vec<u32>,
-    kept: Preimages,
+    preimages: Preimages,
     /// Pages before this one are not read again.
-    passed: u32,
-    mark: Mark,
+    next_unread: u32,
+    mark: WalMark,
     pages: u32,
 }
 
-impl Frozen {
+impl SnapshotState {
     /// At the commit that `connection` is in a read transaction on.
-    fn new(connection: Connection, path: &Path, meta: &Path, mark: Mark, commit: (Salt, u32), pages: u32) -> Frozen {
-        Frozen {
+    fn new(
+        connection: Connection,
+        path: &Path,
+        meta: &Path,
+        mark: WalMark,
+        commit: (Salt, u32),
+        pages: u32,
+    ) -> SnapshotState {
+        SnapshotState {
             connection,
-            hold: Hold::Own,
+            protection: Protection::OwnTransaction,
             path: path.to_path_buf(),
             wal: None,
             overlay: Vec::new(),
-            since: commit,
-            seen: commit,
-            whole: pages,
+            commit,
+            preserved_up_to: commit,
+            intact_below: pages,
             blank: Vec::new(),
-            kept: Preimages::new(meta, mark.page_size),
-            passed: 1,
+            preimages: Preimages::new(meta, mark.page_size),
+            next_unread: 1,
             mark,
             pages,
         }
@@ -187,25 +194,27 @@ impl Frozen {
 
     fn read(&mut self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
         let lost = |what: &str| Error::new(Kind::Database, format!("snapshot: {what}"));
-        match &mut self.hold {
-            Hold::Own if self.connection.is_autocommit() => return Err(lost("its read transaction was lost")),
-            Hold::Own | Hold::Carried => {}
-            Hold::Lost(why) => return Err(why.take().unwrap_or_else(|| lost("its commit is not kept any more"))),
+        match &mut self.protection {
+            Protection::OwnTransaction if self.connection.is_autocommit() => {
+                return Err(lost("its read transaction was lost"));
+            }
+            Protection::OwnTransaction | Protection::PreImages => {}
+            Protection::Lost(why) => return Err(why.take().unwrap_or_else(|| lost("its commit is not kept any more"))),
         }
-        self.unchanged(first, count, bytes)?;
-        if self.kept.is_empty() {
+        self.read_current(first, count, bytes)?;
+        if self.preimages.is_empty() {
             return Ok(());
         }
         for (number, page) in (first..).zip(bytes.chunks_exact_mut(self.mark.page_size.get() as usize)) {
-            if self.kept.has(number) {
-                self.kept.get(number, page)?;
+            if self.preimages.contains(number) {
+                self.preimages.get(number, page)?;
             }
         }
         Ok(())
     }
 
     /// Pages of which no frame behind the commit is in the database file, or on its way there.
-    fn unchanged(&self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
+    fn read_current(&self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
         let size = self.mark.page_size.get() as usize;
         let start = u64::from(first - 1) * size as u64;
         connection::read_file(&self.connection, start, bytes)?;
@@ -231,24 +240,24 @@ impl Frozen {
 
     /// The pin is about to move: another one has begun, after the wal-index said `before`, and the one that keeps the
     /// commit is still there. False if so much has changed that it may not move yet.
-    fn carry(&mut self, before: &IndexHeader, index: &WalIndex, most: u32) -> Result<bool> {
+    fn hand_over_to_pin(&mut self, before: &IndexHeader, index: &WalIndex, most: u32) -> Result<bool> {
         let mut before = *before;
         let mut left = most;
         loop {
             let Some(now) = index.read()? else { return Ok(false) };
-            if !self.keep(&now, &mut left)? {
+            if !self.preserve(&now, &mut left)? {
                 return Ok(false);
             }
-            if self.uncovers(&before, &now) {
+            if self.overlay_obsolete(&before, &now) {
                 self.overlay.clear();
-            } else if !self.overlay.is_empty() && now.backfilled >= self.since.1 {
+            } else if !self.overlay.is_empty() && now.backfilled >= self.commit.1 {
                 // Under the new pin the WAL might be begun anew. One more look tells that its frames are not needed.
                 before = now;
                 continue;
             }
-            if matches!(self.hold, Hold::Own) {
-                connection::end(&self.connection);
-                self.hold = Hold::Carried;
+            if matches!(self.protection, Protection::OwnTransaction) {
+                connection::rollback(&self.connection);
+                self.protection = Protection::PreImages;
             }
             return Ok(true);
         }
@@ -259,8 +268,8 @@ impl Frozen {
     ///
     /// A checkpoint that was over by `before` knew no more frames than `now` has. So what it left out, for a newer frame
     /// or for being cut off, is kept. A WAL that was begun anew had all its frames in the file.
-    fn uncovers(&self, before: &IndexHeader, now: &IndexHeader) -> bool {
-        let (salt, frame) = self.since;
+    fn overlay_obsolete(&self, before: &IndexHeader, now: &IndexHeader) -> bool {
+        let (salt, frame) = self.commit;
         before.salt != salt || now.salt != salt || before.backfilled >= frame
     }
 
@@ -268,16 +277,16 @@ impl Frozen {
     ///
     /// While a pin is held, no frame that it needs can go: the WAL is either the same, or was begun anew once, and then
     /// nothing behind the pin was in the one before.
-    fn keep(&mut self, now: &IndexHeader, left: &mut u32) -> Result<bool> {
+    fn preserve(&mut self, now: &IndexHeader, left: &mut u32) -> Result<bool> {
         let broken = |what: String| Error::new(Kind::Database, format!("snapshot: {what}"));
-        if now.salt != self.seen.0 {
-            self.seen = (now.salt, 0);
+        if now.salt != self.preserved_up_to.0 {
+            self.preserved_up_to = (now.salt, 0);
         }
-        if now.frames < self.seen.1 {
-            return Err(broken(format!("expected frame {} in the WAL, found {}", self.seen.1, now.frames)));
+        if now.frames < self.preserved_up_to.1 {
+            return Err(broken(format!("expected frame {} in the WAL, found {}", self.preserved_up_to.1, now.frames)));
         }
-        while self.seen.1 < now.frames {
-            let frame = self.seen.1 + 1;
+        while self.preserved_up_to.1 < now.frames {
+            let frame = self.preserved_up_to.1 + 1;
             if self.wal.is_none() {
                 self.wal = WalFile::open(&self.path)?;
             }
@@ -286,60 +295,60 @@ impl Frozen {
                 None => None,
             };
             let header = header
-                .filter(|header| header.salt == now.salt || header.is_unsealed())
+                .filter(|header| header.salt == now.salt || header.is_unchecksummed())
                 .ok_or_else(|| broken(format!("frame {frame} is not of the WAL that the wal-index speaks of")))?;
-            if header.commit > 0 && !self.keep_beyond(header.commit, left)? {
+            if header.commit > 0 && !self.preserve_truncated(header.commit, left)? {
                 return Ok(false);
             }
             if *left == 0 {
                 return Ok(false);
             }
             *left -= 1;
-            self.keep_page(header.page, left)?;
-            self.seen.1 = frame;
+            self.preserve_page(header.page, left)?;
+            self.preserved_up_to.1 = frame;
         }
         Ok(true)
     }
 
     /// The database was cut off behind `page`.
-    fn keep_beyond(&mut self, page: u32, left: &mut u32) -> Result<bool> {
-        while self.whole > page.max(self.passed - 1) {
+    fn preserve_truncated(&mut self, page: u32, left: &mut u32) -> Result<bool> {
+        while self.intact_below > page.max(self.next_unread - 1) {
             if *left == 0 {
                 return Ok(false);
             }
-            self.keep_page(self.whole, left)?;
-            self.whole -= 1;
+            self.preserve_page(self.intact_below, left)?;
+            self.intact_below -= 1;
         }
         Ok(true)
     }
 
-    fn keep_page(&mut self, page: u32, left: &mut u32) -> Result<()> {
-        if page < self.passed || page > self.pages || self.kept.has(page) {
+    fn preserve_page(&mut self, page: u32, left: &mut u32) -> Result<()> {
+        if page < self.next_unread || page > self.pages || self.preimages.contains(page) {
             return Ok(());
         }
         let size = self.mark.page_size.get();
-        *left = left.saturating_sub(size / COST);
+        *left = left.saturating_sub(size / BYTES_PER_CREDIT);
         let mut bytes = vec![0; size as usize];
-        self.unchanged(page, 1, &mut bytes)?;
-        self.kept.put(page, self.pages, &bytes)
+        self.read_current(page, 1, &mut bytes)?;
+        self.preimages.put(page, self.pages, &bytes)
     }
 
-    fn let_go(&mut self, directory: &Path) -> Result<()> {
-        self.kept = self.copied(directory)?;
-        connection::end(&self.connection);
-        self.hold = Hold::Carried;
+    fn detach(&mut self, directory: &Path) -> Result<()> {
+        self.preimages = self.copy_unread(directory)?;
+        connection::rollback(&self.connection);
+        self.protection = Protection::PreImages;
         Ok(())
     }
 
     /// All pages that are still to be read, kept in `directory`.
-    fn copied(&mut self, directory: &Path) -> Result<Preimages> {
+    fn copy_unread(&mut self, directory: &Path) -> Result<Preimages> {
         let size = self.mark.page_size.get();
         let mut kept = Preimages::new(directory, self.mark.page_size);
-        kept.make_sure_of_room(u64::from(size) * u64::from((self.pages + 1).saturating_sub(self.passed)))?;
-        let mut piece = vec![0; PIECE as usize];
-        let mut first = self.passed;
+        kept.require_free_space(u64::from(size) * u64::from((self.pages + 1).saturating_sub(self.next_unread)))?;
+        let mut piece = vec![0; COPY_PAGES as usize];
+        let mut first = self.next_unread;
         while first <= self.pages {
-            let count = (PIECE / size).min(self.pages - first + 1);
+            let count = (COPY_PAGES / size).min(self.pages - first + 1);
             let bytes = &mut piece[..(count * size) as usize];
             self.read(first, count, bytes)?;
             kept.put(first, self.pages, bytes)?;
@@ -348,59 +357,59 @@ impl Frozen {
         Ok(kept)
     }
 
-    fn lose(&mut self, why: Error) {
-        self.hold = Hold::Lost(Some(why));
+    fn fail(&mut self, why: Error) {
+        self.protection = Protection::Lost(Some(why));
     }
 }
 
 /// The snapshot that is being read, as its source sees it.
 #[derive(Default)]
-pub(super) struct Reading(Weak<RefCell<Frozen>>);
+pub(super) struct ActiveSnapshot(Weak<RefCell<SnapshotState>>);
 
-impl Reading {
-    fn with(&self, act: impl FnOnce(&mut Frozen) -> Result<bool>) -> bool {
+impl ActiveSnapshot {
+    fn with(&self, act: impl FnOnce(&mut SnapshotState) -> Result<bool>) -> bool {
         let Some(state) = self.0.upgrade() else { return true };
         let mut state = state.borrow_mut();
-        if matches!(state.hold, Hold::Lost(_)) {
+        if matches!(state.protection, Protection::Lost(_)) {
             return true;
         }
         match act(&mut state) {
             Ok(done) => done,
             Err(error) => {
                 // What is copied does not depend on it.
-                state.lose(error);
+                state.fail(error);
                 true
             }
         }
     }
 
     /// Keeps some of what has changed by `now`, ahead of a move of the pin. False if there is more.
-    pub(super) fn keep(&self, now: &IndexHeader) -> bool {
-        self.with(|state| state.keep(now, &mut GO.clone()))
+    pub(super) fn preserve(&self, now: &IndexHeader) -> bool {
+        self.with(|state| state.preserve(now, &mut PRESERVE_BUDGET.clone()))
     }
 
     /// The next pin has begun, after the wal-index said `before`. False if the current one may not end yet.
-    pub(super) fn carry(&self, before: &IndexHeader, index: &WalIndex) -> bool {
-        self.with(|state| state.carry(before, index, GO))
+    pub(super) fn hand_over_to_pin(&self, before: &IndexHeader, index: &WalIndex) -> bool {
+        self.with(|state| state.hand_over_to_pin(before, index, PRESERVE_BUDGET))
     }
 
     /// The same while nobody can write, so that there is little.
-    pub(super) fn carry_all(&self, before: &IndexHeader, index: &WalIndex) {
-        self.with(|state| match state.carry(before, index, u32::MAX)? {
+    pub(super) fn hand_over_all(&self, before: &IndexHeader, index: &WalIndex) {
+        self.with(|state| match state.hand_over_to_pin(before, index, u32::MAX)? {
             true => Ok(true),
             false => Err(Error::new(Kind::Database, "snapshot: the wal-index is torn")),
         });
     }
 
-    fn is_any(&self) -> bool {
+    fn is_active(&self) -> bool {
         self.0.strong_count() > 0
     }
 }
 
-impl Drop for Reading {
+impl Drop for ActiveSnapshot {
     fn drop(&mut self) {
-        self.with(|state| match state.hold {
-            Hold::Carried => Err(Error::new(Kind::Database, "snapshot: its database is not followed any more")),
+        self.with(|state| match state.protection {
+            Protection::PreImages => Err(Error::new(Kind::Database, "snapshot: its database is not followed any more")),
             _ => Ok(true),
         });
     }
@@ -408,19 +417,19 @@ impl Drop for Reading {
 
 /// How far a database file has been read to tell whether it is the one that is stored.
 #[derive(Debug)]
-pub struct FileCheck {
+pub struct FileCrcCheck {
     pub(super) pages: u32,
     /// The crc32 of what is stored; none where its checksum is known and will do.
     expected: Option<u32>,
     pub(super) checksum: Option<DatabaseChecksum>,
-    crc: Crc,
+    crc: Crc32,
     running: Option<RunningChecksum>,
     at: u64,
 }
 
-impl FileCheck {
-    pub fn new(pages: u32, expected: Option<u32>, checksum: Option<DatabaseChecksum>) -> FileCheck {
-        FileCheck { pages, expected, checksum, crc: Crc::default(), running: None, at: 0 }
+impl FileCrcCheck {
+    pub fn new(pages: u32, expected: Option<u32>, checksum: Option<DatabaseChecksum>) -> FileCrcCheck {
+        FileCrcCheck { pages, expected, checksum, crc: Crc32::default(), running: None, at: 0 }
     }
 
     /// Whether what was read is what is stored.
@@ -432,9 +441,9 @@ impl FileCheck {
 }
 
 /// Adds the next piece of a database file to its crc32, as a snapshot of it would have it. True at its end.
-pub(super) fn sum_file(
+pub(super) fn update_file_crc(
     connection: &Connection,
-    check: &mut FileCheck,
+    check: &mut FileCrcCheck,
     length: u64,
     page_size: u32,
     buffer: &mut [u8],
@@ -454,7 +463,7 @@ pub(super) fn sum_file(
 }
 
 fn blank_lock_page(start: u64, size: usize, bytes: &mut [u8]) {
-    if let Some(at) = LOCK_BYTE.checked_sub(start)
+    if let Some(at) = PENDING_BYTE.checked_sub(start)
         && let Some(page) = bytes.get_mut(at as usize..).and_then(|rest| rest.get_mut(..size))
     {
         page.fill(0);
@@ -467,62 +476,62 @@ impl Source {
     /// in a file in the directory `meta`.
     pub fn snapshot(&mut self, meta: &Path) -> Result<Option<Snapshot>> {
         fault::point("snapshot.begin")?;
-        if self.reading.is_any() {
+        if self.active_snapshot.is_active() {
             return Ok(None);
         }
         let connection = connection::open(&self.path, self.options.busy_timeout)?;
         let before = self.header()?;
         connection::begin_read(&connection)?;
         let pinned = self.header()?;
-        let Some(mark) = self.mark_of(&before, &pinned)? else { return Ok(None) };
+        let Some(mark) = self.wal_mark(&before, &pinned)? else { return Ok(None) };
         let pages = connection::pragma_number(&connection, "page_count")?;
         let commit = (pinned.salt, pinned.frames);
         let blank = self.bases.iter().flat_map(Bases::blank).collect::<Vec<u32>>();
-        if !blank.is_empty() && !self.is_given_out(&pinned) {
+        if !blank.is_empty() && !self.is_copied(&pinned) {
             return Ok(None);
         }
-        let mut state = Frozen::new(connection, &self.path, meta, mark, commit, pages);
+        let mut state = SnapshotState::new(connection, &self.path, meta, mark, commit, pages);
         if !pinned.is_backfilled() {
             let (wal, overlay) = self.overlay(&pinned)?;
             (state.wal, state.overlay) = (Some(wal), overlay);
         }
         state.blank = blank;
         let snapshot = Snapshot::new(state);
-        self.reading = Reading(Rc::downgrade(&snapshot.state));
+        self.active_snapshot = ActiveSnapshot(Rc::downgrade(&snapshot.state));
         self.border = Some(Border::new(mark, pages));
         self.reach_border()?;
         // The pin moves a few times more though nothing changes, so that the transaction of its own soon ends.
-        self.settled = 0;
+        self.idle_repins = 0;
         Ok(Some(snapshot))
     }
 
     /// The place of a pin that began between two looks at the wal-index, if it is certain and in the WAL being copied.
-    fn mark_of(&self, before: &IndexHeader, pinned: &IndexHeader) -> Result<Option<Mark>> {
+    fn wal_mark(&self, before: &IndexHeader, pinned: &IndexHeader) -> Result<Option<WalMark>> {
         if !before.same_commit(pinned) {
             return Ok(None);
         }
         if pinned.frames == 0 {
             // Reset, or not begun yet: the state is that behind the last frame of the WAL before. The pins allow a reset
             // only when all of it has been copied, unless the copy has not caught up since the start.
-            return Ok(self.caught_up.then(|| self.place.mark()));
+            return Ok(self.passed_first_pin.then(|| self.position.mark()));
         }
-        if pinned.salt != self.place.chain.salt() || pinned.frames < self.place.frame {
+        if pinned.salt != self.position.chain.salt() || pinned.frames < self.position.frame {
             return Ok(None);
         }
-        Ok(Some(Mark {
-            page_size: self.place.page_size,
+        Ok(Some(WalMark {
+            page_size: self.position.page_size,
             order: pinned.order,
             salt: pinned.salt,
             frame: pinned.frames,
-            checksum: self.is_sealed(pinned)?.then_some(pinned.checksum),
+            checksum: self.is_checksummed(pinned)?.then_some(pinned.checksum),
         }))
     }
 
     /// Whether the last frame says what the wal-index says of it. Behind one that was left without checksum the next batch
     /// says that the chain is broken, and so must a snapshot that it follows.
-    fn is_sealed(&self, pinned: &IndexHeader) -> Result<bool> {
+    fn is_checksummed(&self, pinned: &IndexHeader) -> Result<bool> {
         let Some(wal) = WalFile::open(&self.path)? else { return Ok(false) };
-        let last = wal.frame_header(pinned.frames, self.place.page_size)?;
+        let last = wal.frame_header(pinned.frames, self.position.page_size)?;
         Ok(last.is_some_and(|frame| frame.salt == pinned.salt && frame.checksum == pinned.checksum))
     }
 
@@ -532,17 +541,17 @@ impl Source {
         let mut overlay = Vec::with_capacity(pinned.frames as usize);
         for frame in 1..=pinned.frames {
             let header = wal
-                .frame_header(frame, self.place.page_size)?
-                .filter(|header| header.salt == pinned.salt || header.is_unsealed())
+                .frame_header(frame, self.position.page_size)?
+                .filter(|header| header.salt == pinned.salt || header.is_unchecksummed())
                 .ok_or_else(|| torn(format!("frame {frame} is not of the pinned WAL")))?;
             overlay.push((header.page, frame));
         }
-        Ok((wal, newest(overlay)))
+        Ok((wal, last_frame_per_page(overlay)))
     }
 }
 
 /// The last frame of each page, sorted by page.
-fn newest(mut frames: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+fn last_frame_per_page(mut frames: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
     frames.sort_unstable_by(|a, b| (a.0, b.1).cmp(&(b.0, a.1)));
     frames.dedup_by_key(|(page, _)| *page);
     frames
@@ -551,7 +560,7 @@ fn newest(mut frames: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
 /// A snapshot of a database that is not in WAL mode: its read transaction keeps every writer out of the file.
 ///
 /// Errors: as [`Source::open`]. None if the database is in WAL mode; then a [`Source`] takes the snapshot.
-pub fn of_rollback_journal(path: &Path, options: &Options) -> Result<Option<Snapshot>> {
+pub fn open_rollback_snapshot(path: &Path, options: &Options) -> Result<Option<Snapshot>> {
     let real = identity::resolve(path, options.allow_network)?;
     let connection = connection::open(&real, options.busy_timeout)?;
     connection::begin_read(&connection)?;
@@ -563,8 +572,8 @@ pub fn of_rollback_journal(path: &Path, options: &Options) -> Result<Option<Snap
         return Err(Error::new(Kind::DatabaseNotReady, format!("database {}: still empty", path.display())));
     }
     let page_size = PageSize::new(connection::pragma_number(&connection, "page_size")?)?;
-    let mark = Mark { page_size, order: ByteOrder::Little, salt: Salt::default(), frame: 0, checksum: None };
-    Ok(Some(Snapshot::new(Frozen::new(connection, &real, Path::new(""), mark, (mark.salt, 0), pages))))
+    let mark = WalMark { page_size, order: ByteOrder::Little, salt: Salt::default(), frame: 0, checksum: None };
+    Ok(Some(Snapshot::new(SnapshotState::new(connection, &real, Path::new(""), mark, (mark.salt, 0), pages))))
 }
 
 #[cfg(test)]
@@ -573,17 +582,17 @@ mod tests {
 
     #[test]
     fn the_last_frame_of_each_page_wins() {
-        assert_eq!(newest(vec![(5, 1), (2, 2), (5, 3), (2, 4), (9, 5)]), [(2, 4), (5, 3), (9, 5)]);
+        assert_eq!(last_frame_per_page(vec![(5, 1), (2, 2), (5, 3), (2, 4), (9, 5)]), [(2, 4), (5, 3), (9, 5)]);
     }
 
     #[test]
     fn the_lock_byte_page_is_blank_and_its_neighbours_are_not() {
         let mut bytes = vec![1u8; 3 * 4096];
-        blank_lock_page(LOCK_BYTE - 4096, 4096, &mut bytes);
+        blank_lock_page(PENDING_BYTE - 4096, 4096, &mut bytes);
         assert!(bytes[..4096].iter().chain(&bytes[8192..]).all(|b| *b == 1));
         assert!(bytes[4096..8192].iter().all(|b| *b == 0));
         let mut bytes = vec![1u8; 4096];
-        blank_lock_page(LOCK_BYTE + 4096, 4096, &mut bytes);
+        blank_lock_page(PENDING_BYTE + 4096, 4096, &mut bytes);
         blank_lock_page(0, 4096, &mut bytes);
         assert!(bytes.iter().all(|b| *b == 1));
     }

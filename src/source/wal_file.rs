@@ -18,7 +18,7 @@ pub struct WalFile {
 impl WalFile {
     /// The -wal file of the database at `database`; none if there is none.
     pub fn open(database: &Path) -> Result<Option<WalFile>> {
-        let path = path_of(database);
+        let path = wal_path(database);
         match File::open(&path) {
             Ok(file) => Ok(Some(WalFile { file, path })),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -38,18 +38,18 @@ impl WalFile {
     /// The header of frame `frame`, counted from 1; none if the file ends before it.
     pub fn frame_header(&self, frame: u32, page_size: PageSize) -> Result<Option<FrameHeader>> {
         let mut bytes = [0; FRAME_HEADER];
-        let at = start_of(frame, page_size);
+        let at = frame_offset(frame, page_size);
         Ok(self.read_at(&mut bytes, at)?.then(|| FrameHeader::parse(&bytes)))
     }
 
     /// Fills `bytes` with whole frames from frame `first` on. False if the file ends before that.
     pub fn frames(&self, first: u32, page_size: PageSize, bytes: &mut [u8]) -> Result<bool> {
-        self.read_at(bytes, start_of(first, page_size))
+        self.read_at(bytes, frame_offset(first, page_size))
     }
 
     /// Fills `page` with the page of frame `frame`.
     pub fn page(&self, frame: u32, page_size: PageSize, page: &mut [u8]) -> Result<bool> {
-        self.read_at(page, start_of(frame, page_size) + FRAME_HEADER as u64)
+        self.read_at(page, frame_offset(frame, page_size) + FRAME_HEADER as u64)
     }
 
     fn read_at(&self, bytes: &mut [u8], at: u64) -> Result<bool> {
@@ -66,17 +66,17 @@ impl WalFile {
 }
 
 /// The name that SQLite gives the WAL of a database.
-pub fn path_of(database: &Path) -> PathBuf {
+pub fn wal_path(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-wal");
     PathBuf::from(name)
 }
 
 /// Where the header of frame `frame` (from 1) begins.
-fn start_of(frame: u32, page_size: PageSize) -> u64 {
+fn frame_offset(frame: u32, page_size: PageSize) -> u64 {
     match frame.checked_sub(1) {
         None | Some(0) => WAL_HEADER as u64,
-        Some(before) => Offset::behind_frame(before, page_size).get(),
+        Some(before) => Offset::end_of_frame(before, page_size).get(),
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_frame_behind_4_gib_is_read_where_it_is() {
         let database = std::env::temp_dir().join(format!("litestream-long-wal-{}", std::process::id()));
-        let wal = File::create(path_of(&database)).unwrap();
+        let wal = File::create(wal_path(&database)).unwrap();
         let (size, frame) = (PageSize::MAX, 70_001);
         let at = 32 + 70_000 * (24 + 65_536);
         assert!(at > 1 << 32);
@@ -103,6 +103,6 @@ mod tests {
         assert!(found.frames(frame, size, &mut whole).unwrap() && found.page(frame, size, &mut page).unwrap());
         assert!(whole == bytes && page == bytes[24..]);
         assert!(!found.page(frame + 1, size, &mut page).unwrap());
-        std::fs::remove_file(path_of(&database)).unwrap();
+        std::fs::remove_file(wal_path(&database)).unwrap();
     }
 }

@@ -19,15 +19,15 @@ use crate::format::wal::{ByteOrder, Checksum, Salt, WAL_VERSION};
 use crate::source::connection;
 
 /// 32-bit words in one of the two copies of the header.
-const WORDS: usize = 12;
+const HEADER_WORDS: usize = 12;
 /// The word behind both copies: how many frames are in the database file already (nBackfill).
-const BACKFILL_WORD: usize = 2 * WORDS;
+const BACKFILL_WORD: usize = 2 * HEADER_WORDS;
 /// How many frames a checkpoint has begun to copy there (nBackfillAttempted), at byte 128.
 const ATTEMPTED_WORD: usize = 32;
 /// Bytes of the first block of the -shm file, which holds the header (WALINDEX_PGSZ, sqlite3.c 67985).
 const BLOCK: i32 = 32_768;
 /// A writer changes both copies within nanoseconds; a header that is still torn after so many looks is broken.
-const LOOKS: u32 = 2_000;
+const MAX_READS: u32 = 2_000;
 
 /// What the header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,13 +59,13 @@ impl IndexHeader {
 
 /// How far checkpoints are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Progress {
+pub struct CheckpointProgress {
     pub salt: Salt,
     pub backfilled: u32,
     pub attempted: u32,
 }
 
-impl Progress {
+impl CheckpointProgress {
     /// A checkpoint is writing to the database file, or one was interrupted.
     pub fn is_open(&self) -> bool {
         self.attempted > self.backfilled
@@ -84,9 +84,9 @@ pub struct WalIndex {
 
 impl WalIndex {
     /// Maps the wal-index of `connection`, which must have read from a database in WAL mode and must outlive this value.
-    pub fn of(connection: &Connection) -> Result<WalIndex> {
+    pub fn map(connection: &Connection) -> Result<WalIndex> {
         let refused = |what: &str| Error::new(Kind::Database, format!("map the wal-index: {what}"));
-        let file = connection::file_of(connection).ok_or_else(|| refused("SQLite gave no file"))?.as_ptr();
+        let file = connection::file_pointer(connection).ok_or_else(|| refused("SQLite gave no file"))?.as_ptr();
         let mut block: *mut c_void = std::ptr::null_mut();
         // SAFETY: `file` is SQLite's own open file. xShmMap with extend=0 maps what is there or gives null.
         let code = unsafe {
@@ -108,8 +108,8 @@ impl WalIndex {
     ///
     /// Errors: a wal-index of a version that is not known.
     pub fn read(&self) -> Result<Option<IndexHeader>> {
-        for look in 0..LOOKS {
-            if let Some((words, backfilled)) = self.stable() {
+        for look in 0..MAX_READS {
+            if let Some((words, backfilled)) = self.read_consistent() {
                 return decode(&words, backfilled);
             }
             if look > 16 {
@@ -120,11 +120,11 @@ impl WalIndex {
     }
 
     /// How far checkpoints are right now. Each of the numbers is one word, and may be newer than the one before it.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> CheckpointProgress {
         let salt = Salt(u32::from_be(self.word(8)), u32::from_be(self.word(9)));
         let backfilled = self.word(BACKFILL_WORD);
         fence(Ordering::SeqCst);
-        Progress { salt, backfilled, attempted: self.word(ATTEMPTED_WORD) }
+        CheckpointProgress { salt, backfilled, attempted: self.word(ATTEMPTED_WORD) }
     }
 
     fn word(&self, at: usize) -> u32 {
@@ -139,21 +139,21 @@ impl WalIndex {
     /// A checkpoint that knows a later commit leaves out each page that has a newer frame, and stops at a reader's mark:
     /// what it then calls backfilled is not all that our commit needs. So the header must be the same behind that look
     /// (as in walTryBeginRead, sqlite3.c 70677).
-    fn stable(&self) -> Option<([u32; WORDS], u32)> {
-        let copy = |start: usize| -> [u32; WORDS] {
+    fn read_consistent(&self) -> Option<([u32; HEADER_WORDS], u32)> {
+        let copy = |start: usize| -> [u32; HEADER_WORDS] {
             let words = std::array::from_fn(|at| self.word(start + at));
             fence(Ordering::SeqCst);
             words
         };
-        let (first, second) = (copy(0), copy(WORDS));
+        let (first, second) = (copy(0), copy(HEADER_WORDS));
         let backfilled = self.word(BACKFILL_WORD);
         fence(Ordering::SeqCst);
-        (first == second && copy(WORDS) == second && is_whole(&first)).then_some((first, backfilled))
+        (first == second && copy(HEADER_WORDS) == second && checksum_ok(&first)).then_some((first, backfilled))
     }
 }
 
 /// The checksum over the first 40 bytes, in native words (walChecksumBytes with nativeCksum).
-fn is_whole(words: &[u32; WORDS]) -> bool {
+fn checksum_ok(words: &[u32; HEADER_WORDS]) -> bool {
     let (mut a, mut b) = (0u32, 0u32);
     let (pairs, _) = words[..10].as_chunks::<2>();
     for [x, y] in pairs {
@@ -163,7 +163,7 @@ fn is_whole(words: &[u32; WORDS]) -> bool {
     (a, b) == (words[10], words[11])
 }
 
-fn decode(words: &[u32; WORDS], backfilled: u32) -> Result<Option<IndexHeader>> {
+fn decode(words: &[u32; HEADER_WORDS], backfilled: u32) -> Result<Option<IndexHeader>> {
     let [initialised, big_endian, size_low, size_high] = words[3].to_ne_bytes();
     if initialised == 0 {
         return Ok(None);
@@ -197,7 +197,7 @@ fn decode(words: &[u32; WORDS], backfilled: u32) -> Result<Option<IndexHeader>> 
 mod tests {
     use super::*;
 
-    fn header() -> [u32; WORDS] {
+    fn header() -> [u32; HEADER_WORDS] {
         let size = 4096u16.to_ne_bytes();
         let flags = u32::from_ne_bytes([1, 0, size[0], size[1]]);
         let mut words = [WAL_VERSION, 0, 7, flags, 12, 34, 5, 6, 0x0102_0304u32.to_be(), 8u32.to_be(), 0, 0];
@@ -205,7 +205,7 @@ mod tests {
         words
     }
 
-    fn seal(words: &mut [u32; WORDS]) {
+    fn seal(words: &mut [u32; HEADER_WORDS]) {
         let (mut a, mut b) = (0u32, 0u32);
         for at in (0..10).step_by(2) {
             a = a.wrapping_add(words[at]).wrapping_add(b);
@@ -217,9 +217,9 @@ mod tests {
     #[test]
     fn a_header_is_taken_only_with_the_right_checksum() {
         let mut words = header();
-        assert!(is_whole(&words));
+        assert!(checksum_ok(&words));
         words[4] += 1;
-        assert!(!is_whole(&words));
+        assert!(!checksum_ok(&words));
     }
 
     /// A checkpoint that a reader's mark holds at frame n, behind the commit of frame n + 1: never is all of it in the
@@ -231,8 +231,8 @@ mod tests {
             let mut header = header();
             header[4] = frames;
             seal(&mut header);
-            for copy in [WORDS, 0] {
-                (0..WORDS).for_each(|at| words[copy + at].store(header[at], Ordering::SeqCst));
+            for copy in [HEADER_WORDS, 0] {
+                (0..HEADER_WORDS).for_each(|at| words[copy + at].store(header[at], Ordering::SeqCst));
             }
             words[BACKFILL_WORD].store(frames - 1, Ordering::SeqCst);
         };

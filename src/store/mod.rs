@@ -58,11 +58,11 @@ pub trait Store {
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence>;
 
     /// Begins to keep everything here for `holder` alone, which must be connected. Dropping the claim gives it up.
-    fn claim(&self, holder: &Holder) -> Box<dyn Claim>;
+    fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease>;
 
-    /// Begins to remove what uploads that died have left and that was stored more than `young` before `wall`. None where
+    /// Begins to remove what uploads that died have left and that was stored more than `too_young` before `wall`. None where
     /// there is nothing of the kind, or another store of this process has seen to it lately.
-    fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>>;
+    fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>>;
 
     /// Sleeps until some operation may make progress, at most `timeout`.
     fn wait(&self, timeout: Duration);
@@ -79,7 +79,7 @@ pub enum PutState {
     Done,
 }
 
-/// An object on its way into the store: write, finish, wait for `Staged`, commit, wait for `Done`.
+/// An object on its way into the store: write, finish, wait for `Staged`, commit, wait for `StoredSnapshot`.
 pub trait Put {
     /// Takes as many of `bytes` as there is room for now, and says how many. 0: poll, and offer them again.
     fn write(&mut self, bytes: &[u8]) -> Result<usize>;
@@ -141,7 +141,7 @@ pub trait Presence {
 
 /// Who keeps a store for itself, as others are told.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Holder {
+pub struct LeaseHolder {
     /// The path of the database.
     pub database: String,
     /// When it began.
@@ -149,7 +149,7 @@ pub struct Holder {
 }
 
 /// A store that is kept for one holder.
-pub trait Claim {
+pub trait WriterLease {
     /// Makes progress and tells others who ask; to be called at every tick. None: it is not known yet whether the store
     /// is ours. A number: it is. When the number changes we were cut off, and another may have written meanwhile.
     ///
@@ -159,23 +159,23 @@ pub trait Claim {
 
 /// What a sweep came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Swept {
+pub struct CleanupResult {
     /// Uploads whose chunks were removed.
     pub removed: u64,
     /// Uploads without an object that are too young to be judged.
-    pub young: u64,
+    pub too_young: u64,
     /// Objects whose description could not be read. If there are any, nothing was removed.
     pub unreadable: u64,
 }
 
 /// What uploads that died have left, being removed.
-pub trait Sweep {
+pub trait OrphanCleanup {
     /// Makes progress; the result once it is done.
-    fn poll(&mut self, now: Instant) -> Result<Option<Swept>>;
+    fn poll(&mut self, now: Instant) -> Result<Option<CleanupResult>>;
 }
 
 /// An upload that has stored nothing for so long has ended, whatever its writer thinks.
-pub const YOUNG: Duration = Duration::from_secs(3600);
+pub const MIN_ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
 /// Which store, with everything needed to open it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -187,14 +187,14 @@ pub enum Target {
 
 /// The connections of this process: stores on the same servers with the same login share one.
 #[derive(Default)]
-pub struct Pool {
-    clients: nats::Clients,
+pub struct ConnectionPool {
+    clients: nats::ClientCache,
 }
 
 /// Opens a store. Nothing is contacted before [`Store::connect`].
 ///
 /// Errors: of kind `Store`, if the target cannot be right.
-pub fn open(target: &Target, pool: &mut Pool) -> Result<Rc<dyn Store>> {
+pub fn open(target: &Target, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
     match target {
         Target::Dir(path) => Ok(Rc::new(dir::DirStore::new(path))),
         Target::Nats(options) => Ok(Rc::new(nats::NatsStore::open(options, &mut pool.clients)?)),

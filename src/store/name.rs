@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 pub const MAX_LEN: usize = 1024;
 
 /// Refuses a name that is not a relative path of printable characters without `.` and `..`.
-pub fn check(name: &str) -> Result<()> {
+pub fn validate(name: &str) -> Result<()> {
     let fault = if name.is_empty() {
         "it is empty"
     } else if name.len() > MAX_LEN {
@@ -18,7 +18,7 @@ pub fn check(name: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::new(Kind::Store, format!("object name {name:?}: {fault}")))
+    Err(Error::new(Kind::StoreRefused, format!("object name {name:?}: {fault}")))
 }
 
 #[cfg(test)]
@@ -29,10 +29,10 @@ mod tests {
     fn a_name_that_could_leave_the_store_is_refused() {
         let long = "x".repeat(MAX_LEN + 1);
         for name in ["", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a/..", "a\nb", "a\0b", &long] {
-            assert!(check(name).is_err(), "{name:?}");
+            assert!(validate(name).is_err(), "{name:?}");
         }
         for name in ["a", "a/b/c.gz", "ä ö/ü", "..a/b..", "日本"] {
-            assert!(check(name).is_ok(), "{name:?}");
+            assert!(validate(name).is_ok(), "{name:?}");
         }
     }
 }

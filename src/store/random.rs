@@ -25,14 +25,14 @@ thread_local! {
     static REPEATED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// From now on [`below`] gives this thread the numbers that `seed` decides, so that a test can be replayed. Secrets are
+/// From now on [`random_below`] gives this thread the numbers that `seed` decides, so that a test can be replayed. Secrets are
 /// made by [`token`], which is not touched.
 pub fn repeat(seed: u64) {
     REPEATED.set(Some(seed));
 }
 
 /// A number below `limit` (0 for 0).
-pub fn below(limit: u64) -> u64 {
+pub fn random_below(limit: u64) -> u64 {
     repeated().unwrap_or_else(fresh).checked_rem(limit).unwrap_or(0)
 }
 
@@ -65,15 +65,15 @@ mod tests {
     fn tokens_are_plain_letters_and_never_the_same() {
         let (a, b) = (token(), token());
         assert!(a != b && a.len() == 22 && a.bytes().all(|c| c.is_ascii_alphanumeric()));
-        assert_eq!(below(0), 0);
-        assert!(below(7) < 7);
+        assert_eq!(random_below(0), 0);
+        assert!(random_below(7) < 7);
     }
 
     #[test]
     fn a_seed_gives_the_same_numbers_again_and_leaves_tokens_alone() {
         let numbers = || {
             repeat(7);
-            [(); 4].map(|()| below(1 << 40))
+            [(); 4].map(|()| random_below(1 << 40))
         };
         assert_eq!(numbers(), numbers());
         repeat(7);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use litestream::store::nats::options::Options;
-use litestream::store::{self, Pool, Store, Target};
+use litestream::store::{self, ConnectionPool, Store, Target};
 
 use crate::nats::{Server, free_port};
 
@@ -19,7 +19,7 @@ pub fn store_on(server: &Server, change: impl FnOnce(&mut Options)) -> Rc<dyn St
     options.timeout = Duration::from_secs(5);
     options.reconnect_wait = Duration::from_millis(100);
     change(&mut options);
-    store::open(&Target::Nats(Box::new(options)), &mut Pool::default()).expect("open")
+    store::open(&Target::Nats(Box::new(options)), &mut ConnectionPool::default()).expect("open")
 }
 
 /// The configuration for a monitoring port, and the port.

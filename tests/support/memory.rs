@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::time::Timestamp;
-use litestream::store::{Chunk, Claim, Delete, Entry, Get, Holder, List, Presence, Put, PutState, Store, Sweep};
+use litestream::store::{
+    Chunk, Delete, Entry, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, PutState, Store, WriterLease,
+};
 
 #[path = "random.rs"]
 pub mod random;
@@ -65,7 +67,7 @@ impl Link {
     }
 
     fn answers(&self) -> Result<()> {
-        if self.away.get() { Err(Error::new(Kind::Unreachable, "the store does not answer")) } else { Ok(()) }
+        if self.away.get() { Err(Error::new(Kind::StoreUnreachable, "the store does not answer")) } else { Ok(()) }
     }
 
     /// What becomes of an operation that changes something.
@@ -133,7 +135,7 @@ impl Memory {
 /// Takes one operation from what is left.
 fn spend(left: &Cell<Option<usize>>) -> Result<()> {
     match left.get() {
-        Some(0) => Err(Error::new(Kind::Unreachable, "the test stops here")),
+        Some(0) => Err(Error::new(Kind::StoreUnreachable, "the test stops here")),
         Some(count) => {
             left.set(Some(count - 1));
             Ok(())
@@ -185,7 +187,7 @@ impl Put for MemoryPut {
         }
         match fate {
             Fate::Done => Ok(PutState::Done),
-            _ => Err(Error::new(Kind::Unreachable, "no answer")),
+            _ => Err(Error::new(Kind::StoreUnreachable, "no answer")),
         }
     }
 }
@@ -230,7 +232,7 @@ impl Delete for MemoryDelete {
                 self.0.borrow_mut().remove(&name);
             }
             if !matches!(fate, Fate::Done) {
-                return Err(Error::new(Kind::Unreachable, "no answer"));
+                return Err(Error::new(Kind::StoreUnreachable, "no answer"));
             }
         }
         Ok(true)
@@ -289,11 +291,11 @@ impl Store for Memory {
         Box::new(MemoryPresence(self.objects.clone(), names, self.left.clone(), self.link.clone()))
     }
 
-    fn claim(&self, _: &Holder) -> Box<dyn Claim> {
+    fn acquire_lease(&self, _: &LeaseHolder) -> Box<dyn WriterLease> {
         Box::new(MemoryClaim { link: self.link.clone(), held: false })
     }
 
-    fn sweep(&self, _: Timestamp, _: Duration) -> Option<Box<dyn Sweep>> {
+    fn clean_orphans(&self, _: Timestamp, _: Duration) -> Option<Box<dyn OrphanCleanup>> {
         None
     }
 
@@ -306,7 +308,7 @@ struct MemoryClaim {
     held: bool,
 }
 
-impl Claim for MemoryClaim {
+impl WriterLease for MemoryClaim {
     fn poll(&mut self, _: Instant) -> Result<Option<u64>> {
         if !self.held {
             self.link.answers()?;
@@ -360,7 +362,7 @@ impl Clock for Fake {
         self.begun + self.passed.get()
     }
 
-    fn wall(&self) -> Timestamp {
+    fn utc_now(&self) -> Timestamp {
         let passed = i64::try_from(self.passed.get().as_millis()).expect("a short test");
         Timestamp::from_millis(u64::try_from(EPOCH + passed + self.wrong.get()).expect("after 1970"))
     }

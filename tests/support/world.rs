@@ -14,11 +14,11 @@ use litestream::error::{Error, Kind, Result};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{Target, plan};
 use litestream::log;
+use litestream::replica::apply::{PageOutput, restore};
 use litestream::replica::checkpoint_note::CheckpointNote;
-use litestream::replica::follow::{Follower, Next, Settings, Tools};
-use litestream::replica::restore::{Output, restore};
-use litestream::replica::start::find_end;
-use litestream::source::{self, Reason, Source};
+use litestream::replica::find_end::find_end;
+use litestream::replica::replicator::{Replicator, Settings, SharedBuffers, WakeOn};
+use litestream::source::{self, GenerationEnd, Source};
 use litestream::store::Store;
 
 use crate::application::{Application, state_of_file};
@@ -34,8 +34,8 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 
 /// A run of `replicate`.
 pub struct Run {
-    pub follower: Follower,
-    tools: Tools,
+    pub follower: Replicator,
+    tools: SharedBuffers,
     beat: Instant,
     /// When it last said that all was stored, by the monotonic clock.
     pub settled: Option<Instant>,
@@ -76,7 +76,7 @@ pub enum Said {
 /// A database file in memory, being restored.
 struct Image(Vec<u8>);
 
-impl Output for &mut Image {
+impl PageOutput for &mut Image {
     fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()> {
         let (at, end) = (at as usize, at as usize + page.len());
         if self.0.len() < end {
@@ -127,41 +127,41 @@ impl World {
     /// Begins as `replicate` does, `-once` if it is not patient.
     pub fn start(&mut self, patient: bool) -> Result<()> {
         let force_snapshot = self.random.chance(5);
-        let settings = Settings { patient, force_snapshot, ..self.settings.clone() };
+        let settings = Settings { wait_for_database: patient, force_snapshot, ..self.settings.clone() };
         let now = self.clock.now();
-        let mut follower = Follower::new(settings, self.memory.clone(), now);
+        let mut follower = Replicator::new(settings, self.memory.clone(), now);
         match follower.check_database() {
             Err(error) if error.kind() == Kind::DatabaseNotReady && patient => {}
             checked => checked?,
         }
-        self.run = Some(Run { follower, tools: Tools::new(), beat: now, settled: None });
+        self.run = Some(Run { follower, tools: SharedBuffers::new(), beat: now, settled: None });
         Ok(())
     }
 
     /// One turn of the poll loop, and the time that it sleeps behind it.
     ///
     /// Errors: those that end the program, which has ended then.
-    pub fn turn(&mut self) -> Result<Next> {
+    pub fn turn(&mut self) -> Result<WakeOn> {
         let Some(run) = &mut self.run else {
             self.clock.pass(BEAT);
-            return Ok(Next::Rest);
+            return Ok(WakeOn::DatabaseWrite);
         };
         let now = self.clock.now();
-        run.tools.everyone = now >= run.beat;
-        if run.tools.everyone {
+        run.tools.check_idle = now >= run.beat;
+        if run.tools.check_idle {
             run.beat = now + BEAT;
         }
-        run.tools.watch.fetch();
+        run.tools.inotify.read_events();
         match run.follower.poll(&mut run.tools, &self.clock) {
             Ok(next) => {
-                if run.follower.is_settled() {
+                if run.follower.is_drained() {
                     run.settled = Some(now);
                 }
                 self.clock.pass(match next {
-                    Next::Now => Duration::from_micros(500),
-                    Next::Store => Duration::from_millis(3),
-                    Next::Tick => Duration::from_millis(50),
-                    Next::Rest => run.beat.saturating_duration_since(now),
+                    WakeOn::Immediately => Duration::from_micros(500),
+                    WakeOn::StoreEvent => Duration::from_millis(3),
+                    WakeOn::NextTick => Duration::from_millis(50),
+                    WakeOn::DatabaseWrite => run.beat.saturating_duration_since(now),
                 });
                 Ok(next)
             }
@@ -178,7 +178,7 @@ impl World {
         while self.clock.now() < end {
             let begun = self.clock.now();
             let next = self.turn()?;
-            let least = if next < Next::Tick { Duration::ZERO } else { time / 50 };
+            let least = if next < WakeOn::NextTick { Duration::ZERO } else { time / 50 };
             self.clock.pass(least.saturating_sub(self.clock.now() - begun));
         }
         Ok(())
@@ -194,7 +194,7 @@ impl World {
                 break Exit::Error(error);
             }
             match &self.run {
-                Some(run) if run.follower.is_settled() => break Exit::Success,
+                Some(run) if run.follower.is_drained() => break Exit::Success,
                 _ if self.clock.now() >= end => break Exit::NotAllStored,
                 _ => {}
             }
@@ -207,7 +207,7 @@ impl World {
     pub fn says_all_is_stored(&self) -> Option<Instant> {
         let run = self.run.as_ref()?;
         let fresh = |at: &Instant| self.clock.now() - *at < HEARTBEAT;
-        run.settled.filter(fresh).filter(|_| run.follower.status(&self.clock).trouble.is_none())
+        run.settled.filter(fresh).filter(|_| run.follower.status(&self.clock).problem.is_none())
     }
 
     /// Whether a snapshot of the database is stored.
@@ -251,7 +251,7 @@ impl World {
 
     pub fn restore(&self, target: &Target) -> Restored {
         let image = self.image(target).map_err(|error| {
-            log::warn("restore").cause(&error).emit();
+            log::warn("restore").error(&error).emit();
             error.kind()
         })?;
         let path = self.directory.join("restored.db");
@@ -276,10 +276,10 @@ impl World {
             Err(error) => return Said::Trouble(error.to_string()),
         };
         let options = source::Options { enable_wal: false, ..self.settings.source.clone() };
-        let look = || -> Result<std::result::Result<u32, Reason>> {
+        let look = || -> Result<std::result::Result<u32, GenerationEnd>> {
             let mut source = Source::open(&self.application.path, &options)?;
             let resumed = end.resume(&mut source, &CheckpointNote::default(), &mut vec![0; 1 << 16])?;
-            Ok(resumed.map(|()| source.frames_left()))
+            Ok(resumed.map(|()| source.uncopied_frames()))
         };
         match look() {
             Ok(Ok(0)) => Said::Ok,
@@ -335,8 +335,8 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         force_snapshot: false,
         allow_other_database: false,
         keep_note: false,
-        patient: true,
-        backlog_bytes: if random.chance(20) { 40_000 } else { 1 << 30 },
+        wait_for_database: true,
+        max_backlog: if random.chance(20) { 40_000 } else { 1 << 30 },
         path: path.to_path_buf(),
     }
 }

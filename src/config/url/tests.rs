@@ -11,8 +11,8 @@ fn nats_of(text: &str) -> NatsUrl {
 fn shown(text: &str) -> String {
     let url = nats_of(text);
     let mut options = Options::new(url.servers, url.bucket.unwrap_or_default(), url.prefix);
-    options.tls.wanted = url.tls;
-    nats_text(&options)
+    options.tls.required = url.tls;
+    format_nats(&options)
 }
 
 #[test]
@@ -49,15 +49,15 @@ fn every_form_of_a_nats_url_is_read() {
 
 #[test]
 fn a_login_in_a_url_is_decoded() {
-    let password = |user: &str, password: &str| User::Password(user.to_string(), Secret::new(password));
+    let password = |user: &str, password: &str| UrlCredentials::Password(user.to_string(), Secret::new(password));
     let table = [
         ("nats://h/B", None),
         ("nats://u:p@h/B", Some(password("u", "p"))),
         ("nats://u%40x:p%3A%2F%2C%3F%25@h/B", Some(password("u@x", "p:/,?%"))),
         ("nats://u:a:b@h/B", Some(password("u", "a:b"))),
         ("nats://u:a@b@h/B", Some(password("u", "a@b"))),
-        ("nats://tok%20en@h/B", Some(User::Token(Secret::new("tok en")))),
-        ("tls://h,tok@g/B", Some(User::Token(Secret::new("tok")))),
+        ("nats://tok%20en@h/B", Some(UrlCredentials::Token(Secret::new("tok en")))),
+        ("tls://h,tok@g/B", Some(UrlCredentials::Token(Secret::new("tok")))),
     ];
     for (text, expected) in table {
         assert_eq!(nats_of(text).user, expected, "{text}");
@@ -139,7 +139,7 @@ fn what_is_no_replica_url_is_refused_and_the_reason_is_told() {
         let error = parse(text).expect_err(text);
         assert_eq!(error.kind(), Kind::Usage, "{text}");
         let what = match text.contains("://") {
-            true => format!("replica URL {}: {what}", masked(text)),
+            true => format!("replica URL {}: {what}", mask_credentials(text)),
             false => format!("replica URL: {what}"),
         };
         assert!(error.message().starts_with(&what), "{text}: {error}");
@@ -186,8 +186,8 @@ fn a_list_of_servers_is_read_with_or_without_schemes() {
     for (text, expected) in table {
         let url = parse_servers(text).unwrap();
         let mut options = Options::new(url.servers, "", "");
-        options.tls.wanted = url.tls;
-        assert_eq!(nats_text(&options), expected, "{text}");
+        options.tls.required = url.tls;
+        assert_eq!(format_nats(&options), expected, "{text}");
     }
     assert!(parse_servers("nats://h/B").unwrap_err().message().contains("found a path"));
 }

@@ -4,13 +4,13 @@ use std::fs::{self, DirEntry, ReadDir};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{TEMPORARY, Ticket, files};
+use super::{OperationGuard, TEMP_PREFIX, file_ops};
 use crate::error::{Kind, Result};
 use crate::fault;
 use crate::store::{Entry, List, name};
 
 /// Directory entries that one poll looks at.
-const ENTRIES_A_POLL: usize = 1024;
+const ENTRIES_PER_POLL: usize = 1024;
 
 pub struct DirList {
     prefix: String,
@@ -18,19 +18,19 @@ pub struct DirList {
     open: Vec<(PathBuf, String)>,
     current: Option<(ReadDir, String)>,
     found: Vec<Entry>,
-    ticket: Option<Ticket>,
+    ticket: Option<OperationGuard>,
 }
 
 impl DirList {
-    pub(super) fn new(root: &Path, prefix: &str, ticket: Ticket) -> DirList {
+    pub(super) fn new(root: &Path, prefix: &str, ticket: OperationGuard) -> DirList {
         let open = vec![(root.to_path_buf(), String::new())];
         DirList { prefix: prefix.to_string(), open, current: None, found: Vec::new(), ticket: Some(ticket) }
     }
 
     fn step(&mut self) -> Result<Option<Vec<Entry>>> {
-        for _ in 0..ENTRIES_A_POLL {
+        for _ in 0..ENTRIES_PER_POLL {
             match self.next_entry()? {
-                Some((entry, above)) => self.take(&entry, &above)?,
+                Some((entry, above)) => self.visit(&entry, &above)?,
                 None if self.open.is_empty() => return Ok(Some(self.sorted())),
                 None => {}
             }
@@ -54,13 +54,13 @@ impl DirList {
                 Ok(entries) => Some((entries, below)),
                 // Deleted since it was seen, or the store was never written to.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-                Err(e) => return Err(files::failed("list", &dir, &e)),
+                Err(e) => return Err(file_ops::io_error("list", &dir, &e)),
             };
         }
         let Some((entries, below)) = &mut self.current else { return Ok(None) };
         match entries.next() {
             Some(entry) => {
-                let entry = entry.map_err(|e| files::failed("list", Path::new(below), &e))?;
+                let entry = entry.map_err(|e| file_ops::io_error("list", Path::new(below), &e))?;
                 Ok(Some((entry, below.clone())))
             }
             None => {
@@ -70,32 +70,32 @@ impl DirList {
         }
     }
 
-    fn take(&mut self, entry: &DirEntry, above: &str) -> Result<()> {
+    fn visit(&mut self, entry: &DirEntry, above: &str) -> Result<()> {
         let Ok(part) = entry.file_name().into_string() else { return Ok(()) };
         let path = entry.path();
         let name = format!("{above}{part}");
-        if part.starts_with(TEMPORARY) || name::check(&name).is_err() {
+        if part.starts_with(TEMP_PREFIX) || name::validate(&name).is_err() {
             return Ok(());
         }
-        let kind = entry.file_type().map_err(|e| files::failed("list", &path, &e))?;
+        let kind = entry.file_type().map_err(|e| file_ops::io_error("list", &path, &e))?;
         if kind.is_dir() {
-            self.enter(path, name + "/");
+            self.push_dir(path, name + "/");
             return Ok(());
         }
         if name.starts_with(&self.prefix) {
-            self.keep(&path, name)?;
+            self.add_object(&path, name)?;
         }
         Ok(())
     }
 
-    fn enter(&mut self, path: PathBuf, below: String) {
+    fn push_dir(&mut self, path: PathBuf, below: String) {
         if below.starts_with(&self.prefix) || self.prefix.starts_with(&below) {
             self.open.push((path, below));
         }
     }
 
-    fn keep(&mut self, path: &Path, name: String) -> Result<()> {
-        match fs::symlink_metadata(path).map_err(|e| files::failed("list", path, &e)) {
+    fn add_object(&mut self, path: &Path, name: String) -> Result<()> {
+        match fs::symlink_metadata(path).map_err(|e| file_ops::io_error("list", path, &e)) {
             Ok(found) if found.is_file() => self.found.push(Entry { name, size: found.len() }),
             Err(e) if e.kind() != Kind::NotFound => return Err(e),
             _ => {}

@@ -5,10 +5,10 @@
 //!   and whose new directory is synced before the commit is done.
 //! * `.tmp-…` is never listed; one that a crash left is removed when it is an hour old.
 
-mod claim;
-mod files;
+mod file_ops;
 mod list;
 mod put;
+mod writer_lease;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -17,41 +17,41 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Chunk, Claim, Delete, Get, Holder, List, Presence, Put, Store, Sweep, name};
+use super::{Chunk, Delete, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Store, WriterLease, name};
 use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::time::Timestamp;
 
 /// What the temporary names begin with.
-const TEMPORARY: &str = ".tmp-";
+const TEMP_PREFIX: &str = ".tmp-";
 /// Bytes of one chunk of a get, as in the NATS store.
-const CHUNK: usize = 128 * 1024;
+const CHUNK_BYTES: usize = 128 * 1024;
 /// Files that one poll of a delete removes, so that a large one does not hold up the loop.
-const DELETES_A_POLL: usize = 64;
+const DELETES_PER_POLL: usize = 64;
 
 /// A directory that holds objects.
 pub struct DirStore {
     root: PathBuf,
     url: String,
-    busy: Busy,
+    pending: PendingOperations,
 }
 
 /// Counts the operations that a poll would bring further; [`Store::wait`] sleeps only while there are none.
 #[derive(Clone, Default)]
-struct Busy(Rc<Cell<usize>>);
+struct PendingOperations(Rc<Cell<usize>>);
 
 /// One such operation.
-struct Ticket(Busy);
+struct OperationGuard(PendingOperations);
 
-impl Busy {
-    fn ticket(&self) -> Ticket {
+impl PendingOperations {
+    fn start(&self) -> OperationGuard {
         self.0.set(self.0.get() + 1);
-        Ticket(self.clone())
+        OperationGuard(self.clone())
     }
 }
 
-impl Drop for Ticket {
+impl Drop for OperationGuard {
     fn drop(&mut self) {
         let count = &self.0.0;
         count.set(count.get().saturating_sub(1));
@@ -60,7 +60,11 @@ impl Drop for Ticket {
 
 impl DirStore {
     pub fn new(root: &Path) -> DirStore {
-        DirStore { root: root.to_path_buf(), url: format!("file://{}", root.display()), busy: Busy::default() }
+        DirStore {
+            root: root.to_path_buf(),
+            url: format!("file://{}", root.display()),
+            pending: PendingOperations::default(),
+        }
     }
 }
 
@@ -72,16 +76,16 @@ impl Store for DirStore {
     fn connect(&self, _now: Instant) -> Result<bool> {
         match std::fs::metadata(&self.root) {
             Ok(found) if !found.is_dir() => Err(Error::new(
-                Kind::Store,
+                Kind::StoreRefused,
                 format!("store {}: expected a directory, found a file", self.root.display()),
             )),
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(files::failed("open", &self.root, &e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_ops::io_error("open", &self.root, &e)),
             _ => Ok(true),
         }
     }
 
     fn put(&self, name: &str) -> Box<dyn Put> {
-        Box::new(put::DirPut::new(&self.root, name, self.busy.clone()))
+        Box::new(put::DirPut::new(&self.root, name, self.pending.clone()))
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {
@@ -89,34 +93,34 @@ impl Store for DirStore {
             root: self.root.clone(),
             path: path_of(&self.root, name),
             open: None,
-            ticket: Some(self.busy.ticket()),
+            ticket: Some(self.pending.start()),
         })
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        Box::new(list::DirList::new(&self.root, prefix, self.busy.ticket()))
+        Box::new(list::DirList::new(&self.root, prefix, self.pending.start()))
     }
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         let names = names.into_iter();
-        Box::new(DirDelete { root: self.root.clone(), names, ticket: Some(self.busy.ticket()) })
+        Box::new(DirDelete { root: self.root.clone(), names, ticket: Some(self.pending.start()) })
     }
 
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
         Box::new(DirPresence { root: self.root.clone(), names })
     }
 
-    fn claim(&self, _holder: &Holder) -> Box<dyn Claim> {
-        Box::new(claim::DirClaim::new(&self.root))
+    fn acquire_lease(&self, _holder: &LeaseHolder) -> Box<dyn WriterLease> {
+        Box::new(writer_lease::DirLease::new(&self.root))
     }
 
     /// A put removes what others have left.
-    fn sweep(&self, _wall: Timestamp, _young: Duration) -> Option<Box<dyn Sweep>> {
+    fn clean_orphans(&self, _wall: Timestamp, _young: Duration) -> Option<Box<dyn OrphanCleanup>> {
         None
     }
 
     fn wait(&self, timeout: Duration) {
-        if self.busy.0.get() == 0 {
+        if self.pending.0.get() == 0 {
             std::thread::sleep(timeout);
         }
     }
@@ -124,9 +128,12 @@ impl Store for DirStore {
 
 /// Where the object `name` is kept.
 fn path_of(root: &Path, name: &str) -> Result<PathBuf> {
-    name::check(name)?;
-    if name.split('/').any(|part| part.starts_with(TEMPORARY)) {
-        return Err(Error::new(Kind::Store, format!("object name {name:?}: {TEMPORARY} is for temporary files")));
+    name::validate(name)?;
+    if name.split('/').any(|part| part.starts_with(TEMP_PREFIX)) {
+        return Err(Error::new(
+            Kind::StoreRefused,
+            format!("object name {name:?}: {TEMP_PREFIX} is for temporary files"),
+        ));
     }
     Ok(root.join(name))
 }
@@ -136,18 +143,18 @@ struct DirGet {
     path: Result<PathBuf>,
     /// The file, and how many bytes must still come.
     open: Option<(File, u64)>,
-    ticket: Option<Ticket>,
+    ticket: Option<OperationGuard>,
 }
 
 impl DirGet {
     fn path(&mut self) -> Result<PathBuf> {
-        std::mem::replace(&mut self.path, Err(Error::new(Kind::Store, "the get has ended")))
+        std::mem::replace(&mut self.path, Err(Error::new(Kind::StoreRefused, "the get has ended")))
     }
 
     fn open(root: &Path, path: &Path) -> Result<(File, u64)> {
-        let open = || files::place(&Directory::open(root)?, path, false).and_then(|(at, name)| at.read(name));
-        let file = open().map_err(|e| files::failed("open", path, &e))?;
-        let found = file.metadata().map_err(|e| files::failed("open", path, &e))?;
+        let open = || file_ops::object_dir(&Directory::open(root)?, path, false).and_then(|(at, name)| at.read(name));
+        let file = open().map_err(|e| file_ops::io_error("open", path, &e))?;
+        let found = file.metadata().map_err(|e| file_ops::io_error("open", path, &e))?;
         if !found.is_file() {
             return Err(Error::new(Kind::NotFound, format!("open {}: not a file", path.display())));
         }
@@ -161,8 +168,8 @@ impl DirGet {
             Some(open) => open,
             None => self.open.insert(DirGet::open(&self.root, &path)?),
         };
-        let mut bytes = vec![0; CHUNK];
-        let n = file.read(&mut bytes).map_err(|e| files::failed("read", &path, &e))?;
+        let mut bytes = vec![0; CHUNK_BYTES];
+        let n = file.read(&mut bytes).map_err(|e| file_ops::io_error("read", &path, &e))?;
         let got = u64::try_from(n).unwrap_or(u64::MAX);
         match left.checked_sub(got) {
             Some(rest) if n > 0 || rest == 0 => *left = rest,
@@ -200,7 +207,9 @@ impl Presence for DirPresence {
             let path = path_of(&self.root, name)?;
             match path.symlink_metadata() {
                 Ok(found) if found.is_file() && found.len() > 0 => {}
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(files::failed("look at", &path, &e)),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(file_ops::io_error("look at", &path, &e));
+                }
                 _ => missing.push(name.clone()),
             }
         }
@@ -211,18 +220,18 @@ impl Presence for DirPresence {
 struct DirDelete {
     root: PathBuf,
     names: std::vec::IntoIter<String>,
-    ticket: Option<Ticket>,
+    ticket: Option<OperationGuard>,
 }
 
 impl DirDelete {
     fn step(&mut self) -> Result<bool> {
         let mut touched = Vec::new();
-        for name in self.names.by_ref().take(DELETES_A_POLL) {
+        for name in self.names.by_ref().take(DELETES_PER_POLL) {
             fault::point("dir.delete")?;
-            files::remove(&self.root, &path_of(&self.root, &name)?, &mut touched)?;
+            file_ops::remove(&self.root, &path_of(&self.root, &name)?, &mut touched)?;
         }
         for dir in touched {
-            files::sync_dir_if_there(&dir)?;
+            file_ops::sync_dir_if_exists(&dir)?;
         }
         Ok(self.names.len() == 0)
     }

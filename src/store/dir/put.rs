@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Busy, TEMPORARY, Ticket, files, path_of};
-use crate::directory::{Directory, hand_over};
+use super::{OperationGuard, PendingOperations, TEMP_PREFIX, file_ops, path_of};
+use crate::directory::{Directory, inherit_owner};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::store::{Put, PutState};
@@ -16,7 +16,7 @@ use crate::store::{Put, PutState};
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
 /// A file that has no name of an object yet.
-struct Temporary {
+struct TemporaryFile {
     file: File,
     name: OsString,
     root: Directory,
@@ -25,16 +25,16 @@ struct Temporary {
 pub struct DirPut {
     root: PathBuf,
     path: Result<PathBuf>,
-    file: Option<Temporary>,
+    file: Option<TemporaryFile>,
     finished: bool,
     commit: bool,
     state: PutState,
-    busy: Busy,
-    ticket: Option<Ticket>,
+    pending: PendingOperations,
+    guard: Option<OperationGuard>,
 }
 
 impl DirPut {
-    pub(super) fn new(root: &Path, name: &str, busy: Busy) -> DirPut {
+    pub(super) fn new(root: &Path, name: &str, busy: PendingOperations) -> DirPut {
         DirPut {
             root: root.to_path_buf(),
             path: path_of(root, name),
@@ -42,55 +42,55 @@ impl DirPut {
             finished: false,
             commit: false,
             state: PutState::Sending,
-            busy,
-            ticket: None,
+            pending: busy,
+            guard: None,
         }
     }
 
     /// Where the object will be; the error about its name is given away once.
-    fn target(&mut self) -> Result<PathBuf> {
+    fn final_path(&mut self) -> Result<PathBuf> {
         match &self.path {
             Ok(path) => Ok(path.clone()),
-            Err(_) => std::mem::replace(&mut self.path, Err(Error::new(Kind::Store, "the put has ended"))),
+            Err(_) => std::mem::replace(&mut self.path, Err(Error::new(Kind::StoreRefused, "the put has ended"))),
         }
     }
 
-    fn temporary(&mut self) -> Result<&mut Temporary> {
+    fn temp_file(&mut self) -> Result<&mut TemporaryFile> {
         if self.file.is_none() {
-            self.target()?;
+            self.final_path()?;
             fault::point("dir.create")?;
-            let root = files::make_root(&self.root)?;
+            let root = file_ops::make_root(&self.root)?;
             remove_stale(&root);
             // Not the temporary name, which is another one each time.
-            self.file = Some(create(root).map_err(|e| files::failed("create a file in", &self.root, &e))?);
+            self.file = Some(create(root).map_err(|e| file_ops::io_error("create a file in", &self.root, &e))?);
         }
-        self.file.as_mut().ok_or_else(|| Error::new(Kind::Store, "the put has ended"))
+        self.file.as_mut().ok_or_else(|| Error::new(Kind::StoreRefused, "the put has ended"))
     }
 
-    fn stage(&mut self) -> Result<()> {
-        let target = self.target()?;
-        let temporary = self.temporary()?;
+    fn sync_file(&mut self) -> Result<()> {
+        let target = self.final_path()?;
+        let temporary = self.temp_file()?;
         fault::point("dir.sync")?;
-        temporary.file.sync_all().map_err(|e| files::failed("sync", &target, &e))?;
+        temporary.file.sync_all().map_err(|e| file_ops::io_error("sync", &target, &e))?;
         self.state = PutState::Staged;
         Ok(())
     }
 
     fn publish(&mut self) -> Result<()> {
-        let target = self.target()?;
-        let temporary = self.temporary()?;
+        let target = self.final_path()?;
+        let temporary = self.temp_file()?;
         fault::point("dir.rename")?;
-        let place = rename(temporary, &target).map_err(|e| files::failed("rename to", &target, &e))?;
+        let place = rename(temporary, &target).map_err(|e| file_ops::io_error("rename to", &target, &e))?;
         self.file = None;
         fault::point("dir.publish")?;
-        place.sync().map_err(|e| files::failed("sync", place.path(), &e))?;
+        place.sync().map_err(|e| file_ops::io_error("sync", place.path(), &e))?;
         self.state = PutState::Done;
         Ok(())
     }
 
     fn step(&mut self) -> Result<PutState> {
         if self.state == PutState::Sending && self.finished {
-            self.stage()?;
+            self.sync_file()?;
         }
         if self.state == PutState::Staged && self.commit {
             self.publish()?;
@@ -100,17 +100,17 @@ impl DirPut {
 }
 
 /// A new file that nobody else has, of the owner of the directory.
-fn create(root: Directory) -> io::Result<Temporary> {
-    let (name, file) = root.create_temporary(OsStr::new(TEMPORARY))?;
-    hand_over(&file, &root.metadata()?);
-    Ok(Temporary { file, name, root })
+fn create(root: Directory) -> io::Result<TemporaryFile> {
+    let (name, file) = root.create_temporary(OsStr::new(TEMP_PREFIX))?;
+    inherit_owner(&file, &root.metadata()?);
+    Ok(TemporaryFile { file, name, root })
 }
 
 /// The directory in which it has its name now. A delete that empties one may remove it between our making it and the
 /// rename: then once more.
-fn rename(temporary: &Temporary, target: &Path) -> io::Result<Directory> {
+fn rename(temporary: &TemporaryFile, target: &Path) -> io::Result<Directory> {
     let attempt = || {
-        let (place, name) = files::place(&temporary.root, target, true)?;
+        let (place, name) = file_ops::object_dir(&temporary.root, target, true)?;
         temporary.root.rename(&temporary.name, &place, name).map(|()| place)
     };
     for _ in 0..3 {
@@ -126,7 +126,7 @@ fn rename(temporary: &Temporary, target: &Path) -> io::Result<Directory> {
 fn remove_stale(root: &Directory) {
     let Ok(entries) = fs::read_dir(root.path()) else { return };
     for entry in entries.flatten() {
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMP_PREFIX));
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
         if ours && age().is_some_and(|age| age > STALE_AFTER) {
             let _ = root.remove(&entry.file_name());
@@ -136,33 +136,33 @@ fn remove_stale(root: &Directory) {
 
 impl Put for DirPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let file = &mut self.temporary()?.file;
+        let file = &mut self.temp_file()?.file;
         fault::point("dir.write")?;
         // Not the temporary name, which is another one each time.
         let written = file.write_all(bytes);
-        written.map_err(|e| files::failed("write into", &self.root, &e))?;
+        written.map_err(|e| file_ops::io_error("write into", &self.root, &e))?;
         Ok(bytes.len())
     }
 
     fn finish(&mut self) {
         self.finished = true;
-        self.ticket = Some(self.busy.ticket());
+        self.guard = Some(self.pending.start());
     }
 
     fn commit(&mut self) {
         self.commit = true;
-        self.ticket = Some(self.busy.ticket());
+        self.guard = Some(self.pending.start());
     }
 
     fn poll(&mut self, _now: Instant) -> Result<PutState> {
-        self.ticket = None;
+        self.guard = None;
         self.step()
     }
 }
 
 impl Drop for DirPut {
     fn drop(&mut self) {
-        if let Some(Temporary { root, name, .. }) = &self.file {
+        if let Some(TemporaryFile { root, name, .. }) = &self.file {
             let _ = root.remove(name);
         }
     }

@@ -7,18 +7,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::base64;
-use super::client::{Mail, Mailbox};
-use super::object::Place;
+use super::client::{Inbox, Reply};
+use super::object::ObjectNames;
 use crate::error::{Error, Kind, Result};
 
 /// A consumer whose reader is gone is removed by the server after this (ns). Longer than any pause of a slow reader of ours.
-const CONSUMER_LIFE: u64 = 120_000_000_000;
+const CONSUMER_INACTIVE_NANOS: u64 = 120_000_000_000;
 pub const NO_MESSAGE: u32 = 10037;
 pub const NO_STREAM: u32 = 10059;
 /// The server's queue for the stream is full.
 pub const TOO_MANY_REQUESTS: u32 = 10167;
 /// Conditions that pass by themselves: no leader, a cluster that is forming, a stream that is offline, a full queue.
-const PASSING: [u32; 9] = [10004, 10005, 10007, 10008, 10009, 10010, 10118, 10195, TOO_MANY_REQUESTS];
+const TRANSIENT: [u32; 9] = [10004, 10005, 10007, 10008, 10009, 10010, 10118, 10195, TOO_MANY_REQUESTS];
 /// Limits that others may make room below: who meets one waits (server/errors.json of nats-server).
 const FULL: [(u32, &str); 6] = [
     (10002, "a JetStream limit of the account"),
@@ -28,7 +28,7 @@ const FULL: [(u32, &str); 6] = [
     (10028, "the JetStream memory of the account or of the server"),
     (10047, "the JetStream storage of the account or of the server"),
 ];
-const LIMITS: [u32; 3] = [10054, 10077, 10122];
+const LIMIT_ERRORS: [u32; 3] = [10054, 10077, 10122];
 /// The account wants each stream to have a size.
 const NEEDS_SIZE: u32 = 10113;
 const NO_JETSTREAM: [u32; 2] = [10039, 10076];
@@ -49,8 +49,8 @@ pub struct ApiError {
 impl ApiError {
     pub fn error(&self) -> Error {
         let full = FULL.iter().find(|(code, _)| *code == self.err_code).map(|(_, limit)| *limit);
-        let passes = full.is_some() || PASSING.contains(&self.err_code);
-        let kind = if passes { Kind::Unreachable } else { Kind::Store };
+        let passes = full.is_some() || TRANSIENT.contains(&self.err_code);
+        let kind = if passes { Kind::StoreUnreachable } else { Kind::StoreRefused };
         let ApiError { code, err_code, description } = self;
         let text: String = description.chars().filter(|c| !c.is_control()).take(300).collect();
         let error = Error::new(kind, format!("{text} (code {code}, error {err_code})"));
@@ -63,7 +63,7 @@ impl ApiError {
                  nats object add --max-bucket-size=SIZE, without -create-bucket",
             ),
             SEALED => error.with_hint("the bucket is sealed: nothing can be written to it any more"),
-            code if LIMITS.contains(&code) => error.with_hint("raise the limit of the bucket or of the account"),
+            code if LIMIT_ERRORS.contains(&code) => error.with_hint("raise the limit of the bucket or of the account"),
             code if NO_JETSTREAM.contains(&code) => error.with_hint(format!("{ENABLE}; {BEHIND_LEAF}")),
             _ => error,
         }
@@ -71,18 +71,18 @@ impl ApiError {
 }
 
 #[derive(Deserialize)]
-struct Envelope {
+struct ResponseHeader {
     error: Option<ApiError>,
 }
 
 /// Reads an answer; the server's refusal is the inner error.
-pub fn answer<T: DeserializeOwned>(mail: &Mail) -> Result<std::result::Result<T, ApiError>> {
+pub fn parse_response<T: DeserializeOwned>(mail: &Reply) -> Result<std::result::Result<T, ApiError>> {
     if mail.status == Some(503) {
-        let error = Error::new(Kind::Unreachable, "nobody answers for JetStream");
+        let error = Error::new(Kind::StoreUnreachable, "nobody answers for JetStream");
         return Err(error.with_hint(format!("{ENABLE}, or wait until it is ready; {BEHIND_LEAF}")));
     }
-    let odd = |_| Error::new(Kind::Store, "expected an answer of JetStream, found something else");
-    let envelope: Envelope = serde_json::from_slice(&mail.data).map_err(odd)?;
+    let odd = |_| Error::new(Kind::StoreRefused, "expected an answer of JetStream, found something else");
+    let envelope: ResponseHeader = serde_json::from_slice(&mail.data).map_err(odd)?;
     match envelope.error {
         Some(error) => Ok(Err(error)),
         None => serde_json::from_slice(&mail.data).map(Ok).map_err(odd),
@@ -90,8 +90,8 @@ pub fn answer<T: DeserializeOwned>(mail: &Mail) -> Result<std::result::Result<T,
 }
 
 /// The same where any refusal is an error.
-pub fn good<T: DeserializeOwned>(mail: &Mail) -> Result<T> {
-    answer(mail)?.map_err(|refusal| refusal.error())
+pub fn parse_success<T: DeserializeOwned>(mail: &Reply) -> Result<T> {
+    parse_response(mail)?.map_err(|refusal| refusal.error())
 }
 
 #[derive(Deserialize)]
@@ -103,8 +103,8 @@ struct Ack {
 }
 
 /// An ack is one only if it says in which stream and where the message is.
-pub fn ack(mail: &Mail, place: &Place) -> Result<std::result::Result<u64, ApiError>> {
-    let ack: Ack = match answer(mail)? {
+pub fn ack(mail: &Reply, place: &ObjectNames) -> Result<std::result::Result<u64, ApiError>> {
+    let ack: Ack = match parse_response(mail)? {
         Ok(ack) => ack,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -112,20 +112,20 @@ pub fn ack(mail: &Mail, place: &Place) -> Result<std::result::Result<u64, ApiErr
         (Some(seq), Some(stream)) if seq > 0 && stream == place.stream() => {
             let ours = place.domain.borrow();
             if ours.as_ref().is_some_and(|ours| *ours != ack.domain) {
-                Err(second(place, &ack.domain))
+                Err(duplicate_of(place, &ack.domain))
             } else {
                 Ok(Ok(seq))
             }
         }
         (seq, stream) => {
             let found = format!("{} in {}", seq.unwrap_or(0), stream.as_deref().unwrap_or("no stream"));
-            Err(Error::new(Kind::Store, format!("expected a sequence in {}, found {found}", place.stream())))
+            Err(Error::new(Kind::StoreRefused, format!("expected a sequence in {}, found {found}", place.stream())))
         }
     }
 }
 
 /// What is wrong where a message was stored twice: in the stream of `place`, and in one that is in the domain `other`.
-pub fn second(place: &Place, other: &str) -> Error {
+pub fn duplicate_of(place: &ObjectNames, other: &str) -> Error {
     let ours = place.domain.borrow().clone().unwrap_or_default();
     let domain = |name: &str| match name {
         "" => "without a JetStream domain".to_string(),
@@ -146,15 +146,15 @@ pub fn second(place: &Place, other: &str) -> Error {
 }
 
 /// The domain of an acknowledgement that nobody waits for; none if it is not one.
-pub fn stray_ack(data: &[u8]) -> Option<String> {
-    let envelope: Envelope = serde_json::from_slice(data).ok()?;
+pub fn misplaced_ack(data: &[u8]) -> Option<String> {
+    let envelope: ResponseHeader = serde_json::from_slice(data).ok()?;
     let ack: Ack = serde_json::from_slice(data).ok()?;
     let stored = envelope.error.is_none() && ack.stream.is_some() && ack.seq.is_some_and(|seq| seq > 0);
     stored.then_some(ack.domain)
 }
 
 /// The question for the newest message of `subject`, answered by the stream's leader.
-pub fn last_message(subject: &str) -> Vec<u8> {
+pub fn last_message_request(subject: &str) -> Vec<u8> {
     json!({ "last_by_subj": subject }).to_string().into_bytes()
 }
 
@@ -170,42 +170,42 @@ struct StoredMessage {
 }
 
 /// The payload of the message that was asked for; none if there is none.
-pub fn stored_message(mail: &Mail) -> Result<Option<Vec<u8>>> {
-    let stored: Stored = match answer(mail)? {
+pub fn stored_message(mail: &Reply) -> Result<Option<Vec<u8>>> {
+    let stored: Stored = match parse_response(mail)? {
         Ok(stored) => stored,
         Err(refusal) if refusal.err_code == NO_MESSAGE => return Ok(None),
         Err(refusal) => return Err(refusal.error()),
     };
-    let odd = || Error::new(Kind::Store, "expected a message in base64, found something else");
+    let odd = || Error::new(Kind::StoreRefused, "expected a message in base64, found something else");
     base64::decode(&stored.message.data).map(Some).ok_or_else(odd)
 }
 
 /// The question that removes all messages of `subject`.
-pub fn purge(subject: &str) -> Vec<u8> {
+pub fn purge_request(subject: &str) -> Vec<u8> {
     json!({ "filter": subject }).to_string().into_bytes()
 }
 
 /// The question that removes one message.
-pub fn delete_message(seq: u64) -> Vec<u8> {
+pub fn delete_message_request(seq: u64) -> Vec<u8> {
     json!({ "seq": seq, "no_erase": true }).to_string().into_bytes()
 }
 
 /// Where a consumer begins.
 #[derive(Clone, Copy)]
-pub enum Begin {
+pub enum StartAt {
     All,
     After(u64),
 }
 
 /// A consumer that we pull from, as subject and payload. It lives in memory, acknowledges nothing, and ends by itself.
-pub fn new_consumer(place: &Place, name: &str, filter: &str, begin: Begin) -> (String, Vec<u8>) {
+pub fn new_consumer_request(place: &ObjectNames, name: &str, filter: &str, begin: StartAt) -> (String, Vec<u8>) {
     let mut config = json!({
         "name": name, "ack_policy": "none", "replay_policy": "instant", "filter_subject": filter,
-        "mem_storage": true, "num_replicas": 1, "inactive_threshold": CONSUMER_LIFE,
+        "mem_storage": true, "num_replicas": 1, "inactive_threshold": CONSUMER_INACTIVE_NANOS,
     });
     let (policy, start) = match begin {
-        Begin::All => ("all", None),
-        Begin::After(seq) => ("by_start_sequence", Some(seq.saturating_add(1))),
+        StartAt::All => ("all", None),
+        StartAt::After(seq) => ("by_start_sequence", Some(seq.saturating_add(1))),
     };
     if let Some(fields) = config.as_object_mut() {
         fields.insert("deliver_policy".into(), Value::from(policy));
@@ -223,43 +223,43 @@ pub struct Consumer {
 }
 
 /// Asks a consumer for its next messages, as subject and payload. It says so when there are none.
-pub fn next(place: &Place, consumer: &str, batch: u64) -> (String, Vec<u8>) {
+pub fn next_request(place: &ObjectNames, consumer: &str, batch: u64) -> (String, Vec<u8>) {
     let request = json!({ "batch": batch, "no_wait": true });
     (format!("{}.{consumer}", place.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
 }
 
-pub fn delete_consumer(place: &Place, name: &str) -> String {
+pub fn delete_consumer_request(place: &ObjectNames, name: &str) -> String {
     format!("{}.{name}", place.api("CONSUMER.DELETE"))
 }
 
 /// An answer may take longer than the time-out on a slow link, where a message of 128 KiB or what stands before it takes as
 /// long: so many time-outs in a row are waited out in which at least so many bytes of messages have moved.
-const MOST_EXTENSIONS: u32 = 12;
-const MOVING: u64 = 4096;
+const MAX_EXTENSIONS: u32 = 12;
+const MIN_PROGRESS_BYTES: u64 = 4096;
 
 /// How long an operation has gone without progress.
 #[derive(Default)]
-pub struct Patience {
+pub struct ProgressTimeout {
     since: Option<Instant>,
     /// What had moved then, and how often it was waited on since more had.
     moved: u64,
     extensions: u32,
 }
 
-impl Patience {
-    pub fn progress(&mut self) {
-        *self = Patience::default();
+impl ProgressTimeout {
+    pub fn reset(&mut self) {
+        *self = ProgressTimeout::default();
     }
 
     /// Errors: the server refused what was asked; or no answer came for the client's time-out, in which the link stood
     /// still.
-    pub fn check(&mut self, now: Instant, mailbox: &Mailbox) -> Result<()> {
+    pub fn check(&mut self, now: Instant, mailbox: &Inbox) -> Result<()> {
         mailbox.check_denied()?;
         let client = &mailbox.client;
-        if self.is_over(now, client.timeout(), client.moved()) { Err(client.late()) } else { Ok(()) }
+        if self.is_expired(now, client.timeout(), client.bytes_moved()) { Err(client.timeout_error()) } else { Ok(()) }
     }
 
-    fn is_over(&mut self, now: Instant, timeout: Duration, moved: u64) -> bool {
+    fn is_expired(&mut self, now: Instant, timeout: Duration, moved: u64) -> bool {
         let Some(since) = self.since else {
             (self.since, self.moved) = (Some(now), moved);
             return false;
@@ -267,7 +267,7 @@ impl Patience {
         if now.saturating_duration_since(since) <= timeout.max(Duration::from_millis(1)) {
             return false;
         }
-        let moves = moved.saturating_sub(self.moved) >= MOVING && self.extensions < MOST_EXTENSIONS;
+        let moves = moved.saturating_sub(self.moved) >= MIN_PROGRESS_BYTES && self.extensions < MAX_EXTENSIONS;
         (self.since, self.moved, self.extensions) = (Some(now), moved, self.extensions + 1);
         !moves
     }
@@ -277,13 +277,13 @@ impl Patience {
 mod tests {
     use super::*;
 
-    fn mail(data: &str) -> Mail {
-        Mail { tag: 0, status: None, data: data.as_bytes().to_vec(), origin: None }
+    fn mail(data: &str) -> Reply {
+        Reply { tag: 0, status: None, data: data.as_bytes().to_vec(), delivery: None }
     }
 
     #[test]
     fn only_a_sequence_in_our_stream_is_an_ack() {
-        let place = Place::new("b", "");
+        let place = ObjectNames::new("b", "");
         let seq = |text: &str| ack(&mail(text), &place);
         assert_eq!(seq(r#"{"stream":"OBJ_b","seq":7}"#).unwrap().unwrap(), 7);
         for text in [r#"{"stream":"OBJ_b","seq":0}"#, r#"{"stream":"OBJ_c","seq":7}"#, r#"{"seq":7}"#, "{}", "", "+OK"]
@@ -292,13 +292,13 @@ mod tests {
         }
         let refused = seq(r#"{"error":{"code":400,"err_code":10109,"description":"sealed"},"stream":"OBJ_b","seq":0}"#);
         let error = refused.unwrap().unwrap_err().error();
-        assert_eq!((error.kind(), error.message()), (Kind::Store, "sealed (code 400, error 10109)"));
+        assert_eq!((error.kind(), error.message()), (Kind::StoreRefused, "sealed (code 400, error 10109)"));
         assert!(error.hint().is_some());
     }
 
     #[test]
     fn an_ack_of_another_domain_names_both() {
-        let place = Place::new("b", "");
+        let place = ObjectNames::new("b", "");
         place.domain.replace(Some("north".into()));
         let seq = |text: &str| ack(&mail(text), &place);
         assert_eq!(seq(r#"{"stream":"OBJ_b","domain":"north","seq":7}"#).unwrap().unwrap(), 7);
@@ -310,20 +310,20 @@ mod tests {
             assert_eq!(error.kind(), Kind::Locked);
             assert!(error.message().contains("domain north") && error.message().contains(other), "{error}");
         }
-        assert_eq!(stray_ack(br#"{"stream":"OBJ_b","domain":"south","seq":7}"#).as_deref(), Some("south"));
+        assert_eq!(misplaced_ack(br#"{"stream":"OBJ_b","domain":"south","seq":7}"#).as_deref(), Some("south"));
         for text in [r#"{"success":true,"purged":1}"#, r#"{"error":{"code":400},"stream":"OBJ_b","seq":0}"#, "junk"] {
-            assert_eq!(stray_ack(text.as_bytes()), None, "{text}");
+            assert_eq!(misplaced_ack(text.as_bytes()), None, "{text}");
         }
     }
 
     #[test]
     fn a_full_queue_passes_and_a_limit_does_not() {
         let kind = |err_code| ApiError { err_code, ..ApiError::default() }.error().kind();
-        assert_eq!(kind(TOO_MANY_REQUESTS), Kind::Unreachable);
-        assert_eq!(kind(10077), Kind::Store);
+        assert_eq!(kind(TOO_MANY_REQUESTS), Kind::StoreUnreachable);
+        assert_eq!(kind(10077), Kind::StoreRefused);
         for (code, limit) in FULL {
             let error = ApiError { err_code: code, ..ApiError::default() }.error();
-            assert_eq!(error.kind(), Kind::Unreachable);
+            assert_eq!(error.kind(), Kind::StoreUnreachable);
             assert!(error.hint().is_some_and(|hint| hint.contains(limit)), "{code}");
         }
     }
@@ -333,11 +333,11 @@ mod tests {
         const SECOND: Duration = Duration::from_secs(1);
         // When it is over if so many bytes move in a tenth of a second.
         let over = |rate: u64| {
-            let (mut patience, start) = (Patience::default(), Instant::now());
-            (0..1000).find(|tick| patience.is_over(start + SECOND / 10 * *tick, SECOND, rate * u64::from(*tick)))
+            let (mut patience, start) = (ProgressTimeout::default(), Instant::now());
+            (0..1000).find(|tick| patience.is_expired(start + SECOND / 10 * *tick, SECOND, rate * u64::from(*tick)))
         };
         assert_eq!((over(0), over(300)), (Some(11), Some(11)));
-        assert_eq!(over(1000), Some(11 * (MOST_EXTENSIONS + 1)));
+        assert_eq!(over(1000), Some(11 * (MAX_EXTENSIONS + 1)));
     }
 
     #[test]

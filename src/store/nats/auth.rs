@@ -5,29 +5,29 @@ use std::io;
 
 use nkeys::KeyPair;
 
-use super::options::Login;
+use super::options::Credentials;
 use crate::error::{Error, Kind, Result};
 
 /// The crate's options for `login`, with everything else as the crate has it.
 ///
 /// Errors: of kind `Store`, if a seed or a credentials file cannot be used. No secret is in the message.
-pub fn options(login: &Login) -> Result<nats::Options> {
+pub fn options(login: &Credentials) -> Result<nats::Options> {
     match login {
-        Login::None => Ok(nats::Options::new()),
-        Login::UserPassword { user, password } => Ok(nats::Options::with_user_pass(user, password.reveal())),
-        Login::Token(token) => Ok(nats::Options::with_token(token.reveal())),
-        Login::Jwt { jwt, seed } => {
+        Credentials::None => Ok(nats::Options::new()),
+        Credentials::UserPassword { user, password } => Ok(nats::Options::with_user_pass(user, password.reveal())),
+        Credentials::Token(token) => Ok(nats::Options::with_token(token.reveal())),
+        Credentials::Jwt { jwt, seed } => {
             let (jwt, key) = (jwt.clone(), key_pair("seed", seed.reveal())?);
             Ok(nats::Options::with_jwt(move || Ok(jwt.reveal().to_string()), move |nonce| sign(&key, nonce)))
         }
-        Login::Creds(path) => {
+        Credentials::Creds(path) => {
             // The crate reads it at each connect; this only says early, and by name, what is wrong with it.
             let text = fs::read_to_string(path);
             text.and_then(|text| looks_like_creds(&text))
-                .map_err(|e| Error::io(Kind::Store, format!("read {}", path.display()), &e))?;
+                .map_err(|e| Error::io(Kind::StoreRefused, format!("read {}", path.display()), &e))?;
             Ok(nats::Options::with_credentials(path))
         }
-        Login::Nkey(seed) => {
+        Credentials::Nkey(seed) => {
             let key = key_pair("nkey", seed.reveal())?;
             Ok(nats::Options::with_nkey(&key.public_key(), move |nonce| sign(&key, nonce)))
         }
@@ -40,8 +40,9 @@ fn looks_like_creds(text: &str) -> io::Result<()> {
 }
 
 fn key_pair(key: &str, seed: &str) -> Result<KeyPair> {
-    KeyPair::from_seed(seed.trim())
-        .map_err(|_| Error::new(Kind::Store, format!("{key}: expected the seed of a user nkey (SU…), found none")))
+    KeyPair::from_seed(seed.trim()).map_err(|_| {
+        Error::new(Kind::StoreRefused, format!("{key}: expected the seed of a user nkey (SU…), found none"))
+    })
 }
 
 /// A seed can always sign; an empty signature is refused by the server and says so.
@@ -56,9 +57,9 @@ mod tests {
 
     #[test]
     fn a_bad_seed_is_named_but_not_shown() {
-        let error = options(&Login::Nkey(Secret::new("SUnotaseed"))).map(drop).unwrap_err();
+        let error = options(&Credentials::Nkey(Secret::new("SUnotaseed"))).map(drop).unwrap_err();
         assert_eq!(error.message(), "nkey: expected the seed of a user nkey (SU…), found none");
-        let login = Login::Creds("/nonexistent/u.creds".into());
+        let login = Credentials::Creds("/nonexistent/u.creds".into());
         let error = options(&login).map(drop).unwrap_err();
         assert_eq!(error.message(), "read /nonexistent/u.creds: no such file or directory");
     }

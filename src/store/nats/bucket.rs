@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{self, Patience};
-use super::client::{Client, Mail, Mailbox};
-use super::object::Place;
+use super::api::{self, ProgressTimeout};
+use super::client::{Client, Inbox, Reply};
+use super::object::ObjectNames;
 use super::options::Options;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 
 const INFO: u64 = 1;
 const CREATED: u64 = 2;
@@ -25,8 +25,8 @@ const LEAST_MESSAGE: i64 = 4096;
 const DUPLICATE_WINDOW: u64 = 120_000_000_000;
 
 #[derive(Deserialize)]
-struct Info {
-    config: Config,
+struct StreamInfo {
+    config: StreamConfig,
     /// When, as the server says it.
     #[serde(default)]
     created: String,
@@ -36,7 +36,7 @@ struct Info {
 }
 
 /// A bucket that is there and usable.
-pub struct Found {
+pub struct BucketInfo {
     /// What the operator should know of it.
     pub warnings: Vec<String>,
     /// When it was made: no other bucket has the same moment.
@@ -45,7 +45,7 @@ pub struct Found {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Config {
+struct StreamConfig {
     subjects: Vec<String>,
     sealed: bool,
     allow_rollup_hdrs: bool,
@@ -67,91 +67,91 @@ struct Config {
 }
 
 /// The check, in the making.
-pub struct Check {
-    place: Rc<Place>,
-    mailbox: Mailbox,
-    epoch: Option<u64>,
+pub struct BucketCheck {
+    names: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
     create: bool,
     must_keep: Option<Duration>,
     replicas: u8,
-    patience: Patience,
+    timeout: ProgressTimeout,
     /// There is no such bucket: until then the names of those that are there are waited for.
     missing_until: Option<Instant>,
 }
 
-impl Check {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, options: &Options) -> Check {
-        Check {
-            place: place.clone(),
-            mailbox: client.open_box(),
-            epoch: None,
+impl BucketCheck {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, options: &Options) -> BucketCheck {
+        BucketCheck {
+            names: place.clone(),
+            inbox: client.open_inbox(),
+            session: None,
             create: options.create_bucket,
             must_keep: options.must_keep,
             replicas: options.bucket_replicas,
-            patience: Patience::default(),
+            timeout: ProgressTimeout::default(),
             missing_until: None,
         }
     }
 
     /// The bucket, once it is known to be there and usable.
-    pub fn poll(&mut self, now: Instant) -> Result<Option<Found>> {
-        self.step(now).context(|| format!("bucket {}", self.place.bucket))
+    pub fn poll(&mut self, now: Instant) -> Result<Option<BucketInfo>> {
+        self.step(now).context(|| format!("bucket {}", self.names.bucket))
     }
 
-    fn step(&mut self, now: Instant) -> Result<Option<Found>> {
-        let epoch = self.mailbox.client.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
-            self.mailbox.clear();
+    fn step(&mut self, now: Instant) -> Result<Option<BucketInfo>> {
+        let epoch = self.inbox.client.session();
+        if epoch != self.session {
+            self.session = epoch;
+            self.inbox.clear();
             self.missing_until = None;
             if epoch.is_some() {
-                self.mailbox.ask(INFO, &self.place.api("STREAM.INFO"), b"")?;
+                self.inbox.request(INFO, &self.names.api("STREAM.INFO"), b"")?;
             }
         }
-        while let Some(mail) = self.mailbox.next() {
-            self.patience.progress();
-            if let Some(found) = self.on_mail(&mail, now)? {
+        while let Some(mail) = self.inbox.next() {
+            self.timeout.reset();
+            if let Some(found) = self.on_reply(&mail, now)? {
                 return Ok(Some(found));
             }
         }
         if self.missing_until.is_some_and(|until| now >= until) {
-            return Err(missing(&self.place.bucket, &[], &self.domain()));
+            return Err(bucket_missing(&self.names.bucket, &[], &self.domain()));
         }
-        self.patience.check(now, &self.mailbox)?;
+        self.timeout.check(now, &self.inbox)?;
         Ok(None)
     }
 
     /// Of the server that answers.
     fn domain(&self) -> String {
-        self.mailbox.client.domain()
+        self.inbox.client.domain()
     }
 
-    fn on_mail(&mut self, mail: &Mail, now: Instant) -> Result<Option<Found>> {
+    fn on_reply(&mut self, mail: &Reply, now: Instant) -> Result<Option<BucketInfo>> {
         if mail.tag == NAMES {
-            let names = api::answer::<StreamNames>(mail).ok().and_then(|names| names.ok()).unwrap_or_default();
-            return Err(missing(&self.place.bucket, &names.streams.unwrap_or_default(), &self.domain()));
+            let names = api::parse_response::<StreamNames>(mail).ok().and_then(|names| names.ok()).unwrap_or_default();
+            return Err(bucket_missing(&self.names.bucket, &names.streams.unwrap_or_default(), &self.domain()));
         }
-        match api::answer::<Info>(mail)? {
+        match api::parse_response::<StreamInfo>(mail)? {
             // Of a stream that was just made, the domain must be asked for.
             Ok(_) if mail.tag == CREATED => {
-                self.mailbox.ask(INFO, &self.place.api("STREAM.INFO"), b"")?;
+                self.inbox.request(INFO, &self.names.api("STREAM.INFO"), b"")?;
                 Ok(None)
             }
             Ok(info) => {
-                self.place.domain.replace(Some(info.domain));
-                self.place.replicated.set(info.config.num_replicas > 1);
-                self.place.max_message.set(usize::try_from(info.config.max_msg_size).unwrap_or(0));
-                let warnings = judge(&self.place, &info.config, self.must_keep)?;
-                Ok(Some(Found { warnings, created: info.created }))
+                self.names.domain.replace(Some(info.domain));
+                self.names.replicated.set(info.config.num_replicas > 1);
+                self.names.max_message.set(usize::try_from(info.config.max_msg_size).unwrap_or(0));
+                let warnings = check_settings(&self.names, &info.config, self.must_keep)?;
+                Ok(Some(BucketInfo { warnings, created: info.created }))
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && mail.tag == INFO => {
-                let request = stream(&self.place, self.replicas).to_string();
-                self.mailbox.ask(CREATED, &self.place.api("STREAM.CREATE"), request.as_bytes())?;
+                let request = stream_config(&self.names, self.replicas).to_string();
+                self.inbox.request(CREATED, &self.names.api("STREAM.CREATE"), request.as_bytes())?;
                 Ok(None)
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM => {
                 self.missing_until = Some(now + NAMES_TIMEOUT);
-                self.mailbox.ask(NAMES, &self.place.account_api("STREAM.NAMES"), b"")?;
+                self.inbox.request(NAMES, &self.names.account_api("STREAM.NAMES"), b"")?;
                 Ok(None)
             }
             Err(refusal) => Err(refusal.error()),
@@ -165,7 +165,7 @@ struct StreamNames {
     streams: Option<Vec<String>>,
 }
 
-fn missing(bucket: &str, streams: &[String], domain: &str) -> Error {
+fn bucket_missing(bucket: &str, streams: &[String], domain: &str) -> Error {
     let buckets: Vec<String> = streams.iter().filter_map(|name| name.strip_prefix("OBJ_")).map(printable).collect();
     let mut what = "there is no such bucket".to_string();
     if !buckets.is_empty() {
@@ -189,7 +189,7 @@ fn missing(bucket: &str, streams: &[String], domain: &str) -> Error {
 }
 
 /// As nats.go makes it.
-fn stream(place: &Place, replicas: u8) -> Value {
+fn stream_config(place: &ObjectNames, replicas: u8) -> Value {
     json!({
         "name": place.stream(), "subjects": [place.all_chunks(), place.all_metas()],
         "retention": "limits", "storage": "file", "discard": "new", "num_replicas": replicas,
@@ -198,8 +198,8 @@ fn stream(place: &Place, replicas: u8) -> Value {
     })
 }
 
-fn judge(place: &Place, config: &Config, must_keep: Option<Duration>) -> Result<Vec<String>> {
-    let refuse = |what: &str, hint: &str| Err(Error::new(Kind::Store, what).with_hint(hint));
+fn check_settings(place: &ObjectNames, config: &StreamConfig, must_keep: Option<Duration>) -> Result<Vec<String>> {
+    let refuse = |what: &str, hint: &str| Err(Error::new(Kind::StoreRefused, what).with_hint(hint));
     let ours = |subject: &String| config.subjects.contains(subject);
     if !ours(&place.all_metas()) || !ours(&place.all_chunks()) {
         return refuse("expected an object store, found another stream of that name", "choose another bucket");
@@ -245,12 +245,12 @@ fn judge(place: &Place, config: &Config, must_keep: Option<Duration>) -> Result<
 /// The limits by which the server deletes what is stored.
 ///
 /// Errors: where that would be within the time that a writer must keep it.
-fn check_limits(place: &Place, config: &Config, must_keep: Option<Duration>) -> Result<Vec<String>> {
+fn check_limits(place: &ObjectNames, config: &StreamConfig, must_keep: Option<Duration>) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let age = Duration::from_nanos(u64::try_from(config.max_age).unwrap_or(0));
     if !age.is_zero() {
         let harmless = must_keep.is_some_and(|keep| keep < age);
-        found.push((format!("max_age {}", in_words(age)), "--max-age=-1", harmless));
+        found.push((format!("max_age {}", describe(age)), "--max-age=-1", harmless));
     }
     if config.discard != "new" {
         for (limit, value) in [("max_bytes", config.max_bytes), ("max_msgs", config.max_msgs)] {
@@ -265,7 +265,7 @@ fn check_limits(place: &Place, config: &Config, must_keep: Option<Duration>) -> 
         if must_keep.is_some() && !harmless {
             let hint =
                 format!("it deletes history within the retention: nats stream edit OBJ_{} {option}", place.bucket);
-            return Err(Error::new(Kind::Store, what).with_hint(hint));
+            return Err(Error::new(Kind::StoreRefused, what).with_hint(hint));
         }
         warnings.push(what);
     }
@@ -273,7 +273,7 @@ fn check_limits(place: &Place, config: &Config, must_keep: Option<Duration>) -> 
 }
 
 /// `36h`, `90m`, `15s`: the largest unit that leaves no rest.
-fn in_words(time: Duration) -> String {
+fn describe(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds % 3600, seconds % 60) {
         _ if seconds == 0 => format!("{}ms", time.as_millis()),
@@ -291,11 +291,11 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn config(change: impl Fn(&mut Config)) -> Result<Vec<String>> {
-        let place = Place::new("b", "");
-        let mut config: Config = serde_json::from_value(stream(&place, 1)).unwrap();
+    fn config(change: impl Fn(&mut StreamConfig)) -> Result<Vec<String>> {
+        let place = ObjectNames::new("b", "");
+        let mut config: StreamConfig = serde_json::from_value(stream_config(&place, 1)).unwrap();
         change(&mut config);
-        judge(&place, &config, Some(Duration::from_secs(86_400)))
+        check_settings(&place, &config, Some(Duration::from_secs(86_400)))
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
         assert!(config(|c| c.allow_rollup_hdrs = false).is_err());
         assert!(config(|c| c.subjects = vec!["x".into()]).is_err());
         assert!(config(|c| c.sealed = true).unwrap()[0].contains("sealed"));
-        let limit = |change: &dyn Fn(&mut Config)| config(change).unwrap_err().message().to_string();
+        let limit = |change: &dyn Fn(&mut StreamConfig)| config(change).unwrap_err().message().to_string();
         assert!(limit(&|c| c.max_age = 7_200_000_000_000).ends_with("max_age 2h"));
         assert!(limit(&|c| c.max_age = 15_000_000_000).ends_with("max_age 15s"));
         assert!(config(|c| c.max_age = 90_000_000_000_000_000).unwrap()[0].ends_with("max_age 25000h"));

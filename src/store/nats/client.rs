@@ -18,83 +18,83 @@ use std::time::{Duration, Instant};
 
 use nats::{Connection, HeaderMap, Message, Subscription};
 
+use super::abandoned_put::AbandonedPut;
 use super::api;
 use super::auth;
-use super::chore::Chore;
-use super::link::{FLUSH_SUBJECT, Link};
-use super::object::Place;
+use super::congestion::CongestionWindow;
+use super::object::ObjectNames;
 use super::options::Options;
-use super::window::Window;
+use super::proxy::{FLUSH_SUBJECT, Proxy};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::store::random;
 
 /// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
-static PUSH: [u8; 32 * 1024] = [0; 32 * 1024];
+static FLUSH_PADDING: [u8; 32 * 1024] = [0; 32 * 1024];
 /// Messages that one wait hands out before the operations have their turn.
-const MESSAGES_A_TURN: usize = 4096;
+const MESSAGES_PER_TURN: usize = 4096;
 /// The crate's thread tries again this soon; the link does the real waiting.
-const CRATE_RETRY: Duration = Duration::from_millis(20);
+const RECONNECT_DELAY: Duration = Duration::from_millis(20);
 /// A file of certificates that holds none. In an empty root directory it may be missing, as the system's certificates are.
 const NO_CERTIFICATES: &str = "/dev/null";
 /// Stores of one bucket share a sweep that is younger.
-const SWEPT_LATELY: Duration = Duration::from_secs(6 * 3600);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// Puts that are remembered when they are done.
-const FINISHED: usize = 256;
+const MAX_FINISHED_PUTS: usize = 256;
 /// Halvings of what is asked for at once: 16 MiB become a quarter of one.
 const MOST_CUTS: u32 = 6;
 /// Questions that are remembered.
 const ASKED: usize = 128;
 /// What the link may take longer than its own deadlines.
-const GRACE: Duration = Duration::from_secs(5);
+const CONNECT_GRACE: Duration = Duration::from_secs(5);
 
 /// A message for one operation.
-pub struct Mail {
+pub struct Reply {
     /// What the operation named its question.
     pub tag: u64,
     pub status: Option<u16>,
     pub data: Vec<u8>,
     /// Set on what a consumer delivers: where in the stream it comes from.
-    pub origin: Option<Origin>,
+    pub delivery: Option<DeliveryInfo>,
 }
 
 /// What a consumer says of a message that it delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct DeliveryInfo {
     pub stream_seq: u64,
     pub consumer_seq: u64,
     /// Nanoseconds since 1970.
-    pub stored: u64,
+    pub stored_nanos: u64,
     /// How many follow.
     pub pending: u64,
 }
 
-type Queue = Rc<RefCell<VecDeque<Mail>>>;
+type InboxQueue = Rc<RefCell<VecDeque<Reply>>>;
 
 pub struct Client {
-    link: Link,
+    proxy: Proxy,
     options: Options,
     state: RefCell<State>,
-    boxes: RefCell<HashMap<String, Queue>>,
+    inboxes: RefCell<HashMap<String, InboxQueue>>,
     /// Mail that no operation has taken yet.
-    unread: Cell<usize>,
+    undelivered: Cell<usize>,
     /// Something may sit in the crate's write buffer.
-    unpushed: Cell<bool>,
-    pub window: RefCell<Window>,
-    crate_state: CrateState,
+    unflushed: Cell<bool>,
+    pub window: RefCell<CongestionWindow>,
+    flags: ConnectionFlags,
     /// What abandoned puts left to be removed.
-    chores: RefCell<Vec<Chore>>,
+    abandoned_puts: RefCell<Vec<AbandonedPut>>,
     /// When which bucket was last swept.
-    swept: RefCell<HashMap<String, Timestamp>>,
+    last_cleanup: RefCell<HashMap<String, Timestamp>>,
     /// Puts that failed: their bucket may be gone.
-    pub doubts: Cell<u64>,
+    pub failed_puts: Cell<u64>,
     /// Puts that are done, of each the token and the place: whatever is stored for one of them now is stored twice.
-    finished: RefCell<VecDeque<(String, Rc<Place>)>>,
+    finished_puts: RefCell<VecDeque<(String, Rc<ObjectNames>)>>,
     /// In which other domain, by the stream that shares its subjects with one there.
-    second: RefCell<HashMap<String, String>>,
+    foreign_streams: RefCell<HashMap<String, String>>,
     /// In which connection a stream was last seen to be alone.
-    alone: RefCell<HashMap<String, u64>>,
+    exclusive_streams: RefCell<HashMap<String, u64>>,
     /// Connections that were lost while an object was read, and the last of them.
     cuts: Cell<(u32, u64)>,
     /// The last questions, each with whose it was: a refused permission names the subject alone.
@@ -103,43 +103,43 @@ pub struct Client {
 
 /// What the crate's callbacks tell.
 #[derive(Clone, Default)]
-struct CrateState {
+struct ConnectionFlags {
     up: Arc<AtomicBool>,
     /// How often it came up.
-    epoch: Arc<AtomicU64>,
+    session: Arc<AtomicU64>,
 }
 
 enum State {
     Idle { not_before: Option<Instant> },
     Connecting { since: Instant, answer: Receiver<std::io::Result<Connection>>, failures: u64, late: bool },
-    Open(Open),
+    Open(OpenConnection),
 }
 
-struct Open {
+struct OpenConnection {
     connection: Connection,
     subscription: Subscription,
     inbox: String,
-    epoch: u64,
+    session: u64,
 }
 
 impl Client {
     pub fn new(options: &Options) -> Result<Rc<Client>> {
         auth::options(&options.login)?;
         Ok(Rc::new(Client {
-            link: Link::start(options)?,
+            proxy: Proxy::start(options)?,
             options: options.clone(),
             state: RefCell::new(State::Idle { not_before: None }),
-            boxes: RefCell::default(),
-            unread: Cell::new(0),
-            unpushed: Cell::new(false),
-            window: RefCell::new(Window::new()),
-            crate_state: CrateState::default(),
-            chores: RefCell::default(),
-            swept: RefCell::default(),
-            doubts: Cell::new(0),
-            finished: RefCell::default(),
-            second: RefCell::default(),
-            alone: RefCell::default(),
+            inboxes: RefCell::default(),
+            undelivered: Cell::new(0),
+            unflushed: Cell::new(false),
+            window: RefCell::new(CongestionWindow::new()),
+            flags: ConnectionFlags::default(),
+            abandoned_puts: RefCell::default(),
+            last_cleanup: RefCell::default(),
+            failed_puts: Cell::new(0),
+            finished_puts: RefCell::default(),
+            foreign_streams: RefCell::default(),
+            exclusive_streams: RefCell::default(),
             cuts: Cell::new((0, 0)),
             asked: RefCell::default(),
         }))
@@ -150,26 +150,29 @@ impl Client {
     }
 
     /// Bytes of messages that have gone over the link, either way.
-    pub fn moved(&self) -> u64 {
-        self.link.shared.moved()
+    pub fn bytes_moved(&self) -> u64 {
+        self.proxy.status.bytes_moved()
     }
 
     /// Brings the connection up, step by step. True: it is up. `told` is the caller's count of failures that it was told.
     pub fn connect(&self, now: Instant, told: &Cell<u64>) -> Result<bool> {
         let up = self.advance(now)?;
-        let failures = self.link.shared.lock().failures;
+        let failures = self.proxy.status.lock().failures;
         let news = failures > told.replace(failures);
         if up || !news {
             return Ok(up);
         }
-        let status = self.link.shared.lock().clone();
+        let status = self.proxy.status.lock().clone();
         if status.gave_up {
-            let error = self.cause();
-            return Err(Error::new(Kind::GaveUp, format!("gave up reconnecting (max-reconnects): {error}")));
+            let error = self.last_failure();
+            return Err(Error::new(
+                Kind::ReconnectsExhausted,
+                format!("gave up reconnecting (max-reconnects): {error}"),
+            ));
         }
         match status.failure {
             Some(failure) if status.sessions == 0 => Err(failure.error()),
-            _ => Err(self.cause()),
+            _ => Err(self.last_failure()),
         }
     }
 
@@ -178,50 +181,50 @@ impl Client {
         match state {
             State::Idle { not_before: Some(time) } if now < *time => Ok(false),
             State::Idle { .. } => {
-                let failures = self.link.shared.lock().failures;
-                let answer = self.dial()?;
+                let failures = self.proxy.status.lock().failures;
+                let answer = self.start_connect()?;
                 *state = State::Connecting { since: now, answer, failures, late: false };
                 Ok(false)
             }
             State::Connecting { answer, failures, .. } => {
                 let before = *failures;
                 match answer.try_recv() {
-                    Ok(result) => self.arrive(state, result, before, now),
-                    Err(TryRecvError::Empty) => self.overdue(state, now),
+                    Ok(result) => self.on_connected(state, result, before, now),
+                    Err(TryRecvError::Empty) => self.check_overdue(state, now),
                     Err(TryRecvError::Disconnected) => {
-                        self.arrive(state, Err(std::io::Error::other("no answer")), before, now)
+                        self.on_connected(state, Err(std::io::Error::other("no answer")), before, now)
                     }
                 }
             }
-            State::Open(open) => Ok(self.refresh(open)),
+            State::Open(open) => Ok(self.check_reconnected(open)),
         }
     }
 
     /// Starts the crate's connect in a thread of its own, since it has no deadline. It ends with the connect.
-    fn dial(&self) -> Result<Receiver<std::io::Result<Connection>>> {
+    fn start_connect(&self) -> Result<Receiver<std::io::Result<Connection>>> {
         let options = self.crate_options()?;
-        let url = format!("nats://{}", self.link.address);
+        let url = format!("nats://{}", self.proxy.address);
         let (answer, receiver) = channel();
-        self.link.crate_gone.store(false, Ordering::SeqCst);
+        self.proxy.crate_thread_ended.store(false, Ordering::SeqCst);
         let dial = move || {
             let _ = answer.send(options.connect(url));
         };
         let thread = thread::Builder::new().name("connect".into()).spawn(dial);
-        thread.map_err(|e| Error::io(Kind::Unreachable, "start a thread to connect", &e))?;
+        thread.map_err(|e| Error::io(Kind::StoreUnreachable, "start a thread to connect", &e))?;
         Ok(receiver)
     }
 
     /// Every callback is set, for the crate's defaults write to standard error, give up for ever, or keep what was
     /// published while disconnected. None of them may touch the connection: they run under its locks.
     fn crate_options(&self) -> Result<nats::Options> {
-        let (down, up, gone) = (self.crate_state.clone(), self.crate_state.clone(), self.link.crate_gone.clone());
+        let (down, up, gone) = (self.flags.clone(), self.flags.clone(), self.proxy.crate_thread_ended.clone());
         let options = auth::options(&self.options.login)?
-            .with_name(&self.link.secret)
+            .with_name(&self.proxy.secret)
             .max_reconnects(None)
             .reconnect_buffer_size(0)
-            .reconnect_delay_callback(|attempts| if attempts == 0 { Duration::ZERO } else { CRATE_RETRY })
+            .reconnect_delay_callback(|attempts| if attempts == 0 { Duration::ZERO } else { RECONNECT_DELAY })
             .disconnect_callback(move || down.up.store(false, Ordering::SeqCst))
-            .reconnect_callback(move || up.come_up())
+            .reconnect_callback(move || up.mark_connected())
             .close_callback(move || gone.store(true, Ordering::SeqCst))
             .lame_duck_callback(|| {})
             .error_callback(|_| {});
@@ -229,7 +232,7 @@ impl Client {
         Ok(if Path::new(NO_CERTIFICATES).exists() { options.add_root_certificate(NO_CERTIFICATES) } else { options })
     }
 
-    fn arrive(
+    fn on_connected(
         &self,
         state: &mut State,
         result: std::io::Result<Connection>,
@@ -239,15 +242,15 @@ impl Client {
         *state = State::Idle { not_before: Some(now + self.options.reconnect_wait) };
         match result {
             Ok(connection) => {
-                self.crate_state.come_up();
+                self.flags.mark_connected();
                 let (inbox, subscription) = subscribe(&connection)?;
-                let epoch = self.crate_state.epoch.load(Ordering::SeqCst);
-                *state = State::Open(Open { connection, subscription, inbox, epoch });
+                let epoch = self.flags.session.load(Ordering::SeqCst);
+                *state = State::Open(OpenConnection { connection, subscription, inbox, session: epoch });
                 Ok(true)
             }
             // The link knows the cause, unless the crate itself could not go on.
-            Err(e) if self.link.shared.lock().failures == failures => {
-                self.link.shared.fail(Error::io(Kind::Store, "connect", &e).into());
+            Err(e) if self.proxy.status.lock().failures == failures => {
+                self.proxy.status.fail(Error::io(Kind::StoreRefused, "connect", &e).into());
                 Ok(false)
             }
             Err(_) => Ok(false),
@@ -255,65 +258,65 @@ impl Client {
     }
 
     /// Only a resolver that hangs takes longer than the link's own deadlines.
-    fn overdue(&self, state: &mut State, now: Instant) -> Result<bool> {
+    fn check_overdue(&self, state: &mut State, now: Instant) -> Result<bool> {
         let State::Connecting { since, late, .. } = state else { return Ok(false) };
         let servers = u32::try_from(self.options.servers.len()).unwrap_or(1);
-        let limit = self.options.timeout.saturating_mul(servers.saturating_mul(2)).saturating_add(GRACE);
+        let limit = self.options.timeout.saturating_mul(servers.saturating_mul(2)).saturating_add(CONNECT_GRACE);
         if *late || now.duration_since(*since) < limit {
             return Ok(false);
         }
         *late = true;
-        let step = self.link.shared.lock().step.clone();
-        Err(Error::new(Kind::Unreachable, format!("connect: still at it after {limit:?}: {step}")))
+        let step = self.proxy.status.lock().step.clone();
+        Err(Error::new(Kind::StoreUnreachable, format!("connect: still at it after {limit:?}: {step}")))
     }
 
     /// Whether the connection is up now; after a reconnect it has a new inbox.
-    fn refresh(&self, open: &mut Open) -> bool {
-        let epoch = self.crate_state.epoch.load(Ordering::SeqCst);
-        if !self.crate_state.up.load(Ordering::SeqCst) || !self.link.shared.lock().up {
+    fn check_reconnected(&self, open: &mut OpenConnection) -> bool {
+        let epoch = self.flags.session.load(Ordering::SeqCst);
+        if !self.flags.up.load(Ordering::SeqCst) || !self.proxy.status.lock().up {
             return false;
         }
-        if epoch != open.epoch {
+        if epoch != open.session {
             let Ok((inbox, subscription)) = subscribe(&open.connection) else { return false };
-            (open.inbox, open.subscription, open.epoch) = (inbox, subscription, epoch);
+            (open.inbox, open.subscription, open.session) = (inbox, subscription, epoch);
         }
         true
     }
 
     /// Which connection this is, counted from 1; none while there is none.
-    pub fn epoch(&self) -> Option<u64> {
+    pub fn session(&self) -> Option<u64> {
         match &mut *self.state.borrow_mut() {
-            State::Open(open) => self.refresh(open).then_some(open.epoch),
+            State::Open(open) => self.check_reconnected(open).then_some(open.session),
             _ => None,
         }
     }
 
     /// Why the store cannot be reached. Once it was, any cause may pass.
-    pub fn cause(&self) -> Error {
-        let failure = self.link.shared.lock().failure.clone();
+    pub fn last_failure(&self) -> Error {
+        let failure = self.proxy.status.lock().failure.clone();
         match failure {
             Some(mut failure) => {
-                failure.kind = Kind::Unreachable;
+                failure.kind = Kind::StoreUnreachable;
                 failure.error()
             }
-            None => Error::new(Kind::Unreachable, "not connected"),
+            None => Error::new(Kind::StoreUnreachable, "not connected"),
         }
     }
 
     /// No answer came in time. What the server refused meanwhile is the likely reason.
-    pub fn late(&self) -> Error {
-        let status = self.link.shared.lock().clone();
-        if let Some(text) = status.denied.back() {
+    pub fn timeout_error(&self) -> Error {
+        let status = self.proxy.status.lock().clone();
+        if let Some(text) = status.denied_permission.back() {
             return denied(text).context(format!("no answer within {:?}", self.options.timeout));
         }
         if !status.up {
-            return self.cause();
+            return self.last_failure();
         }
         let text = format!("{}: no answer within {:?}", status.address, self.options.timeout);
-        Error::new(Kind::Unreachable, text)
+        Error::new(Kind::StoreUnreachable, text)
     }
 
-    /// The connection `epoch` was lost while an object was read: perhaps the server had more for us than it lets wait
+    /// The connection `session` was lost while an object was read: perhaps the server had more for us than it lets wait
     /// (max_pending, by default 64 MiB). From now on half as much is asked for at once.
     pub fn was_cut_while_reading(&self, epoch: u64) {
         let (cuts, last) = self.cuts.get();
@@ -323,7 +326,7 @@ impl Client {
         self.cuts.set(((cuts + 1).min(MOST_CUTS), epoch));
         if cuts > 0 {
             log::warn("connection lost while an object was read, less is asked for at once from now on")
-                .field("server", &self.link.shared.lock().address)
+                .field("server", &self.proxy.status.lock().address)
                 .emit();
         }
     }
@@ -335,21 +338,21 @@ impl Client {
 
     /// What the server said of itself.
     pub fn max_payload(&self) -> usize {
-        self.link.shared.lock().server.max_payload
+        self.proxy.status.lock().server.max_payload
     }
 
     /// The server's JetStream domain; empty without one.
     pub fn domain(&self) -> String {
-        self.link.shared.lock().server.domain.clone()
+        self.proxy.status.lock().server.domain.clone()
     }
 
     pub fn has_headers(&self) -> bool {
-        self.link.shared.lock().server.headers
+        self.proxy.status.lock().server.headers
     }
 
     /// Publishes without waiting for anything. An error means that nothing was sent.
-    pub fn publish(&self, subject: &str, reply: Option<&Reply>, rollup: bool, payload: &[u8]) -> Result<()> {
-        let State::Open(open) = &*self.state.borrow() else { return Err(self.cause()) };
+    pub fn publish(&self, subject: &str, reply: Option<&ReplyTo>, rollup: bool, payload: &[u8]) -> Result<()> {
+        let State::Open(open) = &*self.state.borrow() else { return Err(self.last_failure()) };
         if let Some(reply) = reply {
             self.remember(subject, reply.token);
         }
@@ -359,10 +362,10 @@ impl Client {
             headers.insert("Nats-Rollup", "sub");
             headers
         });
-        self.unpushed.set(true);
+        self.unflushed.set(true);
         open.connection
             .publish_with_reply_or_headers(subject, reply.as_deref(), headers.as_ref(), payload)
-            .map_err(|_| self.cause())
+            .map_err(|_| self.last_failure())
     }
 
     fn remember(&self, subject: &str, token: &str) {
@@ -378,22 +381,22 @@ impl Client {
 
     /// How many permissions the server has refused so far.
     fn denials(&self) -> u64 {
-        self.link.shared.lock().denials
+        self.proxy.status.lock().denials
     }
 
     /// The refusal of a permission since the first `known` ones that an operation with `token` has met, by its subject or
     /// by ours.
     fn denial(&self, token: &str, known: u64) -> Option<Error> {
-        let status = self.link.shared.lock();
+        let status = self.proxy.status.lock();
         // Without an inbox nobody gets any answer.
-        let inbox = status.denied.iter().find(|text| text.contains("Subscription to \"_INBOX."));
+        let inbox = status.denied_permission.iter().find(|text| text.contains("Subscription to \"_INBOX."));
         if inbox.is_some() || status.denials == known {
             return inbox.map(|text| denied(text));
         }
         let asked = self.asked.borrow();
         let quotes = |text: &str, subject: &str| text.contains(&format!("\"{subject}\""));
         let ours = |text: &&String| asked.iter().any(|(subject, whose)| whose == token && quotes(text, subject));
-        status.denied.iter().rev().find(ours).map(|text| denied(text))
+        status.denied_permission.iter().rev().find(ours).map(|text| denied(text))
     }
 
     /// Listens at a subject of its own, also after reconnects.
@@ -407,21 +410,21 @@ impl Client {
     /// Answers a question of somebody else. If it does not arrive, the question is as good as not asked.
     pub fn respond(&self, reply: &str, payload: &[u8]) {
         if let State::Open(open) = &*self.state.borrow() {
-            self.unpushed.set(true);
+            self.unflushed.set(true);
             let _ = open.connection.publish(reply, payload);
         }
-        self.push();
+        self.flush();
     }
 
     /// Whether the server forbids asking who else is there.
-    pub fn may_not_ask(&self) -> bool {
-        self.link.shared.lock().may_not_ask
+    pub fn lease_queries_denied(&self) -> bool {
+        self.proxy.status.lock().lease_queries_denied
     }
 
     /// Whether `bucket` should be swept by whoever asks; the next one is told no.
-    pub fn sweep_is_due(&self, bucket: &str, wall: Timestamp) -> bool {
-        let mut swept = self.swept.borrow_mut();
-        let due = swept.get(bucket).is_none_or(|last| wall.since(*last) > SWEPT_LATELY);
+    pub fn cleanup_is_due(&self, bucket: &str, wall: Timestamp) -> bool {
+        let mut swept = self.last_cleanup.borrow_mut();
+        let due = swept.get(bucket).is_none_or(|last| wall.since(*last) > CLEANUP_INTERVAL);
         if due {
             swept.insert(bucket.to_string(), wall);
         }
@@ -429,58 +432,58 @@ impl Client {
     }
 
     /// Errors: of kind `Locked`, if a message for `place` was seen to be stored in another stream too.
-    pub fn check_alone(&self, place: &Place) -> Result<()> {
-        self.second.borrow().get(&place.stream()).map_or(Ok(()), |other| Err(api::second(place, other)))
+    pub fn check_exclusive(&self, place: &ObjectNames) -> Result<()> {
+        self.foreign_streams.borrow().get(&place.stream()).map_or(Ok(()), |other| Err(api::duplicate_of(place, other)))
     }
 
     /// A message for `place` was stored in another stream too, which is in the domain `other`.
-    pub fn found_second(&self, place: &Place, other: &str) {
-        self.second.borrow_mut().entry(place.stream()).or_insert_with(|| other.to_string());
+    pub fn record_foreign_stream(&self, place: &ObjectNames, other: &str) {
+        self.foreign_streams.borrow_mut().entry(place.stream()).or_insert_with(|| other.to_string());
     }
 
     /// Whether another stream had its time to answer in this connection.
-    pub fn is_alone(&self, place: &Place) -> bool {
-        self.epoch().is_some_and(|epoch| self.alone.borrow().get(&place.stream()) == Some(&epoch))
+    pub fn is_exclusive(&self, place: &ObjectNames) -> bool {
+        self.session().is_some_and(|epoch| self.exclusive_streams.borrow().get(&place.stream()) == Some(&epoch))
     }
 
-    pub fn found_alone(&self, place: &Place) {
-        if let Some(epoch) = self.epoch() {
-            self.alone.borrow_mut().insert(place.stream(), epoch);
+    pub fn record_exclusive(&self, place: &ObjectNames) {
+        if let Some(epoch) = self.session() {
+            self.exclusive_streams.borrow_mut().insert(place.stream(), epoch);
         }
     }
 
     /// Each message of the put that had `token` is acknowledged.
-    pub fn finish(&self, token: &str, place: &Rc<Place>) {
-        let mut finished = self.finished.borrow_mut();
+    pub fn finish(&self, token: &str, place: &Rc<ObjectNames>) {
+        let mut finished = self.finished_puts.borrow_mut();
         finished.push_back((token.to_string(), place.clone()));
-        if finished.len() > FINISHED {
+        if finished.len() > MAX_FINISHED_PUTS {
             finished.pop_front();
         }
     }
 
     /// Mail for an operation that is over.
-    fn deliver_late(&self, token: &str, data: &[u8]) {
-        let finished = self.finished.borrow();
+    fn dispatch_late(&self, token: &str, data: &[u8]) {
+        let finished = self.finished_puts.borrow();
         if let Some((_, place)) = finished.iter().find(|(finished, _)| finished == token)
-            && let Some(domain) = api::stray_ack(data)
+            && let Some(domain) = api::misplaced_ack(data)
         {
-            self.found_second(place, &domain);
+            self.record_foreign_stream(place, &domain);
         }
     }
 
     /// The subject at which `token` gets what a consumer has to say.
-    pub fn open_box(self: &Rc<Client>) -> Mailbox {
-        let (token, queue) = (random::token(), Queue::default());
-        self.boxes.borrow_mut().insert(token.clone(), queue.clone());
-        Mailbox { denials: self.denials(), client: self.clone(), token, queue }
+    pub fn open_inbox(self: &Rc<Client>) -> Inbox {
+        let (token, queue) = (random::token(), InboxQueue::default());
+        self.inboxes.borrow_mut().insert(token.clone(), queue.clone());
+        Inbox { denials: self.denials(), client: self.clone(), token, queue }
     }
 
     /// Pushes what the crate still holds, then sleeps until a message is there or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
-        self.work();
-        self.push();
-        let sleep = if self.unread.get() > 0 { Duration::ZERO } else { timeout };
-        if self.boxes.borrow().is_empty() {
+        self.run_cleanups();
+        self.flush();
+        let sleep = if self.undelivered.get() > 0 { Duration::ZERO } else { timeout };
+        if self.inboxes.borrow().is_empty() {
             // Nothing is asked, so nothing can come. The crate's receive spins before it sleeps, which at an idle loop's
             // tick costs ten times what the rest does.
             return thread::sleep(self.idle_sleep(sleep));
@@ -500,63 +503,63 @@ impl Client {
     }
 
     /// Leaves a chore to be done in later waits.
-    pub fn leave(&self, chore: Chore) {
-        self.chores.borrow_mut().push(chore);
+    pub fn defer_cleanup(&self, chore: AbandonedPut) {
+        self.abandoned_puts.borrow_mut().push(chore);
     }
 
-    fn work(&self) {
-        let mut chores = self.chores.take();
-        chores.retain_mut(|chore| !chore.step(Instant::now()));
-        self.chores.borrow_mut().append(&mut chores);
+    fn run_cleanups(&self) {
+        let mut chores = self.abandoned_puts.take();
+        chores.retain_mut(|chore| !chore.poll(Instant::now()));
+        self.abandoned_puts.borrow_mut().append(&mut chores);
     }
 
     /// The crate flushes at most every 5 ms. Its own flush waits for an answer, which may not come if the connection
     /// is lost just then; a payload as large as its buffer makes it write, and the link drops it.
-    pub fn push(&self) {
-        if self.unpushed.replace(false)
+    pub fn flush(&self) {
+        if self.unflushed.replace(false)
             && let State::Open(open) = &*self.state.borrow()
         {
-            let _ = open.connection.publish(FLUSH_SUBJECT, PUSH);
+            let _ = open.connection.publish(FLUSH_SUBJECT, FLUSH_PADDING);
         }
     }
 
-    fn receive(&self, open: &mut Open, timeout: Duration) {
+    fn receive(&self, open: &mut OpenConnection, timeout: Duration) {
         let mut next = open.subscription.next_timeout(timeout).ok();
-        for _ in 0..MESSAGES_A_TURN {
+        for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = next else { return };
-            self.deliver(&open.inbox, message);
+            self.dispatch(&open.inbox, message);
             next = open.subscription.try_next();
         }
         if let Some(message) = next {
-            self.deliver(&open.inbox, message);
+            self.dispatch(&open.inbox, message);
         }
     }
 
     /// Takes what has come, without waiting.
-    pub fn fetch(&self) {
+    pub fn receive_ready(&self) {
         if let State::Open(open) = &*self.state.borrow() {
-            for _ in 0..MESSAGES_A_TURN {
+            for _ in 0..MESSAGES_PER_TURN {
                 let Some(message) = open.subscription.try_next() else { return };
-                self.deliver(&open.inbox, message);
+                self.dispatch(&open.inbox, message);
             }
         }
     }
 
-    fn deliver(&self, inbox: &str, message: Message) {
-        let Some((token, tag, origin)) = addressee(inbox, &message.subject, message.reply.as_deref()) else { return };
+    fn dispatch(&self, inbox: &str, message: Message) {
+        let Some((token, tag, origin)) = route(inbox, &message.subject, message.reply.as_deref()) else { return };
         let status = message.headers.as_ref().and_then(|headers| headers.get("Status")?.parse().ok());
-        if let Some(queue) = self.boxes.borrow().get(token) {
-            queue.borrow_mut().push_back(Mail { tag, status, data: message.data, origin });
-            self.unread.set(self.unread.get() + 1);
+        if let Some(queue) = self.inboxes.borrow().get(token) {
+            queue.borrow_mut().push_back(Reply { tag, status, data: message.data, delivery: origin });
+            self.undelivered.set(self.undelivered.get() + 1);
         } else {
-            self.deliver_late(token, &message.data);
+            self.dispatch_late(token, &message.data);
         }
     }
 }
 
-impl CrateState {
-    fn come_up(&self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+impl ConnectionFlags {
+    fn mark_connected(&self) {
+        self.session.fetch_add(1, Ordering::SeqCst);
         self.up.store(true, Ordering::SeqCst);
     }
 }
@@ -565,12 +568,12 @@ fn subscribe(connection: &Connection) -> Result<(String, Subscription)> {
     let inbox = format!("_INBOX.{}", random::token());
     let subscription = connection
         .subscribe(&format!("{inbox}.>"))
-        .map_err(|e| Error::io(Kind::Unreachable, "subscribe to an inbox", &e))?;
+        .map_err(|e| Error::io(Kind::StoreUnreachable, "subscribe to an inbox", &e))?;
     Ok((inbox, subscription))
 }
 
 /// Whose a message is: `<inbox>.<token>.<tag>`, or the consumer `<token>` in its reply subject.
-fn addressee<'a>(inbox: &str, subject: &'a str, reply: Option<&'a str>) -> Option<(&'a str, u64, Option<Origin>)> {
+fn route<'a>(inbox: &str, subject: &'a str, reply: Option<&'a str>) -> Option<(&'a str, u64, Option<DeliveryInfo>)> {
     if let Some(rest) = subject.strip_prefix(inbox) {
         let (token, tag) = rest.strip_prefix('.')?.split_once('.')?;
         return Some((token, tag.parse().ok()?, None));
@@ -580,49 +583,49 @@ fn addressee<'a>(inbox: &str, subject: &'a str, reply: Option<&'a str>) -> Optio
 }
 
 /// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>[.<random>]`
-fn origin(reply: &str) -> Option<(&str, Origin)> {
+fn origin(reply: &str) -> Option<(&str, DeliveryInfo)> {
     let words: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
     let words = if words.len() > 7 { words.get(2..)? } else { words.as_slice() };
     let [_, consumer, _, stream_seq, consumer_seq, stored, pending, ..] = words else { return None };
-    let origin = Origin {
+    let origin = DeliveryInfo {
         stream_seq: stream_seq.parse().ok()?,
         consumer_seq: consumer_seq.parse().ok()?,
-        stored: stored.parse().ok()?,
+        stored_nanos: stored.parse().ok()?,
         pending: pending.parse().ok()?,
     };
     Some((consumer, origin))
 }
 
 /// Where an answer is to go.
-pub struct Reply<'a> {
+pub struct ReplyTo<'a> {
     pub token: &'a str,
     pub tag: u64,
 }
 
 fn denied(text: &str) -> Error {
-    Error::new(Kind::Store, text)
+    Error::new(Kind::StoreRefused, text)
         .with_hint("the user needs to publish to $JS.API.> and $O.>, and to subscribe to _INBOX.>")
 }
 
 /// Where the answers for one operation arrive.
-pub struct Mailbox {
+pub struct Inbox {
     pub client: Rc<Client>,
     pub token: String,
-    queue: Queue,
+    queue: InboxQueue,
     /// Permissions that had been refused before it was opened.
     denials: u64,
 }
 
-impl Mailbox {
-    pub fn next(&self) -> Option<Mail> {
+impl Inbox {
+    pub fn next(&self) -> Option<Reply> {
         let mail = self.queue.borrow_mut().pop_front()?;
-        self.client.unread.set(self.client.unread.get().saturating_sub(1));
+        self.client.undelivered.set(self.client.undelivered.get().saturating_sub(1));
         Some(mail)
     }
 
     /// Publishes a question whose answer will carry `tag`.
-    pub fn ask(&self, tag: u64, subject: &str, payload: &[u8]) -> Result<()> {
-        self.client.publish(subject, Some(&Reply { token: &self.token, tag }), false, payload)
+    pub fn request(&self, tag: u64, subject: &str, payload: &[u8]) -> Result<()> {
+        self.client.publish(subject, Some(&ReplyTo { token: &self.token, tag }), false, payload)
     }
 
     /// Errors: the server refused what was asked; no answer will come.
@@ -636,10 +639,10 @@ impl Mailbox {
     }
 }
 
-impl Drop for Mailbox {
+impl Drop for Inbox {
     fn drop(&mut self) {
         self.clear();
-        self.client.boxes.borrow_mut().remove(&self.token);
+        self.client.inboxes.borrow_mut().remove(&self.token);
     }
 }
 
@@ -649,10 +652,10 @@ mod tests {
 
     #[test]
     fn a_message_finds_its_mailbox_by_subject_or_by_consumer() {
-        assert_eq!(addressee("_INBOX.a", "_INBOX.a.tok.7", None), Some(("tok", 7, None)));
-        let origin = Origin { stream_seq: 5, consumer_seq: 2, stored: 99, pending: 3 };
+        assert_eq!(route("_INBOX.a", "_INBOX.a.tok.7", None), Some(("tok", 7, None)));
+        let origin = DeliveryInfo { stream_seq: 5, consumer_seq: 2, stored_nanos: 99, pending: 3 };
         for reply in ["$JS.ACK.OBJ_b.tok.1.5.2.99.3", "$JS.ACK.dom.hash.OBJ_b.tok.1.5.2.99.3.rnd"] {
-            assert_eq!(addressee("_INBOX.a", "$O.b.C.x", Some(reply)), Some(("tok", 0, Some(origin))));
+            assert_eq!(route("_INBOX.a", "$O.b.C.x", Some(reply)), Some(("tok", 0, Some(origin))));
         }
     }
 
@@ -665,7 +668,7 @@ mod tests {
             ("x", Some("$JS.ACK.OBJ_b.tok.1.5.2.99")),
             ("x", Some("$JS.ACK.OBJ_b.tok.1.5.2.99.many")),
         ] {
-            assert_eq!(addressee("_INBOX.a", subject, reply), None, "{subject}");
+            assert_eq!(route("_INBOX.a", subject, reply), None, "{subject}");
         }
     }
 }

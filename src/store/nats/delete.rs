@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::api::{self, Patience};
-use super::client::{Client, Mail, Mailbox};
-use super::object::{Meta, Place};
-use crate::error::{Context, Result};
+use super::api::{self, ProgressTimeout};
+use super::client::{Client, Inbox, Reply};
+use super::object::{Meta, ObjectNames};
+use crate::error::{Result, ResultExt};
 use crate::fault;
 use crate::store::Delete;
 
@@ -29,9 +29,9 @@ enum Stage {
 }
 
 pub struct NatsDelete {
-    place: Rc<Place>,
-    mailbox: Mailbox,
-    epoch: Option<u64>,
+    subjects: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
     /// Names still to be deleted, the next one first.
     names: std::vec::IntoIter<String>,
     group: Vec<String>,
@@ -39,42 +39,42 @@ pub struct NatsDelete {
     /// By place in the group: what is known of those that are there.
     found: BTreeMap<u64, Option<Meta>>,
     unanswered: usize,
-    patience: Patience,
+    timeout: ProgressTimeout,
 }
 
 impl NatsDelete {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, names: Vec<String>) -> NatsDelete {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, names: Vec<String>) -> NatsDelete {
         NatsDelete {
-            place: place.clone(),
-            mailbox: client.open_box(),
-            epoch: None,
+            subjects: place.clone(),
+            inbox: client.open_inbox(),
+            session: None,
             names: names.into_iter(),
             group: Vec::new(),
             stage: Stage::Begin,
             found: BTreeMap::new(),
             unanswered: 0,
-            patience: Patience::default(),
+            timeout: ProgressTimeout::default(),
         }
     }
 
     fn begin(&mut self) -> Result<()> {
-        self.mailbox = self.mailbox.client.open_box();
+        self.inbox = self.inbox.client.open_inbox();
         self.found.clear();
         if self.group.is_empty() {
             self.group.extend(self.names.by_ref().take(GROUP));
         }
         self.stage = Stage::Lookup;
         self.unanswered = self.group.len();
-        let api = self.place.api("STREAM.MSG.GET");
+        let api = self.subjects.api("STREAM.MSG.GET");
         for (tag, name) in (0..).zip(&self.group) {
-            let subject = self.place.meta_subject(&self.place.full_name(name)?);
-            self.mailbox.ask(tag, &api, &api::last_message(&subject))?;
+            let subject = self.subjects.meta_subject(&self.subjects.full_name(name)?);
+            self.inbox.request(tag, &api, &api::last_message_request(&subject))?;
         }
         Ok(())
     }
 
-    fn on_mail(&mut self, mail: &Mail) -> Result<()> {
-        self.patience.progress();
+    fn on_reply(&mut self, mail: &Reply) -> Result<()> {
+        self.timeout.reset();
         self.unanswered = self.unanswered.saturating_sub(1);
         if self.stage == Stage::Lookup {
             if let Some(json) = api::stored_message(mail)? {
@@ -82,7 +82,7 @@ impl NatsDelete {
             }
             return Ok(());
         }
-        api::good::<Value>(mail).map(drop)
+        api::parse_success::<Value>(mail).map(drop)
     }
 
     fn purge_metas(&mut self) -> Result<()> {
@@ -91,7 +91,7 @@ impl NatsDelete {
         let mut subjects = Vec::new();
         for (tag, name) in (0..).zip(&self.group) {
             if self.found.contains_key(&tag) {
-                subjects.push(self.place.meta_subject(&self.place.full_name(name)?));
+                subjects.push(self.subjects.meta_subject(&self.subjects.full_name(name)?));
             }
         }
         self.purge(&subjects)
@@ -101,15 +101,15 @@ impl NatsDelete {
         fault::point("delete.chunks")?;
         self.stage = Stage::Chunks;
         let nuids = self.found.values().flatten().filter(|meta| !meta.nuid.is_empty() && !meta.link);
-        let subjects: Vec<String> = nuids.map(|meta| self.place.chunk_subject(&meta.nuid)).collect();
+        let subjects: Vec<String> = nuids.map(|meta| self.subjects.chunk_subject(&meta.nuid)).collect();
         self.purge(&subjects)
     }
 
     fn purge(&mut self, subjects: &[String]) -> Result<()> {
         self.unanswered = subjects.len();
-        let api = self.place.api("STREAM.PURGE");
+        let api = self.subjects.api("STREAM.PURGE");
         for (tag, subject) in (0..).zip(subjects) {
-            self.mailbox.ask(tag, &api, &api::purge(subject))?;
+            self.inbox.request(tag, &api, &api::purge_request(subject))?;
         }
         Ok(())
     }
@@ -132,29 +132,29 @@ impl NatsDelete {
     }
 
     fn step(&mut self, now: Instant) -> Result<bool> {
-        let epoch = self.mailbox.client.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
+        let epoch = self.inbox.client.session();
+        if epoch != self.session {
+            self.session = epoch;
             self.unanswered = 0;
             // Chunks whose meta is gone already are known only here: that part is asked once more as it is.
             self.stage = if self.stage == Stage::Chunks { Stage::Metas } else { Stage::Begin };
-            self.mailbox = self.mailbox.client.open_box();
+            self.inbox = self.inbox.client.open_inbox();
         }
-        if self.epoch.is_some() {
-            while let Some(mail) = self.mailbox.next() {
-                self.on_mail(&mail)?;
+        if self.session.is_some() {
+            while let Some(mail) = self.inbox.next() {
+                self.on_reply(&mail)?;
             }
             if self.advance()? {
                 return Ok(true);
             }
         }
-        self.patience.check(now, &self.mailbox)?;
+        self.timeout.check(now, &self.inbox)?;
         Ok(false)
     }
 }
 
 impl Delete for NatsDelete {
     fn poll(&mut self, now: Instant) -> Result<bool> {
-        self.step(now).context(|| format!("delete from {}", self.place.with_prefix("")))
+        self.step(now).context(|| format!("delete from {}", self.subjects.with_prefix("")))
     }
 }

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::api::{self, Patience};
-use super::client::{Client, Mail, Mailbox};
-use super::list::Step;
-use super::object::{Meta, Place};
+use super::api::{self, ProgressTimeout};
+use super::client::{Client, Inbox, Reply};
+use super::list::MetaEvent;
+use super::object::{Meta, ObjectNames};
 use crate::error::Result;
 
 const SUBJECTS: u64 = 1;
@@ -21,7 +21,7 @@ const META: u64 = 2;
 /// two questions moves the rest up: each page begins this many before the end of the last one, so that it shows.
 const OVERLAP: u64 = 1000;
 /// Questions on their way at once: far below what the server queues (10,000 for all of its clients).
-const AT_ONCE: usize = 500;
+const MAX_REQUESTS: usize = 500;
 
 #[derive(Deserialize)]
 struct Info {
@@ -35,97 +35,97 @@ struct State {
     subjects: Option<HashMap<String, IgnoredAny>>,
 }
 
-pub struct Led {
-    place: Rc<Place>,
-    mailbox: Mailbox,
-    epoch: Option<u64>,
+pub struct LeaderReader {
+    names: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
     /// Metas that were not asked for yet.
     subjects: Vec<String>,
-    pages: Pages,
-    all_told: bool,
-    asked: usize,
-    patience: Patience,
+    pages: SubjectPages,
+    all_listed: bool,
+    in_flight: usize,
+    timeout: ProgressTimeout,
 }
 
-impl Led {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Led {
-        Led {
-            place: place.clone(),
-            mailbox: client.open_box(),
-            epoch: None,
+impl LeaderReader {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> LeaderReader {
+        LeaderReader {
+            names: place.clone(),
+            inbox: client.open_inbox(),
+            session: None,
             subjects: Vec::new(),
-            pages: Pages::default(),
-            all_told: false,
-            asked: 0,
-            patience: Patience::default(),
+            pages: SubjectPages::default(),
+            all_listed: false,
+            in_flight: 0,
+            timeout: ProgressTimeout::default(),
         }
     }
 
-    pub fn step(&mut self, now: Instant) -> Result<Step> {
-        let epoch = self.mailbox.client.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
+    pub fn step(&mut self, now: Instant) -> Result<MetaEvent> {
+        let epoch = self.inbox.client.session();
+        if epoch != self.session {
+            self.session = epoch;
             self.restart()?;
-            return Ok(Step::Again);
+            return Ok(MetaEvent::Restarted);
         }
-        while let Some(mail) = self.mailbox.next() {
-            self.patience.progress();
-            if let Some(step) = self.on_mail(&mail)? {
+        while let Some(mail) = self.inbox.next() {
+            self.timeout.reset();
+            if let Some(step) = self.on_reply(&mail)? {
                 return Ok(step);
             }
         }
-        if self.all_told && self.subjects.is_empty() && self.asked == 0 {
-            return Ok(Step::End);
+        if self.all_listed && self.subjects.is_empty() && self.in_flight == 0 {
+            return Ok(MetaEvent::End);
         }
-        self.patience.check(now, &self.mailbox)?;
-        Ok(Step::Pending)
+        self.timeout.check(now, &self.inbox)?;
+        Ok(MetaEvent::Pending)
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.mailbox = self.mailbox.client.open_box();
+        self.inbox = self.inbox.client.open_inbox();
         self.subjects.clear();
-        (self.pages, self.all_told, self.asked) = (Pages::default(), false, 0);
-        if self.epoch.is_some() { self.ask_subjects() } else { Ok(()) }
+        (self.pages, self.all_listed, self.in_flight) = (SubjectPages::default(), false, 0);
+        if self.session.is_some() { self.request_subjects() } else { Ok(()) }
     }
 
-    fn ask_subjects(&self) -> Result<()> {
-        let question = json!({ "subjects_filter": self.place.all_metas(), "offset": self.pages.offset });
-        self.mailbox.ask(SUBJECTS, &self.place.api("STREAM.INFO"), question.to_string().as_bytes())
+    fn request_subjects(&self) -> Result<()> {
+        let question = json!({ "subjects_filter": self.names.all_metas(), "offset": self.pages.offset });
+        self.inbox.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
-    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Step>> {
+    fn on_reply(&mut self, mail: &Reply) -> Result<Option<MetaEvent>> {
         if mail.tag == SUBJECTS {
             if !self.on_subjects(mail)? {
                 self.restart()?;
-                return Ok(Some(Step::Again));
+                return Ok(Some(MetaEvent::Restarted));
             }
-            return self.ask_metas().map(|()| None);
+            return self.request_metas().map(|()| None);
         }
-        self.asked = self.asked.saturating_sub(1);
-        self.ask_metas()?;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.request_metas()?;
         // None: it was deleted meanwhile.
-        Ok(api::stored_message(mail)?.map(|json| Step::Meta(Meta::parse(&json))))
+        Ok(api::stored_message(mail)?.map(|json| MetaEvent::Meta(Meta::parse(&json))))
     }
 
     /// False: the page does not join the one before.
-    fn on_subjects(&mut self, mail: &Mail) -> Result<bool> {
-        let info: Info = api::good(mail)?;
+    fn on_subjects(&mut self, mail: &Reply) -> Result<bool> {
+        let info: Info = api::parse_success(mail)?;
         let subjects = info.state.subjects.unwrap_or_default().into_keys().collect();
-        let Some((fresh, last)) = self.pages.add(subjects, info.total) else { return Ok(false) };
+        let Some((fresh, last)) = self.pages.add_page(subjects, info.total) else { return Ok(false) };
         self.subjects.extend(fresh);
-        self.all_told = last;
+        self.all_listed = last;
         if !last {
-            self.ask_subjects()?;
+            self.request_subjects()?;
         }
         Ok(true)
     }
 
-    fn ask_metas(&mut self) -> Result<()> {
-        while self.asked < AT_ONCE
+    fn request_metas(&mut self) -> Result<()> {
+        while self.in_flight < MAX_REQUESTS
             && let Some(subject) = self.subjects.pop()
         {
-            self.mailbox.ask(META, &self.place.api("STREAM.MSG.GET"), &api::last_message(&subject))?;
-            self.asked += 1;
+            self.inbox.request(META, &self.names.api("STREAM.MSG.GET"), &api::last_message_request(&subject))?;
+            self.in_flight += 1;
         }
         Ok(())
     }
@@ -133,17 +133,17 @@ impl Led {
 
 /// Pages of a sorted list that may change between two of them.
 #[derive(Default)]
-struct Pages {
+struct SubjectPages {
     /// Where the next page begins.
     offset: u64,
     /// The page before it.
     before: HashSet<String>,
 }
 
-impl Pages {
+impl SubjectPages {
     /// What a page of a list of `total` has that the one before did not, and whether it is the last one. None if something
     /// may stand between the two: all that they should share was deleted.
-    fn add(&mut self, page: Vec<String>, total: u64) -> Option<(Vec<String>, bool)> {
+    fn add_page(&mut self, page: Vec<String>, total: u64) -> Option<(Vec<String>, bool)> {
         if self.offset > 0 && !page.iter().any(|subject| self.before.contains(subject)) {
             return None;
         }
@@ -164,11 +164,11 @@ mod tests {
     /// Reads a list in pages of `size`, while `deleted` of its first subjects go between two pages.
     fn read(count: usize, size: usize, deleted: usize) -> Option<Vec<String>> {
         let mut list: Vec<String> = (0..count).map(|n| format!("{n:08}")).collect();
-        let (mut pages, mut all) = (Pages::default(), Vec::new());
+        let (mut pages, mut all) = (SubjectPages::default(), Vec::new());
         loop {
             let from = usize::try_from(pages.offset).unwrap().min(list.len());
             let page = list[from..list.len().min(from + size)].to_vec();
-            let (fresh, last) = pages.add(page, list.len() as u64)?;
+            let (fresh, last) = pages.add_page(page, list.len() as u64)?;
             all.extend(fresh);
             if last {
                 return Some(all);

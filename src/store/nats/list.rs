@@ -14,13 +14,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::api::{self, Begin, Patience};
-use super::client::{Client, Mail, Mailbox};
-use super::leader::Led;
-use super::object::{Meta, Place};
-use crate::error::{Context, Result};
+use super::api::{self, ProgressTimeout, StartAt};
+use super::client::{Client, Inbox, Reply};
+use super::leader::LeaderReader;
+use super::object::{Meta, ObjectNames};
+use crate::error::{Result, ResultExt};
 use crate::fault;
-use crate::format::listing::{LTX, is_ltx};
+use crate::format::listing::{LTX_WARNING, is_ltx_name};
 use crate::log;
 use crate::store::{Entry, List, name};
 
@@ -29,43 +29,43 @@ const BATCH: u64 = 2;
 const GONE: u64 = 3;
 const HEARTBEAT: u16 = 100;
 /// Metas asked for at once; two batches are on their way.
-const A_BATCH: u64 = 2_000;
+const BATCH_SIZE: u64 = 2_000;
 /// A consumer that owes something answers sooner.
-const QUIET: Duration = Duration::from_secs(2);
+const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads all metas of a bucket, one after another.
-pub struct Metas {
+pub struct MetaReader {
     client: Rc<Client>,
-    place: Rc<Place>,
-    way: Way,
+    names: Rc<ObjectNames>,
+    way: MetaSource,
 }
 
-enum Way {
+enum MetaSource {
     /// As a consumer delivers them: quick, but from any replica.
-    Delivered(Delivered),
+    Consumer(ConsumerReader),
     /// As the stream's leader knows them.
-    Led(Led),
+    Leader(LeaderReader),
 }
 
-impl Metas {
+impl MetaReader {
     /// A replica that was away may not have the newest ones yet; so where there are replicas, the leader is asked.
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>) -> Metas {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> MetaReader {
         let way = if place.replicated.get() {
-            Way::Led(Led::new(client, place))
+            MetaSource::Leader(LeaderReader::new(client, place))
         } else {
-            Way::Delivered(Delivered::new(client, place))
+            MetaSource::Consumer(ConsumerReader::new(client, place))
         };
-        Metas { client: client.clone(), place: place.clone(), way }
+        MetaReader { client: client.clone(), names: place.clone(), way }
     }
 
-    pub fn step(&mut self, now: Instant) -> Result<Step> {
+    pub fn step(&mut self, now: Instant) -> Result<MetaEvent> {
         match &mut self.way {
-            Way::Led(metas) => metas.step(now),
-            Way::Delivered(metas) => match metas.step(now)? {
+            MetaSource::Leader(metas) => metas.step(now),
+            MetaSource::Consumer(metas) => match metas.step(now)? {
                 Some(step) => Ok(step),
                 None => {
-                    self.way = Way::Led(Led::new(&self.client, &self.place));
-                    Ok(Step::Again)
+                    self.way = MetaSource::Leader(LeaderReader::new(&self.client, &self.names));
+                    Ok(MetaEvent::Restarted)
                 }
             },
         }
@@ -73,177 +73,177 @@ impl Metas {
 }
 
 /// Metas from a consumer.
-struct Delivered {
-    place: Rc<Place>,
-    mailbox: Mailbox,
-    epoch: Option<u64>,
+struct ConsumerReader {
+    names: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
     consumer: bool,
     /// The last meta was given out.
     ended: bool,
     /// Metas that the consumer has and that have not come; so many of them were asked for.
-    left: u64,
-    ahead: u64,
+    remaining: u64,
+    requested: u64,
     /// It said that it has nothing, although it owes something.
-    doubtful: bool,
+    stalled: bool,
     /// When it was last heard.
-    heard: Option<Instant>,
-    patience: Patience,
+    last_received: Option<Instant>,
+    timeout: ProgressTimeout,
 }
 
 /// What comes next of the metas.
-pub enum Step {
+pub enum MetaEvent {
     /// A message under the metas' subjects; none if it is no meta.
     Meta(Option<Meta>),
     /// The connection was lost: all that came before is void.
-    Again,
+    Restarted,
     Pending,
     End,
 }
 
-impl Delivered {
-    fn new(client: &Rc<Client>, place: &Rc<Place>) -> Delivered {
-        Delivered {
-            place: place.clone(),
-            mailbox: client.open_box(),
-            epoch: None,
+impl ConsumerReader {
+    fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> ConsumerReader {
+        ConsumerReader {
+            names: place.clone(),
+            inbox: client.open_inbox(),
+            session: None,
             consumer: false,
             ended: false,
-            left: 0,
-            ahead: 0,
-            doubtful: false,
-            heard: None,
-            patience: Patience::default(),
+            remaining: 0,
+            requested: 0,
+            stalled: false,
+            last_received: None,
+            timeout: ProgressTimeout::default(),
         }
     }
 
     /// None: the consumer is not to be believed.
-    fn step(&mut self, now: Instant) -> Result<Option<Step>> {
-        let epoch = self.mailbox.client.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
+    fn step(&mut self, now: Instant) -> Result<Option<MetaEvent>> {
+        let epoch = self.inbox.client.session();
+        if epoch != self.session {
+            self.session = epoch;
             self.restart()?;
-            return Ok(Some(Step::Again));
+            return Ok(Some(MetaEvent::Restarted));
         }
         while !self.ended
-            && let Some(mail) = self.mailbox.next()
+            && let Some(mail) = self.inbox.next()
         {
-            self.patience.progress();
-            self.heard = Some(now);
-            if let Some(step) = self.on_mail(&mail)? {
+            self.timeout.reset();
+            self.last_received = Some(now);
+            if let Some(step) = self.on_reply(&mail)? {
                 return Ok(Some(step));
             }
         }
         if self.ended {
-            return Ok(Some(Step::End));
+            return Ok(Some(MetaEvent::End));
         }
-        let quiet = QUIET.min(self.mailbox.client.timeout() / 2);
-        if self.doubtful || self.heard.is_some_and(|heard| now.saturating_duration_since(heard) > quiet) {
+        let quiet = STALL_TIMEOUT.min(self.inbox.client.timeout() / 2);
+        if self.stalled || self.last_received.is_some_and(|heard| now.saturating_duration_since(heard) > quiet) {
             return Ok(None);
         }
-        self.patience.check(now, &self.mailbox)?;
-        Ok(Some(Step::Pending))
+        self.timeout.check(now, &self.inbox)?;
+        Ok(Some(MetaEvent::Pending))
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.mailbox = self.mailbox.client.open_box();
-        self.heard = None;
-        (self.ended, self.doubtful, self.consumer) = (false, false, self.epoch.is_some());
-        (self.left, self.ahead) = (0, 0);
-        if self.epoch.is_none() {
+        self.inbox = self.inbox.client.open_inbox();
+        self.last_received = None;
+        (self.ended, self.stalled, self.consumer) = (false, false, self.session.is_some());
+        (self.remaining, self.requested) = (0, 0);
+        if self.session.is_none() {
             return Ok(());
         }
-        let filter = self.place.all_metas();
-        let (subject, request) = api::new_consumer(&self.place, &self.mailbox.token, &filter, Begin::All);
-        self.mailbox.ask(CREATED, &subject, &request)
+        let filter = self.names.all_metas();
+        let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.token, &filter, StartAt::All);
+        self.inbox.request(CREATED, &subject, &request)
     }
 
-    fn on_mail(&mut self, mail: &Mail) -> Result<Option<Step>> {
-        match (mail.tag, mail.origin) {
+    fn on_reply(&mut self, mail: &Reply) -> Result<Option<MetaEvent>> {
+        match (mail.tag, mail.delivery) {
             (CREATED, None) => {
-                let consumer: api::Consumer = api::good(mail)?;
-                self.left = consumer.num_pending;
-                self.ended = self.left == 0;
-                self.ask_ahead()?;
+                let consumer: api::Consumer = api::parse_success(mail)?;
+                self.remaining = consumer.num_pending;
+                self.ended = self.remaining == 0;
+                self.prefetch()?;
             }
             (_, Some(origin)) => {
-                self.left = origin.pending;
-                self.ahead = self.ahead.saturating_sub(1);
-                self.ended = self.left == 0;
-                self.ask_ahead()?;
-                return Ok(Some(Step::Meta(Meta::parse(&mail.data))));
+                self.remaining = origin.pending;
+                self.requested = self.requested.saturating_sub(1);
+                self.ended = self.remaining == 0;
+                self.prefetch()?;
+                return Ok(Some(MetaEvent::Meta(Meta::parse(&mail.data))));
             }
-            (BATCH, None) if mail.status != Some(HEARTBEAT) => self.doubtful = true,
+            (BATCH, None) if mail.status != Some(HEARTBEAT) => self.stalled = true,
             _ => {}
         }
         Ok(None)
     }
 
-    fn ask_ahead(&mut self) -> Result<()> {
-        let unasked = self.left.saturating_sub(self.ahead);
-        if self.ended || unasked == 0 || self.ahead > A_BATCH {
+    fn prefetch(&mut self) -> Result<()> {
+        let unasked = self.remaining.saturating_sub(self.requested);
+        if self.ended || unasked == 0 || self.requested > BATCH_SIZE {
             return Ok(());
         }
         fault::point("list.ask")?;
-        let batch = unasked.min(A_BATCH);
-        let (subject, request) = api::next(&self.place, &self.mailbox.token, batch);
-        self.ahead += batch;
-        self.mailbox.ask(BATCH, &subject, &request)?;
-        self.ask_ahead()
+        let batch = unasked.min(BATCH_SIZE);
+        let (subject, request) = api::next_request(&self.names, &self.inbox.token, batch);
+        self.requested += batch;
+        self.inbox.request(BATCH, &subject, &request)?;
+        self.prefetch()
     }
 }
 
-impl Drop for Delivered {
+impl Drop for ConsumerReader {
     fn drop(&mut self) {
         if self.consumer {
             // Best effort: the server removes it by itself, later.
-            let _ = self.mailbox.ask(GONE, &api::delete_consumer(&self.place, &self.mailbox.token), b"");
+            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.token), b"");
         }
     }
 }
 
 /// What a meta says of a name.
-struct Found {
+struct ListedObject {
     entry: Entry,
     /// It is an object, not a mark that there was one, or a link.
     object: bool,
 }
 
 pub struct NatsList {
-    place: Rc<Place>,
+    names: Rc<ObjectNames>,
     prefix: String,
-    metas: Metas,
-    found: Vec<Found>,
+    metas: MetaReader,
+    found: Vec<ListedObject>,
     ltx: Rc<Cell<bool>>,
 }
 
 impl NatsList {
     /// `ltx` is set once it was said that the bucket holds files of the peer.
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, prefix: &str, ltx: &Rc<Cell<bool>>) -> NatsList {
-        let metas = Metas::new(client, place);
-        NatsList { place: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new(), ltx: ltx.clone() }
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, prefix: &str, ltx: &Rc<Cell<bool>>) -> NatsList {
+        let metas = MetaReader::new(client, place);
+        NatsList { names: place.clone(), prefix: prefix.to_string(), metas, found: Vec::new(), ltx: ltx.clone() }
     }
 
     /// Whatever is not ours is passed over.
-    fn keep(&mut self, meta: &Meta) {
+    fn on_meta(&mut self, meta: &Meta) {
         let object = !meta.deleted && !meta.link;
-        if object && is_ltx(&meta.name) && !self.ltx.replace(true) {
-            log::warn(LTX).field("bucket", &self.place.bucket).field("such_as", &meta.name).emit();
+        if object && is_ltx_name(&meta.name) && !self.ltx.replace(true) {
+            log::warn(LTX_WARNING).field("bucket", &self.names.bucket).field("such_as", &meta.name).emit();
         }
-        if let Some(name) = self.place.own_name(&meta.name)
+        if let Some(name) = self.names.strip_prefix(&meta.name)
             && name.starts_with(&self.prefix)
-            && name::check(name).is_ok()
+            && name::validate(name).is_ok()
         {
-            self.found.push(Found { entry: Entry { name: name.to_string(), size: meta.size }, object });
+            self.found.push(ListedObject { entry: Entry { name: name.to_string(), size: meta.size }, object });
         }
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
         loop {
             match self.metas.step(now)? {
-                Step::Meta(meta) => meta.iter().for_each(|meta| self.keep(meta)),
-                Step::Again => self.found.clear(),
-                Step::Pending => return Ok(None),
-                Step::End => return Ok(Some(self.sorted())),
+                MetaEvent::Meta(meta) => meta.iter().for_each(|meta| self.on_meta(meta)),
+                MetaEvent::Restarted => self.found.clear(),
+                MetaEvent::Pending => return Ok(None),
+                MetaEvent::End => return Ok(Some(self.sorted())),
             }
         }
     }
@@ -260,6 +260,6 @@ impl NatsList {
 
 impl List for NatsList {
     fn poll(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
-        self.step(now).context(|| format!("list {}/{}", self.place.bucket, self.place.with_prefix(&self.prefix)))
+        self.step(now).context(|| format!("list {}/{}", self.names.bucket, self.names.with_prefix(&self.prefix)))
     }
 }

@@ -10,48 +10,48 @@
 
 #![allow(deprecated, reason = "the crate is fixed by the brief, and says of every item that it is deprecated")]
 
+mod abandoned_put;
 mod api;
 mod auth;
 mod base64;
 mod bucket;
-mod chore;
-mod claim;
 mod client;
+mod congestion;
 mod delete;
-mod flight;
 mod get;
+mod in_flight;
 pub mod key_pair;
 mod leader;
-mod link;
 mod list;
 pub mod nkey;
 mod object;
 pub mod options;
+mod orphan_cleanup;
 mod presence;
+mod proxy;
 mod put;
-mod sweep;
-mod window;
+mod writer_lease;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use bucket::Check;
+use bucket::BucketCheck;
 use client::Client;
-use object::Place;
+use object::ObjectNames;
 use options::Options;
-use sweep::NatsSweep;
+use orphan_cleanup::NatsCleanup;
 
-use super::{Claim, Delete, Get, Holder, List, Presence, Put, Store, Sweep};
-use crate::error::{Context, Error, Kind, Result};
+use super::{Delete, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Store, WriterLease};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::time::Timestamp;
 use crate::log;
 
 /// The connections of this process, each with what it was opened for.
 #[derive(Default)]
-pub struct Clients(Vec<(Options, Weak<Client>)>);
+pub struct ClientCache(Vec<(Options, Weak<Client>)>);
 
-impl Clients {
+impl ClientCache {
     /// The connection for `options`: one that is there already, if it differs only in bucket and prefix.
     fn get(&mut self, options: &Options) -> Result<Rc<Client>> {
         let key = Options { bucket: String::new(), prefix: String::new(), must_keep: None, ..options.clone() };
@@ -81,80 +81,91 @@ fn check_prefix(prefix: &str) -> Result<()> {
 /// One prefix of one bucket.
 pub struct NatsStore {
     client: Rc<Client>,
-    place: Rc<Place>,
+    names: Rc<ObjectNames>,
     options: Options,
     url: String,
     bucket: RefCell<BucketState>,
-    looked: Cell<Looked>,
+    checked_at: Cell<CheckedAt>,
     /// When the bucket was made, and how many of them there have been.
     created: RefCell<String>,
-    incarnation: Rc<Cell<u64>>,
+    bucket_incarnation: Rc<Cell<u64>>,
     /// Failures of the connection that were told already.
-    told: Cell<u64>,
+    last_logged: Cell<u64>,
     /// It was said that there are LTX files in the bucket.
     ltx: Rc<Cell<bool>>,
 }
 
 enum BucketState {
     Unknown,
-    Checking(Check),
-    There(bucket::Found),
+    Checking(BucketCheck),
+    Ready(bucket::BucketInfo),
 }
 
 /// When the bucket was last looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Looked {
-    epoch: Option<u64>,
-    doubts: u64,
+struct CheckedAt {
+    session: Option<u64>,
+    failed_puts: u64,
 }
 
 impl NatsStore {
     /// Opens a store; nothing is contacted before [`Store::connect`].
     ///
     /// Errors: of kind `Store`, if the login cannot be used.
-    pub fn open(options: &Options, clients: &mut Clients) -> Result<NatsStore> {
+    pub fn open(options: &Options, clients: &mut ClientCache) -> Result<NatsStore> {
         let url = url(options);
         check_prefix(&options.prefix).context(|| format!("open {url}"))?;
         let client = clients.get(options).context(|| format!("open {url}"))?;
-        let place = Rc::new(Place::new(&options.bucket, &options.prefix));
+        let place = Rc::new(ObjectNames::new(&options.bucket, &options.prefix));
         let (bucket, told, ltx) = (RefCell::new(BucketState::Unknown), Cell::new(0), Rc::default());
         let (looked, created, incarnation) = (Cell::default(), RefCell::default(), Rc::default());
         let options = options.clone();
-        Ok(NatsStore { client, place, options, url, bucket, looked, created, incarnation, told, ltx })
+        Ok(NatsStore {
+            client,
+            names: place,
+            options,
+            url,
+            bucket,
+            checked_at: looked,
+            created,
+            bucket_incarnation: incarnation,
+            last_logged: told,
+            ltx,
+        })
     }
 
     /// What the operator should know of the bucket, once connected.
     pub fn warnings(&self) -> Vec<String> {
         match &*self.bucket.borrow() {
-            BucketState::There(found) => found.warnings.clone(),
+            BucketState::Ready(found) => found.warnings.clone(),
             _ => Vec::new(),
         }
     }
 
     /// Begins to remove the chunks that no object of the bucket refers to and that are older than `young` at `wall`.
-    pub fn sweep(&self, wall: Timestamp, young: Duration) -> NatsSweep {
-        NatsSweep::new(&self.client, &self.place, wall, young)
+    pub fn start_cleanup(&self, wall: Timestamp, young: Duration) -> NatsCleanup {
+        NatsCleanup::new(&self.client, &self.names, wall, young)
     }
 
     /// Looks again after each reconnect and each failed put, for it may have been deleted and made anew.
     fn check_bucket(&self, now: Instant) -> Result<bool> {
         let state = &mut *self.bucket.borrow_mut();
-        let looked = Looked { epoch: self.client.epoch(), doubts: self.client.doubts.get() };
-        if matches!(state, BucketState::There(_)) && looked != self.looked.get() {
+        let looked = CheckedAt { session: self.client.session(), failed_puts: self.client.failed_puts.get() };
+        if matches!(state, BucketState::Ready(_)) && looked != self.checked_at.get() {
             *state = BucketState::Unknown;
         }
         if matches!(state, BucketState::Unknown) {
-            self.looked.set(looked);
-            *state = BucketState::Checking(Check::new(&self.client, &self.place, &self.options));
+            self.checked_at.set(looked);
+            *state = BucketState::Checking(BucketCheck::new(&self.client, &self.names, &self.options));
         }
         let BucketState::Checking(check) = state else { return Ok(true) };
         match check.poll(now) {
             Ok(None) => Ok(false),
             Ok(Some(found)) => {
                 if *self.created.borrow() != found.created {
-                    self.greet(&found);
+                    self.on_new_bucket(&found);
                 }
-                *state = BucketState::There(found);
+                *state = BucketState::Ready(found);
                 Ok(true)
             }
             Err(e) => {
@@ -167,19 +178,19 @@ impl NatsStore {
 
 impl NatsStore {
     /// A bucket that was not there before.
-    fn greet(&self, found: &bucket::Found) {
+    fn on_new_bucket(&self, found: &bucket::BucketInfo) {
         for warning in &found.warnings {
             log::warn(warning).field("store", &self.url).emit();
         }
         self.created.replace(found.created.clone());
-        self.incarnation.set(self.incarnation.get() + 1);
+        self.bucket_incarnation.set(self.bucket_incarnation.get() + 1);
     }
 }
 
 /// `nats://host:port,…/bucket/prefix`: no login in it.
 fn url(options: &Options) -> String {
-    let scheme = if options.tls.wanted { "tls" } else { "nats" };
-    let servers: Vec<String> = options.servers.iter().map(link::address).collect();
+    let scheme = if options.tls.required { "tls" } else { "nats" };
+    let servers: Vec<String> = options.servers.iter().map(proxy::address).collect();
     let slash = if options.prefix.is_empty() { "" } else { "/" };
     format!("{scheme}://{}/{}{slash}{}", servers.join(","), options.bucket, options.prefix)
 }
@@ -190,40 +201,47 @@ impl Store for NatsStore {
     }
 
     fn connect(&self, now: Instant) -> Result<bool> {
-        self.client.check_alone(&self.place).context(|| self.url.clone())?;
-        Ok(self.client.connect(now, &self.told)? && self.check_bucket(now)?)
+        self.client.check_exclusive(&self.names).context(|| self.url.clone())?;
+        Ok(self.client.connect(now, &self.last_logged)? && self.check_bucket(now)?)
     }
 
     fn put(&self, name: &str) -> Box<dyn Put> {
-        Box::new(put::NatsPut::new(&self.client, &self.place, name))
+        Box::new(put::NatsPut::new(&self.client, &self.names, name))
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {
-        Box::new(get::NatsGet::new(&self.client, &self.place, name))
+        Box::new(get::NatsGet::new(&self.client, &self.names, name))
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        Box::new(list::NatsList::new(&self.client, &self.place, prefix, &self.ltx))
+        Box::new(list::NatsList::new(&self.client, &self.names, prefix, &self.ltx))
     }
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
-        Box::new(delete::NatsDelete::new(&self.client, &self.place, names))
+        Box::new(delete::NatsDelete::new(&self.client, &self.names, names))
     }
 
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
-        Box::new(presence::NatsPresence::new(&self.client, &self.place, names))
+        Box::new(presence::NatsPresence::new(&self.client, &self.names, names))
     }
 
-    fn claim(&self, holder: &Holder) -> Box<dyn Claim> {
+    fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
         // Buckets of one name in different domains or clusters may share their subjects, but not the moment they were made.
         let place = format!("{}/{}", self.created.borrow(), self.options.prefix);
-        let incarnation = self.incarnation.clone();
-        Box::new(claim::NatsClaim::new(&self.client, incarnation, &self.options.bucket, &place, &self.url, holder))
+        let incarnation = self.bucket_incarnation.clone();
+        Box::new(writer_lease::NatsLease::new(
+            &self.client,
+            incarnation,
+            &self.options.bucket,
+            &place,
+            &self.url,
+            holder,
+        ))
     }
 
-    fn sweep(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn Sweep>> {
-        let due = self.client.sweep_is_due(&self.options.bucket, wall);
-        due.then(|| Box::new(NatsStore::sweep(self, wall, young)) as Box<dyn Sweep>)
+    fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
+        let due = self.client.cleanup_is_due(&self.options.bucket, wall);
+        due.then(|| Box::new(NatsStore::start_cleanup(self, wall, young)) as Box<dyn OrphanCleanup>)
     }
 
     fn wait(&self, timeout: Duration) {

@@ -11,12 +11,12 @@ use crate::error::{Error, Kind, Result};
 use crate::store::name;
 
 /// What nats.go, nats-py and the nats CLI write.
-pub const CHUNK: usize = 128 * 1024;
+pub const CHUNK_BYTES: usize = 128 * 1024;
 const DIGEST: &str = "SHA-256=";
 
 /// A prefix of a bucket: how names become subjects.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ObjectNames {
     pub bucket: String,
     prefix: String,
     /// The bucket has replicas, some of which may be behind.
@@ -27,9 +27,9 @@ pub struct Place {
     pub max_message: Cell<usize>,
 }
 
-impl Place {
-    pub fn new(bucket: &str, prefix: &str) -> Place {
-        Place {
+impl ObjectNames {
+    pub fn new(bucket: &str, prefix: &str) -> ObjectNames {
+        ObjectNames {
             bucket: bucket.to_string(),
             prefix: prefix.to_string(),
             replicated: Cell::new(false),
@@ -55,7 +55,7 @@ impl Place {
 
     /// What an object of ours is called in the bucket.
     pub fn full_name(&self, name: &str) -> Result<String> {
-        name::check(name)?;
+        name::validate(name)?;
         Ok(self.with_prefix(name))
     }
 
@@ -64,7 +64,7 @@ impl Place {
     }
 
     /// What an object of the bucket is called below our prefix; none if it is not ours.
-    pub fn own_name<'a>(&self, full: &'a str) -> Option<&'a str> {
+    pub fn strip_prefix<'a>(&self, full: &'a str) -> Option<&'a str> {
         if self.prefix.is_empty() {
             return Some(full);
         }
@@ -106,42 +106,42 @@ pub struct Meta {
 
 /// As others write it: everything may be missing, null, or of a later version.
 #[derive(Deserialize)]
-struct Found {
+struct MetaJson {
     name: Option<String>,
     nuid: Option<String>,
     size: Option<u64>,
     chunks: Option<u64>,
     digest: Option<String>,
     deleted: Option<bool>,
-    options: Option<FoundOptions>,
+    options: Option<MetaJsonOptions>,
 }
 
 #[derive(Deserialize)]
-struct FoundOptions {
+struct MetaJsonOptions {
     link: Option<serde::de::IgnoredAny>,
 }
 
 /// As we write it.
 #[derive(Serialize)]
-struct Written<'a> {
+struct MetaOut<'a> {
     name: &'a str,
     bucket: &'a str,
     nuid: &'a str,
     size: u64,
     chunks: u64,
     digest: &'a str,
-    options: WrittenOptions,
+    options: MetaOutOptions,
 }
 
 #[derive(Serialize)]
-struct WrittenOptions {
+struct MetaOutOptions {
     max_chunk_size: usize,
 }
 
 impl Meta {
     /// None: not the meta of an object.
     pub fn parse(json: &[u8]) -> Option<Meta> {
-        let found: Found = serde_json::from_slice(json).ok()?;
+        let found: MetaJson = serde_json::from_slice(json).ok()?;
         let deleted = found.deleted.unwrap_or(false);
         let link = found.options.is_some_and(|options| options.link.is_some());
         let nuid = found.nuid.filter(|nuid| is_nuid(nuid));
@@ -158,30 +158,30 @@ pub fn is_nuid(text: &str) -> bool {
 }
 
 /// The meta message of an object.
-pub fn write_meta(bucket: &str, full_name: &str, nuid: &str, sum: &Sum, chunk: usize) -> Vec<u8> {
-    let written = Written {
+pub fn write_meta(bucket: &str, full_name: &str, nuid: &str, sum: &ContentDigest, chunk: usize) -> Vec<u8> {
+    let written = MetaOut {
         name: full_name,
         bucket,
         nuid,
         size: sum.size,
         chunks: sum.chunks,
         digest: &sum.digest(),
-        options: WrittenOptions { max_chunk_size: chunk },
+        options: MetaOutOptions { max_chunk_size: chunk },
     };
     serde_json::to_vec(&written).unwrap_or_default()
 }
 
 /// Size, number of chunks and digest of what has passed.
 #[derive(Clone)]
-pub struct Sum {
+pub struct ContentDigest {
     pub size: u64,
     pub chunks: u64,
     hash: Context,
 }
 
-impl Sum {
-    pub fn new() -> Sum {
-        Sum { size: 0, chunks: 0, hash: Context::new(&SHA256) }
+impl ContentDigest {
+    pub fn new() -> ContentDigest {
+        ContentDigest { size: 0, chunks: 0, hash: Context::new(&SHA256) }
     }
 
     pub fn add(&mut self, chunk: &[u8]) {
@@ -224,11 +224,11 @@ mod tests {
 
     #[test]
     fn what_we_write_reads_back() {
-        let mut sum = Sum::new();
+        let mut sum = ContentDigest::new();
         sum.add(b"hello ");
         sum.add(b"world");
         assert_eq!(sum.digest(), "SHA-256=uU0nuZNNPgilLlLX2n2r-sSE7-N6U4DukIj3rOLvzek=");
-        let meta = Meta::parse(&write_meta("b", "p/ä", "N1", &sum, CHUNK)).unwrap();
+        let meta = Meta::parse(&write_meta("b", "p/ä", "N1", &sum, CHUNK_BYTES)).unwrap();
         assert_eq!((meta.name.as_str(), meta.nuid.as_str(), meta.size, meta.chunks), ("p/ä", "N1", 11, Some(2)));
         assert!(!meta.deleted && !meta.link && sum.check(&meta).is_ok());
     }
@@ -266,9 +266,9 @@ mod tests {
 
     #[test]
     fn damage_is_named_and_other_spellings_of_a_digest_are_right() {
-        let mut sum = Sum::new();
+        let mut sum = ContentDigest::new();
         sum.add(b"hello world");
-        let right = Meta::parse(&write_meta("b", "x", "N", &sum, CHUNK)).unwrap();
+        let right = Meta::parse(&write_meta("b", "x", "N", &sum, CHUNK_BYTES)).unwrap();
         let unpadded = right.digest.clone().map(|d| d.trim_end_matches('=').replace("SHA", "sha"));
         assert!(sum.check(&Meta { digest: unpadded, ..right.clone() }).is_ok());
         let short = sum.check(&Meta { size: 12, ..right.clone() }).unwrap_err();
@@ -279,11 +279,11 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_whole_part_of_a_name() {
-        let place = Place::new("b", "p/q");
+        let place = ObjectNames::new("b", "p/q");
         assert_eq!(place.full_name("x").unwrap(), "p/q/x");
-        assert_eq!(place.own_name("p/q/x/y"), Some("x/y"));
-        assert_eq!((place.own_name("p/qx"), place.own_name("p/q2/x")), (None, None));
-        assert_eq!(Place::new("b", "").own_name("x"), Some("x"));
+        assert_eq!(place.strip_prefix("p/q/x/y"), Some("x/y"));
+        assert_eq!((place.strip_prefix("p/qx"), place.strip_prefix("p/q2/x")), (None, None));
+        assert_eq!(ObjectNames::new("b", "").strip_prefix("x"), Some("x"));
         assert_eq!(place.meta_subject("hello"), "$O.b.M.aGVsbG8=");
     }
 }

@@ -15,7 +15,7 @@ pub struct Server {
 
 /// Exactly one way to log in.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Login {
+pub enum Credentials {
     None,
     UserPassword {
         user: String,
@@ -33,14 +33,14 @@ pub enum Login {
     Nkey(Secret),
 }
 
-/// How the link is encrypted. `wanted` is false only if neither the URL nor any TLS option asks for it; the server may
+/// How the link is encrypted. `required` is false only if neither the URL nor any TLS option asks for it; the server may
 /// still demand it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tls {
     /// Never talk in clear text.
-    pub wanted: bool,
+    pub required: bool,
     /// Start with the handshake, before the server's INFO (the server's `handshake_first`).
-    pub first: bool,
+    pub handshake_first: bool,
     /// PEM files, each with one or more certificates. Empty: the system's.
     pub root_cas: Vec<PathBuf>,
     /// PEM files of the client's certificate chain and its key.
@@ -54,7 +54,7 @@ pub struct Options {
     pub bucket: String,
     /// Below which names live in the bucket; empty, or without a slash at either end.
     pub prefix: String,
-    pub login: Login,
+    pub login: Credentials,
     pub tls: Tls,
     /// To connect, and for an operation that makes no progress.
     pub timeout: Duration,
@@ -94,7 +94,7 @@ impl Options {
             servers,
             bucket: bucket.into(),
             prefix: prefix.into(),
-            login: Login::None,
+            login: Credentials::None,
             tls: Tls::default(),
             timeout: Self::DEFAULT_TIMEOUT,
             max_reconnects: None,

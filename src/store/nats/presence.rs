@@ -4,73 +4,73 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::api::{self, Patience};
-use super::client::{Client, Mailbox};
-use super::object::{Meta, Place};
-use crate::error::{Context, Result};
+use super::api::{self, ProgressTimeout};
+use super::client::{Client, Inbox};
+use super::object::{Meta, ObjectNames};
+use crate::error::{Result, ResultExt};
 use crate::store::Presence;
 
 pub struct NatsPresence {
-    place: Rc<Place>,
-    mailbox: Mailbox,
-    epoch: Option<u64>,
+    subjects: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
     names: Vec<String>,
     unanswered: usize,
     missing: Vec<String>,
-    patience: Patience,
+    timeout: ProgressTimeout,
 }
 
 impl NatsPresence {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, names: Vec<String>) -> NatsPresence {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, names: Vec<String>) -> NatsPresence {
         NatsPresence {
-            place: place.clone(),
-            mailbox: client.open_box(),
-            epoch: None,
+            subjects: place.clone(),
+            inbox: client.open_inbox(),
+            session: None,
             names,
             unanswered: 0,
             missing: Vec::new(),
-            patience: Patience::default(),
+            timeout: ProgressTimeout::default(),
         }
     }
 
-    fn ask(&mut self) -> Result<()> {
-        self.mailbox = self.mailbox.client.open_box();
+    fn request(&mut self) -> Result<()> {
+        self.inbox = self.inbox.client.open_inbox();
         self.missing.clear();
         self.unanswered = self.names.len();
-        let api = self.place.api("STREAM.MSG.GET");
+        let api = self.subjects.api("STREAM.MSG.GET");
         for (tag, name) in (0..).zip(&self.names) {
-            let subject = self.place.meta_subject(&self.place.full_name(name)?);
-            self.mailbox.ask(tag, &api, &api::last_message(&subject))?;
+            let subject = self.subjects.meta_subject(&self.subjects.full_name(name)?);
+            self.inbox.request(tag, &api, &api::last_message_request(&subject))?;
         }
         Ok(())
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
-        let epoch = self.mailbox.client.epoch();
-        if epoch != self.epoch {
-            self.epoch = epoch;
+        let epoch = self.inbox.client.session();
+        if epoch != self.session {
+            self.session = epoch;
             if epoch.is_some() {
-                self.ask()?;
+                self.request()?;
             }
         }
-        while let Some(mail) = self.mailbox.next() {
-            self.patience.progress();
+        while let Some(mail) = self.inbox.next() {
+            self.timeout.reset();
             self.unanswered = self.unanswered.saturating_sub(1);
             let there =
                 api::stored_message(&mail)?.and_then(|json| Meta::parse(&json)).is_some_and(|meta| !meta.deleted);
             let name = usize::try_from(mail.tag).ok().and_then(|at| self.names.get(at));
             self.missing.extend(name.filter(|_| !there).cloned());
         }
-        if self.epoch.is_some() && self.unanswered == 0 {
+        if self.session.is_some() && self.unanswered == 0 {
             return Ok(Some(std::mem::take(&mut self.missing)));
         }
-        self.patience.check(now, &self.mailbox)?;
+        self.timeout.check(now, &self.inbox)?;
         Ok(None)
     }
 }
 
 impl Presence for NatsPresence {
     fn poll(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
-        self.step(now).context(|| format!("look for objects in {}", self.place.with_prefix("")))
+        self.step(now).context(|| format!("look for objects in {}", self.subjects.with_prefix("")))
     }
 }

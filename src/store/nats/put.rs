@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::api::{self, Patience};
-use super::chore::Chore;
-use super::client::{Client, Mail, Mailbox, Reply};
-use super::flight::{Flight, Repair, Sent};
-use super::object::{CHUNK, Meta, Place, Sum, write_meta};
-use crate::error::{Context, Error, Kind, Result};
+use super::abandoned_put::AbandonedPut;
+use super::api::{self, ProgressTimeout};
+use super::client::{Client, Inbox, Reply, ReplyTo};
+use super::in_flight::{InFlightChunks, Resend, SentChunk};
+use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::store::{Put, PutState, random};
 
@@ -21,16 +21,16 @@ use crate::store::{Put, PutState, random};
 const LOOKUP: u64 = u64::MAX - 1;
 const META: u64 = u64::MAX - 2;
 const PURGE: u64 = u64::MAX - 3;
-const STRAY: u64 = u64::MAX - 4;
+const MISPLACED: u64 = u64::MAX - 4;
 /// How long a server whose queue is full is left alone.
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
+const QUEUE_FULL_DELAY: Duration = Duration::from_millis(50);
 /// Where there are JetStream domains, the first object of a connection becomes visible no sooner than this: a stream of another
 /// site that has the same subjects answers within it, as a rule.
-const PROOF: Duration = Duration::from_millis(300);
+const DUPLICATE_WAIT: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    Fresh,
+    New,
     Chunks,
     Staged,
     /// The meta message is on its way.
@@ -42,116 +42,119 @@ enum Stage {
 }
 
 pub struct NatsPut {
-    place: Rc<Place>,
+    names: Rc<ObjectNames>,
     name: String,
     nuid: String,
-    mailbox: Mailbox,
-    epoch: Option<u64>,
+    inbox: Inbox,
+    session: Option<u64>,
     chunk: Vec<u8>,
     chunk_size: usize,
-    sum: Sum,
-    flight: Flight,
+    digest: ContentDigest,
+    in_flight: InFlightChunks,
     /// Refused chunks that wait to be sent anew: from when on, and how many removals are still unanswered.
-    again: Option<(Instant, usize, BTreeMap<u64, Vec<u8>>)>,
+    resend: Option<(Instant, usize, BTreeMap<u64, Vec<u8>>)>,
     /// The object that this one replaces; none while the answer is out.
     replaced: Option<Option<Meta>>,
     finished: bool,
     commit: bool,
     stage: Stage,
     /// When the first chunk went out.
-    begun: Option<Instant>,
-    patience: Patience,
+    started: Option<Instant>,
+    timeout: ProgressTimeout,
 }
 
 impl NatsPut {
-    pub fn new(client: &Rc<Client>, place: &Rc<Place>, name: &str) -> NatsPut {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, name: &str) -> NatsPut {
         NatsPut {
-            place: place.clone(),
+            names: place.clone(),
             name: name.to_string(),
             nuid: random::token(),
-            mailbox: client.open_box(),
-            epoch: None,
+            inbox: client.open_inbox(),
+            session: None,
             chunk: Vec::new(),
-            chunk_size: CHUNK,
-            sum: Sum::new(),
-            flight: Flight::default(),
-            again: None,
+            chunk_size: CHUNK_BYTES,
+            digest: ContentDigest::new(),
+            in_flight: InFlightChunks::default(),
+            resend: None,
             replaced: None,
             finished: false,
             commit: false,
-            stage: Stage::Fresh,
-            begun: None,
-            patience: Patience::default(),
+            stage: Stage::New,
+            started: None,
+            timeout: ProgressTimeout::default(),
         }
     }
 
     fn client(&self) -> &Rc<Client> {
-        &self.mailbox.client
+        &self.inbox.client
     }
 
     /// Asks what is replaced: that question travels together with the first chunk.
     fn start(&mut self) -> Result<()> {
-        if self.stage != Stage::Fresh {
+        if self.stage != Stage::New {
             return Ok(());
         }
-        self.client().check_alone(&self.place)?;
-        let full_name = self.place.full_name(&self.name)?;
-        self.epoch = self.client().epoch();
-        if self.epoch.is_none() {
-            return Err(self.client().cause());
+        self.client().check_exclusive(&self.names)?;
+        let full_name = self.names.full_name(&self.name)?;
+        self.session = self.client().session();
+        if self.session.is_none() {
+            return Err(self.client().last_failure());
         }
         if !self.client().has_headers() {
-            return Err(Error::new(Kind::Store, "expected a server with headers (2.2 or later), found one without"));
+            return Err(Error::new(
+                Kind::StoreRefused,
+                "expected a server with headers (2.2 or later), found one without",
+            ));
         }
-        let limits = [self.client().max_payload(), self.place.max_message.get()];
-        self.chunk_size = limits.into_iter().filter(|limit| *limit > 0).fold(CHUNK, usize::min);
-        let question = api::last_message(&self.place.meta_subject(&full_name));
-        self.mailbox.ask(LOOKUP, &self.place.api("STREAM.MSG.GET"), &question)?;
+        let limits = [self.client().max_payload(), self.names.max_message.get()];
+        self.chunk_size = limits.into_iter().filter(|limit| *limit > 0).fold(CHUNK_BYTES, usize::min);
+        let question = api::last_message_request(&self.names.meta_subject(&full_name));
+        self.inbox.request(LOOKUP, &self.names.api("STREAM.MSG.GET"), &question)?;
         self.stage = Stage::Chunks;
         Ok(())
     }
 
-    fn same_connection(&self) -> Result<()> {
-        if self.stage != Stage::Done && self.client().epoch() != self.epoch {
-            return Err(self.client().cause().context("connection lost"));
+    fn check_session(&self) -> Result<()> {
+        if self.stage != Stage::Done && self.client().session() != self.session {
+            return Err(self.client().last_failure().context("connection lost"));
         }
         Ok(())
     }
 
     /// False: the window is full.
     fn send_chunk(&mut self) -> Result<bool> {
-        let mending = self.flight.is_broken() || self.again.is_some();
-        if mending || !self.client().window.borrow_mut().has_room(self.chunk.len()) {
+        let mending = self.in_flight.needs_resend() || self.resend.is_some();
+        if mending || !self.client().window.borrow_mut().can_send(self.chunk.len()) {
             return Ok(false);
         }
         fault::point("put.chunk")?;
-        self.sum.add(&self.chunk);
+        self.digest.add(&self.chunk);
         let bytes = std::mem::take(&mut self.chunk);
-        self.publish_chunk(self.sum.chunks, bytes)?;
+        self.publish_chunk(self.digest.chunks, bytes)?;
         Ok(true)
     }
 
     fn publish_chunk(&mut self, tag: u64, bytes: Vec<u8>) -> Result<()> {
-        let reply = Reply { token: &self.mailbox.token, tag };
-        let subject = self.place.chunk_subject(&self.nuid);
+        let reply = ReplyTo { token: &self.inbox.token, tag };
+        let subject = self.names.chunk_subject(&self.nuid);
         self.client().publish(&subject, Some(&reply), false, &bytes)?;
-        self.client().window.borrow_mut().take(bytes.len());
-        self.flight.sent(tag, bytes, Instant::now());
-        self.begun.get_or_insert_with(Instant::now);
+        self.client().window.borrow_mut().on_send(bytes.len());
+        self.in_flight.sent(tag, bytes, Instant::now());
+        self.started.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    /// Mends what a full queue of the server has torn: see [`Flight`].
-    fn mend(&mut self, now: Instant) -> Result<()> {
-        if let Some(Repair { strays, chunks }) = self.flight.repair() {
+    /// Mends what a full queue of the server has torn: see [`InFlightChunks`].
+    fn resend_rejected(&mut self, now: Instant) -> Result<()> {
+        if let Some(Resend { misplaced: strays, chunks }) = self.in_flight.take_resend() {
             for seq in &strays {
-                let question = api::delete_message(*seq);
-                self.mailbox.ask(STRAY, &self.place.api("STREAM.MSG.DELETE"), &question)?;
+                let question = api::delete_message_request(*seq);
+                self.inbox.request(MISPLACED, &self.names.api("STREAM.MSG.DELETE"), &question)?;
             }
-            self.again = Some((now + BUSY_PAUSE, strays.len(), chunks));
+            self.resend = Some((now + QUEUE_FULL_DELAY, strays.len(), chunks));
         }
-        if self.again.as_ref().is_some_and(|(time, removals, _)| *removals == 0 && now >= *time)
-            && let Some((_, _, chunks)) = self.again.take()
+        if self.resend.as_ref().is_some_and(|(time, removals, _)| *removals == 0 && now >= *time)
+            && let Some((_, _, chunks)) = self.resend.take()
         {
             for (tag, bytes) in chunks {
                 self.publish_chunk(tag, bytes)?;
@@ -160,17 +163,17 @@ impl NatsPut {
         Ok(())
     }
 
-    fn on_removed(&mut self, mail: &Mail) -> Result<()> {
-        api::good::<serde_json::Value>(mail)?;
-        if let Some((_, removals, _)) = &mut self.again {
+    fn on_removed(&mut self, mail: &Reply) -> Result<()> {
+        api::parse_success::<serde_json::Value>(mail)?;
+        if let Some((_, removals, _)) = &mut self.resend {
             *removals = removals.saturating_sub(1);
         }
         Ok(())
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<usize> {
+    fn take_chunk(&mut self, bytes: &[u8]) -> Result<usize> {
         self.start()?;
-        self.same_connection()?;
+        self.check_session()?;
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = self.chunk_size.saturating_sub(self.chunk.len());
@@ -184,74 +187,76 @@ impl NatsPut {
         Ok(bytes.len().saturating_sub(rest.len()))
     }
 
-    fn on_mail(&mut self, mail: &Mail) -> Result<()> {
-        self.patience.progress();
+    fn on_reply(&mut self, mail: &Reply) -> Result<()> {
+        self.timeout.reset();
         match mail.tag {
             LOOKUP => self.replaced = Some(api::stored_message(mail)?.and_then(|json| Meta::parse(&json))),
             META => self.on_meta(mail)?,
             // Best effort: the object itself is stored, and the sweep finds what stays.
             PURGE => self.stage = Stage::Done,
-            STRAY => self.on_removed(mail)?,
+            MISPLACED => self.on_removed(mail)?,
             tag => self.on_chunk(tag, mail)?,
         }
         Ok(())
     }
 
-    fn on_chunk(&mut self, tag: u64, mail: &Mail) -> Result<()> {
-        let Some(Sent { bytes, at }) = self.flight.answered(tag) else { return self.on_second(mail) };
+    fn on_chunk(&mut self, tag: u64, mail: &Reply) -> Result<()> {
+        let Some(SentChunk { bytes, at }) = self.in_flight.is_answered(tag) else { return self.on_duplicate(mail) };
         let answer = self.ack(mail);
         let stored = matches!(answer, Ok(Ok(_)));
-        let mut window = self.mailbox.client.window.borrow_mut();
+        let mut window = self.inbox.client.window.borrow_mut();
         if stored {
-            window.stored(bytes.len(), at, Instant::now())
+            window.on_ack(bytes.len(), at, Instant::now())
         } else {
-            window.give_back(bytes.len())
+            window.on_abandon(bytes.len())
         }
         drop(window);
         match answer? {
-            Ok(seq) => self.flight.keep(tag, seq, bytes),
-            Err(refusal) if refusal.err_code == api::TOO_MANY_REQUESTS && self.flight.refuse(tag, bytes) => {}
+            Ok(seq) => self.in_flight.on_ack(tag, seq, bytes),
+            Err(refusal) if refusal.err_code == api::TOO_MANY_REQUESTS && self.in_flight.on_reject(tag, bytes) => {}
             Err(refusal) => return Err(refusal.error()),
         }
         Ok(())
     }
 
     /// What was answered already is answered again: two streams have its subject.
-    fn on_second(&self, mail: &Mail) -> Result<()> {
-        match api::stray_ack(&mail.data) {
+    fn on_duplicate(&self, mail: &Reply) -> Result<()> {
+        match api::misplaced_ack(&mail.data) {
             Some(domain) => {
-                self.client().found_second(&self.place, &domain);
-                Err(api::second(&self.place, &domain))
+                self.client().record_foreign_stream(&self.names, &domain);
+                Err(api::duplicate_of(&self.names, &domain))
             }
             None => Ok(()),
         }
     }
 
     /// An ack of another domain is remembered: no put may begin any more.
-    fn ack(&self, mail: &Mail) -> Result<std::result::Result<u64, api::ApiError>> {
-        let answer = api::ack(mail, &self.place);
+    fn ack(&self, mail: &Reply) -> Result<std::result::Result<u64, api::ApiError>> {
+        let answer = api::ack(mail, &self.names);
         if answer.as_ref().is_err_and(|error| error.kind() == Kind::Locked)
-            && let Some(domain) = api::stray_ack(&mail.data)
+            && let Some(domain) = api::misplaced_ack(&mail.data)
         {
-            self.client().found_second(&self.place, &domain);
+            self.client().record_foreign_stream(&self.names, &domain);
         }
         answer
     }
 
     /// Whether no other stream can be seen to have our subjects.
-    fn is_alone(&self, now: Instant) -> bool {
-        let domains = self.place.domain.borrow().as_ref().is_some_and(|domain| !domain.is_empty());
-        let Some(begun) = self.begun.filter(|_| domains && !self.client().is_alone(&self.place)) else { return true };
-        let proven = now.saturating_duration_since(begun) >= PROOF;
+    fn is_exclusive(&self, now: Instant) -> bool {
+        let domains = self.names.domain.borrow().as_ref().is_some_and(|domain| !domain.is_empty());
+        let Some(begun) = self.started.filter(|_| domains && !self.client().is_exclusive(&self.names)) else {
+            return true;
+        };
+        let proven = now.saturating_duration_since(begun) >= DUPLICATE_WAIT;
         if proven {
-            self.client().found_alone(&self.place);
+            self.client().record_exclusive(&self.names);
         }
         proven
     }
 
-    fn on_meta(&mut self, mail: &Mail) -> Result<()> {
+    fn on_meta(&mut self, mail: &Reply) -> Result<()> {
         if self.stage != Stage::Meta {
-            return self.on_second(mail);
+            return self.on_duplicate(mail);
         }
         match self.ack(mail)? {
             Ok(_) => self.purge_replaced(),
@@ -263,10 +268,10 @@ impl NatsPut {
 
     fn send_meta(&mut self) -> Result<()> {
         fault::point("put.meta")?;
-        let full_name = self.place.full_name(&self.name)?;
-        let meta = write_meta(&self.place.bucket, &full_name, &self.nuid, &self.sum, self.chunk_size);
-        let reply = Reply { token: &self.mailbox.token, tag: META };
-        self.client().publish(&self.place.meta_subject(&full_name), Some(&reply), true, &meta)?;
+        let full_name = self.names.full_name(&self.name)?;
+        let meta = write_meta(&self.names.bucket, &full_name, &self.nuid, &self.digest, self.chunk_size);
+        let reply = ReplyTo { token: &self.inbox.token, tag: META };
+        self.client().publish(&self.names.meta_subject(&full_name), Some(&reply), true, &meta)?;
         self.stage = Stage::Meta;
         Ok(())
     }
@@ -278,8 +283,8 @@ impl NatsPut {
             self.stage = Stage::Done;
             return Ok(());
         };
-        let question = api::purge(&self.place.chunk_subject(&nuid));
-        let asked = self.mailbox.ask(PURGE, &self.place.api("STREAM.PURGE"), &question);
+        let question = api::purge_request(&self.names.chunk_subject(&nuid));
+        let asked = self.inbox.request(PURGE, &self.names.api("STREAM.PURGE"), &question);
         self.stage = if asked.is_ok() { Stage::Purge } else { Stage::Done };
         Ok(())
     }
@@ -287,26 +292,26 @@ impl NatsPut {
     fn step(&mut self, now: Instant) -> Result<PutState> {
         self.start()?;
         if self.stage != Stage::Purge {
-            self.same_connection()?;
+            self.check_session()?;
         }
-        while let Some(mail) = self.mailbox.next() {
-            self.on_mail(&mail)?;
+        while let Some(mail) = self.inbox.next() {
+            self.on_reply(&mail)?;
         }
-        self.mend(now)?;
+        self.resend_rejected(now)?;
         let due = self.chunk.len() >= self.chunk_size || (self.finished && !self.chunk.is_empty());
         if due && self.stage == Stage::Chunks {
             self.send_chunk()?;
         }
         let whole = self.finished && self.chunk.is_empty() && self.replaced.is_some();
-        let whole = whole && self.flight.is_over() && self.again.is_none();
+        let whole = whole && self.in_flight.is_empty() && self.resend.is_none();
         if self.stage == Stage::Chunks && whole {
             self.stage = Stage::Staged;
         }
-        if self.stage == Stage::Staged && self.commit && self.is_alone(now) {
-            self.client().check_alone(&self.place)?;
+        if self.stage == Stage::Staged && self.commit && self.is_exclusive(now) {
+            self.client().check_exclusive(&self.names)?;
             self.send_meta()?;
         }
-        self.check_patience(now)?;
+        self.check_timeout(now)?;
         Ok(match self.stage {
             Stage::Done => PutState::Done,
             Stage::Staged => PutState::Staged,
@@ -314,17 +319,17 @@ impl NatsPut {
         })
     }
 
-    fn check_patience(&mut self, now: Instant) -> Result<()> {
+    fn check_timeout(&mut self, now: Instant) -> Result<()> {
         let waiting = match self.stage {
-            Stage::Chunks => self.replaced.is_none() || !self.flight.is_over() || self.again.is_some(),
+            Stage::Chunks => self.replaced.is_none() || !self.in_flight.is_empty() || self.resend.is_some(),
             Stage::Meta | Stage::Purge => true,
             _ => false,
         };
         if !waiting {
-            self.patience.progress();
+            self.timeout.reset();
             return Ok(());
         }
-        match self.patience.check(now, &self.mailbox) {
+        match self.timeout.check(now, &self.inbox) {
             Err(_) if self.stage == Stage::Purge => {
                 self.stage = Stage::Done;
                 Ok(())
@@ -333,34 +338,34 @@ impl NatsPut {
         }
     }
 
-    fn failed<T>(&mut self, result: Result<T>) -> Result<T> {
+    fn abandon_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
-            self.client().doubts.set(self.client().doubts.get() + 1);
+            self.client().failed_puts.set(self.client().failed_puts.get() + 1);
             self.abandon();
         }
-        result.context(|| format!("put {}", self.place.with_prefix(&self.name)))
+        result.context(|| format!("put {}", self.names.with_prefix(&self.name)))
     }
 
     /// Gives the window back and leaves the removal of our chunks to be done.
     fn abandon(&mut self) {
-        let flight = std::mem::take(&mut self.flight);
-        self.client().window.borrow_mut().give_back(flight.bytes());
+        let flight = std::mem::take(&mut self.in_flight);
+        self.client().window.borrow_mut().on_abandon(flight.bytes());
         // A meta message on its way may yet make the object visible: then its chunks must stay.
         let settled = matches!(self.stage, Stage::Chunks | Stage::Staged);
         self.stage = Stage::Failed;
-        if settled && self.sum.chunks > 0 {
-            let purge = (self.place.api("STREAM.PURGE"), api::purge(&self.place.chunk_subject(&self.nuid)));
-            let client = self.mailbox.client.clone();
-            let mailbox = std::mem::replace(&mut self.mailbox, client.open_box());
-            client.leave(Chore::new(mailbox, flight.unanswered(), purge, Instant::now()));
+        if settled && self.digest.chunks > 0 {
+            let purge = (self.names.api("STREAM.PURGE"), api::purge_request(&self.names.chunk_subject(&self.nuid)));
+            let client = self.inbox.client.clone();
+            let mailbox = std::mem::replace(&mut self.inbox, client.open_inbox());
+            client.defer_cleanup(AbandonedPut::new(mailbox, flight.unanswered(), purge, Instant::now()));
         }
     }
 }
 
 impl Put for NatsPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let taken = self.take(bytes);
-        self.failed(taken)
+        let taken = self.take_chunk(bytes);
+        self.abandon_on_error(taken)
     }
 
     fn finish(&mut self) {
@@ -373,14 +378,14 @@ impl Put for NatsPut {
 
     fn poll(&mut self, now: Instant) -> Result<PutState> {
         let state = self.step(now);
-        self.failed(state)
+        self.abandon_on_error(state)
     }
 }
 
 impl Drop for NatsPut {
     fn drop(&mut self) {
         if self.stage == Stage::Done {
-            self.client().finish(&self.mailbox.token, &self.place);
+            self.client().finish(&self.inbox.token, &self.names);
         } else {
             self.abandon();
         }

@@ -6,6 +6,6 @@ use litestream::config;
 
 fuzz_target!(|text: &str| {
     let none = |_: &str| None;
-    let Ok(around) = config::check::surroundings(&none) else { return };
+    let Ok(around) = config::check_files::real_environment(&none) else { return };
     let _ = config::parse(text, &around, true);
 });

@@ -1,4 +1,4 @@
-//! Names of objects, positions and moments.
+//! FieldNames of objects, positions and moments.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,5 +13,5 @@ fuzz_target!(|text: &str| {
     if let Ok(position) = text.parse::<Position>() {
         assert_eq!(position.to_string().parse::<Position>().expect("our own text"), position);
     }
-    let _ = (Timestamp::parse(text), Timestamp::from_compact(text));
+    let _ = (Timestamp::parse(text), Timestamp::from_key(text));
 });

@@ -8,7 +8,7 @@ const PAGE: usize = 512;
 
 fuzz_target!(|data: &[u8]| {
     let Some((form, rest)) = data.split_first() else { return };
-    let form = [Form::Whole, Form::InPlace, Form::Moved][usize::from(*form) % 3];
+    let form = [Form::Whole, Form::InPlace, Form::Moved][usize::payload_offset(*form) % 3];
     let (steps, literals) = rest.split_at(rest.len() / 3);
     let (mut more, mut left) = (steps, literals);
     let Ok(delta) = PageDelta::read(form, PAGE as u32, &mut more, &mut left) else { return };
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     twice.apply(&[1; PAGE], &mut at_once).expect("both at once");
     assert_eq!(again, at_once);
     let (mut steps, mut literals) = (Vec::new(), Vec::new());
-    let form = delta.write(&mut steps, &mut literals);
+    let form = delta.write_output(&mut steps, &mut literals);
     let read = PageDelta::read(form, PAGE as u32, &mut steps.as_slice(), &mut literals.as_slice());
     assert_eq!(read.ok(), Some(delta));
 });

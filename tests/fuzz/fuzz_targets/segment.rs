@@ -31,7 +31,7 @@ impl Bases for Zeros {
 fuzz_target!(|data: &[u8]| {
     let key = key();
     let _ = last_member(&key, data);
-    let mut reader = Reader::named(&key, data);
+    let mut reader = Reader::require_generation(&key, data);
     let mut frame = Vec::new();
     while let Ok(Some(header)) = reader.next_member() {
         if header.differences.is_some() {

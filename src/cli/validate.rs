@@ -1,0 +1,336 @@
+//! Which words may stand together: from texts to a checked invocation.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::args::{self, Arguments, Subcommand};
+use super::*;
+use crate::config::{shell_words, units};
+
+pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
+    let log_level = arguments.log_level.as_deref().map(level).transpose()?;
+    let command = command(arguments.command)?;
+    if arguments.config.is_some() && names_a_replica(&command) {
+        return Err(usage("a replica URL and the option -config are both given")
+            .with_hint("leave one out: with a URL no configuration file is read"));
+    }
+    Ok(Invocation {
+        config: arguments.config.map(PathBuf::from),
+        log_level,
+        expand_env: !arguments.no_expand_env,
+        command,
+    })
+}
+
+fn command(words: Subcommand) -> Result<Command> {
+    Ok(match words {
+        Subcommand::Replicate(args) => Command::Replicate(replicate(args)?),
+        Subcommand::Restore(args) => Command::Restore(restore(args)?),
+        Subcommand::Snapshot(args) => Command::Snapshot(Snapshot {
+            selection: database_selection("snapshot", args.words)?,
+            create_bucket: args.create_bucket,
+            allow_other_database: args.allow_other_database,
+            retention: retention(args.enforce_retention, args.retention.as_deref())?,
+            enforce_retention: args.enforce_retention,
+            quiet: quiet(args.q, args.json)?,
+            json: args.json,
+        }),
+        Subcommand::Delete(args) => Command::Delete(Delete {
+            source: exactly_one("delete", args.words)?,
+            dry_run: args.dry_run,
+            confirmed: args.yes,
+            json: args.json,
+        }),
+        Subcommand::Databases(args) => Command::Databases { json: args.json },
+        Subcommand::Generations(args) => Command::Generations(listing("generations", args.words, None, args.json)?),
+        Subcommand::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
+        Subcommand::Wal(args) => Command::Wal(listing("wal", args.words, args.generation, args.json)?),
+        Subcommand::Status(args) => {
+            Command::Status(Status { selection: database_selection("status", args.words)?, json: args.json })
+        }
+        Subcommand::Verify(args) => Command::Verify(Verify {
+            target: verify_target(args.words)?,
+            quiet: quiet(args.q, args.json)?,
+            json: args.json,
+        }),
+        Subcommand::Version(args) => Command::Version { json: args.json },
+    })
+}
+
+fn replicate(args: args::Replicate) -> Result<Replicate> {
+    if args.once && args.exec.is_some() {
+        return Err(exclusive("-once", "-exec"));
+    }
+    needs_once(&args)?;
+    let pair = match database_selection("replicate", args.words)? {
+        DatabaseSelection::Configured => None,
+        DatabaseSelection::Explicit(pair) => Some(pair),
+        DatabaseSelection::Path(_) => {
+            return Err(usage("replicate: a database is given without its replica")
+                .with_hint("litestream replicate DB_PATH REPLICA_URL, or no argument to use the configuration"));
+        }
+    };
+    Ok(Replicate {
+        pair,
+        exec: args.exec.map(|text| shell_words::split(&text)).transpose().map_err(|e| e.context("option -exec"))?,
+        once: args.once,
+        force_snapshot: args.force_snapshot,
+        enforce_retention: args.enforce_retention,
+        restore_if_missing: args.restore_if_db_not_exists,
+        create_bucket: args.create_bucket,
+        allow_other_database: args.allow_other_database,
+    })
+}
+
+fn needs_once(args: &args::Replicate) -> Result<()> {
+    for (given, name) in [(args.force_snapshot, "-force-snapshot"), (args.enforce_retention, "-enforce-retention")] {
+        if given && !args.once {
+            return Err(usage(format!("option {name} works only with -once"))
+                .with_hint("without -once, snapshots and retention follow the configuration"));
+        }
+    }
+    Ok(())
+}
+
+fn restore(args: args::Restore) -> Result<Restore> {
+    restore_conflicts(&args)?;
+    if args.strict && args.timestamp.is_none() {
+        return Err(usage("option -strict works only with -timestamp"));
+    }
+    let follow = follow(args.f, args.follow_interval.as_deref())?;
+    let until = restore_target(args.timestamp.as_deref(), args.position.as_deref())?;
+    let source = restore_source(args.all, args.words)?;
+    if args.o.as_deref() == Some("-") {
+        return Err(usage("option -o: a restore writes a file, not standard output")
+            .with_hint("restore to a file and read that; a file of that name is ./-"));
+    }
+    let is_url = matches!(source, RestoreSource::One(ReplicaRef::Replica(_)) | RestoreSource::Below(_));
+    if is_url && args.o.is_none() && !args.dry_run {
+        return Err(usage("restore: option -o is needed with a replica URL").with_hint("say where to: -o PATH"));
+    }
+    Ok(Restore {
+        source,
+        output: args.o.map(PathBuf::from),
+        target: until,
+        strict: args.strict,
+        generation: args.generation.map(|text| text.parse()).transpose()?,
+        if_db_not_exists: args.if_db_not_exists,
+        if_replica_exists: args.if_replica_exists,
+        force: args.force,
+        force_open: args.force_open,
+        allow_other_database: args.allow_other_database,
+        dry_run: args.dry_run,
+        integrity_check: integrity_check(args.integrity_check.as_deref())?,
+        follow,
+        quiet: quiet(args.q, args.json)?,
+        json: args.json,
+    })
+}
+
+/// One database, or with -all every one of the configuration or below a URL.
+fn restore_source(all: bool, words: Vec<String>) -> Result<RestoreSource> {
+    if !all {
+        if words.is_empty() {
+            return Err(usage("restore: no database is given")
+                .with_hint("litestream restore DB_PATH|REPLICA_URL, or -all for every database of the configuration"));
+        }
+        return exactly_one("restore", words).map(RestoreSource::One);
+    }
+    match at_most_one("restore -all", words)? {
+        None => Ok(RestoreSource::Configured),
+        Some(url) if is_url(&url) => Ok(RestoreSource::Below(Secret::new(url))),
+        Some(_) => Err(usage("restore -all: expected a replica URL, found a path")
+            .with_hint("litestream restore -all -o DIR nats://HOST/BUCKET or file:///DIRECTORY; without one, every database of the configuration")),
+    }
+}
+
+fn quiet(quiet: bool, json: bool) -> Result<bool> {
+    if quiet && json { Err(exclusive("-q", "-json")) } else { Ok(quiet) }
+}
+
+fn retention(enforced: bool, text: Option<&str>) -> Result<Option<Duration>> {
+    let Some(text) = text else { return Ok(None) };
+    if !enforced {
+        return Err(usage("option -retention works only with -enforce-retention"));
+    }
+    let retention = units::duration(text).map_err(|e| e.context("option -retention"))?;
+    if retention.is_zero() {
+        return Err(usage("option -retention: expected more than 0, found 0"));
+    }
+    Ok(Some(retention))
+}
+
+/// Options that say two things at once.
+fn restore_conflicts(args: &args::Restore) -> Result<()> {
+    let timestamp = (args.timestamp.is_some(), "-timestamp");
+    let position = (args.position.is_some(), "-position");
+    let generation = (args.generation.is_some(), "-generation");
+    let follow = (args.f, "-f");
+    let all = (args.all, "-all");
+    let dry_run = (args.dry_run, "-dry-run");
+    let pairs = [
+        (timestamp, position),
+        (timestamp, follow),
+        (position, follow),
+        (position, generation),
+        (generation, follow),
+        (dry_run, follow),
+        (all, follow),
+        (all, position),
+        (all, generation),
+        ((args.force, "-force"), (args.if_db_not_exists, "-if-db-not-exists")),
+        ((args.force_open, "-force-open"), (args.if_db_not_exists, "-if-db-not-exists")),
+    ];
+    let clash = pairs.into_iter().find(|((one, _), (other, _))| *one && *other);
+    match clash {
+        Some(((_, one), (_, other))) => Err(exclusive(one, other)),
+        None => Ok(()),
+    }
+}
+
+fn follow(on: bool, interval: Option<&str>) -> Result<Option<Duration>> {
+    match (on, interval) {
+        (false, None) => Ok(None),
+        (false, Some(_)) => Err(usage("option -follow-interval works only with -f")),
+        (true, None) => Ok(Some(DEFAULT_FOLLOW_INTERVAL)),
+        (true, Some(text)) => {
+            let interval = units::duration(text).map_err(|e| e.context("option -follow-interval"))?;
+            if interval.is_zero() {
+                return Err(usage("option -follow-interval: expected more than 0, found 0"));
+            }
+            Ok(Some(interval))
+        }
+    }
+}
+
+fn restore_target(timestamp: Option<&str>, position: Option<&str>) -> Result<RestoreTarget> {
+    match (timestamp, position) {
+        (Some(text), _) => moment(text).map(RestoreTarget::Time).map_err(|e| e.context("option -timestamp")),
+        (_, Some(text)) => text.parse().map(RestoreTarget::Position).map_err(|e: Error| e.context("option -position")),
+        (None, None) => Ok(RestoreTarget::Latest),
+    }
+}
+
+/// A moment, or how long ago it was.
+fn moment(text: &str) -> Result<Moment> {
+    match text.strip_prefix('-') {
+        Some(ago) => units::duration(ago).map(Moment::Ago),
+        None => Moment::parse(text),
+    }
+}
+
+fn integrity_check(text: Option<&str>) -> Result<IntegrityCheck> {
+    match text {
+        None | Some("none") => Ok(IntegrityCheck::None),
+        Some("quick") => Ok(IntegrityCheck::Quick),
+        Some("full") => Ok(IntegrityCheck::Full),
+        Some(other) => Err(usage(format!("option -integrity-check: expected none, quick or full, found {other:?}"))),
+    }
+}
+
+fn level(text: &str) -> Result<Level> {
+    Level::parse(text)
+        .ok_or_else(|| usage(format!("option -log-level: expected trace, debug, info, warn or error, found {text:?}")))
+}
+
+fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: bool) -> Result<ListOptions> {
+    let source = exactly_one(command, words)?;
+    let generation = generation.map(|text| text.parse()).transpose()?;
+    Ok(ListOptions { source, generation, json })
+}
+
+fn exactly_one(command: &str, words: Vec<String>) -> Result<ReplicaRef> {
+    at_most_one(command, words)?.map(replica_ref).ok_or_else(|| {
+        usage(format!("{command}: no database is given")).with_hint(format!("litestream {command} DB_PATH|REPLICA_URL"))
+    })
+}
+
+fn at_most_one(command: &str, words: Vec<String>) -> Result<Option<String>> {
+    let mut words = words.into_iter();
+    let first = words.next();
+    match words.next() {
+        Some(_) => Err(too_many(command, 1, 2 + words.count())),
+        None => Ok(first),
+    }
+}
+
+/// Nothing, `DB_PATH`, or `DB_PATH REPLICA_URL`.
+fn database_selection(command: &str, words: Vec<String>) -> Result<DatabaseSelection> {
+    let mut words = words.into_iter();
+    let (first, second) = (words.next(), words.next());
+    let more = words.count();
+    if more > 0 {
+        return Err(too_many(command, 2, 2 + more));
+    }
+    match (first, second) {
+        (None, _) => Ok(DatabaseSelection::Configured),
+        (Some(first), _) if is_url(&first) => {
+            Err(usage(format!("{command}: a replica URL stands where DB_PATH belongs"))
+                .with_hint(format!("litestream {command} DB_PATH REPLICA_URL")))
+        }
+        (Some(database), None) => Ok(DatabaseSelection::Path(database)),
+        (Some(database), Some(replica)) => {
+            Ok(DatabaseSelection::Explicit(DatabaseAndReplica { database, replica: Secret::new(replica) }))
+        }
+    }
+}
+
+/// Nothing, `DB_PATH`, `REPLICA_URL`, or both.
+fn verify_target(mut words: Vec<String>) -> Result<VerifyTarget> {
+    if words.len() == 1 && words.iter().all(|word| is_url(word)) {
+        return Ok(words.pop().map_or(VerifyTarget::All, |url| VerifyTarget::Replica(Secret::new(url))));
+    }
+    Ok(match database_selection("verify", words)? {
+        DatabaseSelection::Configured => VerifyTarget::All,
+        DatabaseSelection::Path(path) => VerifyTarget::Database(path),
+        DatabaseSelection::Explicit(pair) => VerifyTarget::Pair(pair),
+    })
+}
+
+/// A word with a scheme is a replica, unless the scheme is SQLite's own; anything else is a database's path.
+fn replica_ref(word: String) -> ReplicaRef {
+    if is_url(&word) { ReplicaRef::Replica(Secret::new(word)) } else { ReplicaRef::Database(word) }
+}
+
+fn is_url(word: &str) -> bool {
+    let scheme = word.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| !scheme.is_empty() && !matches!(scheme, "sqlite" | "sqlite3") && is_scheme(scheme))
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+fn names_a_replica(command: &Command) -> bool {
+    match command {
+        Command::Replicate(replicate) => replicate.pair.is_some(),
+        Command::Snapshot(Snapshot { selection: chosen, .. }) | Command::Status(Status { selection: chosen, .. }) => {
+            matches!(chosen, DatabaseSelection::Explicit(_))
+        }
+        Command::Restore(Restore { source, .. }) => {
+            matches!(source, RestoreSource::One(ReplicaRef::Replica(_)) | RestoreSource::Below(_))
+        }
+        Command::Delete(Delete { source, .. })
+        | Command::Generations(ListOptions { source, .. })
+        | Command::Snapshots(ListOptions { source, .. })
+        | Command::Wal(ListOptions { source, .. }) => matches!(source, ReplicaRef::Replica(_)),
+        Command::Verify(Verify { target: proven, .. }) => {
+            matches!(proven, VerifyTarget::Replica(_) | VerifyTarget::Pair(_))
+        }
+        Command::Databases { .. } | Command::Version { .. } => false,
+    }
+}
+
+/// The words themselves are not repeated: one may be a URL with a password.
+fn too_many(command: &str, most: usize, found: usize) -> Error {
+    usage(format!("{command}: expected at most {most} arguments, found {found}"))
+        .with_hint(format!("litestream {command} -h shows the usage; a database has one replica"))
+}
+
+fn exclusive(one: &str, other: &str) -> Error {
+    usage(format!("options {one} and {other} exclude each other"))
+}
+
+fn usage(what: impl Into<String>) -> Error {
+    Error::new(Kind::Usage, what)
+}

@@ -1,0 +1,99 @@
+//! The poll loop: every database in turn, and a sleep that ends when the store has something, a tick is due, or the kernel
+//! tells of a write to a database at rest.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::cmd::clock::{SystemClock, sleep};
+use crate::error::Error;
+use crate::replica::replicator::{Replicator, SharedBuffers, WakeOn};
+
+/// While uploads are under way in more than one store, each is looked at this often.
+const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// While a commit is on its way, it is looked for this often.
+const HOT_POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// A database at rest is looked at this often: it has timers of its own, and its store may have news.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// All databases of a process.
+pub struct EventLoop {
+    pub replicators: Vec<Replicator>,
+    pub shared: SharedBuffers,
+    tick: Duration,
+    /// When those at rest are looked at.
+    next_idle_check: Instant,
+    closing: bool,
+}
+
+impl EventLoop {
+    /// `tick` is the shortest monitor interval.
+    pub fn new(followers: Vec<Replicator>, tick: Duration) -> EventLoop {
+        EventLoop {
+            replicators: followers,
+            shared: SharedBuffers::new(),
+            tick,
+            next_idle_check: SystemClock.now(),
+            closing: false,
+        }
+    }
+
+    /// One that wants to be looked at this often has joined.
+    pub fn set_min_interval(&mut self, tick: Duration) {
+        self.tick = self.tick.min(tick);
+    }
+
+    /// Lets each database make progress, then sleeps as long as nothing can be done, at most until `until`, and not at all when
+    /// nothing is left to do.
+    ///
+    /// Errors: those of a database that cannot be followed, with its name.
+    pub fn run_once(&mut self, until: Instant) -> Result<(), (String, Error)> {
+        let begun = SystemClock.now();
+        self.shared.check_idle = begun >= self.next_idle_check;
+        if self.shared.check_idle {
+            self.next_idle_check = begun + IDLE_CHECK_INTERVAL;
+        }
+        self.shared.inotify.read_events();
+        let mut next = WakeOn::DatabaseWrite;
+        for follower in &mut self.replicators {
+            let polled = follower.poll(&mut self.shared, &SystemClock);
+            next = next.min(polled.map_err(|error| (follower.name().to_string(), error))?);
+        }
+        if self.closing && self.is_drained() {
+            return Ok(());
+        }
+        let wake = match next {
+            WakeOn::DatabaseWrite => self.next_idle_check,
+            _ if self.replicators.iter().any(Replicator::is_hot) => begun + HOT_POLL_INTERVAL,
+            _ => begun + self.tick,
+        };
+        let left = wake.min(until).saturating_duration_since(SystemClock.now());
+        match next {
+            WakeOn::Immediately => {}
+            WakeOn::StoreEvent => self.wait_for_stores(left),
+            WakeOn::NextTick | WakeOn::DatabaseWrite => self.shared.inotify.wait(left),
+        }
+        Ok(())
+    }
+
+    fn wait_for_stores(&self, left: Duration) {
+        let mut busy = self.replicators.iter().filter(|follower| follower.has_store_work());
+        match (busy.next(), busy.next()) {
+            (Some(only), None) => only.store().wait(left),
+            (Some(first), Some(_)) => first.store().wait(left.min(BUSY_POLL_INTERVAL)),
+            _ => sleep(left.min(BUSY_POLL_INTERVAL)),
+        }
+    }
+
+    /// From now on, store what is committed and come to an end.
+    pub fn close(&mut self) {
+        self.closing = true;
+        for follower in &mut self.replicators {
+            follower.close();
+        }
+    }
+
+    /// Whether everything that was committed is stored.
+    pub fn is_drained(&self) -> bool {
+        self.replicators.iter().all(Replicator::is_drained)
+    }
+}

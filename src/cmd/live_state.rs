@@ -1,0 +1,143 @@
+//! The live database beside what is stored of it: at one commit, which both have.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::cmd::clock::{SystemClock, sleep};
+use crate::cmd::wiring;
+use crate::config::Database;
+use crate::error::Result;
+use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::position::{Generation, WalPosition};
+use crate::replica::checkpoint_note::CheckpointNote;
+use crate::replica::find_end::find_end;
+use crate::replica::stored_end::StoredEnd;
+use crate::source::page_checksums::PageChecksums;
+use crate::source::snapshot::open_rollback_snapshot;
+use crate::source::{GenerationEnd, Options, Source};
+use crate::store::Store;
+
+/// How long a running `replicate` may take to store what is committed now, beyond two of its intervals.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two looks.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Bytes that are read at once where the whole database must be compared.
+const BUFFER_BYTES: usize = 1 << 20;
+
+const NOT_STORED: &str = "something committed is not stored yet";
+
+/// A live database at one commit.
+pub struct LiveState {
+    pub path: PathBuf,
+    pub checksums: PageChecksums,
+    pub generation: Generation,
+    /// Where that commit is stored; none for a database without a WAL, which says nothing of where it stands.
+    pub position: Option<WalPosition>,
+    /// The checksum that is stored of it; none where that is not known.
+    pub stored: Option<DatabaseChecksum>,
+}
+
+pub enum LiveMatch {
+    /// There is no such file here.
+    NoFile,
+    /// The live database has more than is stored, or something else.
+    NotStored(String),
+    At(LiveState),
+}
+
+/// Reads the live database at a commit that is stored, or will be in a moment.
+pub fn read_live_state(database: &Database, store: &Rc<dyn Store>) -> Result<LiveMatch> {
+    let mut options = wiring::source_options(database);
+    options.enable_wal = false;
+    if !database.path.exists() {
+        return Ok(LiveMatch::NoFile);
+    }
+    let deadline = SystemClock.now() + 2 * database.replica.sync_interval + SETTLE_TIMEOUT;
+    loop {
+        match try_once(database, &options, store, deadline)? {
+            Attempt::Done(met) => return Ok(met),
+            Attempt::Behind(why) if SystemClock.now() >= deadline => return Ok(LiveMatch::NotStored(why)),
+            Attempt::Behind(_) => sleep(POLL_INTERVAL),
+        }
+    }
+}
+
+enum Attempt {
+    Done(LiveMatch),
+    /// It may catch up in a moment.
+    Behind(String),
+}
+
+fn try_once(database: &Database, options: &Options, store: &Rc<dyn Store>, deadline: Instant) -> Result<Attempt> {
+    let end = match find_end(store, &SystemClock)?.end {
+        Ok(end) => end,
+        Err(reason @ GenerationEnd::NothingStored) => return Ok(Attempt::Behind(reason.to_string())),
+        // What is damaged does not mend while we wait.
+        Err(reason) => return Ok(Attempt::Done(LiveMatch::NotStored(reason.to_string()))),
+    };
+    let generation = end.chain_end.generation;
+    let there = |image, point, stored| {
+        Attempt::Done(LiveMatch::At(LiveState {
+            path: database.path.clone(),
+            checksums: image,
+            generation,
+            position: point,
+            stored,
+        }))
+    };
+    if let Some(mut snapshot) = open_rollback_snapshot(&database.path, options)? {
+        return Ok(there(PageChecksums::read(&mut snapshot, &mut || Ok(()))?, None, None));
+    }
+    let mut source = Source::open(&database.path, options)?;
+    let note = CheckpointNote::read(&wiring::replicator_settings(database, false).meta());
+    if let Err(reason) = end.resume(&mut source, &note, &mut vec![0; BUFFER_BYTES])? {
+        return Ok(Attempt::Behind(reason.to_string()));
+    }
+    if source.has_unread_restart() {
+        return Ok(Attempt::Behind(NOT_STORED.to_string()));
+    }
+    let Some(mut snapshot) = source.snapshot(&preimage_dir(database))? else {
+        return Ok(Attempt::Behind("written to all the time".to_string()));
+    };
+    let mark = snapshot.mark();
+    let stored = source.start();
+    let here = (mark.salt, mark.frame) == (stored.salt, stored.frame);
+    let point = if here { Some(end.wal_position()) } else { end.position_in_wal(&mark) };
+    let reached = match point {
+        Some(point) => wait_until_stored(store, &end, point, deadline, &mut source)?.map(|end| (point, end)),
+        None => None,
+    };
+    let Some((point, end)) = reached else {
+        return Ok(Attempt::Behind(NOT_STORED.to_string()));
+    };
+    let stored = end.database.filter(|_| end.wal_position() == point).map(|known| known.checksum);
+    Ok(there(PageChecksums::read(&mut snapshot, &mut || source.move_pin())?, Some(point), stored))
+}
+
+/// Where pages wait that change while the database is read: nothing need have been made beside it yet.
+fn preimage_dir(database: &Database) -> PathBuf {
+    let meta = wiring::replicator_settings(database, false).meta();
+    if meta.is_dir() { meta } else { std::env::temp_dir() }
+}
+
+/// Waits until what is stored goes as far as `position`, and keeps nobody waiting meanwhile; how far it goes then.
+fn wait_until_stored(
+    store: &Rc<dyn Store>,
+    end: &StoredEnd,
+    point: WalPosition,
+    deadline: Instant,
+    source: &mut Source,
+) -> Result<Option<StoredEnd>> {
+    let mut stored = *end;
+    while stored.wal_position() < point && SystemClock.now() < deadline {
+        sleep(POLL_INTERVAL);
+        source.move_pin()?;
+        match find_end(store, &SystemClock)?.end {
+            Ok(now) if now.chain_end.generation == end.chain_end.generation => stored = now,
+            _ => return Ok(None),
+        }
+    }
+    Ok((stored.wal_position() >= point).then_some(stored))
+}

@@ -1,0 +1,116 @@
+//! Databases whose file is missing, and which are restored before they are followed. Those that the run begins with are
+//! waited for; one that comes later has a thread of its own, so that nobody else waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use crate::cmd::clock::SystemClock;
+use crate::cmd::output_file::{Overwrite, refuse_existing};
+use crate::cmd::restore::{RestoreRequest, restore_to};
+use crate::cmd::wiring;
+use crate::config::Database;
+use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::replica::prefetch::connect;
+use crate::store::ConnectionPool;
+
+/// A restore beside the poll loop. Dropped, it goes on no further than to its next page, and leaves no file.
+pub struct BackgroundRestore {
+    /// As it was configured when this began.
+    database: Database,
+    cancelled: Arc<AtomicBool>,
+    answer: Receiver<Result<()>>,
+}
+
+impl BackgroundRestore {
+    /// Begins to restore `database`.
+    ///
+    /// Errors: of kind `Database`, if there can be no thread.
+    pub fn start(database: &Database, create_bucket: bool) -> Result<BackgroundRestore> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, answer) = channel();
+        let (wanted, stopped) = (database.clone(), stop.clone());
+        std::thread::Builder::new()
+            .name("restore".to_string())
+            .spawn(move || {
+                // Connections belong to the thread that made them.
+                let _ = sender.send(restore_missing(&wanted, create_bucket, &mut ConnectionPool::default(), stopped));
+            })
+            .map_err(|e| Error::io(Kind::Database, "start a thread", &e))?;
+        log::info("restoring").field("db", database.path.display()).field("from", &database.replica.url).emit();
+        Ok(BackgroundRestore { database: database.clone(), cancelled: stop, answer })
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// It is not wanted any more, or not in this way.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// How it ended, once it has: as [`restore_missing`].
+    pub fn try_result(&self) -> Option<Result<()>> {
+        match self.answer.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(Error::new(Kind::Database, "the restore broke off"))),
+        }
+    }
+}
+
+impl Drop for BackgroundRestore {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Whether a database is to be restored before it is followed.
+pub fn is_needed(database: &Database) -> bool {
+    database.restore_if_missing && !database.path.exists()
+}
+
+/// Restores a database that is not there. Where nothing is stored that is no error, nor where somebody made it meanwhile.
+///
+/// Errors: those of the store, which then must not be taken for an empty one: a database that begins anew would bury the
+/// one that is stored.
+pub fn restore_missing(
+    database: &Database,
+    create_bucket: bool,
+    pool: &mut ConnectionPool,
+    stop: Arc<AtomicBool>,
+) -> Result<()> {
+    let name = database.path.display();
+    // What would keep the result from its name is better known before it is fetched.
+    refuse_existing(&database.path, Overwrite::EmptyWal)?;
+    let store = wiring::open_store(database, create_bucket, pool)?;
+    let url = &database.replica.url;
+    connect(&*store, &SystemClock).map_err(|error| error.context(url))?;
+    let wanted = RestoreRequest {
+        overwrite: Overwrite::EmptyWal,
+        database: Some(database.path.clone()),
+        cancelled: Some(stop),
+        ..RestoreRequest::LATEST
+    };
+    match restore_to(&*store, url, &wanted, &database.path) {
+        Ok(done) => {
+            log::info("restored").field("db", name).field("position", done.position).field("time", done.time).emit();
+            Ok(())
+        }
+        Err(error) if error.kind() == Kind::NothingToRestore => {
+            log::info("no backup to restore").field("db", name).field("detail", error).emit();
+            Ok(())
+        }
+        Err(error) if database.path.exists() => {
+            log::warn("not restored, since it is there now").field("db", name).error(&error).emit();
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

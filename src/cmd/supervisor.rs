@@ -1,0 +1,221 @@
+//! The databases that `replicate` follows: they come and go, and none of them disturbs the others.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::cmd::clock::SystemClock;
+use crate::cmd::event_loop::EventLoop;
+use crate::cmd::restore_missing::{self, BackgroundRestore};
+use crate::cmd::wiring;
+use crate::config::Database;
+use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::replica::replicator::{Replicator, Settings};
+use crate::store::ConnectionPool;
+
+/// A database that came later and cannot be followed is tried again after this.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// Who is followed, who should be, and who is on the way out.
+pub struct Supervisor {
+    pub event_loop: EventLoop,
+    desired: Vec<Database>,
+    /// How those that are followed were configured.
+    configured: Vec<Database>,
+    /// Until when the last sync of one that goes may take.
+    stopping: HashMap<String, Instant>,
+    retry_at: HashMap<String, Instant>,
+    /// Those that are restored before they are followed.
+    restoring: HashMap<String, BackgroundRestore>,
+    /// Those that came later than the run: their errors are their own.
+    added_at_runtime: HashSet<String>,
+    stop_timeout: Duration,
+    create_bucket: bool,
+    pool: ConnectionPool,
+}
+
+impl Supervisor {
+    /// Nobody yet. `stop_timeout` is how long the last sync of a database that goes may take.
+    pub fn new(tick: Duration, patience: Duration, create_bucket: bool) -> Supervisor {
+        Supervisor {
+            event_loop: EventLoop::new(Vec::new(), tick),
+            desired: Vec::new(),
+            configured: Vec::new(),
+            stopping: HashMap::new(),
+            retry_at: HashMap::new(),
+            restoring: HashMap::new(),
+            added_at_runtime: HashSet::new(),
+            stop_timeout: patience,
+            create_bucket,
+            pool: ConnectionPool::default(),
+        }
+    }
+
+    /// Adds a database that the run begins with: its trouble is the run's.
+    pub fn add(&mut self, database: &Database, follower: Replicator) {
+        log::info("replicating").field("db", follower.name()).field("to", &database.replica.url).emit();
+        self.desired.push(database.clone());
+        self.configured.push(database.clone());
+        self.event_loop.replicators.push(follower);
+    }
+
+    /// Adds a database that cannot be followed now, beside others that can: it is tried again.
+    pub fn add_later(&mut self, database: &Database, error: &Error) {
+        let name = database.path.display().to_string();
+        self.desired.push(database.clone());
+        self.retry_later(&name, error);
+        self.added_at_runtime.insert(name);
+    }
+
+    pub fn pool(&mut self) -> &mut ConnectionPool {
+        &mut self.pool
+    }
+
+    /// What is followed from now on. One whose settings changed goes, and comes again with the new ones.
+    pub fn set_desired(&mut self, databases: Vec<Database>, now: Instant) {
+        self.desired = databases;
+        self.retry_at.clear();
+        let unwanted = |restoring: &&BackgroundRestore| !self.desired.contains(restoring.database());
+        self.restoring.values().filter(unwanted).for_each(BackgroundRestore::cancel);
+        for follower in &mut self.event_loop.replicators {
+            let name = follower.name().to_string();
+            let stays =
+                self.configured.iter().any(|database| has_path(database, &name) && self.desired.contains(database));
+            if !stays && !self.stopping.contains_key(&name) {
+                log::info("letting go").field("db", &name).emit();
+                follower.close();
+                self.stopping.insert(name, now + self.stop_timeout);
+            }
+        }
+    }
+
+    pub fn wanted(&self) -> &[Database] {
+        &self.desired
+    }
+
+    /// Whether there is somebody to follow, and everyone who is wanted is followed.
+    pub fn all_running(&self) -> bool {
+        !self.desired.is_empty() && self.desired.iter().all(|database| self.is_replicating(database))
+    }
+
+    /// Errors: of kind `Database`, naming a database that could not be followed to the end.
+    pub fn require_all_running(&self) -> Result<()> {
+        match self.desired.iter().find(|database| !self.is_replicating(database)) {
+            None => Ok(()),
+            Some(database) => {
+                let what =
+                    format!("database {}: it could not be followed, so it is not stored", database.path.display());
+                Err(Error::new(Kind::Database, what).with_hint("the log says why; the other databases were followed"))
+            }
+        }
+    }
+
+    fn is_replicating(&self, database: &Database) -> bool {
+        self.event_loop.replicators.iter().any(|follower| has_path(database, follower.name()))
+    }
+
+    /// Lets everyone make progress; ends those who are done, and begins those who are wanted.
+    ///
+    /// Errors: of a database that the run began with, which is let go. Others are tried again later.
+    pub fn step(&mut self, until: Instant) -> Result<()> {
+        if let Err((name, error)) = self.event_loop.run_once(until) {
+            self.remove(&name);
+            let is_own = self.desired.len() > 1 && error.kind().concerns_one_database();
+            if !is_own && !self.added_at_runtime.contains(&name) {
+                return Err(error);
+            }
+            self.added_at_runtime.insert(name.clone());
+            self.retry_later(&name, &error);
+        }
+        self.reap_stopped();
+        self.start_missing();
+        Ok(())
+    }
+
+    fn reap_stopped(&mut self) {
+        let now = SystemClock.now();
+        let done = |name: &str, deadline: &Instant, poll: &EventLoop| {
+            let follower = poll.replicators.iter().find(|follower| follower.name() == name);
+            follower.is_none_or(|follower| follower.is_drained() || now >= *deadline)
+        };
+        let gone: Vec<String> = self
+            .stopping
+            .iter()
+            .filter(|(name, deadline)| done(name, deadline, &self.event_loop))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            let settled =
+                self.event_loop.replicators.iter().find(|f| f.name() == name).is_none_or(Replicator::is_drained);
+            match settled {
+                true => log::info("let go, all is stored").field("db", &name).emit(),
+                false => log::error("let go, but not all is stored").field("db", &name).emit(),
+            }
+            self.stopping.remove(&name);
+            self.remove(&name);
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.event_loop.replicators.retain(|follower| follower.name() != name);
+        self.configured.retain(|database| !has_path(database, name));
+    }
+
+    fn start_missing(&mut self) {
+        let now = SystemClock.now();
+        self.restoring.retain(|_, restoring| !restoring.is_cancelled() || restoring.try_result().is_none());
+        let missing = |database: &&Database| {
+            let name = database.path.display().to_string();
+            !self.is_replicating(database) && self.retry_at.get(&name).is_none_or(|until| now >= *until)
+        };
+        let missing: Vec<Database> = self.desired.iter().filter(missing).cloned().collect();
+        for database in missing {
+            let name = database.path.display().to_string();
+            match self.restore_finished(&name, &database) {
+                Ok(true) => self.start(name, database, now),
+                Ok(false) => {}
+                Err(error) => self.retry_later(&name, &error),
+            }
+        }
+    }
+
+    /// Whether a database may be followed; its restore is begun where one is due.
+    fn restore_finished(&mut self, name: &str, database: &Database) -> Result<bool> {
+        if let Some(restoring) = self.restoring.get(name) {
+            // One that is not wanted like this any more is waited for too: two would write to the same file.
+            let Some(ended) = restoring.try_result() else { return Ok(false) };
+            let stopped = restoring.is_cancelled();
+            self.restoring.remove(name);
+            return if stopped { Ok(false) } else { ended.map(|()| true) };
+        }
+        if restore_missing::is_needed(database) {
+            self.restoring.insert(name.to_string(), BackgroundRestore::start(database, self.create_bucket)?);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn start(&mut self, name: String, database: Database, now: Instant) {
+        let settings = Settings { keep_note: true, ..wiring::replicator_settings(&database, true) };
+        match wiring::new_replicator(&database, settings, self.create_bucket, &mut self.pool, now) {
+            Ok(follower) => {
+                log::info("replicating").field("db", &name).field("to", &database.replica.url).emit();
+                self.event_loop.set_min_interval(database.monitor_interval);
+                self.added_at_runtime.insert(name);
+                self.configured.push(database);
+                self.event_loop.replicators.push(follower);
+            }
+            Err(error) => self.retry_later(&name, &error),
+        }
+    }
+
+    fn retry_later(&mut self, name: &str, error: &Error) {
+        log::error("cannot be followed, trying again in a minute").field("db", name).error(error).emit();
+        self.retry_at.insert(name.to_string(), SystemClock.now() + RETRY_DELAY);
+    }
+}
+
+fn has_path(database: &Database, name: &str) -> bool {
+    database.path.display().to_string() == name
+}

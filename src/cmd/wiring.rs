@@ -1,0 +1,63 @@
+//! From a checked configuration to what follows the databases.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::config::Database;
+use crate::error::Result;
+use crate::replica::replicator::{Replicator, Settings};
+use crate::source;
+use crate::store::{self, ConnectionPool, Store, Target};
+
+/// How `database` is to be followed.
+pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
+    Settings {
+        path: database.path.clone(),
+        source: source_options(database),
+        meta_path: database.meta_path.clone(),
+        monitor_interval: database.monitor_interval,
+        sync_interval: database.replica.sync_interval,
+        snapshot_interval: database.snapshot_interval,
+        retention: database.snapshot_retention,
+        enforce_retention: false,
+        force_snapshot: false,
+        allow_other_database: false,
+        keep_note: false,
+        wait_for_database: patient,
+        max_backlog: database.spool_limit,
+    }
+}
+
+/// How the live database is read.
+pub fn source_options(database: &Database) -> source::Options {
+    source::Options {
+        busy_timeout: database.busy_timeout,
+        enable_wal: database.enable_wal,
+        allow_network: database.allow_network_file_system,
+        checkpoint_frames: database.min_checkpoint_pages,
+        checkpoint_interval: database.checkpoint_interval,
+        truncate_frames: database.truncate_pages,
+    }
+}
+
+/// Opens the store of a database, and makes its bucket if that is asked for.
+pub fn open_store(database: &Database, create_bucket: bool, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
+    let mut target = database.replica.target.clone();
+    if let Target::Nats(options) = &mut target {
+        options.create_bucket |= create_bucket;
+        options.must_keep = Some(database.snapshot_retention.unwrap_or(Duration::MAX));
+    }
+    store::open(&target, pool)
+}
+
+/// What follows `database`, ready to be polled.
+pub fn new_replicator(
+    database: &Database,
+    settings: Settings,
+    create_bucket: bool,
+    pool: &mut ConnectionPool,
+    now: Instant,
+) -> Result<Replicator> {
+    let store = open_store(database, create_bucket, pool)?;
+    Ok(Replicator::new(settings, store, now))
+}

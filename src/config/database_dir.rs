@@ -1,0 +1,106 @@
+//! A directory whose files are databases: from their names to databases, each with a prefix of its own.
+
+use std::path::{Path, PathBuf};
+
+use super::database::Database;
+use super::{Replica, glob, url};
+use crate::error::{Error, Kind, Result};
+use crate::store::Target;
+
+/// An entry of `dbs` with `dir` and `pattern`. Which files there are is asked when the program runs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DatabaseDir {
+    /// What file names fit.
+    pub pattern: String,
+    /// Whether files in subdirectories count.
+    pub recursive: bool,
+    /// Whether files that appear later count.
+    pub watch: bool,
+    /// Where the lock files and spools are, one directory each; none: beside the databases.
+    pub meta_dir: Option<PathBuf>,
+    /// What every database there is like; its path is the directory.
+    pub template: Database,
+}
+
+impl DatabaseDir {
+    pub fn dir(&self) -> &Path {
+        &self.template.path
+    }
+
+    /// Whether a file, by its path below the directory, is one of the entry's. SQLite's own files beside a database and
+    /// hidden files never are.
+    pub fn matches(&self, relative: &Path) -> bool {
+        let Some(name) = relative.file_name().and_then(|name| name.to_str()) else { return false };
+        let depth = relative.components().count();
+        let is_beside = ["-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end));
+        (self.recursive || depth == 1) && !is_beside && !name.starts_with('.') && glob::matches(&self.pattern, name)
+    }
+
+    /// The database in a file, by its path below the directory; its prefix is the entry's, and the path behind it.
+    ///
+    /// Errors: a name that cannot be part of an object's name.
+    pub fn database(&self, relative: &Path) -> Result<Database> {
+        let mut database = self.template.clone();
+        database.path = self.dir().join(relative);
+        // What was found and is gone now was deleted.
+        database.restore_if_missing = false;
+        database.replica = self.template.replica.below(relative)?;
+        database.meta_path = self.meta_dir.as_ref().map(|dir| dir.join(relative));
+        Ok(database)
+    }
+
+    /// The databases among the files below the directory, in order of their names.
+    pub fn databases(&self, files: &[PathBuf]) -> Result<Vec<Database>> {
+        let mut names: Vec<&PathBuf> = files.iter().filter(|file| self.matches(file)).collect();
+        names.sort();
+        names.dedup();
+        names.into_iter().map(|name| self.database(name)).collect()
+    }
+}
+
+impl Replica {
+    /// The whole bucket. A directory stays as it is: what is above it may be a whole disk.
+    pub fn root(&self) -> Replica {
+        let mut root = self.clone();
+        if let Target::Nats(options) = &mut root.target {
+            options.prefix.clear();
+            root.url = url::format_nats(options);
+        }
+        root
+    }
+
+    /// The last part of its prefix or directory, or the bucket.
+    pub fn name(&self) -> &str {
+        let path = match &self.target {
+            Target::Dir(dir) => dir.file_name().and_then(|name| name.to_str()),
+            Target::Nats(options) => options.prefix.rsplit('/').next().filter(|part| !part.is_empty()),
+        };
+        path.unwrap_or(match &self.target {
+            Target::Dir(_) => "database",
+            Target::Nats(options) => &options.bucket,
+        })
+    }
+
+    /// The same replica with a prefix behind its own, as a file below a directory has it.
+    ///
+    /// Errors: a path that cannot be part of an object's name.
+    pub fn below(&self, relative: &Path) -> Result<Replica> {
+        let mut replica = self.clone();
+        match &mut replica.target {
+            Target::Dir(dir) => {
+                dir.push(relative);
+                replica.url = url::format_dir(dir);
+            }
+            Target::Nats(options) => {
+                let name = relative.to_str().ok_or_else(|| {
+                    Error::new(Kind::Usage, format!("database {relative:?}: expected a name in UTF-8"))
+                })?;
+                let name = url::parse_prefix(name).map_err(|error| error.context(format!("database {name:?}")))?;
+                let parts = [std::mem::take(&mut options.prefix), name];
+                options.prefix = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+                replica.url = url::format_nats(options);
+            }
+        }
+        Ok(replica)
+    }
+}

@@ -1,0 +1,505 @@
+//! From stored objects to a database file: pages are written where they belong, and nothing is believed unchecked.
+//!
+//! SQLite could replay the segments itself, but it drops everything behind the first bad frame without a word, and it
+//! needs the original salts and chain. Here each byte passes the object's digest, the member's crc32, the WAL's own chain
+//! of checksums, and the link from one batch to the next; anything else is an error that names the object. The database
+//! checksum is kept up with each frame, and held to each one that is stored and to the output as it is in the end.
+
+mod differences;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::fault;
+use crate::format::chain_end::{ChainEnd, check_continues};
+use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::frames::MemberFrames;
+use crate::format::key::{Key, SegmentKey, SnapshotKey};
+use crate::format::origin::DatabaseOrigin;
+use crate::format::plan::{Plan, StopAt};
+use crate::format::position::{Offset, PageSize, Position, WalPosition};
+use crate::format::running_checksum::RunningChecksum;
+use crate::format::segment::{MemberHeader, Reader};
+use crate::format::snapshot;
+use crate::format::time::Timestamp;
+use crate::format::wal::{Checksum, FRAME_HEADER};
+use crate::replica::prefetch::{ObjectReader, Prefetcher};
+use crate::store::Store;
+
+/// Bytes that are written at once while a snapshot is unpacked.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// What was restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RestoreResult {
+    pub position: Position,
+    /// When the last commit in it was seen.
+    pub time: Timestamp,
+    /// Size of the database in bytes.
+    pub bytes: u64,
+    /// Bytes read from the store.
+    pub read: u64,
+}
+
+/// Where the pages go.
+pub trait PageOutput {
+    /// Stores `page` at byte `at`.
+    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()>;
+    /// Fills `page` with what is at byte `at`: zeros where nothing was written.
+    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()>;
+    /// Cuts or extends to `bytes`.
+    fn set_len(&mut self, bytes: u64) -> Result<()>;
+
+    /// About so many bytes will be written. Called before the first of them.
+    ///
+    /// Errors: where there is no room for them.
+    fn expect(&mut self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Of which database it is, where that is stored. Called before the first byte is written.
+    ///
+    /// Errors: where it must not be written there.
+    fn origin(&mut self, _origin: &DatabaseOrigin, _snapshot: &SnapshotKey) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl PageOutput for &File {
+    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()> {
+        fault::point("restore.write")?;
+        self.write_all_at(page, at).map_err(|e| Error::io(Kind::Database, "write the output", &e))
+    }
+
+    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(Kind::Database, "read the output", &e);
+        let mut have = 0;
+        while have < page.len() {
+            match FileExt::read_at(*self, &mut page[have..], at + have as u64) {
+                Ok(0) => break,
+                Ok(count) => have += count,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        page[have..].fill(0);
+        Ok(())
+    }
+
+    fn set_len(&mut self, bytes: u64) -> Result<()> {
+        fault::point("restore.resize")?;
+        File::set_len(self, bytes).map_err(|e| Error::io(Kind::Database, "set the size of the output", &e))
+    }
+}
+
+/// Says how far a restore can go that leaves out a damaged object, where that is known: to the last commit before it.
+fn with_fallback_hint(error: Error, before: Option<Timestamp>) -> Error {
+    match before {
+        Some(time) if error.kind() == Kind::Corrupt && error.hint().is_none() => {
+            error.with_hint(format!("-timestamp {time} restores what is before it"))
+        }
+        _ => error,
+    }
+}
+
+/// A restore under way.
+pub struct Restore<'a, O> {
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    output: O,
+    /// Told after each piece how many bytes have been read from the store in all.
+    progress: &'a mut dyn FnMut(u64),
+    read: &'a Cell<u64>,
+    state: RestoredState,
+    /// A page before a frame was applied.
+    old: Vec<u8>,
+}
+
+/// How far the output is.
+struct RestoredState {
+    chain_end: ChainEnd,
+    snapshot: WalPosition,
+    time: Timestamp,
+    page_size: PageSize,
+    /// Size of the database in pages behind the last commit.
+    pages: u32,
+    /// Of what is in the output.
+    running: RunningChecksum,
+    /// Some stored checksum was equal to it.
+    proven: bool,
+    /// The last frame that was applied ended a transaction.
+    at_commit: bool,
+    /// Behind the last frame that was applied.
+    applied_to: WalPosition,
+}
+
+/// Carries out `plan`, writing pages into `output`, which must be empty.
+///
+/// Errors: [`Kind::Corrupt`] for anything that is damaged, missing or out of order, naming the object; the store's own.
+/// The output is then worth nothing.
+pub fn restore<O: PageOutput>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    plan: &Plan,
+    output: O,
+    progress: &mut dyn FnMut(u64),
+) -> Result<RestoreResult> {
+    restore_resumable(store, clock, plan, output, progress).map(|(restored, _)| restored)
+}
+
+/// What was restored, to be continued by [`apply_more`].
+pub struct ResumableRestore(RestoredState);
+
+impl ResumableRestore {
+    /// Behind the last commit in it.
+    pub fn position(&self) -> Position {
+        Position { generation: self.0.chain_end.generation, wal_position: self.0.applied_to }
+    }
+}
+
+/// The same as [`restore`], and how to go on from there.
+pub fn restore_resumable<O: PageOutput>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    plan: &Plan,
+    output: O,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(RestoreResult, ResumableRestore)> {
+    let read = Cell::new(0);
+    let (segments, stop) = resolve_stop(store, clock, plan)?;
+    let mut restore = apply_snapshot(store, clock, plan, output, progress, &read)?;
+    let restored = restore.apply_all(segments, stop)?;
+    restore.prove_output()?;
+    Ok((restored, ResumableRestore(restore.state)))
+}
+
+/// Applies to an output what `segments` have behind its position; the first of them may begin before it.
+///
+/// Errors: as for [`restore`]. The output is then worth nothing.
+pub fn apply_more<O: PageOutput>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    held: ResumableRestore,
+    segments: &[(SegmentKey, u64)],
+    output: O,
+) -> Result<(RestoreResult, ResumableRestore)> {
+    let read = Cell::new(0);
+    let stop = segments.last().map_or(held.0.applied_to, |(key, _)| key.end);
+    // What is there now is to the segments what the snapshot was: members up to it are passed over.
+    let state = RestoredState { snapshot: held.0.applied_to, ..held.0 };
+    let mut restore = Restore { store, clock, output, progress: &mut |_| (), read: &read, state, old: Vec::new() };
+    let restored = restore.apply_all(segments, stop)?;
+    Ok((restored, ResumableRestore(restore.state)))
+}
+
+/// Finds the exact point to stop at, which for a moment in time stands inside the last object.
+fn resolve_stop<'p>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    plan: &'p Plan,
+) -> Result<(&'p [(SegmentKey, u64)], WalPosition)> {
+    let mut segments = plan.segments.as_slice();
+    let begin = plan.snapshot.position;
+    let end = |segments: &[(SegmentKey, u64)]| segments.last().map_or(begin, |(key, _)| key.end.max(begin));
+    match plan.stop {
+        StopAt::End => Ok((segments, end(segments))),
+        StopAt::Point(point) => Ok((segments, point)),
+        StopAt::Time(time) => {
+            while let Some(((key, _), before)) = segments.split_last() {
+                if key.last_seen <= time && !key.part {
+                    break;
+                }
+                let found = last_commit_by(store, clock, key, time).context(|| format!("object {key}"))?;
+                if let Some(point) = found.filter(|point| *point > begin) {
+                    return Ok((segments, point));
+                }
+                segments = before;
+            }
+            Ok((segments, end(segments)))
+        }
+    }
+}
+
+/// The end of the last member that ends a transaction and was seen by `time`.
+fn last_commit_by(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    key: &SegmentKey,
+    time: Timestamp,
+) -> Result<Option<WalPosition>> {
+    let read = Cell::new(0);
+    let mut reader = Reader::named(key, ObjectReader::new(store, clock, &key.to_string(), &read));
+    let mut found = None;
+    while let Some(header) = reader.next_member()? {
+        if header.visible_by > time {
+            break;
+        }
+        if !header.part {
+            found = Some(header.end_point());
+        }
+    }
+    Ok(found)
+}
+
+/// Unpacks the snapshot.
+fn apply_snapshot<'a, O: PageOutput>(
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    plan: &Plan,
+    mut output: O,
+    progress: &'a mut dyn FnMut(u64),
+    read: &'a Cell<u64>,
+) -> Result<Restore<'a, O>> {
+    let name = plan.snapshot.to_string();
+    let download = ObjectReader::new(store, clock, &name, read);
+    let (header, running) =
+        apply_snapshot_pages(download, plan, &mut output, &mut || progress(read.get())).map_err(|e| {
+            let error = e.context(format!("object {name}"));
+            if error.kind() == Kind::Corrupt { error.with_hint(&plan.fallback_hint) } else { error }
+        })?;
+    let state = RestoredState {
+        chain_end: header.chain_end(),
+        snapshot: header.position,
+        time: header.time,
+        page_size: header.page_size,
+        pages: header.pages,
+        proven: header.database.is_some(),
+        running,
+        at_commit: true,
+        applied_to: header.position,
+    };
+    Ok(Restore { store, clock, output, progress, read, state, old: Vec::new() })
+}
+
+fn apply_snapshot_pages<O: PageOutput>(
+    download: ObjectReader<'_>,
+    plan: &Plan,
+    output: &mut O,
+    progress: &mut dyn FnMut(),
+) -> Result<(snapshot::Header, RunningChecksum)> {
+    let mut reader = snapshot::Reader::open(download)?;
+    let header = *reader.header();
+    if header.key() != plan.snapshot {
+        return Err(Error::new(Kind::Corrupt, format!("it holds another snapshot: {}", header.key())));
+    }
+    if let Some(origin) = reader.origin() {
+        output.origin(origin, &plan.snapshot)?;
+    }
+    output.expect(header.payload_len())?;
+    let mut running = RunningChecksum::new(header.page_size);
+    let mut piece = vec![0; WRITE_BYTES];
+    let mut at = 0;
+    loop {
+        let count = fill(&mut reader, &mut piece)?;
+        let pages = piece.get(..count).unwrap_or_default();
+        if count == 0 {
+            break;
+        }
+        output.write_at(at, pages)?;
+        pages.chunks(header.page_size.get() as usize).for_each(|page| running.push(page));
+        at += count as u64;
+        progress();
+    }
+    match header.database {
+        Some(expected) if expected != running.sum() => Err(other_checksum("of the snapshot", expected, running.sum())),
+        _ => Ok((header, running)),
+    }
+}
+
+/// Reads whole pages; fewer than there is room for only at the end.
+fn fill<R: Read>(reader: &mut snapshot::Reader<R>, piece: &mut [u8]) -> Result<usize> {
+    let mut have = 0;
+    while have < piece.len() {
+        match reader.read(&mut piece[have..])? {
+            0 => break,
+            count => have += count,
+        }
+    }
+    Ok(have)
+}
+
+fn other_checksum(whose: &str, expected: DatabaseChecksum, found: DatabaseChecksum) -> Error {
+    let (expected, found) = (expected.get(), found.get());
+    Error::new(Kind::Corrupt, format!("database checksum {whose}: expected {expected:016x}, found {found:016x}"))
+}
+
+impl<O: PageOutput> Restore<'_, O> {
+    fn apply_all(&mut self, segments: &[(SegmentKey, u64)], stop: WalPosition) -> Result<RestoreResult> {
+        let names = segments.iter().map(|(key, size)| (key.to_string(), *size));
+        let ahead = Prefetcher::new(self.store, self.clock, names, self.read);
+        for (key, _) in segments {
+            if self.state.applied_to >= stop {
+                break;
+            }
+            let Some(download) = ahead.download() else { break };
+            let before = self.state.at_commit.then_some(self.state.time);
+            self.apply_segment(key, download, stop)
+                .map_err(|e| with_fallback_hint(e.context(format!("object {key}")), before))?;
+        }
+        self.finish(stop)
+    }
+
+    fn apply_segment(&mut self, key: &SegmentKey, download: ObjectReader<'_>, stop: WalPosition) -> Result<()> {
+        let mut reader = Reader::named(key, download);
+        let mut first = true;
+        while let Some(header) = reader.next_member()? {
+            if std::mem::take(&mut first) {
+                check_key(key, &header)?;
+            }
+            if header.end_point() <= self.state.snapshot {
+                continue;
+            }
+            if self.state.applied_to >= stop {
+                break;
+            }
+            self.apply_member(&mut reader, &header, stop)?;
+            (self.progress)(self.read.get());
+        }
+        let reached = self.state.chain_end.end;
+        if self.state.applied_to < stop && reached != key.end {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("expected frames up to {} by its name, found them up to {reached}", key.end),
+            ));
+        }
+        Ok(())
+    }
+
+    fn apply_member(
+        &mut self,
+        reader: &mut Reader<ObjectReader<'_>>,
+        header: &MemberHeader,
+        stop: WalPosition,
+    ) -> Result<()> {
+        if header.start >= self.state.snapshot {
+            check_continues(&self.state.chain_end, header)?;
+        }
+        if let Some(told) = &header.differences {
+            self.differences(reader, header, told, stop)?;
+            self.state.chain_end = ChainEnd::after_member(header, reader.crc());
+            return Ok(());
+        }
+        let mut frames = MemberFrames::new(reader, header)?;
+        let mut frame = Vec::new();
+        let mut number = header.payload_offset.frame(header.page_size).unwrap_or(0);
+        while let Some(found) = frames.next_frame(&mut frame)? {
+            number = number.saturating_add(1);
+            let point = WalPosition { index: header.index, offset: Offset::end_of_frame(number, header.page_size) };
+            if point == self.state.snapshot {
+                self.check_snapshot_frame(header, found.checksum)?;
+            }
+            if point > self.state.snapshot && point <= stop {
+                let page = frame.get(FRAME_HEADER..).unwrap_or_default();
+                self.apply(found.page, found.commit, page)?;
+                self.state.applied_to = point;
+                self.state.time = header.visible_by;
+            }
+        }
+        self.state.chain_end = ChainEnd::after_member(header, reader.crc());
+        Ok(())
+    }
+
+    /// A snapshot may have been taken in the middle of a batch: its last frame must stand there, with its checksum.
+    fn check_snapshot_frame(&self, header: &MemberHeader, checksum: Checksum) -> Result<()> {
+        let tail = &self.state.chain_end;
+        let expected = (tail.generation, tail.salt, tail.checksum.unwrap_or(checksum));
+        let found = (header.generation, header.salt, checksum);
+        if expected == found {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Corrupt, format!("expected the snapshot's {expected:x?}, found {found:x?}")))
+    }
+
+    fn apply(&mut self, page: u32, commit: u32, bytes: &[u8]) -> Result<()> {
+        let size = u64::from(self.state.page_size.get());
+        let at = |page: u32| u64::from(page.saturating_sub(1)) * size;
+        let Restore { output, state, old, .. } = self;
+        old.resize(bytes.len(), 0);
+        if page <= state.running.extent() {
+            output.read_at(at(page), old)?;
+        }
+        state.running.frame(page, old, bytes);
+        output.write_at(at(page), bytes)?;
+        state.at_commit = commit != 0;
+        if commit != 0 {
+            state.pages = commit;
+            let cut = commit < state.running.extent();
+            state.running.commit(commit, &mut |page, bytes| output.read_at(at(page), bytes), old)?;
+            if cut {
+                // What is cut off here must not show again if the database grows later.
+                output.set_len(u64::from(commit) * size)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the output once more: it is what the stored checksums speak of, not only what was to be written.
+    ///
+    /// A history without any stored checksum proves nothing more by that.
+    fn prove_output(&mut self) -> Result<()> {
+        let RestoredState { page_size, pages, running, proven, .. } = self.state;
+        let mut found = RunningChecksum::new(page_size);
+        let mut piece = vec![0; WRITE_BYTES];
+        let (mut at, end) = (0, u64::from(pages) * u64::from(page_size.get()));
+        while proven && at < end {
+            let count = usize::try_from(end - at).map_or(WRITE_BYTES, |left| left.min(WRITE_BYTES));
+            let bytes = piece.get_mut(..count).unwrap_or_default();
+            self.output.read_at(at, bytes)?;
+            bytes.chunks(page_size.get() as usize).for_each(|page| found.push(page));
+            at += count as u64;
+        }
+        if proven && found.sum() != running.sum() {
+            return Err(output_differs(running.sum(), found.sum()));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, stop: WalPosition) -> Result<RestoreResult> {
+        let state = &self.state;
+        if state.applied_to != stop {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("expected to reach {stop}, found nothing behind {}", state.applied_to),
+            ));
+        }
+        if !state.at_commit {
+            return Err(Error::new(Kind::NothingToRestore, format!("position {stop}: it is inside a transaction"))
+                .with_hint("the `wal` command lists the positions that are stored"));
+        }
+        let bytes = u64::from(state.pages) * u64::from(state.page_size.get());
+        self.output.set_len(bytes)?;
+        let position = Position { generation: state.chain_end.generation, wal_position: stop };
+        Ok(RestoreResult { position, time: state.time, bytes, read: self.read.get() })
+    }
+}
+
+fn output_differs(expected: DatabaseChecksum, found: DatabaseChecksum) -> Error {
+    let (expected, found) = (expected.get(), found.get());
+    let what = format!("output: expected database checksum {expected:016x}, found {found:016x} when it was read back");
+    Error::new(Kind::Database, what).with_hint("its disk or memory is bad, or something else wrote to it")
+}
+
+/// An object must hold what its name says; a foreign or renamed one is refused.
+pub(super) fn check_key(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
+    let found = (first.generation, first.start, first.visible_by);
+    let expected = (key.generation, key.start, key.first_seen);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Corrupt, format!("expected {expected:?} by its name, found {found:?}")))
+}
+
+/// The bytes that a plan reads from the store, for the progress line.
+pub fn plan_bytes(plan: &Plan) -> u64 {
+    plan.snapshot_size + plan.segments.iter().map(|(_, size)| size).sum::<u64>()
+}
+
+/// The names of all objects that a plan reads.
+pub fn plan_objects(plan: &Plan) -> impl Iterator<Item = (Key, u64)> {
+    let snapshot = (Key::Snapshot(plan.snapshot), plan.snapshot_size);
+    std::iter::once(snapshot).chain(plan.segments.iter().map(|(key, size)| (Key::Segment(*key), *size)))
+}

@@ -1,0 +1,196 @@
+//! Whether what is stored is ours alone to write: nobody else keeps the prefix, and after each time that we were cut off,
+//! nobody has written there meanwhile. Until that is known nothing may be written.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::key::SegmentKey;
+use crate::format::listing::Listing;
+use crate::format::position::{Generation, Position};
+use crate::format::time::Timestamp;
+use crate::store::{LeaseHolder, List, Store, WriterLease};
+
+/// After a listing that failed.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// What we have written, and what may have arrived without an answer.
+pub struct OwnWrites<'a> {
+    /// The end of what is stored of the generation that is written now; none while there is none.
+    pub stored: Option<Position>,
+    /// A snapshot of that generation is stored, as far as we know.
+    pub snapshot: bool,
+    /// Whether this is one of the segments that are on their way.
+    pub in_flight: &'a dyn Fn(&SegmentKey) -> bool,
+}
+
+/// What a look at the store has shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exclusivity {
+    /// What follows may be written.
+    Confirmed,
+    /// It is not known yet.
+    Pending,
+    /// Ours, but what we had stored is no longer there.
+    HistoryGone,
+}
+
+/// Keeps a store for one database.
+pub struct ExclusiveWriter {
+    store: Rc<dyn Store>,
+    database: String,
+    lease: Option<Box<dyn WriterLease>>,
+    /// The generations that were there when we came, and those that we began.
+    known: BTreeSet<Generation>,
+    /// The connection after whose beginning it was last seen that nobody else had written.
+    confirmed_session: Option<u64>,
+    /// A listing, and the connection in which it began.
+    listing: Option<(u64, Box<dyn List>)>,
+    not_before: Option<Instant>,
+}
+
+impl ExclusiveWriter {
+    pub fn new(store: Rc<dyn Store>, database: &str) -> ExclusiveWriter {
+        let database = database.to_string();
+        ExclusiveWriter {
+            store,
+            database,
+            lease: None,
+            known: BTreeSet::new(),
+            confirmed_session: None,
+            listing: None,
+            not_before: None,
+        }
+    }
+
+    /// Before the first look at what is stored. True: nobody else keeps it.
+    ///
+    /// Errors: the store's, and of kind `Locked`.
+    pub fn acquire(&mut self, now: Instant, wall: Timestamp) -> Result<bool> {
+        if !self.store.connect(now)? {
+            return Ok(false);
+        }
+        let holder = || LeaseHolder { database: self.database.clone(), since: wall };
+        let claim = self.lease.get_or_insert_with(|| self.store.acquire_lease(&holder()));
+        self.confirmed_session = claim.poll(now)?;
+        Ok(self.confirmed_session.is_some())
+    }
+
+    /// These generations are no surprise.
+    pub fn add_generations(&mut self, generations: impl IntoIterator<Item = Generation>) {
+        self.known.extend(generations);
+    }
+
+    /// The connection in which it was last seen that nobody else had written.
+    pub fn connection(&self) -> Option<u64> {
+        self.confirmed_session
+    }
+
+    /// Whether what follows may be written.
+    ///
+    /// Errors: of kind `Locked` if another has it now, or has written to it; else the store's, and it is tried again.
+    pub fn poll(&mut self, now: Instant, mine: &OwnWrites) -> Result<Exclusivity> {
+        let Some(claim) = &mut self.lease else { return Ok(Exclusivity::Pending) };
+        let connection = claim.poll(now)?;
+        if connection == self.confirmed_session {
+            return Ok(Exclusivity::Confirmed);
+        }
+        if self.not_before.is_some_and(|time| now < time) {
+            return Ok(Exclusivity::Pending);
+        }
+        // A listing that began in an earlier connection says nothing of what was written since.
+        let Some(current) = connection else { return Ok(Exclusivity::Pending) };
+        self.listing.take_if(|(began, _)| *began != current);
+        let (_, look) = self.listing.get_or_insert_with(|| (current, self.store.list("")));
+        match look.poll(now) {
+            Ok(None) => Ok(Exclusivity::Pending),
+            Ok(Some(entries)) => {
+                let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+                if let Some(what) = foreign_write(&listing, &self.known, mine) {
+                    return Err(superseded(self.store.url(), &what));
+                }
+                (self.listing, self.confirmed_session) = (None, connection);
+                Ok(if history_is_gone(&listing, mine) { Exclusivity::HistoryGone } else { Exclusivity::Confirmed })
+            }
+            Err(error) => {
+                (self.listing, self.not_before) = (None, Some(now + RETRY_DELAY));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What somebody else has written, if anything.
+fn foreign_write(listing: &Listing, known: &BTreeSet<Generation>, mine: &OwnWrites) -> Option<String> {
+    if let Some((generation, _)) = listing.generations().find(|(generation, _)| !known.contains(generation)) {
+        return Some(format!("has begun generation {generation}"));
+    }
+    let stored = mine.stored?;
+    let segments = &listing.generation(stored.generation)?.segments;
+    let strange = |key: &SegmentKey| key.end > stored.wal_position && !(mine.in_flight)(key);
+    let (key, _) = segments.iter().find(|(key, _)| strange(key))?;
+    Some(format!("has continued generation {} to {}", key.generation, key.end))
+}
+
+/// A bucket that was deleted and made anew, a server that lost its disk: nothing could be restored from what follows.
+fn history_is_gone(listing: &Listing, mine: &OwnWrites) -> bool {
+    let Some(stored) = mine.stored.filter(|_| mine.snapshot) else { return false };
+    listing.generation(stored.generation).is_none_or(|found| found.snapshots.is_empty())
+}
+
+fn superseded(url: &str, what: &str) -> Error {
+    Error::new(Kind::Locked, format!("{url}: another replicator {what} while this one was cut off: it stops here"))
+        .with_hint(
+            "what this one has not stored is still in its database; decide which of the two databases is the right one",
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::fixtures::{GENERATION, millis, point};
+
+    fn listing(names: &[SegmentKey]) -> Listing {
+        Listing::new(names.iter().map(|key| (key.to_string(), 1)))
+    }
+
+    fn segment(generation: u64, start: u64, end: u64) -> SegmentKey {
+        let (start, end) = (point(0, start), point(0, end));
+        let generation = Generation::new(generation);
+        SegmentKey { generation, start, end, first_seen: millis(1), last_seen: millis(1), part: false }
+    }
+
+    #[test]
+    fn a_generation_whose_snapshots_are_gone_is_not_written_on() {
+        let stored = Some(Position { generation: Generation::new(GENERATION), wal_position: point(0, 20) });
+        let listing = listing(&[segment(GENERATION, 0, 20)]);
+        for (snapshot, expected) in [(true, true), (false, false)] {
+            assert_eq!(history_is_gone(&listing, &OwnWrites { stored, snapshot, in_flight: &|_| false }), expected);
+        }
+        assert!(!history_is_gone(&listing, &OwnWrites { stored: None, snapshot: true, in_flight: &|_| false }));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_told_from_what_arrived_without_an_answer() {
+        let known = BTreeSet::from([Generation::new(GENERATION)]);
+        let stored = Some(Position { generation: Generation::new(GENERATION), wal_position: point(0, 20) });
+        let ours = [segment(GENERATION, 0, 20), segment(GENERATION, 20, 30)];
+        let found = |keys: &[SegmentKey], stored| {
+            foreign_write(
+                &listing(keys),
+                &known,
+                &OwnWrites { stored, snapshot: true, in_flight: &|key| *key == ours[1] },
+            )
+        };
+        assert_eq!(found(&ours, stored), None);
+        assert_eq!(found(&[], stored), None);
+        let further = [ours[0], segment(GENERATION, 20, 40)];
+        assert!(found(&further, stored).is_some_and(|what| what.starts_with("has continued generation ")));
+        assert_eq!(found(&further, None), None);
+        for other in [GENERATION - 1, GENERATION + 1] {
+            let found = found(&[ours[0], segment(other, 0, 9)], stored);
+            assert_eq!(found, Some(format!("has begun generation {}", Generation::new(other))));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Finding out where the stored history ends, before anything is written. Never blocks.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::format::generation_number::HighWaterMark;
+use crate::format::key::SnapshotKey;
+use crate::format::listing::{Listing, is_ltx_name};
+use crate::format::plan::{ListedEnd, listed_end};
+use crate::format::position::Generation;
+use crate::format::time::Timestamp;
+use crate::log;
+use crate::replica::origin::{Witnesses, witnesses};
+use crate::replica::stored_end::{StoredEnd, parse_end};
+use crate::source::GenerationEnd;
+use crate::store::{Chunk, Get, List, Store};
+
+/// How long one sleep lasts at most while nothing arrives.
+const MAX_SLEEP: Duration = Duration::from_millis(100);
+
+/// What the store knows of a database.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreSummary {
+    /// No new name may be earlier, and no new generation lower.
+    pub newest: HighWaterMark,
+    /// When the newest snapshot that can be continued was taken.
+    pub last_snapshot: Option<Timestamp>,
+    /// The newest snapshot of the generation that is continued.
+    pub snapshot: Option<SnapshotKey>,
+    /// The snapshots that tell of which database it is, newest first.
+    pub witnesses: Witnesses,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct StoredHistory {
+    pub known: StoreSummary,
+    /// Where to continue, or why that is not possible.
+    pub end: std::result::Result<StoredEnd, GenerationEnd>,
+}
+
+/// The way there, step by step.
+pub struct FindEnd {
+    store: Rc<dyn Store>,
+    step: State,
+    /// In the last listing.
+    generations: Vec<Generation>,
+}
+
+enum State {
+    Connecting,
+    Listing(Box<dyn List>),
+    Reading(Box<ReadingLast>),
+}
+
+struct ReadingLast {
+    known: StoreSummary,
+    end: ListedEnd,
+    get: Box<dyn Get>,
+    bytes: Vec<u8>,
+}
+
+/// Finds the end, for a command that has nothing else to do meanwhile.
+pub fn find_end(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<StoredHistory> {
+    let mut start = FindEnd::new(store.clone());
+    loop {
+        if let Some(found) = start.poll(clock.now())? {
+            return Ok(found);
+        }
+        store.wait(MAX_SLEEP);
+    }
+}
+
+impl FindEnd {
+    pub fn new(store: Rc<dyn Store>) -> FindEnd {
+        FindEnd { store, step: State::Connecting, generations: Vec::new() }
+    }
+
+    /// The generations that were stored when it looked.
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    /// Makes progress. None: not done yet.
+    ///
+    /// Errors: the store's. The start then begins anew at the next poll.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
+        let polled = self.advance(now);
+        if polled.is_err() {
+            self.step = State::Connecting;
+        }
+        polled
+    }
+
+    fn advance(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
+        if let State::Connecting = &self.step {
+            if !self.store.connect(now)? {
+                return Ok(None);
+            }
+            self.step = State::Listing(self.store.list(""));
+        }
+        if let State::Listing(list) = &mut self.step {
+            let Some(entries) = list.poll(now)? else { return Ok(None) };
+            let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+            match self.after_listing(&listing) {
+                Ok(found) => return Ok(Some(found)),
+                Err(reading) => self.step = State::Reading(reading),
+            }
+        }
+        match &mut self.step {
+            State::Reading(reading) => reading.poll(now),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the names alone tell, or what must be read.
+    fn after_listing(&mut self, listing: &Listing) -> std::result::Result<StoredHistory, Box<ReadingLast>> {
+        let witnesses = witnesses(listing);
+        let known = StoreSummary { newest: HighWaterMark::of(listing), witnesses, ..StoreSummary::default() };
+        self.generations = listing.generations().map(|(generation, _)| generation).collect();
+        // What is said of LTX files is the store's word.
+        if let Some(name) = listing.foreign_example().filter(|name| !is_ltx_name(name)) {
+            let count = listing.foreign_count();
+            log::warn("objects of another program are left alone").field("count", count).field("such_as", name).emit();
+        }
+        match listed_end(listing) {
+            Ok(None) => Ok(StoredHistory { known, end: Err(GenerationEnd::NothingStored) }),
+            Ok(Some(end)) => {
+                let known =
+                    StoreSummary { last_snapshot: Some(end.snapshot.time), snapshot: Some(end.snapshot), ..known };
+                let get = self.store.get(&end.last.to_string());
+                Err(Box::new(ReadingLast { known, end, get, bytes: Vec::new() }))
+            }
+            Err(error) => {
+                log::warn("stored history cannot be continued").error(&error).emit();
+                Ok(StoredHistory { known, end: Err(GenerationEnd::StoredHistoryHasGap) })
+            }
+        }
+    }
+}
+
+impl ReadingLast {
+    fn poll(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
+        loop {
+            let whole = match self.get.poll(now) {
+                Ok(Chunk::Pending) => return Ok(None),
+                Ok(Chunk::Bytes(bytes)) => {
+                    self.bytes.extend_from_slice(&bytes);
+                    false
+                }
+                Ok(Chunk::End) => true,
+                Err(error) => return self.unreadable(error).map(Some),
+            };
+            match parse_end(&self.end, &self.bytes, whole) {
+                Ok(Some(end)) => return self.found(end).map(Some),
+                Ok(None) if whole => return self.unreadable(Error::new(Kind::Corrupt, "it is cut short")).map(Some),
+                Ok(None) => {}
+                Err(error) => return self.unreadable(error).map(Some),
+            }
+        }
+    }
+
+    fn found(&self, end: StoredEnd) -> Result<StoredHistory> {
+        if end.wal_position() != self.end.point || end.chain_end.generation != self.end.generation {
+            let what = format!("it ends at {}/{}", end.chain_end.generation, end.wal_position());
+            return self.unreadable(Error::new(Kind::Corrupt, what));
+        }
+        Ok(StoredHistory { known: self.known, end: Ok(end) })
+    }
+
+    /// A damaged end is no reason to stop: a new generation needs nothing of it.
+    fn unreadable(&self, error: Error) -> Result<StoredHistory> {
+        if !matches!(error.kind(), Kind::Corrupt | Kind::NotFound) {
+            return Err(error);
+        }
+        let error = error.context(format!("object {}", self.end.last));
+        log::error("newest stored object is damaged").error(&error).emit();
+        Ok(StoredHistory { known: self.known, end: Err(GenerationEnd::StoredHistoryHasGap) })
+    }
+}

@@ -1,0 +1,328 @@
+//! Merging and deleting, beside the following: one operation of the store at a time, begun when nothing hurries.
+//!
+//! * Which segments to merge is decided from what was stored in this run; the store is listed at the start and each
+//!   hour, to learn what earlier runs left and what has grown too old.
+//! * A merged segment is committed before anything that it was made of is deleted, and that only after [`DELETE_GRACE_PERIOD`]: a
+//!   restore that has made its plan finds everything it needs for so long.
+//! * Nothing here is in the way of storing: an error is logged, and the work is begun anew a minute later.
+
+use std::collections::{HashSet, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::format::compaction;
+use crate::format::key::{Key, SegmentKey};
+use crate::format::listing::Listing;
+use crate::format::retention::{Policy, clock_distrust, plan_deletions, restore_path};
+use crate::format::time::Timestamp;
+use crate::log;
+use crate::replica::clock_jump::ClockJumpDetector;
+use crate::replica::compaction::Compaction;
+use crate::replica::snapshot_upload::UploadProgress;
+use crate::store::{Delete, Entry, List, Store};
+
+/// What a plan needs stays for so long: time to read several gigabytes over a slow line.
+pub const DELETE_GRACE_PERIOD: Duration = Duration::from_secs(600);
+/// Between two listings. The peer lists each second, and its memory and the server's load grow with the history.
+const LIST_INTERVAL: Duration = Duration::from_secs(3600);
+/// From the start to the first listing: a service that fails over and over does not list each time.
+const FIRST_LIST_DELAY: Duration = Duration::from_secs(60);
+/// After an error.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
+/// Segments of so many times the last snapshot's bytes ask for a new one,
+const SNAPSHOT_RATIO: u64 = 4;
+/// but not below this, in bytes. So a restore reads at most 5 times the snapshot, or the snapshot and 64 MiB.
+const SNAPSHOT_MIN_BYTES: u64 = 64 << 20;
+
+/// Keeps what is stored for one database few and young enough.
+pub struct RetentionTask {
+    store: Rc<dyn Store>,
+    /// What the operator calls the database.
+    name: String,
+    policy: Policy,
+    /// The segments of the newest generation that are known, neighbours all.
+    chain: Vec<(SegmentKey, u64)>,
+    /// Something was stored since the last look for a merge.
+    new_segments: bool,
+    /// What was merged, and when it may go.
+    merged: VecDeque<(Instant, Vec<Key>)>,
+    work: Operation,
+    next_list: Instant,
+    not_before: Instant,
+    clock_jumps: ClockJumpDetector,
+    /// One pass, and no waiting.
+    single_pass: bool,
+    listed: bool,
+    suspended_reason: Option<&'static str>,
+    operations: u64,
+    snapshot_bytes: Option<u64>,
+    bytes_since_snapshot: u64,
+}
+
+enum Operation {
+    None,
+    Listing(Box<dyn List>),
+    Compacting(Box<Compaction>),
+    Deleting(Box<dyn Delete>, usize),
+}
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PassProgress {
+    /// At once.
+    Working,
+    /// As soon as the store has something.
+    Waiting,
+    Nothing,
+}
+
+impl RetentionTask {
+    /// `single_pass` asks for one whole pass at once, which [`RetentionTask::is_done`] tells the end of.
+    pub fn new(
+        store: Rc<dyn Store>,
+        name: &str,
+        retention: Option<Duration>,
+        once: bool,
+        now: Instant,
+    ) -> RetentionTask {
+        RetentionTask {
+            store,
+            name: name.to_string(),
+            policy: Policy { retention, grace: DELETE_GRACE_PERIOD },
+            chain: Vec::new(),
+            new_segments: false,
+            merged: VecDeque::new(),
+            work: Operation::None,
+            next_list: if once { now } else { now + FIRST_LIST_DELAY },
+            not_before: now,
+            clock_jumps: ClockJumpDetector::default(),
+            single_pass: once,
+            listed: false,
+            suspended_reason: None,
+            operations: 0,
+            snapshot_bytes: None,
+            bytes_since_snapshot: 0,
+        }
+    }
+
+    /// The newest moment that was stored before this run: if the clock does not fit it, it is doubted.
+    pub fn started(&mut self, newest: Timestamp, clock: &dyn Clock) {
+        let known = newest != Timestamp::default();
+        if let Some(why) = clock_distrust(newest, self.policy.retention, clock.utc_now()).filter(|_| known) {
+            self.suspend(why);
+            self.clock_jumps.distrust(clock.now());
+        }
+    }
+
+    /// A segment was stored.
+    pub fn stored(&mut self, key: SegmentKey, bytes: u64) {
+        if self.chain.last().is_some_and(|(last, _)| last.generation != key.generation) {
+            self.chain.clear();
+            (self.snapshot_bytes, self.bytes_since_snapshot) = (None, 0);
+        }
+        self.chain.push((key, bytes));
+        self.bytes_since_snapshot += bytes;
+        self.new_segments = true;
+    }
+
+    /// A snapshot of the newest generation was stored.
+    pub fn snapshot_stored(&mut self, bytes: u64) {
+        (self.snapshot_bytes, self.bytes_since_snapshot) = (Some(bytes), 0);
+    }
+
+    /// Whether a restore would have to read too many segments.
+    pub fn wants_snapshot(&self) -> bool {
+        let most = |bytes: u64| bytes.saturating_mul(SNAPSHOT_RATIO).max(SNAPSHOT_MIN_BYTES);
+        self.snapshot_bytes.is_some_and(|bytes| self.bytes_since_snapshot > most(bytes))
+    }
+
+    /// Asks for one whole pass at once, which [`RetentionTask::is_done`] tells the end of.
+    pub fn request_pass(&mut self, now: Instant) {
+        (self.single_pass, self.listed) = (true, false);
+        (self.next_list, self.not_before) = (now, now);
+    }
+
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.work, Operation::None)
+    }
+
+    /// Whether the one pass that was asked for is over.
+    pub fn is_done(&self) -> bool {
+        self.single_pass && self.listed && !self.is_busy() && !self.new_segments
+    }
+
+    /// Lists, merges and deletes that have ended: a number that changes whenever something moves.
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// Makes progress.
+    ///
+    /// Errors: the store's, and a damaged segment. The work is given up and begun anew later.
+    pub fn poll(&mut self, clock: &dyn Clock) -> Result<PassProgress> {
+        if self.clock_jumps.check(clock) {
+            self.suspend("the clock jumped");
+        }
+        let now = clock.now();
+        if now < self.not_before {
+            return Ok(PassProgress::Nothing);
+        }
+        self.advance(now, clock).inspect_err(|error| self.on_error(error, now))
+    }
+
+    fn advance(&mut self, now: Instant, clock: &dyn Clock) -> Result<PassProgress> {
+        match &mut self.work {
+            Operation::None => self.next_operation(now),
+            Operation::Listing(list) => match list.poll(now)? {
+                Some(entries) => self.on_listing(entries, clock),
+                None => Ok(PassProgress::Waiting),
+            },
+            Operation::Compacting(merge) => match merge.poll(now)? {
+                UploadProgress::Done => Ok(self.on_merged(now)),
+                UploadProgress::Working => Ok(PassProgress::Working),
+                UploadProgress::Waiting => Ok(PassProgress::Waiting),
+            },
+            Operation::Deleting(delete, count) => match delete.poll(now)? {
+                true => {
+                    log::debug("objects deleted").field("db", &self.name).field("count", *count).emit();
+                    Ok(self.ended())
+                }
+                false => Ok(PassProgress::Waiting),
+            },
+        }
+    }
+
+    fn ended(&mut self) -> PassProgress {
+        self.work = Operation::None;
+        self.operations += 1;
+        PassProgress::Working
+    }
+
+    fn next_operation(&mut self, now: Instant) -> Result<PassProgress> {
+        if now >= self.next_list {
+            self.work = Operation::Listing(self.store.list(""));
+            return Ok(PassProgress::Waiting);
+        }
+        if self.merged.front().is_some_and(|(from, _)| now >= *from)
+            && let Some((_, keys)) = self.merged.pop_front()
+        {
+            self.delete(&keys)?;
+            return Ok(PassProgress::Waiting);
+        }
+        if std::mem::take(&mut self.new_segments)
+            && let Some(places) = compaction::next_group(&self.chain)
+        {
+            let group = self.chain.get(places).unwrap_or_default().to_vec();
+            if let Some(key) = compaction::merged_key(&group) {
+                self.work = Operation::Compacting(Box::new(Compaction::new(self.store.clone(), key, group)));
+                self.new_segments = true;
+                return Ok(PassProgress::Working);
+            }
+        }
+        Ok(PassProgress::Nothing)
+    }
+
+    fn delete(&mut self, keys: &[Key]) -> Result<()> {
+        fault::point("retention.delete")?;
+        let names: Vec<String> = keys.iter().map(Key::to_string).collect();
+        self.work = Operation::Deleting(self.store.delete(names), keys.len());
+        Ok(())
+    }
+
+    fn on_listing(&mut self, entries: Vec<Entry>, clock: &dyn Clock) -> Result<PassProgress> {
+        let kept = self.ended();
+        self.listed = true;
+        self.next_list = clock.now() + LIST_INTERVAL;
+        let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+        self.update_from_listing(&listing);
+        if self.clock_jumps.is_distrusted(clock.now()) {
+            return Ok(kept);
+        }
+        let actions = plan_deletions(&listing, self.policy, clock.utc_now());
+        match actions.skipped_reason {
+            Some(why) => self.suspend(why),
+            None => self.suspended_reason = None,
+        }
+        let waiting: HashSet<Key> = self.merged.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+        let delete: Vec<Key> = actions.delete.into_iter().filter(|key| !waiting.contains(key)).collect();
+        if delete.is_empty() {
+            return Ok(kept);
+        }
+        log::info("retention").field("db", &self.name).field("deleting", delete.len()).emit();
+        let gone: HashSet<Key> = delete.iter().copied().collect();
+        self.chain.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
+        self.delete(&delete)?;
+        Ok(PassProgress::Waiting)
+    }
+
+    /// What the listing tells of the newest generation, and behind it what was stored meanwhile.
+    fn update_from_listing(&mut self, listing: &Listing) {
+        let Some((generation, stored)) = listing.generations().next_back() else { return };
+        if self.chain.last().is_some_and(|(key, _)| key.generation > generation) {
+            return;
+        }
+        let Some((snapshot, bytes)) = stored.snapshots.last() else { return };
+        let mut chain = restore_path(stored);
+        for (key, size) in &self.chain {
+            let end = chain.last().map_or(snapshot.position, |(last, _)| last.end);
+            if key.generation == generation && key.start == end {
+                chain.push((*key, *size));
+            }
+        }
+        self.snapshot_bytes = Some(*bytes);
+        self.bytes_since_snapshot =
+            chain.iter().filter(|(key, _)| key.start >= snapshot.position).map(|(_, size)| size).sum();
+        self.chain = chain;
+        self.new_segments = true;
+    }
+
+    fn on_merged(&mut self, now: Instant) -> PassProgress {
+        if let Operation::Compacting(merge) = &self.work {
+            let (key, group) = (*merge.key(), merge.group());
+            log::debug("segments merged").field("db", &self.name).field("name", key).field("of", group.len()).emit();
+            let begin = self.chain.iter().position(|(first, _)| Some(first) == group.first().map(|(first, _)| first));
+            if let Some(begin) = begin.filter(|begin| self.chain.get(*begin..begin + group.len()) == Some(group)) {
+                self.chain.splice(begin..begin + group.len(), [(key, merge.stored())]);
+            }
+            let keys = group.iter().map(|(key, _)| Key::Segment(*key)).collect();
+            self.merged.push_back((now + DELETE_GRACE_PERIOD, keys));
+        }
+        self.ended()
+    }
+
+    fn on_error(&mut self, error: &Error, now: Instant) {
+        let damaged = matches!(error.kind(), Kind::Corrupt | Kind::NotFound);
+        if let (Operation::Compacting(merge), true) = (&self.work, damaged) {
+            // What is behind it can still be merged; the next listing brings it back, and with it the warning.
+            let end = merge.key().end;
+            self.chain.retain(|(key, _)| key.start >= end);
+        }
+        self.work = Operation::None;
+        self.not_before = now + RETRY_DELAY;
+        self.new_segments = true;
+        log::warn("merging and retention put off").field("db", &self.name).error(error).emit();
+    }
+
+    fn suspend(&mut self, why: &'static str) {
+        if self.suspended_reason != Some(why) {
+            log::warn("nothing is deleted").field("db", &self.name).field("reason", why).emit();
+        }
+        self.suspended_reason = Some(why);
+    }
+}
+
+/// One whole pass over a store, for a command that has nothing else to do meanwhile.
+pub fn run_one_pass(store: &Rc<dyn Store>, name: &str, retention: Option<Duration>, clock: &dyn Clock) -> Result<()> {
+    /// How long one sleep lasts at most while nothing arrives.
+    const MAX_SLEEP: Duration = Duration::from_millis(100);
+    let mut keeper = RetentionTask::new(store.clone(), name, retention, true, clock.now());
+    while !keeper.is_done() {
+        if keeper.poll(clock)? == PassProgress::Waiting {
+            store.wait(MAX_SLEEP);
+        }
+    }
+    Ok(())
+}

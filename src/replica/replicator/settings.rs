@@ -1,0 +1,89 @@
+//! What a database is kept by, and what all databases of a process share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::format::differences::Composer;
+use crate::format::segment::Encoder;
+use crate::replica::segment_builder::new_encoder;
+use crate::replica::snapshot_upload::SnapshotBuffers;
+use crate::source::{self, Inotify};
+
+/// How one database is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub path: PathBuf,
+    pub source: source::Options,
+    /// Where the lock is, and what must be kept while the store is away. None: beside the database.
+    pub meta_path: Option<PathBuf>,
+    /// How often the database is looked at.
+    pub monitor_interval: Duration,
+    /// Under steady writes, at most one segment in this time.
+    pub sync_interval: Duration,
+    /// How old the newest snapshot may grow while there are changes; none: only where a generation begins.
+    pub snapshot_interval: Option<Duration>,
+    /// How long any moment stays restorable; none: for ever.
+    pub retention: Option<Duration>,
+    /// Merge and delete what is due, before all is settled.
+    pub enforce_retention: bool,
+    /// Take a snapshot now, whether one is due or not.
+    pub force_snapshot: bool,
+    /// Take the place of what is stored below the prefix, also if it is of another database.
+    pub allow_other_database: bool,
+    /// Leave a note of the database file, by which the next start finds a stored position without a WAL.
+    pub keep_note: bool,
+    /// Wait for a database or a store that is not there yet, rather than fail.
+    pub wait_for_database: bool,
+    /// Bytes that may wait on disk for the store, in the spool or in the WAL. Past it the WAL is let go and a new
+    /// generation must begin: the application's disk matters more than the history of the outage.
+    pub max_backlog: u64,
+}
+
+impl Settings {
+    /// The directory of the lock and of requests. By the real path, so that two names of one database meet there.
+    pub fn meta(&self) -> PathBuf {
+        let real = || self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        self.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&real()))
+    }
+}
+
+/// What all databases of a process share: big buffers, and word from the kernel.
+pub struct SharedBuffers {
+    pub encoder: Encoder,
+    pub composer: Composer,
+    pub buffer: Vec<u8>,
+    pub snapshot_buffers: SnapshotBuffers,
+    pub inotify: Inotify,
+    /// Those at rest are to be looked at, too.
+    pub check_idle: bool,
+}
+
+impl SharedBuffers {
+    /// Frames that are copied at once, in bytes. At least one frame of the largest page size.
+    const BUFFER: usize = 1 << 20;
+
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> SharedBuffers {
+        SharedBuffers {
+            encoder: new_encoder(),
+            composer: Composer::default(),
+            buffer: vec![0; Self::BUFFER],
+            snapshot_buffers: SnapshotBuffers::new(),
+            inotify: Inotify::new(),
+            check_idle: true,
+        }
+    }
+}
+
+/// When to call again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum WakeOn {
+    /// At once: there is work that was put off to let others have their turn.
+    Immediately,
+    /// As soon as the store has something.
+    StoreEvent,
+    /// At this database's next tick.
+    NextTick,
+    /// When there is word of a write, or when everyone is looked at.
+    DatabaseWrite,
+}

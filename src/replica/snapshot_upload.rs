@@ -1,0 +1,253 @@
+//! A snapshot on its way to the store: read, compressed and sent piece by piece, in fixed memory.
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::error::{Result, ResultExt};
+use crate::fault;
+use crate::format::crc32::Crc32;
+use crate::format::deflate_blocks::{Block, BlockCompressor};
+use crate::format::position::{Generation, WalPosition};
+use crate::format::running_checksum::RunningChecksum;
+use crate::format::snapshot::{Encoder, Header, LEVEL};
+use crate::format::time::Timestamp;
+use crate::format::wal::Checksum;
+use crate::replica::compression_pool::CompressionPool;
+use crate::source::WalMark;
+use crate::source::snapshot::Snapshot;
+use crate::store::{Put, PutState, Store};
+
+/// Bytes of the database that are read at once: whole pages, whatever their size.
+const BLOCK_BYTES: usize = 256 << 10;
+/// A database of this many bytes is compressed by more than one thread.
+const PARALLEL_MIN_BYTES: u64 = 8 << 20;
+
+/// What all snapshots of a process use in turn: a hundred that are under way take little more memory than one.
+pub struct SnapshotBuffers {
+    pages: Vec<u8>,
+    packer: BlockCompressor,
+    piece: Block,
+}
+
+impl SnapshotBuffers {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> SnapshotBuffers {
+        SnapshotBuffers { pages: vec![0; BLOCK_BYTES], packer: BlockCompressor::new(LEVEL), piece: Block::default() }
+    }
+}
+
+/// An upload under way.
+pub struct SnapshotUpload {
+    header: Header,
+    snapshot: Option<Snapshot>,
+    /// Sums up the database before anything is sent: its checksum stands before it.
+    file_crc: Option<(Crc32, RunningChecksum)>,
+    encoder: Encoder,
+    /// None while nothing is compressed, and where the loop does it alone.
+    pool: Option<CompressionPool>,
+    put: Box<dyn Put>,
+    ready: Vec<u8>,
+    sent: usize,
+    finished: bool,
+    summed: u64,
+    read: u64,
+    stored: u64,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UploadProgress {
+    /// The store takes no more for now.
+    Waiting,
+    /// More can be done at once.
+    Working,
+    /// Stored, visible and durable.
+    Done,
+}
+
+impl SnapshotUpload {
+    /// Begins to store `snapshot`, which is the state of `generation` at `at`, a place that `mark` tells.
+    pub fn new(
+        store: &dyn Store,
+        snapshot: Snapshot,
+        mark: WalMark,
+        generation: Generation,
+        at: WalPosition,
+        time: Timestamp,
+    ) -> SnapshotUpload {
+        let header = Header {
+            generation,
+            position: at,
+            page_size: mark.page_size,
+            order: mark.order,
+            wal_known: mark.frame > 0 || mark.checksum.is_some(),
+            salt: mark.salt,
+            checksum: mark.checksum.unwrap_or_default(),
+            pages: snapshot.pages(),
+            time,
+            database: None,
+        };
+        let large = header.payload_len() >= PARALLEL_MIN_BYTES;
+        SnapshotUpload {
+            header,
+            file_crc: Some((Crc32::default(), RunningChecksum::new(header.page_size))),
+            encoder: Encoder::new(&header, Some(snapshot.origin())),
+            pool: large.then(|| CompressionPool::new(LEVEL, BLOCK_BYTES)).filter(|crew| !crew.is_empty()),
+            put: store.put(&header.key().to_string()),
+            snapshot: Some(snapshot),
+            ready: Vec::new(),
+            sent: 0,
+            finished: false,
+            summed: 0,
+            read: 0,
+            stored: 0,
+        }
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Bytes of the database read so far: each byte is read twice, and counts half each time.
+    pub fn read(&self) -> u64 {
+        (self.summed + self.read) / 2
+    }
+
+    /// Bytes given to the store so far.
+    pub fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Makes progress by at most one piece, so that other databases are not kept waiting.
+    pub fn poll(&mut self, desk: &mut SnapshotBuffers, now: Instant) -> Result<UploadProgress> {
+        self.step(desk, now).context(|| self.name())
+    }
+
+    /// Lets go of the database before the store has all of it: what is left waits in a file in `directory`.
+    ///
+    /// Errors: as [`Snapshot::let_go`]; the upload goes on as it was.
+    pub fn detach(&mut self, directory: &Path) -> Result<()> {
+        match &mut self.snapshot {
+            Some(snapshot) => snapshot.detach(directory),
+            None => Ok(()),
+        }
+    }
+
+    /// Without the moment in it: each attempt has another, and the same trouble is logged once.
+    fn name(&self) -> String {
+        format!("snapshot of generation {}", self.header.generation)
+    }
+
+    fn step(&mut self, desk: &mut SnapshotBuffers, now: Instant) -> Result<UploadProgress> {
+        if self.file_crc.is_some() {
+            self.hash_next(desk)?;
+            return Ok(UploadProgress::Working);
+        }
+        self.submit_pages()?;
+        if self.sent == self.ready.len() {
+            self.next_block(desk)?;
+        }
+        let moved = self.send()?;
+        match self.put.poll(now)? {
+            PutState::Done => Ok(UploadProgress::Done),
+            _ if moved && !self.is_fully_compressed() => Ok(UploadProgress::Working),
+            _ => Ok(UploadProgress::Waiting),
+        }
+    }
+
+    fn hash_next(&mut self, desk: &mut SnapshotBuffers) -> Result<()> {
+        let (Some(snapshot), Some((crc, running))) = (&mut self.snapshot, &mut self.file_crc) else { return Ok(()) };
+        let count = snapshot.read(&mut desk.pages)?;
+        if count > 0 {
+            let pages = &desk.pages[..count];
+            if !self.header.wal_known {
+                crc.update(pages);
+            }
+            pages.chunks_exact(self.header.page_size.get() as usize).for_each(|page| running.push(page));
+            self.summed += count as u64;
+            return Ok(());
+        }
+        snapshot.rewind();
+        snapshot.read_once();
+        if let Some((crc, running)) = self.file_crc.take() {
+            self.header.database = Some(running.sum());
+            if !self.header.wal_known {
+                self.header.checksum = Checksum(crc.finish(), 0);
+            }
+        }
+        self.encoder.set_header(&self.header);
+        Ok(())
+    }
+
+    /// Keeps the crew busy, if there is one.
+    fn submit_pages(&mut self) -> Result<()> {
+        let (Some(snapshot), Some(crew)) = (&mut self.snapshot, &mut self.pool) else { return Ok(()) };
+        while let Some(mut job) = crew.take_buffer() {
+            job.len = snapshot.read(&mut job.pages)?;
+            if job.len == 0 {
+                // The pin of the snapshot ends here, not when the last byte has been sent.
+                self.snapshot = None;
+                return Ok(());
+            }
+            self.read += job.len as u64;
+            crew.submit(job)?;
+        }
+        Ok(())
+    }
+
+    fn next_block(&mut self, desk: &mut SnapshotBuffers) -> Result<()> {
+        self.ready.clear();
+        self.sent = 0;
+        match &mut self.pool {
+            Some(crew) => match crew.next_result()? {
+                Some(job) => {
+                    self.encoder.add(&job.block, &mut self.ready);
+                    crew.recycle(job);
+                }
+                None => {
+                    self.pool = None;
+                    self.encoder.finish(&mut self.ready)?;
+                }
+            },
+            None => self.compress_next(desk)?,
+        }
+        Ok(())
+    }
+
+    fn compress_next(&mut self, desk: &mut SnapshotBuffers) -> Result<()> {
+        let Some(snapshot) = &mut self.snapshot else { return Ok(()) };
+        let count = snapshot.read(&mut desk.pages)?;
+        if count == 0 {
+            self.snapshot = None;
+            return self.encoder.finish(&mut self.ready);
+        }
+        desk.packer.compress(&desk.pages[..count], &mut desk.piece);
+        self.encoder.add(&desk.piece, &mut self.ready);
+        self.read += count as u64;
+        Ok(())
+    }
+
+    /// Whether the whole object is in `ready`, or gone from there.
+    fn is_fully_compressed(&self) -> bool {
+        self.snapshot.is_none() && self.pool.is_none()
+    }
+
+    fn send(&mut self) -> Result<bool> {
+        let before = self.sent;
+        while let Some(rest) = self.ready.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.put.write(rest)? {
+                0 => break,
+                taken => self.sent += taken,
+            }
+        }
+        self.stored += (self.sent - before) as u64;
+        let all_sent = self.sent == self.ready.len();
+        if all_sent && self.is_fully_compressed() && !self.finished {
+            fault::point("snapshot.commit")?;
+            self.put.finish();
+            self.put.commit();
+            self.finished = true;
+        }
+        Ok(all_sent || self.sent > before)
+    }
+}

@@ -1,0 +1,58 @@
+//! When a database needs no looking at until the kernel tells of a write.
+//!
+//! Every commit writes frames to the WAL before it is published in the wal-index, and every checkpoint that could wait
+//! for our pin writes pages to the database file first: word of either comes no later than what must be seen. (What a
+//! RESTART or TRUNCATE waits for besides is a pin on READ1 to READ4 while nothing is left to write back; a database whose
+//! file has everything rests only after the pin has moved to READ0, which neither of them waits for.)
+
+use crate::error::Result;
+use crate::log;
+use crate::source::inotify::{FileWatch, Inotify};
+use crate::source::{IDLE_REPINS, Source, wal_file};
+
+/// So often may a commit have come without word before the file system is not asked any more. Once can happen: its
+/// frames were written before the watch began, and published long after (a slow disk).
+const MAX_MISSED: u8 = 2;
+
+/// The watches on one database.
+#[derive(Default)]
+pub(super) struct IdleWatches {
+    active: Option<[FileWatch; 2]>,
+    missed_events: u8,
+}
+
+impl Source {
+    /// Asks for word of the next write. False if it cannot be had, or if there is something to do now.
+    pub fn watch_for_writes(&mut self, watch: &mut Inotify) -> Result<bool> {
+        self.idle_watches.active = None;
+        if self.idle_watches.missed_events >= MAX_MISSED || !self.is_idle()? {
+            return Ok(false);
+        }
+        if let (Some(database), Some(wal)) =
+            (watch.watch_once(&self.path), watch.watch_once(&wal_file::wal_path(&self.path)))
+        {
+            self.idle_watches.active = Some([database, wal]);
+        }
+        Ok(self.idle_watches.active.is_some())
+    }
+
+    /// Whether there was word of a write since [`Source::watch_for_writes`].
+    pub fn was_written(&self) -> bool {
+        self.idle_watches.active.as_ref().is_none_or(|wires| wires.iter().any(FileWatch::was_written))
+    }
+
+    /// A commit has come and there was no word of it.
+    pub fn record_missed_event(&mut self) {
+        self.idle_watches.missed_events = self.idle_watches.missed_events.saturating_add(1);
+        if self.idle_watches.missed_events == MAX_MISSED {
+            log::debug("no word of writes here, so it is looked at each tick").field("db", self.path.display()).emit();
+        }
+    }
+
+    /// Everything is given out, and the pin is where it makes nobody wait.
+    fn is_idle(&mut self) -> Result<bool> {
+        let header = self.header()?;
+        let given_out = header == self.header_at_pin && self.is_copied(&header) && !self.checkpoints.is_blocking();
+        Ok(given_out && (!header.is_backfilled() || self.idle_repins >= IDLE_REPINS))
+    }
+}

@@ -1,0 +1,97 @@
+//! Who keeps a directory: a lock on the directory itself, which leaves no file behind and ends with its holder.
+//!
+//! A file system of the network that does not pass locks on tells nothing of other hosts. One that has no locks at all is
+//! used without.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::file_ops;
+use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::store::WriterLease;
+
+pub struct DirLease {
+    root: PathBuf,
+    /// The lock, once it was tried to get it; none inside where there are no locks.
+    held: Option<Option<File>>,
+}
+
+impl DirLease {
+    pub fn new(root: &Path) -> DirLease {
+        DirLease { root: root.to_path_buf(), held: None }
+    }
+
+    fn try_lock(&self) -> Result<Option<File>> {
+        file_ops::make_root(&self.root)?;
+        let directory = File::open(&self.root).map_err(|e| file_ops::io_error("open", &self.root, &e))?;
+        // SAFETY: flock(2) on a descriptor that is open for the duration of the call.
+        if unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(Some(directory));
+        }
+        let error = std::io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EWOULDBLOCK) {
+            return Err(self.taken(&directory));
+        }
+        log::debug("the directory cannot be locked: two replicators at once are not noticed")
+            .field("store", self.root.display())
+            .field("detail", error)
+            .emit();
+        Ok(None)
+    }
+
+    fn taken(&self, directory: &File) -> Error {
+        let inode = directory.metadata().map(|data| data.ino()).unwrap_or_default();
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        let holder = holder(&locks, inode).map_or("another process".to_string(), |pid| format!("process {pid}"));
+        Error::new(Kind::Locked, format!("store {}: is already replicated to by {holder}", self.root.display()))
+            .with_hint("one replicator a directory: stop that one, or give this database a directory of its own")
+    }
+}
+
+/// Who holds the lock on `inode`, by the table of the kernel: `1: FLOCK ADVISORY WRITE 4242 08:01:1234 0 EOF`.
+fn holder(locks: &str, inode: u64) -> Option<&str> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (pid, file) = (words.get(4)?, words.get(5)?);
+        let same = file.rsplit(':').next()?.parse() == Ok(inode);
+        (words.get(1) == Some(&"FLOCK") && same && *pid != "0").then_some(*pid)
+    })
+}
+
+impl WriterLease for DirLease {
+    fn poll(&mut self, _now: Instant) -> Result<Option<u64>> {
+        if self.held.is_none() {
+            self.held = Some(self.try_lock()?);
+        }
+        Ok(Some(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_of_the_first_until_that_one_is_gone() {
+        let root = std::env::temp_dir().join(format!("litestream-claim-{}", std::process::id()));
+        let now = Instant::now();
+        let (mut first, mut second) = (DirLease::new(&root), DirLease::new(&root));
+        assert_eq!(first.poll(now).unwrap(), Some(1));
+        let error = second.poll(now).unwrap_err();
+        assert_eq!(error.kind(), Kind::Locked);
+        assert!(error.message().contains("is already replicated to by "), "{error}");
+        drop(first);
+        assert_eq!(second.poll(now).unwrap(), Some(1));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn the_holder_is_found_in_the_table_of_the_kernel() {
+        let table = "1: POSIX  ADVISORY  WRITE 5 08:01:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 4242 00:2a:77 0 EOF\n";
+        assert_eq!((holder(table, 77), holder(table, 78)), (Some("4242"), None));
+    }
+}

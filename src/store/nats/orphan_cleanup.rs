@@ -1,0 +1,267 @@
+//! Removing orphan chunks: those that no object of the whole bucket refers to, left by writers that died.
+//!
+//! Chunks carry no prefix, so a sweep touches what other programs left, too. It is therefore careful:
+//! * The chunks are listed before the metas: what is stored meanwhile is either not looked at or seen to be referred to.
+//! * If one meta cannot be read, nothing is removed: it may refer to anything.
+//! * A chunk is removed only if the newest of its nuid is old, for an upload that is going on has no meta yet; and only
+//!   up to the message that was looked at.
+//! * Before each removal the metas are read that were stored since the chunks were listed: an object that was given another
+//!   name keeps its chunks, and where metas are asked for one by one, neither its old nor its new one may have been seen.
+//! * What is no name of an upload is left alone: in the question that removes it, it might mean others, too.
+//! * Whoever loses the connection begins again.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::api::{self, ProgressTimeout};
+use super::base64;
+use super::client::{Client, Inbox, Reply};
+use super::list::{MetaEvent, MetaReader};
+use super::object::{Meta, ObjectNames, is_nuid};
+use crate::error::{Result, ResultExt};
+use crate::format::time::Timestamp;
+use crate::store::{CleanupResult, OrphanCleanup};
+
+const SUBJECTS: u64 = 1;
+const NEWEST: u64 = 2;
+const PURGED: u64 = 3;
+const NEXT_META: u64 = 4;
+
+enum Stage {
+    Begin,
+    /// Which uploads have chunks; the server tells them page by page.
+    Subjects,
+    /// Which of them an object refers to.
+    Metas(MetaReader),
+    /// The rest, one after another: how old is it?
+    Newest(String),
+    /// It is old: does an object that came meanwhile refer to it?
+    RecheckMetas(OrphanCandidate),
+    Purge,
+}
+
+/// An upload that is old, and the message behind its newest chunk.
+struct OrphanCandidate {
+    nuid: String,
+    up_to: u64,
+}
+
+pub struct NatsCleanup {
+    names: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
+    now_utc: Timestamp,
+    min_age: Duration,
+    stage: Stage,
+    /// Uploads that no object is known to refer to.
+    candidates: HashSet<String>,
+    /// Subjects that the server has told so far.
+    subjects_read: u64,
+    /// All metas up to this message were seen.
+    metas_seen_to: Option<u64>,
+    result: CleanupResult,
+    timeout: ProgressTimeout,
+}
+
+#[derive(Deserialize)]
+struct SubjectsInfo {
+    state: SubjectsState,
+    #[serde(default)]
+    total: u64,
+    /// The server's clock; servers before 2.10 do not tell it.
+    ts: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SubjectsState {
+    last_seq: u64,
+    subjects: Option<HashMap<String, IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+struct RawMessage {
+    message: RawMessageBody,
+}
+
+#[derive(Deserialize)]
+struct RawMessageBody {
+    seq: u64,
+    time: String,
+    #[serde(default)]
+    data: String,
+}
+
+impl NatsCleanup {
+    /// `now_utc` is the time now; what was stored less than `min_age` before it stays.
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, wall: Timestamp, young: Duration) -> NatsCleanup {
+        NatsCleanup {
+            names: place.clone(),
+            inbox: client.open_inbox(),
+            session: None,
+            now_utc: wall,
+            min_age: young,
+            stage: Stage::Begin,
+            candidates: HashSet::new(),
+            subjects_read: 0,
+            metas_seen_to: None,
+            result: CleanupResult::default(),
+            timeout: ProgressTimeout::default(),
+        }
+    }
+
+    fn step(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
+        let epoch = self.inbox.client.session();
+        if epoch != self.session {
+            self.session = epoch;
+            self.restart();
+        }
+        if self.session.is_some() && matches!(self.stage, Stage::Begin) {
+            self.request_subjects()?;
+        }
+        while let Some(mail) = self.inbox.next() {
+            self.timeout.reset();
+            if let Some(swept) = self.on_reply(&mail)? {
+                return Ok(Some(swept));
+            }
+        }
+        if let Stage::Metas(_) = &self.stage {
+            return self.read_metas(now);
+        }
+        self.timeout.check(now, &self.inbox)?;
+        Ok(None)
+    }
+
+    fn restart(&mut self) {
+        self.inbox = self.inbox.client.open_inbox();
+        self.stage = Stage::Begin;
+        self.candidates.clear();
+        (self.subjects_read, self.metas_seen_to, self.result.too_young) = (0, None, 0);
+    }
+
+    fn request_subjects(&mut self) -> Result<()> {
+        self.stage = Stage::Subjects;
+        let question = json!({ "subjects_filter": self.names.all_chunks(), "offset": self.subjects_read });
+        self.inbox.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
+    }
+
+    fn on_reply(&mut self, mail: &Reply) -> Result<Option<CleanupResult>> {
+        match (&self.stage, mail.tag) {
+            (Stage::Subjects, SUBJECTS) => self.on_subjects(mail).map(|()| None),
+            (Stage::Newest(_), NEWEST) => self.on_newest(mail),
+            (Stage::RecheckMetas(_), NEXT_META) => self.on_next_meta(mail),
+            (Stage::Purge, PURGED) => {
+                api::parse_success::<Value>(mail)?;
+                self.result.removed += 1;
+                self.next_candidate()
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn on_subjects(&mut self, mail: &Reply) -> Result<()> {
+        let info: SubjectsInfo = api::parse_success(mail)?;
+        // Of two clocks that differ, the one that makes everything younger holds.
+        let server = info.ts.and_then(|ts| Timestamp::parse(&ts).ok());
+        self.now_utc = server.map_or(self.now_utc, |server| server.min(self.now_utc));
+        self.metas_seen_to.get_or_insert(info.state.last_seq);
+        let subjects = info.state.subjects.unwrap_or_default();
+        let page = u64::try_from(subjects.len()).unwrap_or(0);
+        let chunks = self.names.chunk_subject("");
+        let nuids = subjects.keys().filter_map(|subject| subject.strip_prefix(&chunks));
+        self.candidates.extend(nuids.filter(|nuid| is_nuid(nuid)).map(str::to_string));
+        self.subjects_read += page;
+        if page > 0 && self.subjects_read < info.total {
+            return self.request_subjects();
+        }
+        self.stage = Stage::Metas(MetaReader::new(&self.inbox.client, &self.names));
+        Ok(())
+    }
+
+    fn read_metas(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
+        while let Stage::Metas(metas) = &mut self.stage {
+            match metas.step(now)? {
+                MetaEvent::Meta(Some(meta)) => {
+                    self.candidates.remove(&meta.nuid);
+                }
+                MetaEvent::Meta(None) => self.result.unreadable += 1,
+                MetaEvent::Restarted => self.result.unreadable = 0,
+                MetaEvent::Pending => return Ok(None),
+                MetaEvent::End if self.result.unreadable > 0 => return Ok(Some(self.result)),
+                MetaEvent::End => return self.next_candidate(),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_candidate(&mut self) -> Result<Option<CleanupResult>> {
+        let Some(nuid) = self.candidates.iter().next().cloned() else { return Ok(Some(self.result)) };
+        self.candidates.remove(&nuid);
+        let question = api::last_message_request(&self.names.chunk_subject(&nuid));
+        self.stage = Stage::Newest(nuid);
+        self.inbox.request(NEWEST, &self.names.api("STREAM.MSG.GET"), &question)?;
+        Ok(None)
+    }
+
+    fn on_newest(&mut self, mail: &Reply) -> Result<Option<CleanupResult>> {
+        let Stage::Newest(nuid) = &self.stage else { return Ok(None) };
+        let stored: RawMessage = match api::parse_response(mail)? {
+            Ok(stored) => stored,
+            Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.next_candidate(),
+            Err(refusal) => return Err(refusal.error()),
+        };
+        // A time that cannot be read is as good as now.
+        let age = Timestamp::parse(&stored.message.time).map_or(Duration::ZERO, |time| self.now_utc.since(time));
+        if age < self.min_age {
+            self.result.too_young += 1;
+            return self.next_candidate();
+        }
+        let up_to = stored.message.seq.saturating_add(1);
+        self.stage = Stage::RecheckMetas(OrphanCandidate { nuid: nuid.clone(), up_to });
+        self.request_next_meta()
+    }
+
+    fn request_next_meta(&mut self) -> Result<Option<CleanupResult>> {
+        let from = self.metas_seen_to.unwrap_or(0).saturating_add(1);
+        let question = json!({ "seq": from, "next_by_subj": self.names.all_metas() });
+        self.inbox.request(NEXT_META, &self.names.api("STREAM.MSG.GET"), question.to_string().as_bytes())?;
+        Ok(None)
+    }
+
+    fn on_next_meta(&mut self, mail: &Reply) -> Result<Option<CleanupResult>> {
+        let stored: RawMessage = match api::parse_response(mail)? {
+            Ok(stored) => stored,
+            Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.purge(),
+            Err(refusal) => return Err(refusal.error()),
+        };
+        self.metas_seen_to = Some(stored.message.seq);
+        let json = base64::decode(&stored.message.data).unwrap_or_default();
+        let Some(meta) = Meta::parse(&json) else {
+            self.result.unreadable += 1;
+            return Ok(Some(self.result));
+        };
+        self.candidates.remove(&meta.nuid);
+        match &self.stage {
+            Stage::RecheckMetas(loose) if loose.nuid == meta.nuid => self.next_candidate(),
+            _ => self.request_next_meta(),
+        }
+    }
+
+    fn purge(&mut self) -> Result<Option<CleanupResult>> {
+        let Stage::RecheckMetas(OrphanCandidate { nuid, up_to }) = &self.stage else { return Ok(None) };
+        let question = json!({ "filter": self.names.chunk_subject(nuid), "seq": up_to });
+        self.stage = Stage::Purge;
+        self.inbox.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
+        Ok(None)
+    }
+}
+
+impl OrphanCleanup for NatsCleanup {
+    fn poll(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
+        self.step(now).context(|| format!("sweep bucket {}", self.names.bucket))
+    }
+}

@@ -1,0 +1,311 @@
+//! The link: one thread that joins the crate's connection, a loopback socket, to a real server.
+//!
+//! It does what the crate cannot: deadlines on every step, TLS by the platform's library, stall detection, a rotating
+//! list of servers, and the exact cause of a failure. The crate's own connection then lives as long as the process.
+//!
+//! A session is: the crate knocks; a server is reached; the crate shows its secret and its login; the server accepts;
+//! bytes pass until one side ends it. The crate then knocks again by itself.
+//!
+//! The listening port is held until the crate's thread has ended: nobody else can ever take it and be sent a login.
+
+mod connect;
+mod injected_lines;
+mod listener;
+mod login;
+mod pem;
+mod poll;
+mod protocol;
+mod relay;
+mod status;
+mod stream;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use connect::address;
+use listener::{ClientConnection, ProxyListener};
+use poll::{WakeReceiver, Waker, poll, time_left};
+pub use protocol::FLUSH_SUBJECT;
+use relay::{Relay, SessionEnd, Timeouts};
+use status::Failure;
+pub use status::SharedStatus;
+use stream::Stream;
+
+use super::auth;
+use super::options::{Credentials, Options, Server, Tls};
+use crate::error::{Error, Kind, Result};
+use crate::store::random;
+
+/// What the subjects begin with on which replicators find each other.
+pub const LEASE_QUERY_SUBJECTS: &str = "litestream.alive.";
+/// How often it is seen whether the crate's thread has ended.
+const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The handle of a link. Dropping it ends the thread, after the crate's.
+pub struct Proxy {
+    pub address: SocketAddr,
+    /// What the crate must carry as its name.
+    pub secret: String,
+    pub status: SharedStatus,
+    waker: Waker,
+    /// Set by whoever knows that the crate's thread has ended, or was never started.
+    pub crate_thread_ended: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    /// Opens the near end and starts the thread; no server is contacted before the crate connects.
+    pub fn start(options: &Options) -> Result<Proxy> {
+        let failed = |e: std::io::Error| Error::io(Kind::StoreRefused, "open a loopback port for the link", &e);
+        let secret = random::token() + &random::token();
+        let (door, address) = ProxyListener::open(secret.clone()).map_err(failed)?;
+        let (bell, ear) = poll::waker().map_err(failed)?;
+        let (shared, crate_gone) = (SharedStatus::default(), Arc::new(AtomicBool::new(true)));
+        let runner = ProxyThread {
+            listener: door,
+            wake_receiver: ear,
+            servers: options.servers.clone(),
+            next: usize::try_from(random::random_below(u64::try_from(options.servers.len()).unwrap_or(1))).unwrap_or(0),
+            tls: options.tls.clone(),
+            timeouts: Timeouts {
+                timeout: options.timeout,
+                ping_interval: options.ping_interval,
+                max_pings_out: options.max_pings_out,
+            },
+            max_reconnects: options.max_reconnects,
+            reconnect_wait: options.reconnect_wait,
+            reconnect_jitter: options.reconnect_jitter,
+            login: options.login.clone(),
+            failed: 0,
+            failed_rounds: 0,
+            status: shared.clone(),
+            crate_thread_ended: crate_gone.clone(),
+            stopping: false,
+        };
+        thread::Builder::new().name("link".into()).spawn(move || runner.run()).map_err(failed)?;
+        Ok(Proxy { address, secret, status: shared, waker: bell, crate_thread_ended: crate_gone })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.waker.wake();
+    }
+}
+
+struct ProxyThread {
+    listener: ProxyListener,
+    wake_receiver: WakeReceiver,
+    servers: Vec<Server>,
+    /// Which server is tried next.
+    next: usize,
+    tls: Tls,
+    timeouts: Timeouts,
+    max_reconnects: Option<u32>,
+    reconnect_wait: Duration,
+    reconnect_jitter: Duration,
+    login: Credentials,
+    /// Servers that failed one after another since the last pause.
+    failed: usize,
+    /// How often in a row all of them have.
+    failed_rounds: u32,
+    status: SharedStatus,
+    crate_thread_ended: Arc<AtomicBool>,
+    stopping: bool,
+}
+
+impl ProxyThread {
+    fn run(mut self) {
+        while self.wait_for_client() {
+            self.serve_one();
+        }
+        self.drain_until_crate_exits();
+    }
+
+    /// Sleeps until someone knocks. False: told to stop.
+    fn wait_for_client(&mut self) -> bool {
+        while !self.stopping {
+            self.listener.accept_all();
+            self.listener.drop_closed();
+            if self.listener.has_pending() {
+                return true;
+            }
+            self.sleep(Duration::from_secs(3600), true);
+        }
+        false
+    }
+
+    /// Sleeps; wakes early when told to stop, and for a visitor if `listen`.
+    fn sleep(&mut self, time: Duration, listen: bool) {
+        let (mut all, mut time) = (vec![self.wake_receiver.interest()], time);
+        if listen {
+            all.extend(self.listener.interests());
+            time = time.min(self.listener.accept_backoff().unwrap_or(time));
+        }
+        if poll(&all, time).is_ok_and(|ready| ready.first() == Some(&true)) {
+            self.stopping = true;
+        }
+    }
+
+    fn serve_one(&mut self) {
+        if let Some((reached, address)) = self.connect_any() {
+            self.login_and_relay(reached, &address);
+            self.status.lock().up = false;
+        }
+        self.listener.close_pending();
+    }
+
+    /// Before the first session each server is tried once; later, until one answers or the attempts are used up. Once all
+    /// have failed, at whatever step, there is a pause.
+    fn connect_any(&mut self) -> Option<(ServerConnection, String)> {
+        let first = self.status.lock().sessions == 0;
+        if first {
+            // Whoever asks makes the pause.
+            self.failed = 0;
+        }
+        let mut failures: Vec<Failure> = Vec::new();
+        while !self.stopping {
+            if self.failed < self.servers.len() {
+                match self.connect_next() {
+                    Ok(found) => return Some(found),
+                    Err(failure) => failures.push(failure),
+                }
+                self.failed += 1;
+                continue;
+            }
+            self.failed = 0;
+            self.failed_rounds = self.failed_rounds.saturating_add(1);
+            let gave_up = !first && self.max_reconnects.is_some_and(|most| self.failed_rounds >= most);
+            self.status.lock().gave_up = gave_up;
+            if !failures.is_empty() {
+                self.status.fail(combine_failures(&failures));
+                failures.clear();
+            }
+            if first {
+                return None;
+            }
+            self.wait_before_next();
+            if gave_up {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn connect_next(&mut self) -> std::result::Result<(ServerConnection, String), Failure> {
+        let turn = self.next.checked_rem(self.servers.len()).unwrap_or(0);
+        self.next = turn + 1;
+        let none = || Failure::new(Kind::StoreRefused, "expected a server, found an empty list");
+        let server = self.servers.get(turn).ok_or_else(none)?;
+        let (stream, info) = connect::connect(server, &self.tls, self.timeouts.timeout, &self.status)?;
+        let address = connect::address(server);
+        let nonce = info.nonce.clone();
+        let mut status = self.status.lock();
+        status.server = info;
+        status.address = address.clone();
+        drop(status);
+        Ok((ServerConnection { stream, nonce }, address))
+    }
+
+    fn wait_before_next(&mut self) {
+        let jitter = u64::try_from(self.reconnect_jitter.as_millis()).unwrap_or(0);
+        let end = Instant::now()
+            + self.reconnect_wait
+            + Duration::from_millis(random::random_below(jitter.saturating_add(1)));
+        self.status.set_step("wait for the next attempt".into());
+        while !self.stopping && !time_left(end).is_zero() {
+            self.sleep(time_left(end), false);
+        }
+    }
+
+    /// Logs the crate in and passes bytes until the session ends. A failure is written down before the crate's socket is
+    /// closed, so that whoever sees the one finds the other.
+    fn login_and_relay(&mut self, reached: ServerConnection, address: &str) {
+        let ServerConnection { mut stream, nonce } = reached;
+        let begun = Instant::now();
+        self.failed += 1;
+        self.status.set_step(format!("log in to {address}"));
+        let Some(ClientConnection { tcp, connect, unread: rest }) = self.wait_for_handshake(&nonce) else {
+            return self.no_client();
+        };
+        match login::log_in(&mut stream, connect, self.timeouts.timeout) {
+            Err(failure) => self.status.fail(failure.at_server(address)),
+            Ok(server_said) => {
+                self.mark_connected();
+                let shared = self.status.clone();
+                let mut pump = Relay::new(tcp, stream, self.timeouts, &shared);
+                match pump.run(&rest, &server_said, &self.wake_receiver, &self.listener) {
+                    SessionEnd::Server(failure) => self.status.fail(failure.at_server(address)),
+                    SessionEnd::Local => self.sleep(Duration::ZERO, false),
+                }
+                if begun.elapsed() >= self.reconnect_wait {
+                    self.failed = 0;
+                }
+            }
+        }
+    }
+
+    /// A stranger knocked; or the crate did, and then found that it cannot log in.
+    fn no_client(&self) {
+        if let (false, Err(e)) = (self.stopping, auth::options(&self.login))
+            && self.status.lock().sessions > 0
+        {
+            self.status.fail(e.into());
+        }
+    }
+
+    fn mark_connected(&mut self) {
+        self.failed_rounds = 0;
+        let mut status = self.status.lock();
+        status.up = true;
+        status.sessions += 1;
+        status.gave_up = false;
+        status.denied_permission.clear();
+        status.lease_queries_denied = false;
+        status.step = "connected".into();
+    }
+
+    /// Waits until one of those that knock shows the secret. None: all have gone, or were strangers; the crate then knows
+    /// why (a credentials file that it cannot read).
+    fn wait_for_handshake(&mut self, nonce: &str) -> Option<ClientConnection> {
+        let end = Instant::now() + self.timeouts.timeout;
+        while !self.stopping && !time_left(end).is_zero() {
+            let guest = self.listener.poll_handshakes(nonce);
+            if guest.is_some() || !self.listener.has_pending() {
+                return guest;
+            }
+            self.sleep(time_left(end), true);
+        }
+        None
+    }
+
+    /// Keeps the port until the crate's thread, told to end, has seen that it should.
+    fn drain_until_crate_exits(mut self) {
+        self.wake_receiver.drain();
+        self.listener.close_pending();
+        while !self.crate_thread_ended.load(Ordering::SeqCst) {
+            self.wake_receiver.drain();
+            if let Some(mut guest) = self.listener.poll_handshakes("") {
+                // A connection that works makes it look at what it was told.
+                let _ = std::io::Write::write_all(&mut guest.tcp, b"PONG\r\n");
+                thread::sleep(SHUTDOWN_POLL_INTERVAL);
+            }
+            let _ = poll(&self.listener.interests(), SHUTDOWN_POLL_INTERVAL);
+        }
+    }
+}
+
+struct ServerConnection {
+    stream: Stream,
+    nonce: String,
+}
+
+/// Waiting cannot help only if it cannot for any of the servers.
+fn combine_failures(failures: &[Failure]) -> Failure {
+    let kind = failures.iter().map(|f| f.kind).find(|kind| kind.is_transient()).unwrap_or(Kind::StoreRefused);
+    let what = failures.iter().map(|f| f.what.as_str()).collect::<Vec<_>>().join("; ");
+    Failure { kind, what, hint: failures.iter().find_map(|f| f.hint.clone()) }
+}

@@ -1,0 +1,356 @@
+//! The NATS client protocol, read just far enough to know where a message ends. Bytes in, events out.
+//!
+//! Payloads are never copied here: what goes on to the other side comes out as slices of what came in.
+//!
+//! What other programs put into headers and subjects may be anything, and the crate ends the connection over what it cannot
+//! read (not UTF-8, no colon, a line over 4096 bytes): one such message in a bucket would end every listing of it. So of a
+//! header block only its status is passed on, and a subject or reply that the crate might not read is not passed on at all.
+
+use crate::error::{Error, Kind, Result};
+
+/// Where the client publishes to push everything before it out of the crate's buffer; it ends at the link.
+pub const FLUSH_SUBJECT: &str = "_LINK.FLUSH";
+/// An INFO names every server of a cluster.
+const MAX_INFO: usize = 1024 * 1024;
+const LINE_END: usize = 2;
+/// Subjects and replies that are ours are shorter.
+const MAX_SUBJECT: usize = 1000;
+/// Stands for a subject that the crate could not read. Nothing of ours is told apart by its subject but what is in our inbox.
+const UNPARSEABLE_SUBJECT: &[u8] = b"_LINK.ODD";
+/// The line that a header block begins with, and where the status stands in it, if there is one.
+const VERSION: &[u8] = b"NATS/1.0 ";
+const STATUS: usize = 3;
+
+/// Who speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Client,
+    Server,
+}
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// To be passed on as it is.
+    Forward(&'a [u8]),
+    /// A line for the link itself, without its end.
+    Line(&'a [u8]),
+    /// What was passed on so far ends with a whole message: the link may put in a line of its own here.
+    Boundary,
+}
+
+enum State {
+    Line,
+    /// The beginning of a header block, up to where its status ends.
+    Header(Header),
+    /// So many bytes are to be dropped, and then so many to be passed on.
+    Skip {
+        left: usize,
+        then: usize,
+    },
+    /// So many bytes of payload and line end are still to be passed on.
+    Forward(usize),
+}
+
+/// A message with headers whose line has been read.
+struct Header {
+    /// Subject, subscription and reply, with a space behind each.
+    routing: Vec<u8>,
+    bytes_read: Vec<u8>,
+    header: usize,
+    payload: usize,
+}
+
+/// Splits one direction of a connection, however the bytes are cut.
+pub struct Parser {
+    direction: Direction,
+    state: State,
+    /// The beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
+}
+
+impl Parser {
+    pub fn new(speaker: Direction) -> Parser {
+        Parser { direction: speaker, state: State::Line, partial: Vec::new() }
+    }
+
+    /// Whether what was passed on so far ends with a whole message. The line of a message is passed on only when it is whole,
+    /// so what has come of the next line does not matter, nor does a header block of which nothing was passed on yet.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Line | State::Header(_) | State::Skip { then: 0, .. })
+    }
+
+    /// Reads `input` whole and hands out what is in it, in order.
+    pub fn scan(&mut self, mut input: &[u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
+        while !input.is_empty() {
+            input = match self.state {
+                State::Forward(left) => {
+                    let (now, rest) = split(input, left);
+                    self.state = forward(left.saturating_sub(now.len()));
+                    out(Event::Forward(now))?;
+                    if self.is_between() {
+                        out(Event::Boundary)?;
+                    }
+                    rest
+                }
+                State::Skip { left, then } => {
+                    let (now, rest) = split(input, left);
+                    self.state = skip(left.saturating_sub(now.len()), then);
+                    rest
+                }
+                State::Header(_) => self.header(input, out)?,
+                State::Line => self.line(input, out)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Reads at most one line; the rest of the input is given back.
+    fn line<'a>(&mut self, input: &'a [u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<&'a [u8]> {
+        let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
+            self.partial.extend_from_slice(input);
+            return if self.partial.len() > MAX_INFO { Err(too_long(self.partial.len())) } else { Ok(&[]) };
+        };
+        let (now, rest) = split(input, end + 1);
+        let before = std::mem::take(&mut self.partial);
+        if before.is_empty() {
+            self.whole(now, out)?;
+        } else {
+            self.whole(&[before.as_slice(), now].concat(), out)?;
+        }
+        Ok(rest)
+    }
+
+    fn whole(&mut self, line: &[u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
+        let text = line.trim_ascii_end();
+        let words: Vec<&[u8]> =
+            text.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty()).collect();
+        let verb = words.first().copied().unwrap_or_default().to_ascii_uppercase();
+        match (self.direction, verb.as_slice()) {
+            (Direction::Client, b"SUB" | b"UNSUB") => {
+                out(Event::Forward(line))?;
+                out(Event::Boundary)
+            }
+            (Direction::Client, b"PUB" | b"HPUB") => {
+                let payload = size(words.last(), text)?.saturating_add(LINE_END);
+                if is_flush(text) {
+                    self.state = skip(payload, 0);
+                    return Ok(());
+                }
+                self.state = forward(payload);
+                out(Event::Forward(line))
+            }
+            (Direction::Server, b"MSG") => {
+                let to = route(words.get(1..words.len().saturating_sub(1)), text)?;
+                let payload = size(words.last(), text)?;
+                self.state = forward(payload.saturating_add(LINE_END));
+                out(Event::Forward(&[b"MSG ", to.as_slice(), format!("{payload}\r\n").as_bytes()].concat()))
+            }
+            (Direction::Server, b"HMSG") => {
+                let to = route(words.get(1..words.len().saturating_sub(2)), text)?;
+                let header = size(words.iter().nth_back(1), text)?;
+                let payload = size(words.last(), text)?.checked_sub(header).ok_or_else(|| malformed(text))?;
+                self.state = State::Header(Header { routing: to, bytes_read: Vec::new(), header, payload });
+                Ok(())
+            }
+            _ => out(Event::Line(text)),
+        }
+    }
+
+    /// Reads up to the status; the rest of the input is given back.
+    fn header<'a>(&mut self, input: &'a [u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<&'a [u8]> {
+        let State::Header(mut found) = std::mem::replace(&mut self.state, State::Line) else { return Ok(input) };
+        let wanted = found.header.min(VERSION.len() + STATUS);
+        let (now, rest) = split(input, wanted.saturating_sub(found.bytes_read.len()));
+        found.bytes_read.extend_from_slice(now);
+        if found.bytes_read.len() < wanted {
+            self.state = State::Header(found);
+            return Ok(rest);
+        }
+        out(Event::Forward(&found.without_headers()))?;
+        self.state = skip(found.header.saturating_sub(wanted), found.payload.saturating_add(LINE_END));
+        Ok(rest)
+    }
+}
+
+impl Header {
+    /// The line of the message, and if the server gave it a status, a header block of that alone.
+    fn without_headers(&self) -> Vec<u8> {
+        let status = self.bytes_read.strip_prefix(VERSION).filter(|status| status.iter().all(u8::is_ascii_digit));
+        let Some(status) = status.filter(|status| status.len() == STATUS) else {
+            return [b"MSG ", self.routing.as_slice(), format!("{}\r\n", self.payload).as_bytes()].concat();
+        };
+        let block = [VERSION, status, b"\r\n\r\n"].concat();
+        let sizes = format!("{} {}\r\n", block.len(), block.len().saturating_add(self.payload));
+        [b"HMSG ", self.routing.as_slice(), sizes.as_bytes(), &block].concat()
+    }
+}
+
+/// Subject, subscription and reply, as far as the crate can read them.
+fn route(words: Option<&[&[u8]]>, text: &[u8]) -> Result<Vec<u8>> {
+    let plain = |word: &[u8]| word.len() <= MAX_SUBJECT && word.iter().all(u8::is_ascii_graphic);
+    let (subject, sid, reply) = match words {
+        Some([subject, sid]) => (*subject, *sid, None),
+        Some([subject, sid, reply]) => (*subject, *sid, Some(*reply)),
+        _ => return Err(malformed(text)),
+    };
+    let subject = if plain(subject) { subject } else { UNPARSEABLE_SUBJECT };
+    let words = [subject, sid].into_iter().chain(reply.filter(|reply| plain(reply)));
+    Ok(words.flat_map(|word| [word, b" "].concat()).collect())
+}
+
+fn is_flush(text: &[u8]) -> bool {
+    text.strip_prefix(b"PUB ").is_some_and(|rest| rest.starts_with(FLUSH_SUBJECT.as_bytes()))
+}
+
+fn forward(left: usize) -> State {
+    if left == 0 { State::Line } else { State::Forward(left) }
+}
+
+fn skip(left: usize, then: usize) -> State {
+    if left == 0 { forward(then) } else { State::Skip { left, then } }
+}
+
+fn split(input: &[u8], at: usize) -> (&[u8], &[u8]) {
+    input.split_at_checked(at).unwrap_or((input, &[]))
+}
+
+fn size(word: Option<&&[u8]>, text: &[u8]) -> Result<usize> {
+    let number = || std::str::from_utf8(word?).ok()?.parse().ok();
+    number().ok_or_else(|| malformed(text))
+}
+
+fn malformed(line: &[u8]) -> Error {
+    Error::new(Kind::StoreUnreachable, format!("expected a message of NATS, found {}", printable(line)))
+}
+
+fn too_long(len: usize) -> Error {
+    Error::new(Kind::StoreUnreachable, format!("expected a line of at most {MAX_INFO} bytes, found {len}"))
+}
+
+/// The beginning of foreign bytes, fit for a message.
+pub fn printable(bytes: &[u8]) -> String {
+    const SHOWN: usize = 60;
+    let text: String = String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    format!("{text:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes out when the input comes in pieces of `step` bytes: what is passed on, and the link's own lines.
+    fn run(speaker: Direction, input: &[u8], step: usize) -> Result<(String, Vec<String>)> {
+        let (mut forward, mut lines) = (Vec::new(), Vec::new());
+        let mut scanner = Parser::new(speaker);
+        for piece in input.chunks(step) {
+            scanner.scan(piece, &mut |event| {
+                match event {
+                    Event::Forward(bytes) => forward.extend_from_slice(bytes),
+                    Event::Line(line) => lines.push(String::from_utf8_lossy(line).into_owned()),
+                    Event::Boundary => {}
+                }
+                Ok(())
+            })?;
+        }
+        Ok((String::from_utf8_lossy(&forward).into_owned(), lines))
+    }
+
+    #[test]
+    fn however_it_is_cut_each_side_gets_its_own() {
+        let client = b"PING\r\nSUB a.> 1\r\nPUB a r 6\r\nPING\r\n\r\nPONG\r\nHPUB b 2 4\r\nhhpp\r\nPUB _LINK.FLUSH 3\r\nxyz\r\nUNSUB 1\r\n";
+        let server = b"INFO {}\r\nMSG a 1 4\r\n+OK\n\r\nPING\r\nHMSG a 1 r 2 3\r\nabc\r\n-ERR 'x'\r\n";
+        for step in 1..40 {
+            let (forward, lines) = run(Direction::Client, client, step).unwrap();
+            assert_eq!(forward, "SUB a.> 1\r\nPUB a r 6\r\nPING\r\n\r\nHPUB b 2 4\r\nhhpp\r\nUNSUB 1\r\n");
+            assert_eq!(lines, ["PING", "PONG"]);
+            let (forward, lines) = run(Direction::Server, server, step).unwrap();
+            assert_eq!(forward, "MSG a 1 4\r\n+OK\n\r\nMSG a 1 r 1\r\nc\r\n");
+            assert_eq!(lines, ["INFO {}", "PING", "-ERR 'x'"]);
+        }
+    }
+
+    /// What is passed on, with a `|` at each boundary, and after each piece one more if there is none but could be.
+    fn boundaries(speaker: Direction, input: &[u8], step: usize) -> String {
+        let (mut out, mut scanner) = (Vec::new(), Parser::new(speaker));
+        for piece in input.chunks(step) {
+            let took = scanner.scan(piece, &mut |event| {
+                match event {
+                    Event::Forward(bytes) => out.extend_from_slice(bytes),
+                    Event::Boundary => out.push(b'|'),
+                    Event::Line(_) => {}
+                }
+                Ok(())
+            });
+            took.unwrap();
+            assert_eq!(scanner.is_between(), out.is_empty() || out.ends_with(b"|"), "{input:?} by {step}");
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn however_it_is_cut_a_boundary_is_where_a_message_ends_and_nowhere_else() {
+        let client = b"PING\r\nSUB a.> 1\r\nPUB a r 6\r\nPING\r\n\r\nPUB _LINK.FLUSH 3\r\nxyz\r\nPUB b 0\r\n\r\nHPUB b 2 4\r\nhhpp\r\n";
+        let server = b"INFO {}\r\nMSG a 1 4\r\n+OK\n\r\nPING\r\nHMSG a 1 r 12 13\r\nNATS/1.0 503c\r\nMSG a 1 0\r\n\r\n";
+        for step in 1..60 {
+            let expected = "SUB a.> 1\r\n|PUB a r 6\r\nPING\r\n\r\n|PUB b 0\r\n\r\n|HPUB b 2 4\r\nhhpp\r\n|";
+            assert_eq!(boundaries(Direction::Client, client, step), expected);
+            let expected = "MSG a 1 4\r\n+OK\n\r\n|HMSG a 1 r 16 17\r\nNATS/1.0 503\r\n\r\nc\r\n|MSG a 1 0\r\n\r\n|";
+            assert_eq!(boundaries(Direction::Server, server, step), expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_payload_still_has_its_line_end() {
+        let (forward, lines) = run(Direction::Server, b"MSG a 1 0\r\n\r\nPING\r\n", 7).unwrap();
+        assert_eq!((forward.as_str(), lines.len()), ("MSG a 1 0\r\n\r\n", 1));
+    }
+
+    #[test]
+    fn an_info_of_a_large_cluster_never_reaches_the_crate() {
+        let info = format!("INFO {{\"connect_urls\":[{}]}}\r\nMSG a 1 0\r\n\r\n", "\"n:4222\",".repeat(2000));
+        for step in [1, 4096, 99_999] {
+            let (forward, lines) = run(Direction::Server, info.as_bytes(), step).unwrap();
+            assert_eq!((forward.as_str(), lines.len()), ("MSG a 1 0\r\n\r\n", 1));
+        }
+    }
+
+    #[test]
+    fn of_headers_only_a_status_is_passed_on_whatever_they_are() {
+        let message = |to: &[u8], header: &[u8]| {
+            let sizes = format!(" {} {}\r\n", header.len(), header.len() + 2);
+            [b"HMSG ", to, sizes.as_bytes(), header, b"ok\r\nPING\r\n"].concat()
+        };
+        let long = "x".repeat(4000);
+        let table: [(&[u8], &[u8], &str); 9] = [
+            (b"a 1", b"NATS/1.0\r\nA: b\r\n\r\n", "MSG a 1 2\r\nok\r\n"),
+            (b"a 1 r", b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n", "MSG a 1 r 2\r\nok\r\n"),
+            (b"a 1", b"NATS/1.0 404 No \xff\r\nno colon\r\n\r\n", "HMSG a 1 16 18\r\nNATS/1.0 404\r\n\r\nok\r\n"),
+            (b"a 1", b"NATS/1.0 4x4\r\n\r\n", "MSG a 1 2\r\nok\r\n"),
+            (b"a 1", b"", "MSG a 1 2\r\nok\r\n"),
+            (b"a 1", b"\xff", "MSG a 1 2\r\nok\r\n"),
+            (b"\xff.\x0b 1 \xc2\xa0", b"?", "MSG _LINK.ODD 1 2\r\nok\r\n"),
+            (b"\xe3\x80\x80\x00 1 r", b"?", "MSG _LINK.ODD 1 r 2\r\nok\r\n"),
+            (&[long.as_bytes(), b" 1 r"].concat(), b"?", "MSG _LINK.ODD 1 r 2\r\nok\r\n"),
+        ];
+        for (to, header, expected) in table {
+            for step in (1..20).chain([9999]) {
+                let (forward, lines) = run(Direction::Server, &message(to, header), step).unwrap();
+                assert_eq!((forward.as_str(), lines.len()), (expected, 1), "{header:?}");
+            }
+        }
+        let odd = b"MSG a.\xff 7 r 2\r\nok\r\n";
+        assert_eq!(run(Direction::Server, odd, 3).unwrap().0, "MSG _LINK.ODD 7 r 2\r\nok\r\n");
+    }
+
+    #[test]
+    fn what_is_no_message_ends_the_connection() {
+        for garbled in
+            ["MSG a 1 many\r\n", "MSG a 1\r\n", "HMSG a 1 9 3\r\n", "HMSG 1 2\r\n", "MSG\r\n", "MSG a b c d 1\r\n"]
+        {
+            assert!(run(Direction::Server, garbled.as_bytes(), 99).is_err(), "{garbled}");
+        }
+        let endless = vec![b'x'; MAX_INFO + 2];
+        assert!(run(Direction::Server, &endless, 65536).is_err());
+    }
+}

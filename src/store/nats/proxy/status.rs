@@ -1,0 +1,135 @@
+//! What the link knows, for whoever asks: is it up, since when, and if not, why.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Kind};
+
+/// What a server says of itself when a client comes. Everything may be missing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ServerInfo {
+    pub version: String,
+    pub max_payload: usize,
+    pub headers: bool,
+    pub tls_required: bool,
+    pub tls_available: bool,
+    pub nonce: String,
+    /// Of its JetStream; empty without one.
+    pub domain: String,
+    /// It is going down, in "lame duck mode": it has ended JetStream, and its clients should go elsewhere.
+    #[serde(rename = "ldm")]
+    pub lame_duck: bool,
+}
+
+/// Why something failed, kept until the next failure.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub kind: Kind,
+    pub what: String,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(kind: Kind, what: impl Into<String>) -> Failure {
+        Failure { kind, what: what.into(), hint: None }
+    }
+
+    pub fn hint(mut self, hint: &str) -> Failure {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same one layer up.
+    pub fn at_server(mut self, place: &str) -> Failure {
+        self.what = format!("{place}: {}", self.what);
+        self
+    }
+
+    pub fn error(&self) -> Error {
+        let error = Error::new(self.kind, self.what.clone());
+        match &self.hint {
+            Some(hint) => error.with_hint(hint.clone()),
+            None => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { kind: error.kind(), what: error.message().to_string(), hint: error.hint().map(str::to_string) }
+    }
+}
+
+/// Refused permissions that are remembered.
+const DENIED: usize = 16;
+
+/// The state of a link.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyStatus {
+    /// Logged in and passing bytes.
+    pub up: bool,
+    /// How often it came up.
+    pub sessions: u64,
+    pub server: ServerInfo,
+    /// Which server it is, or was last, connected to.
+    pub address: String,
+    /// What it is doing, as in "resolve nats.example.com".
+    pub step: String,
+    pub failure: Option<Failure>,
+    /// How many failures there were.
+    pub failures: u64,
+    /// The reconnects that were allowed are used up.
+    pub gave_up: bool,
+    /// How many permissions the server has refused, and what it said of the last ones in this connection.
+    pub denials: u64,
+    pub denied_permission: VecDeque<String>,
+    /// The server refused a subject on which replicators find each other.
+    pub lease_queries_denied: bool,
+}
+
+/// The state as both threads see it.
+#[derive(Clone, Default)]
+pub struct SharedStatus {
+    status: Arc<Mutex<ProxyStatus>>,
+    bytes_moved: Arc<AtomicU64>,
+}
+
+impl SharedStatus {
+    /// A panic elsewhere leaves plain values behind, which are still right.
+    pub fn lock(&self) -> MutexGuard<'_, ProxyStatus> {
+        self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn fail(&self, failure: Failure) {
+        let mut status = self.lock();
+        status.up = false;
+        status.failures += 1;
+        status.failure = Some(failure);
+    }
+
+    /// Bytes of messages that a server has sent or taken, since the beginning.
+    pub fn bytes_moved(&self) -> u64 {
+        self.bytes_moved.load(Ordering::Relaxed)
+    }
+
+    pub fn add_progress(&self, bytes: u64) {
+        self.bytes_moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn deny(&self, text: String) {
+        let mut status = self.lock();
+        status.denials += 1;
+        status.denied_permission.push_back(text);
+        if status.denied_permission.len() > DENIED {
+            status.denied_permission.pop_front();
+        }
+    }
+
+    pub fn set_step(&self, step: String) {
+        self.lock().step = step;
+    }
+}

@@ -1,0 +1,221 @@
+//! Who keeps a prefix: asked and answered over NATS, with nothing stored.
+//!
+//! Whoever replicates into a prefix listens at a subject that is derived from the bucket and the prefix, and answers each
+//! question there with its host, process and database.
+//!
+//! * First it asks. An answer means that the prefix is taken; that nobody listens is said by the server itself.
+//! * Then it listens, and asks once more, for another may have begun in the same moment: the later one steps down.
+//! * After each reconnect it asks again: who took the prefix over meanwhile stays, and who was cut off steps down.
+//! * A login without permission for these subjects goes on without: that is said once.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nats::Subscription;
+use serde::{Deserialize, Serialize};
+
+use super::base64;
+use super::client::{Client, Inbox};
+use super::proxy::LEASE_QUERY_SUBJECTS;
+use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::store::{LeaseHolder, WriterLease, random};
+
+/// A replicator that lives answers within a tick of its loop and a round trip.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+const QUERY_TAG: u64 = 1;
+
+/// What one says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct WriterInfo {
+    id: String,
+    host: String,
+    pid: u32,
+    db: String,
+    /// When it began, in milliseconds since 1970, by its own clock.
+    since: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum QueryReason {
+    /// Before anything is ours: whoever answers has it.
+    Acquire,
+    /// Ours already, but another may have begun in the same moment: the earlier one has it.
+    Confirm,
+    /// After a reconnect: the later one has it.
+    Reconnect,
+}
+
+enum Stage {
+    Begin,
+    Querying { why: QueryReason, until: Instant, mailbox: Inbox },
+    Held,
+}
+
+pub struct NatsLease {
+    client: Rc<Client>,
+    /// Which bucket of this name it is.
+    bucket_incarnation: Rc<Cell<u64>>,
+    subject: String,
+    url: String,
+    own: WriterInfo,
+    stage: Stage,
+    queries: Option<Subscription>,
+    /// The connection in which it was last asked.
+    epoch: Option<u64>,
+    session: bool,
+    last_logged: bool,
+}
+
+impl NatsLease {
+    /// `place` is what tells this prefix from every other one, in buckets of the same name elsewhere, too.
+    pub fn new(
+        client: &Rc<Client>,
+        incarnation: Rc<Cell<u64>>,
+        bucket: &str,
+        place: &str,
+        url: &str,
+        holder: &LeaseHolder,
+    ) -> NatsLease {
+        let hash = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
+        let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
+        let me = WriterInfo {
+            id: random::token(),
+            host: crate::host::host_name(),
+            pid: std::process::id(),
+            db: holder.database.clone(),
+            since: holder.since.millis(),
+        };
+        NatsLease {
+            client: client.clone(),
+            bucket_incarnation: incarnation,
+            subject: format!("{LEASE_QUERY_SUBJECTS}{bucket}.{hash}"),
+            url: url.to_string(),
+            own: me,
+            stage: Stage::Begin,
+            queries: None,
+            epoch: None,
+            session: false,
+            last_logged: false,
+        }
+    }
+
+    fn query(&mut self, why: QueryReason, now: Instant) {
+        let mailbox = self.client.open_inbox();
+        let question =
+            serde_json::to_vec(&WriterInfo { id: self.own.id.clone(), ..WriterInfo::default() }).unwrap_or_default();
+        // Not sent: the connection is gone, and the next one asks again.
+        let _ = mailbox.request(QUERY_TAG, &self.subject, &question);
+        self.client.flush();
+        self.stage = Stage::Querying { why, until: now + QUERY_TIMEOUT, mailbox };
+    }
+
+    /// What the answers so far mean: none while it is open.
+    fn read_replies(&mut self, now: Instant) -> Result<Option<QueryReason>> {
+        self.client.receive_ready();
+        let Stage::Querying { why, until, mailbox } = &self.stage else { return Ok(None) };
+        let why = *why;
+        while let Some(mail) = mailbox.next() {
+            if mail.status == Some(503) {
+                return Ok(Some(why));
+            }
+            let Ok(other) = serde_json::from_slice::<WriterInfo>(&mail.data) else { continue };
+            if other.id != self.own.id && self.loses_to(&other, why) {
+                return Err(lease_taken_error(&self.url, &other, why));
+            }
+        }
+        if self.client.lease_queries_denied() {
+            self.log_once("the login may not ask who else keeps this prefix: two at once are not noticed");
+            return Ok(Some(why));
+        }
+        if now < *until {
+            return Ok(None);
+        }
+        if why == QueryReason::Acquire {
+            self.log_once("somebody who keeps this prefix does not answer; it may have died just now");
+        }
+        Ok(Some(why))
+    }
+
+    fn loses_to(&self, other: &WriterInfo, why: QueryReason) -> bool {
+        let order = (other.since, &other.id).cmp(&(self.own.since, &self.own.id));
+        match why {
+            QueryReason::Acquire => true,
+            QueryReason::Confirm => order.is_lt(),
+            QueryReason::Reconnect => order.is_gt(),
+        }
+    }
+
+    fn log_once(&mut self, what: &str) {
+        if !std::mem::replace(&mut self.last_logged, true) {
+            log::info(what).field("store", &self.url).field("subject", &self.subject).emit();
+        }
+    }
+
+    fn acquired(&mut self, why: QueryReason, now: Instant) {
+        self.stage = Stage::Held;
+        if why == QueryReason::Acquire {
+            self.queries = self.client.listen(&self.subject);
+            self.session = true;
+            if !self.client.lease_queries_denied() {
+                self.query(QueryReason::Confirm, now);
+            }
+        }
+    }
+
+    fn reply_to_queries(&self) {
+        let Some(questions) = &self.queries else { return };
+        while let Some(question) = questions.try_next() {
+            let from_us = serde_json::from_slice::<WriterInfo>(&question.data).is_ok_and(|who| who.id == self.own.id);
+            if let (Some(reply), false) = (&question.reply, from_us) {
+                self.client.respond(reply, &serde_json::to_vec(&self.own).unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn lease_taken_error(url: &str, other: &WriterInfo, why: QueryReason) -> Error {
+    let word = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
+    let WriterInfo { host, pid, db, .. } = other;
+    let done =
+        if why == QueryReason::Reconnect { "was taken over while we were cut off" } else { "is already replicated to" };
+    let what = format!("{url}: {done} by process {pid} on {} from {}", word(host), word(db));
+    Error::new(Kind::Locked, what)
+        .with_hint("one replicator a prefix: stop that one, or give this database a path of its own in the bucket")
+}
+
+impl WriterLease for NatsLease {
+    fn poll(&mut self, now: Instant) -> Result<Option<u64>> {
+        let epoch = self.client.session();
+        if epoch.is_some() && epoch != self.epoch {
+            self.epoch = epoch;
+            self.query(if self.session { QueryReason::Reconnect } else { QueryReason::Acquire }, now);
+        }
+        if let Some(why) = self.read_replies(now)? {
+            self.acquired(why, now);
+        }
+        self.reply_to_queries();
+        let number = self.epoch.map(|epoch| epoch.saturating_add(self.bucket_incarnation.get()));
+        Ok(number.filter(|_| self.session))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_is_refused_learns_who_has_it_and_nothing_more() {
+        let other = WriterInfo { host: "b\u{1b}ox".into(), pid: 7, db: "/a.db".into(), ..WriterInfo::default() };
+        let error = lease_taken_error("nats://h:1/b", &other, QueryReason::Acquire);
+        assert_eq!(error.kind(), Kind::Locked);
+        assert_eq!(error.message(), "nats://h:1/b: is already replicated to by process 7 on box from /a.db");
+        assert!(
+            lease_taken_error("u", &other, QueryReason::Reconnect)
+                .message()
+                .contains("taken over while we were cut off")
+        );
+    }
+}
