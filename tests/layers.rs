@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Lowest first. Rooms of one floor never see each other.
 const FLOORS: [&[&str]; 9] = [
-    &["error", "printable", "host"],
+    &["error", "printable", "host", "interrupt"],
     &["log", "clock", "fault", "secret", "http", "directory"],
     &["format"],
     &["source", "store"],

@@ -14,6 +14,7 @@ on_a_directory_only! {
     a_restore_follows_no_planted_link
     a_restore_replaces_regular_files_only
     a_restore_keeps_private_what_was_private
+    a_restored_file_has_the_mode_that_the_live_one_had
     a_restore_by_root_belongs_to_the_owner_of_its_directory
     an_interrupted_restore_leaves_no_file
     a_metadata_directory_that_is_a_link_is_refused
@@ -114,6 +115,18 @@ fn a_restore_keeps_private_what_was_private(bed: &Bed) {
         fs::set_permissions(&output, Permissions::from_mode(kept)).unwrap();
         bed.run(&["restore", "-force", "-o", output.to_str().unwrap(), &bed.url()]).succeeded();
         assert_eq!(mode(&output), kept);
+    }
+}
+
+/// A restore to where nothing is: the application finds the permissions that it gave, and nothing is ever executable.
+fn a_restored_file_has_the_mode_that_the_live_one_had(bed: &Bed) {
+    for (live, expected) in [(0o640, 0o640), (0o664, 0o664), (0o400, 0o600), (0o755, 0o644)] {
+        let database = stored(bed, live);
+        let output = bed.fresh("restored.db");
+        bed.restore(&bed.url(), &output).succeeded();
+        assert_eq!(mode(&output), expected, "{live:o}");
+        fs::remove_dir_all(bed.path("store")).unwrap();
+        fs::remove_file(database).unwrap();
     }
 }
 

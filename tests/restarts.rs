@@ -122,3 +122,24 @@ fn failures_of_several_databases_name_them() {
         }
     }
 }
+
+/// The disk of somebody's worst day is not to be full of halves.
+#[test]
+fn interrupted_restore_leaves_no_file_and_says_the_signal() {
+    let mut bed = Bed::nats("interrupted");
+    let (database, proxy, config) = case(&mut bed, "WAL");
+    bed.run_command(&mut command(&config, &["snapshot", database.to_str().expect("a path")])).succeeded();
+    let folder = bed.path("out");
+    std::fs::create_dir(&folder).expect("make a folder");
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let output = folder.join("restored.db");
+        let words = ["restore", "-o", output.to_str().expect("a path"), database.to_str().expect("a path")];
+        let before = proxy.moved();
+        let mut process = bed.spawn(&mut command(&config, &words));
+        until("it is in the middle", || if proxy.moved() - before > RATE { Ok(()) } else { Err("too little") });
+        process.signal(signal);
+        process.exits(128 + signal);
+        assert!(process.log().contains(&format!("stopped by signal {signal}")), "{}", process.log());
+        assert_eq!(std::fs::read_dir(&folder).expect("list").count(), 0);
+    }
+}

@@ -90,6 +90,8 @@ pub struct TemporaryFile {
     directory: Directory,
     name: OsString,
     published: bool,
+    /// The permissions that it gets where it replaces nothing.
+    mode: u32,
     /// The permissions that it may have in the end.
     mask: u32,
 }
@@ -108,7 +110,7 @@ impl TemporaryFile {
         let directory = Directory::open(parent(output)).map_err(failed)?;
         let (name, file) = directory.create_temporary(&prefix).map_err(failed)?;
         let path = output.with_file_name(&name);
-        let temporary = TemporaryFile { path, file, directory, name, published: false, mask: 0o777 };
+        let temporary = TemporaryFile { path, file, directory, name, published: false, mode: PRIVATE, mask: 0o777 };
         temporary.file.try_lock().map_err(|e| failed(e.into()))?;
         temporary.remove_abandoned(&prefix, output)?;
         Ok(temporary)
@@ -137,6 +139,12 @@ impl TemporaryFile {
         Ok(())
     }
 
+    /// The permissions of the live database, where that recorded them. A stored number never makes a file executable, nor
+    /// keeps its owner out.
+    pub fn prefer_mode(&mut self, recorded: u32) {
+        self.mode = recorded & 0o666 | PRIVATE;
+    }
+
     /// It is to be read and not written: of the permissions that it will have, those to write are left out.
     pub fn read_only(&mut self) {
         self.mask = 0o444;
@@ -152,6 +160,8 @@ impl TemporaryFile {
     ///
     /// Errors: of kind `Database`; then what had the name has it still, unless only the directory could not be synced.
     pub fn publish(mut self, output: &Path, replaced: Overwrite) -> Result<()> {
+        self.take_over(output);
+        self.sync()?;
         match replaced {
             Overwrite::IfUnused => refuse_open(output).and_then(|()| self.publish_over(output)),
             Overwrite::Always => self.publish_over(output),
@@ -166,13 +176,13 @@ impl TemporaryFile {
         refuse_special(output)?;
         remove_sidecars(output)?;
         sync_directory(output)?;
-        self.take_over(output);
         fault::point("restore.rename")?;
         let name = output.file_name().unwrap_or_default();
         self.directory.rename(&self.name, &self.directory, name).map_err(|e| rename_error(output, &e))
     }
 
-    /// Owner and permissions of what is replaced; else the file is private, and the owner's of its directory.
+    /// Owner and permissions of what is replaced; else the file is the owner's of its directory, and has the permissions
+    /// that the live database had, or is private if they are not known.
     fn take_over(&self, output: &Path) {
         match self.directory.entry_metadata(output.file_name().unwrap_or_default()) {
             Ok(Some(found)) => {
@@ -181,7 +191,7 @@ impl TemporaryFile {
             }
             _ => {
                 let _ = self.directory.metadata().map(|place| inherit_owner(&self.file, &place));
-                let _ = set_mode(&self.file, PRIVATE & self.mask);
+                let _ = set_mode(&self.file, self.mode & self.mask);
             }
         }
     }
@@ -191,7 +201,6 @@ impl TemporaryFile {
     fn publish_new(&self, output: &Path, replaced: Overwrite) -> Result<()> {
         refuse_existing(output, replaced)?;
         remove_sidecars(output)?;
-        self.take_over(output);
         fault::point("restore.rename")?;
         let name = output.file_name().unwrap_or_default();
         self.directory.rename_noreplace(&self.name, name).map_err(|e| match e.kind() {

@@ -1,5 +1,6 @@
 //! `litestream restore`: a database file out of a store, whole and verified, or nothing.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::cmd::find_replicas::with_stored_hint;
 use crate::cmd::output_file::{Overwrite, TemporaryFile, refuse_existing};
 use crate::cmd::print::{self, Table, human_size};
 use crate::cmd::progress::ProgressLine;
-use crate::cmd::{Context, ExitStatus, connect, restore_all, standby};
+use crate::cmd::{Context, ExitStatus, connect, print_error, restore_all, signals, standby};
 use crate::config::Replica;
 use crate::directory::{free_bytes, parent};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -26,6 +27,7 @@ use crate::format::moment::Moment;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::Generation;
+use crate::interrupt;
 use crate::log;
 use crate::printable::printable;
 use crate::replica::apply::{self, PageOutput, RestoreResult};
@@ -38,6 +40,18 @@ use crate::store::{ConnectionPool, Store};
 pub const MAX_PLANS: u32 = 4;
 
 pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
+    // The file that is being made is removed before the end: nobody is to take it for a database.
+    signals::install_shutdown_handlers();
+    match (restore(given, options), signals::shutdown_signal()) {
+        (Err(error), Some(signal)) => {
+            print_error(&error);
+            Ok(128 + u8::try_from(signal).unwrap_or(0))
+        }
+        (restored, _) => restored,
+    }
+}
+
+fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     // One moment for all: "an hour ago" does not move on from database to database.
     let options = &cli::Restore { target: at_a_moment(&options.target)?, ..options.clone() };
     let RestoreSource::One(source) = &options.source else { return restore_all::run(given, options) };
@@ -238,6 +252,7 @@ impl RestoreRequest {
 
     /// Errors: if it is not wanted any more.
     fn check_cancelled(&self) -> Result<()> {
+        interrupt::check()?;
         match &self.cancelled {
             Some(stop) if stop.load(Ordering::SeqCst) => Err(Error::new(Kind::Database, "not wanted any more")),
             _ => Ok(()),
@@ -288,15 +303,21 @@ pub fn load_plan(store: &dyn Store, url: &str, wanted: &RestoreRequest) -> Resul
 
 /// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.
 fn write_output(store: &dyn Store, plan: &Plan, wanted: &RestoreRequest, output: &Path) -> Result<RestoreResult> {
-    let temporary = TemporaryFile::create(output, "restore")?;
+    let mut temporary = TemporaryFile::create(output, "restore")?;
+    let mode = Cell::new(None);
     let mut progress = ProgressLine::new("restore", apply::plan_bytes(plan), SystemClock.now());
     let mut show = |done: u64| progress.update(done, SystemClock.now());
-    let pages =
-        CancellableOutput { file: &temporary.file, directory: parent(output), request: wanted, url: store.url() };
+    let pages = CancellableOutput {
+        file: &temporary.file,
+        directory: parent(output),
+        request: wanted,
+        url: store.url(),
+        mode: &mode,
+    };
     let result = apply::restore(store, &SystemClock, plan, pages, &mut show);
     drop(progress);
     let result = result.context(|| format!("restore {}", output.display()))?;
-    temporary.sync()?;
+    mode.get().into_iter().for_each(|mode| temporary.prefer_mode(mode));
     if let Some(how) = wanted.check {
         fault::point("restore.check")?;
         source::check_integrity(&temporary.path, how).context(|| format!("restore {}", output.display()))?;
@@ -328,6 +349,8 @@ struct CancellableOutput<'a> {
     directory: &'a Path,
     request: &'a RestoreRequest,
     url: &'a str,
+    /// The permissions that the live database had, once they are known.
+    mode: &'a Cell<Option<u32>>,
 }
 
 impl PageOutput for CancellableOutput<'_> {
@@ -349,6 +372,7 @@ impl PageOutput for CancellableOutput<'_> {
     }
 
     fn origin(&mut self, origin: &DatabaseOrigin, snapshot: &SnapshotKey) -> Result<()> {
+        self.mode.set(Some(origin.facts.mode).filter(|mode| *mode != 0));
         match &self.request.database {
             Some(database) => check_place(self.url, snapshot, origin, database),
             None => Ok(()),

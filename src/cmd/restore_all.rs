@@ -13,6 +13,7 @@ use crate::cmd::restore::{Outcome, restore_one};
 use crate::cmd::{Context, ExitStatus, print, print_error};
 use crate::config::{self, Config, Replica};
 use crate::error::{Error, Kind, Result};
+use crate::interrupt;
 use crate::secret::Secret;
 use crate::store::ConnectionPool;
 
@@ -40,6 +41,7 @@ pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
         let row = log_item(item, options, result.as_ref())?;
         rows.push(row);
         worst = worst.max(result.err().map(|error| severity(error.kind())));
+        interrupt::check()?;
     }
     if options.json {
         print::json_value(&rows.into())?;

@@ -1,9 +1,9 @@
 //! SIGINT and SIGTERM ask for an orderly end; a second one ends the process at once. SIGHUP asks for a look at the
 //! configuration.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-static RECEIVED: AtomicI32 = AtomicI32::new(0);
+use crate::interrupt;
 
 static HANGUP: AtomicBool = AtomicBool::new(false);
 
@@ -12,7 +12,7 @@ extern "C" fn on_hangup(_: libc::c_int) {
 }
 
 extern "C" fn on_signal(signal: libc::c_int) {
-    if RECEIVED.swap(signal, Ordering::SeqCst) != 0 {
+    if interrupt::request(signal) != 0 {
         // SAFETY: _exit is allowed in a signal handler. 128 + n is what a shell reports for a signal's victim.
         unsafe { libc::_exit(128 + signal) };
     }
@@ -48,8 +48,5 @@ fn handle(signal: libc::c_int, handler: libc::sighandler_t) {
 
 /// The signal that asked for the end, if one has.
 pub fn shutdown_signal() -> Option<i32> {
-    match RECEIVED.load(Ordering::SeqCst) {
-        0 => None,
-        signal => Some(signal),
-    }
+    interrupt::requested()
 }

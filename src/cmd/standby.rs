@@ -114,7 +114,6 @@ impl Standby<'_> {
         // Where the file system can, it shares the blocks instead.
         (&work.file).rewind().map_err(failed)?;
         io::copy(&mut &work.file, &mut &copy.file).and_then(|_| clear_wal_mode(&copy.file)).map_err(failed)?;
-        copy.sync()?;
         if let Some(how) = self.wanted.check {
             source::check_integrity(&copy.path, how)?;
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::crc32;
+use crate::interrupt;
 use crate::log;
 use crate::store::{Chunk, Entry, Get, Store};
 
@@ -143,6 +144,7 @@ impl<'a> ObjectReader<'a> {
     fn fill(&mut self) -> Result<()> {
         let mut outage = Outage::default();
         while self.at == self.bytes.len() && !self.ended {
+            interrupt::check()?;
             match self.pending.next(self.clock.now()) {
                 Ok(Chunk::Pending) => {
                     if let Some(ahead) = self.ahead {
@@ -192,6 +194,7 @@ impl Outage {
         };
         let mut next = clock.now() + RETRY;
         loop {
+            interrupt::check()?;
             if clock.now().saturating_duration_since(since) >= OUTAGE {
                 return Err(error.context(format!("not back within {}s", OUTAGE.as_secs())));
             }
