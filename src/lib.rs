@@ -11,7 +11,7 @@
 //! # The floors
 //!
 //! Lowest first; a module uses only what is on a lower floor, and `tests/layers.rs` keeps it so:
-//! `error printable host interrupt` | `log clock fault secret http directory` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host` | `log clock fault secret http directory interrupt` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` borrow the name of a moment, `format::time`, and nothing else.)
 //!
 //! # Words

@@ -43,7 +43,10 @@ fn snapshots(bed: &Bed) -> usize {
 
 /// What lies in the meta path beside the lock.
 fn left(bed: &Bed) -> Vec<String> {
-    tree(&bed.path(".a.db-litestream")).into_iter().filter(|name| !name.starts_with("lock ")).collect()
+    tree(&bed.path(".a.db-litestream"))
+        .into_iter()
+        .filter(|name| !name.starts_with("lock ") && !name.starts_with("checkpointed "))
+        .collect()
 }
 
 /// A replicator that stands still, and a snapshot that has asked it.

@@ -135,6 +135,63 @@ fn a_file_that_is_missing_or_holds_something_else_is_named() {
     }
 }
 
+/// The tests run as root, or as somebody else.
+#[test]
+fn configuration_that_others_can_write_is_refused_to_root() {
+    let dir = Directory::new("writable");
+    let root = litestream::directory::effective_user() == 0;
+    for (mode, text, refused, warned) in [
+        (0o600, "password: canary", false, false),
+        (0o644, "password: canary", false, true),
+        (0o644, "  token: 'canary'", false, true),
+        (0o644, "url: nats://u:canary@h/b", false, true),
+        (0o644, "password: $PASS", false, false),
+        (0o644, "url: \"nats://u:${PASS}@h/b\"", false, false),
+        (0o644, "# password: canary", false, false),
+        (0o640, "password: canary", false, false),
+        (0o646, "", root, false),
+        (0o602, "", root, false),
+    ] {
+        let path = dir.file("litestream.yml", text, mode);
+        let found = check_files::configuration(Path::new(&path), text);
+        match found {
+            Err(error) => {
+                assert!(refused, "{mode:o} {text}");
+                assert_eq!(error.kind(), Kind::Usage);
+                let expected =
+                    format!("configuration {path}: expected a file that no other user can write, found mode {mode:o}");
+                assert_eq!(
+                    (error.message(), error.hint()),
+                    (expected.as_str(), Some(format!("chmod go-w {path}").as_str()))
+                );
+            }
+            Ok(warnings) => {
+                assert!(!refused, "{mode:o} {text}");
+                assert_eq!(!warnings.is_empty(), warned, "{mode:o} {text}");
+                assert!(!format!("{warnings:?}").contains("canary"));
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn variable_that_is_not_set_is_not_named_in_a_secret() {
+    let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
+    let around = Environment { env: &|_| None, current_dir: PathBuf::from("/"), seed_file: &seed_file };
+    let refused = |replica: &str| {
+        let text = format!("dbs:\n- path: /a.db\n  replica:\n    {replica}\n");
+        config::parse(&text, &around, true).unwrap_err().message().to_string()
+    };
+    for replica in ["password: pa$canary", "url: nats://u:pa$canary@h/b", "token: a${canary}b"] {
+        let message = refused(replica);
+        assert!(!message.contains("canary"), "{message}");
+        let key = replica.split(':').next().unwrap();
+        assert_eq!(message, format!("line 4: {key}: a $ begins the name of a variable that is not set"));
+    }
+    assert!(refused("bucket: $BUCKET").ends_with("the environment variable BUCKET is not set"));
+}
+
 #[test]
 fn a_private_key_that_others_can_read_is_refused() {
     let dir = Directory::new("mode");

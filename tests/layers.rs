@@ -7,8 +7,8 @@ use std::path::Path;
 
 /// Lowest first. Rooms of one floor never see each other.
 const FLOORS: [&[&str]; 9] = [
-    &["error", "printable", "host", "interrupt"],
-    &["log", "clock", "fault", "secret", "http", "directory"],
+    &["error", "printable", "host"],
+    &["log", "clock", "fault", "secret", "http", "directory", "interrupt"],
     &["format"],
     &["source", "store"],
     &["replica"],

@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::variables::LookupVar;
 use super::{Config, Environment, Replica};
+use crate::directory::effective_user;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::store::Target;
 use crate::store::nats::options::{Credentials, Options};
 use crate::store::nats::{key_pair, nkey};
 
+const ROOT: u32 = 0;
 /// In bytes: certificates, keys and seeds are far smaller, and a wrong path may be anything.
 const MAX_FILE: u64 = 4 << 20;
 
@@ -73,6 +75,49 @@ fn read(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(|error| failed(&error))?;
     file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whoever can write to the configuration of a service of root is root: it names commands, paths and servers.
+///
+/// Errors: of kind `Usage`, if others than its owner and root may write to it, and root runs us. What should be mended
+/// otherwise is told.
+pub fn configuration(path: &Path, text: &str) -> Result<Vec<String>> {
+    let found = std::fs::metadata(path)
+        .map_err(|error| Error::io(Kind::Usage, format!("look at {}", path.display()), &error))?;
+    // A pipe, or what a shell puts in the place of a file, is nobody else's.
+    if !found.is_file() {
+        return Ok(Vec::new());
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && found.gid() != ROOT);
+    if effective_user() == ROOT && others {
+        let what = format!(
+            "configuration {}: expected a file that no other user can write, found mode {mode:03o}",
+            path.display()
+        );
+        return Err(Error::new(Kind::Usage, what).with_hint(format!("chmod go-w {}", path.display())));
+    }
+    let open = mode & 0o004 != 0 && holds_secrets(text);
+    Ok(open
+        .then(|| format!("it holds a secret, and everybody can read it: chmod o-r {}", path.display()))
+        .into_iter()
+        .collect())
+}
+
+/// Whether a secret stands in the text itself, and not only the variable that holds it.
+fn holds_secrets(text: &str) -> bool {
+    const KEYS: [&str; 4] = ["password:", "token:", "seed:", "jwt:"];
+    let is_secret = |value: &str| {
+        let value = value.trim_start().trim_start_matches(['"', '\'']);
+        !value.is_empty() && !value.starts_with(['$', '#', '/', '}', ',', ']'])
+    };
+    let in_url = |line: &str| {
+        let login = line.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(login, _)| login);
+        login.is_some_and(|login| !login.contains(['$', '/', ' ']))
+    };
+    text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).any(|line| {
+        in_url(line) || KEYS.iter().any(|key| line.split_once(key).is_some_and(|(_, value)| is_secret(value)))
+    })
 }
 
 /// Nobody but the owner may read or change a private key.

@@ -37,7 +37,9 @@ impl Document {
     fn expand(&self, value: &mut Value, env: LookupVar<'_>, steps: &mut Vec<PathSegment>) -> Result<()> {
         match value {
             Value::String(text) if text.contains('$') => {
+                let secret = holds_secret(steps, text);
                 *text = expand(text, env).map_err(|what| {
+                    let what = if secret { SECRET_VARIABLE.to_string() } else { what };
                     self.error(steps, what).with_hint("set it, write $$ for a dollar, or give -no-expand-env")
                 })?;
             }
@@ -79,6 +81,20 @@ impl Document {
         let line = source_location::line_of(&self.text, steps).map(|line| format!("line {line}: ")).unwrap_or_default();
         usage(format!("{line}{}{what}", key.unwrap_or_default()))
     }
+}
+
+/// In a secret, what looks like the name of a variable may be a piece of the secret.
+const SECRET_VARIABLE: &str = "a $ begins the name of a variable that is not set";
+const SECRET_KEYS: [&str; 6] = ["username", "password", "token", "jwt", "seed", "heartbeat-url"];
+
+/// Whether a value is a secret, or has one in it.
+fn holds_secret(steps: &[PathSegment], text: &str) -> bool {
+    let key = steps.iter().rev().find_map(|step| match step {
+        PathSegment::Key(key) => Some(key.as_str()),
+        PathSegment::Item(_) => None,
+    });
+    let login = text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    login || key.is_some_and(|key| SECRET_KEYS.contains(&key))
 }
 
 /// A mapping in the document.

@@ -136,7 +136,9 @@ pub fn load(path: Option<&Path>, env: LookupVar<'_>, expand: bool) -> Result<Con
             .with_hint("name another with -config PATH, or give DB_PATH REPLICA_URL")
     })?;
     let around = check_files::real_environment(env)?;
-    parse(&text, &around, expand).context(|| format!("configuration {}", path.display()))
+    let mut config = parse(&text, &around, expand).context(|| format!("configuration {}", path.display()))?;
+    config.warnings.extend(check_files::configuration(&path, &text)?);
+    Ok(config)
 }
 
 /// Where the configuration is if no option says it.

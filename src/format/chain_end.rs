@@ -141,10 +141,10 @@ mod tests {
                 "generation 0000000000000001, found 019aaf3c5d10a1b2",
             ),
             (ChainEnd { end: point(0, 568), ..tail }, "start 00000000:000000000238, found 00000000:000000000450"),
-            (ChainEnd { page_size: size(1024), ..tail }, "page size PageSize(400), found PageSize(200)"),
-            (ChainEnd { salt: Salt(7, 9), ..tail }, "salt Salt(7, 9), found Salt(7, 8)"),
+            (ChainEnd { page_size: size(1024), ..tail }, "page size 1024, found 512"),
+            (ChainEnd { salt: Salt(7, 9), ..tail }, "salt 00000007.00000009, found 00000007.00000008"),
             (ChainEnd { order: ByteOrder::Big, ..tail }, "byte order Big, found Little"),
-            (ChainEnd { checksum: Some(Checksum(1, 2)), ..tail }, "checksum Checksum(1, 2), found Checksum(1dc1b574,"),
+            (ChainEnd { checksum: Some(Checksum(1, 2)), ..tail }, "checksum 00000001.00000002, found 1dc1b574."),
             (ChainEnd { crc: Some(7), ..tail }, "crc32 of the batch before 00000007, found "),
         ];
         for (tail, text) in table {

@@ -203,13 +203,19 @@ impl<'a, R: Read> DifferenceFrames<'a, R> {
     fn verify_end(&mut self) -> Result<()> {
         let unused = (self.steps.len() - self.read, self.literals.len());
         if unused != (0, 0) || self.reader.read(&mut [0])? != 0 {
-            return Err(corrupt(format!("differences: expected no more steps and literals, found {unused:?} or more")));
+            let (steps, literals) = unused;
+            let what =
+                format!("differences: expected no more steps and literals, found {steps} and {literals} bytes or more");
+            return Err(corrupt(what));
         }
         let (claimed, found) = ((self.header.part, self.header.pages), (!self.whole, self.pages));
         if claimed != found {
-            return Err(corrupt(format!(
-                "differences: expected (part, pages) {claimed:?} by the header, found {found:?}"
-            )));
+            let words = |(part, pages): (bool, u32)| {
+                let end = if part { "a part of a transaction" } else { "a whole transaction" };
+                format!("{end} and a database of {pages} pages")
+            };
+            let (claimed, found) = (words(claimed), words(found));
+            return Err(corrupt(format!("differences: expected {claimed} by the header, found {found}")));
         }
         let (claimed, found) = (self.header.checksum_after, self.chain);
         if claimed != found {
@@ -389,7 +395,7 @@ mod tests {
             let found = read(&key, &stored, Checksum::default(), &mut Pages(HashMap::from([(1, wrong)])));
             assert!(found.is_ok() == (bit / 8 == 7), "{bit}");
             if let Err(error) = found {
-                assert!(error.message().starts_with("differences: expected frames that end in Checksum("), "{error}");
+                assert!(error.message().starts_with("differences: expected frames that end in "), "{error}");
                 assert_eq!(error.hint(), Some("it was made from other pages than are there, or damaged"));
             }
         }

@@ -85,9 +85,8 @@ impl<'a, R: Read> MemberFrames<'a, R> {
         let claimed = (self.header.part, self.header.unchecksummed, self.header.pages);
         let found = (!self.ends_transaction, self.unchecksummed, self.pages);
         if claimed != found {
-            return Err(corrupt(format!(
-                "frames: expected (part, unsealed, pages) {claimed:?} by the header, found {found:?}"
-            )));
+            let (claimed, found) = (end_in_words(claimed), end_in_words(found));
+            return Err(corrupt(format!("frames: expected {claimed} by the header, found {found}")));
         }
         let (claimed, found) = (self.header.checksum_after, self.chain.sum().unwrap_or_default());
         if claimed != found {
@@ -97,6 +96,13 @@ impl<'a, R: Read> MemberFrames<'a, R> {
     }
 }
 
+/// How a run of frames ends: inside a transaction or not, with checksums or not, and how large the database is then.
+fn end_in_words((part, unchecksummed, pages): (bool, bool, u32)) -> String {
+    let end = if part { "a part of a transaction" } else { "a whole transaction" };
+    let checksums = if unchecksummed { "without" } else { "with" };
+    format!("{end} {checksums} checksums and a database of {pages} pages")
+}
+
 fn check_wal_header<R: Read>(reader: &mut Reader<R>, member: &MemberHeader) -> Result<()> {
     let mut bytes = [0; WAL_HEADER];
     reader.read_exact(&mut bytes)?;
@@ -104,7 +110,17 @@ fn check_wal_header<R: Read>(reader: &mut Reader<R>, member: &MemberHeader) -> R
     let expected = (member.order, member.page_size, member.salt, member.checksum_before);
     let found = (header.order, header.page_size, header.salt, header.checksum);
     if expected != found {
-        return Err(corrupt(format!("WAL header: expected {expected:x?} by the segment's header, found {found:x?}")));
+        let differs = [
+            ("byte order", expected.0 != found.0),
+            ("page size", expected.1 != found.1),
+            ("salt", expected.2 != found.2),
+            ("checksum", expected.3 != found.3),
+        ];
+        let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+        return Err(corrupt(format!(
+            "WAL header: expected that of the segment's header, found another {}",
+            names.join(" and ")
+        )));
     }
     Ok(())
 }
@@ -170,7 +186,12 @@ mod tests {
             }
         }
         let hidden = MemberHeader { unchecksummed: false, ..wal.batch(0, 1, 4, 1) };
-        assert!(read_batch(&wal, &hidden).unwrap_err().message().starts_with("frames: expected (part, unsealed"));
+        assert!(
+            read_batch(&wal, &hidden)
+                .unwrap_err()
+                .message()
+                .starts_with("frames: expected a whole transaction with checksums")
+        );
     }
 
     #[test]
@@ -178,26 +199,35 @@ mod tests {
         let wal = wal();
         let (first, third) = (wal.batch(0, 0, 2, 1), wal.batch(0, 2, 3, 1));
         let other = Checksum(1, 2);
-        let by_header = "WAL header: expected (Little, PageSize(200), ";
+        let by_header = "WAL header: expected that of the segment's header, found another ";
         let table = [
             (MemberHeader { salt: Salt(7, 9), ..first }, by_header),
             (MemberHeader { checksum_before: other, ..first }, by_header),
-            (MemberHeader { order: ByteOrder::Big, ..first }, "WAL header: expected (Big, PageSize(200), "),
-            (MemberHeader { salt: Salt(7, 9), ..third }, "frame salt: expected Salt(7, 9), found Salt(7, 8)"),
-            (MemberHeader { checksum_before: other, ..third }, "frame checksum: expected Checksum("),
-            (MemberHeader { order: ByteOrder::Big, ..third }, "frame checksum: expected Checksum("),
-            (MemberHeader { checksum_after: other, ..third }, "frames: expected a chain that ends in Checksum(1, 2)"),
+            (
+                MemberHeader { order: ByteOrder::Big, ..first },
+                "WAL header: expected that of the segment's header, found another byte order",
+            ),
+            (
+                MemberHeader { salt: Salt(7, 9), ..third },
+                "frame salt: expected 00000007.00000009, found 00000007.00000008",
+            ),
+            (MemberHeader { checksum_before: other, ..third }, "frame checksum: expected "),
+            (MemberHeader { order: ByteOrder::Big, ..third }, "frame checksum: expected "),
+            (
+                MemberHeader { checksum_after: other, ..third },
+                "frames: expected a chain that ends in 00000001.00000002",
+            ),
             (
                 MemberHeader { part: true, ..third },
-                "frames: expected (part, unsealed, pages) (true, false, 2) by the header, found (false, false, 2)",
+                "frames: expected a part of a transaction with checksums and a database of 2 pages by the header, found a whole transaction with checksums and a database of 2 pages",
             ),
             (
                 MemberHeader { pages: 3, ..third },
-                "frames: expected (part, unsealed, pages) (false, false, 3) by the header, found (false, false, 2)",
+                "frames: expected a whole transaction with checksums and a database of 3 pages by the header, found a whole transaction with checksums and a database of 2 pages",
             ),
             (
                 MemberHeader { unchecksummed: true, ..third },
-                "frames: expected (part, unsealed, pages) (false, true, 2) by the header, found (false, false, 2)",
+                "frames: expected a whole transaction without checksums and a database of 2 pages by the header, found a whole transaction with checksums and a database of 2 pages",
             ),
         ];
         for (header, text) in table {

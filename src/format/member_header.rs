@@ -213,7 +213,8 @@ pub(super) fn subfield<const N: usize>(header: &[u8], letters: [u8; 2]) -> Optio
 fn check_start(bytes: &[u8]) -> Result<()> {
     let have = bytes.len().min(GZIP_START.len());
     if bytes.get(..have.min(3)) != GZIP_START.get(..have.min(3)) {
-        return Err(corrupt(format!("expected a gzip member, found bytes {:02x?}", &bytes[..have])));
+        let found: Vec<String> = bytes[..have].iter().map(|byte| format!("{byte:02x}")).collect();
+        return Err(corrupt(format!("expected a gzip member, found the bytes {}", found.join(" "))));
     }
     match bytes.get(3) {
         Some(flags) if *flags != GZIP_START[3] => Err(not_our_header()),
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_named() {
         let table: [(usize, u8, &str); 8] = [
-            (0, 0, "expected a gzip member, found bytes [00, 8b, 08, 04]"),
+            (0, 0, "expected a gzip member, found the bytes 00 8b 08 04"),
             (3, 8, "expected a gzip header with the extra field LS alone, found another"),
             (12, b'B', "expected a gzip header with the extra field LS alone, found another"),
             (16, 3, "expected format version 1 or 2, found 3"),

@@ -46,8 +46,14 @@ impl FromStr for Generation {
 }
 
 /// The size of a page in bytes: a power of two from 512 to 65536.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageSize(u32);
+
+impl fmt::Debug for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
 
 impl PageSize {
     pub const MIN: PageSize = PageSize(512);

@@ -1,5 +1,7 @@
 //! The bytes of a SQLite WAL: header, frames, and the checksum that chains them (sqlite.org/fileformat2.html#walformat).
 
+use std::fmt;
+
 use crate::error::{Error, Kind, Result};
 use crate::format::position::PageSize;
 
@@ -13,12 +15,24 @@ pub const WAL_VERSION: u32 = 3_007_000;
 const MAGIC: u32 = 0x377f_0682;
 
 /// The two numbers that a restart of the WAL changes, and that every frame of it repeats.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Salt(pub u32, pub u32);
 
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}.{:08x}", self.0, self.1)
+    }
+}
+
 /// The running checksum over a WAL up to some byte.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Checksum(pub u32, pub u32);
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}.{:08x}", self.0, self.1)
+    }
+}
 
 /// How checksums read the content: the byte order of the machine that started this WAL.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -298,7 +312,7 @@ mod tests {
             (4, 3_007_001, true, "WAL header: expected version 3007000, found 3007001"),
             (8, 1, true, "page size 1: expected a power of two from 512 to 65536"),
             (8, 131_072, true, "page size 131072: expected a power of two from 512 to 65536"),
-            (24, 0, false, "WAL header: expected checksum Checksum(fa0b74de, 7255bec6), found Checksum(0, 7255bec6)"),
+            (24, 0, false, "WAL header: expected checksum fa0b74de.7255bec6, found 00000000.7255bec6"),
         ];
         for (at, word, sealed, text) in table {
             let error = header(&forged(at, word, sealed)).unwrap_err();
@@ -334,10 +348,10 @@ mod tests {
         let wal = wal();
         let mut chain = FrameChecksum::new(wal.header.order, Salt(7, 9), wal.header.checksum);
         let error = chain.push(frames(&wal).next().unwrap()).unwrap_err();
-        assert_eq!(error.message(), "frame salt: expected Salt(7, 9), found Salt(7, 8)");
+        assert_eq!(error.message(), "frame salt: expected 00000007.00000009, found 00000007.00000008");
         let mut chain = FrameChecksum::new(wal.header.order, wal.header.salt, wal.header.checksum);
         let error = chain.push(frames(&wal).nth(1).unwrap()).unwrap_err();
-        assert!(error.message().starts_with("frame checksum: expected Checksum("), "{error}");
+        assert!(error.message().starts_with("frame checksum: expected "), "{error}");
         let error = chain.push(&[0; 23]).unwrap_err();
         assert_eq!(error.message(), "frame: expected a header of 24 bytes, found 23");
     }

@@ -21,12 +21,12 @@ use crate::format::frames::MemberFrames;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::origin::DatabaseOrigin;
 use crate::format::plan::{Plan, StopAt};
-use crate::format::position::{Offset, PageSize, Position, WalPosition};
+use crate::format::position::{Generation, Offset, PageSize, Position, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::{MemberHeader, Reader};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
-use crate::format::wal::{Checksum, FRAME_HEADER};
+use crate::format::wal::{Checksum, FRAME_HEADER, Salt};
 use crate::replica::prefetch::{ObjectReader, Prefetcher};
 use crate::store::Store;
 
@@ -411,7 +411,11 @@ impl<O: PageOutput> Restore<'_, O> {
         if expected == found {
             return Ok(());
         }
-        Err(Error::new(Kind::Corrupt, format!("expected the snapshot's {expected:x?}, found {found:x?}")))
+        let words = |(generation, salt, checksum): (Generation, Salt, Checksum)| {
+            format!("generation {generation} with salt {salt:?} and checksum {checksum:?}")
+        };
+        let (expected, found) = (words(expected), words(found));
+        Err(Error::new(Kind::Corrupt, format!("expected the snapshot's {expected}, found {found}")))
     }
 
     fn apply(&mut self, page: u32, commit: u32, bytes: &[u8]) -> Result<()> {
@@ -490,7 +494,10 @@ pub(super) fn check_key(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    Err(Error::new(Kind::Corrupt, format!("expected {expected:?} by its name, found {found:?}")))
+    let words =
+        |(generation, start, time): (Generation, WalPosition, Timestamp)| format!("{generation}/{start} of {time}");
+    let (expected, found) = (words(expected), words(found));
+    Err(Error::new(Kind::Corrupt, format!("expected {expected} by its name, found {found}")))
 }
 
 /// The bytes that a plan reads from the store, for the progress line.
