@@ -87,7 +87,13 @@ impl Error {
 
     /// An operating system error of `operation` (such as `open /var/db/a.db`).
     pub fn io(kind: Kind, operation: impl fmt::Display, error: &std::io::Error) -> Error {
-        Error::new(kind, format!("{operation}: {}", os_message(error)))
+        let ours = Error::new(kind, format!("{operation}: {}", os_message(error)));
+        match error.kind() {
+            std::io::ErrorKind::ReadOnlyFilesystem => ours.with_hint(
+                "the file system is mounted to be read only: after errors of its disk, the kernel does that",
+            ),
+            _ => ours,
+        }
     }
 
     pub fn kind(&self) -> Kind {
@@ -151,6 +157,14 @@ mod tests {
     }
 
     #[test]
+    fn a_read_only_file_system_is_called_that() {
+        let cause = std::io::Error::from_raw_os_error(libc::EROFS);
+        let error = Error::io(Kind::Database, "create /x.db", &cause);
+        assert_eq!(error.message(), "create /x.db: read-only file system");
+        assert!(error.hint().is_some_and(|hint| hint.contains("mounted to be read only")));
+    }
+
+    #[test]
     fn every_kind_has_the_status_that_the_manual_states() {
         let table = [
             (Kind::Usage, 2),
@@ -163,6 +177,7 @@ mod tests {
             (Kind::Corrupt, 5),
             (Kind::NothingToRestore, 6),
             (Kind::Locked, 7),
+            (Kind::AnotherDatabase, 7),
         ];
         for (kind, status) in table {
             assert_eq!(kind.exit_status(), status, "{kind:?}");

@@ -24,7 +24,7 @@ struct ParsedUrl<'a> {
 
 /// Asks for `url`; the status of the answer. Blocks until `within` is over at the latest, but for the name's lookup.
 ///
-/// Errors: [`Kind::Usage`] for a URL that is none, [`Kind::Unreachable`] for the rest. None shows the URL.
+/// Errors: [`Kind::Usage`] for a URL that is none, [`Kind::StoreUnreachable`] for the rest. None shows the URL.
 pub fn get(url: &str, within: Duration) -> Result<u16> {
     let place = parse(url).ok_or_else(|| Error::new(Kind::Usage, "expected http://HOST[:PORT][/PATH] or https://…"))?;
     let deadline = Instant::now() + within;

@@ -8,25 +8,93 @@
 //! restore      output file  <── replica <── format <── store
 //! ```
 //!
-//! # The floors
+//! # Layers
 //!
-//! Lowest first; a module uses only what is on a lower floor, and `tests/layers.rs` keeps it so:
+//! Lowest first. A module uses only lower layers; `tests/layers.rs` checks it:
 //! `error printable host` | `log clock fault secret http directory interrupt` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
-//! (`log` and `clock` borrow the name of a moment, `format::time`, and nothing else.)
+//! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
-//! # Words
+//! * `format`: file names and file contents. Pure: no file, no clock, no network.
+//! * `source`: a live SQLite database. The only user of `rusqlite`.
+//! * `store`: named objects in a directory or in NATS. Knows nothing of SQLite.
+//! * `replica`: connects both: replication, restore, retention.
+//! * `config`, `cli`: what the operator asked for.
+//! * `cmd`: the commands, the event loop, the output. The only layer that reads the clock and sleeps.
 //!
-//! * generation: an unbroken run of changes that starts with a snapshot
-//! * index: the n-th WAL file in it (new salts, next index); offset: a byte in that WAL
-//! * position: `generation/index:offset`, in hex, ordered only within a generation
-//! * frame: a 24-byte header and a page; commit frame: one whose header carries the database size
+//! One commit passes these functions:
+//! `Daemon::run_until_stopped` → `Supervisor::step` → `EventLoop::run_once` → `Replicator::poll` → `Replicator::poll_stage` →
+//! `Replicator::replicate` → `ActiveDatabase::sync` → `ActiveDatabase::copy_until_current` → `Source::read` →
+//! `SegmentBuilder::add` → `UploadQueue::push` → `Put`.
+//!
+//! # Glossary
+//!
+//! What is stored:
+//!
+//! * generation: an unbroken sequence of changes that starts with a snapshot
+//! * index: the number of a WAL within its generation; new salts start the next index
+//! * offset: a byte in that WAL
+//! * position (`Position`): `generation/index:offset`, in hex; ordered only within a generation
+//! * snapshot: the gzipped database at one position
+//! * segment: the gzipped frames of one or more batches
+//! * part: a segment that ends inside a large transaction
+//! * chain (`SegmentChain`): the segments that continue a snapshot without a gap
+//! * retention: how long old states stay restorable; what is older is deleted
+//! * compaction: merging of many small segments into one
+//! * orphan: a stored chunk that no object refers to, left by an upload that was cut off
+//!
+//! Where we are. Seven types answer this; each knows a different part:
+//!
+//! * `Position`: generation and `WalPosition`; what users type
+//! * `WalPosition`: the n-th WAL of a generation, and a byte in it
+//! * `WalMark`: a frame of the WAL with this salt; knows no generation
+//! * `CopyPosition`: a `WalMark` with the running checksum
+//! * `ChainEnd`: what the next batch must continue
+//! * `StoredEnd`: a `ChainEnd` with its time, and the checksum of the database file if it is known
+//! * `ListedEnd`: the end of a chain as far as the object names tell
+//!
+//! The live database:
+//!
+//! * frame: a 24-byte header and a page; commit frame: a frame whose header carries the database size
 //! * batch: the frames that one tick copied
-//! * segment: gzip of the frames of one or more batches; part: a segment that ends inside a large transaction
-//! * snapshot: gzip of the database at a position
-//! * checkpoint: SQLite moves frames into the database file; restart: a writer begins again at frame 1
-//! * pin: the read transaction that keeps the WAL from being restarted
-//! * reason: why a generation ended
+//! * checkpoint: SQLite copies frames from the WAL into the database file
+//! * restart: a writer starts again at frame 1 of the WAL
+//! * pin: the read transaction that keeps SQLite from restarting the WAL
+//! * pre-image: the old content of a page, saved because a running snapshot still needs it
+//! * idle: nothing is written; inotify is watched instead of polling the wal-index
+//!
+//! Replication:
+//!
+//! * replicator (`Replicator`): the state machine that replicates one database
+//! * supervisor (`Supervisor`): starts and stops replicators as the configuration asks
+//! * upload queue (`UploadQueue`): segments that wait for the store, in memory or in the spool
+//! * spool: the files that hold waiting segments during an outage
+//! * lease (`WriterLease`): the exclusive right to write below a prefix; it lives as long as its connection and has no time-out
+//! * session: a number that grows with each connection to the server
+//! * standby: a copy that `restore -f` keeps up to date
+//! * generation end (`GenerationEnd`): why a generation could not be continued
 //! * lag: seconds since the oldest commit that is not yet stored
+//!
+//! Words for one iteration: `poll` makes one non-blocking step of a state machine, a `tick` is the timer period,
+//! `run_once` is one iteration of the event loop.
+//!
+//! # Where to add what
+//!
+//! * A command: its words in `cli/args.rs`, its checks in `cli/validate.rs`, a file in `cmd`, its entry in
+//!   man/litestream.1 and in the completions. `tests/manuals.rs` and `tests/completions.rs` ask for what is missing.
+//! * A configuration key: `config/keys.rs` knows its name, `config/database.rs` or `config/replica_settings.rs` its
+//!   meaning; man/litestream.yml.5 describes it.
+//! * A store: the traits in `store/mod.rs`, whose contract `tests/store_contract.rs` holds every store to.
+//! * A field in stored objects: `format/member_header.rs` and the object's own file, a new version number, and
+//!   man/litestream-format.5, whose tables and page of Python `tests/by_hand.rs` reads.
+//! * A reason for which a generation ends: `GenerationEnd` in `source/resume.rs`.
+//!
+//! # When a test fails
+//!
+//! * A random schedule prints its seed: `MODEL_SEED=n cargo test --test deterministic -- --nocapture` plays it again, step
+//!   by step with the program's log; `tests/model.rs` does the same with processes and a real server. A seed that failed
+//!   is kept in tests/data/model-seeds.
+//! * One danger in seconds: `cargo test --test audit`, or any other file of tests/, whose first line says what it is about.
+//! * A fault point: `LITESTREAM_FAULT`, described in `fault.rs`, makes one step fail or the process die there.
 
 pub mod cli;
 pub mod clock;

@@ -1,7 +1,7 @@
 //! The configuration: YAML, URLs and environment in, checked values out. The only user of `serde_yaml`.
 //!
 //! Nothing outside is read here but the file that [`load`] is given, and the one that `NATS_NKEY` names: the environment
-//! is an argument, and whether certificates and keys are usable is asked in [`check`], before anything is contacted.
+//! is an argument, and whether certificates and keys are usable is asked in [`check_files`], before anything is contacted.
 
 pub mod check_files;
 mod credentials;

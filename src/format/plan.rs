@@ -54,7 +54,7 @@ pub struct Plan {
 
 /// Plans the restore of `target`, out of one generation or of the one that fits.
 ///
-/// Errors: [`Kind::Nothing`] if nothing stored fits, naming what does; [`Kind::Corrupt`] for a gap on the way;
+/// Errors: [`Kind::NothingToRestore`] if nothing stored fits, naming what does; [`Kind::Corrupt`] for a gap on the way;
 /// [`Kind::Usage`] if `generation` is not the one of the position.
 pub fn plan(listing: &Listing, generation: Option<Generation>, target: &Target) -> Result<Plan> {
     let mut plan = plan_objects(listing, generation, target)?;

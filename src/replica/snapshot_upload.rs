@@ -125,7 +125,7 @@ impl SnapshotUpload {
 
     /// Lets go of the database before the store has all of it: what is left waits in a file in `directory`.
     ///
-    /// Errors: as [`Snapshot::let_go`]; the upload goes on as it was.
+    /// Errors: as [`Snapshot::detach`]; the upload goes on as it was.
     pub fn detach(&mut self, directory: &Path) -> Result<()> {
         match &mut self.snapshot {
             Some(snapshot) => snapshot.detach(directory),

@@ -113,7 +113,7 @@ impl StoredEnd {
     }
 
     /// The same a step at a time, and with proof that the database is the stored one, where its checksum is; none: there is
-    /// more to read. [`ResumeCheck::StartAt`] is what to begin with.
+    /// more to read. [`ResumeCheck::Begin`] is what to begin with.
     pub fn resume_step(
         &self,
         source: &mut Source,
