@@ -12,61 +12,84 @@ const MIN_OUTPUT_ROOM: usize = 16 << 10;
 /// more bytes than parts of 256 KiB.
 const MAX_INDEPENDENT_BYTES: usize = 60 << 10;
 
+/// Bytes of a stored block before what it stores.
+const STORED_HEADER: usize = 5;
+
 /// A stream. Its state is allocated once and used for one stream after another.
-pub(super) struct Deflate(Compress);
+pub(super) struct Deflate {
+    state: Compress,
+    /// The part that is still growing.
+    part: Vec<u8>,
+}
 
 impl Deflate {
     /// `level` is gzip's, 0 to 9.
     pub(super) fn new(level: u32) -> Deflate {
-        Deflate(Compress::new(Compression::new(level.min(9)), false))
+        Deflate { state: Compress::new(Compression::new(level.min(9)), false), part: Vec::new() }
     }
 
     /// Forgets what came before.
     pub(super) fn reset(&mut self) {
-        self.0.reset();
+        self.part.clear();
     }
 
     /// Takes all of `bytes`, and appends what is ready to `out`.
     pub(super) fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            if self.0.total_in() >= MAX_INDEPENDENT_BYTES as u64 {
+            if self.part.len() == MAX_INDEPENDENT_BYTES {
                 self.flush(out);
-                self.0.reset();
             }
-            let room = MAX_INDEPENDENT_BYTES.saturating_sub(self.0.total_in() as usize);
-            let (part, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
-            self.compress(part, out);
+            let (now, later) = rest.split_at_checked(MAX_INDEPENDENT_BYTES - self.part.len()).unwrap_or((rest, &[]));
+            self.part.extend_from_slice(now);
             rest = later;
-        }
-    }
-
-    fn compress(&mut self, part: &[u8], out: &mut Vec<u8>) {
-        let begun = self.0.total_in();
-        while let Some(rest) = part.get((self.0.total_in() - begun) as usize..).filter(|rest| !rest.is_empty()) {
-            self.step(rest, FlushCompress::None, out);
         }
     }
 
     /// Appends all that has not been, up to a whole byte.
     pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
-        // It is complete when it leaves room in the output (zlib.h, deflate).
-        loop {
-            self.step(&[], FlushCompress::Sync, out);
-            if out.len() < out.capacity() {
-                return;
-            }
+        if !self.part.is_empty() {
+            self.end_part(FlushCompress::Sync, out);
         }
     }
 
     /// Appends the end of the stream.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        while self.step(&[], FlushCompress::Finish, out) != Status::StreamEnd {}
+        self.end_part(FlushCompress::Finish, out);
     }
 
-    fn step(&mut self, bytes: &[u8], flush: FlushCompress, out: &mut Vec<u8>) -> Status {
-        out.reserve(MIN_OUTPUT_ROOM);
-        self.0.compress_vec(bytes, out, flush).expect("deflate takes any bytes and has room")
+    fn end_part(&mut self, end: FlushCompress, out: &mut Vec<u8>) {
+        let begin = out.len();
+        self.compress(end, out);
+        if out.len() - begin > STORED_HEADER + self.part.len() {
+            out.truncate(begin);
+            self.store(end, out);
+        }
+        self.part.clear();
+    }
+
+    fn compress(&mut self, end: FlushCompress, out: &mut Vec<u8>) {
+        self.state.reset();
+        loop {
+            out.reserve(MIN_OUTPUT_ROOM);
+            let rest = self.part.get(self.state.total_in() as usize..).unwrap_or_default();
+            let status = self.state.compress_vec(rest, out, end).expect("deflate takes any bytes and has room");
+            // It is complete when it leaves room in the output (zlib.h, deflate).
+            let flushed = end == FlushCompress::Sync && out.len() < out.capacity();
+            if status == Status::StreamEnd || flushed {
+                return;
+            }
+        }
+    }
+
+    /// What deflate would make longer stands in a stored block as it is (3.2.4). A part ends at a whole byte, so that the
+    /// next one may begin with it.
+    fn store(&self, end: FlushCompress, out: &mut Vec<u8>) {
+        let length = self.part.len() as u16;
+        out.push(u8::from(end == FlushCompress::Finish));
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&(!length).to_le_bytes());
+        out.extend_from_slice(&self.part);
     }
 }
 
@@ -120,5 +143,40 @@ mod tests {
         deflate.write(&noise, &mut two);
         deflate.finish(&mut two);
         assert!(inflated(&two) == noise);
+    }
+
+    #[test]
+    fn what_cannot_be_compressed_is_stored_as_it_is() {
+        let mut random = Random(5);
+        for len in [
+            1,
+            7,
+            100,
+            MAX_INDEPENDENT_BYTES - 1,
+            MAX_INDEPENDENT_BYTES,
+            MAX_INDEPENDENT_BYTES + 1,
+            9 * MAX_INDEPENDENT_BYTES + 5,
+        ] {
+            let noise: Vec<u8> = (0..len).map(|_| random.below(256) as u8).collect();
+            for flushed in [true, false] {
+                let (mut deflate, mut out) = (Deflate::new(1), Vec::new());
+                noise.chunks(1000).for_each(|chunk| deflate.write(chunk, &mut out));
+                if flushed {
+                    deflate.flush(&mut out);
+                }
+                deflate.finish(&mut out);
+                assert!(inflated(&out) == noise, "{len} bytes");
+                let most = len + (len.div_ceil(MAX_INDEPENDENT_BYTES) + 1) * STORED_HEADER;
+                assert!(out.len() <= most, "{} bytes for {len}", out.len());
+            }
+        }
+        const { assert!(MAX_INDEPENDENT_BYTES <= u16::MAX as usize) };
+    }
+
+    #[test]
+    fn a_flush_where_nothing_waits_adds_nothing() {
+        let (mut deflate, mut out) = (Deflate::new(1), Vec::new());
+        deflate.flush(&mut out);
+        assert!(out.is_empty());
     }
 }

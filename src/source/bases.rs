@@ -7,6 +7,10 @@
 //! 3. The database file, if no frame behind the copied ones can have been written there: a checkpoint says how far it will
 //!    go before it goes there, so that is asked for *after* the page was read.
 //!
+//!
+//! After a recovery of the WAL no checkpoint has said anything. So a start that reads the whole database to compare it keeps
+//! the pages of what it is about to copy: they are what is stored, if the comparison holds, whatever happens to the file.
+//!
 //! Else the base is not known, and neither is the checksum from then on: frames are stored whole until a snapshot or a
 //! comparison makes it known again.
 
@@ -27,6 +31,8 @@ use crate::source::wal_index::WalIndex;
 
 /// Pages that have frames in one WAL, at most: about 4.5 MiB of memory. A longer WAL is stored whole.
 const MOST_PAGES: usize = 458_752;
+/// Bytes of pages that are kept from a start until they are copied, at most.
+const MOST_EARLY: usize = 4 << 20;
 /// Pages that the database grew over without writing them, at most.
 const MOST_BLANK: usize = 65_536;
 
@@ -39,7 +45,16 @@ pub(super) struct Bases {
     newest: HashMap<u32, u32>,
     /// Pages that nobody has written since the database grew over them. What the file has there may be of an older time.
     blank: BTreeSet<u32>,
+    early: EarlyPages,
     page: Vec<u8>,
+}
+
+/// Pages that have frames which are not copied yet, as they were when a start read the database.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EarlyPages {
+    /// Those that are not read yet are empty.
+    pages: HashMap<u32, Vec<u8>>,
+    bytes: usize,
 }
 
 /// The files that pages are read from.
@@ -66,8 +81,14 @@ impl Bases {
             known: sum.is_some(),
             newest,
             blank,
+            early: EarlyPages::default(),
             page: vec![0; page_size.get() as usize],
         }
+    }
+
+    /// The same with pages that were read before.
+    pub(super) fn with(self, early: EarlyPages) -> Bases {
+        Bases { early, ..self }
     }
 
     /// The checksum; none where it is not known.
@@ -135,6 +156,7 @@ impl Bases {
         }
         self.running.frame(header.page, old, new);
         self.blank.remove(&header.page);
+        self.early.pages.remove(&header.page);
         self.newest.insert(header.page, number);
         let kept = header.commit == 0 || self.commit(files, number, header.commit, old)?;
         Ok(kept && self.newest.len() <= MOST_PAGES)
@@ -163,6 +185,7 @@ impl Bases {
         self.running = running;
         if cut {
             self.newest.retain(|page, _| *page <= pages);
+            self.early.pages.retain(|page, _| *page <= pages);
             self.blank.split_off(&pages.saturating_add(1));
         }
         Ok(found)
@@ -177,18 +200,47 @@ impl Bases {
             page.fill(0);
             return Ok(true);
         }
-        files.in_file(before, number, page)
+        match self.early.pages.get(&number).filter(|early| early.len() == page.len()) {
+            Some(early) => page.copy_from_slice(early),
+            None => return files.in_file(before, number, page),
+        }
+        Ok(true)
+    }
+}
+
+impl EarlyPages {
+    /// A frame of this page is to be copied.
+    fn want(&mut self, page: u32) {
+        self.pages.insert(page, Vec::new());
+    }
+
+    /// This is what the page holds.
+    pub(super) fn keep(&mut self, number: u32, page: &[u8]) {
+        let Some(kept) = self.pages.get_mut(&number).filter(|kept| kept.is_empty()) else { return };
+        if self.bytes + page.len() <= MOST_EARLY {
+            self.bytes += page.len();
+            kept.extend_from_slice(page);
+        }
     }
 }
 
 impl Files<'_> {
     /// Reads from `number` on what the database file has. False if frame `before` or a later one may be in there.
-    pub(super) fn in_file(&self, before: u32, number: u32, pages: &mut [u8]) -> Result<bool> {
+    fn in_file(&self, before: u32, number: u32, pages: &mut [u8]) -> Result<bool> {
         let at = u64::from(number.saturating_sub(1)) * u64::from(self.page_size.get());
         connection::read_file(self.connection, at, pages)?;
         fence(Ordering::SeqCst);
         let progress = self.index.progress();
         Ok(progress.salt == self.salt && progress.attempted < before && progress.backfilled < before)
+    }
+
+    /// The pages of the frames behind frame `after` up to frame `upto`, of which nothing is read yet.
+    pub(super) fn early(&self, after: u32, upto: u32) -> Result<EarlyPages> {
+        let mut early = EarlyPages::default();
+        for frame in after.saturating_add(1)..=upto {
+            self.wal.frame_header(frame, self.page_size)?.iter().for_each(|header| early.want(header.page));
+        }
+        Ok(early)
     }
 
     /// The last frame of each page up to frame `upto`; none if the WAL is not what it should be, or too long.

@@ -37,6 +37,7 @@ mod sigbus;
 mod wal_file;
 mod wal_index;
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -258,6 +259,9 @@ impl Source {
         buffer: &mut [u8],
     ) -> Result<Option<std::result::Result<(), GenerationEnd>>> {
         let size = self.position.page_size.get();
+        if check.is_at_start() {
+            check.early = self.early_pages(0)?;
+        }
         let length = std::fs::metadata(&self.path).map(|found| found.len());
         let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
         let same = length == u64::from(check.pages) * u64::from(size);
@@ -271,8 +275,10 @@ impl Source {
         self.position = CopyPosition { page_size: self.position.page_size, frame: 0, chain, chain_known: false };
         self.passed_first_pin = self.header_at_open.frames == 0;
         self.all_copied = self.passed_first_pin;
-        if let Some(sum) = check.checksum {
-            self.begin_bases(Some(sum), check.pages)?;
+        if check.checksum.is_some() {
+            let (page_size, early) = (self.position.page_size, std::mem::take(&mut check.early));
+            let bases = Bases::new(page_size, check.checksum, check.pages, HashMap::new(), BTreeSet::new());
+            self.bases = Some(bases.with(early));
         }
         Ok(Some(Ok(())))
     }

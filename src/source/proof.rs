@@ -6,7 +6,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::running_checksum::RunningChecksum;
 use crate::source::Source;
-use crate::source::bases::Bases;
+use crate::source::bases::{Bases, EarlyPages, Files};
+use crate::source::connection;
 
 /// How far a database has been read.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct StateCheck {
     running: Option<RunningChecksum>,
     /// The last frame of each page up to the place.
     newest: HashMap<u32, u32>,
+    early: EarlyPages,
 }
 
 /// What came of it.
@@ -31,7 +33,7 @@ pub enum Proof {
 impl StateCheck {
     /// Of a database of so many pages, which should have this checksum.
     pub fn new(pages: u32, expected: DatabaseChecksum) -> StateCheck {
-        StateCheck { pages, expected, running: None, newest: HashMap::new() }
+        StateCheck { pages, expected, running: None, newest: HashMap::new(), early: EarlyPages::default() }
     }
 }
 
@@ -44,6 +46,7 @@ impl Source {
             None => match self.newest_frames()? {
                 Some(newest) => {
                     check.newest = newest;
+                    check.early = self.early_pages(self.position.frame)?;
                     RunningChecksum::new(self.position.page_size)
                 }
                 None => return Ok(Some(Proof::Unknown)),
@@ -55,12 +58,24 @@ impl Source {
             return Ok(None);
         }
         if running.sum() != check.expected {
-            return Ok(Some(Proof::Differs));
+            // A checkpoint may have gone further than the place, or been under way when the machine stopped.
+            let progress = self.index.progress();
+            let further = self.header_at_open.frames > self.position.frame
+                && progress.attempted.max(progress.backfilled) > self.position.frame;
+            return Ok(Some(if further { Proof::Unknown } else { Proof::Differs }));
         }
-        let newest = std::mem::take(&mut check.newest);
-        self.bases =
-            Some(Bases::new(self.position.page_size, Some(check.expected), check.pages, newest, BTreeSet::new()));
+        let (newest, early) = (std::mem::take(&mut check.newest), std::mem::take(&mut check.early));
+        let (size, sum) = (self.position.page_size, Some(check.expected));
+        self.bases = Some(Bases::new(size, sum, check.pages, newest, BTreeSet::new()).with(early));
         Ok(Some(Proof::Equal))
+    }
+
+    /// The pages of what is committed behind frame `after` of the WAL, to be read.
+    pub(super) fn early_pages(&self, after: u32) -> Result<EarlyPages> {
+        let Some(wal) = &self.wal else { return Ok(EarlyPages::default()) };
+        let (page_size, salt) = (self.position.page_size, self.header_at_open.salt);
+        let files = Files { wal, index: &self.index, connection: self.pins.idle_connection(), page_size, salt };
+        files.early(after, self.header_at_open.frames)
     }
 
     fn newest_frames(&self) -> Result<Option<HashMap<u32, u32>>> {
@@ -74,7 +89,7 @@ impl Source {
     /// Reads on; none if what a page was is not known any more.
     fn add_pages(
         &self,
-        check: &StateCheck,
+        check: &mut StateCheck,
         running: RunningChecksum,
         buffer: &mut [u8],
     ) -> Result<Option<RunningChecksum>> {
@@ -84,15 +99,17 @@ impl Source {
         let first = running.extent() + 1;
         let count = (check.pages - running.extent()).min(u32::try_from(buffer.len() / size).unwrap_or(u32::MAX));
         let bytes = buffer.get_mut(..count as usize * size).unwrap_or_default();
-        let all = files.in_file(self.position.frame.saturating_add(1), first, bytes)?;
+        let at = u64::from(first - 1) * size as u64;
+        connection::read_file(files.connection, at, bytes)?;
         for (number, page) in (first..).zip(bytes.chunks_exact_mut(size)) {
             let known = match check.newest.get(&number) {
                 Some(frame) => files.wal.page(*frame, self.position.page_size, page)?,
-                None => all,
+                None => true,
             };
             if !known {
                 return Ok(None);
             }
+            check.early.keep(number, page);
             running.push(page);
         }
         if count == 0 && running.extent() < check.pages {

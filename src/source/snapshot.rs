@@ -26,7 +26,7 @@ use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{ByteOrder, Salt};
-use crate::source::bases::Bases;
+use crate::source::bases::{Bases, EarlyPages};
 use crate::source::border::Border;
 use crate::source::connection;
 use crate::source::preimages::Preimages;
@@ -424,12 +424,26 @@ pub struct FileCrcCheck {
     pub(super) checksum: Option<DatabaseChecksum>,
     crc: Crc32,
     running: Option<RunningChecksum>,
+    pub(super) early: EarlyPages,
     at: u64,
 }
 
 impl FileCrcCheck {
     pub fn new(pages: u32, expected: Option<u32>, checksum: Option<DatabaseChecksum>) -> FileCrcCheck {
-        FileCrcCheck { pages, expected, checksum, crc: Crc32::default(), running: None, at: 0 }
+        FileCrcCheck {
+            pages,
+            expected,
+            checksum,
+            crc: Crc32::default(),
+            running: None,
+            early: EarlyPages::default(),
+            at: 0,
+        }
+    }
+
+    /// Whether nothing has been read yet.
+    pub(super) fn is_at_start(&self) -> bool {
+        self.at == 0
     }
 
     /// Whether what was read is what is stored.
@@ -456,7 +470,10 @@ pub(super) fn update_file_crc(
         check.crc.update(piece);
         let size = PageSize::new(page_size)?;
         let running = check.running.get_or_insert_with(|| RunningChecksum::new(size));
-        piece.chunks_exact(page_size as usize).for_each(|page| running.push(page));
+        for page in piece.chunks_exact(page_size as usize) {
+            running.push(page);
+            check.early.keep(running.extent(), page);
+        }
         check.at += left as u64;
     }
     Ok(check.at >= length)
