@@ -44,7 +44,8 @@ fn lengthen(database: &Path) {
     let mut words: Vec<u32> = bytes.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect();
     let (frames, backfilled, mark) = (words[4], words[24], words[26]);
     assert!(frames > 0 && (backfilled, mark) == (frames, frames), "{words:?}");
-    let mut last = [0; 24];
+    // With its page: what changes it later is stored as the difference from it.
+    let mut last = vec![0; 24 + PAGE as usize];
     wal.read_exact_at(&mut last, behind(frames - 1)).expect("read the last frame");
     wal.set_len(behind(BEFORE)).expect("lengthen the WAL");
     wal.write_all_at(&last, behind(BEFORE - 1)).expect("write the last frame");
