@@ -270,7 +270,10 @@ fn no_other_module_opens_a_file_to_write() {
         let text = fs::read_to_string(src.join(&name)).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for word in ["File::create", "OpenOptions", "File::options", "fs::write", "fs::copy", "libc::open"] {
-            if code.lines().any(|line| line.contains(word) && !line.trim_start().starts_with("//")) {
+            let is_code = |line: &&str| !line.trim_start().starts_with("//");
+            // Which is made below the handle of its directory.
+            let opens = |line: &str| line.replace("TemporaryFile::create", "").contains(word);
+            if code.lines().filter(is_code).any(opens) {
                 found.push(format!("{name}: {word}"));
             }
         }
