@@ -71,6 +71,11 @@ impl Bed {
         Bed { server: Some(Server::start(&nats::pinned(), config)), ..Bed::directory(name) }
     }
 
+    /// Another server program, with `limits` in its jetstream block.
+    pub fn nats_on(name: &str, binary: &Path, limits: &str) -> Bed {
+        Bed { server: Some(Server::start_tuned(binary, limits, "")), ..Bed::directory(name) }
+    }
+
     /// The server, to stop and start it.
     pub fn server(&mut self) -> &mut Server {
         self.server.as_mut().expect("a bed with a server")
