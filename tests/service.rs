@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use proxy::Proxy;
 use support::{
-    Bed, NOTHING, Process, SOON, application_command, assert_equal, litestream, on_a_directory_only, on_both_stores,
-    until,
+    Bed, DATABASE, NOTHING, Process, SOON, application_command, assert_equal, litestream, on_a_directory_only,
+    on_both_stores, until,
 };
 
 on_both_stores! {
@@ -31,6 +31,7 @@ on_a_directory_only! {
     a_signal_reaches_the_child_and_its_end_is_ours
     a_child_that_makes_no_database_is_no_error
     databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing
+    database_that_sighup_names_and_that_is_not_there_is_not_called_stored
     a_missing_database_that_comes_later_is_not_begun_anew_while_it_cannot_be_restored
     files_in_a_watched_directory_come_and_go
     metrics_heartbeat_and_systemd_are_told
@@ -128,6 +129,22 @@ fn many_small_segments_become_one_when_retention_is_enforced(bed: &Bed) {
     assert_eq!(segments(bed), before + 1);
     assert_equal(&database, &bed.restored());
     bed.run(&["verify", &bed.url()]).succeeded();
+}
+
+fn database_that_sighup_names_and_that_is_not_there_is_not_called_stored(bed: &Bed) {
+    let (a, b) = (bed.path("a.db"), bed.path("mistyped.db"));
+    bed.write(&a, &["--commits", "3"]);
+    let (one, both) = (entry(bed, &a, "a"), entry(bed, &a, "a") + &entry(bed, &b, "b"));
+    let mut command = with_config(bed, &format!("dbs:\n{one}"));
+    let mut replicator = Process::start("replicate", &mut command, bed.fresh("replicate"));
+    replicator.says("snapshot stored");
+    config(bed, &format!("dbs:\n{both}"));
+    replicator.hang_up();
+    replicator.says(&format!("msg=replicating db={}", b.display()));
+    replicator.terminate();
+    replicator.exits(DATABASE);
+    let log = replicator.log();
+    assert!(log.contains("mistyped.db: there is no such file, so nothing of it is stored"), "{log}");
 }
 
 fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(bed: &Bed) {

@@ -1,6 +1,7 @@
 //! The databases that `replicate` follows: they come and go, and none of them disturbs the others.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -102,11 +103,30 @@ impl Supervisor {
     /// Errors: of kind `Database`, naming a database that could not be followed to the end.
     pub fn require_all_running(&self) -> Result<()> {
         match self.desired.iter().find(|database| !self.is_replicating(database)) {
-            None => Ok(()),
+            None => self.require_files(),
             Some(database) => {
                 let what =
                     format!("database {}: it could not be followed, so it is not stored", database.path.display());
                 Err(Error::new(Kind::Database, what).with_hint("the log says why; the other databases were followed"))
+            }
+        }
+    }
+
+    /// A database that came while the run went on, by SIGHUP say, was to be stored. One that was named at the start may be
+    /// made later by its application.
+    ///
+    /// Errors: of kind `Database`, if its file has never been there.
+    fn require_files(&self) -> Result<()> {
+        let came_later = |name: &str| self.added_at_runtime.contains(name);
+        let missing = self.event_loop.replicators.iter().find(|replicator| {
+            let name = replicator.name();
+            came_later(name) && replicator.status(&SystemClock).stored.is_none() && !Path::new(name).exists()
+        });
+        match missing {
+            None => Ok(()),
+            Some(replicator) => {
+                let what = format!("database {}: there is no such file, so nothing of it is stored", replicator.name());
+                Err(Error::new(Kind::Database, what).with_hint("check its path in the configuration"))
             }
         }
     }
