@@ -57,6 +57,8 @@ pub struct RetentionTask {
     single_pass: bool,
     listed: bool,
     suspended_reason: Option<&'static str>,
+    /// What the last failure said, until something has succeeded: each minute brings the same one.
+    last_failure: Option<String>,
     operations: u64,
     snapshot_bytes: Option<u64>,
     bytes_since_snapshot: u64,
@@ -102,6 +104,7 @@ impl RetentionTask {
             single_pass: once,
             listed: false,
             suspended_reason: None,
+            last_failure: None,
             operations: 0,
             snapshot_bytes: None,
             bytes_since_snapshot: 0,
@@ -197,6 +200,7 @@ impl RetentionTask {
 
     fn ended(&mut self) -> PassProgress {
         self.work = Operation::None;
+        self.last_failure = None;
         self.operations += 1;
         PassProgress::Working
     }
@@ -303,7 +307,10 @@ impl RetentionTask {
         self.work = Operation::None;
         self.not_before = now + RETRY_DELAY;
         self.new_segments = true;
-        log::warn("merging and retention put off").field("db", &self.name).error(error).emit();
+        let again = self.last_failure.as_deref() == Some(error.message());
+        let line = if again { log::debug } else { log::warn };
+        line("merging and retention put off").field("db", &self.name).error(error).emit();
+        self.last_failure = Some(error.message().to_string());
     }
 
     fn suspend(&mut self, why: &'static str) {
