@@ -117,8 +117,18 @@ pub fn stream(bucket: &str, change: Value) -> Value {
     config
 }
 
+/// A server removes the folder of a stream that was deleted after it has said that it is: until then it refuses a new one of
+/// that name (10049).
 pub fn create(address: &str, bucket: &str, change: Value) -> Value {
-    good(ask(address, &format!("$JS.API.STREAM.CREATE.OBJ_{bucket}"), &stream(bucket, change)))
+    let (subject, config) = (format!("$JS.API.STREAM.CREATE.OBJ_{bucket}"), stream(bucket, change));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = ask(address, &subject, &config);
+        if answer["error"]["err_code"] != 10049 || std::time::Instant::now() >= deadline {
+            return good(answer);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 pub fn update(address: &str, bucket: &str, change: Value) -> Value {
