@@ -58,6 +58,7 @@ impl Schedule {
             busy_timeout: Duration::from_secs(5),
             enable_wal: true,
             allow_network: false,
+            differences: false,
             checkpoint_frames: 1 + random.below(40) as u32,
             checkpoint_interval: None,
             truncate_frames: random.chance(50).then_some(4),

@@ -84,6 +84,7 @@ impl Hammer {
             enable_wal: true,
             allow_network: false,
             // With few, writers are held off often.
+            differences: false,
             checkpoint_frames: [4, 60][seed as usize % 2],
             checkpoint_interval: None,
             truncate_frames: Some(500),

@@ -12,7 +12,7 @@ use proxy::Proxy;
 use support::{Bed, Process, STORE, assert_equal, litestream, until};
 
 /// Bytes a second: what is moved takes some seconds.
-const RATE: u64 = 1 << 20;
+const RATE: u64 = 1 << 19;
 /// Longer than the timeout of an operation, and shorter than a store may be away.
 const AWAY: Duration = Duration::from_secs(4);
 

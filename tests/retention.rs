@@ -131,6 +131,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
             busy_timeout: Duration::from_secs(1),
             enable_wal: true,
             allow_network: true,
+            differences: false,
             checkpoint_frames: 1000,
             checkpoint_interval: Some(MINUTE),
             truncate_frames: None,

@@ -17,6 +17,7 @@ fn options() -> Options {
         busy_timeout: Duration::from_secs(5),
         enable_wal: true,
         allow_network: false,
+        differences: false,
         checkpoint_frames: 1000,
         checkpoint_interval: None,
         truncate_frames: None,

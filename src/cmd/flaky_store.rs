@@ -33,6 +33,7 @@ impl FlakyStore {
             busy_timeout: Duration::from_secs(10),
             enable_wal: false,
             allow_network: true,
+            differences: false,
             checkpoint_frames: 1000,
             checkpoint_interval: None,
             truncate_frames: None,

@@ -42,6 +42,10 @@ pub struct SnapshotUpload {
     snapshot: Option<Snapshot>,
     /// Sums up the database before anything is sent: its checksum stands before it.
     file_crc: Option<(Crc32, RunningChecksum)>,
+    /// How often each byte is read.
+    reads: u64,
+    /// The header gets the checksum of the database.
+    with_checksum: bool,
     encoder: Encoder,
     /// None while nothing is compressed, and where the loop does it alone.
     pool: Option<CompressionPool>,
@@ -69,7 +73,7 @@ impl SnapshotUpload {
     /// Begins to store `snapshot`, which is the state of `generation` at `at`, a place that `mark` tells.
     pub fn new(
         store: &dyn Store,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         mark: WalMark,
         generation: Generation,
         at: WalPosition,
@@ -88,9 +92,15 @@ impl SnapshotUpload {
             database: None,
         };
         let large = header.payload_len() >= PARALLEL_MIN_BYTES;
+        let sums = snapshot.is_summed() || !header.wal_known;
+        if !sums {
+            snapshot.read_once();
+        }
         SnapshotUpload {
             header,
-            file_crc: Some((Crc32::default(), RunningChecksum::new(header.page_size))),
+            file_crc: sums.then(|| (Crc32::default(), RunningChecksum::new(header.page_size))),
+            reads: if sums { 2 } else { 1 },
+            with_checksum: snapshot.is_summed(),
             encoder: Encoder::new(&header, Some(snapshot.origin())),
             pool: large.then(|| CompressionPool::new(LEVEL, BLOCK_BYTES)).filter(|crew| !crew.is_empty()),
             put: store.put(&header.key().to_string()),
@@ -108,9 +118,9 @@ impl SnapshotUpload {
         &self.header
     }
 
-    /// Bytes of the database read so far: each byte is read twice, and counts half each time.
+    /// Bytes of the database read so far: a byte that is read twice counts half each time.
     pub fn read(&self) -> u64 {
-        (self.summed + self.read) / 2
+        (self.summed + self.read) / self.reads
     }
 
     /// Bytes given to the store so far.
@@ -170,7 +180,7 @@ impl SnapshotUpload {
         snapshot.rewind();
         snapshot.read_once();
         if let Some((crc, running)) = self.file_crc.take() {
-            self.header.database = Some(running.sum());
+            self.header.database = self.with_checksum.then(|| running.sum());
             if !self.header.wal_known {
                 self.header.checksum = Checksum(crc.finish(), 0);
             }

@@ -73,6 +73,9 @@ impl Source {
 
     /// From this place on, a database of so many pages, the pages before a frame are known.
     pub(super) fn begin_bases(&mut self, sum: Option<DatabaseChecksum>, pages: u32) -> Result<()> {
+        if !self.options.differences {
+            return Ok(());
+        }
         let size = self.position.page_size;
         // A WAL that was begun anew, or is about to be, had all its frames in the file.
         let over = self.index.progress().salt != self.position.chain.salt();

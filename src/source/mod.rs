@@ -111,6 +111,8 @@ pub struct Options {
     pub enable_wal: bool,
     /// Follow a database on a network file system, at the operator's own risk.
     pub allow_network: bool,
+    /// What pages differ in is found, so that it can be stored instead of the pages.
+    pub differences: bool,
     /// A WAL with this many frames is checkpointed.
     pub checkpoint_frames: u32,
     /// A WAL with unsaved frames is checkpointed at least this often, however short it is.
@@ -278,7 +280,7 @@ impl Source {
         if check.checksum.is_some() {
             let (page_size, early) = (self.position.page_size, std::mem::take(&mut check.early));
             let bases = Bases::new(page_size, check.checksum, check.pages, HashMap::new(), BTreeSet::new());
-            self.bases = Some(bases.with(early));
+            self.bases = Some(bases.with(early)).filter(|_| self.options.differences);
         }
         Ok(Some(Ok(())))
     }
@@ -675,6 +677,7 @@ mod tests {
                 busy_timeout: Duration::ZERO,
                 enable_wal: false,
                 allow_network: false,
+                differences: true,
                 checkpoint_frames: 1000,
                 checkpoint_interval: None,
                 truncate_frames: None,

@@ -66,7 +66,8 @@ impl Source {
         }
         let (newest, early) = (std::mem::take(&mut check.newest), std::mem::take(&mut check.early));
         let (size, sum) = (self.position.page_size, Some(check.expected));
-        self.bases = Some(Bases::new(size, sum, check.pages, newest, BTreeSet::new()).with(early));
+        self.bases = Some(Bases::new(size, sum, check.pages, newest, BTreeSet::new()).with(early))
+            .filter(|_| self.options.differences);
         Ok(Some(Proof::Equal))
     }
 

@@ -50,6 +50,8 @@ pub struct Snapshot {
     mark: WalMark,
     pages: u32,
     origin: DatabaseOrigin,
+    /// Its checksum is to be known, for the differences that follow.
+    summed: bool,
     /// The next page to give out, counted from 1.
     next: u32,
     /// Nothing is read twice any more.
@@ -60,7 +62,12 @@ impl Snapshot {
     fn new(state: SnapshotState) -> Snapshot {
         let (mark, pages) = (state.mark, state.pages);
         let origin = facts::origin(&state.connection, &state.path);
-        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, origin, next: 1, read_once: false }
+        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, origin, summed: false, next: 1, read_once: false }
+    }
+
+    /// Whether the checksum of the database is to be known: then all of it is read once more.
+    pub fn is_summed(&self) -> bool {
+        self.summed
     }
 
     /// Which database it is.
@@ -513,9 +520,10 @@ impl Source {
             (state.wal, state.overlay) = (Some(wal), overlay);
         }
         state.blank = blank;
-        let snapshot = Snapshot::new(state);
+        let mut snapshot = Snapshot::new(state);
+        snapshot.summed = self.options.differences;
         self.active_snapshot = ActiveSnapshot(Rc::downgrade(&snapshot.state));
-        self.border = Some(Border::new(mark, pages));
+        self.border = self.options.differences.then(|| Border::new(mark, pages));
         self.reach_border()?;
         // The pin moves a few times more though nothing changes, so that the transaction of its own soon ends.
         self.idle_repins = 0;

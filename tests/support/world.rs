@@ -322,6 +322,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
             busy_timeout: Duration::ZERO,
             enable_wal: true,
             allow_network: true,
+            differences: false,
             checkpoint_frames: [3, 20, 1000][random.below(3) as usize],
             checkpoint_interval: random.chance(70).then_some(Duration::from_secs(60)),
             truncate_frames: random.chance(50).then_some(8),
