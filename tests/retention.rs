@@ -98,7 +98,7 @@ impl Life {
     fn restore(&self, target: Target) -> Result<(RestoreResult, u64)> {
         let plan = plan(&self.listing(), None, &target)?;
         let path = self.directory.join("restored.db");
-        let file = std::fs::File::create(&path).unwrap();
+        let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         let restored = restore(&*self.memory, &self.clock, &plan, &file, &mut |_| ())?;
         Ok((restored, rows_of(&path)))
     }
@@ -311,7 +311,7 @@ fn a_plan_is_carried_out_while_merging_and_retention_delete() {
         let old = |(made, ..): &mut (Instant, u64, _)| life.clock.now() - *made >= DELETE_GRACE_PERIOD - 3 * MINUTE;
         while let Some((_, rows, plan)) = plans.pop_front_if(old) {
             let path = life.directory.join("restored.db");
-            let file = std::fs::File::create(&path).unwrap();
+            let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
             restore(&*life.memory, &life.clock, &plan, &file, &mut |_| ()).unwrap();
             assert_eq!(rows_of(&path), rows);
         }
