@@ -59,12 +59,13 @@ pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut
     // The first frames of a WAL come with its header, also where the header was there before them: a transaction that
     // was rolled back after it had spilled leaves it so.
     if header.salt != place.chain.salt() || (place.frame == 0 && header.frames > 0) {
+        // A first pin on READ0 keeps nobody from starting the WAL anew, and what it held then is not copied.
+        if !source.passed_first_pin && header.salt != source.header_at_open.salt {
+            return Ok(ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
+        }
         if header.frames == 0 {
             // A reset is announced; the file still begins with the old header, and there is no frame to copy.
             return Ok(caught_up(source));
-        }
-        if header.salt != place.chain.salt() && !source.passed_first_pin {
-            return Ok(ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
         }
         match open_restarted_wal(source, &header)? {
             Ok((bytes, next)) => (new_wal, place) = (Some(bytes), next),

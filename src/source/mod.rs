@@ -294,7 +294,8 @@ impl Source {
             chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
             chain_known: true,
         };
-        (self.passed_first_pin, self.all_copied) = (true, self.header_at_open.frames == 0);
+        self.passed_first_pin = self.header_at_open.frames == 0;
+        self.all_copied = self.passed_first_pin;
     }
 
     /// The stamp of the database file as it is now.
@@ -472,7 +473,8 @@ impl Source {
     }
 
     fn is_copied(&self, header: &IndexHeader) -> bool {
-        header.frames == 0 || (header.salt == self.position.chain.salt() && header.frames == self.position.frame)
+        let emptied = header.frames == 0 && self.passed_first_pin;
+        emptied || (header.salt == self.position.chain.salt() && header.frames == self.position.frame)
     }
 
     /// Moves to a new pin. What the wal-index says before it is remembered, so that any later change is seen as one.
@@ -703,6 +705,36 @@ mod tests {
                 ReadResult::Batch(batch) => count += batch.frames.len() / size,
                 ReadResult::Broken(reason) => panic!("{reason}"),
             }
+        }
+    }
+
+    /// The first pin was on READ0 while frames of that WAL were still to be copied: nothing keeps the application from
+    /// emptying the WAL then. What was not copied is lost, also where the rest of a transaction is.
+    #[test]
+    fn a_wal_that_is_emptied_before_the_first_pin_was_reached_is_a_loss() {
+        for part in [false, true] {
+            let live = Live::new("emptied");
+            let mut source = live.follow();
+            live.commit();
+            copy(&mut source);
+            let mark = source.position.mark();
+            drop(source);
+            let large = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<9)
+                         INSERT INTO t SELECT zeroblob(4000) FROM n;";
+            live.application.execute_batch(large).unwrap();
+            live.application.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+            let mut source = live.follow();
+            assert_eq!(source.resume(&mark).unwrap(), Ok(()));
+            let mut buffer = vec![0; 4 * source.page_size().frame()];
+            if part {
+                let read = source.read(&mut buffer, &mut Composer::default()).unwrap();
+                assert!(matches!(&read, ReadResult::Batch(batch) if batch.part), "{read:?}");
+            }
+            live.application.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+            let read = source.read(&mut buffer, &mut Composer::default()).unwrap();
+            let lost = matches!(read, ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
+            assert!(lost, "part {part}: {read:?}");
+            assert!(source.whole_file().unwrap().is_none());
         }
     }
 
