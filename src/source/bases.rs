@@ -2,8 +2,8 @@
 //!
 //! Where the base of a frame is, and why it is never a guess:
 //!
-//! 1. The newest frame of the page in this WAL, among those that were copied. While a pin is held they stay where they are.
-//! 2. Zeros, where the database was not that long, or grew over the page without writing it.
+//! 1. Zeros, where the database was not that long, or grew over the page without writing it.
+//! 2. The newest frame of the page in this WAL, among those that were copied. While a pin is held they stay where they are.
 //! 3. The database file, if no frame behind the copied ones can have been written there: a checkpoint says how far it will
 //!    go before it goes there, so that is asked for *after* the page was read.
 //!
@@ -57,6 +57,53 @@ pub(super) struct EarlyPages {
     bytes: usize,
 }
 
+/// Where the pages of a database are at a commit, by the frames of its WAL alone.
+#[derive(Debug, Default)]
+pub(super) struct WalPages {
+    /// The last frame of each page that is written and not cut off.
+    pub(super) newest: HashMap<u32, u32>,
+    /// Pages that a commit has cut off, or that were never there, and that the database grew over without writing them. An older
+    /// frame of such a page may stand in the WAL or in the file: SQLite never reads it, and what is stored has zeros.
+    pub(super) blank: BTreeSet<u32>,
+    /// Known from the first commit on.
+    extent: Option<u32>,
+    highest: u32,
+}
+
+impl WalPages {
+    /// Adds the next frame. False if there are too many pages.
+    fn add(&mut self, frame: u32, page: u32, commit: u32) -> bool {
+        if !self.grow(page.saturating_sub(1)) {
+            return false;
+        }
+        self.extent = self.extent.map(|extent| extent.max(page));
+        self.highest = self.highest.max(page);
+        self.blank.remove(&page);
+        self.newest.insert(page, frame);
+        if commit != 0 {
+            if !self.grow(commit) {
+                return false;
+            }
+            if commit < self.highest {
+                self.newest.retain(|page, _| *page <= commit);
+                self.blank.split_off(&commit.saturating_add(1));
+            }
+            (self.extent, self.highest) = (Some(commit), commit);
+        }
+        self.newest.len() <= MOST_PAGES
+    }
+
+    fn grow(&mut self, pages: u32) -> bool {
+        let Some(extent) = self.extent else { return true };
+        if pages.saturating_sub(extent) as usize + self.blank.len() > MOST_BLANK {
+            return false;
+        }
+        self.blank.extend(extent.saturating_add(1)..=pages);
+        self.extent = Some(extent.max(pages));
+        true
+    }
+}
+
 /// The files that pages are read from.
 pub(super) struct Files<'a> {
     pub(super) wal: &'a WalFile,
@@ -104,14 +151,15 @@ impl Bases {
         }
     }
 
-    /// What is not lost where counting begins anew.
-    pub(super) fn into_blank(self) -> BTreeSet<u32> {
-        self.blank
+    /// Pages of which the file may hold something else than what is stored.
+    pub(super) fn blank(&self) -> BTreeSet<u32> {
+        self.blank.clone()
     }
 
-    /// Whether the file may hold something else in a page than what is stored.
-    pub(super) fn blank(&self) -> impl Iterator<Item = u32> {
-        self.blank.iter().copied()
+    /// What further frames add to: the pages that are blank here.
+    pub(super) fn wal_pages(&self) -> WalPages {
+        let extent = self.running.extent();
+        WalPages { blank: self.blank(), extent: Some(extent), highest: extent, ..WalPages::default() }
     }
 
     /// Another WAL has begun: all frames of the one before are in the file.
@@ -193,12 +241,12 @@ impl Bases {
 
     /// Fills `page` with the page of this number as it was before frame `before`. False if that is not known.
     fn base(&self, files: &Files, before: u32, number: u32, page: &mut [u8]) -> Result<bool> {
-        if let Some(frame) = self.newest.get(&number) {
-            return files.wal.page(*frame, files.page_size, page);
-        }
         if number > self.running.extent() || self.blank.contains(&number) {
             page.fill(0);
             return Ok(true);
+        }
+        if let Some(frame) = self.newest.get(&number) {
+            return files.wal.page(*frame, files.page_size, page);
         }
         match self.early.pages.get(&number).filter(|early| early.len() == page.len()) {
             Some(early) => page.copy_from_slice(early),
@@ -243,25 +291,56 @@ impl Files<'_> {
         Ok(early)
     }
 
-    /// The last frame of each page up to frame `upto`; none if the WAL is not what it should be, or too long.
-    pub(super) fn newest(&self, upto: u32) -> Result<Option<HashMap<u32, u32>>> {
-        let (mut newest, mut pages) = (HashMap::new(), 0);
-        for frame in 1..=upto {
+    /// What the frames behind frame `after` up to frame `upto` add to `pages`; none if the WAL is not what it should be, or too
+    /// long.
+    pub(super) fn wal_pages(&self, mut pages: WalPages, after: u32, upto: u32) -> Result<Option<WalPages>> {
+        for frame in after.saturating_add(1)..=upto {
             let header = self.wal.frame_header(frame, self.page_size)?;
             let Some(header) = header.filter(|header| header.salt == self.salt || header.is_unchecksummed()) else {
                 return Ok(None);
             };
-            newest.insert(header.page, frame);
-            if header.commit != 0 {
-                if header.commit < pages {
-                    newest.retain(|page, _| *page <= header.commit);
-                }
-                pages = header.commit;
-            }
-            if newest.len() > MOST_PAGES {
+            if !pages.add(frame, header.page, header.commit) {
                 return Ok(None);
             }
         }
-        Ok(Some(newest))
+        Ok(Some(pages))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pages at the last commit of these frames, each a page and the size of the database if it commits.
+    fn of(pages: WalPages, frames: &[(u32, u32)]) -> (Vec<(u32, u32)>, Vec<u32>) {
+        let mut pages = pages;
+        for (frame, (page, commit)) in (1..).zip(frames) {
+            assert!(pages.add(frame, *page, *commit));
+        }
+        let mut newest: Vec<(u32, u32)> = pages.newest.into_iter().collect();
+        newest.sort_unstable();
+        (newest, pages.blank.into_iter().collect())
+    }
+
+    #[test]
+    fn a_frame_behind_the_end_of_a_commit_is_of_no_page_when_the_database_grows_again() {
+        let wal = |frames: &[(u32, u32)]| of(WalPages::default(), frames);
+        assert_eq!(wal(&[(1, 3), (2, 3)]), (vec![(1, 1), (2, 2)], vec![]));
+        // A transaction spills page 9, rolls that back and ends with three pages; the next one grows over the place.
+        assert_eq!(wal(&[(9, 0), (1, 3), (10, 10)]), (vec![(1, 2), (10, 3)], (4..=9).collect()));
+        assert_eq!(wal(&[(1, 3), (9, 0), (1, 3), (10, 10)]), (vec![(1, 3), (10, 4)], (4..=9).collect()));
+        // What is written there is there, and a cut takes what is blank away.
+        assert_eq!(wal(&[(1, 3), (6, 6), (4, 6)]), (vec![(1, 1), (4, 3), (6, 2)], vec![5]));
+        assert_eq!(wal(&[(1, 3), (6, 6), (1, 4)]), (vec![(1, 3)], vec![4]));
+        // How long the database was before the first commit is not known; then whatever the file has is as good.
+        assert_eq!(wal(&[(8, 8)]), (vec![(8, 1)], vec![]));
+        let known = WalPages { extent: Some(6), highest: 6, blank: BTreeSet::from([2]), ..WalPages::default() };
+        assert_eq!(of(known, &[(8, 8)]), (vec![(8, 1)], vec![2, 7]));
+    }
+
+    #[test]
+    fn pages_without_bound_are_not_kept() {
+        let mut pages = WalPages { extent: Some(1), ..WalPages::default() };
+        assert!(!pages.add(1, u32::MAX, 0));
     }
 }

@@ -1,11 +1,11 @@
 //! From which commit on the pages of a database are known, with its checksum: that of a snapshot, at which batches are cut.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::source::Source;
-use crate::source::bases::{Bases, Files};
+use crate::source::bases::{Bases, Files, WalPages};
 use crate::source::resume::WalMark;
 
 /// A pin that begins behind the place would let a checkpoint write what is not copied yet into the database file: so often in
@@ -16,6 +16,8 @@ const OVERTAKEN: u8 = 8;
 pub(super) struct Border {
     pub(super) mark: WalMark,
     pages: u32,
+    /// The pages that hold zeros in the snapshot, whatever the files have there.
+    blank: BTreeSet<u32>,
     /// It is copied to.
     reached: bool,
     /// The checksum to which all that was copied leads there.
@@ -26,8 +28,8 @@ pub(super) struct Border {
 
 impl Border {
     /// Nothing is known of it yet.
-    pub(super) fn new(mark: WalMark, pages: u32) -> Border {
-        Border { mark, pages, reached: false, expected: None, stored: None }
+    pub(super) fn new(mark: WalMark, pages: u32, blank: BTreeSet<u32>) -> Border {
+        Border { mark, pages, blank, reached: false, expected: None, stored: None }
     }
 }
 
@@ -66,26 +68,33 @@ impl Source {
         match (known, stored) {
             (Some(known), Some(stored)) => self.differs |= known != stored,
             (Some(_), None) => {}
-            (None, _) => self.begin_bases(stored, pages)?,
+            (None, _) => {
+                let blank = std::mem::take(&mut border.blank);
+                self.begin_bases(stored, pages, blank)?;
+            }
         }
         Ok(())
     }
 
     /// From this place on, a database of so many pages, the pages before a frame are known.
-    pub(super) fn begin_bases(&mut self, sum: Option<DatabaseChecksum>, pages: u32) -> Result<()> {
+    pub(super) fn begin_bases(
+        &mut self,
+        sum: Option<DatabaseChecksum>,
+        pages: u32,
+        blank: BTreeSet<u32>,
+    ) -> Result<()> {
         if !self.options.differences {
             return Ok(());
         }
         let size = self.position.page_size;
         // A WAL that was begun anew, or is about to be, had all its frames in the file.
         let over = self.index.progress().salt != self.position.chain.salt();
-        let newest = match self.files() {
-            _ if over || self.position.frame == 0 => Some(HashMap::new()),
-            Some(files) => files.newest(self.position.frame)?,
+        let found = match self.files() {
+            _ if over || self.position.frame == 0 => Some(WalPages::default()),
+            Some(files) => files.wal_pages(WalPages::default(), 0, self.position.frame)?,
             None => None,
         };
-        let blank = self.bases.take().map(Bases::into_blank).unwrap_or_default();
-        self.bases = newest.map(|newest| Bases::new(size, sum, pages, newest, blank));
+        self.bases = found.map(|found| Bases::new(size, sum, pages, found.newest, blank));
         Ok(())
     }
 

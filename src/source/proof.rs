@@ -1,12 +1,10 @@
 //! Whether the database, at the place where a copy goes on, is what is stored: read whole, at a gigabyte a second or so.
 
-use std::collections::{BTreeSet, HashMap};
-
 use crate::error::{Error, Kind, Result};
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::running_checksum::RunningChecksum;
 use crate::source::Source;
-use crate::source::bases::{Bases, EarlyPages, Files};
+use crate::source::bases::{Bases, EarlyPages, Files, WalPages};
 use crate::source::connection;
 
 /// How far a database has been read.
@@ -15,9 +13,11 @@ pub struct StateCheck {
     pages: u32,
     expected: DatabaseChecksum,
     running: Option<RunningChecksum>,
-    /// The last frame of each page up to the place.
-    newest: HashMap<u32, u32>,
+    /// What the WAL says up to the place.
+    wal: WalPages,
     early: EarlyPages,
+    /// The database has free pages.
+    has_free_pages: bool,
 }
 
 /// What came of it.
@@ -26,14 +26,23 @@ pub enum Proof {
     /// It is what is stored.
     Equal,
     Differs,
-    /// A checkpoint has written what was committed since over pages that are not in the WAL before that.
+    /// What differs may be no difference. A checkpoint has written what was committed since over pages that are not in the
+    /// WAL before that; or there are free pages: what the file has in one that was never written is left to chance, and
+    /// nobody reads it.
     Unknown,
 }
 
 impl StateCheck {
     /// Of a database of so many pages, which should have this checksum.
     pub fn new(pages: u32, expected: DatabaseChecksum) -> StateCheck {
-        StateCheck { pages, expected, running: None, newest: HashMap::new(), early: EarlyPages::default() }
+        StateCheck {
+            pages,
+            expected,
+            running: None,
+            wal: WalPages::default(),
+            early: EarlyPages::default(),
+            has_free_pages: false,
+        }
     }
 }
 
@@ -43,9 +52,9 @@ impl Source {
     pub fn prove(&mut self, check: &mut StateCheck, buffer: &mut [u8]) -> Result<Option<Proof>> {
         let running = match check.running {
             Some(running) => running,
-            None => match self.newest_frames()? {
-                Some(newest) => {
-                    check.newest = newest;
+            None => match self.wal_pages()? {
+                Some(wal) => {
+                    check.wal = wal;
                     check.early = self.early_pages(self.position.frame)?;
                     RunningChecksum::new(self.position.page_size)
                 }
@@ -58,16 +67,19 @@ impl Source {
             return Ok(None);
         }
         if running.sum() != check.expected {
-            // A checkpoint may have gone further than the place, or been under way when the machine stopped.
+            // A checkpoint may have gone further than the place, or been under way when the machine stopped; and where the
+            // first pin was on READ0, the WAL may have been begun anew over the frames that were read.
             let progress = self.index.progress();
             let further = self.header_at_open.frames > self.position.frame
                 && progress.attempted.max(progress.backfilled) > self.position.frame;
-            return Ok(Some(if further { Proof::Unknown } else { Proof::Differs }));
+            let further = further || progress.salt != self.position.chain.salt();
+            return Ok(Some(if further || check.has_free_pages { Proof::Unknown } else { Proof::Differs }));
         }
-        let (newest, early) = (std::mem::take(&mut check.newest), std::mem::take(&mut check.early));
+        let (WalPages { newest, blank, .. }, early) =
+            (std::mem::take(&mut check.wal), std::mem::take(&mut check.early));
         let (size, sum) = (self.position.page_size, Some(check.expected));
-        self.bases = Some(Bases::new(size, sum, check.pages, newest, BTreeSet::new()).with(early))
-            .filter(|_| self.options.differences);
+        self.bases =
+            Some(Bases::new(size, sum, check.pages, newest, blank).with(early)).filter(|_| self.options.differences);
         Ok(Some(Proof::Equal))
     }
 
@@ -79,11 +91,12 @@ impl Source {
         files.early(after, self.header_at_open.frames)
     }
 
-    fn newest_frames(&self) -> Result<Option<HashMap<u32, u32>>> {
+    /// What the WAL says up to the place; none where that is not known.
+    fn wal_pages(&self) -> Result<Option<WalPages>> {
         match (self.position.frame, self.files()) {
-            (0, _) => Ok(Some(HashMap::new())),
+            (0, _) => Ok(Some(WalPages::default())),
             (_, None) => Ok(None),
-            (frame, Some(files)) => files.newest(frame),
+            (frame, Some(files)) => files.wal_pages(WalPages::default(), 0, frame),
         }
     }
 
@@ -103,13 +116,17 @@ impl Source {
         let at = u64::from(first - 1) * size as u64;
         connection::read_file(files.connection, at, bytes)?;
         for (number, page) in (first..).zip(bytes.chunks_exact_mut(size)) {
-            let known = match check.newest.get(&number) {
+            if check.wal.blank.contains(&number) {
+                page.fill(0);
+            }
+            let known = match check.wal.newest.get(&number) {
                 Some(frame) => files.wal.page(*frame, self.position.page_size, page)?,
                 None => true,
             };
             if !known {
                 return Ok(None);
             }
+            check.has_free_pages |= number == 1 && free_pages(page) > 0;
             check.early.keep(number, page);
             running.push(page);
         }
@@ -118,4 +135,9 @@ impl Source {
         }
         Ok(Some(running))
     }
+}
+
+/// How many free pages the first page of a database tells of (sqlite.org/fileformat2.html#the_freelist).
+fn free_pages(first: &[u8]) -> u32 {
+    first.get(36..40).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
 }

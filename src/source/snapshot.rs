@@ -13,6 +13,7 @@
 //! therefore waits as long for a snapshot as it does without one: until the pin moves.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -26,7 +27,7 @@ use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{ByteOrder, Salt};
-use crate::source::bases::{Bases, EarlyPages};
+use crate::source::bases::{Bases, EarlyPages, WalPages};
 use crate::source::border::Border;
 use crate::source::connection;
 use crate::source::preimages::Preimages;
@@ -510,24 +511,37 @@ impl Source {
         let Some(mark) = self.wal_mark(&before, &pinned)? else { return Ok(None) };
         let pages = connection::pragma_number(&connection, "page_count")?;
         let commit = (pinned.salt, pinned.frames);
-        let blank = self.bases.iter().flat_map(Bases::blank).collect::<Vec<u32>>();
-        if !blank.is_empty() && !self.is_copied(&pinned) {
-            return Ok(None);
-        }
+        let blank = self.blank_pages(&pinned)?;
         let mut state = SnapshotState::new(connection, &self.path, meta, mark, commit, pages);
         if !pinned.is_backfilled() {
             let (wal, overlay) = self.overlay(&pinned)?;
             (state.wal, state.overlay) = (Some(wal), overlay);
         }
-        state.blank = blank;
+        state.blank = blank.iter().copied().collect();
         let mut snapshot = Snapshot::new(state);
         snapshot.summed = self.options.differences;
         self.active_snapshot = ActiveSnapshot(Rc::downgrade(&snapshot.state));
-        self.border = self.options.differences.then(|| Border::new(mark, pages));
+        self.border = self.options.differences.then(|| Border::new(mark, pages, blank));
         self.reach_border()?;
         // The pin moves a few times more though nothing changes, so that the transaction of its own soon ends.
         self.idle_repins = 0;
         Ok(Some(snapshot))
+    }
+
+    /// The pages of a pin that hold zeros in what is stored, whatever the files have there.
+    fn blank_pages(&self, pinned: &IndexHeader) -> Result<BTreeSet<u32>> {
+        if !self.options.differences {
+            return Ok(BTreeSet::new());
+        }
+        let known = self.bases.as_ref();
+        let Some(files) = self.files().filter(|_| pinned.frames > 0) else {
+            return Ok(known.map(Bases::blank).unwrap_or_default());
+        };
+        let (pages, after) = match known {
+            Some(bases) => (bases.wal_pages(), self.position.frame),
+            None => (WalPages::default(), 0),
+        };
+        Ok(files.wal_pages(pages, after, pinned.frames)?.map(|pages| pages.blank).unwrap_or_default())
     }
 
     /// The place of a pin that began between two looks at the wal-index, if it is certain and in the WAL being copied.
