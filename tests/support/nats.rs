@@ -82,9 +82,22 @@ pub fn on_system(test: impl FnOnce(&Path)) {
     }
 }
 
-/// A port that nobody listens on now.
+/// Ports below those that the kernel hands out by itself (net.ipv4.ip_local_port_range, from 32768).
+const PORTS: (u32, u32) = (10_240, 22_000);
+
+/// A port that nobody listens on now, and that nobody is given while its server is away: each is handed out once, and the
+/// kernel gives none of them to a connection or to a listener on port 0.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("bind a free port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (first, count) = PORTS;
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::SeqCst);
+        assert!(next < count, "no free port");
+        let port = (first + (std::process::id().wrapping_mul(61).wrapping_add(next)) % count) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A running (or stopped, or frozen) nats-server with JetStream.
