@@ -26,6 +26,7 @@ def options():
     add("-autocheckpoint", type=int, default=1000)
     add("-fill", type=float, default=0, help="MB of rows to write first, then end")
     add("-double", type=int, default=0, help="so many times as many rows again as there are")
+    add("-keys", type=int, default=0, help="upserts of text by so many keys; without -rate all of them once, then end")
     add("-noise", action="store_true", help="rows that do not compress")
     add("-truncate", type=int, default=0, help="so many times: a commit, then a TRUNCATE checkpoint")
     add("-log")
@@ -80,8 +81,11 @@ def run(connection, o):
     log = Log(o.log, o.database) if o.log else None
     waits, begin = [], time.monotonic()
     while (now := time.monotonic()) < begin + o.seconds:
-        body = draw.randbytes(o.size) if o.noise else "x" * o.size
-        connection.execute("INSERT INTO t (body) VALUES (?)", (body,))
+        if o.keys:
+            upsert(connection, draw.randrange(o.keys), draw)
+        else:
+            body = draw.randbytes(o.size) if o.noise else "x" * o.size
+            connection.execute("INSERT INTO t (body) VALUES (?)", (body,))
         done = time.monotonic()
         waits.append(done - now)
         if log:
@@ -94,6 +98,21 @@ def run(connection, o):
     at = lambda part: waits[min(len(waits) - 1, int(part * len(waits)))] * 1000
     return {"commits": len(waits), "rate": len(waits) / seconds, "p50_ms": at(0.5), "p99_ms": at(0.99),
             "p999_ms": at(0.999), "max_ms": waits[-1] * 1000}
+
+
+def upsert(connection, key, draw):
+    text = " ".join(draw.choices(WORDS, k=25))
+    connection.execute("INSERT INTO t VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body", (key, text))
+
+
+def fill_keys(connection, keys):
+    draw = random.Random(1)
+    connection.execute("BEGIN")
+    for key in range(keys):
+        upsert(connection, key, draw)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return {"rows": keys}
 
 
 def truncate(connection, times):
@@ -117,6 +136,8 @@ def main():
     connection.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, body)")
     if o.fill:
         result = fill(connection, o.fill, o.noise, o.double)
+    elif o.keys and not o.rate:
+        result = fill_keys(connection, o.keys)
     elif o.truncate:
         result = truncate(connection, o.truncate)
     else:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """This program beside Litestream 0.5.17, against one nats-server, in turn. `make bench` runs it.
 
-    peer.py BINARY [-rounds N] [-quick] [-only GROUP,…] [-json FILE] [-svg FILE]
+    peer.py BINARY [-rounds N] [-quick] [-only GROUP,…] [-keep]
 
 Each figure is the median of the rounds, with the least and the greatest. Seconds depend on the machine; what is worth
 keeping is the ratio within one run. A goal is stated beforehand, and a row that misses it is shown so.
@@ -58,6 +58,12 @@ ROWS = [
     Row("plan-fresh", "the same on a fresh bucket", "s", 1),
     Row("local", "local bytes written, of the WAL's", "", 1, "0", lambda o, p, _: o == 0),
     Row("far", "snapshot of 100 MB that does not compress, 100 ms away", "s", 1, "2.1 s", lambda o, p, _: o <= 2.1),
+    Row("link-up-100", "bytes sent a commit, 100 commits/s", "", 1, "1/10", lambda o, p, _: o <= p / 10,
+        "segments that are merged are fetched and sent once more"),
+    Row("link-down-100", "the same: received", "", 1, "less", lambda o, p, _: o <= p,
+        "segments that are merged are fetched and sent once more"),
+    Row("link-up-2", "bytes sent a commit, 2 commits/s", "", 1, "1/6", lambda o, p, _: o <= p / 6),
+    Row("link-down-2", "the same: received", "", 1, "less", lambda o, p, _: o <= p),
     Row("binary", "size of the binary", "MB", 1 / MB, "6 MB", lambda o, p, _: o <= 6e6),
 ]
 QUICK = ["idle", "visible", "copy", "beside", "truncate"]
@@ -159,6 +165,21 @@ class Groups(rig.Bench):
         self.server.drop(bucket)
         return {"far": seconds}
 
+    def link(self, tool):
+        """What changes cost on the link: an upsert of text by one of 5,000 keys a commit, everything counted."""
+        found = {}
+        for rate, seconds in ((100, 40), (2, 60)):
+            database, bucket, proxy = self.template("upserts.db", "-keys", 5000), self.server.bucket(), rig.Proxy(self.server.port)
+            with self.following(tool, database, bucket, port=proxy.port):
+                time.sleep(3)
+                sent, received = proxy.sent, proxy.received
+                commits = rig.application(database, "-keys", 5000, "-seconds", seconds, "-rate", rate)["commits"]
+                time.sleep(3)
+                found[f"link-up-{rate}"] = (proxy.sent - sent) / commits
+                found[f"link-down-{rate}"] = (proxy.received - received) / commits
+            self.server.drop(bucket)
+        return found
+
     def plan(self, tool):
         database, bucket = self.small(), self.server.bucket()
         rig.timed(tool.once(database, self.server.url(bucket)))
@@ -187,9 +208,9 @@ class Groups(rig.Bench):
         return {"binary": tool.size()}
 
 
-GROUPS = ["idle", "visible", "copy", "grow", "beside", "truncate", "burst", "plan", "local", "far", "binary"]
+GROUPS = ["idle", "visible", "copy", "grow", "beside", "truncate", "burst", "plan", "local", "far", "link", "binary"]
 # What does not vary is measured once.
-ONCE = {"grow", "plan", "local", "binary"}
+ONCE = {"grow", "plan", "local", "link", "binary"}
 
 
 async def delete_many(nc, tool, bucket, count):

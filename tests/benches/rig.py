@@ -111,10 +111,10 @@ class Server:
 
 
 class Proxy:
-    """Passes bytes on after `delay` seconds each way, at most `rate` a second, and counts those towards the server."""
+    """Passes bytes on after `delay` seconds each way, at most `rate` a second, and counts them."""
 
     def __init__(self, port, delay=0.0, rate=0):
-        self.to, self.delay, self.rate, self.sent = port, delay, rate, 0
+        self.to, self.delay, self.rate, self.sent, self.received = port, delay, rate, 0, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
@@ -136,6 +136,7 @@ class Proxy:
             try:
                 while data := source.recv(1 << 18):
                     self.sent += len(data) if up else 0
+                    self.received += 0 if up else len(data)
                     waiting.put((time.monotonic() + self.delay, data))
             except OSError:
                 pass
