@@ -34,8 +34,6 @@ pub fn source_options(database: &Database) -> source::Options {
         busy_timeout: database.busy_timeout,
         enable_wal: database.enable_wal,
         allow_network: database.allow_network_file_system,
-        // Not yet: random schedules with transactions that spill have met a checksum behind a member that no restore arrives
-        // at (MODEL_SEED=1793474787 of tests/model.rs). What others stored so is read.
         differences: true,
         checkpoint_frames: database.min_checkpoint_pages,
         checkpoint_interval: database.checkpoint_interval,
