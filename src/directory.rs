@@ -48,10 +48,20 @@ pub fn parent(path: &Path) -> &Path {
 /// Bytes that a user who is not root can still write there, by statvfs(3).
 pub fn free_bytes(directory: &Path) -> Option<u64> {
     let name = CString::new(directory.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `name` ends with a zero byte, and `found` is ours.
+    free_bytes_by(|found| unsafe { libc::statvfs(name.as_ptr(), found) })
+}
+
+/// The same on the file system that holds `file`.
+pub fn free_bytes_beside(file: &File) -> Option<u64> {
+    // SAFETY: the descriptor is open for the duration of the call, and `found` is ours.
+    free_bytes_by(|found| unsafe { libc::fstatvfs(file.as_raw_fd(), found) })
+}
+
+fn free_bytes_by(ask: impl FnOnce(*mut libc::statvfs) -> i32) -> Option<u64> {
     // SAFETY: all zeros is a valid statvfs, and the call fills it.
     let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `name` ends with a zero byte and `found` is ours.
-    if unsafe { libc::statvfs(name.as_ptr(), &raw mut found) } != 0 {
+    if ask(&raw mut found) != 0 {
         return None;
     }
     #[allow(clippy::unnecessary_cast)] // 32 bits wide on 32-bit machines.

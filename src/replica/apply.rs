@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
 use crate::clock::Clock;
+use crate::directory::free_bytes_beside;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::format::chain_end::{ChainEnd, check_continues};
@@ -32,6 +33,9 @@ use crate::store::Store;
 
 /// Bytes that are written at once while a snapshot is unpacked.
 const WRITE_BYTES: usize = 256 << 10;
+/// A frame or a commit that makes the database longer by so many bytes at once must find room for them: a few bytes can
+/// ask for a database of any size.
+const LEAP_BYTES: u64 = 1 << 20;
 
 /// What was restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,12 +58,10 @@ pub trait PageOutput {
     /// Cuts or extends to `bytes`.
     fn set_len(&mut self, bytes: u64) -> Result<()>;
 
-    /// About so many bytes will be written. Called before the first of them.
+    /// About so many bytes more will be written. Called before the first of them.
     ///
     /// Errors: where there is no room for them.
-    fn expect(&mut self, _bytes: u64) -> Result<()> {
-        Ok(())
-    }
+    fn expect(&mut self, bytes: u64) -> Result<()>;
 
     /// Of which database it is, where that is stored. Called before the first byte is written.
     ///
@@ -94,6 +96,21 @@ impl PageOutput for &File {
         fault::point("restore.resize")?;
         File::set_len(self, bytes).map_err(|e| Error::io(Kind::Database, "set the size of the output", &e))
     }
+
+    fn expect(&mut self, bytes: u64) -> Result<()> {
+        match free_bytes_beside(self) {
+            Some(free) if free < bytes => {
+                Err(Error::new(Kind::Database, format!("output: expected room for {bytes} bytes, found {free}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Asks for room where the database is about to become so many pages long at once.
+fn expect_growth<O: PageOutput>(output: &mut O, running: &RunningChecksum, pages: u32, size: PageSize) -> Result<()> {
+    let growth = u64::from(pages.saturating_sub(running.extent())) * u64::from(size.get());
+    if growth >= LEAP_BYTES { output.expect(growth) } else { Ok(()) }
 }
 
 /// Says how far a restore can go that leaves out a damaged object, where that is known: to the last commit before it.
@@ -423,6 +440,7 @@ impl<O: PageOutput> Restore<'_, O> {
         let at = |page: u32| u64::from(page.saturating_sub(1)) * size;
         let Restore { output, state, old, .. } = self;
         old.resize(bytes.len(), 0);
+        expect_growth(output, &state.running, page.max(commit), state.page_size)?;
         if page <= state.running.extent() {
             output.read_at(at(page), old)?;
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::format::compaction::MAX_MERGED_BYTES;
 use crate::format::generation_number::HighWaterMark;
 use crate::format::key::SnapshotKey;
 use crate::format::listing::{Listing, is_ltx_name};
@@ -17,6 +18,9 @@ use crate::replica::stored_end::{StoredEnd, parse_end};
 use crate::source::GenerationEnd;
 use crate::store::{Chunk, Get, List, Store};
 
+/// In bytes: no segment that is merged of others is larger, and none that was merged of nothing comes near it. What calls
+/// itself the last segment and is larger is not read into memory.
+const MAX_LAST_BYTES: usize = 4 * MAX_MERGED_BYTES as usize;
 /// How long one sleep lasts at most while nothing arrives.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
 
@@ -153,6 +157,10 @@ impl ReadingLast {
                 Ok(Chunk::End) => true,
                 Err(error) => return self.unreadable(error).map(Some),
             };
+            if self.bytes.len() > MAX_LAST_BYTES {
+                let what = format!("expected at most {MAX_LAST_BYTES} bytes, found more");
+                return self.unreadable(Error::new(Kind::Corrupt, what)).map(Some);
+            }
             match parse_end(&self.end, &self.bytes, whole) {
                 Ok(Some(end)) => return self.found(end).map(Some),
                 Ok(None) if whole => return self.unreadable(Error::new(Kind::Corrupt, "it is cut short")).map(Some),

@@ -119,6 +119,10 @@ impl PageOutput for &mut PageComparer<'_> {
         self.crcs.iter_mut().skip(kept).for_each(|sum| *sum = blank);
         Ok(())
     }
+
+    fn expect(&mut self, bytes: u64) -> Result<()> {
+        PageOutput::expect(&mut self.file, bytes)
+    }
 }
 
 #[cfg(test)]

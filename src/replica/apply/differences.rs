@@ -5,11 +5,11 @@ use std::io::Read;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::differences::{Bases, DifferenceFrames};
-use crate::format::position::{Offset, WalPosition};
+use crate::format::position::{Offset, PageSize, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::{Differences, MemberHeader, Reader};
 use crate::format::wal::{FRAME_HEADER, FrameHeader};
-use crate::replica::apply::{PageOutput, Restore, other_checksum};
+use crate::replica::apply::{PageOutput, Restore, expect_growth, other_checksum};
 
 /// Bytes of pages behind the point to stop at that are kept to prove the member, at most. A writer's members have less.
 const BEHIND: usize = 16 << 20;
@@ -17,7 +17,7 @@ const BEHIND: usize = 16 << 20;
 /// Where the pages are while a member is read.
 struct Pages<'a, O> {
     output: &'a mut O,
-    page_size: u64,
+    page_size: PageSize,
     running: RunningChecksum,
     /// Of the frames behind the point to stop at, which the output does not get; none before it.
     behind: Option<Behind>,
@@ -46,7 +46,7 @@ impl<O: PageOutput> Bases for Pages<'_, O> {
             page.fill(0);
             return Ok(());
         }
-        self.output.read_at(u64::from(number.saturating_sub(1)) * self.page_size, page)
+        self.output.read_at(u64::from(number.saturating_sub(1)) * u64::from(self.page_size.get()), page)
     }
 }
 
@@ -74,7 +74,7 @@ impl<O: PageOutput> Restore<'_, O> {
         loop {
             let running = ahead.as_ref().map_or(self.state.running, |(running, _)| *running);
             let behind = ahead.take().map(|(_, behind)| behind);
-            let page_size = header.page_size.get().into();
+            let page_size = header.page_size;
             let mut pages = Pages { output: &mut self.output, page_size, running, behind };
             let Some(found) = frames.next_frame(&mut pages, &mut frame)? else {
                 proven(told, &running)?;
@@ -100,6 +100,7 @@ impl<O: PageOutput> Pages<'_, O> {
     /// Takes a frame behind the point to stop at.
     fn keep(mut self, found: &FrameHeader, new: &[u8]) -> Result<(RunningChecksum, Behind)> {
         let mut running = self.running;
+        expect_growth(self.output, &running, found.page.max(found.commit), self.page_size)?;
         let mut old = vec![0; new.len()];
         self.behind.get_or_insert_default();
         self.base(found.page, &mut old)?;
