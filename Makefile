@@ -4,6 +4,7 @@
 #   make demo     shows a backup and its restore under load, with a kill in the middle
 #   make test-quick  under a minute: unit tests, layers, random schedules for ten seconds, and a few of each danger
 #   make test     every test; `make check`: style, lints, manual pages
+#   make test-plain  as root: the tests of neighbours on the machine once more, as a user who is not root
 #   make msrv     with the oldest compiler that will do (rustup toolchain install)
 #   make bench        beside Litestream 0.5.17: the README's table, kept in tests/benches/results.json
 #   make bench-quick  guards what make bench has reached, by ratio to Litestream in the same run; under three minutes
@@ -38,7 +39,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test-quick test bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man msrv install static dist test-static reproducible plots clean python
+.PHONY: all build demo test-quick test test-plain bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man msrv install static dist test-static reproducible plots clean python
 
 all: build
 
@@ -52,6 +53,12 @@ demo: build
 test: python
 	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
 	$(CARGO) test --locked --no-fail-fast $(FEATURES)
+
+# What a plain user meets: tests that become somebody else say that they are skipped, and those of a plain user run.
+PLAIN := neighbours users config_check
+test-plain:
+	$(CARGO) test --locked --no-fail-fast $(FEATURES) \
+	--config "target.'cfg(unix)'.runner='$(CURDIR)/tests/support/as-plain-user'" $(PLAIN:%=--test %)
 
 # What a developer runs all the time: a few of each danger. Each run brings other random schedules.
 test-quick:

@@ -32,7 +32,7 @@ fn is_root() -> bool {
     // SAFETY: no arguments, and it cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        eprintln!("skipped: only root can become somebody else");
+        eprintln!("skipped: only root can become somebody else, or write what may not be written");
     }
     root
 }
@@ -121,6 +121,9 @@ fn a_restore_keeps_private_what_was_private(bed: &Bed) {
 /// A restore to where nothing is: the application finds the permissions that it gave, and nothing is ever executable.
 fn a_restored_file_has_the_mode_that_the_live_one_had(bed: &Bed) {
     for (live, expected) in [(0o640, 0o640), (0o664, 0o664), (0o400, 0o600), (0o755, 0o644)] {
+        if live & 0o200 == 0 && !is_root() {
+            continue;
+        }
         let database = stored(bed, live);
         let output = bed.fresh("restored.db");
         bed.restore(&bed.url(), &output).succeeded();

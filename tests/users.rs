@@ -1,5 +1,6 @@
 //! Root and the owner of a database, one beside the other: neither locks the other out, and who may not follow a database is
-//! told so before anything is made. Only root can become somebody else, so anybody else skips this.
+//! told so before anything is made. Only root can become somebody else, so anybody else skips that; what a plain user meets
+//! who is alone is tested as one (`make test-plain`), and root skips it.
 
 mod support;
 
@@ -9,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Bed, DATABASE, Process, assert_equal, like, litestream, on_a_directory_only, until};
+use support::{Bed, DATABASE, Process, STORE, assert_equal, like, litestream, on_a_directory_only, until};
 
 on_a_directory_only! {
     what_root_makes_belongs_to_the_owner_of_the_database
@@ -18,15 +19,35 @@ on_a_directory_only! {
     a_spool_of_root_is_the_owners
     a_read_only_directory_is_named
     who_may_only_read_a_database_makes_nothing_beside_it
+    a_plain_user_is_told_what_may_not_be_written
+    a_plain_user_is_told_of_a_metadata_directory_of_root
+    a_plain_user_is_told_of_an_output_that_cannot_be
+    a_plain_user_is_told_of_objects_that_cannot_be_read
 }
 
 /// A user who is not root: "nobody", by convention.
 const OTHER: u32 = 65_534;
 
+fn is_root() -> bool {
+    // SAFETY: no arguments, and it cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Whether we are anybody but root; it is said if not.
+fn is_plain() -> bool {
+    if is_root() {
+        eprintln!("skipped: root may read and write everything");
+    }
+    !is_root()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
 /// A database of another user, in a directory of that user. None, and that is said, where we are not root.
 fn of_another(bed: &Bed) -> Option<PathBuf> {
-    // SAFETY: no arguments, and it cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         eprintln!("skipped: only root can become somebody else");
         return None;
     }
@@ -198,4 +219,73 @@ fn who_may_only_read_a_database_makes_nothing_beside_it(bed: &Bed) {
         ran.refused(DATABASE, &["a.db: open: it may only be read by this user", "hint: ", "write access to it"]);
         assert_eq!(support::tree(folder), before);
     }
+}
+
+fn a_plain_user_is_told_what_may_not_be_written(bed: &Bed) {
+    if !is_plain() {
+        return;
+    }
+    let folder = bed.path("home");
+    fs::create_dir(&folder).unwrap();
+    let database = folder.join("a.db");
+    bed.write(&database, &["--commits", "3"]);
+    let before = support::tree(&folder);
+    let refused = |part: &str| {
+        for mut command in [bed.replicate_command(&database, &bed.url()), snapshot(&database, &bed.url())] {
+            bed.run_command(&mut command).refused(DATABASE, &["a.db: open: ", part, "write access to it"]);
+            assert_eq!(support::tree(&folder), before);
+        }
+    };
+    set_mode(&database, 0o400);
+    refused("it may only be read by this user");
+    set_mode(&database, 0o600);
+    set_mode(&folder, 0o500);
+    refused("");
+    set_mode(&folder, 0o700);
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
+}
+
+fn a_plain_user_is_told_of_a_metadata_directory_of_root(bed: &Bed) {
+    if !is_plain() {
+        return;
+    }
+    let database = bed.database();
+    let config = bed.path("litestream.yml");
+    let text = format!(
+        "dbs:\n  - {{path: {}, meta-path: /usr/share, replica: {{url: '{}'}}}}\n",
+        database.display(),
+        bed.url()
+    );
+    fs::write(&config, text).unwrap();
+    let ran = bed.run(&["-config", config.to_str().unwrap(), "replicate", "-once"]);
+    ran.refused(DATABASE, &["/usr/share", "permission denied"]);
+}
+
+fn a_plain_user_is_told_of_an_output_that_cannot_be(bed: &Bed) {
+    if !is_plain() {
+        return;
+    }
+    bed.replicate_once(&bed.database());
+    bed.restore(&bed.url(), Path::new("/usr/out.db")).refused(DATABASE, &["/usr", "permission denied"]);
+    let restored = bed.restored();
+    let found = fs::metadata(&restored).unwrap();
+    // SAFETY: no arguments, and it cannot fail.
+    assert_eq!(found.uid(), unsafe { libc::geteuid() });
+}
+
+fn a_plain_user_is_told_of_objects_that_cannot_be_read(bed: &Bed) {
+    if !is_plain() {
+        return;
+    }
+    bed.replicate_once(&bed.database());
+    let object = bed.path("store").join(bed.objects("snapshots")[0].rsplit_once(' ').unwrap().0);
+    set_mode(&object, 0o000);
+    bed.restore(&bed.url(), &bed.path("out.db")).refused(STORE, &["/snapshots/", "permission denied"]);
+    set_mode(&object, 0o600);
+    let generations = bed.path("store/generations");
+    set_mode(&generations, 0o000);
+    bed.restore(&bed.url(), &bed.path("out.db")).refused(STORE, &["generations", "permission denied"]);
+    set_mode(&generations, 0o700);
+    bed.restored();
 }
