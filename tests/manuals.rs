@@ -171,7 +171,13 @@ fn what_the_sample_leaves_commented_out_is_known_too() {
 
 #[test]
 fn the_pages_are_clean_mdoc_where_mandoc_can_say_so() {
-    let pages = ["litestream.1", "litestream-replicate.1", "litestream-restore.1", "litestream-snapshot.1"];
+    let pages = [
+        "litestream.1",
+        "litestream-list.1",
+        "litestream-replicate.1",
+        "litestream-restore.1",
+        "litestream-snapshot.1",
+    ];
     for name in pages.into_iter().chain(["litestream.yml.5"]) {
         let Ok(output) = Command::new("mandoc").args(["-Tlint", &format!("man/{name}")]).output() else { return };
         let told = String::from_utf8_lossy(&output.stdout).into_owned();

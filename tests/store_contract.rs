@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use drive::{connect, delete, get, list, missing, names, noise, put};
 use litestream::error::Kind;
+use litestream::format::time::Timestamp;
 use litestream::store::nats::options::Options;
-use litestream::store::{self, ConnectionPool, PutState, Store, Target};
+use litestream::store::{self, ConnectionPool, LeaseHolder, PutState, ScanEvent, ScannedObject, Store, Target, Writer};
 
 /// Opens the store again below another prefix (same bucket, same directory tree).
 type Open<'a> = &'a dyn Fn(&str) -> Rc<dyn Store>;
@@ -163,6 +164,66 @@ fn many_objects_list_whole_and_in_order(store: &dyn Store) {
     assert!(list(store, "many/").expect("list").is_empty());
 }
 
+fn a_scan_gives_every_object_once_with_the_words_on_it(store: &dyn Store) {
+    let mut put = store.put("scan/described");
+    put.describe("words of \"a\" writer");
+    assert_eq!(put.write(b"bytes").expect("write"), 5);
+    put.finish();
+    put.commit();
+    while put.poll(Instant::now()).expect("poll") != PutState::Done {
+        store.wait(Duration::from_millis(20));
+    }
+    assert_eq!(get(store, "scan/described").expect("get"), b"bytes");
+    let (mut scan, mut found) = (store.scan(), Vec::new());
+    loop {
+        match scan.poll(Instant::now()).expect("poll") {
+            ScanEvent::Object(object) => found.push(object),
+            ScanEvent::Restarted => found.clear(),
+            ScanEvent::Pending => store.wait(Duration::from_millis(20)),
+            ScanEvent::End => break,
+        }
+    }
+    for ScannedObject { entry, description } in &found {
+        let words = description.as_deref();
+        // A directory has no place for them.
+        let kept = entry.name == "scan/described" && store.url().starts_with("nats:");
+        assert_eq!(words, kept.then_some("words of \"a\" writer"), "{}", entry.name);
+    }
+    let mut found: Vec<_> = found.into_iter().map(|object| object.entry).collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(found, list(store, "").expect("list"));
+}
+
+fn who_has_a_lease_is_found_below_its_prefix(open: Open) {
+    let (above, one) = (open("kept"), open("kept/one"));
+    connect(above.as_ref()).expect("connect");
+    connect(one.as_ref()).expect("connect");
+    let holder = LeaseHolder { database: "/a.db".to_string(), since: Timestamp::from_millis(1) };
+    let mut lease = one.acquire_lease(&holder);
+    let end = Instant::now() + Duration::from_secs(60);
+    while lease.poll(Instant::now()).expect("poll").is_none() {
+        assert!(Instant::now() < end, "no lease");
+        one.wait(Duration::from_millis(20));
+    }
+    lease.set_lag(Some(Duration::from_millis(1500)));
+    let mut search = above.find_writers(["one", "", "two"].map(str::to_string).to_vec());
+    let writers = loop {
+        // Whoever has one answers at each of its ticks.
+        lease.poll(Instant::now()).expect("poll");
+        match search.poll(Instant::now()).expect("poll") {
+            Some(writers) => break writers,
+            None => above.wait(Duration::from_millis(20)),
+        }
+    };
+    let Writer::Live(writer) = &writers[0] else { panic!("{writers:?}") };
+    assert_eq!(writer.pid, Some(std::process::id()));
+    if let Some(database) = &writer.database {
+        assert_eq!((database.as_str(), writer.lag), ("/a.db", Some(Duration::from_millis(1500))));
+        assert_eq!(writer.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    }
+    assert_eq!(writers[1..], [Writer::Nobody, Writer::Nobody]);
+}
+
 fn keeps_the_contract(open: Open) {
     let store = open("p");
     let store = store.as_ref();
@@ -178,6 +239,8 @@ fn keeps_the_contract(open: Open) {
     a_look_for_objects_names_those_that_are_missing(store);
     deleted_objects_are_gone_and_can_come_back(store);
     many_objects_list_whole_and_in_order(store);
+    a_scan_gives_every_object_once_with_the_words_on_it(store);
+    who_has_a_lease_is_found_below_its_prefix(open);
     a_prefix_sees_only_its_own(open);
 }
 

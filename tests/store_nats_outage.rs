@@ -14,7 +14,7 @@ use bucket::{messages, monitored, store_on};
 use drive::{connect, connect_patiently, delete, get, list, names, noise, put};
 use litestream::error::Kind;
 use litestream::store::nats::options::{Options, Server as Address};
-use litestream::store::{Chunk, ConnectionPool, Store, Target, open};
+use litestream::store::{Chunk, ConnectionPool, ScanEvent, Store, Target, open};
 use nats::Server;
 
 /// Far more than any time-out of these tests, far less than for ever.
@@ -148,6 +148,13 @@ fn lists_and_deletes_survive_a_restart_of_the_server() {
     for n in 0..100 {
         put(store, &format!("x/{n:03}"), b"1").expect("put");
     }
+    let (mut scan, mut scanned) = (store.scan(), 0);
+    while scanned == 0 {
+        match scan.poll(Instant::now()).expect("scan") {
+            ScanEvent::Object(_) => scanned += 1,
+            _ => store.wait(Duration::from_millis(20)),
+        }
+    }
     let mut listing = store.list("");
     assert!(listing.poll(Instant::now()).expect("list").is_none());
     server.kill();
@@ -159,6 +166,17 @@ fn lists_and_deletes_survive_a_restart_of_the_server() {
         }
     };
     assert_eq!(found.len(), 100);
+    // What was read before is void, and said to be.
+    let mut restarts = 0;
+    loop {
+        match scan.poll(Instant::now()).expect("scan") {
+            ScanEvent::Object(_) => scanned += 1,
+            ScanEvent::Restarted => (scanned, restarts) = (0, restarts + 1),
+            ScanEvent::Pending => store.wait(Duration::from_millis(20)),
+            ScanEvent::End => break,
+        }
+    }
+    assert!(scanned == 100 && restarts > 0, "{scanned} objects, {restarts} restarts");
     let mut deleting = store.delete(found.into_iter().map(|entry| entry.name).collect());
     assert!(!deleting.poll(Instant::now()).expect("delete"));
     store.wait(Duration::from_millis(1));

@@ -10,7 +10,7 @@ _litestream() {
     esac
     for ((at = 1; at < COMP_CWORD; at++)); do
         case ${COMP_WORDS[at]} in
-            replicate | restore | snapshot | delete | databases | generations | snapshots | wal | status | verify | version) command=${COMP_WORDS[at]} ;;
+            replicate | restore | snapshot | delete | list | databases | generations | snapshots | wal | status | verify | version) command=${COMP_WORDS[at]} ;;
         esac
     done
     case $command in
@@ -18,6 +18,7 @@ _litestream() {
         restore) options="-o -all -timestamp -strict -generation -position -if-db-not-exists -if-replica-exists -force -force-open -allow-other-database -dry-run -integrity-check -f -follow-interval -q -json" ;;
         snapshot) options="-create-bucket -allow-other-database -enforce-retention -retention -q -json" ;;
         delete) options="-dry-run -yes -json" ;;
+        list) options="-max-age -missing -json" ;;
         databases) options="-json" ;;
         generations) options="-json" ;;
         snapshots) options="-json" ;;
@@ -25,7 +26,7 @@ _litestream() {
         status) options="-json" ;;
         verify) options="-q -json" ;;
         version) options="-json" ;;
-        *) options="replicate restore snapshot delete databases generations snapshots wal status verify version" ;;
+        *) options="replicate restore snapshot delete list databases generations snapshots wal status verify version" ;;
     esac
     options=" $options -config -log-level -no-expand-env -help"
     [[ $word == --* ]] && options=${options// -/ --}

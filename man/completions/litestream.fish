@@ -2,7 +2,7 @@
 
 # Unlike __fish_use_subcommand, does not take the value of -config for a command.
 function __litestream_needs_command
-    not __fish_seen_subcommand_from replicate restore snapshot delete databases generations snapshots wal status verify version
+    not __fish_seen_subcommand_from replicate restore snapshot delete list databases generations snapshots wal status verify version
 end
 
 complete -c litestream -o config -r -d 'default $LITESTREAM_CONFIG or /etc/litestream.yml'
@@ -13,6 +13,7 @@ complete -c litestream -n __litestream_needs_command -f -a replicate -d 'back up
 complete -c litestream -n __litestream_needs_command -f -a restore -d 'write a stored database to a file'
 complete -c litestream -n __litestream_needs_command -f -a snapshot -d 'store one full snapshot, and exit'
 complete -c litestream -n __litestream_needs_command -f -a delete -d 'delete a stored database: every object below its prefix'
+complete -c litestream -n __litestream_needs_command -f -a list -d 'list every database that is stored below a place'
 complete -c litestream -n __litestream_needs_command -f -a databases -d 'list the databases in the configuration'
 complete -c litestream -n __litestream_needs_command -f -a generations -d 'list the stored generations of a database'
 complete -c litestream -n __litestream_needs_command -f -a snapshots -d 'list the stored snapshots of a database'
@@ -53,6 +54,9 @@ complete -c litestream -n '__fish_seen_subcommand_from snapshot' -o json -d 'pri
 complete -c litestream -n '__fish_seen_subcommand_from delete' -o dry-run -d 'print what would be deleted, and delete nothing'
 complete -c litestream -n '__fish_seen_subcommand_from delete' -o yes -d 'do not ask for confirmation'
 complete -c litestream -n '__fish_seen_subcommand_from delete' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from list' -o max-age -x -d 'exit 1 and name each whose newest state is older'
+complete -c litestream -n '__fish_seen_subcommand_from list' -o missing -r -d 'exit 1 and name each prefix in FILE that is gone'
+complete -c litestream -n '__fish_seen_subcommand_from list' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from databases' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from generations' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from snapshots' -o json -d 'print the result as JSON'

@@ -29,6 +29,7 @@ pub(super) enum Subcommand {
     Restore(Restore),
     Snapshot(Snapshot),
     Delete(Delete),
+    List(List),
     Databases(Databases),
     Generations(Generations),
     Snapshots(Snapshots),
@@ -168,6 +169,24 @@ pub(super) struct Delete {
     /// do not ask for confirmation
     #[argh(switch)]
     pub yes: bool,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// list every database that is stored below a place
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "list")]
+pub(super) struct List {
+    /// bucket, prefix or directory that holds databases
+    #[argh(positional, arg_name = "REPLICA_URL")]
+    pub words: Vec<String>,
+    /// exit 1 and name each whose newest state is older
+    #[argh(option, arg_name = "D")]
+    pub max_age: Option<String>,
+    /// exit 1 and name each prefix in FILE that is gone
+    #[argh(option, arg_name = "FILE")]
+    pub missing: Option<String>,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,

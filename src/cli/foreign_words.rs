@@ -9,7 +9,6 @@ pub(super) fn replacement_for_command(name: &str) -> Option<&'static str> {
             "there is no control socket: change dbs in the configuration and restart replicate"
         }
         "start" | "stop" => "there is no control socket: start and stop the replicate process itself",
-        "list" => "litestream databases lists the configuration, litestream status what is stored",
         "check" => "litestream verify reads a backup back, litestream status compares positions",
         "backup" => "litestream snapshot stores one full snapshot, litestream replicate goes on storing",
         "expire" => "litestream snapshot -enforce-retention deletes what is older than the retention",

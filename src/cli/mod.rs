@@ -41,6 +41,7 @@ pub enum Command {
     Restore(Restore),
     Snapshot(Snapshot),
     Delete(Delete),
+    List(List),
     Databases { json: bool },
     Generations(ListOptions),
     Snapshots(ListOptions),
@@ -161,6 +162,17 @@ pub struct Delete {
     pub dry_run: bool,
     /// Do not ask.
     pub confirmed: bool,
+    pub json: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct List {
+    /// Where the databases are: a URL, or a directory.
+    pub url: Secret,
+    /// A database whose newest state is older is a problem.
+    pub max_age: Option<Duration>,
+    /// The file with the prefixes that must be there.
+    pub expected: Option<PathBuf>,
     pub json: bool,
 }
 

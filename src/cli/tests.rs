@@ -139,6 +139,17 @@ fn a_word_with_a_scheme_is_a_replica_and_any_other_a_database() {
 }
 
 #[test]
+fn a_list_is_of_one_place_and_reads_no_configuration() {
+    let Command::List(list) = run("list -max-age=90s -missing /etc/fleet nats://h/b").command else { panic!() };
+    assert_eq!((list.url.reveal(), list.max_age), ("nats://h/b", Some(Duration::from_secs(90))));
+    assert_eq!((list.expected, list.json), (Some(PathBuf::from("/etc/fleet")), false));
+    for line in ["-config x list nats://h/b", "list", "list a b", "list -max-age 0s nats://h/b", "list -max-age 5 /b"] {
+        let words: Vec<String> = line.split(' ').map(str::to_string).collect();
+        assert_eq!(parse(&words).unwrap_err().kind(), Kind::Usage, "{line}");
+    }
+}
+
+#[test]
 fn what_is_chosen_is_all_one_or_a_pair() {
     let chosen = |line: &str| match run(line).command {
         Command::Snapshot(Snapshot { selection: chosen, .. }) | Command::Status(Status { selection: chosen, .. }) => {
@@ -190,7 +201,7 @@ fn a_wrong_word_is_answered_with_the_nearest_right_one() {
 
 #[test]
 fn words_of_the_peer_that_mean_nothing_here_say_what_to_use() {
-    for command in ["ltx", "sync", "register", "unregister", "start", "stop", "list", "info", "reset"] {
+    for command in ["ltx", "sync", "register", "unregister", "start", "stop", "info", "reset"] {
         let (what, hint) = refused(command);
         assert_eq!(what, format!("unknown command {command:?}"));
         assert_eq!(Some(hint.as_str()), foreign_words::replacement_for_command(command));

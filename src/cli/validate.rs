@@ -41,6 +41,7 @@ fn command(words: Subcommand) -> Result<Command> {
             confirmed: args.yes,
             json: args.json,
         }),
+        Subcommand::List(args) => Command::List(list(args)?),
         Subcommand::Databases(args) => Command::Databases { json: args.json },
         Subcommand::Generations(args) => Command::Generations(listing("generations", args.words, None, args.json)?),
         Subcommand::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
@@ -153,11 +154,7 @@ fn retention(enforced: bool, text: Option<&str>) -> Result<Option<Duration>> {
     if !enforced {
         return Err(usage("option -retention works only with -enforce-retention"));
     }
-    let retention = units::duration(text).map_err(|e| e.context("option -retention"))?;
-    if retention.is_zero() {
-        return Err(usage("option -retention: expected more than 0, found 0"));
-    }
-    Ok(Some(retention))
+    positive_duration("-retention", text).map(Some)
 }
 
 /// Options that say two things at once.
@@ -193,13 +190,7 @@ fn follow(on: bool, interval: Option<&str>) -> Result<Option<Duration>> {
         (false, None) => Ok(None),
         (false, Some(_)) => Err(usage("option -follow-interval works only with -f")),
         (true, None) => Ok(Some(DEFAULT_FOLLOW_INTERVAL)),
-        (true, Some(text)) => {
-            let interval = units::duration(text).map_err(|e| e.context("option -follow-interval"))?;
-            if interval.is_zero() {
-                return Err(usage("option -follow-interval: expected more than 0, found 0"));
-            }
-            Ok(Some(interval))
-        }
+        (true, Some(text)) => positive_duration("-follow-interval", text).map(Some),
     }
 }
 
@@ -237,6 +228,24 @@ fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: 
     let source = exactly_one(command, words)?;
     let generation = generation.map(|text| text.parse()).transpose()?;
     Ok(ListOptions { source, generation, json })
+}
+
+fn list(args: args::List) -> Result<List> {
+    let url = at_most_one("list", args.words)?.ok_or_else(|| {
+        usage("list: no place is given").with_hint(
+            "litestream list nats://HOST/BUCKET or a directory; litestream databases lists the configuration",
+        )
+    })?;
+    let max_age = args.max_age.as_deref().map(|text| positive_duration("-max-age", text)).transpose()?;
+    Ok(List { url: Secret::new(url), max_age, expected: args.missing.map(PathBuf::from), json: args.json })
+}
+
+fn positive_duration(option: &str, text: &str) -> Result<Duration> {
+    let duration = units::duration(text).map_err(|e| e.context(format!("option {option}")))?;
+    if duration.is_zero() {
+        return Err(usage(format!("option {option}: expected more than 0, found 0")));
+    }
+    Ok(duration)
 }
 
 fn exactly_one(command: &str, words: Vec<String>) -> Result<ReplicaRef> {
@@ -317,6 +326,7 @@ fn names_a_replica(command: &Command) -> bool {
         Command::Verify(Verify { target: proven, .. }) => {
             matches!(proven, VerifyTarget::Replica(_) | VerifyTarget::Pair(_))
         }
+        Command::List(_) => true,
         Command::Databases { .. } | Command::Version { .. } => false,
     }
 }

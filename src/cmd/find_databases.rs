@@ -72,7 +72,7 @@ fn missing(stored: Vec<Database>, databases: &[Database]) -> impl Iterator<Item 
 /// The databases of a directory that its replica has objects of.
 pub fn stored(entry: &DatabaseDir, pool: &mut ConnectionPool) -> Result<Vec<Database>> {
     let found = stored_below(&entry.template.replica, pool)?;
-    let relative = found.keys().map(Path::new).filter(|relative| entry.matches(relative));
+    let relative = found.prefixes().map(Path::new).filter(|relative| entry.matches(relative));
     relative.map(|relative| entry.database(relative)).collect()
 }
 

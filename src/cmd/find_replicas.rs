@@ -1,6 +1,5 @@
 //! Which databases are stored at a place, and what to say to somebody who mistyped it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::cmd::clock::SystemClock;
@@ -8,19 +7,18 @@ use crate::cmd::connect;
 use crate::config::Replica;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::key::ROOT;
-use crate::format::prefixes::{PrefixSummary, databases};
+use crate::format::stored_databases::StoredDatabases;
 use crate::log;
-use crate::replica::prefetch::list;
+use crate::replica::prefetch::scan;
 use crate::store::{ConnectionPool, Target};
 
 /// Prefixes that a hint names.
 const MAX_NAMED: usize = 8;
 
-/// The databases that are stored at and below the place of `replica`, by prefix.
-pub fn stored_below(replica: &Replica, pool: &mut ConnectionPool) -> Result<BTreeMap<String, PrefixSummary>> {
+/// The databases that are stored at and below the place of `replica`.
+pub fn stored_below(replica: &Replica, pool: &mut ConnectionPool) -> Result<StoredDatabases> {
     let store = connect(replica, pool)?;
-    let entries = list(&*store, &SystemClock, "").context(|| replica.url.clone())?;
-    Ok(databases(entries.into_iter().map(|entry| (entry.name, entry.size))))
+    scan(&*store, &SystemClock, StoredDatabases::add).context(|| replica.url.clone())
 }
 
 /// Where nothing is stored at the place of `replica`, says what there is instead.
@@ -47,7 +45,7 @@ fn stored_nearby(replica: &Replica, pool: &mut ConnectionPool) -> Result<(String
     }
     let root = replica.root();
     let found = stored_below(&root, pool)?;
-    Ok((root.url, found.into_keys().collect()))
+    Ok((root.url, found.prefixes().map(str::to_string).collect()))
 }
 
 /// The directories beside this one that hold a database. What is below them is not looked at: that may be a whole disk.

@@ -15,7 +15,9 @@ use crate::replica::standalone_snapshot::standalone_snapshot;
 use crate::source;
 use crate::source::snapshot::open_rollback_snapshot;
 use crate::store::dir::DirStore;
-use crate::store::{Chunk, Delete, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Store, WriterLease};
+use crate::store::{
+    Chunk, Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, WriterLease,
+};
 
 /// A store from which objects are gone as often as `failures_left` says when they are read.
 pub struct FlakyStore {
@@ -80,6 +82,10 @@ impl Store for FlakyStore {
         self.store.list(prefix)
     }
 
+    fn scan(&self) -> Box<dyn Scan> {
+        self.store.scan()
+    }
+
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         self.store.delete(names)
     }
@@ -90,6 +96,10 @@ impl Store for FlakyStore {
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
         self.store.acquire_lease(holder)
+    }
+
+    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters> {
+        self.store.find_writers(prefixes)
     }
 
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {

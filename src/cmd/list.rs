@@ -1,96 +1,212 @@
-//! `litestream generations`, `snapshots` and `wal`: what is stored, as the names tell it.
+//! `litestream list`: every database below a place, with what is stored of it and who replicates it; and the same as a
+//! monitor that says what is late, gone or cannot be restored.
 
-use std::rc::Rc;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::cli;
+use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::find_replicas::with_stored_hint;
-use crate::cmd::print::Table;
-use crate::cmd::{Context, ExitStatus, connect};
-use crate::error::{Error, Kind, Result};
-use crate::format::listing::{GenerationObjects, Listing};
-use crate::format::position::Position;
+use crate::cmd::print::{self, Cell, Table};
+use crate::cmd::{Context, ExitStatus, connect, environment};
+use crate::config::{self, Replica};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::format::monitor::{Problem, ROOT_NAME, expected_prefixes, problem};
+use crate::format::stored_databases::{NewestState, StoredDatabase, StoredDatabases};
 use crate::format::time::Timestamp;
-use crate::replica::prefetch::list;
+use crate::interrupt;
+use crate::log;
+use crate::printable::printable;
+use crate::replica::prefetch::{MAX_SLEEP, scan};
 use crate::replica::standalone_snapshot::origin_of;
-use crate::store::{ConnectionPool, Store};
+use crate::store::{ConnectionPool, LiveWriter, Store, Target, Writer};
 
-pub fn generations(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
-    let (listing, store) = load_listing(given, options)?;
-    let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database"]);
-    for (generation, stored) in listing.generations() {
-        let moment = |time: Option<Timestamp>| time.map(|time| time.to_string()).into();
-        let sizes = stored.snapshots.iter().map(|(_, size)| size).chain(stored.segments.iter().map(|(_, size)| size));
-        table.row([
-            generation.to_string().into(),
-            (stored.snapshots.len() as u64).into(),
-            (stored.segments.len() as u64).into(),
-            sizes.sum::<u64>().into(),
-            moment(stored.first_snapshot()),
-            moment(stored.latest_time()),
-            database_of(&*store, stored)?.into(),
-        ]);
-    }
-    table.print(options.json)?;
-    Ok(0)
+/// The exit status when a database is late, gone or cannot be restored, and that was asked for.
+const EXIT_PROBLEM: ExitStatus = 1;
+
+/// New ones come last: scripts count the others.
+const COLUMNS: [&str; 15] = [
+    "prefix",
+    "newest",
+    "age",
+    "live",
+    "host",
+    "version",
+    "lag",
+    "restore size",
+    "bytes",
+    "objects",
+    "generations",
+    "first",
+    "database",
+    "pid",
+    "problem",
+];
+
+/// One database.
+struct Row<'a> {
+    prefix: &'a str,
+    /// None where it is expected and not there.
+    stored: Option<&'a StoredDatabase>,
+    newest: Option<Result<NewestState>>,
+    writer: Writer,
+    problem: Option<Problem>,
 }
 
-/// The host and path of the database that a generation was taken of, as its newest snapshot records them.
-fn database_of(store: &dyn Store, stored: &GenerationObjects) -> Result<Option<String>> {
-    let Some((key, _)) = stored.snapshots.last() else { return Ok(None) };
-    Ok(origin_of(store, &SystemClock, *key)?.map(|origin| origin.to_string()))
-}
-
-pub fn snapshots(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
-    let (listing, _) = load_listing(given, options)?;
-    let mut table = Table::new(&["position", "size", "created"]);
-    for (generation, stored) in listing.generations() {
-        for (key, size) in &stored.snapshots {
-            let position = Position { generation, wal_position: key.position };
-            table.row([position.to_string().into(), (*size).into(), key.time.to_string().into()]);
-        }
-    }
-    table.print(options.json)?;
-    Ok(0)
-}
-
-pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
-    let (listing, _) = load_listing(given, options)?;
-    let mut table = Table::new(&["start", "end", "size", "first", "last", "kind"]);
-    let wanted = |generation| options.generation.is_none_or(|only| only == generation);
-    for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
-        for (key, size) in &stored.segments {
-            let position = |point| Position { generation, wal_position: point }.to_string().into();
-            let kind = if key.part { "part" } else { "whole" };
-            table.row([
-                position(key.start),
-                position(key.end),
-                (*size).into(),
-                key.first_seen.to_string().into(),
-                key.last_seen.to_string().into(),
-                kind.into(),
-            ]);
-        }
-    }
-    table.print(options.json)?;
-    Ok(0)
-}
-
-/// Everything of ours below the replica's prefix, and the store that it is in.
-///
-/// Errors: of kind `Nothing` if there is none, or none of the generation that was asked for.
-fn load_listing(given: &Context, options: &cli::ListOptions) -> Result<(Listing, Rc<dyn Store>)> {
-    let (replica, _) = given.replica(&options.source)?;
+pub fn run(_: &Context, options: &cli::List) -> Result<ExitStatus> {
+    let expected = options.expected.as_deref().map(read_expected).transpose()?;
+    let replica = config::replica_from_url(options.url.reveal(), &environment)?;
+    config::check_files::replica(&replica)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
-    let entries = list(&*store, &SystemClock, "").map_err(|e| e.context(&replica.url))?;
-    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    let missing = |what: String| Error::new(Kind::NothingToRestore, format!("{}: {what}", replica.url));
-    if listing.is_empty() {
-        return Err(with_stored_hint(missing("nothing is stored".into()), &replica, &mut pool));
+    let stored: StoredDatabases =
+        scan(&*store, &SystemClock, StoredDatabases::add).context(|| format!("list {}", replica.url))?;
+    let monitoring = options.max_age.is_some() || expected.is_some();
+    if stored.is_empty() && expected.is_none() {
+        return Err(with_stored_hint(nothing_stored(&replica, &stored), &replica, &mut pool));
     }
-    match options.generation {
-        Some(only) if listing.generation(only).is_none() => Err(missing(format!("no generation {only}"))),
-        _ => Ok((listing, store)),
+    let prefixes: BTreeSet<&str> = stored.prefixes().chain(expected.iter().flatten().map(String::as_str)).collect();
+    let writers = find_writers(&*store, &prefixes).context(|| format!("list {}", replica.url))?;
+    let now = SystemClock.utc_now();
+    let rows: Vec<Row> = prefixes
+        .into_iter()
+        .zip(writers)
+        .map(|(prefix, writer)| row(prefix, stored.database(prefix), writer, options.max_age, now))
+        .collect();
+    match monitoring && !options.json {
+        true => print::text(&problem_lines(&rows))?,
+        false => table(&rows, &replica, &*store, now).print(options.json)?,
+    }
+    let trouble = monitoring && rows.iter().any(|row| row.problem.is_some());
+    Ok(if trouble { EXIT_PROBLEM } else { 0 })
+}
+
+/// The prefixes that must be there.
+///
+/// Errors: of kind `Usage`; a file that names none would keep quiet of everything.
+fn read_expected(path: &Path) -> Result<BTreeSet<String>> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::io(Kind::Usage, format!("option -missing: read {}", path.display()), &e))?;
+    let expected = expected_prefixes(&text);
+    match expected.is_empty() {
+        true => Err(Error::new(Kind::Usage, format!("option -missing: {} names no prefix", path.display()))
+            .with_hint("one prefix a line, as litestream list prints them")),
+        false => Ok(expected),
+    }
+}
+
+fn nothing_stored(replica: &Replica, stored: &StoredDatabases) -> Error {
+    let error = Error::new(Kind::NothingToRestore, format!("{}: nothing is stored", replica.url));
+    match stored.strangers() {
+        0 => error,
+        count => error.with_hint(format!("{count} object(s) of other programs are there")),
+    }
+}
+
+fn find_writers(store: &dyn Store, prefixes: &BTreeSet<&str>) -> Result<Vec<Writer>> {
+    let mut search = store.find_writers(prefixes.iter().map(|prefix| prefix.to_string()).collect());
+    loop {
+        if let Some(writers) = search.poll(SystemClock.now())? {
+            return Ok(writers);
+        }
+        interrupt::check()?;
+        store.wait(MAX_SLEEP);
+    }
+}
+
+fn row<'a>(
+    prefix: &'a str,
+    stored: Option<&'a StoredDatabase>,
+    writer: Writer,
+    max_age: Option<Duration>,
+    now: Timestamp,
+) -> Row<'a> {
+    let newest = stored.map(StoredDatabase::newest_state);
+    let lag = match &writer {
+        Writer::Live(writer) => writer.lag,
+        _ => None,
+    };
+    let problem = problem(newest.as_ref(), lag, max_age, now);
+    Row { prefix, stored, newest, writer, problem }
+}
+
+/// One line a database that is not as it should be.
+fn problem_lines(rows: &[Row]) -> String {
+    let line = |row: &Row| {
+        let problem = row.problem.as_ref()?;
+        Some(format!("{}: {}\n", printable(name(row.prefix)), printable(&problem.to_string())))
+    };
+    rows.iter().filter_map(line).collect()
+}
+
+/// An empty word would shift the columns.
+fn name(prefix: &str) -> &str {
+    if prefix.is_empty() { ROOT_NAME } else { prefix }
+}
+
+fn table(rows: &[Row], replica: &Replica, store: &dyn Store, now: Timestamp) -> Table {
+    let mut table = Table::new(&COLUMNS);
+    for row in rows {
+        let database = database_of(row, replica, store);
+        table.row(cells(row, database, now));
+    }
+    table
+}
+
+fn cells(row: &Row, database: Option<String>, now: Timestamp) -> [Cell; 15] {
+    let newest = row.newest.as_ref().and_then(|newest| newest.as_ref().ok());
+    let (live, writer) = match &row.writer {
+        Writer::Live(writer) => (Some(true), writer.clone()),
+        Writer::Nobody => (Some(false), LiveWriter::default()),
+        Writer::Unknown => (None, LiveWriter::default()),
+    };
+    let count = |count: fn(&StoredDatabase) -> u64| row.stored.map_or(0, count).into();
+    [
+        name(row.prefix).into(),
+        newest.map(|newest| newest.time.to_string()).into(),
+        newest.map(|newest| now.since(newest.time).as_secs()).into(),
+        live.into(),
+        writer.host.into(),
+        writer.version.into(),
+        writer.lag.map(seconds_up).into(),
+        newest.map(|newest| newest.size).into(),
+        count(StoredDatabase::bytes),
+        count(StoredDatabase::objects),
+        count(StoredDatabase::generations),
+        row.stored.and_then(StoredDatabase::first).map(|first| first.to_string()).into(),
+        database.into(),
+        writer.pid.map(u64::from).into(),
+        row.problem.as_ref().map(Problem::to_string).into(),
+    ]
+}
+
+/// 0 is nothing at all.
+fn seconds_up(lag: Duration) -> u64 {
+    lag.as_secs() + u64::from(lag.subsec_nanos() > 0)
+}
+
+/// The host and path of the database: as its newest snapshot records them, or else its replicator says.
+///
+/// In NATS the listing has told it. In a directory the beginning of a file is read for it, which costs nothing.
+fn database_of(row: &Row, replica: &Replica, store: &dyn Store) -> Option<String> {
+    let described = row.stored.and_then(StoredDatabase::description).map(str::to_string);
+    described.or_else(|| read_origin(row, replica, store)).or_else(|| match &row.writer {
+        Writer::Live(LiveWriter { host: Some(host), database: Some(path), .. }) => Some(format!("{host}:{path}")),
+        _ => None,
+    })
+}
+
+fn read_origin(row: &Row, replica: &Replica, store: &dyn Store) -> Option<String> {
+    let snapshot = row.stored.and_then(StoredDatabase::newest_snapshot)?;
+    let Target::Dir(_) = &replica.target else { return None };
+    let name = if row.prefix.is_empty() { snapshot.to_string() } else { format!("{}/{snapshot}", row.prefix) };
+    match origin_of(store, &SystemClock, &name) {
+        Ok(origin) => origin.map(|origin| origin.to_string()),
+        Err(error) => {
+            log::warn("cannot tell of which database a snapshot is").field("name", &name).error(&error).emit();
+            None
+        }
     }
 }

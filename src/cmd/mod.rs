@@ -28,6 +28,7 @@ mod signals;
 mod snapshot;
 mod standby;
 mod status;
+mod stored_objects;
 mod supervisor;
 mod terminal;
 mod verify;
@@ -87,10 +88,11 @@ fn run(invocation: &Invocation) -> Result<ExitStatus> {
         Command::Restore(options) => restore::run(&given, options),
         Command::Snapshot(options) => snapshot::run(&given, options),
         Command::Delete(options) => delete::run(&given, options),
+        Command::List(options) => list::run(&given, options),
         Command::Databases { json } => databases::run(&given, *json),
-        Command::Generations(options) => list::generations(&given, options),
-        Command::Snapshots(options) => list::snapshots(&given, options),
-        Command::Wal(options) => list::wal(&given, options),
+        Command::Generations(options) => stored_objects::generations(&given, options),
+        Command::Snapshots(options) => stored_objects::snapshots(&given, options),
+        Command::Wal(options) => stored_objects::wal(&given, options),
         Command::Status(options) => status::run(&given, options),
         Command::Verify(options) => verify::run(&given, options),
         Command::Version { json } => print::version(*json),

@@ -131,7 +131,7 @@ fn below(url: &Secret, directory: Option<&Path>, pool: &mut ConnectionPool) -> R
         let name = if prefix.is_empty() { root.name() } else { prefix };
         Ok(Item { replica, database: None, output: directory.map(|directory| inside(directory, Path::new(name))) })
     };
-    found.keys().map(|prefix| item(prefix)).collect()
+    found.prefixes().map(item).collect()
 }
 
 #[cfg(test)]

@@ -40,6 +40,14 @@ pub struct SegmentKey {
     pub part: bool,
 }
 
+impl SegmentKey {
+    /// The order in which a chain takes segments of one generation. Of two that differ in nothing but `part`, the whole one
+    /// comes first, so that the order of a listing decides nothing.
+    pub fn rank(&self) -> impl Ord + use<> {
+        (self.start, self.end, self.first_seen, self.last_seen, self.part)
+    }
+}
+
 /// The name of anything that we store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Key {

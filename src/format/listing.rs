@@ -33,7 +33,7 @@ impl Listing {
         }
         for stored in listing.generations.values_mut() {
             stored.snapshots.sort_unstable_by_key(|(key, _)| (key.position, key.time));
-            stored.segments.sort_unstable_by_key(|(key, _)| (key.start, key.end, key.first_seen, key.last_seen));
+            stored.segments.sort_unstable_by_key(|(key, _)| key.rank());
         }
         listing
     }

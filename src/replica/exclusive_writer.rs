@@ -77,6 +77,11 @@ impl ExclusiveWriter {
         Ok(self.confirmed_session.is_some())
     }
 
+    /// What others who ask are told from now on: the age of the oldest commit that is not stored.
+    pub fn set_lag(&mut self, lag: Option<Duration>) {
+        self.lease.iter_mut().for_each(|lease| lease.set_lag(lag));
+    }
+
     /// These generations are no surprise.
     pub fn add_generations(&mut self, generations: impl IntoIterator<Item = Generation>) {
         self.known.extend(generations);

@@ -40,7 +40,7 @@ impl OriginSearch {
     pub fn poll(&mut self, now: Instant) -> Result<Option<Option<StoredOrigin>>> {
         loop {
             let Some(key) = self.left.last().copied() else { return Ok(Some(None)) };
-            let read = self.read.get_or_insert_with(|| OriginRead::new(&*self.store, key));
+            let read = self.read.get_or_insert_with(|| OriginRead::new(&*self.store, &key.to_string()));
             match read.poll(now) {
                 Ok(None) => return Ok(None),
                 Ok(Some(Some(origin))) => return Ok(Some(Some(StoredOrigin { key, origin }))),
@@ -68,8 +68,9 @@ pub struct OriginRead {
 }
 
 impl OriginRead {
-    pub fn new(store: &dyn Store, key: SnapshotKey) -> OriginRead {
-        OriginRead { get: store.get(&key.to_string()), bytes: Vec::new() }
+    /// `name` is that of the snapshot.
+    pub fn new(store: &dyn Store, name: &str) -> OriginRead {
+        OriginRead { get: store.get(name), bytes: Vec::new() }
     }
 
     /// The outer none: not read yet. The inner one: it does not say so, it is damaged, or it is gone.

@@ -96,6 +96,9 @@ impl SnapshotUpload {
         if !sums {
             snapshot.read_once();
         }
+        let mut put = store.put(&header.key().to_string());
+        // Who lists many databases reads no object of theirs.
+        put.describe(&snapshot.origin().to_string());
         SnapshotUpload {
             header,
             file_crc: sums.then(|| (Crc32::default(), RunningChecksum::new(header.page_size))),
@@ -103,7 +106,7 @@ impl SnapshotUpload {
             with_checksum: snapshot.is_summed(),
             encoder: Encoder::new(&header, Some(snapshot.origin())),
             pool: large.then(|| CompressionPool::new(LEVEL, BLOCK_BYTES)).filter(|crew| !crew.is_empty()),
-            put: store.put(&header.key().to_string()),
+            put,
             snapshot: Some(snapshot),
             ready: Vec::new(),
             sent: 0,

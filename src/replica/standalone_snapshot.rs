@@ -5,7 +5,6 @@ use std::rc::Rc;
 use crate::clock::Clock;
 use crate::error::{Result, ResultExt};
 use crate::format::generation_number::HighWaterMark;
-use crate::format::key::SnapshotKey;
 use crate::format::listing::Listing;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
@@ -29,9 +28,9 @@ pub fn latest_stored_time(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<(H
     }
 }
 
-/// Reads of which database a snapshot is; none if it does not say so.
-pub fn origin_of(store: &dyn Store, clock: &dyn Clock, key: SnapshotKey) -> Result<Option<DatabaseOrigin>> {
-    let mut read = OriginRead::new(store, key);
+/// Reads of which database the snapshot of this name is; none if it does not say so.
+pub fn origin_of(store: &dyn Store, clock: &dyn Clock, name: &str) -> Result<Option<DatabaseOrigin>> {
+    let mut read = OriginRead::new(store, name);
     loop {
         if let Some(origin) = read.poll(clock.now())? {
             return Ok(origin);

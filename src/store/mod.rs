@@ -50,6 +50,9 @@ pub trait Store {
     /// Begins to list the objects whose names begin with `prefix`.
     fn list(&self, prefix: &str) -> Box<dyn List>;
 
+    /// Begins to read the names of all objects, of which nothing is kept: for more of them than should be in memory at once.
+    fn scan(&self) -> Box<dyn Scan>;
+
     /// Begins to delete objects, in the order given.
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete>;
 
@@ -59,6 +62,10 @@ pub trait Store {
 
     /// Begins to keep everything here for `holder` alone, which must be connected. Dropping the claim gives it up.
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease>;
+
+    /// Begins to look who has a lease below each of these prefixes, without disturbing anybody. The empty one is the store's
+    /// own.
+    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters>;
 
     /// Begins to remove what uploads that died have left and that was stored more than `too_young` before `wall`. None where
     /// there is nothing of the kind, or another store of this process has seen to it lately.
@@ -83,6 +90,10 @@ pub enum PutState {
 pub trait Put {
     /// Takes as many of `bytes` as there is room for now, and says how many. 0: poll, and offer them again.
     fn write(&mut self, bytes: &[u8]) -> Result<usize>;
+
+    /// Words on the object, kept beside it where the store has a place for them: [`ScannedObject`] shows them. Before the
+    /// first poll.
+    fn describe(&mut self, _words: &str) {}
 
     /// No more bytes follow.
     fn finish(&mut self);
@@ -127,6 +138,31 @@ pub trait List {
     fn poll(&mut self, now: Instant) -> Result<Option<Vec<Entry>>>;
 }
 
+/// An object whose name was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScannedObject {
+    pub entry: Entry,
+    /// What its writer said of it ([`Put::describe`]).
+    pub description: Option<String>,
+}
+
+/// What comes next of the names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ScanEvent {
+    /// Nothing now; poll again.
+    Pending,
+    Object(ScannedObject),
+    /// What has come before is void: it begins again.
+    Restarted,
+    /// All names were given.
+    End,
+}
+
+/// Names on their way out of the store, in no order. One that is written or deleted meanwhile may come or not, or twice.
+pub trait Scan {
+    fn poll(&mut self, now: Instant) -> Result<ScanEvent>;
+}
+
 /// Objects being deleted.
 pub trait Delete {
     /// True once all are gone.
@@ -155,6 +191,38 @@ pub trait WriterLease {
     ///
     /// Errors: of kind `Locked`, if another process has it, or has taken it over.
     fn poll(&mut self, now: Instant) -> Result<Option<u64>>;
+
+    /// What those who ask are told from now on: the age of the oldest commit that is not stored; none where it is not known.
+    fn set_lag(&mut self, _lag: Option<Duration>) {}
+}
+
+/// Who has the lease of a prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Writer {
+    Nobody,
+    /// Somebody, with what is known of it.
+    Live(LiveWriter),
+    /// It cannot be told: the login may not ask, or somebody was there and did not answer.
+    Unknown,
+}
+
+/// Whoever has a lease, as it says itself: each field may be unknown. None of it is to be trusted with a terminal.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LiveWriter {
+    pub host: Option<String>,
+    pub pid: Option<u32>,
+    /// The path of the database.
+    pub database: Option<String>,
+    /// Of the program.
+    pub version: Option<String>,
+    /// The age of the oldest commit that is not stored.
+    pub lag: Option<Duration>,
+}
+
+/// A look for those who have leases.
+pub trait FindWriters {
+    /// One answer a prefix, in their order, once all are known.
+    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Writer>>>;
 }
 
 /// What a sweep came to.

@@ -11,7 +11,8 @@ use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::time::Timestamp;
 use litestream::store::{
-    Chunk, Delete, Entry, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, PutState, Store, WriterLease,
+    Chunk, Delete, Entry, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, PutState, Scan, ScanEvent,
+    ScannedObject, Store, Writer, WriterLease,
 };
 
 #[path = "random.rs"]
@@ -220,6 +221,26 @@ impl List for MemoryList {
     }
 }
 
+/// What was there when it began, the last name first.
+struct MemoryScan {
+    objects: Vec<(String, usize)>,
+}
+
+impl Scan for MemoryScan {
+    fn poll(&mut self, _: Instant) -> Result<ScanEvent> {
+        let next = self.objects.pop().map(|(name, size)| Entry { name, size: size as u64 });
+        Ok(next.map_or(ScanEvent::End, |entry| ScanEvent::Object(ScannedObject { entry, description: None })))
+    }
+}
+
+struct NobodyKnown(usize);
+
+impl FindWriters for NobodyKnown {
+    fn poll(&mut self, _: Instant) -> Result<Option<Vec<Writer>>> {
+        Ok(Some(vec![Writer::Unknown; self.0]))
+    }
+}
+
 struct MemoryDelete(Objects, Vec<String>, Rc<Cell<Option<usize>>>, Rc<Link>);
 
 impl Delete for MemoryDelete {
@@ -283,6 +304,10 @@ impl Store for Memory {
         Box::new(MemoryList(self.objects.clone(), prefix.to_string(), self.link.clone(), self.link.pause()))
     }
 
+    fn scan(&self) -> Box<dyn Scan> {
+        Box::new(MemoryScan { objects: self.objects.borrow().iter().map(|(n, b)| (n.clone(), b.len())).collect() })
+    }
+
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
         Box::new(MemoryDelete(self.objects.clone(), names, self.left.clone(), self.link.clone()))
     }
@@ -293,6 +318,10 @@ impl Store for Memory {
 
     fn acquire_lease(&self, _: &LeaseHolder) -> Box<dyn WriterLease> {
         Box::new(MemoryClaim { link: self.link.clone(), held: false })
+    }
+
+    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters> {
+        Box::new(NobodyKnown(prefixes.len()))
     }
 
     fn clean_orphans(&self, _: Timestamp, _: Duration) -> Option<Box<dyn OrphanCleanup>> {

@@ -45,6 +45,8 @@ impl Replicator {
             return Ok(());
         }
         self.check_store(clock)?;
+        let lag = self.lag(clock).filter(|_| self.exclusive);
+        self.writer.set_lag(lag);
         let none = WalPosition { index: 0, offset: Offset::ZERO };
         // The generation that is written, and what is stored of it where nothing has been acknowledged yet.
         let writing = match &self.stage {

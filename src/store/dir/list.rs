@@ -7,41 +7,49 @@ use std::time::Instant;
 use super::{OperationGuard, TEMP_PREFIX, file_ops};
 use crate::error::{Kind, Result};
 use crate::fault;
-use crate::store::{Entry, List, name};
+use crate::store::{Entry, List, Scan, ScanEvent, ScannedObject, name};
 
 /// Directory entries that one poll looks at.
 const ENTRIES_PER_POLL: usize = 1024;
 
-pub struct DirList {
+/// The files below a directory, one after another.
+pub struct Walk {
     prefix: String,
     /// Directories still to be read, each with the name it has below the root (with a slash behind it).
     open: Vec<(PathBuf, String)>,
     current: Option<(ReadDir, String)>,
-    found: Vec<Entry>,
+    /// None once it has come to its end.
     ticket: Option<OperationGuard>,
 }
 
-impl DirList {
-    pub(super) fn new(root: &Path, prefix: &str, ticket: OperationGuard) -> DirList {
+/// What comes next of the files.
+enum Step {
+    Found(Entry),
+    /// Nothing yet.
+    Looked,
+    End,
+}
+
+impl Walk {
+    pub(super) fn new(root: &Path, prefix: &str, ticket: OperationGuard) -> Walk {
         let open = vec![(root.to_path_buf(), String::new())];
-        DirList { prefix: prefix.to_string(), open, current: None, found: Vec::new(), ticket: Some(ticket) }
+        Walk { prefix: prefix.to_string(), open, current: None, ticket: Some(ticket) }
     }
 
-    fn step(&mut self) -> Result<Option<Vec<Entry>>> {
-        for _ in 0..ENTRIES_PER_POLL {
-            match self.next_entry()? {
-                Some((entry, above)) => self.visit(&entry, &above)?,
-                None if self.open.is_empty() => return Ok(Some(self.sorted())),
-                None => {}
-            }
+    fn next(&mut self) -> Result<Step> {
+        let step = self.step();
+        if matches!(step, Err(_) | Ok(Step::End)) {
+            self.ticket = None;
         }
-        Ok(None)
+        step
     }
 
-    fn sorted(&mut self) -> Vec<Entry> {
-        let mut found = std::mem::take(&mut self.found);
-        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        found
+    fn step(&mut self) -> Result<Step> {
+        match self.next_entry()? {
+            Some((entry, above)) => Ok(self.visit(&entry, &above)?.map_or(Step::Looked, Step::Found)),
+            None if self.open.is_empty() => Ok(Step::End),
+            None => Ok(Step::Looked),
+        }
     }
 
     /// The next entry of the directory that is read; none at its end.
@@ -70,22 +78,19 @@ impl DirList {
         }
     }
 
-    fn visit(&mut self, entry: &DirEntry, above: &str) -> Result<()> {
-        let Ok(part) = entry.file_name().into_string() else { return Ok(()) };
+    fn visit(&mut self, entry: &DirEntry, above: &str) -> Result<Option<Entry>> {
+        let Ok(part) = entry.file_name().into_string() else { return Ok(None) };
         let path = entry.path();
         let name = format!("{above}{part}");
         if part.starts_with(TEMP_PREFIX) || name::validate(&name).is_err() {
-            return Ok(());
+            return Ok(None);
         }
         let kind = entry.file_type().map_err(|e| file_ops::io_error("list", &path, &e))?;
         if kind.is_dir() {
             self.push_dir(path, name + "/");
-            return Ok(());
+            return Ok(None);
         }
-        if name.starts_with(&self.prefix) {
-            self.add_object(&path, name)?;
-        }
-        Ok(())
+        if name.starts_with(&self.prefix) { object(&path, name) } else { Ok(None) }
     }
 
     fn push_dir(&mut self, path: PathBuf, below: String) {
@@ -93,23 +98,55 @@ impl DirList {
             self.open.push((path, below));
         }
     }
+}
 
-    fn add_object(&mut self, path: &Path, name: String) -> Result<()> {
-        match fs::symlink_metadata(path).map_err(|e| file_ops::io_error("list", path, &e)) {
-            Ok(found) if found.is_file() => self.found.push(Entry { name, size: found.len() }),
-            Err(e) if e.kind() != Kind::NotFound => return Err(e),
-            _ => {}
+fn object(path: &Path, name: String) -> Result<Option<Entry>> {
+    match fs::symlink_metadata(path).map_err(|e| file_ops::io_error("list", path, &e)) {
+        Ok(found) => Ok(found.is_file().then_some(Entry { name, size: found.len() })),
+        Err(e) if e.kind() == Kind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+impl Scan for Walk {
+    fn poll(&mut self, _now: Instant) -> Result<ScanEvent> {
+        for _ in 0..ENTRIES_PER_POLL {
+            match self.next()? {
+                Step::Found(entry) => return Ok(ScanEvent::Object(ScannedObject { entry, description: None })),
+                Step::Looked => {}
+                Step::End => return Ok(ScanEvent::End),
+            }
         }
-        Ok(())
+        Ok(ScanEvent::Pending)
+    }
+}
+
+pub struct DirList {
+    walk: Walk,
+    found: Vec<Entry>,
+}
+
+impl DirList {
+    pub(super) fn new(walk: Walk) -> DirList {
+        DirList { walk, found: Vec::new() }
+    }
+
+    fn sorted(&mut self) -> Vec<Entry> {
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        found
     }
 }
 
 impl List for DirList {
     fn poll(&mut self, _now: Instant) -> Result<Option<Vec<Entry>>> {
-        let step = self.step();
-        if !matches!(step, Ok(None)) {
-            self.ticket = None;
+        for _ in 0..ENTRIES_PER_POLL {
+            match self.walk.next()? {
+                Step::Found(entry) => self.found.push(entry),
+                Step::Looked => {}
+                Step::End => return Ok(Some(self.sorted())),
+            }
         }
-        step
+        Ok(None)
     }
 }

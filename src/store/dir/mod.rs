@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Chunk, Delete, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Store, WriterLease, name};
+use super::{
+    Chunk, Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, WriterLease, name,
+};
 use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -98,7 +100,11 @@ impl Store for DirStore {
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        Box::new(list::DirList::new(&self.root, prefix, self.pending.start()))
+        Box::new(list::DirList::new(list::Walk::new(&self.root, prefix, self.pending.start())))
+    }
+
+    fn scan(&self) -> Box<dyn Scan> {
+        Box::new(list::Walk::new(&self.root, "", self.pending.start()))
     }
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
@@ -112,6 +118,10 @@ impl Store for DirStore {
 
     fn acquire_lease(&self, _holder: &LeaseHolder) -> Box<dyn WriterLease> {
         Box::new(writer_lease::DirLease::new(&self.root))
+    }
+
+    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters> {
+        Box::new(writer_lease::LockedDirectories::new(&self.root, prefixes))
     }
 
     /// A put removes what others have left.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::file_ops;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::store::WriterLease;
+use crate::store::{FindWriters, LiveWriter, Writer, WriterLease};
 
 pub struct DirLease {
     root: PathBuf,
@@ -71,20 +71,56 @@ impl WriterLease for DirLease {
     }
 }
 
+/// Which of the directories are kept by somebody on this host, as the kernel's table of locks tells it. None of them is
+/// locked for that: a replicator that starts at this moment would be refused.
+pub struct LockedDirectories {
+    root: PathBuf,
+    prefixes: Vec<String>,
+}
+
+impl LockedDirectories {
+    pub fn new(root: &Path, prefixes: Vec<String>) -> LockedDirectories {
+        LockedDirectories { root: root.to_path_buf(), prefixes }
+    }
+
+    fn writer(&self, locks: &str, prefix: &str) -> Writer {
+        let Ok(inode) = std::fs::metadata(self.root.join(prefix)).map(|data| data.ino()) else { return Writer::Nobody };
+        let Some(pid) = holder(locks, inode) else { return Writer::Nobody };
+        let host = Some(crate::host::host_name());
+        Writer::Live(LiveWriter { host, pid: pid.parse().ok(), ..LiveWriter::default() })
+    }
+}
+
+impl FindWriters for LockedDirectories {
+    fn poll(&mut self, _now: Instant) -> Result<Option<Vec<Writer>>> {
+        let Ok(locks) = std::fs::read_to_string("/proc/locks") else {
+            return Ok(Some(vec![Writer::Unknown; self.prefixes.len()]));
+        };
+        Ok(Some(self.prefixes.iter().map(|prefix| self.writer(&locks, prefix)).collect()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_second_holder_is_refused_and_told_of_the_first_until_that_one_is_gone() {
-        let root = std::env::temp_dir().join(format!("litestream-claim-{}", std::process::id()));
+        let name = format!("litestream-claim-{}", std::process::id());
+        let root = std::env::temp_dir().join(&name);
         let now = Instant::now();
         let (mut first, mut second) = (DirLease::new(&root), DirLease::new(&root));
         assert_eq!(first.poll(now).unwrap(), Some(1));
         let error = second.poll(now).unwrap_err();
         assert_eq!(error.kind(), Kind::Locked);
         assert!(error.message().contains("is already replicated to by "), "{error}");
+        let mut look = LockedDirectories::new(root.parent().unwrap(), vec![name.clone(), format!("{name}-not")]);
+        let found = look.poll(now).unwrap().unwrap();
+        let pid = Some(std::process::id());
+        assert!(matches!(&found[0], Writer::Live(writer) if writer.pid == pid), "{found:?}");
+        assert_eq!(found[1], Writer::Nobody);
         drop(first);
+        assert_eq!(look.poll(now).unwrap().unwrap()[0], Writer::Nobody);
         assert_eq!(second.poll(now).unwrap(), Some(1));
         std::fs::remove_dir_all(&root).unwrap();
     }

@@ -31,6 +31,7 @@ mod presence;
 mod proxy;
 mod put;
 mod writer_lease;
+mod writer_query;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -42,7 +43,7 @@ use object::ObjectNames;
 use options::Options;
 use orphan_cleanup::NatsCleanup;
 
-use super::{Delete, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Store, WriterLease};
+use super::{Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, WriterLease};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::time::Timestamp;
 use crate::log;
@@ -177,6 +178,13 @@ impl NatsStore {
 }
 
 impl NatsStore {
+    /// Where whoever replicates to `below` our prefix answers.
+    fn lease_subject(&self, below: &str) -> String {
+        let parts = [self.options.prefix.as_str(), below].into_iter().filter(|part| !part.is_empty());
+        let prefix = parts.collect::<Vec<_>>().join("/");
+        writer_lease::subject(&self.options.bucket, &self.created.borrow(), &prefix)
+    }
+
     /// A bucket that was not there before.
     fn on_new_bucket(&self, found: &bucket::BucketInfo) {
         for warning in &found.warnings {
@@ -214,7 +222,11 @@ impl Store for NatsStore {
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        Box::new(list::NatsList::new(&self.client, &self.names, prefix, &self.ltx))
+        Box::new(list::NatsList::new(list::NatsScan::new(&self.client, &self.names, prefix, &self.ltx)))
+    }
+
+    fn scan(&self) -> Box<dyn Scan> {
+        Box::new(list::NatsScan::new(&self.client, &self.names, "", &self.ltx))
     }
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
@@ -226,17 +238,14 @@ impl Store for NatsStore {
     }
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
-        // Buckets of one name in different domains or clusters may share their subjects, but not the moment they were made.
-        let place = format!("{}/{}", self.created.borrow(), self.options.prefix);
         let incarnation = self.bucket_incarnation.clone();
-        Box::new(writer_lease::NatsLease::new(
-            &self.client,
-            incarnation,
-            &self.options.bucket,
-            &place,
-            &self.url,
-            holder,
-        ))
+        let subject = self.lease_subject("");
+        Box::new(writer_lease::NatsLease::new(&self.client, incarnation, subject, &self.url, holder))
+    }
+
+    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters> {
+        let subjects = prefixes.iter().map(|prefix| self.lease_subject(prefix)).collect();
+        Box::new(writer_query::WriterQuery::new(&self.client, &self.url, subjects))
     }
 
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {

@@ -102,6 +102,8 @@ pub struct Meta {
     pub deleted: bool,
     /// It stands for another object.
     pub link: bool,
+    /// What its writer says of it.
+    pub description: Option<String>,
 }
 
 /// As others write it: everything may be missing, null, or of a later version.
@@ -114,6 +116,13 @@ struct MetaJson {
     digest: Option<String>,
     deleted: Option<bool>,
     options: Option<MetaJsonOptions>,
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    description: Option<String>,
+}
+
+/// A description of another kind is no reason to know nothing of the object.
+fn text_or_nothing<'a, D: serde::Deserializer<'a>>(value: D) -> std::result::Result<Option<String>, D::Error> {
+    serde_json::Value::deserialize(value).map(|value| value.as_str().map(str::to_string))
 }
 
 #[derive(Deserialize)]
@@ -125,6 +134,8 @@ struct MetaJsonOptions {
 #[derive(Serialize)]
 struct MetaOut<'a> {
     name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
     bucket: &'a str,
     nuid: &'a str,
     size: u64,
@@ -148,7 +159,8 @@ impl Meta {
         let nuid = if deleted || link { nuid.unwrap_or_default() } else { nuid? };
         let name = found.name.filter(|name| !name.is_empty())?;
         let size = found.size.unwrap_or(0);
-        Some(Meta { name, nuid, size, chunks: found.chunks, digest: found.digest, deleted, link })
+        let description = found.description.filter(|words| !words.is_empty());
+        Some(Meta { name, nuid, size, chunks: found.chunks, digest: found.digest, deleted, link, description })
     }
 }
 
@@ -157,16 +169,24 @@ pub fn is_nuid(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }
 
-/// The meta message of an object.
-pub fn write_meta(bucket: &str, full_name: &str, nuid: &str, sum: &ContentDigest, chunk: usize) -> Vec<u8> {
+/// The meta message of an object in chunks of `max_chunk_size` bytes.
+pub fn write_meta(
+    bucket: &str,
+    full_name: &str,
+    description: Option<&str>,
+    nuid: &str,
+    sum: &ContentDigest,
+    max_chunk_size: usize,
+) -> Vec<u8> {
     let written = MetaOut {
         name: full_name,
+        description,
         bucket,
         nuid,
         size: sum.size,
         chunks: sum.chunks,
         digest: &sum.digest(),
-        options: MetaOutOptions { max_chunk_size: chunk },
+        options: MetaOutOptions { max_chunk_size },
     };
     serde_json::to_vec(&written).unwrap_or_default()
 }
@@ -228,7 +248,8 @@ mod tests {
         sum.add(b"hello ");
         sum.add(b"world");
         assert_eq!(sum.digest(), "SHA-256=uU0nuZNNPgilLlLX2n2r-sSE7-N6U4DukIj3rOLvzek=");
-        let meta = Meta::parse(&write_meta("b", "p/ä", "N1", &sum, CHUNK_BYTES)).unwrap();
+        let meta = Meta::parse(&write_meta("b", "p/ä", Some("pi:/a.db"), "N1", &sum, CHUNK_BYTES)).unwrap();
+        assert_eq!(meta.description.as_deref(), Some("pi:/a.db"));
         assert_eq!((meta.name.as_str(), meta.nuid.as_str(), meta.size, meta.chunks), ("p/ä", "N1", 11, Some(2)));
         assert!(!meta.deleted && !meta.link && sum.check(&meta).is_ok());
     }
@@ -248,6 +269,7 @@ mod tests {
             ),
             (r#"{"name":"x","options":{"link":{"bucket":"b"}}}"#, true, false),
             (r#"{"name":"x","nuid":"N","headers":{"a":["b"]},"metadata":{"c":"d"},"future":[1]}"#, true, false),
+            (r#"{"name":"x","nuid":"N","description":[7]}"#, true, false),
             (r#"{"name":"x","nuid":">"}"#, false, false),
             (r#"{"name":"x","nuid":"a.b"}"#, false, false),
             (r#"{"name":"","nuid":"N"}"#, false, false),
@@ -268,7 +290,7 @@ mod tests {
     fn damage_is_named_and_other_spellings_of_a_digest_are_right() {
         let mut sum = ContentDigest::new();
         sum.add(b"hello world");
-        let right = Meta::parse(&write_meta("b", "x", "N", &sum, CHUNK_BYTES)).unwrap();
+        let right = Meta::parse(&write_meta("b", "x", None, "N", &sum, CHUNK_BYTES)).unwrap();
         let unpadded = right.digest.clone().map(|d| d.trim_end_matches('=').replace("SHA", "sha"));
         assert!(sum.check(&Meta { digest: unpadded, ..right.clone() }).is_ok());
         let short = sum.check(&Meta { size: 12, ..right.clone() }).unwrap_err();

@@ -44,6 +44,7 @@ enum Stage {
 pub struct NatsPut {
     names: Rc<ObjectNames>,
     name: String,
+    description: Option<String>,
     nuid: String,
     inbox: Inbox,
     session: Option<u64>,
@@ -68,6 +69,7 @@ impl NatsPut {
         NatsPut {
             names: place.clone(),
             name: name.to_string(),
+            description: None,
             nuid: random::token(),
             inbox: client.open_inbox(),
             session: None,
@@ -269,7 +271,8 @@ impl NatsPut {
     fn send_meta(&mut self) -> Result<()> {
         fault::point("put.meta")?;
         let full_name = self.names.full_name(&self.name)?;
-        let meta = write_meta(&self.names.bucket, &full_name, &self.nuid, &self.digest, self.chunk_size);
+        let words = self.description.as_deref();
+        let meta = write_meta(&self.names.bucket, &full_name, words, &self.nuid, &self.digest, self.chunk_size);
         let reply = ReplyTo { token: &self.inbox.token, tag: META };
         self.client().publish(&self.names.meta_subject(&full_name), Some(&reply), true, &meta)?;
         self.stage = Stage::Meta;
@@ -366,6 +369,10 @@ impl Put for NatsPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let taken = self.take_chunk(bytes);
         self.abandon_on_error(taken)
+    }
+
+    fn describe(&mut self, words: &str) {
+        self.description = Some(words.to_string());
     }
 
     fn finish(&mut self) {

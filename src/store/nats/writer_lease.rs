@@ -26,16 +26,34 @@ use crate::store::{LeaseHolder, WriterLease, random};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TAG: u64 = 1;
 
-/// What one says of itself.
+/// What one says of itself. A field that an older version does not send has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct WriterInfo {
-    id: String,
-    host: String,
-    pid: u32,
-    db: String,
+pub(super) struct WriterInfo {
+    pub id: String,
+    pub host: String,
+    pub pid: u32,
+    pub db: String,
     /// When it began, in milliseconds since 1970, by its own clock.
-    since: u64,
+    pub since: u64,
+    pub version: String,
+    /// The age of the oldest commit that is not stored, in milliseconds.
+    pub lag: Option<u64>,
+}
+
+impl WriterInfo {
+    /// Of one that only asks, and takes nothing.
+    pub fn question(id: &str) -> Vec<u8> {
+        serde_json::to_vec(&WriterInfo { id: id.to_string(), ..WriterInfo::default() }).unwrap_or_default()
+    }
+}
+
+/// Where whoever keeps `prefix` of a bucket that was `created` then answers. Buckets of one name in different domains or
+/// clusters may share their subjects, but not the moment they were made.
+pub(super) fn subject(bucket: &str, created: &str, prefix: &str) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, format!("{created}/{prefix}").as_bytes());
+    let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
+    format!("{LEASE_QUERY_SUBJECTS}{bucket}.{hash}")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,28 +88,27 @@ pub struct NatsLease {
 }
 
 impl NatsLease {
-    /// `place` is what tells this prefix from every other one, in buckets of the same name elsewhere, too.
+    /// `subject` is what [`subject`] gives.
     pub fn new(
         client: &Rc<Client>,
         incarnation: Rc<Cell<u64>>,
-        bucket: &str,
-        place: &str,
+        subject: String,
         url: &str,
         holder: &LeaseHolder,
     ) -> NatsLease {
-        let hash = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
-        let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
         let me = WriterInfo {
             id: random::token(),
             host: crate::host::host_name(),
             pid: std::process::id(),
             db: holder.database.clone(),
             since: holder.since.millis(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            lag: None,
         };
         NatsLease {
             client: client.clone(),
             bucket_incarnation: incarnation,
-            subject: format!("{LEASE_QUERY_SUBJECTS}{bucket}.{hash}"),
+            subject,
             url: url.to_string(),
             own: me,
             stage: Stage::Begin,
@@ -104,8 +121,7 @@ impl NatsLease {
 
     fn query(&mut self, why: QueryReason, now: Instant) {
         let mailbox = self.client.open_inbox();
-        let question =
-            serde_json::to_vec(&WriterInfo { id: self.own.id.clone(), ..WriterInfo::default() }).unwrap_or_default();
+        let question = WriterInfo::question(&self.own.id);
         // Not sent: the connection is gone, and the next one asks again.
         let _ = mailbox.request(QUERY_TAG, &self.subject, &question);
         self.client.flush();
@@ -199,6 +215,10 @@ impl WriterLease for NatsLease {
         self.reply_to_queries();
         let number = self.epoch.map(|epoch| epoch.saturating_add(self.bucket_incarnation.get()));
         Ok(number.filter(|_| self.session))
+    }
+
+    fn set_lag(&mut self, lag: Option<Duration>) {
+        self.own.lag = lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX));
     }
 }
 

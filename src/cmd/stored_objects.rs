@@ -1,0 +1,96 @@
+//! `litestream generations`, `snapshots` and `wal`: what is stored, as the names tell it.
+
+use std::rc::Rc;
+
+use crate::cli;
+use crate::cmd::clock::SystemClock;
+use crate::cmd::find_replicas::with_stored_hint;
+use crate::cmd::print::Table;
+use crate::cmd::{Context, ExitStatus, connect};
+use crate::error::{Error, Kind, Result};
+use crate::format::listing::{GenerationObjects, Listing};
+use crate::format::position::Position;
+use crate::format::time::Timestamp;
+use crate::replica::prefetch::list;
+use crate::replica::standalone_snapshot::origin_of;
+use crate::store::{ConnectionPool, Store};
+
+pub fn generations(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
+    let (listing, store) = load_listing(given, options)?;
+    let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database"]);
+    for (generation, stored) in listing.generations() {
+        let moment = |time: Option<Timestamp>| time.map(|time| time.to_string()).into();
+        let sizes = stored.snapshots.iter().map(|(_, size)| size).chain(stored.segments.iter().map(|(_, size)| size));
+        table.row([
+            generation.to_string().into(),
+            (stored.snapshots.len() as u64).into(),
+            (stored.segments.len() as u64).into(),
+            sizes.sum::<u64>().into(),
+            moment(stored.first_snapshot()),
+            moment(stored.latest_time()),
+            database_of(&*store, stored)?.into(),
+        ]);
+    }
+    table.print(options.json)?;
+    Ok(0)
+}
+
+/// The host and path of the database that a generation was taken of, as its newest snapshot records them.
+fn database_of(store: &dyn Store, stored: &GenerationObjects) -> Result<Option<String>> {
+    let Some((key, _)) = stored.snapshots.last() else { return Ok(None) };
+    Ok(origin_of(store, &SystemClock, &key.to_string())?.map(|origin| origin.to_string()))
+}
+
+pub fn snapshots(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
+    let (listing, _) = load_listing(given, options)?;
+    let mut table = Table::new(&["position", "size", "created"]);
+    for (generation, stored) in listing.generations() {
+        for (key, size) in &stored.snapshots {
+            let position = Position { generation, wal_position: key.position };
+            table.row([position.to_string().into(), (*size).into(), key.time.to_string().into()]);
+        }
+    }
+    table.print(options.json)?;
+    Ok(0)
+}
+
+pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
+    let (listing, _) = load_listing(given, options)?;
+    let mut table = Table::new(&["start", "end", "size", "first", "last", "kind"]);
+    let wanted = |generation| options.generation.is_none_or(|only| only == generation);
+    for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
+        for (key, size) in &stored.segments {
+            let position = |point| Position { generation, wal_position: point }.to_string().into();
+            let kind = if key.part { "part" } else { "whole" };
+            table.row([
+                position(key.start),
+                position(key.end),
+                (*size).into(),
+                key.first_seen.to_string().into(),
+                key.last_seen.to_string().into(),
+                kind.into(),
+            ]);
+        }
+    }
+    table.print(options.json)?;
+    Ok(0)
+}
+
+/// Everything of ours below the replica's prefix, and the store that it is in.
+///
+/// Errors: of kind `Nothing` if there is none, or none of the generation that was asked for.
+fn load_listing(given: &Context, options: &cli::ListOptions) -> Result<(Listing, Rc<dyn Store>)> {
+    let (replica, _) = given.replica(&options.source)?;
+    let mut pool = ConnectionPool::default();
+    let store = connect(&replica, &mut pool)?;
+    let entries = list(&*store, &SystemClock, "").map_err(|e| e.context(&replica.url))?;
+    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let missing = |what: String| Error::new(Kind::NothingToRestore, format!("{}: {what}", replica.url));
+    if listing.is_empty() {
+        return Err(with_stored_hint(missing("nothing is stored".into()), &replica, &mut pool));
+    }
+    match options.generation {
+        Some(only) if listing.generation(only).is_none() => Err(missing(format!("no generation {only}"))),
+        _ => Ok((listing, store)),
+    }
+}

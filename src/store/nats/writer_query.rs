@@ -1,0 +1,155 @@
+//! Who keeps each of many prefixes, asked of whoever does: nothing is stored, and nothing is taken.
+//!
+//! The questions are those of a lease that begins (writer_lease.rs), many at a time. That nobody listens is said by the
+//! server itself.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Inbox, Reply};
+use super::writer_lease::WriterInfo;
+use crate::error::Result;
+use crate::log;
+use crate::store::{FindWriters, LiveWriter, Writer, random};
+
+/// A replicator at rest answers within a second and a round trip: it looks at its store that often.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Questions on their way at once. A replicator at rest takes its time, so that each group costs a second.
+const MAX_QUESTIONS: usize = 5_000;
+/// Nobody listens at the subject of the question (ADR-2 of NATS).
+const NO_RESPONDERS: u16 = 503;
+
+pub struct WriterQuery {
+    client: Rc<Client>,
+    url: String,
+    subjects: Vec<String>,
+    inbox: Inbox,
+    session: Option<u64>,
+    /// One a subject; none while it is not known.
+    answers: Vec<Option<Writer>>,
+    /// How many subjects were asked, the first ones.
+    asked: usize,
+    in_flight: usize,
+    /// When the last question went out, or the last answer came.
+    last_progress: Option<Instant>,
+}
+
+impl WriterQuery {
+    pub fn new(client: &Rc<Client>, url: &str, subjects: Vec<String>) -> WriterQuery {
+        WriterQuery {
+            client: client.clone(),
+            url: url.to_string(),
+            answers: vec![None; subjects.len()],
+            subjects,
+            inbox: client.open_inbox(),
+            session: None,
+            asked: 0,
+            in_flight: 0,
+            last_progress: None,
+        }
+    }
+
+    /// After a reconnect what was asked is void.
+    fn check_session(&mut self) {
+        let session = self.client.session();
+        if session != self.session {
+            self.session = session;
+            self.inbox = self.client.open_inbox();
+            self.answers.iter_mut().for_each(|answer| *answer = None);
+            (self.asked, self.in_flight, self.last_progress) = (0, 0, None);
+        }
+    }
+
+    fn ask(&mut self, now: Instant) -> Result<()> {
+        while self.in_flight < MAX_QUESTIONS
+            && let Some(subject) = self.subjects.get(self.asked)
+        {
+            let tag = u64::try_from(self.asked).unwrap_or(u64::MAX);
+            self.inbox.request(tag, subject, &WriterInfo::question(&random::token()))?;
+            (self.asked, self.in_flight, self.last_progress) = (self.asked + 1, self.in_flight + 1, Some(now));
+        }
+        Ok(())
+    }
+
+    fn on_reply(&mut self, reply: &Reply) {
+        let Some(answer) = usize::try_from(reply.tag).ok().and_then(|at| self.answers.get_mut(at)) else { return };
+        if answer.is_none() {
+            *answer = Some(writer(reply));
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Those who have not answered are not known. The rest is not asked where nobody may ask.
+    fn give_up(&mut self, why: &str) -> Vec<Writer> {
+        log::info(why).field("store", &self.url).emit();
+        self.answers.drain(..).map(|answer| answer.unwrap_or(Writer::Unknown)).collect()
+    }
+}
+
+impl FindWriters for WriterQuery {
+    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Writer>>> {
+        self.check_session();
+        if self.session.is_none() {
+            return Err(self.client.last_failure());
+        }
+        self.ask(now)?;
+        self.client.flush();
+        while let Some(reply) = self.inbox.next() {
+            self.last_progress = Some(now);
+            self.on_reply(&reply);
+        }
+        if self.in_flight == 0 && self.asked == self.subjects.len() {
+            return Ok(Some(self.answers.drain(..).flatten().collect()));
+        }
+        if self.client.lease_queries_denied() {
+            return Ok(Some(self.give_up("the login may not ask who replicates: that is not known")));
+        }
+        match self.last_progress {
+            Some(last) if now.saturating_duration_since(last) > QUERY_TIMEOUT => {
+                Ok(Some(self.give_up("a replicator does not answer: it may have died just now")))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn writer(reply: &Reply) -> Writer {
+    if reply.status == Some(NO_RESPONDERS) {
+        return Writer::Nobody;
+    }
+    let Ok(info) = serde_json::from_slice::<WriterInfo>(&reply.data) else { return Writer::Unknown };
+    let text = |text: String| Some(text).filter(|text| !text.is_empty());
+    Writer::Live(LiveWriter {
+        host: text(info.host),
+        pid: Some(info.pid).filter(|pid| *pid != 0),
+        database: text(info.db),
+        version: text(info.version),
+        lag: info.lag.map(Duration::from_millis),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: Option<u16>, data: &str) -> Reply {
+        Reply { tag: 0, status, data: data.as_bytes().to_vec(), delivery: None }
+    }
+
+    #[test]
+    fn an_answer_of_any_version_is_read_and_what_it_does_not_say_is_not_known() {
+        assert_eq!(writer(&reply(Some(503), "")), Writer::Nobody);
+        assert_eq!(writer(&reply(None, "junk")), Writer::Unknown);
+        let old = r#"{"id":"x","host":"pi","pid":7,"db":"/a.db","since":1}"#;
+        let mut expected = LiveWriter {
+            host: Some("pi".into()),
+            pid: Some(7),
+            database: Some("/a.db".into()),
+            ..LiveWriter::default()
+        };
+        assert_eq!(writer(&reply(None, old)), Writer::Live(expected.clone()));
+        let new = r#"{"host":"pi","pid":7,"db":"/a.db","version":"1.2.3","lag":1500,"more":[]}"#;
+        (expected.version, expected.lag) = (Some("1.2.3".into()), Some(Duration::from_millis(1500)));
+        assert_eq!(writer(&reply(None, new)), Writer::Live(expected));
+    }
+}
