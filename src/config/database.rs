@@ -80,6 +80,10 @@ pub(super) enum DbsEntry {
     Directory(DatabaseDir),
 }
 
+/// A second process would be refused by the lock, and two readers of one WAL would keep it from becoming short again.
+const SECOND_PLACE: &str = "a database has one replica; from cron, `litestream restore -force -o COPY URL && \
+     litestream snapshot COPY OTHER_URL` stores it in a second place as well";
+
 /// What the top level says for every database.
 pub(super) struct Defaults {
     pub layer: ReplicaSettings,
@@ -208,7 +212,7 @@ fn own_replica<'a>(section: &Section<'a>) -> Result<Option<Section<'a>>> {
     if many.len() > 1 {
         return Err(section
             .error("replicas", format!("expected one entry, found {}", many.len()))
-            .with_hint("a database has one replica; run a second process for another, with its own configuration"));
+            .with_hint(SECOND_PLACE));
     }
     Ok(one.or(many.into_iter().next()))
 }
