@@ -95,6 +95,12 @@ impl Life {
         Listing::new(self.memory.names())
     }
 
+    fn newest_segments(&self) -> Vec<SegmentKey> {
+        let listing = self.listing();
+        let newest = listing.generations().next_back().map(|(_, stored)| stored);
+        newest.map(|stored| stored.segments.iter().map(|(key, _)| *key).collect()).unwrap_or_default()
+    }
+
     fn restore(&self, target: Target) -> Result<(RestoreResult, u64)> {
         let plan = plan(&self.listing(), None, &target)?;
         let path = self.directory.join("restored.db");
@@ -141,6 +147,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         sync_interval: Duration::from_secs(1),
         snapshot_interval: Some(DAY),
         retention: Some(retention),
+        compaction: true,
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,
@@ -194,6 +201,56 @@ fn segments_are_merged_while_they_come_and_the_small_ones_go_after_a_while() {
     for age in (0..1200).step_by(123) {
         life.has(Duration::from_secs(age));
     }
+}
+
+#[test]
+fn merging_fetches_nothing_that_this_run_has_stored() {
+    let mut life = Life::begin("memory", DAY);
+    life.commit();
+    life.settle().unwrap();
+    let fetched = life.memory.gets.get();
+    for _ in 0..600 {
+        life.commit();
+        life.pass(Duration::from_secs(1));
+    }
+    let merged = life.newest_segments().iter().filter(|key| key.first_seen != key.last_seen).count();
+    assert!(merged >= 30, "{merged} merged segments");
+    assert_eq!(life.memory.gets.get() - fetched, 0, "objects were fetched");
+    // Another run has none of it in memory. It fetches little, and merges what it stores itself all the same.
+    life.restart();
+    life.settle().unwrap();
+    let fetched = life.memory.gets.get();
+    for _ in 0..100 {
+        life.commit();
+        life.pass(Duration::from_secs(1));
+    }
+    let again = life.memory.gets.get() - fetched;
+    assert!(again <= 4 * compaction::FAN_IN, "{again} objects were fetched");
+    [0, 50, 100, 333, 650].into_iter().for_each(|age| life.has(Duration::from_secs(age)));
+}
+
+#[test]
+fn without_compaction_objects_are_only_added() {
+    let mut life = Life::begin("adding", DAY);
+    life.settings.compaction = false;
+    life.restart();
+    let mut before = HashSet::new();
+    for step in 0..100 {
+        life.commit();
+        life.pass(if step % 10 == 0 { 12 * HOUR } else { Duration::from_secs(1) });
+        let now: HashSet<String> = life.memory.objects.borrow().keys().cloned().collect();
+        assert!(before.is_subset(&now), "{:?} is gone", before.difference(&now).next());
+        before = now;
+    }
+    assert!(life.newest_segments().iter().all(|key| key.first_seen == key.last_seen));
+    // What does compact is asked for it.
+    let store: Rc<dyn Store> = life.memory.clone();
+    life.clock.pass(HOUR);
+    run_one_pass(&store, "a", Some(DAY), &life.clock).unwrap();
+    life.clock.pass(HOUR);
+    run_one_pass(&store, "a", Some(DAY), &life.clock).unwrap();
+    assert!(life.memory.objects.borrow().len() < 40, "{} objects", life.memory.objects.borrow().len());
+    life.has(Duration::ZERO);
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         sync_interval: database.replica.sync_interval,
         snapshot_interval: database.snapshot_interval,
         retention: database.snapshot_retention,
+        compaction: database.replica.compaction,
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,

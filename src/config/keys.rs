@@ -76,6 +76,7 @@ pub const REPLICA: SectionKeys = SectionKeys {
         "bucket",
         "path",
         "sync-interval",
+        "compaction",
         "username",
         "password",
         "token",

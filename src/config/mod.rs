@@ -115,6 +115,8 @@ pub struct Replica {
     /// What it is called in logs and listings: no secret is in it.
     pub url: String,
     pub sync_interval: Duration,
+    /// Merge small segments and delete what is too old, beside replication.
+    pub compaction: bool,
 }
 
 impl Replica {

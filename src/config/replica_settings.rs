@@ -32,6 +32,7 @@ pub(super) struct ReplicaSettings {
     path: Option<String>,
     bucket: Option<String>,
     sync_interval: Option<Duration>,
+    compaction: Option<bool>,
     login: Option<Credentials>,
     tls: Option<bool>,
     tls_first: Option<bool>,
@@ -87,6 +88,7 @@ impl ReplicaSettings {
             path: section.text("path")?,
             bucket: bucket(section)?,
             sync_interval: section.interval("sync-interval")?,
+            compaction: section.bool("compaction")?,
             login: credentials::login_in_section(section, user, around)?,
             nats_key: NATS_ONLY.iter().find(|key| section.has(key)).map(|key| key.to_string()),
             ..ReplicaSettings::default()
@@ -166,6 +168,7 @@ impl ReplicaSettings {
             path: self.path.or(below.path),
             bucket: self.bucket.or(below.bucket),
             sync_interval: self.sync_interval.or(below.sync_interval),
+            compaction: self.compaction.or(below.compaction),
             login: self.login.or(below.login),
             tls: self.tls.or(below.tls),
             tls_first: self.tls_first.or(below.tls_first),
@@ -218,7 +221,8 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     };
     let path = around.absolute(&path.to_string_lossy())?;
     let sync_interval = own.sync_interval.or(inherited.sync_interval).unwrap_or(DEFAULT_SYNC_INTERVAL);
-    Ok(Replica { url: url::format_dir(&path), target: Target::Dir(path), sync_interval })
+    let compaction = own.compaction.or(inherited.compaction).unwrap_or(true);
+    Ok(Replica { url: url::format_dir(&path), target: Target::Dir(path), sync_interval, compaction })
 }
 
 fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
@@ -235,7 +239,8 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     set_tls(&mut options, &sum, outside.tls, around)?;
     let sync_interval = sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL);
     set_connection(&mut options, &sum);
-    Ok(Replica { url: url::format_nats(&options), target: Target::Nats(Box::new(options)), sync_interval })
+    let compaction = sum.compaction.unwrap_or(true);
+    Ok(Replica { url: url::format_nats(&options), target: Target::Nats(Box::new(options)), sync_interval, compaction })
 }
 
 fn nats_url(layer: &ReplicaSettings) -> Option<&NatsUrl> {

@@ -1,4 +1,5 @@
-//! Several stored segments become one: read, verified and sent one by one, in the memory that the largest needs.
+//! Several stored segments become one: read, verified and sent one by one, in the memory that the largest needs. What was
+//! stored lately is still in memory, and is not fetched.
 //!
 //! What was merged stays until the merged segment is committed, and after that for a while; see `retention`. A damaged
 //! segment is never copied.
@@ -11,13 +12,23 @@ use crate::fault;
 use crate::format::key::SegmentKey;
 use crate::format::segment::{ChainEnd, MemberHeader, Reader, check_continues};
 use crate::replica::apply::check_key;
+use crate::replica::sent_segments::Parts;
 use crate::replica::snapshot_upload::UploadProgress;
 use crate::store::{Chunk, Get, Put, PutState, Store};
+
+/// A segment that is merged.
+pub struct Input {
+    pub key: SegmentKey,
+    /// In bytes.
+    pub size: u64,
+    /// Its bytes; none: they are fetched.
+    pub parts: Option<Parts>,
+}
 
 /// A merge under way.
 pub struct Compaction {
     store: Rc<dyn Store>,
-    group: Vec<(SegmentKey, u64)>,
+    group: Vec<Input>,
     key: SegmentKey,
     put: Box<dyn Put>,
     get: Option<Box<dyn Get>>,
@@ -33,7 +44,7 @@ pub struct Compaction {
 
 impl Compaction {
     /// Begins to make `key` of `group`.
-    pub fn new(store: Rc<dyn Store>, key: SegmentKey, group: Vec<(SegmentKey, u64)>) -> Compaction {
+    pub fn new(store: Rc<dyn Store>, key: SegmentKey, group: Vec<Input>) -> Compaction {
         let put = store.put(&key.to_string());
         Compaction {
             store,
@@ -55,8 +66,19 @@ impl Compaction {
     }
 
     /// What it is made of.
-    pub fn group(&self) -> &[(SegmentKey, u64)] {
+    pub fn group(&self) -> &[Input] {
         &self.group
+    }
+
+    /// Bytes that are fetched for it.
+    pub fn fetched(&self) -> u64 {
+        self.group.iter().filter(|input| input.parts.is_none()).map(|input| input.size).sum()
+    }
+
+    /// The bytes of the merged segment, if none of them was fetched.
+    pub fn parts(&self) -> Option<Parts> {
+        let parts: Option<Vec<&Parts>> = self.group.iter().map(|input| input.parts.as_ref()).collect();
+        Some(parts?.into_iter().flatten().cloned().collect())
     }
 
     /// Bytes of the merged segment so far.
@@ -75,19 +97,24 @@ impl Compaction {
         if !self.send()? {
             return self.put.poll(now).map(|_| UploadProgress::Waiting);
         }
-        if let Some((key, _)) = self.group.get(self.started) {
+        if let Some(input) = self.group.get(self.started) {
             fault::point("merge.get")?;
-            self.get = Some(self.store.get(&key.to_string()));
             self.started += 1;
-            self.bytes.clear();
-            self.sent = 0;
+            (self.bytes, self.sent) = (Vec::new(), 0);
+            match &input.parts {
+                Some(parts) => {
+                    self.bytes = parts.concat();
+                    self.verify()?;
+                }
+                None => self.get = Some(self.store.get(&input.key.to_string())),
+            }
             return Ok(UploadProgress::Working);
         }
         self.commit(now)
     }
 
     fn next_input(&self) -> Option<SegmentKey> {
-        self.group.get(self.started.checked_sub(1)?).map(|(key, _)| *key)
+        self.group.get(self.started.checked_sub(1)?).map(|input| input.key)
     }
 
     fn read(&mut self, now: Instant) -> Result<UploadProgress> {

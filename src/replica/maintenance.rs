@@ -2,12 +2,14 @@
 //!
 //! * Which segments to merge is decided from what was stored in this run; the store is listed at the start and each
 //!   hour, to learn what earlier runs left and what has grown too old.
+//! * Beside replication, merging keeps to a [`TransferBudget`]. A pass that somebody asked for does not.
 //! * A merged segment is committed before anything that it was made of is deleted, and that only after [`DELETE_GRACE_PERIOD`]: a
 //!   restore that has made its plan finds everything it needs for so long.
 //! * Nothing here is in the way of storing: an error is logged, and the work is begun anew a minute later.
 
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -20,8 +22,10 @@ use crate::format::retention::{Policy, clock_distrust, plan_deletions, restore_p
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::clock_jump::ClockJumpDetector;
-use crate::replica::compaction::Compaction;
+use crate::replica::compaction::{Compaction, Input};
+use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::UploadProgress;
+use crate::replica::transfer_budget::TransferBudget;
 use crate::store::{Delete, Entry, List, Store};
 
 /// What a plan needs stays for so long: time to read several gigabytes over a slow line.
@@ -37,12 +41,29 @@ const SNAPSHOT_RATIO: u64 = 4;
 /// but not below this, in bytes. So a restore reads at most 5 times the snapshot, or the snapshot and 64 MiB.
 const SNAPSHOT_MIN_BYTES: u64 = 64 << 20;
 
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+/// What is to be done for one database.
+#[derive(Clone, Copy, Debug)]
+pub struct Maintenance {
+    /// How long any moment stays restorable; none: for ever.
+    pub retention: Option<Duration>,
+    /// Merge and delete beside replication. False: only in a pass that was asked for.
+    pub compaction: bool,
+    /// One whole pass at once.
+    pub single_pass: bool,
+}
+
 /// Keeps what is stored for one database few and young enough.
 pub struct RetentionTask {
     store: Rc<dyn Store>,
     /// What the operator calls the database.
     name: String,
+    /// Tells its segments from those of other databases of the process.
+    id: u64,
     policy: Policy,
+    compaction: bool,
+    budget: TransferBudget,
     /// The segments of the newest generation that are known, neighbours all.
     chain: Vec<(SegmentKey, u64)>,
     /// Something was stored since the last look for a merge.
@@ -56,6 +77,8 @@ pub struct RetentionTask {
     /// One pass, and no waiting.
     single_pass: bool,
     listed: bool,
+    /// The pass has found nothing more to do once.
+    pass_over: bool,
     suspended_reason: Option<&'static str>,
     /// What the last failure said, until something has succeeded: each minute brings the same one.
     last_failure: Option<String>,
@@ -83,26 +106,24 @@ pub enum PassProgress {
 
 impl RetentionTask {
     /// `single_pass` asks for one whole pass at once, which [`RetentionTask::is_done`] tells the end of.
-    pub fn new(
-        store: Rc<dyn Store>,
-        name: &str,
-        retention: Option<Duration>,
-        once: bool,
-        now: Instant,
-    ) -> RetentionTask {
+    pub fn new(store: Rc<dyn Store>, name: &str, what: Maintenance, now: Instant) -> RetentionTask {
         RetentionTask {
             store,
             name: name.to_string(),
-            policy: Policy { retention, grace: DELETE_GRACE_PERIOD },
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            policy: Policy { retention: what.retention, grace: DELETE_GRACE_PERIOD },
+            compaction: what.compaction,
+            budget: TransferBudget::default(),
             chain: Vec::new(),
             new_segments: false,
             merged: VecDeque::new(),
             work: Operation::None,
-            next_list: if once { now } else { now + FIRST_LIST_DELAY },
+            next_list: if what.single_pass { now } else { now + FIRST_LIST_DELAY },
             not_before: now,
             clock_jumps: ClockJumpDetector::default(),
-            single_pass: once,
+            single_pass: what.single_pass,
             listed: false,
+            pass_over: false,
             suspended_reason: None,
             last_failure: None,
             operations: 0,
@@ -120,14 +141,19 @@ impl RetentionTask {
         }
     }
 
-    /// A segment was stored.
-    pub fn stored(&mut self, key: SegmentKey, bytes: u64) {
+    /// A segment was stored. Its bytes are kept for merging.
+    pub fn stored(&mut self, key: SegmentKey, bytes: Vec<u8>, sent: &mut SentSegments) {
+        let size = bytes.len() as u64;
+        if self.compaction {
+            sent.insert(self.id, key, vec![Rc::from(bytes)]);
+        }
+        self.budget.stored(size);
         if self.chain.last().is_some_and(|(last, _)| last.generation != key.generation) {
             self.chain.clear();
             (self.snapshot_bytes, self.bytes_since_snapshot) = (None, 0);
         }
-        self.chain.push((key, bytes));
-        self.bytes_since_snapshot += bytes;
+        self.chain.push((key, size));
+        self.bytes_since_snapshot += size;
         self.new_segments = true;
     }
 
@@ -144,7 +170,7 @@ impl RetentionTask {
 
     /// Asks for one whole pass at once, which [`RetentionTask::is_done`] tells the end of.
     pub fn request_pass(&mut self, now: Instant) {
-        (self.single_pass, self.listed) = (true, false);
+        (self.single_pass, self.listed, self.pass_over) = (true, false, false);
         (self.next_list, self.not_before) = (now, now);
     }
 
@@ -165,26 +191,31 @@ impl RetentionTask {
     /// Makes progress.
     ///
     /// Errors: the store's, and a damaged segment. The work is given up and begun anew later.
-    pub fn poll(&mut self, clock: &dyn Clock) -> Result<PassProgress> {
+    pub fn poll(&mut self, sent: &mut SentSegments, clock: &dyn Clock) -> Result<PassProgress> {
         if self.clock_jumps.check(clock) {
             self.suspend("the clock jumped");
         }
         let now = clock.now();
-        if now < self.not_before {
+        if now < self.not_before || !(self.compaction || self.is_in_pass()) {
             return Ok(PassProgress::Nothing);
         }
-        self.advance(now, clock).inspect_err(|error| self.on_error(error, now))
+        self.advance(now, sent, clock).inspect_err(|error| self.on_error(error, now))
     }
 
-    fn advance(&mut self, now: Instant, clock: &dyn Clock) -> Result<PassProgress> {
+    /// Somebody waits for a whole pass.
+    fn is_in_pass(&self) -> bool {
+        self.single_pass && !self.pass_over
+    }
+
+    fn advance(&mut self, now: Instant, sent: &mut SentSegments, clock: &dyn Clock) -> Result<PassProgress> {
         match &mut self.work {
-            Operation::None => self.next_operation(now),
+            Operation::None => self.next_operation(now, sent),
             Operation::Listing(list) => match list.poll(now)? {
                 Some(entries) => self.on_listing(entries, clock),
                 None => Ok(PassProgress::Waiting),
             },
             Operation::Compacting(merge) => match merge.poll(now)? {
-                UploadProgress::Done => Ok(self.on_merged(now)),
+                UploadProgress::Done => Ok(self.on_merged(now, sent)),
                 UploadProgress::Working => Ok(PassProgress::Working),
                 UploadProgress::Waiting => Ok(PassProgress::Waiting),
             },
@@ -205,7 +236,7 @@ impl RetentionTask {
         PassProgress::Working
     }
 
-    fn next_operation(&mut self, now: Instant) -> Result<PassProgress> {
+    fn next_operation(&mut self, now: Instant, sent: &SentSegments) -> Result<PassProgress> {
         if now >= self.next_list {
             self.work = Operation::Listing(self.store.list(""));
             return Ok(PassProgress::Waiting);
@@ -217,16 +248,27 @@ impl RetentionTask {
             return Ok(PassProgress::Waiting);
         }
         if std::mem::take(&mut self.new_segments)
-            && let Some(places) = compaction::next_group(&self.chain)
+            && let Some(compaction) = self.next_compaction(sent)
         {
-            let group = self.chain.get(places).unwrap_or_default().to_vec();
-            if let Some(key) = compaction::merged_key(&group) {
-                self.work = Operation::Compacting(Box::new(Compaction::new(self.store.clone(), key, group)));
-                self.new_segments = true;
-                return Ok(PassProgress::Working);
-            }
+            self.work = Operation::Compacting(Box::new(compaction));
+            self.new_segments = true;
+            return Ok(PassProgress::Working);
         }
+        self.pass_over |= self.listed;
         Ok(PassProgress::Nothing)
+    }
+
+    fn next_compaction(&self, sent: &SentSegments) -> Option<Compaction> {
+        let places = if self.is_in_pass() {
+            compaction::next_group(&self.chain)?
+        } else {
+            self.budget.next_group(&self.chain, |key| sent.get(self.id, key).is_some())?
+        };
+        let group = self.chain.get(places)?;
+        let key = compaction::merged_key(group)?;
+        let input =
+            |(key, size): &(SegmentKey, u64)| Input { key: *key, size: *size, parts: sent.get(self.id, key).cloned() };
+        Some(Compaction::new(self.store.clone(), key, group.iter().map(input).collect()))
     }
 
     fn delete(&mut self, keys: &[Key]) -> Result<()> {
@@ -258,6 +300,7 @@ impl RetentionTask {
         log::info("retention").field("db", &self.name).field("deleting", delete.len()).emit();
         let gone: HashSet<Key> = delete.iter().copied().collect();
         self.chain.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
+        self.budget.retain(|key| !gone.contains(&Key::Segment(*key)));
         self.delete(&delete)?;
         Ok(PassProgress::Waiting)
     }
@@ -283,13 +326,24 @@ impl RetentionTask {
         self.new_segments = true;
     }
 
-    fn on_merged(&mut self, now: Instant) -> PassProgress {
+    fn on_merged(&mut self, now: Instant, sent: &mut SentSegments) -> PassProgress {
         if let Operation::Compacting(merge) = &self.work {
             let (key, group) = (*merge.key(), merge.group());
-            log::debug("segments merged").field("db", &self.name).field("name", key).field("of", group.len()).emit();
-            let begin = self.chain.iter().position(|(first, _)| Some(first) == group.first().map(|(first, _)| first));
-            if let Some(begin) = begin.filter(|begin| self.chain.get(*begin..begin + group.len()) == Some(group)) {
+            log::debug("segments merged")
+                .field("db", &self.name)
+                .field("name", key)
+                .field("of", group.len())
+                .field("fetched", merge.fetched())
+                .emit();
+            let group: Vec<_> = group.iter().map(|input| (input.key, input.size)).collect();
+            self.budget.merged(&group, key, merge.stored(), merge.fetched());
+            let begin = self.chain.iter().position(|segment| Some(segment) == group.first());
+            if let Some(begin) = begin.filter(|begin| self.chain.get(*begin..begin + group.len()) == Some(&group)) {
                 self.chain.splice(begin..begin + group.len(), [(key, merge.stored())]);
+            }
+            group.iter().for_each(|(part, _)| sent.remove(self.id, part));
+            if let Some(parts) = merge.parts() {
+                sent.insert(self.id, key, parts);
             }
             let keys = group.iter().map(|(key, _)| Key::Segment(*key)).collect();
             self.merged.push_back((now + DELETE_GRACE_PERIOD, keys));
@@ -325,9 +379,11 @@ impl RetentionTask {
 pub fn run_one_pass(store: &Rc<dyn Store>, name: &str, retention: Option<Duration>, clock: &dyn Clock) -> Result<()> {
     /// How long one sleep lasts at most while nothing arrives.
     const MAX_SLEEP: Duration = Duration::from_millis(100);
-    let mut keeper = RetentionTask::new(store.clone(), name, retention, true, clock.now());
-    while !keeper.is_done() {
-        if keeper.poll(clock)? == PassProgress::Waiting {
+    let what = Maintenance { retention, compaction: true, single_pass: true };
+    let mut task = RetentionTask::new(store.clone(), name, what, clock.now());
+    let mut nothing_sent = SentSegments::default();
+    while !task.is_done() {
+        if task.poll(&mut nothing_sent, clock)? == PassProgress::Waiting {
             store.wait(MAX_SLEEP);
         }
     }

@@ -94,11 +94,10 @@ pub struct PollResult {
 }
 
 /// A segment that the store has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct StoredSegment {
     pub key: SegmentKey,
-    /// In bytes.
-    pub size: u64,
+    pub bytes: Vec<u8>,
 }
 
 impl UploadQueue {
@@ -257,7 +256,7 @@ impl UploadQueue {
             polled.error = Some(error);
         }
         while self.queue.front().is_some_and(QueuedSegment::is_done) {
-            let Some(item) = self.queue.pop_front() else { break };
+            let Some(mut item) = self.queue.pop_front() else { break };
             let size = item.body.size();
             match item.body {
                 SegmentBytes::Memory(_) => self.bytes -= size as usize,
@@ -265,7 +264,7 @@ impl UploadQueue {
             }
             (self.pause, self.store_down, self.spooling, self.spool_full) = (RETRY_DELAYS.0, false, false, false);
             self.spool_error = None;
-            polled.stored.push(StoredSegment { key: item.key, size });
+            polled.stored.push(StoredSegment { key: item.key, bytes: item.body.take() });
         }
         polled
     }

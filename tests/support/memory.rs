@@ -28,6 +28,8 @@ type Objects = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;
 pub struct Memory {
     pub objects: Objects,
     pub lists: Cell<usize>,
+    /// Objects that were asked for.
+    pub gets: Cell<usize>,
     /// Operations that may still commit or delete; none: as many as come.
     pub left: Rc<Cell<Option<usize>>>,
     /// What happens to each third object.
@@ -295,6 +297,7 @@ impl Store for Memory {
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {
+        self.gets.set(self.gets.get() + 1);
         let bytes = self.objects.borrow().get(name).cloned();
         Box::new(MemoryGet(bytes, false, self.link.clone(), self.link.pause()))
     }

@@ -336,6 +336,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         sync_interval: seconds(random, &[0, 1, 10]),
         snapshot_interval: random.chance(70).then(|| seconds(random, &[60, 3600, 86_400])),
         retention: random.chance(70).then(|| seconds(random, &[600, 7200, 86_400])),
+        compaction: true,
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,

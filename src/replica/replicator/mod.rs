@@ -127,7 +127,7 @@ impl Replicator {
     /// Nothing is contacted or opened yet.
     pub fn new(settings: Settings, store: Rc<dyn Store>, now: Instant) -> Replicator {
         let name = settings.path.display().to_string();
-        let keeper = RetentionTask::new(store.clone(), &name, settings.retention, settings.enforce_retention, now);
+        let keeper = RetentionTask::new(store.clone(), &name, settings.maintenance(), now);
         Replicator {
             name,
             retention: keeper,
@@ -297,8 +297,10 @@ impl Replicator {
         });
         match next {
             Ok(next) => {
-                let next = self.poll_uploads(clock).min(next).min(self.poll_audit(clock));
-                self.poll_retention(clock).map(|kept| kept.min(next)).or_else(|error| self.handle_error(error, clock))
+                let next = self.poll_uploads(tools, clock).min(next).min(self.poll_audit(clock));
+                self.poll_retention(tools, clock)
+                    .map(|kept| kept.min(next))
+                    .or_else(|error| self.handle_error(error, clock))
             }
             Err(error) => self.handle_error(error, clock),
         }

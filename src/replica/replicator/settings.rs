@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::format::differences::Composer;
 use crate::format::segment::Encoder;
+use crate::replica::maintenance::Maintenance;
 use crate::replica::segment_builder::new_encoder;
+use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::SnapshotBuffers;
 use crate::source::{self, Inotify};
 
@@ -24,6 +26,8 @@ pub struct Settings {
     pub snapshot_interval: Option<Duration>,
     /// How long any moment stays restorable; none: for ever.
     pub retention: Option<Duration>,
+    /// Merge small segments and delete what is too old. False: only add objects.
+    pub compaction: bool,
     /// Merge and delete what is due, before all is settled.
     pub enforce_retention: bool,
     /// Take a snapshot now, whether one is due or not.
@@ -40,6 +44,10 @@ pub struct Settings {
 }
 
 impl Settings {
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance { retention: self.retention, compaction: self.compaction, single_pass: self.enforce_retention }
+    }
+
     /// The directory of the lock and of requests. By the real path, so that two names of one database meet there.
     pub fn meta(&self) -> PathBuf {
         let real = || self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
@@ -53,6 +61,8 @@ pub struct SharedBuffers {
     pub composer: Composer,
     pub buffer: Vec<u8>,
     pub snapshot_buffers: SnapshotBuffers,
+    /// What was stored lately, for merging.
+    pub sent_segments: SentSegments,
     pub inotify: Inotify,
     /// Those at rest are to be looked at, too.
     pub check_idle: bool,
@@ -69,6 +79,7 @@ impl SharedBuffers {
             composer: Composer::default(),
             buffer: vec![0; Self::BUFFER],
             snapshot_buffers: SnapshotBuffers::new(),
+            sent_segments: SentSegments::default(),
             inotify: Inotify::new(),
             check_idle: true,
         }

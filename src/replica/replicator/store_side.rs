@@ -12,18 +12,19 @@ use crate::replica::maintenance::PassProgress;
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
 use crate::replica::replicator::{CHECK_INTERVAL, MAX_SNAPSHOT_BACKOFF, RETRY_DELAY, Replicator, Stage};
 use crate::replica::snapshot_upload::UploadProgress;
+use crate::replica::upload_queue::StoredSegment;
 use crate::source::GenerationEnd;
 
 impl Replicator {
     /// Merges and deletes, once what is stored can be restored; at the end only if that was asked for.
     ///
     /// Errors: only where it was asked for: else it is put off, and said.
-    pub(super) fn poll_retention(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
+    pub(super) fn poll_retention(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
         let restorable = matches!(&self.stage, Stage::Active(following) if following.snapshot_at.is_some());
         if !self.exclusive || !restorable || (self.closing && !self.settings.enforce_retention) {
             return Ok(WakeOn::NextTick);
         }
-        match self.retention.poll(clock) {
+        match self.retention.poll(&mut tools.sent_segments, clock) {
             Ok(PassProgress::Working) => Ok(WakeOn::Immediately),
             Ok(PassProgress::Waiting) => Ok(WakeOn::StoreEvent),
             Ok(PassProgress::Nothing) => {
@@ -79,7 +80,7 @@ impl Replicator {
                 self.report(&error, clock);
             }
         }
-        if self.exclusive {
+        if self.exclusive && self.settings.compaction {
             self.cleanup.poll(now, clock.utc_now());
         }
         Ok(())
@@ -199,24 +200,25 @@ impl Replicator {
         self.problems.clear(now, &self.name);
     }
 
-    pub(super) fn poll_uploads(&mut self, clock: &dyn Clock) -> WakeOn {
+    pub(super) fn poll_uploads(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> WakeOn {
         let now = clock.now();
         self.uploads.spool_if_full(now);
         if !self.exclusive {
             return WakeOn::StoreEvent;
         }
         let polled = self.uploads.poll(now);
-        for stored in &polled.stored {
+        let stored_some = !polled.stored.is_empty();
+        for StoredSegment { key, bytes } in polled.stored {
             self.objects += 1;
-            self.bytes += stored.size;
-            self.retention.stored(stored.key, stored.size);
-            self.stored = Some(Position { generation: stored.key.generation, wal_position: stored.key.end });
-            self.newest_object = Some(stored.key.to_string());
-            log::debug("segment stored").field("db", &self.name).field("name", stored.key).emit();
+            self.bytes += bytes.len() as u64;
+            self.stored = Some(Position { generation: key.generation, wal_position: key.end });
+            self.newest_object = Some(key.to_string());
+            log::debug("segment stored").field("db", &self.name).field("name", key).emit();
+            self.retention.stored(key, bytes, &mut tools.sent_segments);
         }
         if let Some(error) = polled.error {
             self.report(&error, clock);
-        } else if !polled.stored.is_empty() && self.audit.is_trusted() && self.has_snapshot() {
+        } else if stored_some && self.audit.is_trusted() && self.has_snapshot() {
             self.problems.clear(now, &self.name);
         }
         if self.uploads.is_busy() || self.cleanup.is_busy() { WakeOn::StoreEvent } else { WakeOn::NextTick }
