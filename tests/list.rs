@@ -329,6 +329,25 @@ fn a_login_that_may_not_ask_who_replicates_is_told_the_rest() {
     }
 }
 
+#[test]
+fn a_replicator_that_does_not_answer_is_not_known_and_what_is_stored_decides() {
+    let bed = Bed::nats("list-frozen");
+    let database = bed.database();
+    let replicator = bed.replicate_to(&database, &bed.url_below("app"));
+    until("it is live, with all stored", || {
+        let ran = bed.run(&["list", &bed.url(), "-json"]);
+        let live = ran.status == 0 && rows(&ran.stdout).get("app").is_some_and(|row| row["lag"] == 0);
+        if live { Ok(()) } else { Err(ran.stdout + &ran.stderr) }
+    });
+    replicator.signal(libc::SIGSTOP);
+    let rows = listed(&bed, &bed.url(), &["-max-age", "1s"]);
+    let app = &rows["app"];
+    assert_eq!((&app["live"], &app["lag"]), (&Value::Null, &Value::Null));
+    assert!(text(&app["problem"]).starts_with("late: the newest state is of "), "{app}");
+    replicator.signal(libc::SIGCONT);
+    replicator.stop();
+}
+
 const DATABASES: usize = 1000;
 const OBJECTS: u64 = 99;
 const MEMORY: u64 = 32 << 20;

@@ -206,15 +206,14 @@ fn who_has_a_lease_is_found_below_its_prefix(open: Open) {
         one.wait(Duration::from_millis(20));
     }
     lease.set_lag(Some(Duration::from_millis(1500)));
-    let mut search = above.find_writers(["one", "", "two"].map(str::to_string).to_vec());
-    let writers = loop {
-        // Whoever has one answers at each of its ticks.
+    let mut search = above.find_writers();
+    ["one", "", "two"].iter().for_each(|prefix| search.ask(prefix));
+    // Whoever has one answers at each of its ticks.
+    while !search.poll(Instant::now()).expect("poll") {
         lease.poll(Instant::now()).expect("poll");
-        match search.poll(Instant::now()).expect("poll") {
-            Some(writers) => break writers,
-            None => above.wait(Duration::from_millis(20)),
-        }
-    };
+        above.wait(Duration::from_millis(20));
+    }
+    let writers = search.answers();
     let Writer::Live(writer) = &writers[0] else { panic!("{writers:?}") };
     assert_eq!(writer.pid, Some(std::process::id()));
     if let Some(database) = &writer.database {

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::key::ROOT;
 use crate::format::stored_databases::StoredDatabases;
 use crate::log;
-use crate::replica::prefetch::scan;
+use crate::replica::survey::survey;
 use crate::store::{ConnectionPool, Target};
 
 /// Prefixes that a hint names.
@@ -18,7 +18,7 @@ const MAX_NAMED: usize = 8;
 /// The databases that are stored at and below the place of `replica`.
 pub fn stored_below(replica: &Replica, pool: &mut ConnectionPool) -> Result<StoredDatabases> {
     let store = connect(replica, pool)?;
-    scan(&*store, &SystemClock, StoredDatabases::add).context(|| replica.url.clone())
+    survey(&*store, &SystemClock).context(|| replica.url.clone())
 }
 
 /// Where nothing is stored at the place of `replica`, says what there is instead.

@@ -98,8 +98,8 @@ impl Store for FlakyStore {
         self.store.acquire_lease(holder)
     }
 
-    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters> {
-        self.store.find_writers(prefixes)
+    fn find_writers(&self) -> Box<dyn FindWriters> {
+        self.store.find_writers()
     }
 
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {

@@ -16,11 +16,10 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::monitor::{Problem, ROOT_NAME, expected_prefixes, problem};
 use crate::format::stored_databases::{NewestState, StoredDatabase, StoredDatabases};
 use crate::format::time::Timestamp;
-use crate::interrupt;
 use crate::log;
 use crate::printable::printable;
-use crate::replica::prefetch::{MAX_SLEEP, scan};
 use crate::replica::standalone_snapshot::origin_of;
+use crate::replica::survey::survey_with_writers;
 use crate::store::{ConnectionPool, LiveWriter, Store, Target, Writer};
 
 /// The exit status when a database is late, gone or cannot be restored, and that was asked for.
@@ -61,20 +60,20 @@ pub fn run(_: &Context, options: &cli::List) -> Result<ExitStatus> {
     config::check_files::replica(&replica)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
-    let stored: StoredDatabases =
-        scan(&*store, &SystemClock, StoredDatabases::add).context(|| format!("list {}", replica.url))?;
+    let named = expected.iter().flatten().map(String::as_str);
+    let (stored, mut writers) =
+        survey_with_writers(&*store, &SystemClock, named.clone()).context(|| format!("list {}", replica.url))?;
     let monitoring = options.max_age.is_some() || expected.is_some();
     if stored.is_empty() && expected.is_none() {
         return Err(with_stored_hint(nothing_stored(&replica, &stored), &replica, &mut pool));
     }
-    let prefixes: BTreeSet<&str> = stored.prefixes().chain(expected.iter().flatten().map(String::as_str)).collect();
-    let writers = find_writers(&*store, &prefixes).context(|| format!("list {}", replica.url))?;
+    let prefixes: BTreeSet<&str> = stored.prefixes().chain(named).collect();
     let now = SystemClock.utc_now();
-    let rows: Vec<Row> = prefixes
-        .into_iter()
-        .zip(writers)
-        .map(|(prefix, writer)| row(prefix, stored.database(prefix), writer, options.max_age, now))
-        .collect();
+    let mut row = |prefix| {
+        let writer = writers.remove(prefix).unwrap_or(Writer::Unknown);
+        row(prefix, stored.database(prefix), writer, options.max_age, now)
+    };
+    let rows: Vec<Row> = prefixes.into_iter().map(&mut row).collect();
     match monitoring && !options.json {
         true => print::text(&problem_lines(&rows))?,
         false => table(&rows, &replica, &*store, now).print(options.json)?,
@@ -102,17 +101,6 @@ fn nothing_stored(replica: &Replica, stored: &StoredDatabases) -> Error {
     match stored.strangers() {
         0 => error,
         count => error.with_hint(format!("{count} object(s) of other programs are there")),
-    }
-}
-
-fn find_writers(store: &dyn Store, prefixes: &BTreeSet<&str>) -> Result<Vec<Writer>> {
-    let mut search = store.find_writers(prefixes.iter().map(|prefix| prefix.to_string()).collect());
-    loop {
-        if let Some(writers) = search.poll(SystemClock.now())? {
-            return Ok(writers);
-        }
-        interrupt::check()?;
-        store.wait(MAX_SLEEP);
     }
 }
 

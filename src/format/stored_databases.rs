@@ -66,16 +66,19 @@ pub struct NewestState {
 }
 
 impl StoredDatabases {
-    /// Takes in an object by its name and size. `description` is what its writer says of it.
-    pub fn add(&mut self, name: &str, size: u64, description: Option<String>) {
+    /// Takes in an object by its name and size; the prefix of its database, if that is new. `description` is what its writer
+    /// says of it.
+    pub fn add<'a>(&mut self, name: &'a str, size: u64, description: Option<String>) -> Option<&'a str> {
         let Some((prefix, key)) = split(name) else {
             self.strangers += 1;
-            return;
+            return None;
         };
-        match self.databases.get_mut(prefix) {
-            Some(database) => database.add(key, size, description),
-            None => self.databases.entry(prefix.to_string()).or_default().add(key, size, description),
+        if let Some(database) = self.databases.get_mut(prefix) {
+            database.add(key, size, description);
+            return None;
         }
+        self.databases.entry(prefix.to_string()).or_default().add(key, size, description);
+        Some(prefix)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -194,7 +197,9 @@ mod tests {
 
     fn stored(names: &[(String, u64)]) -> StoredDatabases {
         let mut stored = StoredDatabases::default();
-        names.iter().for_each(|(name, size)| stored.add(name, *size, None));
+        for (name, size) in names {
+            stored.add(name, *size, None);
+        }
         stored
     }
 
@@ -278,7 +283,9 @@ mod tests {
             assert!(kept(&stored) <= 50, "day {day}");
         }
         // The snapshots of a newer generation come late: a snapshot is uploaded while segments are stored.
-        (0..50).for_each(|at| stored.add(&segment(2, at, at + 1, false), 1, None));
+        for at in 0..50 {
+            assert_eq!(stored.add(&segment(2, at, at + 1, false), 1, None), None);
+        }
         assert_eq!(kept(&stored), 100);
         stored.add(&snapshot(2, 0, 200_000), 1, None);
         assert_eq!((kept(&stored), stored.database("").map(StoredDatabase::objects)), (50, Some(100 + 5000 + 51)));

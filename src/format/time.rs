@@ -49,19 +49,13 @@ impl Timestamp {
 
     /// Reads what [`Timestamp::to_key`] wrote, and nothing else.
     pub fn from_key(text: &str) -> Option<Timestamp> {
-        if text.len() != 20 || !text.is_ascii() {
+        let separators = [(8, b'T'), (15, b'.'), (19, b'Z')];
+        if text.len() != 20 || !text.is_ascii() || separators.iter().any(|(at, c)| text.as_bytes()[*at] != *c) {
             return None;
         }
-        let rfc = format!(
-            "{}-{}-{}T{}:{}:{}",
-            &text[0..4],
-            &text[4..6],
-            &text[6..8],
-            &text[9..11],
-            &text[11..13],
-            &text[13..]
-        );
-        parse(&rfc).filter(|moment| moment.to_key() == text)
+        let number = |from: usize, to: usize| digits(&text[from..to]);
+        let date = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
+        millis(date, (number(9, 11)?, number(11, 13)?, number(13, 15)?, number(16, 19)?)).map(Timestamp)
     }
 
     /// Reads RFC 3339 with a zone; a fraction finer than a millisecond is cut off, so the result is never later.
@@ -143,15 +137,20 @@ fn parse(text: &str) -> Option<Timestamp> {
         return None;
     }
     let number = |from: usize, to: usize| digits(&text[from..to]);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let (milli, zone) = fraction(&text[19..])?;
+    let date = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let local = millis(date, (number(11, 13)?, number(14, 16)?, number(17, 19)?, milli))?;
+    let utc = i64::try_from(local).ok()? - zone_minutes(zone)? * 60_000;
+    u64::try_from(utc).ok().map(Timestamp).filter(|moment| *moment <= Timestamp::MAX)
+}
+
+/// Milliseconds since 1970 of a date and a time of day; none if there is no such moment.
+fn millis((year, month, day): (u64, u64, u64), (hour, minute, second, milli): (u64, u64, u64, u64)) -> Option<u64> {
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let (milli, zone) = fraction(&text[19..])?;
-    let day = days_from_civil(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
-    let local = day * MS_PER_DAY + (hour * 3600 + minute * 60 + second) * 1000 + milli;
-    let utc = i64::try_from(local).ok()? - zone_minutes(zone)? * 60_000;
-    u64::try_from(utc).ok().map(Timestamp).filter(|moment| *moment <= Timestamp::MAX)
+    let days = days_from_civil(year, month, day)?;
+    Some(days * MS_PER_DAY + (hour * 3600 + minute * 60 + second) * 1000 + milli)
 }
 
 /// Splits `.345Z` into milliseconds and the zone.

@@ -31,5 +31,6 @@ pub mod snapshot_upload;
 pub mod spool;
 pub mod standalone_snapshot;
 pub mod stored_end;
+pub mod survey;
 pub mod transfer_budget;
 pub mod upload_queue;

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::crc32;
 use crate::interrupt;
 use crate::log;
-use crate::store::{Chunk, Entry, Get, ScanEvent, ScannedObject, Store};
+use crate::store::{Chunk, Entry, Get, Store};
 
 /// How long a store may be away in the middle of what was begun, without one byte more of it: a server that restarts, a
 /// cluster that chooses another leader.
@@ -293,28 +293,6 @@ pub fn list_patiently(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Res
         match list(store, clock, prefix) {
             Err(error) => outage.sit_out(store, clock, error)?,
             listed => return listed,
-        }
-    }
-}
-
-/// Takes in every object of the store, as they come: name, size and description.
-pub fn scan<T: Default>(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    mut add: impl FnMut(&mut T, &str, u64, Option<String>),
-) -> Result<T> {
-    let (mut scan, mut all) = (store.scan(), T::default());
-    loop {
-        match scan.poll(clock.now())? {
-            ScanEvent::Object(ScannedObject { entry, description }) => {
-                add(&mut all, &entry.name, entry.size, description);
-            }
-            ScanEvent::Restarted => all = T::default(),
-            ScanEvent::Pending => {
-                interrupt::check()?;
-                store.wait(MAX_SLEEP);
-            }
-            ScanEvent::End => return Ok(all),
         }
     }
 }

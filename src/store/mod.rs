@@ -63,9 +63,8 @@ pub trait Store {
     /// Begins to keep everything here for `holder` alone, which must be connected. Dropping the claim gives it up.
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease>;
 
-    /// Begins to look who has a lease below each of these prefixes, without disturbing anybody. The empty one is the store's
-    /// own.
-    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters>;
+    /// Begins to look who has a lease, without disturbing anybody.
+    fn find_writers(&self) -> Box<dyn FindWriters>;
 
     /// Begins to remove what uploads that died have left and that was stored more than `too_young` before `wall`. None where
     /// there is nothing of the kind, or another store of this process has seen to it lately.
@@ -221,8 +220,14 @@ pub struct LiveWriter {
 
 /// A look for those who have leases.
 pub trait FindWriters {
-    /// One answer a prefix, in their order, once all are known.
-    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Writer>>>;
+    /// Asks for the lease of a prefix, once. The empty one is the store's own.
+    fn ask(&mut self, prefix: &str);
+
+    /// Makes progress. True once every question has its answer; more may be asked.
+    fn poll(&mut self, now: Instant) -> Result<bool>;
+
+    /// The answers, in the order of the questions.
+    fn answers(&self) -> Vec<Writer>;
 }
 
 /// What a sweep came to.

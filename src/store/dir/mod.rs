@@ -120,8 +120,8 @@ impl Store for DirStore {
         Box::new(writer_lease::DirLease::new(&self.root))
     }
 
-    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters> {
-        Box::new(writer_lease::LockedDirectories::new(&self.root, prefixes))
+    fn find_writers(&self) -> Box<dyn FindWriters> {
+        Box::new(writer_lease::LockedDirectories::new(&self.root))
     }
 
     /// A put removes what others have left.

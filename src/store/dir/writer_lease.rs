@@ -79,8 +79,8 @@ pub struct LockedDirectories {
 }
 
 impl LockedDirectories {
-    pub fn new(root: &Path, prefixes: Vec<String>) -> LockedDirectories {
-        LockedDirectories { root: root.to_path_buf(), prefixes }
+    pub fn new(root: &Path) -> LockedDirectories {
+        LockedDirectories { root: root.to_path_buf(), prefixes: Vec::new() }
     }
 
     fn writer(&self, locks: &str, prefix: &str) -> Writer {
@@ -92,11 +92,19 @@ impl LockedDirectories {
 }
 
 impl FindWriters for LockedDirectories {
-    fn poll(&mut self, _now: Instant) -> Result<Option<Vec<Writer>>> {
-        let Ok(locks) = std::fs::read_to_string("/proc/locks") else {
-            return Ok(Some(vec![Writer::Unknown; self.prefixes.len()]));
-        };
-        Ok(Some(self.prefixes.iter().map(|prefix| self.writer(&locks, prefix)).collect()))
+    fn ask(&mut self, prefix: &str) {
+        self.prefixes.push(prefix.to_string());
+    }
+
+    fn poll(&mut self, _now: Instant) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn answers(&self) -> Vec<Writer> {
+        match std::fs::read_to_string("/proc/locks") {
+            Ok(locks) => self.prefixes.iter().map(|prefix| self.writer(&locks, prefix)).collect(),
+            Err(_) => vec![Writer::Unknown; self.prefixes.len()],
+        }
     }
 }
 
@@ -114,13 +122,15 @@ mod tests {
         let error = second.poll(now).unwrap_err();
         assert_eq!(error.kind(), Kind::Locked);
         assert!(error.message().contains("is already replicated to by "), "{error}");
-        let mut look = LockedDirectories::new(root.parent().unwrap(), vec![name.clone(), format!("{name}-not")]);
-        let found = look.poll(now).unwrap().unwrap();
+        let mut look = LockedDirectories::new(root.parent().unwrap());
+        look.ask(&name);
+        look.ask(&format!("{name}-not"));
+        let found = look.answers();
         let pid = Some(std::process::id());
         assert!(matches!(&found[0], Writer::Live(writer) if writer.pid == pid), "{found:?}");
         assert_eq!(found[1], Writer::Nobody);
         drop(first);
-        assert_eq!(look.poll(now).unwrap().unwrap()[0], Writer::Nobody);
+        assert_eq!(look.answers()[0], Writer::Nobody);
         assert_eq!(second.poll(now).unwrap(), Some(1));
         std::fs::remove_dir_all(&root).unwrap();
     }

@@ -42,6 +42,7 @@ use client::Client;
 use object::ObjectNames;
 use options::Options;
 use orphan_cleanup::NatsCleanup;
+use writer_lease::LeaseSubjects;
 
 use super::{Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, WriterLease};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -178,11 +179,10 @@ impl NatsStore {
 }
 
 impl NatsStore {
-    /// Where whoever replicates to `below` our prefix answers.
-    fn lease_subject(&self, below: &str) -> String {
-        let parts = [self.options.prefix.as_str(), below].into_iter().filter(|part| !part.is_empty());
-        let prefix = parts.collect::<Vec<_>>().join("/");
-        writer_lease::subject(&self.options.bucket, &self.created.borrow(), &prefix)
+    /// As of the bucket that is there now.
+    fn lease_subjects(&self) -> LeaseSubjects {
+        let Options { bucket, prefix, .. } = &self.options;
+        LeaseSubjects { bucket: bucket.clone(), created: self.created.borrow().clone(), prefix: prefix.clone() }
     }
 
     /// A bucket that was not there before.
@@ -239,13 +239,12 @@ impl Store for NatsStore {
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
         let incarnation = self.bucket_incarnation.clone();
-        let subject = self.lease_subject("");
+        let subject = self.lease_subjects().below("");
         Box::new(writer_lease::NatsLease::new(&self.client, incarnation, subject, &self.url, holder))
     }
 
-    fn find_writers(&self, prefixes: Vec<String>) -> Box<dyn FindWriters> {
-        let subjects = prefixes.iter().map(|prefix| self.lease_subject(prefix)).collect();
-        Box::new(writer_query::WriterQuery::new(&self.client, &self.url, subjects))
+    fn find_writers(&self) -> Box<dyn FindWriters> {
+        Box::new(writer_query::WriterQuery::new(&self.client, &self.url, self.lease_subjects()))
     }
 
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {

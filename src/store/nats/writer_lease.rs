@@ -48,12 +48,23 @@ impl WriterInfo {
     }
 }
 
-/// Where whoever keeps `prefix` of a bucket that was `created` then answers. Buckets of one name in different domains or
-/// clusters may share their subjects, but not the moment they were made.
-pub(super) fn subject(bucket: &str, created: &str, prefix: &str) -> String {
-    let hash = ring::digest::digest(&ring::digest::SHA256, format!("{created}/{prefix}").as_bytes());
-    let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
-    format!("{LEASE_QUERY_SUBJECTS}{bucket}.{hash}")
+/// Where those answer who keep a prefix.
+pub(super) struct LeaseSubjects {
+    pub bucket: String,
+    /// Buckets of one name in different domains or clusters may share their subjects, but not the moment they were made.
+    pub created: String,
+    pub prefix: String,
+}
+
+impl LeaseSubjects {
+    /// For the prefix that is `name` below this one; the empty name is this one itself.
+    pub fn below(&self, name: &str) -> String {
+        let slash = if self.prefix.is_empty() || name.is_empty() { "" } else { "/" };
+        let place = format!("{}/{}{slash}{name}", self.created, self.prefix);
+        let hash = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
+        let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
+        format!("{LEASE_QUERY_SUBJECTS}{}.{hash}", self.bucket)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +99,7 @@ pub struct NatsLease {
 }
 
 impl NatsLease {
-    /// `subject` is what [`subject`] gives.
+    /// `subject` is what [`LeaseSubjects`] gives.
     pub fn new(
         client: &Rc<Client>,
         incarnation: Rc<Cell<u64>>,
@@ -225,6 +236,21 @@ impl WriterLease for NatsLease {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_has_one_subject_from_wherever_it_is_seen() {
+        let seen = |prefix: &str, name: &str| {
+            LeaseSubjects { bucket: "b".into(), created: "2026".into(), prefix: prefix.into() }.below(name)
+        };
+        let expected = seen("", "a/b/c");
+        assert!(expected.starts_with("litestream.alive.b."));
+        for (prefix, name) in [("a", "b/c"), ("a/b", "c"), ("a/b/c", "")] {
+            assert_eq!(seen(prefix, name), expected);
+        }
+        assert_ne!(seen("a/b", "cd"), expected);
+        // Of version 0.1: an older replicator is asked there, too.
+        assert_eq!(seen("p", ""), "litestream.alive.b.l3NrfsdQ1xBjdkfIxNmz0u");
+    }
 
     #[test]
     fn the_one_that_is_refused_learns_who_has_it_and_nothing_more() {

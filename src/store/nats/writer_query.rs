@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Inbox, Reply};
-use super::writer_lease::WriterInfo;
+use super::writer_lease::{LeaseSubjects, WriterInfo};
 use crate::error::Result;
 use crate::log;
 use crate::store::{FindWriters, LiveWriter, Writer, random};
@@ -22,6 +22,7 @@ const NO_RESPONDERS: u16 = 503;
 pub struct WriterQuery {
     client: Rc<Client>,
     url: String,
+    leases: LeaseSubjects,
     subjects: Vec<String>,
     inbox: Inbox,
     session: Option<u64>,
@@ -30,21 +31,25 @@ pub struct WriterQuery {
     /// How many subjects were asked, the first ones.
     asked: usize,
     in_flight: usize,
+    /// It was said that some are not known.
+    gave_up: bool,
     /// When the last question went out, or the last answer came.
     last_progress: Option<Instant>,
 }
 
 impl WriterQuery {
-    pub fn new(client: &Rc<Client>, url: &str, subjects: Vec<String>) -> WriterQuery {
+    pub fn new(client: &Rc<Client>, url: &str, leases: LeaseSubjects) -> WriterQuery {
         WriterQuery {
             client: client.clone(),
             url: url.to_string(),
-            answers: vec![None; subjects.len()],
-            subjects,
+            leases,
+            answers: Vec::new(),
+            subjects: Vec::new(),
             inbox: client.open_inbox(),
             session: None,
             asked: 0,
             in_flight: 0,
+            gave_up: false,
             last_progress: None,
         }
     }
@@ -60,7 +65,7 @@ impl WriterQuery {
         }
     }
 
-    fn ask(&mut self, now: Instant) -> Result<()> {
+    fn send_questions(&mut self, now: Instant) -> Result<()> {
         while self.in_flight < MAX_QUESTIONS
             && let Some(subject) = self.subjects.get(self.asked)
         {
@@ -79,37 +84,44 @@ impl WriterQuery {
         }
     }
 
-    /// Those who have not answered are not known. The rest is not asked where nobody may ask.
-    fn give_up(&mut self, why: &str) -> Vec<Writer> {
-        log::info(why).field("store", &self.url).emit();
-        self.answers.drain(..).map(|answer| answer.unwrap_or(Writer::Unknown)).collect()
+    /// Those who have not answered are not known, and are not asked any more.
+    fn give_up(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.gave_up, true) {
+            log::info(why).field("store", &self.url).emit();
+        }
+        self.answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| *answer = Some(Writer::Unknown));
+        (self.asked, self.in_flight) = (self.answers.len(), 0);
     }
 }
 
 impl FindWriters for WriterQuery {
-    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Writer>>> {
+    fn ask(&mut self, prefix: &str) {
+        self.subjects.push(self.leases.below(prefix));
+        self.answers.push(None);
+    }
+
+    fn poll(&mut self, now: Instant) -> Result<bool> {
         self.check_session();
         if self.session.is_none() {
             return Err(self.client.last_failure());
         }
-        self.ask(now)?;
+        self.send_questions(now)?;
         self.client.flush();
         while let Some(reply) = self.inbox.next() {
             self.last_progress = Some(now);
             self.on_reply(&reply);
         }
-        if self.in_flight == 0 && self.asked == self.subjects.len() {
-            return Ok(Some(self.answers.drain(..).flatten().collect()));
+        let silent = self.last_progress.is_some_and(|last| now.saturating_duration_since(last) > QUERY_TIMEOUT);
+        if self.in_flight > 0 && self.client.lease_queries_denied() {
+            self.give_up("the login may not ask who replicates: that is not known");
+        } else if self.in_flight > 0 && silent {
+            self.give_up("a replicator does not answer: it may have died just now");
         }
-        if self.client.lease_queries_denied() {
-            return Ok(Some(self.give_up("the login may not ask who replicates: that is not known")));
-        }
-        match self.last_progress {
-            Some(last) if now.saturating_duration_since(last) > QUERY_TIMEOUT => {
-                Ok(Some(self.give_up("a replicator does not answer: it may have died just now")))
-            }
-            _ => Ok(None),
-        }
+        Ok(self.in_flight == 0 && self.asked == self.subjects.len())
+    }
+
+    fn answers(&self) -> Vec<Writer> {
+        self.answers.iter().map(|answer| answer.clone().unwrap_or(Writer::Unknown)).collect()
     }
 }
 

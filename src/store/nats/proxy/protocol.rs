@@ -195,8 +195,12 @@ fn route(words: Option<&[&[u8]]>, text: &[u8]) -> Result<Vec<u8>> {
         _ => return Err(malformed(text)),
     };
     let subject = if plain(subject) { subject } else { UNPARSEABLE_SUBJECT };
-    let words = [subject, sid].into_iter().chain(reply.filter(|reply| plain(reply)));
-    Ok(words.flat_map(|word| [word, b" "].concat()).collect())
+    let mut to = Vec::with_capacity(text.len());
+    for word in [subject, sid].into_iter().chain(reply.filter(|reply| plain(reply))) {
+        to.extend_from_slice(word);
+        to.push(b' ');
+    }
+    Ok(to)
 }
 
 fn is_flush(text: &[u8]) -> bool {
