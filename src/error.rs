@@ -45,9 +45,9 @@ impl Kind {
         }
     }
 
-    /// Whether it is about one database or the files beside it, so that others can go on.
+    /// Whether it is about one database, the files beside it or its prefix, so that others can go on.
     pub fn concerns_one_database(self) -> bool {
-        matches!(self, Kind::Database | Kind::DatabaseNotReady | Kind::AnotherDatabase)
+        matches!(self, Kind::Database | Kind::DatabaseNotReady | Kind::AnotherDatabase | Kind::Locked)
     }
 
     /// Whether the same operation may succeed later with nothing changed by the operator.

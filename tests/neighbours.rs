@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use support::{Bed, DATABASE, USAGE, assert_equal, on_a_directory_only, tree, until};
+use support::{Bed, DATABASE, LOCKED, Process, USAGE, assert_equal, on_a_directory_only, tree, until};
 
 on_a_directory_only! {
     a_restore_follows_no_planted_link
@@ -339,4 +339,80 @@ fn a_file_that_is_no_database_does_not_keep_the_others_from_being_stored() {
     bed.restore(&bed.url_below("b-honest.db"), &output).succeeded();
     assert_equal(&honest, &output);
     bed.run(&["-config", config, "replicate", "-once"]).refused(DATABASE, &["a-junk.db"]);
+}
+
+/// A configuration of an honest database and a neighbour's, each with its prefix; the paths of both.
+fn two(bed: &Bed) -> (PathBuf, PathBuf, PathBuf) {
+    let (honest, bad, config) = (bed.database(), bed.path("bad.db"), bed.path("litestream.yml"));
+    let entry = |path: &Path, prefix: &str| {
+        format!("  - {{path: {}, replica: {{url: \"{}\"}}}}\n", path.display(), bed.url_below(prefix))
+    };
+    // The neighbour comes first.
+    fs::write(&config, format!("dbs:\n{}{}", entry(&bad, "bad"), entry(&honest, "honest"))).unwrap();
+    (honest, bad, config)
+}
+
+fn held_lock(database: &Path) -> fs::File {
+    let name = database.file_name().unwrap().to_str().unwrap();
+    let meta = database.with_file_name(format!(".{name}-litestream"));
+    fs::create_dir_all(&meta).unwrap();
+    fs::set_permissions(&meta, Permissions::from_mode(0o700)).unwrap();
+    // Whoever holds it may write into it whatever they like.
+    fs::write(meta.join("lock"), format!("{}\n", std::process::id())).unwrap();
+    let lock = fs::File::options().write(true).read(true).open(meta.join("lock")).unwrap();
+    assert!(litestream::source::try_lock(&lock).unwrap());
+    lock
+}
+
+fn honest_is_stored(bed: &Bed, honest: &Path, replicator: &mut Process) {
+    bed.write(honest, &["--commits", "2"]);
+    until("the honest database is stored", || {
+        assert!(replicator.is_running(), "{}", replicator.log());
+        let output = bed.fresh("honest.db");
+        let ran = bed.restore(&bed.url_below("honest"), &output);
+        if ran.status == 0 { support::equal(honest, &output) } else { Err(ran.stderr) }
+    });
+}
+
+/// The owner of a database may write into its metadata directory, and so may lock what is in there.
+#[test]
+fn a_neighbour_who_holds_the_lock_of_a_database_stops_no_other() {
+    let bed = Bed::directory("held");
+    let (honest, bad, config) = two(&bed);
+    let lock = held_lock(&bad);
+    // Before there is a database, and then with one.
+    for _ in 0..2 {
+        let mut replicator = bed.start(&["-config", config.to_str().unwrap(), "replicate"]);
+        honest_is_stored(&bed, &honest, &mut replicator);
+        bed.write(&bad, &["--commits", "2"]);
+        replicator.says("bad.db");
+        replicator.says("already replicated by");
+        honest_is_stored(&bed, &honest, &mut replicator);
+        replicator.terminate();
+        replicator.exits(DATABASE);
+    }
+    // The same configuration started twice is something else.
+    let own = held_lock(&honest);
+    bed.run(&["-config", config.to_str().unwrap(), "replicate"]).refused(LOCKED, &["bad.db", "already replicated by"]);
+    drop((lock, own));
+    bed.run(&["-config", config.to_str().unwrap(), "replicate", "-once"]).succeeded();
+}
+
+#[test]
+fn a_neighbour_who_has_the_prefix_of_a_database_stops_no_other() {
+    let bed = Bed::directory("taken");
+    let (honest, bad, config) = two(&bed);
+    let other = bed.path("other.db");
+    for database in [&bad, &other] {
+        bed.write(database, &["--commits", "2"]);
+    }
+    let mut squatter = bed.replicate_to(&other, &bed.url_below("bad"));
+    squatter.says("snapshot stored");
+    let mut replicator = bed.start(&["-config", config.to_str().unwrap(), "replicate"]);
+    honest_is_stored(&bed, &honest, &mut replicator);
+    replicator.says("is already replicated to by");
+    honest_is_stored(&bed, &honest, &mut replicator);
+    squatter.stop();
+    replicator.terminate();
+    replicator.exits(DATABASE);
 }

@@ -42,14 +42,7 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
     if options.once {
         return once(&mut fleet, &databases, options, config.shutdown_sync_timeout);
     }
-    for database in &databases {
-        match start_database(&mut fleet, database, options, exec.is_some()) {
-            Err(error) if databases.len() > 1 && error.kind().concerns_one_database() => {
-                fleet.add_later(database, &error)
-            }
-            begun => begun?,
-        }
-    }
+    start_all(&mut fleet, &databases, options, exec.is_some())?;
     signals::install_hangup_handler();
     let exec = exec.as_deref().map(ChildCommand::start).transpose()?;
     let timeout = config.shutdown_sync_timeout;
@@ -71,6 +64,26 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
         }
         (followed, finished) => followed.and_then(|status| finished.map(|()| status)),
     }
+}
+
+/// Begins with each of them. What is about one database alone puts that one off: whoever owns it stops no other.
+///
+/// Errors: what is about more than one; of kind `Locked` if other processes have them all.
+fn start_all(fleet: &mut Supervisor, databases: &[Database], options: &cli::Replicate, exec: bool) -> Result<()> {
+    let mut put_off = Vec::new();
+    for database in databases {
+        match start_database(fleet, database, options, exec) {
+            Err(error) if databases.len() > 1 && error.kind().concerns_one_database() => {
+                put_off.push((database, error));
+            }
+            begun => begun?,
+        }
+    }
+    if put_off.len() == databases.len() && put_off.iter().all(|(_, error)| error.kind() == Kind::Locked) {
+        return put_off.into_iter().next().map_or(Ok(()), |(_, error)| Err(error));
+    }
+    put_off.iter().for_each(|(database, error)| fleet.add_later(database, error));
+    Ok(())
 }
 
 /// Stores what each of them holds. One that fails does not keep the others from it.

@@ -137,11 +137,13 @@ impl Supervisor {
 
     /// Lets everyone make progress; ends those who are done, and begins those who are wanted.
     ///
-    /// Errors: of a database that the run began with, which is let go. Others are tried again later.
+    /// Errors: of a database that the run began with, which is let go, if it is not about that one alone. Others are tried
+    /// again later; but where other processes have them all, this run is one too many.
     pub fn step(&mut self, until: Instant) -> Result<()> {
         if let Err((name, error)) = self.event_loop.run_once(until) {
             self.remove(&name);
-            let is_own = self.desired.len() > 1 && error.kind().concerns_one_database();
+            let others_go_on = error.kind() != Kind::Locked || !self.event_loop.replicators.is_empty();
+            let is_own = self.desired.len() > 1 && error.kind().concerns_one_database() && others_go_on;
             if !is_own && !self.added_at_runtime.contains(&name) {
                 return Err(error);
             }
