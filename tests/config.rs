@@ -21,7 +21,12 @@ fn with_outside<T>(variables: Variables<'_>, run: impl FnOnce(&Environment<'_>) 
         Some("/etc/user.nk") => Ok(Secret::new(SEED)),
         _ => Err(Error::new(Kind::Usage, format!("read {}: no such file", path.display()))),
     };
-    run(&Environment { env: &env, current_dir: PathBuf::from("/work"), seed_file: &seed_file })
+    run(&Environment {
+        env: &env,
+        current_dir: PathBuf::from("/work"),
+        seed_file: &seed_file,
+        context_file: &|_| Ok(None),
+    })
 }
 
 fn parse_with(text: &str, variables: Variables<'_>) -> Result<Config> {

@@ -61,7 +61,12 @@ impl Drop for Directory {
 
 fn parsed(replica: &str) -> Config {
     let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Environment { env: &|_| None, current_dir: PathBuf::from("/"), seed_file: &seed_file };
+    let around = Environment {
+        env: &|_| None,
+        current_dir: PathBuf::from("/"),
+        seed_file: &seed_file,
+        context_file: &|_| Ok(None),
+    };
     config::parse(&format!("dbs: [{{path: /a.db, replica: {{bucket: b, {replica}}}}}]"), &around, false).unwrap()
 }
 
@@ -178,7 +183,12 @@ fn configuration_that_others_can_write_is_refused_to_root() {
 #[test]
 fn variable_that_is_not_set_is_not_named_in_a_secret() {
     let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Environment { env: &|_| None, current_dir: PathBuf::from("/"), seed_file: &seed_file };
+    let around = Environment {
+        env: &|_| None,
+        current_dir: PathBuf::from("/"),
+        seed_file: &seed_file,
+        context_file: &|_| Ok(None),
+    };
     let refused = |replica: &str| {
         let text = format!("dbs:\n- path: /a.db\n  replica:\n    {replica}\n");
         config::parse(&text, &around, true).unwrap_err().message().to_string()

@@ -14,7 +14,8 @@ fn options(lines: &str, variables: &[(&str, &str)]) -> Options {
     let text = format!("dbs:\n  - path: /path/to/local/db\n    replica:\n{lines}");
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
     let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Environment { env: &env, current_dir: PathBuf::from("/"), seed_file: &seed_file };
+    let around =
+        Environment { env: &env, current_dir: PathBuf::from("/"), seed_file: &seed_file, context_file: &|_| Ok(None) };
     let mut config = config::parse(&text, &around, true).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!((&config.warnings[..], config.dbs.len()), (&[][..], 1), "{text}");
     match config.dbs.remove(0).replica.target {

@@ -35,7 +35,7 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("ring", &["store"]),
     ("rusqlite", &["source"]),
     ("serde", &["config", "store::nats", "cmd"]),
-    ("serde_json", &["store::nats", "cmd"]),
+    ("serde_json", &["store::nats", "cmd", "config::nats_context"]),
     ("serde_yaml", &["config"]),
     ("unsafe", &["fault", "directory", "host", "source", "store", "replica", "cmd"]),
 ];

@@ -37,7 +37,12 @@ fn set(words: &[String]) -> BTreeSet<String> {
 
 fn parse(text: &str) -> Config {
     let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Environment { env: &|_| None, current_dir: PathBuf::from("/"), seed_file: &seed_file };
+    let around = Environment {
+        env: &|_| None,
+        current_dir: PathBuf::from("/"),
+        seed_file: &seed_file,
+        context_file: &|_| Ok(None),
+    };
     config::parse(text, &around, true).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 

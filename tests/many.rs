@@ -130,7 +130,12 @@ fn one_damaged_backup_does_not_keep_the_others(bed: &Bed) {
 
 /// Replaces the content of the snapshot below a prefix, as another client would.
 fn damage(bed: &Bed, prefix: &str) {
-    let around = Environment { env: &|_| None, current_dir: "/".into(), seed_file: &|_| unreachable!() };
+    let around = Environment {
+        env: &|_| None,
+        current_dir: "/".into(),
+        seed_file: &|_| unreachable!(),
+        context_file: &|_| Ok(None),
+    };
     let replica = config::replica(&bed.url_below(prefix), &around).unwrap();
     let store = store::open(&replica.target, &mut store::ConnectionPool::default()).unwrap();
     drive::connect(&*store).unwrap();

@@ -4,7 +4,7 @@ _litestream() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= options= at
 
     case $before in
-        -config | --config | -o | --o) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        -config | --config | -o | --o | -missing | --missing) COMPREPLY=($(compgen -f -- "$word")); return ;;
         -log-level | --log-level) COMPREPLY=($(compgen -W "trace debug info warn error" -- "$word")); return ;;
         -integrity-check | --integrity-check) COMPREPLY=($(compgen -W "none quick full" -- "$word")); return ;;
     esac
@@ -28,7 +28,7 @@ _litestream() {
         version) options="-json" ;;
         *) options="replicate restore snapshot delete list databases generations snapshots wal status verify version" ;;
     esac
-    options=" $options -config -log-level -no-expand-env -help"
+    options=" $options -config -log-level -no-expand-env -context -help"
     [[ $word == --* ]] && options=${options// -/ --}
     COMPREPLY=($(compgen -W "$options" -- "$word"))
     [[ -n $command && $word != -* ]] && COMPREPLY+=($(compgen -f -- "$word"))

@@ -18,6 +18,9 @@ pub(super) struct Arguments {
     /// leave $VAR in the configuration as it is
     #[argh(switch)]
     pub no_expand_env: bool,
+    /// context of the nats CLI (default $NATS_CONTEXT)
+    #[argh(option, arg_name = "NAME")]
+    pub context: Option<String>,
     #[argh(subcommand)]
     pub command: Subcommand,
 }

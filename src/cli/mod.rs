@@ -32,6 +32,8 @@ pub struct Invocation {
     pub log_level: Option<Level>,
     /// Whether `$VAR` in the configuration is expanded.
     pub expand_env: bool,
+    /// The context of the nats CLI, over that of the environment.
+    pub context: Option<String>,
     pub command: Command,
 }
 

@@ -43,16 +43,18 @@ fn every_spelling_of_an_option_is_the_same() {
 
 #[test]
 fn global_options_stand_before_or_after_the_command() {
-    let expected = run("-config a.yml -log-level debug -no-expand-env databases -json");
+    let expected = run("-config a.yml -log-level debug -no-expand-env -context c databases -json");
     for line in [
-        "databases -json --config=a.yml --log-level=debug --no-expand-env",
-        "--config a.yml databases -no-expand-env -json -log-level DEBUG",
+        "databases -json --config=a.yml --log-level=debug --no-expand-env --context c",
+        "--config a.yml -context=c databases -no-expand-env -json -log-level DEBUG",
     ] {
         assert_eq!(run(line), expected, "{line}");
     }
     assert_eq!(expected.config, Some(PathBuf::from("a.yml")));
     assert_eq!(expected.log_level, Some(Level::Debug));
     assert!(!expected.expand_env);
+    assert_eq!(expected.context.as_deref(), Some("c"));
+    assert_eq!(refused("databases -context=").0, "option -context: expected a name, found nothing");
     assert_eq!(expected.command, Command::Databases { json: true });
 }
 

@@ -10,6 +10,10 @@ use crate::config::{shell_words, units};
 pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
     let log_level = arguments.log_level.as_deref().map(level).transpose()?;
     let command = command(arguments.command)?;
+    let context = arguments.context;
+    if context.as_deref() == Some("") {
+        return Err(usage("option -context: expected a name, found nothing"));
+    }
     if arguments.config.is_some() && names_a_replica(&command) {
         return Err(usage("a replica URL and the option -config are both given")
             .with_hint("leave one out: with a URL no configuration file is read"));
@@ -18,6 +22,7 @@ pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
         config: arguments.config.map(PathBuf::from),
         log_level,
         expand_env: !arguments.no_expand_env,
+        context,
         command,
     })
 }

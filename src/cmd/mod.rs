@@ -36,6 +36,7 @@ mod wiring;
 
 use std::io::Write as _;
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use crate::cli::{self, Command, Invocation, Parsed};
 use crate::config::{self, Config, LogFormat, Replica};
@@ -82,6 +83,9 @@ fn run(invocation: &Invocation) -> Result<ExitStatus> {
             log::set_level(log::Level::Warn);
         }
     }
+    if let Some(context) = &invocation.context {
+        CONTEXT.get_or_init(|| context.clone());
+    }
     let given = Context { invocation };
     match &invocation.command {
         Command::Replicate(options) => replicate::run(&given, options),
@@ -113,9 +117,13 @@ struct Context<'a> {
     invocation: &'a Invocation,
 }
 
-/// A variable of the environment, if it is set to text.
+/// The context of the nats CLI that the command line names.
+static CONTEXT: OnceLock<String> = OnceLock::new();
+
+/// A variable of the environment, if it is set to text. The command line's context stands over the variable.
 fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    let context = CONTEXT.get().filter(|_| name == config::CONTEXT_VARIABLE);
+    context.cloned().or_else(|| std::env::var(name).ok())
 }
 
 impl Context<'_> {

@@ -21,7 +21,7 @@ const MAX_FILE: u64 = 4 << 20;
 /// The real outside, where the environment is what the caller says.
 pub fn real_environment(env: LookupVar<'_>) -> Result<Environment<'_>> {
     let directory = std::env::current_dir().map_err(|error| Error::io(Kind::Usage, "find the directory", &error))?;
-    Ok(Environment { env, current_dir: directory, seed_file: &seed_file })
+    Ok(Environment { env, current_dir: directory, seed_file: &seed_file, context_file: &context_file })
 }
 
 /// Checks the files and seeds of every replica in the configuration.
@@ -141,6 +141,14 @@ fn one_pair(certificate: &Path, key: &Path) -> Result<()> {
         Error::new(Kind::Usage, format!("client-key: {}: {what}", key.display()))
             .with_hint(format!("client-cert {} and client-key must be of one pair", certificate.display()))
     })
+}
+
+/// A file of the nats CLI, which may hold a password; none if it is not there.
+fn context_file(path: &Path) -> Result<Option<String>> {
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        _ => read(path).map(Some),
+    }
 }
 
 /// The seed in a file, as `nsc` and `nk` write it: alone, or between markers.

@@ -66,6 +66,34 @@ pub(super) fn login_in_environment(
     resolve_login(said, &ENVIRONMENT_NAMES)
 }
 
+/// What a context of the nats CLI says about logging in.
+pub(super) struct ContextLogin {
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub token: Option<String>,
+    pub jwt: Option<String>,
+    pub seed: Option<String>,
+    pub creds: Option<PathBuf>,
+    /// A file with the seed.
+    pub nkey: Option<PathBuf>,
+}
+
+/// The login of a context.
+pub(super) fn login_in_context(said: ContextLogin, around: &Environment<'_>) -> Result<Option<Credentials>> {
+    let nkey = said.nkey.map(|path| (around.seed_file)(&path)).transpose();
+    let said = CredentialFields {
+        user: None,
+        username: said.user.map(Secret::new),
+        password: said.password.map(Secret::new),
+        token: said.token.map(Secret::new),
+        jwt: said.jwt.map(Secret::new),
+        seed: said.seed.map(Secret::new),
+        creds: said.creds,
+        nkey: nkey.map_err(|error| error.context(CONTEXT_NAMES.nkey))?,
+    };
+    resolve_login(said, &CONTEXT_NAMES)
+}
+
 /// `NATS_NKEY` names a file, as for the nats CLI; a seed itself is taken too.
 fn seed_or_file(text: String, around: &Environment<'_>) -> Result<Secret> {
     if nkey::public_key(&text).is_ok() {
@@ -108,6 +136,17 @@ const ENVIRONMENT_NAMES: FieldNames = FieldNames {
     nkey: "NATS_NKEY",
 };
 
+const CONTEXT_NAMES: FieldNames = FieldNames {
+    user: "the login in url",
+    username: "user",
+    password: "password",
+    token: "token",
+    jwt: "user_jwt",
+    seed: "user_seed",
+    creds: "creds",
+    nkey: "nkey",
+};
+
 /// Errors: two ways at once, or half of a pair; both name the keys.
 fn resolve_login(said: CredentialFields, names: &FieldNames) -> Result<Option<Credentials>> {
     require_one_method(&said, names)?;
@@ -126,7 +165,7 @@ fn resolve_login(said: CredentialFields, names: &FieldNames) -> Result<Option<Cr
     Ok(said.token.map(Credentials::Token).or(said.creds.map(Credentials::Creds)))
 }
 
-fn from_url_credentials(user: UrlCredentials) -> Credentials {
+pub(super) fn from_url_credentials(user: UrlCredentials) -> Credentials {
     match user {
         UrlCredentials::Password(user, password) => Credentials::UserPassword { user, password },
         UrlCredentials::Token(token) => Credentials::Token(token),

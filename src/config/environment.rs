@@ -13,6 +13,8 @@ pub struct Environment<'a> {
     pub current_dir: PathBuf,
     /// Reads the file that `NATS_NKEY` names.
     pub seed_file: &'a dyn Fn(&Path) -> Result<Secret>,
+    /// Reads a file of the nats CLI; none if it is not there.
+    pub context_file: &'a dyn Fn(&Path) -> Result<Option<String>>,
 }
 
 impl Environment<'_> {

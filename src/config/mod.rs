@@ -11,6 +11,7 @@ mod document;
 mod environment;
 mod glob;
 pub mod keys;
+mod nats_context;
 mod replica_settings;
 pub mod shell_words;
 mod source_location;
@@ -28,6 +29,7 @@ pub use database::{
 };
 pub use database_dir::DatabaseDir;
 pub use environment::Environment;
+pub use nats_context::CONTEXT_VARIABLE;
 pub use replica_settings::DEFAULT_SYNC_INTERVAL;
 pub use url::mask_credentials;
 pub use variables::LookupVar;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::document::Section;
 use super::environment::Environment;
+use super::nats_context::{self, NatsContext};
 use super::url::{self, NatsUrl, Url};
 use super::{Replica, credentials};
 use crate::error::{Error, Kind, Result};
@@ -233,10 +234,10 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let Some(bucket) = bucket.or(url.bucket.clone()).or(sum.bucket.clone()) else {
         return Err(usage("the replica has no bucket").with_hint("write nats://HOST/BUCKET, or add bucket"));
     };
-    let outside = environment_defaults(url, &sum, around)?;
-    let mut options = Options::new(outside.servers, bucket, prefix);
-    options.login = sum.login.clone().or(outside.login).unwrap_or(Credentials::None);
-    set_tls(&mut options, &sum, outside.tls, around)?;
+    let outside = outside(url, &sum, around)?;
+    let mut options = Options::new(outside.servers.clone(), bucket, prefix);
+    options.login = sum.login.clone().or(outside.login.clone()).unwrap_or(Credentials::None);
+    set_tls(&mut options, &sum, &outside, around)?;
     let sync_interval = sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL);
     set_connection(&mut options, &sum);
     let compaction = sum.compaction.unwrap_or(true);
@@ -258,49 +259,58 @@ fn prefix(own: &ReplicaSettings, inherited: &ReplicaSettings) -> Result<String> 
     Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"))
 }
 
-/// Servers, and the login of the environment if nothing else has one.
-struct EnvironmentDefaults {
+/// What the environment and a context of the nats CLI give where nothing else does.
+struct Outside {
     servers: Vec<Server>,
     tls: bool,
     login: Option<Credentials>,
+    context: NatsContext,
 }
 
-fn environment_defaults(url: NatsUrl, sum: &ReplicaSettings, around: &Environment<'_>) -> Result<EnvironmentDefaults> {
+/// The nearest place that names servers, and that has a login, wins: URL and configuration (`url`, `sum`), then the
+/// variables, then the context.
+fn outside(url: NatsUrl, sum: &ReplicaSettings, around: &Environment<'_>) -> Result<Outside> {
     let from_environment = match url.servers.is_empty() {
-        true => around.non_empty("NATS_URL").map(|text| url::parse_servers(&text)).transpose()?,
+        true => around.non_empty("NATS_URL").map(|text| url::parse_servers(&text, "NATS_URL")).transpose()?,
         false => None,
     };
-    let found = from_environment.clone().unwrap_or(url.clone());
-    let user = from_environment.and_then(|found| found.user);
+    let by_url = url.tls;
+    let found = from_environment.clone().unwrap_or(url);
+    let context = nats_context::load(!found.servers.is_empty(), around)?.unwrap_or_default();
+    let (servers, tls, login_in_url) = match found.servers.is_empty() {
+        false => (found.servers, found.tls, None),
+        true => (context.servers.clone(), context.tls, context.login_in_url.clone()),
+    };
     let login = match sum.login {
         Some(_) => None,
-        None => credentials::login_in_environment(user, around)?,
+        None => credentials::login_in_environment(from_environment.and_then(|found| found.user), around)?
+            .or(context.login.clone())
+            .or(login_in_url),
     };
     let default = || vec![Server { host: DEFAULT_HOST.to_string(), port: Options::DEFAULT_PORT }];
-    let servers = if found.servers.is_empty() { default() } else { found.servers };
-    Ok(EnvironmentDefaults { servers, tls: url.tls || found.tls, login })
+    let servers = if servers.is_empty() { default() } else { servers };
+    Ok(Outside { servers, tls: by_url || tls, login, context })
 }
 
 /// Any option about TLS asks for TLS; `tls: false` takes back only an inherited `tls: true`.
-fn set_tls(options: &mut Options, sum: &ReplicaSettings, by_url: bool, around: &Environment<'_>) -> Result<()> {
-    let tls = &mut options.tls;
-    tls.handshake_first = sum.tls_first.unwrap_or(false);
+fn set_tls(options: &mut Options, sum: &ReplicaSettings, outside: &Outside, around: &Environment<'_>) -> Result<()> {
+    let (tls, context) = (&mut options.tls, &outside.context);
+    tls.handshake_first = sum.tls_first.unwrap_or(context.tls_first);
+    let variable = |name: &str| around.non_empty(name).map(|path| around.absolute(&path)).transpose();
     tls.root_cas = match &sum.root_cas {
         Some(paths) => paths.clone(),
-        None => around.non_empty("NATS_CA").map(|path| around.absolute(&path)).transpose()?.into_iter().collect(),
+        None => variable("NATS_CA")?.or(context.root_ca.clone()).into_iter().collect(),
     };
     tls.identity = match &sum.identity {
         Some(identity) => Some(identity.clone()),
-        None => environment_identity(around)?,
+        None => {
+            let pair = ((variable("NATS_CERT")?, "NATS_CERT"), (variable("NATS_KEY")?, "NATS_KEY"));
+            credentials::both_or_neither(pair.0, pair.1)?.or(context.identity.clone())
+        }
     };
-    tls.required =
-        by_url || sum.tls == Some(true) || tls.handshake_first || !tls.root_cas.is_empty() || tls.identity.is_some();
+    let required = outside.tls || sum.tls == Some(true) || tls.handshake_first;
+    tls.required = required || !tls.root_cas.is_empty() || tls.identity.is_some();
     Ok(())
-}
-
-fn environment_identity(around: &Environment<'_>) -> Result<Option<(PathBuf, PathBuf)>> {
-    let file = |name: &str| around.non_empty(name).map(|path| around.absolute(&path)).transpose();
-    credentials::both_or_neither((file("NATS_CERT")?, "NATS_CERT"), (file("NATS_KEY")?, "NATS_KEY"))
 }
 
 fn set_connection(options: &mut Options, sum: &ReplicaSettings) {

@@ -53,15 +53,16 @@ pub(super) fn parse(text: &str) -> Result<Url> {
     result.map_err(|error| error.context(format!("replica URL {}", mask_credentials(text))))
 }
 
-/// Reads a list of servers as `NATS_URL` holds it: a URL without a bucket, or hosts alone, spaces between them or not.
-pub(super) fn parse_servers(text: &str) -> Result<NatsUrl> {
+/// Reads a list of servers as `NATS_URL` holds it: a URL without a bucket, or hosts alone, spaces between them or not. `name`
+/// is what it stands in.
+pub(super) fn parse_servers(text: &str, name: &str) -> Result<NatsUrl> {
     let text = text.replace(' ', "");
     let text = text.as_str();
     let tls = text.starts_with("tls://");
     let rest = strip_nats_scheme(text).map_or(text, |(rest, _)| rest);
     let url = nats(rest.trim_end_matches('/'), tls)
         .and_then(|url| if url.bucket.is_some() { Err(usage("expected servers only, found a path")) } else { Ok(url) });
-    url.map_err(|error| error.context(format!("NATS_URL {}", mask_credentials(text))))
+    url.map_err(|error| error.context(format!("{name} {}", mask_credentials(text))))
 }
 
 fn unknown_scheme(scheme: &str) -> Error {

@@ -167,7 +167,7 @@ fn no_error_shows_a_piece_of_a_password_however_it_is_mangled() {
         let shown = format!("{error} {error:?} {:?}", error.hint());
         assert!(!shown.contains("canary"), "{text}: {shown}");
         if text.starts_with("nats://") {
-            let error = parse_servers(text).expect_err(text);
+            let error = parse_servers(text, "NATS_URL").expect_err(text);
             assert!(!format!("{error:?}").contains("canary"), "{text}: {error}");
         }
     }
@@ -184,10 +184,10 @@ fn a_list_of_servers_is_read_with_or_without_schemes() {
         ("u:p@h", "nats://h:4222/"),
     ];
     for (text, expected) in table {
-        let url = parse_servers(text).unwrap();
+        let url = parse_servers(text, "NATS_URL").unwrap();
         let mut options = Options::new(url.servers, "", "");
         options.tls.required = url.tls;
         assert_eq!(format_nats(&options), expected, "{text}");
     }
-    assert!(parse_servers("nats://h/B").unwrap_err().message().contains("found a path"));
+    assert!(parse_servers("nats://h/B", "NATS_URL").unwrap_err().message().contains("found a path"));
 }
