@@ -47,25 +47,35 @@ pub fn parent(path: &Path) -> &Path {
 
 /// Bytes that a user who is not root can still write there, by statvfs(3).
 pub fn free_bytes(directory: &Path) -> Option<u64> {
-    let name = CString::new(directory.as_os_str().as_bytes()).ok()?;
-    // SAFETY: `name` ends with a zero byte, and `found` is ours.
-    free_bytes_by(|found| unsafe { libc::statvfs(name.as_ptr(), found) })
+    file_system(directory).map(|found| bytes_free(&found))
 }
 
 /// The same on the file system that holds `file`.
 pub fn free_bytes_beside(file: &File) -> Option<u64> {
     // SAFETY: the descriptor is open for the duration of the call, and `found` is ours.
-    free_bytes_by(|found| unsafe { libc::fstatvfs(file.as_raw_fd(), found) })
+    file_system_by(|found| unsafe { libc::fstatvfs(file.as_raw_fd(), found) }).map(|found| bytes_free(&found))
 }
 
-fn free_bytes_by(ask: impl FnOnce(*mut libc::statvfs) -> i32) -> Option<u64> {
+/// Whether the file system that `path` is on is mounted to be read only.
+pub fn is_read_only(path: &Path) -> bool {
+    file_system(path).is_some_and(|found| found.f_flag & libc::ST_RDONLY != 0)
+}
+
+#[allow(clippy::unnecessary_cast)] // 32 bits wide on 32-bit machines.
+fn bytes_free(found: &libc::statvfs) -> u64 {
+    found.f_bavail as u64 * found.f_frsize as u64
+}
+
+fn file_system(path: &Path) -> Option<libc::statvfs> {
+    let name = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `name` ends with a zero byte, and `found` is ours.
+    file_system_by(|found| unsafe { libc::statvfs(name.as_ptr(), found) })
+}
+
+fn file_system_by(ask: impl FnOnce(*mut libc::statvfs) -> i32) -> Option<libc::statvfs> {
     // SAFETY: all zeros is a valid statvfs, and the call fills it.
     let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
-    if ask(&raw mut found) != 0 {
-        return None;
-    }
-    #[allow(clippy::unnecessary_cast)] // 32 bits wide on 32-bit machines.
-    Some(found.f_bavail as u64 * found.f_frsize as u64)
+    (ask(&raw mut found) == 0).then_some(found)
 }
 
 /// A directory that is open. What happens to its path later changes nothing of what is meant.

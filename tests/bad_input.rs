@@ -199,3 +199,39 @@ fn a_database_on_a_network_file_system_is_refused_unless_told() {
     run("    allow-network-file-system: true\n").expect("strace works").succeeded();
     assert_equal(&database, &bed.restored());
 }
+
+/// What the kernel makes of one whose disk has failed, and what an SD card with a lock is.
+#[test]
+fn a_read_only_file_system_is_called_that() {
+    let bed = Bed::directory("read-only");
+    let (database, folder) = (bed.database(), bed.path("read-only"));
+    bed.run(&["replicate", "-once", database.to_str().unwrap(), &bed.url()]).succeeded();
+    std::fs::create_dir(&folder).unwrap();
+    let inside = folder.join("b.db");
+    bed.write(&inside, &["--commits", "1"]);
+    let mount = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+    let within = |words: &[&str]| {
+        let mut command = litestream();
+        command.args(words);
+        let mut mounted = std::process::Command::new("unshare");
+        mounted.args(["--mount", "sh", "-c", mount, "sh"]).arg(&folder).arg(command.get_program());
+        support::like(&command, mounted)
+    };
+    if !within(&["version"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no mount namespace can be made here");
+        return;
+    }
+    let (own, other) = (database.to_str().unwrap(), inside.to_str().unwrap());
+    let (store, output) = (format!("file://{}/store", folder.display()), folder.join("out.db"));
+    let stored = bed.url();
+    let table = [
+        (vec!["replicate", "-once", other, &store], DATABASE, other),
+        (vec!["snapshot", other, &store], DATABASE, other),
+        (vec!["replicate", "-once", own, &store], STORE, &store[7..]),
+        (vec!["restore", "-o", output.to_str().unwrap(), &stored], DATABASE, "out.db"),
+    ];
+    for (words, status, name) in table {
+        let ran = bed.run_command(&mut within(&words));
+        ran.refused(status, &[name, "read-only file system\nhint: the file system is mounted"]);
+    }
+}

@@ -29,6 +29,7 @@ use support::{
 
 on_a_directory_only! {
     a_database_of_zeros_is_restored_in_the_memory_of_any_other
+    a_snapshot_larger_than_its_header_says_is_given_up_at_once
     a_frame_that_leaps_far_ahead_asks_for_no_disk
     a_snapshot_larger_than_the_disk_is_refused_before_the_first_byte
     names_in_other_letters_are_of_strangers
@@ -181,6 +182,15 @@ fn a_database_of_zeros_is_restored_in_the_memory_of_any_other(bed: &Bed) {
     within(bed, MEMORY, &mut verify(bed)).succeeded();
     // The limit is one.
     assert_ne!(within(bed, 8 << 20, &mut verify(bed)).status, 0);
+}
+
+/// Two pages by its header, and a gigabyte by what is in it.
+fn a_snapshot_larger_than_its_header_says_is_given_up_at_once(bed: &Bed) {
+    put_snapshot(bed, 2, 16 << 10);
+    let output = bed.path("out.db");
+    let complaint = ["/snapshots/", "payload: expected 131072 bytes, found more"];
+    within(bed, MEMORY, &mut restore_command(&bed.url(), &output)).refused(CORRUPT, &complaint);
+    assert_nothing_beside(&output);
 }
 
 fn a_frame_that_leaps_far_ahead_asks_for_no_disk(bed: &Bed) {

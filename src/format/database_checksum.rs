@@ -57,8 +57,9 @@ impl DatabaseChecksum {
         let checksum = field.get(4..12).and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
         let checksum = DatabaseChecksum(checksum.unwrap_or_default());
         if checksum.encode() != field {
+            let found = field.len();
             return Err(corrupt(format!(
-                "database checksum in the gzip header: expected crc32 and length, found {field:02x?}"
+                "database checksum in the gzip header: expected 16 bytes that end with their crc32, found {found} that do not"
             )));
         }
         Ok(checksum)
@@ -214,7 +215,10 @@ mod tests {
                 let mut bad = stored.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);
                 let error = DatabaseChecksum::decode(&bad).unwrap_err();
-                assert!(error.message().starts_with("database checksum in the gzip header: expected crc32"), "{error}");
+                assert!(
+                    error.message().starts_with("database checksum in the gzip header: expected 16 bytes"),
+                    "{error}"
+                );
             }
             assert!(DatabaseChecksum::decode(&stored[..15]).is_err() && DatabaseChecksum::decode(&[]).is_err());
         }

@@ -243,7 +243,8 @@ fn check_prefix(prefix: &[u8; PREFIX], member: MemberKind, wanted: u8, length: u
         return Err(corrupt(format!("extra field: expected at most {MAX_SUBFIELDS} more bytes, found {found}")));
     }
     if lengths != expected && !longer {
-        return Err(corrupt(format!("extra field: expected lengths {expected:?}, found {lengths:?}")));
+        let words = |(outer, inner): (u16, u16)| format!("{outer} bytes with a subfield of {inner}");
+        return Err(corrupt(format!("extra field: expected {}, found {}", words(expected), words(lengths))));
     }
     Ok(())
 }
@@ -314,7 +315,7 @@ mod tests {
             (16, 0, "expected format version 1 or 2, found 0"),
             (17, 2, "expected a segment, found a snapshot"),
             (17, 9, "expected a segment, found kind 9"),
-            (14, 21, "extra field: expected lengths (24, 20), found (24, 21)"),
+            (14, 21, "extra field: expected 24 bytes with a subfield of 20, found 24 bytes with a subfield of 21"),
         ];
         for (at, byte, text) in table {
             let mut bad = sample();

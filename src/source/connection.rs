@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use crate::directory::is_read_only;
 use crate::error::{Error, Kind, Result};
 use crate::source::sigbus;
 
@@ -36,7 +37,7 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     sigbus::install();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| from_sqlite(&e, "open"))?;
-    reject_read_only(&connection)?;
+    reject_read_only(path, &connection)?;
     configure(&connection, busy_timeout).map_err(|e| from_sqlite(&e, "open"))?;
     persist_wal(&connection);
     Ok(connection)
@@ -44,13 +45,16 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
 
 /// SQLite opens what may not be written to for reading alone. A -shm file that is made by somebody who may only read the
 /// database would keep those out who may write to it.
-fn reject_read_only(connection: &Connection) -> Result<()> {
+fn reject_read_only(path: &Path, connection: &Connection) -> Result<()> {
     if !connection.is_readonly("main").map_err(|e| from_sqlite(&e, "open"))? {
         return Ok(());
     }
     let mut header = [0; FILE_FORMAT_VERSIONS.end];
     read_file(connection, 0, &mut header)?;
     match header[FILE_FORMAT_VERSIONS] {
+        [2, 2] if is_read_only(path) => {
+            Err(Error::io(Kind::Database, "open", &std::io::Error::from_raw_os_error(libc::EROFS)))
+        }
         [2, 2] => Err(Error::new(Kind::Database, "open: it may only be read by this user").with_hint(NEEDS_WRITE_HINT)),
         _ => Ok(()),
     }

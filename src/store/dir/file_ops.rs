@@ -14,7 +14,7 @@ pub fn io_error(operation: &str, path: &Path, error: &io::Error) -> Error {
     let made = Error::io(kind, format!("{operation} {}", path.display()), error);
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT) => made.with_hint("make room on the file system of the store"),
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+        Some(libc::EACCES | libc::EPERM) => {
             made.with_hint("the store's directory must be writable by the user that runs litestream")
         }
         _ => made,
