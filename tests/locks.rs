@@ -10,6 +10,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use litestream::source::{Options, Source};
 use support::{Bed, assert_equal, on_a_directory_only, until};
 
 on_a_directory_only! {
@@ -167,6 +168,78 @@ fn under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late(bed: &
     }
     replicator.stop();
     assert_eq!(bed.generations().len(), 1);
+}
+
+/// A checkpoint waits for the slot of a pin that has ended since: the next one took it, with a newer mark, which the checkpoint
+/// does not look at. It holds writers off, so nothing is committed that would move the pin.
+#[test]
+fn a_first_pin_is_given_up_for_a_checkpoint_that_waits_for_its_slot() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let bed = Bed::directory("slot");
+    let database = bed.path("a.db");
+    let mut application = bed.session(&database);
+    for statement in ["journal_mode = WAL", "wal_autocheckpoint = 0", "busy_timeout = 30000"] {
+        application.sql(&format!("PRAGMA {statement}"));
+    }
+    application.sql("CREATE TABLE t (x)");
+    let options = Options {
+        busy_timeout: Duration::from_secs(5),
+        enable_wal: false,
+        allow_network: true,
+        differences: true,
+        checkpoint_frames: 1000,
+        checkpoint_interval: None,
+        truncate_frames: None,
+    };
+    let first = Source::open(&database, &options).expect("open the database");
+    application.sql("INSERT INTO t VALUES (1)");
+    let checkpoint = std::thread::spawn(move || application.sql("PRAGMA wal_checkpoint(FULL)"));
+    let index = inode(&bed.path("a.db-shm"));
+    until("the checkpoint holds writers off", || {
+        let locks = fs::read_to_string("/proc/locks").expect("read /proc/locks");
+        let held = locks.lines().any(|line| line.contains(&format!(":{index} 120 121")));
+        if held { Ok(()) } else { Err(locks) }
+    });
+    drop(first);
+    // Long before it tries again.
+    let mut source = Source::open(&database, &options).expect("open the database");
+    assert!(source.has_waiting_checkpoint());
+    drop(source);
+    let answer = checkpoint.join().expect("the checkpoint");
+    assert!(answer.starts_with("(0,"), "it gave up: {answer}");
+    assert!(!Source::open(&database, &options).expect("open the database").has_waiting_checkpoint());
+}
+
+/// All its commits are checkpointed at once, by one that waits for readers and holds other writers off meanwhile.
+#[test]
+fn writers_get_their_turn_beside_one_that_checkpoints_each_commit() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let bed = Bed::directory("turns");
+    let database = bed.database();
+    let rival = ["--seconds", "6", "--rate", "100", "--sync", "off", "--seed", "2"];
+    let mut last = [0.0; 2];
+    for (at, beside) in [false, true].into_iter().enumerate() {
+        let mut replicator = beside.then(|| bed.replicate(&database));
+        let mut writers = ["full", "truncate"].map(|mode| {
+            let busy = ["--seconds", "6", "--rate", "400", "--sync", "off", "--rows", "0", "--every", "1"];
+            bed.application(&database, &[&busy[..], &["--checkpoint", mode]].concat())
+        });
+        let mut rival = bed.application(&database, &rival);
+        let begin = Instant::now();
+        while rival.is_running() {
+            sleep(10 * TICK);
+            // Each start has a first pin, which may take the slot that such a checkpoint waits for.
+            if begin.elapsed() < Duration::from_secs(5) && let Some(running) = replicator.take() {
+                running.kill();
+                replicator = Some(bed.replicate(&database));
+            }
+        }
+        writers.iter_mut().for_each(|writer| writer.exits(0));
+        rival.exits(0);
+        println!("beside {beside}: {} {} {}", rival.output(), writers[0].output(), writers[1].output());
+        last[at] = told(&rival.output(), "commits=");
+    }
+    assert!(last[1] > last[0] / 4.0, "{last:?} commits");
 }
 
 /// The default monitor-interval.

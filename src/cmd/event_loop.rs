@@ -10,8 +10,8 @@ use crate::replica::replicator::{Replicator, SharedBuffers, WakeOn};
 
 /// While uploads are under way in more than one store, each is looked at this often.
 const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(2);
-/// While a commit is on its way, it is looked for this often.
-const HOT_POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Urgent looks take at most one part in this of the time.
+const URGENT_SHARE: u32 = 4;
 /// A database at rest is looked at this often: it has timers of its own, and its store may have news.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -63,8 +63,9 @@ impl EventLoop {
         }
         let wake = match next {
             WakeOn::DatabaseWrite => self.next_idle_check,
-            _ if self.replicators.iter().any(Replicator::is_hot) => begun + HOT_POLL_INTERVAL,
-            _ => begun + self.tick,
+            _ => begun + self.replicators.iter().filter_map(Replicator::urgent_interval).min().map_or(self.tick, |soon| {
+                soon.max(URGENT_SHARE * SystemClock.now().duration_since(begun)).min(self.tick)
+            }),
         };
         let left = wake.min(until).saturating_duration_since(SystemClock.now());
         match next {

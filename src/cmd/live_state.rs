@@ -13,6 +13,7 @@ use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::position::{Generation, WalPosition};
 use crate::replica::checkpoint_note::CheckpointNote;
 use crate::replica::find_end::find_end;
+use crate::replica::replicator::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE};
 use crate::replica::stored_end::StoredEnd;
 use crate::source::page_checksums::PageChecksums;
 use crate::source::snapshot::open_rollback_snapshot;
@@ -90,7 +91,7 @@ fn try_once(database: &Database, options: &Options, store: &Rc<dyn Store>, deadl
     if let Some(mut snapshot) = open_rollback_snapshot(&database.path, options)? {
         return Ok(there(PageChecksums::read(&mut snapshot, &mut || Ok(()))?, None, None));
     }
-    let mut source = Source::open(&database.path, options)?;
+    let mut source = open_source(database, options)?;
     let note = CheckpointNote::read(&wiring::replicator_settings(database, false).meta());
     if let Err(reason) = end.resume(&mut source, &note, &mut vec![0; BUFFER_BYTES])? {
         return Ok(Attempt::Behind(reason.to_string()));
@@ -114,6 +115,19 @@ fn try_once(database: &Database, options: &Options, store: &Rc<dyn Store>, deadl
     };
     let stored = end.database.filter(|_| end.wal_position() == point).map(|known| known.checksum);
     Ok(there(PageChecksums::read(&mut snapshot, &mut || source.move_pin())?, Some(point), stored))
+}
+
+/// A source that no checkpoint of the application waits for, if that can be had soon.
+fn open_source(database: &Database, options: &Options) -> Result<Source> {
+    let deadline = SystemClock.now() + CHECKPOINT_PATIENCE;
+    loop {
+        let mut source = Source::open(&database.path, options)?;
+        if SystemClock.now() >= deadline || !source.has_waiting_checkpoint() {
+            return Ok(source);
+        }
+        drop(source);
+        sleep(CHECKPOINT_PAUSE);
+    }
 }
 
 /// Where pages wait that change while the database is read: nothing need have been made beside it yet.

@@ -95,10 +95,12 @@ impl Inotify {
         // poll(2) passes over a negative descriptor.
         let descriptor = listening.map_or(-1, AsRawFd::as_raw_fd);
         let mut wanted = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-        // Rounded up: a wait that is over too soon would only be begun again.
-        let millis = libc::c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
-        // SAFETY: one pollfd, alive through the call.
-        unsafe { libc::poll(&raw mut wanted, 1, millis) };
+        // SAFETY: all zeros is a valid timespec.
+        let mut left: libc::timespec = unsafe { std::mem::zeroed() };
+        left.tv_sec = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
+        left.tv_nsec = timeout.subsec_nanos() as _;
+        // SAFETY: one pollfd and a timespec, alive through the call; no mask of signals.
+        unsafe { libc::ppoll(&raw mut wanted, 1, &raw const left, std::ptr::null()) };
     }
 }
 

@@ -26,6 +26,7 @@ mod copy;
 mod facts;
 mod file_stamp;
 mod file_state;
+mod foreign_locks;
 mod identity;
 mod idle;
 mod inotify;
@@ -64,6 +65,7 @@ use bases::Bases;
 use border::Border;
 use checkpoint::CheckpointState;
 use file_state::{FileState, FileWatcher};
+use foreign_locks::ForeignLocks;
 use identity::Identity;
 use idle::IdleWatches;
 use pins::ReadPins;
@@ -146,6 +148,7 @@ pub struct Source {
     checkpoints: CheckpointState,
     idle_watches: IdleWatches,
     file_watch: FileWatcher,
+    foreign_locks: ForeignLocks,
     /// Before the wal-index was mapped.
     faults: FaultCount,
     /// The snapshot that is being read, which must be carried along when the pin moves.
@@ -351,6 +354,12 @@ impl Source {
         Ok(self.checkpoints.is_due(now, &header, self))
     }
 
+    /// Whether a checkpoint of another process keeps all writers waiting, for our pin perhaps. Costs a call of fcntl(2),
+    /// or two. A source that has just been opened is not to be kept then (src/source/foreign_locks.rs).
+    pub fn has_waiting_checkpoint(&mut self) -> bool {
+        self.foreign_locks.has_waiting_checkpoint(self.identity.index)
+    }
+
     /// Nothing is going on, and the database file has everything.
     fn repin_when_idle(&mut self, header: &IndexHeader, now: Instant) -> Result<()> {
         if self.idle_repins < IDLE_REPINS {
@@ -553,6 +562,7 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         checkpoints: CheckpointState::default(),
         idle_watches: IdleWatches::default(),
         file_watch: FileWatcher::default(),
+        foreign_locks: ForeignLocks::default(),
         faults,
         active_snapshot: ActiveSnapshot::default(),
         bases: None,

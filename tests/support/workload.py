@@ -12,6 +12,7 @@ import os
 import random
 import sqlite3
 import sys
+import threading
 import time
 
 SCHEMA = """
@@ -22,6 +23,45 @@ INSERT OR IGNORE INTO m VALUES (1, 0, 0);
 MODULUS = 2**63
 # SQLite's own default busy timeout is none; an application that is backed up has one.
 BUSY_SECONDS = 10
+# A wait of this long is looked into: who holds which lock, so often.
+PATIENCE, LOOK = 1.0, 0.25
+# Locks in a -shm file (wal.c).
+NAMES = ["WRITE", "CKPT", "RECOVER", "READ0", "READ1", "READ2", "READ3", "READ4"]
+
+
+class Locks:
+    """Says who held what while a statement waited: lines of `WRITE:pid:name READ1-4:pid:name`, one a look."""
+
+    def __init__(self, database):
+        self.shm = database + "-shm"
+        self.since = None
+        self.seen = []
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        while True:
+            time.sleep(LOOK)
+            since = self.since
+            if since is not None and time.monotonic() - since > PATIENCE:
+                self.seen.append(f"{time.monotonic() - since:.1f}s {self.look()}")
+
+    def look(self):
+        try:
+            inode = str(os.stat(self.shm).st_ino)
+            return " ".join(sorted(self.held(line) for line in open("/proc/locks") if f":{inode} " in line))
+        except OSError as error:
+            return str(error)
+
+    def held(self, line):
+        kind, pid, _, first, last = line.split()[-5:]
+        first, last = int(first) - 120, int(last) - 120
+        names = "DMS" if first == 8 else "-".join(NAMES[at] for at in sorted({first, last}))
+        try:
+            words = open(f"/proc/{pid}/cmdline").read().split("\0")
+        except OSError:
+            words = ["gone"]
+        who = "litestream" if "litestream" in os.path.basename(words[0]) else "application"
+        return f"{names}{'!' if kind == 'WRITE' else ''}:{who}:{pid}"
 
 
 def row_hash(key, body):
@@ -65,6 +105,7 @@ class Application:
         self.commits = 0
         self.busy_checkpoints = 0
         self.waits = []
+        self.locks = Locks(options.database)
         self.open()
         self.connection.executescript(SCHEMA)
         seq, _ = self.connection.execute("SELECT seq, sum FROM m").fetchone()
@@ -121,9 +162,7 @@ class Application:
 
     def transaction(self):
         c = self.connection
-        begun = time.monotonic()
-        c.execute("BEGIN IMMEDIATE")
-        self.waits.append(time.monotonic() - begun)
+        self.begin()
         seq, total = c.execute("SELECT seq, sum FROM m").fetchone()
         if self.options.spill:
             self.undone_savepoint()
@@ -134,6 +173,21 @@ class Application:
         seq, total = seq + 1, total % MODULUS
         self.commit(seq, total)
         self.commits += 1
+
+    def begin(self):
+        begun = time.monotonic()
+        self.locks.seen, self.locks.since = [], begun
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            print("locks while it waited:", *self.locks.seen, sep="\n", file=sys.stderr)
+            raise
+        finally:
+            self.locks.since = None
+        waited = time.monotonic() - begun
+        self.waits.append(waited)
+        if waited > 3:
+            print(f"waited {waited:.1f}s", *self.locks.seen, sep="\n", file=sys.stderr, flush=True)
 
     def commit(self, seq, total):
         c = self.connection
@@ -208,7 +262,7 @@ class Application:
     def shrink(self):
         """A transaction that deletes most rows."""
         c = self.connection
-        c.execute("BEGIN IMMEDIATE")
+        self.begin()
         c.execute("DELETE FROM t WHERE id % 5 <> 0")
         total = sum(row_hash(key, body) for key, body in c.execute("SELECT id, body FROM t")) % MODULUS
         seq = c.execute("SELECT seq FROM m").fetchone()[0] + 1

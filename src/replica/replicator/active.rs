@@ -16,6 +16,11 @@ use crate::store::Store;
 
 /// Between two looks for a commit whose frames are being written.
 const HOT_POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Between two looks for a checkpoint of the application that waits for the pin, where there was one a moment ago. It sleeps
+/// for a millisecond at first. All writers wait for it, and SQLite gives none of them a turn in order: one that keeps
+/// missing the instants between two checkpoints ends with "database is locked".
+const CONTENDED_POLL_INTERVAL: Duration = Duration::from_micros(500);
+const CONTENDED_TIME: Duration = Duration::from_millis(200);
 /// A copy of much goes on after other databases have had their turn.
 pub(super) const TIME_SLICE: Duration = Duration::from_millis(20);
 /// A commit whose frames were written before there was word of writes is published within this time.
@@ -40,6 +45,8 @@ pub(super) struct ActiveDatabase {
     pub(super) idle_state: IdleState,
     /// There was word of a write and no commit yet: until then it is looked for more often.
     pub(super) hot_until: Option<Instant>,
+    /// A checkpoint of the application has waited for the pin: until then, the next one is looked for much more often.
+    pub(super) contended_until: Option<Instant>,
 }
 
 /// Whether it is enough to wait for word of the next write.
@@ -87,6 +94,7 @@ impl ActiveDatabase {
             caught_up: false,
             idle_state: IdleState::Polling,
             hot_until: None,
+            contended_until: None,
         }
     }
 
@@ -177,6 +185,22 @@ impl ActiveDatabase {
         // It may be word of a name that is gone, too.
         self.next_file_check = now;
         false
+    }
+
+    /// Whether a checkpoint of the application waits, so that the pin had better move now.
+    pub(super) fn checkpoint_waits(&mut self, now: Instant) -> bool {
+        self.contended_until = self.contended_until.filter(|until| now < *until);
+        let waits = (now >= self.next_tick || self.contended_until.is_some()) && self.source.has_waiting_checkpoint();
+        if waits {
+            self.contended_until = Some(now + CONTENDED_TIME);
+        }
+        waits
+    }
+
+    /// How soon to look again, if sooner than at the next tick.
+    pub(super) fn urgent_interval(&self) -> Option<Duration> {
+        let contended = self.contended_until.map(|_| CONTENDED_POLL_INTERVAL);
+        contended.or(self.hot_until.map(|_| HOT_POLL_INTERVAL))
     }
 
     /// The time to the next look.

@@ -88,6 +88,8 @@ pub struct Replicator {
     /// What is stored is of this database, or may be replaced though it is not.
     identified: bool,
     spool_adopted: bool,
+    /// A checkpoint of the application waited for our first pin: until then, that pin is not kept.
+    lets_checkpoint_pass_until: Option<Instant>,
     /// None where no note is kept.
     note: Option<NoteKeeper>,
 }
@@ -120,6 +122,10 @@ const BLOCKED_LIST_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_SNAPSHOT_BACKOFF: Duration = Duration::from_secs(30);
 /// A generation that ends this soon after its start is a sign of trouble: the next one waits.
 const MIN_GENERATION_AGE: Duration = Duration::from_secs(10);
+/// How long a first pin is given up again and again while a checkpoint of the application waits.
+pub const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two such attempts: longer than SQLite's busy handler sleeps between two of its own (100 ms).
+pub const CHECKPOINT_PAUSE: Duration = Duration::from_millis(120);
 /// Rounds without a pause before other databases have their turn.
 const MAX_ROUNDS: usize = 16;
 
@@ -159,6 +165,7 @@ impl Replicator {
             generation_started: None,
             identified: settings.allow_other_database,
             spool_adopted: false,
+            lets_checkpoint_pass_until: None,
             note: settings.keep_note.then(|| NoteKeeper::new(settings.meta())),
             force_snapshot: settings.force_snapshot,
             database_opened: false,
@@ -277,9 +284,13 @@ impl Replicator {
         }
     }
 
-    /// Whether a commit is on its way, and worth a look more often than each tick.
-    pub fn is_hot(&self) -> bool {
-        matches!(&self.stage, Stage::Active(following) if following.hot_until.is_some())
+    /// How soon to look again where that is sooner than at the next tick: a commit is on its way, or a checkpoint of the
+    /// application waits for the pin again and again.
+    pub fn urgent_interval(&self) -> Option<Duration> {
+        match &self.stage {
+            Stage::Active(following) => following.urgent_interval(),
+            _ => None,
+        }
     }
 
     fn poll_stage(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
@@ -336,14 +347,27 @@ impl Replicator {
             // With the lock in hand, the spool is ours.
             self.uploads.adopt_spool(end.as_mut().ok(), clock.now())?;
         }
-        let source = Source::open(&self.settings.path, &self.settings.source)?;
-        match end.clone() {
+        let mut source = Source::open(&self.settings.path, &self.settings.source)?;
+        let end = end.clone();
+        if source.has_waiting_checkpoint() && self.lets_checkpoint_pass(clock.now()) {
+            return Ok(WakeOn::NextTick);
+        }
+        self.lets_checkpoint_pass_until = None;
+        match end {
             Ok(end) => {
                 let note = CheckpointNote::read(&self.settings.meta());
                 self.compare(Box::new(ComparingFile { source, end, note, check: ResumeCheck::Begin }), tools, clock)
             }
             Err(reason) => self.activate(source, Err(reason), clock),
         }
+    }
+
+    /// Whether to try again in a moment, because a checkpoint of the application waits for our first pin. Not for ever: it may
+    /// wait for somebody else.
+    fn lets_checkpoint_pass(&mut self, now: Instant) -> bool {
+        let until = *self.lets_checkpoint_pass_until.get_or_insert(now + CHECKPOINT_PATIENCE);
+        self.retry_at = now + CHECKPOINT_PAUSE;
+        now < until
     }
 
     fn continue_compare(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
@@ -428,7 +452,7 @@ impl Replicator {
         let Stage::Active(following) = &mut self.stage else { return Ok(WakeOn::Immediately) };
         let now = clock.now();
         let mut next = WakeOn::NextTick;
-        if now >= following.next_tick || self.closing {
+        if following.checkpoint_waits(now) || now >= following.next_tick || self.closing {
             following.next_tick = now + following.poll_interval(now, self.settings.monitor_interval);
             match following.sync(tools, clock, &mut self.uploads)? {
                 SyncResult::Lost(reason) => return self.end_generation(reason, now),
