@@ -229,7 +229,9 @@ fn writers_get_their_turn_beside_one_that_checkpoints_each_commit() {
         while rival.is_running() {
             sleep(10 * TICK);
             // Each start has a first pin, which may take the slot that such a checkpoint waits for.
-            if begin.elapsed() < Duration::from_secs(5) && let Some(running) = replicator.take() {
+            if begin.elapsed() < Duration::from_secs(5)
+                && let Some(running) = replicator.take()
+            {
                 running.kill();
                 replicator = Some(bed.replicate(&database));
             }
@@ -240,6 +242,48 @@ fn writers_get_their_turn_beside_one_that_checkpoints_each_commit() {
         last[at] = told(&rival.output(), "commits=");
     }
     assert!(last[1] > last[0] / 4.0, "{last:?} commits");
+}
+
+/// A start reads the whole database under its first pin, which is slow here: half a minute, say. The application does not
+/// wait for the end of it.
+#[test]
+fn a_checkpoint_does_not_wait_until_a_start_has_compared_the_database() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let bed = Bed::directory("compared");
+    let database = bed.path("a.db");
+    let mut application = bed.session(&database);
+    for statement in ["journal_mode = WAL", "wal_autocheckpoint = 0", "busy_timeout = 60000"] {
+        application.sql(&format!("PRAGMA {statement}"));
+    }
+    application.sql("CREATE TABLE t (x)");
+    application.sql("INSERT INTO t VALUES (zeroblob(120000000))");
+    application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    application.sql("INSERT INTO t VALUES (1)");
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    replicator.kill();
+    let command = bed.replicate_command(&database, &bed.url());
+    let Some(mut slow) = support::meddled(&command, "pread64:delay_enter=300000:when=60+") else { return };
+    let mut replicator = bed.start_command(&mut slow);
+    let index = inode(&bed.path("a.db-shm"));
+    let mut looks = 0;
+    until("the start has a pin that stays", || {
+        let locks = fs::read_to_string("/proc/locks").expect("read /proc/locks");
+        let pinned = READ.into_iter().any(|mark| locks.contains(&format!(":{index} {mark} {mark}")));
+        looks = if pinned { looks + 1 } else { 0 };
+        if looks > 9 { Ok(()) } else { Err(locks) }
+    });
+    application.sql("INSERT INTO t VALUES (2)");
+    let begin = Instant::now();
+    let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    println!("{answer} after {:?}", begin.elapsed());
+    assert!(answer.starts_with("(0,"), "it gave up: {answer}");
+    replicator.says("database not compared with what is stored");
+    replicator.says("continuing");
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    drop(replicator);
+    bed.replicate_once(&database);
+    assert_equal(&database, &bed.restored());
 }
 
 /// The default monitor-interval.

@@ -63,9 +63,12 @@ impl EventLoop {
         }
         let wake = match next {
             WakeOn::DatabaseWrite => self.next_idle_check,
-            _ => begun + self.replicators.iter().filter_map(Replicator::urgent_interval).min().map_or(self.tick, |soon| {
-                soon.max(URGENT_SHARE * SystemClock.now().duration_since(begun)).min(self.tick)
-            }),
+            _ => {
+                begun
+                    + self.replicators.iter().filter_map(Replicator::urgent_interval).min().map_or(self.tick, |soon| {
+                        soon.max(URGENT_SHARE * SystemClock.now().duration_since(begun)).min(self.tick)
+                    })
+            }
         };
         let left = wake.min(until).saturating_duration_since(SystemClock.now());
         match next {

@@ -40,6 +40,17 @@ pub enum ResumeCheck {
     State(StateCheck),
 }
 
+impl ResumeCheck {
+    /// What follows if it is not read to the end. Where the WAL has told the place, the copy goes on, unproven until the next
+    /// snapshot; else nothing tells it.
+    pub fn give_up(&self) -> std::result::Result<(), GenerationEnd> {
+        match self {
+            ResumeCheck::State(_) => Ok(()),
+            ResumeCheck::Begin | ResumeCheck::File(..) => Err(GenerationEnd::NotCompared),
+        }
+    }
+}
+
 enum Begun {
     Over(std::result::Result<(), GenerationEnd>),
     Check(ResumeCheck),

@@ -12,6 +12,19 @@
 //!    refused and a new generation begins.
 //! 5. No descriptor on the database or its -shm is opened outside SQLite: closing one would drop the locks of all.
 //! 6. Nothing is written to the database but SQLite's own checkpoints, which copy what is committed already.
+//!
+//! What is held, who waits for it, and for how long:
+//!
+//! | lock | who waits | at most |
+//! |---|---|---|
+//! | a pin (READ0 to READ4) | FULL, RESTART, TRUNCATE, and all writers behind those | two moves: each at the next tick, or within 0.5 ms where such a checkpoint waited less than 200 ms ago |
+//! | the first pin, before its first move | the same | not kept while one waits (2 s of attempts); 1 s while a start compares the database (`COMPARE_PATIENCE`) |
+//! | a snapshot's own transaction | the same | until the pin moves: what changes is kept in slices of [`snapshot`]'s budget, some milliseconds each |
+//! | WRITE, by a seal | writers | copying 256 frames or 1 MiB, writing back 1000 frames or 4 MiB, and two fsyncs |
+//! | CKPT, by a passive checkpoint | checkpoints of others | writing back what is committed, and two fsyncs; writers do not wait |
+//! | CKPT, WRITE, READ1 to READ4, by our TRUNCATE | writers, checkpoints | nothing is written back: one ftruncate(2) and an fsync; gives up at once if anybody is in the way |
+//! | RECOVER, WRITE, CKPT, by SQLite's recovery | everybody | reading the WAL once, as for whoever is first to see a torn wal-index |
+//! | the file of a database that is not in WAL mode | writers | the time to copy it aside (`Snapshot::detach`) |
 
 pub mod page_checksums;
 pub mod resume;

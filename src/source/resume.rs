@@ -42,6 +42,8 @@ pub enum GenerationEnd {
     WalRestartedWhileNotRunning,
     /// It was stored without a WAL to recognise it by, and it is not the same file content any more.
     DatabaseChangedWhileNotRunning,
+    /// Reading the file took too long for an application that waited meanwhile.
+    NotCompared,
     /// The checksum of a snapshot is not that to which all that was copied leads.
     DatabaseDiffers,
     /// The WAL is shorter than what is stored: the machine lost power, or an older copy was put back.
@@ -77,6 +79,9 @@ impl fmt::Display for GenerationEnd {
             }
             GenerationEnd::WalRestartedWhileNotRunning => f.write_str("WAL restarted while not running"),
             GenerationEnd::DatabaseChangedWhileNotRunning => f.write_str("database changed while not running"),
+            GenerationEnd::NotCompared => {
+                f.write_str("database file not compared with what is stored: a checkpoint of the application waited")
+            }
             GenerationEnd::DatabaseDiffers => {
                 f.write_str("database is not what its commits lead to: something wrote past SQLite")
             }

@@ -110,6 +110,7 @@ struct ComparingFile {
     end: StoredEnd,
     note: CheckpointNote,
     check: ResumeCheck,
+    begun: Instant,
 }
 
 /// A file that was replaced under its name is noticed within this time.
@@ -124,6 +125,8 @@ const MAX_SNAPSHOT_BACKOFF: Duration = Duration::from_secs(30);
 const MIN_GENERATION_AGE: Duration = Duration::from_secs(10);
 /// How long a first pin is given up again and again while a checkpoint of the application waits.
 pub const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the first pin stays while a database is compared with what is stored, whoever waits for it.
+const COMPARE_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two such attempts: longer than SQLite's busy handler sleeps between two of its own (100 ms).
 pub const CHECKPOINT_PAUSE: Duration = Duration::from_millis(120);
 /// Rounds without a pause before other databases have their turn.
@@ -356,7 +359,11 @@ impl Replicator {
         match end {
             Ok(end) => {
                 let note = CheckpointNote::read(&self.settings.meta());
-                self.compare(Box::new(ComparingFile { source, end, note, check: ResumeCheck::Begin }), tools, clock)
+                self.compare(
+                    Box::new(ComparingFile { source, end, note, check: ResumeCheck::Begin, begun: clock.now() }),
+                    tools,
+                    clock,
+                )
             }
             Err(reason) => self.activate(source, Err(reason), clock),
         }
@@ -390,19 +397,31 @@ impl Replicator {
     ) -> Result<WakeOn> {
         let turn = clock.now() + TIME_SLICE;
         loop {
-            let ComparingFile { source, end, note, check } = &mut *comparing;
+            let ComparingFile { source, end, note, check, .. } = &mut *comparing;
             match end.resume_step(source, note, check, &mut tools.buffer)? {
                 Some(resumed) => {
                     let end = comparing.end;
                     return self.activate(comparing.source, resumed.map(|()| end), clock);
                 }
                 None if clock.now() >= turn => {
+                    if clock.now() - comparing.begun >= COMPARE_PATIENCE && comparing.source.has_waiting_checkpoint() {
+                        return self.give_up_comparing(comparing, clock);
+                    }
                     self.stage = Stage::Comparing(comparing);
                     return Ok(WakeOn::Immediately);
                 }
                 None => {}
             }
         }
+    }
+
+    /// The pin does not move before the database is read, and an application's checkpoint waits for it.
+    fn give_up_comparing(&mut self, comparing: Box<ComparingFile>, clock: &dyn Clock) -> Result<WakeOn> {
+        let ComparingFile { source, end, check, .. } = *comparing;
+        log::warn("database not compared with what is stored: a checkpoint of the application waited for that")
+            .field("db", &self.name)
+            .emit();
+        self.activate(source, check.give_up().map(|()| end), clock)
     }
 
     fn activate(
