@@ -65,9 +65,9 @@ impl Given {
         }
         bytes.drain(..old);
         self.crc.update(&bytes);
+        // There is something new only once all that was old has been passed over.
         self.bytes += bytes.len() as u64;
-        // What is new has been passed over as well, should it be asked for again.
-        self.passed = self.passed.max(self.bytes);
+        self.passed += bytes.len() as u64;
         Ok(bytes)
     }
 
@@ -305,5 +305,54 @@ pub fn list(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<En
             return Ok(entries);
         }
         store.wait(MAX_SLEEP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `object` in pieces of these sizes, up to `end`; what is given out.
+    fn fed(given: &mut Given, object: &[u8], sizes: &[usize], end: usize) -> Result<Vec<u8>> {
+        let (mut at, mut out) = (0, Vec::new());
+        for size in sizes.iter().cycle() {
+            let next = (at + size).min(end);
+            out.extend(given.take(object[at..next].to_vec())?);
+            at = next;
+            if at == end {
+                return Ok(out);
+            }
+        }
+        unreachable!("the sizes come again and again")
+    }
+
+    #[test]
+    fn an_object_that_is_asked_for_again_goes_on_where_it_was_whatever_the_pieces() {
+        let object: Vec<u8> = (0..1000u32).map(|byte| (byte * 7 % 251) as u8).collect();
+        for sizes in [&[1][..], &[64], &[64, 3, 200], &[1000]] {
+            for breaks in [&[500][..], &[1, 999], &[300, 100, 700], &[640, 640, 64]] {
+                let (mut given, mut out) = (Given::default(), Vec::new());
+                for end in breaks {
+                    out.extend(fed(&mut given, &object, sizes, *end).unwrap());
+                    given.begin_again();
+                }
+                out.extend(fed(&mut given, &object, &[17, 80], 1000).unwrap());
+                assert!(out == object, "{sizes:?} {breaks:?}");
+                assert_eq!((given.passed, given.bytes), (1000, 1000));
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_that_is_another_one_by_then_is_told() {
+        let mut given = Given::default();
+        fed(&mut given, &[1; 100], &[7], 50).unwrap();
+        given.begin_again();
+        let error = fed(&mut given, &[2; 100], &[7], 100).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        // One that ends too soon is told by what was passed over.
+        given.begin_again();
+        fed(&mut given, &[1; 100], &[7], 30).unwrap();
+        assert!(given.passed < given.bytes);
     }
 }
