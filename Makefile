@@ -10,7 +10,8 @@
 #   make bench-quick  guards what make bench has reached, by ratio to Litestream in the same run; under three minutes
 #   make bench-scale  many databases, a large one, a long history, a small machine; ONLY=group,… runs some of it or of bench
 #   make bench-store  MB/s and ms of the NATS store beside nats-py
-#   make cluster  kills the servers of a NATS cluster at random while a database is replicated and restored; ROUNDS=12
+#   make cluster  kills the servers of a NATS cluster at random while a database is replicated and restored, and restarts them one
+#                 by one under a snapshot and a restore; ROUNDS=12
 #   make soak     random schedules for SECONDS=3600 (tests/model.rs, and tests/deterministic.rs for as long again); a seed
 #                 that fails is kept in tests/data/model-seeds
 #   make fuzz     coverage-guided, SECONDS=3600 for each target of tests/fuzz

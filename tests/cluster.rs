@@ -2,20 +2,25 @@
 //! acknowledged is lost, nothing half is visible, and the lag recovers.
 //!
 //! `make cluster ROUNDS=n` kills n of them, after the first two at random; `CLUSTER_SEED=n` repeats the choice of a run, which
-//! prints its own, but not its timing.
+//! prints its own, but not its timing. It also restarts the servers one by one under a snapshot and a restore.
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/raw.rs"]
 mod raw;
 mod support;
 use support::nats;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cluster::Cluster;
+use proxy::Proxy;
+use serde_json::json;
 use support::{Bed, Process, all_committed, assert_equal, judged, litestream, until};
 
 const BUCKET: &str = "backup";
@@ -136,4 +141,72 @@ fn each_server_of_a_cluster_may_die_while_a_database_is_replicated_and_restored(
     bed.run(&["verify", &url]).succeeded();
     replicator.stop();
     assert_equal(&database, &output);
+}
+
+/// 24 MB that do not shrink.
+fn large(bed: &Bed) -> PathBuf {
+    let database = bed.path("large.db");
+    let rows = "INSERT INTO t SELECT randomblob(100000) FROM (WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n \
+                LIMIT 240) SELECT i FROM n)";
+    bed.sql(&database, &["PRAGMA journal_mode=WAL", "CREATE TABLE t(x)", rows]);
+    database
+}
+
+/// Bytes a second through each proxy: what is moved takes longer than the upgrade of a cluster.
+const RATE: u64 = 2 << 20;
+
+/// A rolling upgrade while a command is in the middle of what it moves. The command succeeds.
+fn upgraded(bed: &Bed, cluster: &mut Cluster, proxies: &[Proxy], command: &mut Command) -> Duration {
+    let moved = || proxies.iter().map(Proxy::moved).sum::<u64>();
+    let (before, begin) = (moved(), Instant::now());
+    let mut process = bed.spawn(command);
+    for server in 0..3 {
+        let at = moved();
+        until("bytes move", || {
+            let bytes = moved() - at;
+            if bytes > RATE / 4 { Ok(()) } else { Err(format!("{bytes} bytes: {}", process.log())) }
+        });
+        assert!(process.is_running(), "it is over before server {server} is restarted");
+        cluster.servers[server].stop();
+        cluster.servers[server].restart();
+        cluster.settle();
+        cluster.leader(BUCKET);
+    }
+    println!("{} MB moved when all were restarted", (moved() - before) >> 20);
+    process.exits(0);
+    begin.elapsed()
+}
+
+#[test]
+fn a_snapshot_and_a_restore_survive_a_rolling_upgrade_of_a_cluster() {
+    if number("CLUSTER_ROUNDS").is_none() {
+        return println!("skipped: it takes more than a minute; `make cluster` runs it");
+    }
+    let mut cluster = Cluster::new();
+    let bed = Bed::directory("rolling");
+    let database = large(&bed);
+    let proxies: Vec<Proxy> = cluster.servers.iter().map(|server| Proxy::narrow(server.port, RATE)).collect();
+    let addresses: Vec<String> = proxies.iter().map(Proxy::address).collect();
+    let url = format!("nats://{}/{BUCKET}", addresses.join(","));
+    let config = bed.path("litestream.yml");
+    let text = format!(
+        "dbs:\n- path: {}\n  replica: {{ url: \"{url}\", create-bucket: true, bucket-replicas: 3, timeout: 5s, \
+         reconnect-wait: 200ms }}\n",
+        database.display()
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    // The bucket is there, so that a leader can be asked for.
+    raw::create(&cluster.servers[0].address(), BUCKET, json!({ "num_replicas": 3 }));
+    let name = database.display().to_string();
+    let output = bed.path("restored.db");
+    let mut run = |words: &[&str]| {
+        let mut command = litestream();
+        command.arg("-config").arg(&config).args(words);
+        let took = upgraded(&bed, &mut cluster, &proxies, &mut command);
+        println!("{}: {took:?}", words[0]);
+    };
+    run(&["snapshot", &name]);
+    run(&["restore", "-o", output.to_str().expect("a path"), &name]);
+    assert_equal(&database, &output);
+    bed.run(&["verify", &cluster.url(BUCKET)]).succeeded();
 }
