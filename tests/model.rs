@@ -1,12 +1,22 @@
 //! Random schedules: several applications write, check, shrink, crash and are killed, the replicator is killed and stopped,
 //! the store goes away, and all of that at once. Every restore is a state that was committed, none goes back, and in the
-//! end the restore is the live database.
+//! end the restore is the live database. Whenever the program has exited 0, or `status` says ok, a restore at that moment has
+//! all that was committed before. (The heartbeat counts in minutes: tests/deterministic.rs judges it.)
 //!
 //! `MODEL_SEED=n` runs that schedule alone, `MODEL_STEPS=n` makes schedules of n steps, `MODEL_SECONDS=n` runs one schedule
 //! after another for so long (`make soak SECONDS=n`). The seed decides the schedule, not the timing: a seed that failed is
 //! worth several runs. Seeds that once failed stand in tests/data/model-seeds, and each run begins with them.
 
+#[path = "support/hazards.rs"]
+mod hazards;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/raw.rs"]
+mod raw;
+#[path = "support/sites.rs"]
+mod sites;
 mod support;
+use support::nats;
 
 use std::fs;
 use std::io::Write as _;
@@ -14,8 +24,12 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use hazards::Network;
 use support::random::Random;
-use support::{Bed, Process, Session, State, all_committed, assert_equal, assert_never_back, equal, judged, until};
+use support::{
+    Bed, Process, Session, State, all_committed, assert_equal, assert_never_back, equal, judged, newest_committed,
+    until,
+};
 
 const STEPS: u64 = 45;
 /// Writers at the same time.
@@ -104,6 +118,8 @@ impl Drop for Keeper<'_> {
 /// One schedule under way.
 struct Model {
     random: Random,
+    /// For what is out of the ordinary: drawn apart, so that the seeds that were kept before it stay what they were.
+    hazards: Random,
     writers: Vec<Process>,
     replicator: Option<Process>,
     /// With this one the database is never closed by all, so SQLite never replays a WAL. Only so may writers spill: older
@@ -121,14 +137,24 @@ struct Model {
     /// Of any replicator at any time, in kilobytes.
     most_memory: u64,
     begun: Instant,
+    /// Where there is a server.
+    network: Option<Network>,
     /// Last, so that every process is gone before its files.
     bed: Bed,
 }
 
 impl Model {
     fn new(store: &str, seed: u64) -> Model {
-        let bed = if store == "nats" { Bed::nats("model") } else { Bed::directory("model") };
         let mut random = Random(seed);
+        let mut hazards = Random(!seed);
+        let two_sites = hazards.chance(20);
+        let (bed, network) = match store {
+            "nats" => {
+                let (bed, network) = Network::new("model", two_sites);
+                (bed, Some(network))
+            }
+            _ => (Bed::directory("model"), None),
+        };
         let database = bed.path("a.db");
         let page_size = random.one_of(&["512", "1024", "4096", "4096", "16384", "65536"]);
         bed.write(&database, &["--commits", "3", "--page-size", page_size]);
@@ -136,6 +162,7 @@ impl Model {
         let long_readers = random.chance(30);
         Model {
             random,
+            hazards,
             writers: Vec::new(),
             replicator: None,
             holder,
@@ -146,6 +173,7 @@ impl Model {
             met_outage: false,
             most_memory: 0,
             begun: Instant::now(),
+            network,
             bed,
         }
     }
@@ -166,6 +194,9 @@ impl Model {
             68..72 => self.take_a_snapshot(),
             72..80 => self.store_comes_or_goes(),
             _ => self.restore(),
+        }
+        if self.hazards.chance(9) {
+            self.out_of_the_ordinary();
         }
         self.look_after_processes();
         if self.replicator.is_none() && self.random.chance(60) {
@@ -248,7 +279,9 @@ impl Model {
             self.say("stop the replicator");
             // A signal that comes before it listens to signals kills it.
             replicator.says("msg=replicating");
+            let before = newest_committed(&self.database);
             replicator.stop();
+            self.has_stored("replicate exited 0", before);
         }
     }
 
@@ -260,6 +293,10 @@ impl Model {
         self.say("snapshot");
         let ran = self.bed.run(&["snapshot", &self.database.to_string_lossy(), &self.bed.url()]);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
+        let restored = self.bed.restored();
+        let state = judged(&restored);
+        fs::remove_file(&restored).expect("remove a restored file");
+        self.states.push(state);
     }
 
     fn store_comes_or_goes(&mut self) {

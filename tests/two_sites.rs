@@ -3,44 +3,19 @@
 
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "support/sites.rs"]
+mod sites;
 mod support;
 use support::nats;
 
 use std::path::Path;
-use std::time::Duration;
 
-use nats::{Server, free_port, on_system, pinned};
+use nats::{Server, on_system, pinned};
 use serde_json::json;
+use sites::Sites;
 use support::{Bed, until};
 
 const BUCKET: &str = "backup";
-
-struct Sites {
-    north: Server,
-    south: Server,
-    _hub: Server,
-}
-
-impl Sites {
-    /// They are joined when this returns.
-    fn new(binary: &Path) -> Sites {
-        let port = free_port();
-        let listen = format!("server_name: hub\nleafnodes {{ listen: \"127.0.0.1:{port}\" }}");
-        let hub = Server::start_tuned(binary, "domain: hub", &listen);
-        let leaf = |name: &str| {
-            let remote = format!("leafnodes {{ remotes: [{{ url: \"nats://127.0.0.1:{port}\" }}] }}");
-            Server::start_tuned(binary, &format!("domain: {name}"), &format!("server_name: {name}\n{remote}"))
-        };
-        let sites = Sites { north: leaf("north"), south: leaf("south"), _hub: hub };
-        for (server, other) in [(&sites.north, "south"), (&sites.south, "north")] {
-            until("the sites are joined", || {
-                let (within, subject) = (Duration::from_secs(2), format!("$JS.{other}.API.INFO"));
-                raw::ask_within(within, &server.address(), &subject, &json!({}))
-            });
-        }
-        sites
-    }
-}
 
 fn url(server: &Server) -> String {
     format!("nats://{}/{BUCKET}/app", server.address())

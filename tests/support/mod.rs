@@ -24,7 +24,7 @@ use nats::{Scratch, Server};
 pub const SOON: Duration = Duration::from_secs(120);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
-const BUCKET: &str = "backup";
+pub const BUCKET: &str = "backup";
 
 /// Runs each test body on a directory and on a nats-server.
 macro_rules! on_both_stores {
@@ -53,17 +53,29 @@ pub(crate) use {on_a_directory_only, on_both_stores};
 pub struct Bed {
     scratch: Scratch,
     server: Option<Server>,
+    /// What `replicate` connects to instead of the server.
+    front: Option<String>,
     /// Numbers the files that the test makes.
     count: Cell<u32>,
 }
 
 impl Bed {
     pub fn directory(name: &str) -> Bed {
-        Bed { scratch: Scratch::new(name), server: None, count: Cell::new(0) }
+        Bed { scratch: Scratch::new(name), server: None, front: None, count: Cell::new(0) }
     }
 
     pub fn nats(name: &str) -> Bed {
         Bed { server: Some(Server::plain()), ..Bed::directory(name) }
+    }
+
+    /// With a server that runs already.
+    pub fn on_server(name: &str, server: Server) -> Bed {
+        Bed { server: Some(server), ..Bed::directory(name) }
+    }
+
+    /// From now on, [`Bed::replicate`] reaches the server by this address.
+    pub fn reach_by(&mut self, address: String) {
+        self.front = Some(address);
     }
 
     /// A server with more in its configuration, such as who may log in.
@@ -133,7 +145,10 @@ impl Bed {
 
     /// `replicate DATABASE URL` in the foreground of another process.
     pub fn replicate(&self, database: &Path) -> Process {
-        self.replicate_to(database, &self.url())
+        match &self.front {
+            Some(address) => self.replicate_to(database, &format!("nats://{address}/{BUCKET}")),
+            None => self.replicate_to(database, &self.url()),
+        }
     }
 
     pub fn replicate_to(&self, database: &Path, url: &str) -> Process {
@@ -366,6 +381,11 @@ pub struct State {
 /// The commits that the application has written down as done.
 pub fn committed(database: &Path) -> BTreeSet<State> {
     noted(database).lines().filter(|line| !line.starts_with(INTENT)).map(state_in).collect()
+}
+
+/// The commit that the application has written down last.
+pub fn newest_committed(database: &Path) -> Option<State> {
+    noted(database).lines().rfind(|line| !line.starts_with(INTENT)).map(state_in)
 }
 
 /// What the application was about to commit.

@@ -34,12 +34,30 @@ struct Shared {
     open: Mutex<Vec<TcpStream>>,
     /// Bytes that came from clients, and connections that were made.
     sent: AtomicU64,
+    /// Every connection breaks once so many bytes have come from clients; 0: none does.
+    cut_at: AtomicU64,
     /// Bytes that came from the server.
     received: AtomicU64,
     connections: AtomicU64,
     /// What clients wrote, if it is kept.
     keeps: AtomicBool,
     heard: Mutex<Vec<u8>>,
+}
+
+impl Shared {
+    fn cut(&self) {
+        for stream in self.open.lock().expect("the connections").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Counts what came from a client. True if it is the end of every connection.
+    fn reaches_cut(&self, bytes: u64) -> bool {
+        let sent = self.sent.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        let cut_at = self.cut_at.load(Ordering::SeqCst);
+        let reached = cut_at > 0 && sent >= cut_at;
+        reached && self.cut_at.compare_exchange(cut_at, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
 }
 
 impl Proxy {
@@ -84,9 +102,12 @@ impl Proxy {
 
     /// Every connection breaks.
     pub fn cut(&self) {
-        for stream in self.shared.open.lock().expect("the connections").drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.shared.cut();
+    }
+
+    /// Every connection breaks, in the middle of whatever is being sent, once clients have sent so many more bytes.
+    pub fn cut_after(&self, bytes: u64) {
+        self.shared.cut_at.store(self.sent() + bytes.max(1), Ordering::SeqCst);
     }
 
     /// The same, and no new one is let through until [`Proxy::join`].
@@ -169,7 +190,10 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, shared: &Arc<Shared>, up: boo
                 sleep(Duration::from_millis(20));
             }
             if up {
-                ours.sent.fetch_add(n as u64, Ordering::SeqCst);
+                if ours.reaches_cut(n as u64) {
+                    ours.cut();
+                    break;
+                }
                 if ours.keeps.load(Ordering::SeqCst) {
                     ours.heard.lock().expect("what was heard").extend_from_slice(&bytes[..n]);
                 }
