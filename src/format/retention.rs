@@ -337,7 +337,7 @@ mod tests {
                 let listing = listing(keys);
                 restore_path(listing.generation(Generation::new(1)).unwrap())
             };
-            while let Some(places) = compaction::next_group(&stored(&keys)) {
+            while let Some(places) = compaction::next_group(&stored(&keys), true) {
                 let group = stored(&keys)[places].to_vec();
                 keys.push(Key::Segment(compaction::merged_key(&group).unwrap()));
                 assert!(same(&keys), "seed {seed}");

@@ -66,6 +66,8 @@ pub struct RetentionTask {
     budget: TransferBudget,
     /// The segments of the newest generation that are known, neighbours all.
     chain: Vec<(SegmentKey, u64)>,
+    /// No restore of that generation reads a segment before those.
+    from_start: bool,
     /// Something was stored since the last look for a merge.
     new_segments: bool,
     /// What was merged, and when it may go.
@@ -115,6 +117,7 @@ impl RetentionTask {
             compaction: what.compaction,
             budget: TransferBudget::default(),
             chain: Vec::new(),
+            from_start: false,
             new_segments: false,
             merged: VecDeque::new(),
             work: Operation::None,
@@ -150,6 +153,7 @@ impl RetentionTask {
         self.budget.stored(size);
         if self.chain.last().is_some_and(|(last, _)| last.generation != key.generation) {
             self.chain.clear();
+            self.from_start = true;
             (self.snapshot_bytes, self.bytes_since_snapshot) = (None, 0);
         }
         self.chain.push((key, size));
@@ -260,9 +264,9 @@ impl RetentionTask {
 
     fn next_compaction(&self, sent: &SentSegments) -> Option<Compaction> {
         let places = if self.is_in_pass() {
-            compaction::next_group(&self.chain)?
+            compaction::next_group(&self.chain, self.from_start)?
         } else {
-            self.budget.next_group(&self.chain, |key| sent.get(self.id, key).is_some())?
+            self.budget.next_group(&self.chain, self.from_start, |key| sent.get(self.id, key).is_some())?
         };
         let group = self.chain.get(places)?;
         let key = compaction::merged_key(group)?;
@@ -323,6 +327,7 @@ impl RetentionTask {
         self.bytes_since_snapshot =
             chain.iter().filter(|(key, _)| key.start >= snapshot.position).map(|(_, size)| size).sum();
         self.chain = chain;
+        self.from_start = true;
         self.new_segments = true;
     }
 
@@ -357,6 +362,7 @@ impl RetentionTask {
             // What is behind it can still be merged; the next listing brings it back, and with it the warning.
             let end = merge.key().end;
             self.chain.retain(|(key, _)| key.start >= end);
+            self.from_start = false;
         }
         self.work = Operation::None;
         self.not_before = now + RETRY_DELAY;
