@@ -379,6 +379,9 @@ fn a_thousand_databases_are_listed_in_one_pass_and_32_mib() {
     assert!(asked("$JS.API.CONSUMER.MSG.NEXT") <= DATABASES * (OBJECTS as usize + 1) / 2000 + 2);
     assert_eq!(asked("$JS.API.STREAM.MSG.GET"), 0);
     assert_eq!(asked("litestream.alive."), DATABASES);
+    // A replicator at rest takes a second to answer: it is asked while the names are still read.
+    let (first, last) = (heard.find("PUB litestream.alive."), heard.rfind("PUB $JS.API.CONSUMER.MSG.NEXT"));
+    assert!(first.is_some() && first < last, "{first:?}, {last:?}");
 }
 
 /// `list URL -json`: what it prints, and the bytes of memory that it took at most. It prints more than a pipe holds, so that
