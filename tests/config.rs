@@ -333,7 +333,7 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
         ),
         (replica("timeout: 0s"), "line 5: timeout: expected more than 0, found 0", ""),
         (replica("timeout: [1s]"), "line 5: timeout: expected a text, found a list", ""),
-        (replica("tls: {}"), "line 5: tls: expected a text, found keys with values", ""),
+        (replica("tls: {}"), "line 5: tls: expected a text, found lines of the form `key: value`", ""),
         (replica("tls: maybe"), "line 5: tls: expected true or false, found \"maybe\"", ""),
         (replica("token: ''"), "line 5: token: expected a text, found an empty one", ""),
         (
@@ -403,9 +403,9 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
             "add url: nats://HOST/BUCKET, or bucket",
         ),
         ("dbs: x".to_string(), "line 1: dbs: expected a list, found a text", ""),
-        ("dbs:\n- x".to_string(), "line 2: dbs: expected keys with values, found a text", ""),
+        ("dbs:\n- x".to_string(), "line 2: dbs: expected lines of the form `key: value`, found a text", ""),
         ("".to_string(), "no database is named", "add one under dbs"),
-        ("- x".to_string(), "line 1: expected keys with values, found a list", ""),
+        ("- x".to_string(), "line 1: expected lines of the form `key: value`, found a list", ""),
         ("heartbeat-interval: 30s".to_string(), "line 1: heartbeat-interval: expected 1m or more", ""),
         (
             "heartbeat-url: ftp://canary".to_string(),

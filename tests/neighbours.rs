@@ -19,6 +19,7 @@ on_a_directory_only! {
     an_interrupted_restore_leaves_no_file
     a_metadata_directory_that_is_a_link_is_refused
     a_metadata_directory_that_others_may_write_to_is_refused
+    a_metadata_directory_of_another_user_is_refused
     a_lock_file_that_is_a_link_is_not_followed
     metrics_go_into_a_file_of_ours_whatever_was_planted
     a_link_in_a_directory_of_databases_is_passed_over
@@ -186,6 +187,23 @@ fn a_metadata_directory_that_others_may_write_to_is_refused(bed: &Bed) {
     ran.refused(DATABASE, &["-litestream", "hint:"]);
 }
 
+fn a_metadata_directory_of_another_user_is_refused(bed: &Bed) {
+    if !is_root() {
+        return;
+    }
+    let database = bed.database();
+    let meta = database.with_file_name(format!(".{}-litestream", database.file_name().unwrap().to_str().unwrap()));
+    fs::create_dir(&meta).unwrap();
+    fs::set_permissions(&meta, Permissions::from_mode(0o700)).unwrap();
+    chown(&meta, Some(OTHER), Some(OTHER)).unwrap();
+    let ran = bed.run(&["replicate", "-once", database.to_str().unwrap(), &bed.url()]);
+    ran.refused(DATABASE, &["-litestream", "as its owner, found user 65534"]);
+    assert_eq!(fs::read_dir(&meta).unwrap().count(), 0);
+    // It may belong to whom the database belongs to.
+    chown(&database, Some(OTHER), Some(OTHER)).unwrap();
+    bed.replicate_once(&database);
+}
+
 fn a_lock_file_that_is_a_link_is_not_followed(bed: &Bed) {
     let database = bed.database();
     bed.write(&database, &["--commits", "1"]);
@@ -230,15 +248,23 @@ fn a_link_in_a_directory_of_databases_is_passed_over(bed: &Bed) {
     bed.write(&outside, &["--commits", "1"]);
     bed.write(&tenants.join("own.db"), &["--commits", "1"]);
     symlink(&outside, tenants.join("evil.db")).unwrap();
+    // And a directory of somebody else, by a link to it.
+    let away = bed.path("away");
+    fs::create_dir(&away).unwrap();
+    bed.write(&away.join("evil.db"), &["--commits", "1"]);
+    symlink(&away, tenants.join("more")).unwrap();
     let config = bed.path("litestream.yml");
-    let text =
-        format!("dbs: [{{dir: {}, pattern: \"*.db\", replica: {{url: \"{}\"}}}}]\n", tenants.display(), bed.url());
+    let text = format!(
+        "dbs: [{{dir: {}, pattern: \"*.db\", recursive: true, replica: {{url: \"{}\"}}}}]\n",
+        tenants.display(),
+        bed.url()
+    );
     fs::write(&config, text).unwrap();
     bed.run(&["-config", config.to_str().unwrap(), "replicate", "-once"]).succeeded();
     let names = files(&bed.path("store"));
     assert!(names.iter().any(|name| name.starts_with("own.db/")), "{names:?}");
     assert!(!names.iter().any(|name| name.contains("evil")), "{names:?}");
-    assert!(!bed.path(".outside.db-litestream").exists());
+    assert!(!bed.path(".outside.db-litestream").exists() && !away.join(".evil.db-litestream").exists());
 }
 
 fn objects_of_a_directory_are_private(bed: &Bed) {

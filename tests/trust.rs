@@ -16,6 +16,7 @@ on_both_stores! {
 
 on_a_directory_only! {
     snapshot_with_a_clock_that_goes_back_buries_no_generation
+    snapshot_deletes_what_is_older_than_the_retention_that_it_is_given
     generation_far_ahead_is_passed_by_the_next_and_not_by_each_one
     generation_with_the_greatest_number_is_named_and_nothing_is_called_stored
 }
@@ -91,6 +92,26 @@ fn snapshot_with_a_clock_that_goes_back_buries_no_generation(bed: &Bed) {
         assert_eq!(ran.stderr.matches("clock is behind what is stored").count(), usize::from(back > 0));
     }
     assert_eq!(bed.generations().len(), 6);
+}
+
+/// By cron, and without a configuration. The default of a day would delete more.
+fn snapshot_deletes_what_is_older_than_the_retention_that_it_is_given(bed: &Bed) {
+    const HOUR: i64 = 60 * MINUTE;
+    let (database, library) = (bed.path("plain.db"), wrong_clock(bed));
+    let path = database.to_str().expect("a path");
+    let left = [(-300, None, 1), (-200, None, 2), (-100, Some("400h"), 3), (0, Some("400h"), 4), (0, Some("150h"), 4)];
+    for (hours, retention, generations) in left {
+        bed.sql(&database, &["CREATE TABLE IF NOT EXISTS t(x)", "INSERT INTO t VALUES (1)"]);
+        let mut command = support::litestream();
+        command.args(["snapshot", "-q"]);
+        if let Some(retention) = retention {
+            command.args(["-enforce-retention", "-retention", retention]);
+        }
+        let command = with_clock(command.args([path, &bed.url()]), &library, hours * HOUR);
+        let ran = bed.run_command(command).succeeded();
+        assert_eq!((ran.stdout.as_str(), bed.generations().len()), ("", generations), "{}", ran.stderr);
+        assert_equal(&database, &bed.restored());
+    }
 }
 
 /// A folder that somebody copied: whole, and of a time to come.

@@ -172,6 +172,10 @@ fn a_spool_of_root_is_the_owners(bed: &Bed) {
         if support::tree(&spool).iter().any(|line| line.contains(".gz ")) { Ok(()) } else { Err("none yet") }
     });
     all_is_the_others(database.parent().unwrap());
+    for line in support::tree(&spool) {
+        let mode = fs::metadata(spool.join(line.rsplit_once(' ').unwrap().0)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600, "{line}");
+    }
     replicator.kill();
     fs::remove_file(&store).unwrap();
     fs::rename(&away, &store).unwrap();

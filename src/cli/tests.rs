@@ -221,6 +221,7 @@ fn options_that_contradict_each_other_are_refused() {
         ("replicate -once -exec x", "options -once and -exec exclude each other"),
         ("replicate -force-snapshot", "option -force-snapshot works only with -once"),
         ("replicate -enforce-retention", "option -enforce-retention works only with -once"),
+        ("snapshot -retention 1d a.db /b", "option -retention works only with -enforce-retention"),
         ("replicate -exec 'x", "option -exec: split the command to run: a ' is not closed"),
         ("replicate a.db", "replicate: a database is given without its replica"),
         ("replicate nats://h/b a.db", "replicate: a replica URL stands where DB_PATH belongs"),

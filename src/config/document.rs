@@ -110,7 +110,8 @@ impl<'a> Section<'a> {
             Value::Mapping(map) => Some(map),
             Value::Null => None,
             other => {
-                return Err(document.error(&steps, format!("expected keys with values, found {}", type_name(other))));
+                return Err(document
+                    .error(&steps, format!("expected lines of the form `key: value`, found {}", type_name(other))));
             }
         };
         Ok(Section { document, segments: steps, map })
@@ -302,7 +303,7 @@ fn type_name(value: &Value) -> &'static str {
         Value::Number(_) => "a number",
         Value::String(_) => "a text",
         Value::Sequence(_) => "a list",
-        Value::Mapping(_) => "keys with values",
+        Value::Mapping(_) => "lines of the form `key: value`",
         Value::Tagged(_) => "a tag",
     }
 }
