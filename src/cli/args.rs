@@ -2,7 +2,7 @@
 //!
 //! The pre-pass (`normal`) and the help texts (`help`) are driven by the same structures, so that an option is written
 //! down once. Long names only: the pre-pass accepts each with one dash or two.
-//! What is said of each stands in man/completions too, where tests/completions.rs holds it to these words.
+//! What is said of each stands in man/completions too, where tests/docs/completions.rs holds it to these words.
 
 use argh::{ArgsInfo, FromArgs};
 

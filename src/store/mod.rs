@@ -14,7 +14,7 @@ use crate::format::time::Timestamp;
 
 /// Where objects are kept: one prefix of one bucket, or one directory.
 ///
-/// The contract, which `tests/store_contract.rs` holds every store to:
+/// The contract, which `tests/nats/store_contract.rs` holds every store to:
 ///
 /// * Names are relative paths of printable characters, `a/b/c`, never empty, without `.` or `..` as a part.
 /// * An object is visible to [`Store::list`] and [`Store::get`] only when it is whole and durable, and never before

@@ -57,7 +57,7 @@ async def peer(port, ca):
 
 
 def ours(binary, port, ca):
-    words = [binary, "--nocapture", "--ignored", "figures"]
+    words = [binary, "--nocapture", "--ignored", "bench_store::"]
     env = dict(os.environ, BENCH_PORT=str(port), BENCH_CA=ca or "", BENCH_SIZE=str(SIZE), BENCH_ROUNDS=str(ROUNDS))
     out = subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout
     line = next(line for line in out.splitlines() if "figures:" in line)

@@ -1,7 +1,5 @@
 //! An application on a real SQLite database, in the thread of the test: it knows what it has committed.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::memory::random::Random;
+use super::random::Random;
 
 /// Every row, and the number of the commit.
 const STATE: &str = "SELECT (SELECT seq FROM step) || '/' || count(*) || ' ' \

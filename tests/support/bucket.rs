@@ -1,7 +1,5 @@
 //! Stores on a test's own server, and a look at what is in its streams.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
@@ -10,7 +8,7 @@ use std::time::Duration;
 use litestream::store::nats::options::Options;
 use litestream::store::{self, ConnectionPool, Store, Target};
 
-use crate::nats::{Server, free_port};
+use super::nats::{Server, free_port};
 
 /// A store in `bucket/p`, which is made if it is missing; `change` has the last word.
 pub fn store_on(server: &Server, change: impl FnOnce(&mut Options)) -> Rc<dyn Store> {

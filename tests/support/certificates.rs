@@ -1,12 +1,10 @@
 //! Certificates of a test's own authority, made by the openssl command.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::nats::Scratch;
+use super::nats::Scratch;
 
 pub struct Authority {
     scratch: Scratch,

@@ -1,13 +1,11 @@
 //! Three nats-servers that form a cluster, all on this machine.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::nats::{Server, free_port, pinned};
-use crate::raw;
+use super::nats::{Server, free_port, pinned};
+use super::raw;
 
 const SOON: Duration = Duration::from_secs(60);
 /// Without a leader nobody answers.

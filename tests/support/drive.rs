@@ -1,7 +1,5 @@
 //! Runs one operation of a store to its end, as the poll loop would.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::time::{Duration, Instant};
 
 use litestream::error::Result;

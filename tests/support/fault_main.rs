@@ -1,4 +1,4 @@
-//! The program as tests/faults.rs runs it: built with its fault points, and under another name than the real one.
+//! The program as tests/random/faults.rs runs it: built with its fault points, and under another name than the real one.
 
 fn main() -> std::process::ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -1,7 +1,5 @@
 //! An operator, an account and a user, as `nsc` would make them, for servers that want JWTs.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 

@@ -1,12 +1,11 @@
 //! A store in memory that can be told to misbehave, and a clock that a test sets: years in seconds.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::random::Random;
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::time::Timestamp;
@@ -14,11 +13,6 @@ use litestream::store::{
     Chunk, Delete, Entry, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, PutState, Scan, ScanEvent,
     ScannedObject, Store, Writer, WriterLease,
 };
-
-#[path = "random.rs"]
-pub mod random;
-
-use random::Random;
 
 /// The objects, for every operation on them.
 type Objects = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;

@@ -4,8 +4,20 @@
 
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses its own part of the harness")]
 
+pub mod alone;
+pub mod application;
+pub mod bucket;
+pub mod certificates;
+pub mod cluster;
+pub mod drive;
+pub mod jwt;
+pub mod memory;
 pub mod nats;
+pub mod proxy;
 pub mod random;
+pub mod raw;
+pub mod sites;
+pub mod world;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -30,10 +42,10 @@ pub const BUCKET: &str = "backup";
 macro_rules! on_both_stores {
     ($($name:ident)*) => {
         mod on_a_directory {
-            $(#[test] fn $name() { super::$name(&super::support::Bed::directory(stringify!($name))) })*
+            $(#[test] fn $name() { super::$name(&$crate::support::Bed::directory(stringify!($name))) })*
         }
         mod on_nats {
-            $(#[test] fn $name() { super::$name(&super::support::Bed::nats(stringify!($name))) })*
+            $(#[test] fn $name() { super::$name(&$crate::support::Bed::nats(stringify!($name))) })*
         }
     };
 }
@@ -42,7 +54,7 @@ macro_rules! on_both_stores {
 macro_rules! on_a_directory_only {
     ($($name:ident)*) => {
         mod on_a_directory_only {
-            $(#[test] fn $name() { super::$name(&super::support::Bed::directory(stringify!($name))) })*
+            $(#[test] fn $name() { super::$name(&$crate::support::Bed::directory(stringify!($name))) })*
         }
     };
 }

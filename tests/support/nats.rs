@@ -1,7 +1,5 @@
 //! A real nats-server for a test: own port, own store, killed when the test ends.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

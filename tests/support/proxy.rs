@@ -1,7 +1,5 @@
 //! A network of our own between a client and a server: far, cut, silent or refusing, as the test says.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;

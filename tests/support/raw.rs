@@ -1,7 +1,5 @@
 //! Questions and messages to a nats-server in its own protocol, beside everything that is tested.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -1,15 +1,13 @@
 //! Two sites behind leaf nodes of one hub, each with a JetStream domain.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::nats::{Server, free_port};
-use crate::raw;
-use crate::support::until;
+use super::nats::{Server, free_port};
+use super::raw;
+use super::until;
 
 pub struct Sites {
     pub north: Server,

@@ -1,8 +1,6 @@
 //! One thread that holds a whole installation: an application, a replicator, a store and a clock. Time passes when it is
 //! told to, so that a schedule of hours takes milliseconds and is the same each time.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,9 +19,9 @@ use litestream::replica::replicator::{Replicator, Settings, SharedBuffers, WakeO
 use litestream::source::{self, GenerationEnd, Source};
 use litestream::store::Store;
 
-use crate::application::{Application, state_of_file};
-use crate::memory::random::Random;
-use crate::memory::{Fake, Memory};
+use super::application::{Application, state_of_file};
+use super::memory::{Fake, Memory};
+use super::random::Random;
 
 /// A database at rest is looked at this often, as the poll loop of the program does.
 const BEAT: Duration = Duration::from_secs(1);

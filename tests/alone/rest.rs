@@ -1,0 +1,231 @@
+//! A database at rest costs next to nothing, and nothing that happens to it is overlooked.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::support;
+use crate::support::alone::alone_on_a_directory;
+use crate::support::{Bed, Process, Session, like, litestream, meddled, until};
+
+alone_on_a_directory! {
+    at_rest_it_wakes_up_less_often_than_it_ticks
+    a_commit_after_a_rest_is_stored_before_the_next_beat
+    a_writer_that_reaches_the_file_by_another_mount_wakes_it_up
+    a_checkpoint_of_the_application_wakes_it_up
+    without_word_of_writes_it_looks_at_each_tick
+    at_rest_it_ends_at_once_when_it_is_told_to
+    a_database_of_an_image_is_followed_beside_a_writer_in_another_container
+}
+
+/// Long enough for it to go to rest.
+const REST: Duration = Duration::from_secs(3);
+/// A database at rest is looked at this often in any case.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How often a process has gone to sleep so far.
+fn sleeps(process: &Process) -> u64 {
+    let pid = process.pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status")).expect("read its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("a count");
+    line.trim().parse().expect("a number")
+}
+
+/// A database that has one commit, stored, and a replicator that has gone to rest beside it.
+fn at_rest(bed: &Bed) -> (Process, Session) {
+    let database = bed.database();
+    let mut application = bed.session(&database);
+    application.sql("CREATE TABLE r (x)");
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    sleep(REST);
+    (replicator, application)
+}
+
+fn at_rest_it_wakes_up_less_often_than_it_ticks(bed: &Bed) {
+    let (replicator, _application) = at_rest(bed);
+    let before = sleeps(&replicator);
+    sleep(REST);
+    let woken = sleeps(&replicator) - before;
+    // Once a second; at each tick it would be 60 times.
+    assert!(woken <= 20, "{woken} times in {REST:?}");
+    replicator.stop();
+}
+
+/// The time until the store has one object more.
+fn stored_after(bed: &Bed, application: &mut Session) -> Duration {
+    let before = bed.objects("wal").len();
+    application.sql("INSERT INTO r VALUES (randomblob(100))");
+    let begin = Instant::now();
+    while bed.objects("wal").len() == before {
+        assert!(begin.elapsed() < Duration::from_secs(60), "not stored");
+        sleep(Duration::from_millis(1));
+    }
+    begin.elapsed()
+}
+
+/// The shortest of three times that a commit after a rest took until it was stored.
+fn soonest(bed: &Bed, application: &mut Session) -> Duration {
+    let took = [(); 3].map(|()| {
+        sleep(REST);
+        stored_after(bed, application)
+    });
+    println!("{took:?}");
+    took.into_iter().min().unwrap_or_default()
+}
+
+fn a_commit_after_a_rest_is_stored_before_the_next_beat(bed: &Bed) {
+    let (replicator, mut application) = at_rest(bed);
+    let took = soonest(bed, &mut application);
+    // Waiting for the beat would take half of one on average.
+    assert!(took < BEAT / 10, "{took:?}");
+    replicator.stop();
+}
+
+/// As an application in a container does.
+fn a_writer_that_reaches_the_file_by_another_mount_wakes_it_up(bed: &Bed) {
+    let (replicator, own) = at_rest(bed);
+    let (folder, elsewhere) = (bed.path(""), bed.fresh("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    let mount = "mount --bind \"$1\" \"$2\" && cd \"$2\" && shift 2 && exec \"$@\"";
+    let within = |words: &Command| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", mount, "sh"]).arg(&folder).arg(&elsewhere).arg(words.get_program());
+        like(words, command)
+    };
+    if !within(&Command::new("true")).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no mount namespace can be made here");
+        return;
+    }
+    let mut words = support::python("judge.py");
+    words.args(["session", "a.db"]);
+    let mut application = bed.session_of(&mut within(&words));
+    let took = soonest(bed, &mut application);
+    assert!(took < BEAT / 4, "{took:?}");
+    drop(own);
+    replicator.stop();
+    support::assert_equal(&bed.path("a.db"), &bed.restored());
+}
+
+fn a_checkpoint_of_the_application_wakes_it_up(bed: &Bed) {
+    let (replicator, mut application) = at_rest(bed);
+    for mode in ["FULL", "RESTART", "TRUNCATE"] {
+        application.sql("INSERT INTO r VALUES (randomblob(3000))");
+        sleep(REST);
+        let begin = Instant::now();
+        let answer = application.sql(&format!("PRAGMA wal_checkpoint({mode})"));
+        println!("{mode}: {:?}", begin.elapsed());
+        assert!(answer.starts_with("(0,"), "{mode} was busy: {answer}");
+        assert!(begin.elapsed() < BEAT / 2, "{mode} took {:?}", begin.elapsed());
+    }
+    until("the rows are stored", || support::equal(&bed.database(), &bed.restored()));
+    replicator.stop();
+}
+
+/// A file system that accepts a watch and never tells: the next commits after a rest come late, and no later ones.
+fn without_word_of_writes_it_looks_at_each_tick(bed: &Bed) {
+    let database = bed.database();
+    let mut application = bed.session(&database);
+    application.sql("CREATE TABLE r (x)");
+    let replicate = like(&bed.replicate_command(&database, &bed.url()), litestream());
+    let Some(mut deaf) = meddled(&replicate, "inotify_add_watch:retval=7") else { return };
+    deaf.args(["-log-level", "debug"]);
+    let mut replicator = bed.start_command(&mut deaf);
+    bed.converges(&database);
+    for _ in 0..2 {
+        sleep(REST);
+        stored_after(bed, &mut application);
+    }
+    replicator.says("no word of writes here");
+    let took = soonest(bed, &mut application);
+    assert!(took < BEAT / 4, "{took:?}");
+    until("the rows are stored", || support::equal(&database, &bed.restored()));
+}
+
+/// Also where the last commit has only just waked it up.
+fn at_rest_it_ends_at_once_when_it_is_told_to(bed: &Bed) {
+    for commits in [0, 1] {
+        let (mut replicator, mut application) = at_rest(bed);
+        (0..commits).for_each(|_| drop(application.sql("INSERT INTO r VALUES (randomblob(100))")));
+        let begin = Instant::now();
+        replicator.terminate();
+        replicator.exits(0);
+        let took = begin.elapsed();
+        println!("{took:?}");
+        assert!(took < BEAT / 2, "{took:?}");
+        support::assert_equal(&bed.path("a.db"), &bed.restored());
+        application.sql("DROP TABLE r");
+    }
+}
+
+/// Mounts, as containers have them: a database that came with the image, on a file system that copies what is written to.
+struct Containers {
+    lower: PathBuf,
+    upper: PathBuf,
+    merged: PathBuf,
+    /// In whose namespace the file system is mounted.
+    first: Process,
+}
+
+impl Containers {
+    /// None, and that is said, where such a file system cannot be mounted.
+    fn new(bed: &Bed) -> Option<Containers> {
+        let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| {
+            let path = bed.path(name);
+            fs::create_dir(&path).expect("make a directory");
+            path
+        });
+        let mount = "mount -t overlay -o lowerdir=\"$1\",upperdir=\"$2\",workdir=\"$3\" overlay \"$4\" && echo mounted && exec sleep 600";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", mount, "sh"]).args([&lower, &upper, &work, &merged]);
+        let mut first = bed.spawn(&mut command);
+        until("it is mounted, or cannot be", || match (first.output().contains("mounted"), first.is_running()) {
+            (false, true) => Err("neither"),
+            _ => Ok(()),
+        });
+        if !first.is_running() {
+            eprintln!("skipped: no overlay can be mounted here: {}", first.log());
+            return None;
+        }
+        Some(Containers { lower, upper, merged, first })
+    }
+
+    /// A command in a container of its own, which has the file system too.
+    fn within(&self, command: &Command) -> Command {
+        let mut within = Command::new("nsenter");
+        within.arg(format!("--mount=/proc/{}/ns/mnt", self.first.pid())).args(["unshare", "--mount"]);
+        within.arg(command.get_program());
+        like(command, within)
+    }
+}
+
+fn a_database_of_an_image_is_followed_beside_a_writer_in_another_container(bed: &Bed) {
+    let Some(containers) = Containers::new(bed) else { return };
+    bed.write(&containers.lower.join("a.db"), &["--commits", "3"]);
+    let shipped = fs::read(containers.lower.join("a.db")).unwrap();
+    let database = containers.merged.join("a.db");
+    let replicate = bed.replicate_command(&database, &bed.url());
+    let replicator = bed.start_command(&mut containers.within(&replicate));
+    let words = ["--seconds", "4", "--rate", "100", "--checkpoint", "truncate,passive,restart,full", "--churn"];
+    let writer = containers.within(&support::application_command(&database, &words));
+    bed.spawn(&mut { writer }).exits(0);
+    // What is written down beside the database is in the upper layer, too.
+    let written = containers.upper.join("a.db");
+    let last = *support::committed(&written).last().expect("a commit");
+    until("the last commit is stored", || match bed.restored_if_any().map(|restored| support::judged(&restored)) {
+        Some(state) if state == last => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(bed.generations().len(), 1);
+    let mut session = support::python("judge.py");
+    let mut application = bed.session_of(&mut containers.within(session.arg("session").arg(&database)));
+    application.sql("CREATE TABLE r (x)");
+    let took = soonest(bed, &mut application);
+    assert!(took < BEAT / 4, "{took:?}");
+    drop(application);
+    replicator.stop();
+    assert!(fs::read(containers.lower.join("a.db")).unwrap() == shipped);
+    support::assert_equal(&written, &bed.restored());
+}

@@ -1,0 +1,21 @@
+//! The store on real nats-servers: its contract, logins and limits, outages, far links, clusters.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench_store;
+mod cluster;
+mod deadlines;
+mod far;
+mod limits;
+mod logins;
+mod outage;
+mod peer_defects;
+mod store_contract;
+mod store_nats;
+mod store_nats_interop;
+mod store_nats_outage;
+mod store_nats_sweep;
+mod store_nats_tls;
+mod two_sites;
+mod wire;

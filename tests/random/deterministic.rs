@@ -1,0 +1,654 @@
+//! Random schedules in one thread: an application on real SQLite, a replicator, a store in memory that misbehaves, and a
+//! clock that the schedule sets. After each step a judge looks at what the program says and at what a restore gives. Nothing
+//! waits, so that thousands of schedules a minute pass, and a seed decides all of it: a schedule that failed fails again.
+//!
+//! `MODEL_SEED=n` runs that schedule alone and shows each step with the program's log; `MODEL_SECONDS=n` goes on for so
+//! long; `MODEL_FROM=n` takes the seeds n, n + 1 and so on. tests/data/model-seeds keeps those that once failed, in lines
+//! that begin with `memory`.
+//!
+//! What is judged:
+//!
+//! * A restore is a state that was committed, or an error; it never goes back while the store forgot nothing.
+//! * Where the program ended with 0, sent its heartbeat, or `status` says ok, a restore gives the live database.
+//! * When nothing fails any more, all is stored within a bounded time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::support::memory::Memory;
+use crate::support::world::{Exit, Said, World};
+use litestream::clock::Clock;
+use litestream::error::{Error, Kind};
+use litestream::format::key::{SegmentKey, SnapshotKey};
+use litestream::format::plan::Target;
+use litestream::format::position::{Generation, Offset, WalPosition};
+use litestream::format::time::Timestamp;
+use litestream::log;
+use litestream::replica::segment_builder::Segment;
+use litestream::replica::spool::Spool;
+use litestream::replica::upload_queue::UploadQueue;
+
+/// Steps of a schedule.
+const STEPS: u64 = 60;
+/// How long a plain run of the tests takes.
+const SECONDS: u64 = 10;
+const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds");
+/// A commit is seen within this time, whatever the pace: a database at rest is looked at each second.
+const SEEN: Duration = Duration::from_millis(2200);
+/// What the store has lost is noticed within this time while the program runs: by the hourly listing at the latest.
+const NOTICED: Duration = Duration::from_secs(3700);
+/// What an object of somebody else's holds.
+const JUNK: &[u8] = b"x";
+/// Earlier moments of the store that are remembered.
+const PAST: usize = 12;
+/// When nothing fails any more, all is stored within this time: the longest pauses of the program, one after another.
+const RECOVERY: Duration = Duration::from_secs(180);
+
+#[test]
+fn no_schedule_loses_a_commit_or_says_that_it_is_stored_when_it_is_not() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(seed) = number("MODEL_SEED") {
+        log::set_timestamps(false);
+        log::set_level(log::Level::Debug);
+        return run(seed, true);
+    }
+    log::silence();
+    kept_seeds().into_iter().for_each(|seed| run(seed, false));
+    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
+    let (begun, seconds) = (Instant::now(), number("MODEL_SECONDS").unwrap_or(SECONDS));
+    let mut count = 0;
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        run(first.wrapping_add(count), false);
+        count += 1;
+    }
+    println!("{count} schedules from {first} on in {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// The last state of the store, and all that was said on the way there, is the same each time.
+#[test]
+fn a_seed_decides_the_whole_schedule() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    log::silence();
+    let played = |seed| {
+        let mut model = Model::new(seed, false);
+        model.play();
+        (std::mem::take(&mut model.said), model.world.objects())
+    };
+    for seed in [1, 2, 3] {
+        let (one, other) = (played(seed), played(seed));
+        assert_eq!(one.0, other.0, "seed {seed}");
+        assert!(one.1 == other.1, "seed {seed}: the same steps, and other objects");
+    }
+}
+
+/// A server that flaps is back for seconds only: nothing waits out the pause of an attempt that failed before.
+#[test]
+fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
+    let memory = Rc::new(Memory::default());
+    let spool = Spool::new(&directory().join("spool"), 0);
+    let mut outbox = UploadQueue::new(memory.clone(), spool);
+    let (point, now) = (|offset| WalPosition { index: 0, offset }, Instant::now());
+    let time = Timestamp::from_millis(1);
+    let key = SegmentKey {
+        generation: Generation::new(1),
+        start: point(Offset::ZERO),
+        end: point(Offset::new(32).expect("an offset")),
+        first_seen: time,
+        last_seen: time,
+        part: false,
+    };
+    outbox.push(Segment { key, bytes: vec![1; 10], oldest: time }, now);
+    memory.link.failing.set(100);
+    let failed = (0..9).filter(|n| outbox.poll(now + Duration::from_secs(60 * n)).error.is_some()).count();
+    assert!(failed > 3, "{failed} attempts failed");
+    memory.link.failing.set(0);
+    let later = now + Duration::from_secs(60 * 8) + Duration::from_millis(1);
+    assert!(outbox.poll(later).stored.is_empty() && !outbox.is_busy(), "it is to be the pause of a failed attempt");
+    outbox.retry_now();
+    let stored = (0..100).any(|_| !outbox.poll(later).stored.is_empty());
+    assert!(stored && outbox.is_empty());
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
+}
+
+fn kept_seeds() -> Vec<u64> {
+    let text = fs::read_to_string(SEEDS).expect("read tests/data/model-seeds");
+    let seed = |line: &str| line.split('#').next()?.trim().strip_prefix("memory ")?.trim().parse().ok();
+    text.lines().filter_map(seed).collect()
+}
+
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+    u64::from(now.subsec_nanos()) ^ now.as_secs() << 30
+}
+
+/// SQLite's random numbers, the salts among them, are one sequence for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn run(seed: u64, aloud: bool) {
+    let mut model = Model::new(seed, aloud);
+    model.play();
+    model.passed = true;
+}
+
+/// One schedule under way.
+struct Model {
+    seed: u64,
+    aloud: bool,
+    passed: bool,
+    /// What happened, for the one who has to find out why it failed.
+    said: Vec<String>,
+    world: World,
+    /// The commit that was restored last.
+    newest: Option<usize>,
+    /// What the store held at earlier moments.
+    past: VecDeque<BTreeMap<String, Vec<u8>>>,
+    /// Since the store lost something, or got something that is not ours: what is restored may be older than before, or
+    /// nothing, until the program has noticed.
+    spoilt: Option<Instant>,
+    /// The store has forgotten something at some time: history has holes.
+    forgot: bool,
+    /// Somebody has put junk there at some time.
+    junk: bool,
+    rules: Vec<Rule>,
+    begun: Duration,
+}
+
+/// What may happen beyond the ordinary, each with what the program promises about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rule {
+    /// The clock jumps: a new generation is newer than all others all the same.
+    Clock,
+    /// The store forgets what it had acknowledged: that is noticed, and stored again.
+    Forgets,
+    /// A generation that is not ours, with a number far ahead.
+    Foreign,
+    /// A second database on the same prefix is refused.
+    Second,
+    /// `status` gives no alarm while all is stored.
+    Alarm,
+}
+
+const RULES: [(&str, Rule); 5] = [
+    ("clock", Rule::Clock),
+    ("forgets", Rule::Forgets),
+    ("foreign", Rule::Foreign),
+    ("second", Rule::Second),
+    ("alarm", Rule::Alarm),
+];
+/// Those that hold.
+const HELD: &[Rule] = &[Rule::Clock, Rule::Forgets, Rule::Foreign, Rule::Second];
+
+/// MODEL_RULES=clock,alarm tries others than those that hold.
+fn rules() -> Vec<Rule> {
+    let named = |name: &str| RULES.iter().find(|(word, _)| *word == name).unwrap_or_else(|| panic!("no rule {name}")).1;
+    let more = std::env::var("MODEL_RULES").unwrap_or_default();
+    HELD.iter().copied().chain(more.split(',').filter(|name| !name.is_empty()).map(named)).collect()
+}
+
+impl Model {
+    fn new(seed: u64, aloud: bool) -> Model {
+        let world = World::new(&directory(), seed);
+        Model {
+            seed,
+            aloud,
+            passed: false,
+            said: Vec::new(),
+            world,
+            forgot: false,
+            junk: false,
+            newest: None,
+            past: VecDeque::new(),
+            spoilt: None,
+            rules: rules(),
+            begun: Duration::ZERO,
+        }
+    }
+
+    fn say(&mut self, what: String) {
+        let line = format!("{:9.3} {what}", self.world.clock.passed().as_secs_f64());
+        if self.aloud {
+            eprintln!("{line}");
+        }
+        self.said.push(line);
+    }
+
+    fn play(&mut self) {
+        for _ in 0..STEPS {
+            self.step();
+            self.judge();
+        }
+        self.end();
+    }
+
+    fn step(&mut self) {
+        match self.world.random.below(100) {
+            0..22 => self.commit(),
+            22..26 => self.transaction(),
+            26..32 => self.checkpoint(),
+            32..34 => self.vacuum(),
+            34..37 => self.read(),
+            37..40 => self.application_comes_or_goes(),
+            40..58 => self.time_passes(),
+            58..66 => self.start_or_kill(),
+            66..72 => self.stop(),
+            72..76 => self.once(),
+            76..84 => self.store_fails(),
+            84..88 => self.restore_an_earlier_moment(),
+            88..94 => self.out_of_the_ordinary(),
+            _ => self.a_few_turns(),
+        }
+    }
+
+    fn commit(&mut self) {
+        let count = 1 + self.world.random.below(3);
+        self.say(format!("{count} commits"));
+        for _ in 0..count {
+            let now = self.world.clock.now();
+            self.world.application.commit(&mut self.world.random, now);
+        }
+    }
+
+    fn transaction(&mut self) {
+        if self.world.application.in_transaction || self.world.random.chance(50) {
+            self.say("roll back".into());
+            self.world.application.roll_back(&mut self.world.random);
+        } else {
+            self.say("begin to write".into());
+            self.world.application.begin(&mut self.world.random);
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let mode = self.world.random.one_of(&["PASSIVE", "FULL", "RESTART", "TRUNCATE"]);
+        let answer = self.world.application.checkpoint(mode);
+        self.say(format!("checkpoint {mode}: {answer}"));
+    }
+
+    fn vacuum(&mut self) {
+        self.say("VACUUM".into());
+        self.world.application.vacuum();
+    }
+
+    fn read(&mut self) {
+        self.world.application.read();
+        self.say(format!("a reader: {}", self.world.application.is_read()));
+    }
+
+    fn application_comes_or_goes(&mut self) {
+        if self.world.application.is_open() {
+            self.say("the application closes".into());
+            self.world.application.close();
+        } else {
+            self.say("the application opens".into());
+            self.world.application.open();
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let millis = [1, 60, 1000, 2500, 12_000, 70_000, 700_000, 4_000_000][self.world.random.below(8) as usize];
+        self.say(format!("{} s pass", millis as f64 / 1000.0));
+        // The machine sleeps, or the program runs: long times in a few looks.
+        if millis > 70_000 {
+            for _ in 0..4 {
+                self.world.clock.pass(Duration::from_millis(millis / 4));
+                self.turns(12);
+            }
+        } else {
+            let passed = self.world.pass(Duration::from_millis(millis));
+            self.look_at_end(passed.err());
+        }
+    }
+
+    fn a_few_turns(&mut self) {
+        let count = 1 + self.world.random.below(6);
+        self.say(format!("{count} turns"));
+        self.turns(count);
+    }
+
+    fn turns(&mut self, count: u64) {
+        for _ in 0..count {
+            let turned = self.world.turn();
+            self.look_at_end(turned.err());
+        }
+    }
+
+    fn start_or_kill(&mut self) {
+        if self.world.run.take().is_some() {
+            self.say("the replicator is killed".into());
+        } else {
+            self.say("replicate".into());
+            self.start(true);
+        }
+    }
+
+    fn start(&mut self, patient: bool) {
+        let started = self.world.start(patient);
+        self.look_at_end(started.err());
+    }
+
+    fn stop(&mut self) {
+        if self.world.run.is_some() {
+            self.say("SIGTERM".into());
+            self.finish();
+        }
+    }
+
+    fn once(&mut self) {
+        if self.world.run.is_none() {
+            self.say("replicate -once".into());
+            self.start(false);
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        let exit = self.world.finish();
+        self.say(format!("it ended: {exit:?}"));
+        match exit {
+            Exit::Success => self.equals_the_live_database("it ended with 0"),
+            Exit::NotAllStored => {}
+            Exit::Error(error) => self.look_at_end(Some(error)),
+        }
+    }
+
+    /// The program may end by itself only where there is a reason.
+    fn look_at_end(&mut self, error: Option<Error>) {
+        let Some(error) = error else { return };
+        self.say(format!("the replicator ended: {error}"));
+        let link = &self.world.memory.link;
+        let store = link.is_away() || link.failing.get() > 0;
+        let expected = store && matches!(error.kind(), Kind::StoreUnreachable);
+        // It names what is in its way; the operator sees to that.
+        // A program that had listed the store just before may still stumble over what is gone by now.
+        let refused = self.remove_foreign() || (self.junk && error.message().contains("no new generation can begin"));
+        assert!(expected || refused, "the replicator ended: {error}");
+    }
+
+    /// An object with a number far ahead is in the way.
+    fn has_junk(&self) -> bool {
+        self.world.memory.objects.borrow().values().any(|bytes| bytes == JUNK)
+    }
+
+    fn remove_foreign(&mut self) -> bool {
+        let mut objects = self.world.memory.objects.borrow_mut();
+        let before = objects.len();
+        objects.retain(|_, bytes| *bytes != JUNK);
+        let removed = objects.len() < before;
+        drop(objects);
+        if removed {
+            self.say("the operator removes what is not ours".into());
+        }
+        removed
+    }
+
+    fn store_fails(&mut self) {
+        let random = &mut self.world.random;
+        let link = &self.world.memory.link;
+        let what = match random.below(6) {
+            0 | 1 if link.is_away() => {
+                link.returns();
+                "the store is back".to_string()
+            }
+            0 | 1 => {
+                link.goes();
+                "the store is away".to_string()
+            }
+            2 => {
+                link.goes();
+                link.returns();
+                "the connection is lost".to_string()
+            }
+            3 => {
+                link.failing.set([10, 50][random.below(2) as usize]);
+                format!("{} of 100 operations fail", link.failing.get())
+            }
+            4 => {
+                link.delay.set([1, 5, 40][random.below(3) as usize]);
+                format!("answers after {} polls", link.delay.get())
+            }
+            _ => {
+                link.failing.set(0);
+                link.delay.set(0);
+                "the store works".to_string()
+            }
+        };
+        self.say(what);
+    }
+
+    fn out_of_the_ordinary(&mut self) {
+        if self.rules.is_empty() {
+            return;
+        }
+        let rule = self.rules[self.world.random.below(self.rules.len() as u64) as usize];
+        match rule {
+            Rule::Clock => self.clock_jumps(),
+            Rule::Forgets => self.store_forgets(),
+            Rule::Foreign => self.foreign_generation(),
+            Rule::Second => self.second_database(),
+            Rule::Alarm => {}
+        }
+    }
+
+    fn clock_jumps(&mut self) {
+        let random = &mut self.world.random;
+        let seconds = [5, 600, 3600, 86_400, 600_000_000][random.below(5) as usize];
+        let wrong = if random.chance(50) { seconds } else { -seconds };
+        let wrong = if random.chance(25) { 0 } else { wrong };
+        self.world.clock.wrong.set(wrong * 1000);
+        self.say(format!("the clock is {wrong} s ahead"));
+    }
+
+    fn store_forgets(&mut self) {
+        let random = &mut self.world.random;
+        let mut objects = self.world.memory.objects.borrow_mut();
+        let what = match random.below(4) {
+            0 => {
+                objects.clear();
+                "the store is emptied".to_string()
+            }
+            1 if !objects.is_empty() => {
+                let at = random.below(objects.len() as u64) as usize;
+                let name = objects.keys().nth(at).expect("there are so many").clone();
+                objects.remove(&name);
+                format!("the store loses {name}")
+            }
+            _ => {
+                let steps = random.below(self.past.len().max(1) as u64) as usize;
+                let Some(earlier) = self.past.get(steps) else { return };
+                *objects = earlier.clone();
+                format!("the store is as it was {} steps ago", self.past.len() - steps)
+            }
+        };
+        drop(objects);
+        // With a server that ends, or without a word.
+        let silently = random.chance(50);
+        if !silently {
+            self.world.memory.link.goes();
+            self.world.memory.link.returns();
+        }
+        self.say(format!("{what}{}", if silently { "" } else { ", and the connection is lost" }));
+        self.spoil();
+    }
+
+    fn spoil(&mut self) {
+        (self.spoilt, self.forgot) = (Some(self.world.clock.now()), true);
+        self.newest = None;
+        // What a store has forgotten does not come back.
+        self.past.clear();
+        self.world.forget_restored();
+    }
+
+    /// Junk with a number that nothing can be newer than, or nearly so.
+    fn foreign_generation(&mut self) {
+        if self.has_junk() {
+            return;
+        }
+        let number = [u64::MAX, u64::MAX - 1, 1 << 60][self.world.random.below(3) as usize];
+        let point = WalPosition { index: 0, offset: Offset::ZERO };
+        let time = self.world.clock.utc_now();
+        let key = SnapshotKey { generation: Generation::new(number), position: point, time };
+        self.say(format!("somebody puts {key}"));
+        self.world.memory.objects.borrow_mut().insert(key.to_string(), JUNK.to_vec());
+        self.junk = true;
+        self.spoil();
+    }
+
+    fn second_database(&mut self) {
+        // An empty prefix may be taken by anyone.
+        if self.world.run.is_some() || !self.world.has_a_snapshot() {
+            return;
+        }
+        let exit = self.world.replicate_another_database();
+        self.say(format!("replicate -once of another database on the same prefix: {exit:?}"));
+        assert!(!matches!(exit, Exit::Success), "another database took the prefix over");
+    }
+
+    /// Any moment that is stored is a state that was committed.
+    fn restore_an_earlier_moment(&mut self) {
+        let now = self.world.clock.utc_now().millis();
+        let age = self.world.random.below(1 + self.world.clock.passed().as_millis() as u64);
+        let moment = Timestamp::from_millis(now.saturating_sub(age));
+        match self.world.restore(&Target::Time(moment)) {
+            Ok(state) => {
+                let number = self.committed(&state);
+                self.say(format!("{age} ms ago: commit {number}"));
+            }
+            Err(kind) => {
+                self.say(format!("{age} ms ago: {kind:?}"));
+                // A moment may be one of somebody else's junk, or one that the store has forgotten for good.
+                let gone = kind == Kind::Corrupt && (self.has_junk() || self.forgot);
+                assert!(kind == Kind::NothingToRestore || gone || self.spoilt.is_some(), "{age} ms ago: {kind:?}");
+            }
+        }
+    }
+
+    /// Which commit it is; it must be one.
+    fn committed(&self, state: &str) -> usize {
+        let number = self.world.application.number(state);
+        number.unwrap_or_else(|| panic!("never committed: {state}\nlive: {}", self.world.application.live()))
+    }
+
+    fn judge(&mut self) {
+        let restored = self.world.restored();
+        let number = match &restored {
+            Ok(state) => Some(self.committed(state)),
+            Err(Kind::NothingToRestore) => None,
+            Err(kind) => {
+                assert!(self.spoilt.is_some(), "nothing was forgotten, and a restore fails: {kind:?}");
+                None
+            }
+        };
+        assert!(number >= self.newest || self.spoilt.is_some(), "restored commit {number:?} after {:?}", self.newest);
+        self.newest = number;
+        self.judge_the_heartbeat(number);
+        if self.world.random.chance(25) {
+            self.judge_status();
+        }
+        self.past.push_back(self.world.objects());
+        if self.past.len() > PAST {
+            self.past.pop_front();
+        }
+    }
+
+    /// What the program has seen, it says that it has stored: then it can be restored.
+    fn judge_the_heartbeat(&mut self, restored: Option<usize>) {
+        let Some(settled) = self.world.says_all_is_stored() else { return };
+        let noticed = self.spoilt.is_none_or(|since| settled >= since + NOTICED);
+        if noticed {
+            let seen = self.world.application.newest_at(settled, SEEN);
+            assert!(restored >= seen, "a heartbeat: commit {seen:?} was seen, and commit {restored:?} is restored");
+            self.spoilt = None;
+        }
+    }
+
+    fn judge_status(&mut self) {
+        let said = self.world.status();
+        if said == Said::Ok {
+            self.equals_the_live_database("status says ok");
+        } else if self.rules.contains(&Rule::Alarm) {
+            let stored = self.world.restored().as_deref() == Ok(self.world.application.live());
+            assert!(!stored, "all is stored, and status says {said:?}");
+        }
+    }
+
+    fn equals_the_live_database(&mut self, why: &str) {
+        let restored = self.world.restored();
+        let live = self.world.application.live();
+        let number = restored.as_ref().ok().map(|state| self.committed(state));
+        let newest = self.world.application.commits.len() - 1;
+        let same = restored.as_deref() == Ok(live);
+        assert!(same, "{why}, the newest commit is {newest}, and a restore gives {number:?}: {restored:?}");
+    }
+
+    /// Nothing fails any more: all is stored soon, and the end is a clean one.
+    fn end(&mut self) {
+        self.say("the end: nothing fails any more".into());
+        // The log has named what no new generation can be above.
+        self.remove_foreign();
+        let link = &self.world.memory.link;
+        link.returns();
+        link.failing.set(0);
+        link.delay.set(0);
+        self.world.application.end_reading();
+        if self.world.application.in_transaction {
+            self.world.application.roll_back(&mut self.world.random);
+        }
+        if self.world.run.is_none() {
+            self.start(true);
+        }
+        self.begun = self.world.clock.passed();
+        while !self.is_all_stored() {
+            let waited = self.world.clock.passed() - self.begun;
+            let recovery = if self.spoilt.is_some() { RECOVERY + NOTICED } else { RECOVERY };
+            assert!(waited < recovery, "nothing fails, and after {waited:?} not all is stored");
+            self.turns(1);
+            if self.world.run.is_none() {
+                self.start(true);
+            }
+        }
+        self.say("all is stored".into());
+        self.judge();
+        self.finish();
+        self.equals_the_live_database("it was stopped");
+    }
+
+    fn is_all_stored(&mut self) -> bool {
+        let least = if self.spoilt.is_some() { SEEN + NOTICED } else { SEEN };
+        let seen = self.world.clock.passed() - self.begun > least;
+        let exits = self.world.run.as_ref().is_some_and(|run| run.follower.is_drained());
+        seen && exits && self.world.says_all_is_stored().is_some()
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        if !std::thread::panicking() || self.passed {
+            return;
+        }
+        if !self.aloud {
+            self.said.iter().for_each(|line| eprintln!("{line}"));
+        }
+        eprintln!("failed: MODEL_SEED={} cargo test --test random deterministic:: -- --nocapture", self.seed);
+        if number("MODEL_SECONDS").is_some() && number("MODEL_SEED").is_none() {
+            let mut file = fs::OpenOptions::new().append(true).open(SEEDS).expect("open tests/data/model-seeds");
+            writeln!(file, "memory {}", self.seed).expect("keep the seed");
+        }
+    }
+}
+
+/// In memory where the machine has a file system for that. A schedule that failed leaves nothing that its seed cannot make
+/// again.
+fn directory() -> PathBuf {
+    let shared = PathBuf::from("/dev/shm");
+    let base = if shared.is_dir() { shared } else { std::env::temp_dir() };
+    let thread = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
+    base.join(format!("litestream-deterministic-{}-{thread}", std::process::id()))
+}

@@ -1,0 +1,199 @@
+//! One prefix, one replicator: a second one is refused by name, one that was cut off and replaced stops, and what the
+//! peer has stored is recognised and left alone.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support;
+use crate::support::proxy::Proxy;
+use crate::support::{Bed, LOCKED, NOTHING, Ran, assert_equal, on_both_stores, python};
+
+on_both_stores! {
+    a_second_database_for_one_prefix_is_refused_and_told_who_has_it
+    a_snapshot_and_a_restore_run_beside_a_replicator
+    a_replicator_that_was_killed_leaves_the_prefix_free
+}
+
+fn other_database(bed: &Bed) -> PathBuf {
+    let other = bed.path("other.db");
+    bed.write(&other, &["--commits", "4", "--seed", "5"]);
+    other
+}
+
+fn a_second_database_for_one_prefix_is_refused_and_told_who_has_it(bed: &Bed) {
+    let (database, other) = (bed.database(), other_database(bed));
+    let first = bed.replicate(&database);
+    bed.converges(&database);
+    let pid = format!("process {}", first.pid());
+    for extra in [&["-once"][..], &[]] {
+        let mut command = bed.replicate_command(&other, &bed.url());
+        let ran = bed.run_command(command.args(extra));
+        ran.refused(LOCKED, &["is already replicated to by", &pid, "hint: one replicator a "]);
+    }
+    bed.write(&database, &["--commits", "3"]);
+    bed.converges(&database);
+    first.stop();
+    let mut command = bed.replicate_command(&other, &bed.url_below("free"));
+    bed.run_command(command.arg("-once")).succeeded();
+}
+
+fn a_snapshot_and_a_restore_run_beside_a_replicator(bed: &Bed) {
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let url = bed.url();
+    bed.run(&["snapshot", database.to_str().expect("a path"), &url]).succeeded();
+    assert_equal(&database, &bed.restored());
+    replicator.stop();
+}
+
+fn a_replicator_that_was_killed_leaves_the_prefix_free(bed: &Bed) {
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    replicator.kill();
+    bed.replicate_once(&database);
+}
+
+#[test]
+fn the_refusal_names_host_process_and_database() {
+    let bed = Bed::nats("names");
+    let (database, other) = (bed.database(), other_database(&bed));
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let host = Command::new("uname").arg("-n").output().expect("uname").stdout;
+    let host = String::from_utf8_lossy(&host).trim().to_string();
+    let words = [format!("process {} on {host} from {}", replicator.pid(), database.display()), bed.url()];
+    let mut command = bed.replicate_command(&other, &bed.url());
+    bed.run_command(&mut command).refused(LOCKED, &[&words[0], &words[1]]);
+    replicator.stop();
+}
+
+#[test]
+fn a_login_that_may_not_ask_goes_on_and_says_so_once() {
+    let config = "authorization { users = [ { user: u, password: p, permissions: { \
+                  publish: [\"$JS.API.>\", \"$O.>\"], subscribe: [\"_INBOX.>\"] } } ] }";
+    let bed = Bed::nats_with("mute", config);
+    let database = bed.database();
+    let url = bed.url().replace("nats://", "nats://u:p@");
+    let mut replicator = bed.replicate_to(&database, &url);
+    replicator.says("the login may not ask who else keeps this prefix");
+    bed.write(&database, &["--commits", "3"]);
+    let output = bed.path("out.db");
+    support::until("the restore equals the live database", || {
+        let ran = bed.run(&["restore", "-force", "-o", output.to_str().expect("a path"), &url]);
+        if ran.status == 0 { support::equal(&database, &output) } else { Err(ran.stderr) }
+    });
+    assert_eq!(replicator.log().matches("may not ask").count(), 1);
+    replicator.stop();
+}
+
+/// A replicator behind a proxy is cut off, and another takes its prefix meanwhile. Then it comes back.
+fn superseded(name: &str, other_stays: bool) -> (String, Ran) {
+    let bed = Bed::nats(name);
+    let (database, other) = (bed.database(), other_database(&bed));
+    let (direct, proxy) = (bed.url(), Proxy::new(port_of(&bed)));
+    let through = direct.replace(&address_of(&bed), &proxy.address());
+    let mut first = bed.replicate_to(&database, &through);
+    bed.converges(&database);
+    proxy.part();
+    first.says("level=warn");
+    let mut command = bed.replicate_command(&other, &direct);
+    let second = bed.spawn(command.arg("-allow-other-database"));
+    bed.converges(&other);
+    let second = if other_stays {
+        Some(second)
+    } else {
+        second.stop();
+        None
+    };
+    bed.write(&database, &["--commits", "5"]);
+    let before = bed.stored();
+    proxy.join();
+    first.exits(LOCKED);
+    assert_eq!(bed.stored(), before, "the first wrote on");
+    bed.converges(&other);
+    second.into_iter().for_each(support::Process::stop);
+    (first.log(), bed.run(&["status", other.to_str().expect("a path"), &direct]))
+}
+
+fn address_of(bed: &Bed) -> String {
+    bed.url().trim_start_matches("nats://").split('/').next().expect("an address").to_string()
+}
+
+fn port_of(bed: &Bed) -> u16 {
+    address_of(bed).rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+}
+
+#[test]
+fn a_replicator_that_was_cut_off_and_replaced_stops_when_it_is_back() {
+    let (log, status) = superseded("replaced", true);
+    assert!(
+        log.contains("was taken over while we were cut off by process") || log.contains("another replicator"),
+        "{log}"
+    );
+    status.succeeded();
+}
+
+#[test]
+fn a_replicator_stops_for_a_generation_that_another_began_and_left() {
+    let (log, status) = superseded("left", false);
+    assert!(log.contains("another replicator has begun generation "), "{log}");
+    assert!(log.contains("hint: what this one has not stored is still in its database"), "{log}");
+    status.succeeded();
+}
+
+#[test]
+fn a_connection_that_was_cut_and_nobody_took_the_prefix_goes_on() {
+    let bed = Bed::nats("cut");
+    let database = bed.database();
+    let proxy = Proxy::new(port_of(&bed));
+    let through = bed.url().replace(&address_of(&bed), &proxy.address());
+    let replicator = bed.replicate_to(&database, &through);
+    let mut application = bed.application(&database, &["--seconds", "4", "--rate", "100"]);
+    for _ in 0..4 {
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        proxy.cut();
+    }
+    application.exits(0);
+    bed.converges(&database);
+    replicator.stop();
+}
+
+/// Stores an object under a name of the peer's, and says what the bucket has of it.
+const PEER: &str = "import asyncio,sys,nats\nasync def m():\n nc=await nats.connect(sys.argv[1])\n js=nc.jetstream()\n \
+                    s=await js.object_store('backup')\n n='ltx/0/0000000000000001-0000000000000001.ltx'\n \
+                    await s.put(n,b'LTX1') if sys.argv[2]=='put' else print((await s.get(n)).data)\n \
+                    await nc.close()\nasyncio.run(m())";
+
+#[test]
+fn the_files_of_the_peer_are_recognised_named_once_and_left_alone() {
+    let bed = Bed::nats("peer");
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let peer = |what: &str| {
+        let mut command = python("judge.py");
+        let path =
+            command.get_envs().find(|(name, _)| *name == "PYTHONPATH").and_then(|(_, path)| path.map(PathBuf::from));
+        command = Command::new("python3");
+        command.env("PYTHONPATH", path.expect("a path")).arg("-c").arg(PEER).arg(address_of(&bed)).arg(what);
+        bed.run_command(&mut command)
+    };
+    let put = peer("put");
+    if put.status != 0 && put.stderr.contains("No module named") {
+        eprintln!("skipped: no nats-py");
+        return;
+    }
+    put.succeeded();
+    for prefix in ["", "below"] {
+        let url = if prefix.is_empty() { bed.url() } else { bed.url_below(prefix) };
+        let mut command = bed.replicate_command(&database, &url);
+        let log = bed.run_command(command.arg("-once")).succeeded().stderr;
+        assert_eq!(log.matches("LTX files of Litestream 0.5").count(), 1, "{log}");
+        assert!(log.contains("such_as=ltx/0/"), "{log}");
+        assert!(!log.contains("another program"), "{log}");
+    }
+    let output = bed.path("none.db");
+    bed.restore(&bed.url_below("nothing"), &output).refused(NOTHING, &["LTX files of Litestream 0.5"]);
+    assert!(peer("get").succeeded().stdout.contains("LTX1"));
+}

@@ -1,0 +1,14 @@
+//! What was stored can be restored: years of it, damaged, proven, in bulk, and while the server restarts.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod audit;
+mod damage;
+mod hostile_store;
+mod list;
+mod many;
+mod restarts;
+mod retention;
+mod trust;
+mod verify;
