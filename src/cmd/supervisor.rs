@@ -138,12 +138,14 @@ impl Supervisor {
     /// Lets everyone make progress; ends those who are done, and begins those who are wanted.
     ///
     /// Errors: of a database that the run began with, which is let go, if it is not about that one alone. Others are tried
-    /// again later; but where other processes have them all, this run is one too many.
+    /// again later. But where other processes have them all, this run is one too many; and one that another replicator has
+    /// taken over is not taken back: the operator decides.
     pub fn step(&mut self, until: Instant) -> Result<()> {
         if let Err((name, error)) = self.event_loop.run_once(until) {
+            let begun = self.event_loop.replicators.iter().any(|one| one.name() == name && one.has_begun());
             self.remove(&name);
-            let others_go_on = error.kind() != Kind::Locked || !self.event_loop.replicators.is_empty();
-            let is_own = self.desired.len() > 1 && error.kind().concerns_one_database() && others_go_on;
+            let one_too_many = error.kind() == Kind::Locked && (begun || self.event_loop.replicators.is_empty());
+            let is_own = self.desired.len() > 1 && error.kind().concerns_one_database() && !one_too_many;
             if !is_own && !self.added_at_runtime.contains(&name) {
                 return Err(error);
             }

@@ -1,7 +1,7 @@
 //! One prefix, one replicator: a second one is refused by name, one that was cut off and replaced stops, and what the
 //! peer has stored is recognised and left alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support;
@@ -90,11 +90,19 @@ fn a_login_that_may_not_ask_goes_on_and_says_so_once() {
 
 /// A replicator behind a proxy is cut off, and another takes its prefix meanwhile. Then it comes back.
 fn superseded(name: &str, other_stays: bool) -> (String, Ran) {
+    superseded_by(name, other_stays, |bed, database, url| bed.replicate_to(database, url))
+}
+
+fn superseded_by(
+    name: &str,
+    other_stays: bool,
+    start: impl FnOnce(&Bed, &Path, &str) -> support::Process,
+) -> (String, Ran) {
     let bed = Bed::nats(name);
     let (database, other) = (bed.database(), other_database(&bed));
     let (direct, proxy) = (bed.url(), Proxy::new(port_of(&bed)));
     let through = direct.replace(&address_of(&bed), &proxy.address());
-    let mut first = bed.replicate_to(&database, &through);
+    let mut first = start(&bed, &database, &through);
     bed.converges(&database);
     proxy.part();
     first.says("level=warn");
@@ -132,6 +140,23 @@ fn a_replicator_that_was_cut_off_and_replaced_stops_when_it_is_back() {
         log.contains("was taken over while we were cut off by process") || log.contains("another replicator"),
         "{log}"
     );
+    status.succeeded();
+}
+
+/// Tried again in a minute, it would take the prefix back as soon as the other one is not there for a moment.
+#[test]
+fn a_replicator_of_several_databases_stops_too_when_one_of_them_was_taken_over() {
+    let two = |bed: &Bed, database: &Path, url: &str| {
+        let beside = bed.path("beside.db");
+        bed.write(&beside, &["--commits", "1"]);
+        let entry = |path: &Path, url: &str| format!("  - {{path: {}, replica: {{url: \"{url}\"}}}}\n", path.display());
+        let config = bed.path("litestream.yml");
+        let text = format!("dbs:\n{}{}", entry(&beside, &format!("{url}/beside")), entry(database, url));
+        std::fs::write(&config, text).expect("write a configuration");
+        bed.start(&["-config", config.to_str().expect("a path"), "replicate", "-create-bucket"])
+    };
+    let (log, status) = superseded_by("several", true, two);
+    assert!(!log.contains("trying again in a minute"), "{log}");
     status.succeeded();
 }
 

@@ -186,6 +186,11 @@ impl Replicator {
         &self.store
     }
 
+    /// Whether it has followed its database: until then, nothing is stored.
+    pub fn has_begun(&self) -> bool {
+        self.database_opened
+    }
+
     /// From now on, store what is committed and come to an end.
     pub fn close(&mut self) {
         if !self.closing {
