@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::compaction::MAX_MERGED_BYTES;
 use crate::format::generation_number::HighWaterMark;
-use crate::format::key::SnapshotKey;
+use crate::format::key::{Key, SnapshotKey};
 use crate::format::listing::{Listing, is_ltx_name};
 use crate::format::plan::{ListedEnd, listed_end};
 use crate::format::position::Generation;
@@ -60,10 +60,13 @@ enum State {
 }
 
 struct ReadingLast {
+    store: Rc<dyn Store>,
     known: StoreSummary,
     end: ListedEnd,
     get: Box<dyn Get>,
     bytes: Vec<u8>,
+    /// The end that the last segment tells, while the snapshot at the same point is asked for the database there.
+    segment: Option<StoredEnd>,
 }
 
 /// Finds the end, for a command that has nothing else to do meanwhile.
@@ -135,7 +138,8 @@ impl FindEnd {
                 let known =
                     StoreSummary { last_snapshot: Some(end.snapshot.time), snapshot: Some(end.snapshot), ..known };
                 let get = self.store.get(&end.last.to_string());
-                Err(Box::new(ReadingLast { known, end, get, bytes: Vec::new() }))
+                let store = self.store.clone();
+                Err(Box::new(ReadingLast { store, known, end, get, bytes: Vec::new(), segment: None }))
             }
             Err(error) => {
                 log::warn("stored history cannot be continued").error(&error).emit();
@@ -162,6 +166,7 @@ impl ReadingLast {
                 return self.unreadable(Error::new(Kind::Corrupt, what)).map(Some);
             }
             match parse_end(&self.end, &self.bytes, whole) {
+                Ok(Some(end)) if self.knows_more_in_snapshot(&end) => self.ask_snapshot(end),
                 Ok(Some(end)) => return self.found(end).map(Some),
                 Ok(None) if whole => return self.unreadable(Error::new(Kind::Corrupt, "it is cut short")).map(Some),
                 Ok(None) => {}
@@ -170,7 +175,22 @@ impl ReadingLast {
         }
     }
 
+    /// Whether the checksum of the database is known in a snapshot only: the segment that ends there was stored before that
+    /// was known. It recognises the place where the WAL is gone.
+    fn knows_more_in_snapshot(&self, end: &StoredEnd) -> bool {
+        let segment = matches!(self.end.last, Key::Segment(_)) && end.database.is_none();
+        segment && self.end.snapshot.position == self.end.point && end.wal_position() == self.end.point
+    }
+
+    fn ask_snapshot(&mut self, segment: StoredEnd) {
+        self.segment = Some(segment);
+        self.end.last = Key::Snapshot(self.end.snapshot);
+        self.get = self.store.get(&self.end.last.to_string());
+        self.bytes.clear();
+    }
+
     fn found(&self, end: StoredEnd) -> Result<StoredHistory> {
+        let end = self.segment.map_or(end, |segment| StoredEnd { database: end.database, ..segment });
         if end.wal_position() != self.end.point || end.chain_end.generation != self.end.generation {
             let what = format!("it ends at {}/{}", end.chain_end.generation, end.wal_position());
             return self.unreadable(Error::new(Kind::Corrupt, what));
