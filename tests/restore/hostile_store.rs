@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use litestream::error::Kind;
+use litestream::format::database_checksum::DatabaseChecksum;
 use litestream::format::deflate_blocks::{Block, BlockCompressor};
+use litestream::format::differences::Composer;
 use litestream::format::key::{SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{Target, listed_end, plan};
 use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::running_checksum::RunningChecksum;
-use litestream::format::segment::{self, MemberHeader};
+use litestream::format::segment::{self, Differences, MemberHeader};
 use litestream::format::snapshot;
 use litestream::format::time::Timestamp;
-use litestream::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt, WalHeader};
+use litestream::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt, WAL_HEADER, WalHeader};
 
 use crate::support;
 use crate::support::raw;
@@ -28,6 +30,7 @@ on_a_directory_only! {
     a_database_of_zeros_is_restored_in_the_memory_of_any_other
     a_snapshot_larger_than_its_header_says_is_given_up_at_once
     a_frame_that_leaps_far_ahead_asks_for_no_disk
+    a_leap_behind_the_point_to_stop_at_asks_for_nothing_either
     a_snapshot_larger_than_the_disk_is_refused_before_the_first_byte
     names_in_other_letters_are_of_strangers
     a_name_in_other_letters_beside_ours_is_never_read
@@ -101,6 +104,11 @@ fn put_snapshot(bed: &Bed, pages: u32, written: u32) {
 
 /// A segment whose frames hold pages of zeros: each with its number, and the size of the database if it ends a transaction.
 fn put_segment(bed: &Bed, frames: &[(u32, u32)]) {
+    put_frames(bed, frames, false);
+}
+
+/// The same, as what the pages differ in or whole.
+fn put_frames(bed: &Bed, frames: &[(u32, u32)], differences: bool) {
     let page_size = PageSize::new(PAGE).unwrap();
     let header = WalHeader {
         order: ByteOrder::Little,
@@ -143,7 +151,18 @@ fn put_segment(bed: &Bed, frames: &[(u32, u32)]) {
         differences: None,
     };
     let mut object = Vec::new();
-    segment::Encoder::new(9).member(&member, &[&payload], &mut object);
+    if differences {
+        let mut composer = Composer::default();
+        composer.begin(member.pages);
+        let page = vec![0; PAGE as usize];
+        payload[WAL_HEADER..].chunks_exact(page_size.frame()).for_each(|frame| composer.frame(frame, &page));
+        assert!(composer.finish());
+        let told = Differences { checksum: DatabaseChecksum::new(0), checkpoint: 0, tells_wal: true };
+        let member = MemberHeader { differences: Some(told), ..member };
+        segment::Encoder::new(9).differences(&member, &composer, &mut object);
+    } else {
+        segment::Encoder::new(9).member(&member, &[&payload], &mut object);
+    }
     put(bed, &segment::key_of(&member, &member).to_string(), &object);
 }
 
@@ -203,6 +222,18 @@ fn a_frame_that_leaps_far_ahead_asks_for_no_disk(bed: &Bed) {
         assert_eq!(ran.status, DATABASE, "{}", ran.stderr);
         assert!(ran.stderr.contains("expected room for 28"), "{}", ran.stderr);
     }
+}
+
+/// A member is read to its end also where the restore stops inside of it.
+fn a_leap_behind_the_point_to_stop_at_asks_for_nothing_either(bed: &Bed) {
+    put_snapshot(bed, 2, 2);
+    put_frames(bed, &[(1, 2), (1, ABSURD)], true);
+    let output = bed.path("out.db");
+    let position = format!("{GENERATION:016x}/0:{:x}", Offset::end_of_frame(1, PageSize::new(PAGE).unwrap()).get());
+    let mut command = restore_command(&bed.url(), &output);
+    let ran = within(bed, MEMORY, command.args(["-position", &position]));
+    ran.refused(DATABASE, &["/wal/", "expected room for 28", "TB"]);
+    assert_nothing_beside(&output);
 }
 
 fn a_snapshot_larger_than_the_disk_is_refused_before_the_first_byte(bed: &Bed) {
