@@ -10,7 +10,7 @@ _litestream() {
     esac
     for ((at = 1; at < COMP_CWORD; at++)); do
         case ${COMP_WORDS[at]} in
-            replicate | restore | snapshot | delete | list | databases | generations | snapshots | wal | status | verify | version) command=${COMP_WORDS[at]} ;;
+            replicate | restore | snapshot | delete | list | compact | databases | generations | snapshots | wal | status | verify | version) command=${COMP_WORDS[at]} ;;
         esac
     done
     case $command in
@@ -19,6 +19,7 @@ _litestream() {
         snapshot) options="-create-bucket -allow-other-database -enforce-retention -retention -q -json" ;;
         delete) options="-dry-run -yes -json" ;;
         list) options="-max-age -missing -json" ;;
+        compact) options="-once -interval -retention -dry-run -json" ;;
         databases) options="-json" ;;
         generations) options="-json" ;;
         snapshots) options="-json" ;;
@@ -26,7 +27,7 @@ _litestream() {
         status) options="-json" ;;
         verify) options="-q -json" ;;
         version) options="-json" ;;
-        *) options="replicate restore snapshot delete list databases generations snapshots wal status verify version" ;;
+        *) options="replicate restore snapshot delete list compact databases generations snapshots wal status verify version" ;;
     esac
     options=" $options -config -log-level -no-expand-env -context -help"
     [[ $word == --* ]] && options=${options// -/ --}

@@ -2,7 +2,7 @@
 
 # Unlike __fish_use_subcommand, does not take the value of -config for a command.
 function __litestream_needs_command
-    not __fish_seen_subcommand_from replicate restore snapshot delete list databases generations snapshots wal status verify version
+    not __fish_seen_subcommand_from replicate restore snapshot delete list compact databases generations snapshots wal status verify version
 end
 
 complete -c litestream -o config -r -d 'default $LITESTREAM_CONFIG or /etc/litestream.yml'
@@ -15,6 +15,7 @@ complete -c litestream -n __litestream_needs_command -f -a restore -d 'write a s
 complete -c litestream -n __litestream_needs_command -f -a snapshot -d 'store one full snapshot, and exit'
 complete -c litestream -n __litestream_needs_command -f -a delete -d 'delete a stored database: every object below its prefix'
 complete -c litestream -n __litestream_needs_command -f -a list -d 'list every database that is stored below a place'
+complete -c litestream -n __litestream_needs_command -f -a compact -d 'merge and delete what is stored, without any database'
 complete -c litestream -n __litestream_needs_command -f -a databases -d 'list the databases in the configuration'
 complete -c litestream -n __litestream_needs_command -f -a generations -d 'list the stored generations of a database'
 complete -c litestream -n __litestream_needs_command -f -a snapshots -d 'list the stored snapshots of a database'
@@ -58,6 +59,11 @@ complete -c litestream -n '__fish_seen_subcommand_from delete' -o json -d 'print
 complete -c litestream -n '__fish_seen_subcommand_from list' -o max-age -x -d 'exit 1 and name each whose newest state is older'
 complete -c litestream -n '__fish_seen_subcommand_from list' -o missing -r -d 'exit 1 and name each prefix in FILE that is gone'
 complete -c litestream -n '__fish_seen_subcommand_from list' -o json -d 'print the result as JSON'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o once -d 'one pass, then end'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o interval -x -d 'time between two passes (default: 5m)'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o retention -x -d 'with REPLICA_URL: delete what only older moments need'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o dry-run -d 'print what one pass would do, and do nothing'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from databases' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from generations' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from snapshots' -o json -d 'print the result as JSON'

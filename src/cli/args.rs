@@ -33,6 +33,7 @@ pub(super) enum Subcommand {
     Snapshot(Snapshot),
     Delete(Delete),
     List(List),
+    Compact(Compact),
     Databases(Databases),
     Generations(Generations),
     Snapshots(Snapshots),
@@ -190,6 +191,30 @@ pub(super) struct List {
     /// exit 1 and name each prefix in FILE that is gone
     #[argh(option, arg_name = "FILE")]
     pub missing: Option<String>,
+    /// print the result as JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// merge and delete what is stored, without any database
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "compact")]
+pub(super) struct Compact {
+    /// bucket, prefix or directory; default: the configuration's
+    #[argh(positional, arg_name = "REPLICA_URL")]
+    pub words: Vec<String>,
+    /// one pass, then end
+    #[argh(switch)]
+    pub once: bool,
+    /// time between two passes (default: 5m)
+    #[argh(option, arg_name = "D")]
+    pub interval: Option<String>,
+    /// with REPLICA_URL: delete what only older moments need
+    #[argh(option, arg_name = "D")]
+    pub retention: Option<String>,
+    /// print what one pass would do, and do nothing
+    #[argh(switch)]
+    pub dry_run: bool,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,

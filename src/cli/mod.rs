@@ -44,6 +44,7 @@ pub enum Command {
     Snapshot(Snapshot),
     Delete(Delete),
     List(List),
+    Compact(Compact),
     Databases { json: bool },
     Generations(ListOptions),
     Snapshots(ListOptions),
@@ -175,6 +176,18 @@ pub struct List {
     pub max_age: Option<Duration>,
     /// The file with the prefixes that must be there.
     pub expected: Option<PathBuf>,
+    pub json: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Compact {
+    /// Every database at and below this place; none: those of the configuration.
+    pub url: Option<Secret>,
+    /// Between two passes; none: one pass.
+    pub interval: Option<Duration>,
+    /// How long any moment stays restorable; none: for ever. Only with a URL.
+    pub retention: Option<Duration>,
+    pub dry_run: bool,
     pub json: bool,
 }
 

@@ -47,6 +47,7 @@ fn command(words: Subcommand) -> Result<Command> {
             json: args.json,
         }),
         Subcommand::List(args) => Command::List(list(args)?),
+        Subcommand::Compact(args) => Command::Compact(compact(args)?),
         Subcommand::Databases(args) => Command::Databases { json: args.json },
         Subcommand::Generations(args) => Command::Generations(listing("generations", args.words, None, args.json)?),
         Subcommand::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
@@ -245,6 +246,30 @@ fn list(args: args::List) -> Result<List> {
     Ok(List { url: Secret::new(url), max_age, expected: args.missing.map(PathBuf::from), json: args.json })
 }
 
+/// Between two passes of `compact`, unless it is told.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
+
+fn compact(args: args::Compact) -> Result<Compact> {
+    let url = at_most_one("compact", args.words)?.map(Secret::new);
+    let single = args.once || args.dry_run;
+    let interval = match (single, args.interval.as_deref()) {
+        (true, Some(_)) => return Err(exclusive(if args.once { "-once" } else { "-dry-run" }, "-interval")),
+        (true, None) => None,
+        (false, None) => Some(COMPACT_INTERVAL),
+        (false, Some(text)) => Some(positive_duration("-interval", text)?),
+    };
+    if args.json && !single {
+        return Err(usage("option -json: expected -once or -dry-run beside it")
+            .with_hint("without them compact runs until it is stopped, and logs what it does"));
+    }
+    let retention = args.retention.as_deref().map(|text| positive_duration("-retention", text)).transpose()?;
+    if retention.is_some() && url.is_none() {
+        return Err(usage("option -retention: expected a REPLICA_URL beside it")
+            .with_hint("the databases of the configuration have theirs there: snapshot: { retention: ... }"));
+    }
+    Ok(Compact { url, interval, retention, dry_run: args.dry_run, json: args.json })
+}
+
 fn positive_duration(option: &str, text: &str) -> Result<Duration> {
     let duration = units::duration(text).map_err(|e| e.context(format!("option {option}")))?;
     if duration.is_zero() {
@@ -332,6 +357,7 @@ fn names_a_replica(command: &Command) -> bool {
             matches!(proven, VerifyTarget::Replica(_) | VerifyTarget::Pair(_))
         }
         Command::List(_) => true,
+        Command::Compact(compact) => compact.url.is_some(),
         Command::Databases { .. } | Command::Version { .. } => false,
     }
 }

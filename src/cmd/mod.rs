@@ -1,6 +1,7 @@
 //! The commands: wiring, the poll loop, what is printed. The only floor that reads the clock and sleeps.
 
 mod clock;
+mod compact;
 mod databases;
 mod delete;
 mod event_loop;
@@ -93,6 +94,7 @@ fn run(invocation: &Invocation) -> Result<ExitStatus> {
         Command::Snapshot(options) => snapshot::run(&given, options),
         Command::Delete(options) => delete::run(&given, options),
         Command::List(options) => list::run(&given, options),
+        Command::Compact(options) => compact::run(&given, options),
         Command::Databases { json } => databases::run(&given, *json),
         Command::Generations(options) => stored_objects::generations(&given, options),
         Command::Snapshots(options) => stored_objects::snapshots(&given, options),

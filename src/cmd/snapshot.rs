@@ -108,7 +108,7 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
     source::check(&database.path, &options)?;
     if let Some(done) = snapshot_rollback_journal(database, &options, asked, &store)? {
         if asked.enforce_retention {
-            run_one_pass(&store, &done.path, database.snapshot_retention, &SystemClock)?;
+            run_one_pass(&store, &done.path, database.snapshot_retention, None, &SystemClock)?;
         }
         return Ok(done);
     }

@@ -1,5 +1,7 @@
 //! Of which database an object is: many share one bucket or one directory, each below a prefix of its own.
 
+use std::collections::BTreeMap;
+
 use crate::format::key::{Key, ROOT};
 
 /// Whether a name is that of an object of a database whose prefix is longer.
@@ -19,6 +21,24 @@ pub(super) fn split(name: &str) -> Option<(&str, Key)> {
     })
 }
 
+/// The names and sizes of the objects of each database, by its prefix; each name without the prefix. Objects of others are
+/// left out.
+pub fn by_prefix(objects: impl IntoIterator<Item = (String, u64)>) -> BTreeMap<String, Vec<(String, u64)>> {
+    let mut databases: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
+    for (mut name, size) in objects {
+        let Some((prefix, key)) = split(&name) else { continue };
+        let own = (key.to_string(), size);
+        match databases.get_mut(prefix) {
+            Some(objects) => objects.push(own),
+            None => {
+                name.truncate(prefix.len());
+                databases.insert(name, vec![own]);
+            }
+        }
+    }
+    databases
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +53,11 @@ mod tests {
             let slash = if prefix.is_empty() { "" } else { "/" };
             assert_eq!(split(&format!("{prefix}{slash}{key}")), Some((prefix, Key::Snapshot(key))));
         }
+        let objects = [format!("a/{key}"), key.to_string(), "a/readme".to_string(), format!("a/b/{key}")];
+        let grouped = by_prefix(objects.into_iter().map(|name| (name, 7)));
+        let own = vec![(key.to_string(), 7)];
+        let expected = ["", "a", "a/b"].map(|prefix| (prefix.to_string(), own.clone()));
+        assert_eq!(grouped, expected.into());
         for other in ["app/readme", "generations/0/x", "not-ours", &format!("not-ours{key}"), &format!("{key}/x")] {
             assert_eq!(split(other), None, "{other}");
         }

@@ -20,6 +20,7 @@ use crate::format::key::{Key, SegmentKey};
 use crate::format::listing::Listing;
 use crate::format::retention::{Policy, clock_distrust, plan_deletions, restore_path};
 use crate::format::time::Timestamp;
+use crate::interrupt;
 use crate::log;
 use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::compaction::{Compaction, Input};
@@ -40,6 +41,17 @@ const RETRY_DELAY: Duration = Duration::from_secs(60);
 const SNAPSHOT_RATIO: u64 = 4;
 /// but not below this, in bytes. So a restore reads at most 5 times the snapshot, or the snapshot and 64 MiB.
 const SNAPSHOT_MIN_BYTES: u64 = 64 << 20;
+
+/// What has been done since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MaintenanceResult {
+    /// Segments that were merged, and what they became.
+    pub merged: usize,
+    pub into: usize,
+    pub bytes: u64,
+    /// Objects that were deleted.
+    pub deleted: usize,
+}
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -85,6 +97,9 @@ pub struct RetentionTask {
     /// What the last failure said, until something has succeeded: each minute brings the same one.
     last_failure: Option<String>,
     operations: u64,
+    result: MaintenanceResult,
+    /// A listing that somebody else has made, instead of the first one.
+    listing: Option<Vec<Entry>>,
     snapshot_bytes: Option<u64>,
     bytes_since_snapshot: u64,
 }
@@ -130,6 +145,8 @@ impl RetentionTask {
             suspended_reason: None,
             last_failure: None,
             operations: 0,
+            result: MaintenanceResult::default(),
+            listing: None,
             snapshot_bytes: None,
             bytes_since_snapshot: 0,
         }
@@ -187,6 +204,10 @@ impl RetentionTask {
         self.single_pass && self.listed && !self.is_busy() && !self.new_segments
     }
 
+    pub fn result(&self) -> MaintenanceResult {
+        self.result
+    }
+
     /// Lists, merges and deletes that have ended: a number that changes whenever something moves.
     pub fn operations(&self) -> u64 {
         self.operations
@@ -213,7 +234,7 @@ impl RetentionTask {
 
     fn advance(&mut self, now: Instant, sent: &mut SentSegments, clock: &dyn Clock) -> Result<PassProgress> {
         match &mut self.work {
-            Operation::None => self.next_operation(now, sent),
+            Operation::None => self.next_operation(sent, clock),
             Operation::Listing(list) => match list.poll(now)? {
                 Some(entries) => self.on_listing(entries, clock),
                 None => Ok(PassProgress::Waiting),
@@ -225,6 +246,7 @@ impl RetentionTask {
             },
             Operation::Deleting(delete, count) => match delete.poll(now)? {
                 true => {
+                    self.result.deleted += *count;
                     log::debug("objects deleted").field("db", &self.name).field("count", *count).emit();
                     Ok(self.ended())
                 }
@@ -240,8 +262,12 @@ impl RetentionTask {
         PassProgress::Working
     }
 
-    fn next_operation(&mut self, now: Instant, sent: &SentSegments) -> Result<PassProgress> {
+    fn next_operation(&mut self, sent: &SentSegments, clock: &dyn Clock) -> Result<PassProgress> {
+        let now = clock.now();
         if now >= self.next_list {
+            if let Some(listing) = self.listing.take() {
+                return self.on_listing(listing, clock);
+            }
             self.work = Operation::Listing(self.store.list(""));
             return Ok(PassProgress::Waiting);
         }
@@ -342,6 +368,9 @@ impl RetentionTask {
                 .emit();
             let group: Vec<_> = group.iter().map(|input| (input.key, input.size)).collect();
             self.budget.merged(&group, key, merge.stored(), merge.fetched());
+            self.result.merged += group.len();
+            self.result.into += 1;
+            self.result.bytes += merge.stored();
             let begin = self.chain.iter().position(|segment| Some(segment) == group.first());
             if let Some(begin) = begin.filter(|begin| self.chain.get(*begin..begin + group.len()) == Some(&group)) {
                 self.chain.splice(begin..begin + group.len(), [(key, merge.stored())]);
@@ -381,17 +410,25 @@ impl RetentionTask {
     }
 }
 
-/// One whole pass over a store, for a command that has nothing else to do meanwhile.
-pub fn run_one_pass(store: &Rc<dyn Store>, name: &str, retention: Option<Duration>, clock: &dyn Clock) -> Result<()> {
+/// One whole pass over a store, for a command that has nothing else to do meanwhile. `listing` is one that is at hand.
+pub fn run_one_pass(
+    store: &Rc<dyn Store>,
+    name: &str,
+    retention: Option<Duration>,
+    listing: Option<Vec<Entry>>,
+    clock: &dyn Clock,
+) -> Result<MaintenanceResult> {
     /// How long one sleep lasts at most while nothing arrives.
     const MAX_SLEEP: Duration = Duration::from_millis(100);
     let what = Maintenance { retention, compaction: true, single_pass: true };
     let mut task = RetentionTask::new(store.clone(), name, what, clock.now());
+    task.listing = listing;
     let mut nothing_sent = SentSegments::default();
     while !task.is_done() {
+        interrupt::check()?;
         if task.poll(&mut nothing_sent, clock)? == PassProgress::Waiting {
             store.wait(MAX_SLEEP);
         }
     }
-    Ok(())
+    Ok(task.result())
 }

@@ -4,6 +4,7 @@
 mod support;
 
 mod audit;
+mod compact;
 mod damage;
 mod hostile_store;
 mod list;

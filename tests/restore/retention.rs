@@ -243,9 +243,9 @@ fn without_compaction_objects_are_only_added() {
     // What does compact is asked for it.
     let store: Rc<dyn Store> = life.memory.clone();
     life.clock.pass(HOUR);
-    run_one_pass(&store, "a", Some(DAY), &life.clock).unwrap();
+    run_one_pass(&store, "a", Some(DAY), None, &life.clock).unwrap();
     life.clock.pass(HOUR);
-    run_one_pass(&store, "a", Some(DAY), &life.clock).unwrap();
+    run_one_pass(&store, "a", Some(DAY), None, &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < 40, "{} objects", life.memory.objects.borrow().len());
     life.has(Duration::ZERO);
 }
@@ -266,7 +266,7 @@ fn a_long_history_that_nothing_merged_is_deleted_and_not_merged_afterwards() {
     *life.memory.objects.borrow_mut() = all;
     life.clock.pass(2 * DAY);
     let store: Rc<dyn Store> = life.memory.clone();
-    run_one_pass(&store, "a", Some(HOUR), &life.clock).unwrap();
+    run_one_pass(&store, "a", Some(HOUR), None, &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < stored - 30, "of {stored}");
     assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
 }

@@ -25,7 +25,7 @@ const MINUTE: i64 = 60;
 const FAR_AHEAD: i64 = 60 * 365 * 86_400;
 
 /// The library that sets the wall clock wrong (support/clock_offset.c).
-fn wrong_clock(bed: &Bed) -> PathBuf {
+pub fn wrong_clock(bed: &Bed) -> PathBuf {
     let library = bed.fresh("clock_offset.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_offset.c");
     let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
@@ -33,7 +33,7 @@ fn wrong_clock(bed: &Bed) -> PathBuf {
     library
 }
 
-fn with_clock<'a>(command: &'a mut Command, library: &Path, seconds: i64) -> &'a mut Command {
+pub fn with_clock<'a>(command: &'a mut Command, library: &Path, seconds: i64) -> &'a mut Command {
     command.env("LD_PRELOAD", library).env("CLOCK_OFFSET", seconds.to_string())
 }
 

@@ -1,0 +1,276 @@
+//! `litestream compact`: merges and deletes what is stored, near the store and without any database file. Once, or again and
+//! again.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cli;
+use crate::clock::Clock;
+use crate::cmd::clock::{SystemClock, sleep};
+use crate::cmd::find_replicas::with_stored_hint;
+use crate::cmd::print::{self, Table};
+use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, print_error, signals};
+use crate::config::{self, Heartbeat, Replica};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::format::listing::Listing;
+use crate::format::prefixes::by_prefix;
+use crate::format::preview::{Preview, preview};
+use crate::format::retention::Policy;
+use crate::interrupt;
+use crate::log;
+use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, run_one_pass};
+use crate::replica::prefetch::list;
+use crate::store::{ConnectionPool, Entry, Store};
+
+/// Between two looks whether the end was asked for.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A place whose databases are compacted alike.
+struct Place {
+    replica: Replica,
+    retention: Option<Duration>,
+    databases: Selection,
+}
+
+/// Which of the databases at a place.
+enum Selection {
+    /// The one at the place itself.
+    Itself,
+    /// That one and those below it.
+    Below,
+    /// Those below it that a directory of the configuration may have.
+    OfDirectory(Box<config::DatabaseDir>),
+}
+
+impl Selection {
+    fn includes(&self, prefix: &str) -> bool {
+        match self {
+            Selection::Itself => prefix.is_empty(),
+            Selection::Below => true,
+            Selection::OfDirectory(dir) => dir.matches(Path::new(prefix)),
+        }
+    }
+}
+
+/// What became of one database.
+struct Row {
+    replica: String,
+    done: Result<Done>,
+}
+
+enum Done {
+    Compacted(MaintenanceResult),
+    Planned(Preview),
+}
+
+pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
+    signals::install_shutdown_handlers();
+    let (places, heartbeat) = places(given, options)?;
+    let mut pool = ConnectionPool::default();
+    let Some(interval) = options.interval else {
+        return once(&places, options, heartbeat.as_ref(), &mut pool);
+    };
+    log::info("compacting")
+        .field("places", places.len())
+        .field("interval", config::units::format_duration(interval))
+        .emit();
+    loop {
+        let begun = SystemClock.now();
+        let rows = compact_all(&places, false, &mut pool);
+        rows.iter().for_each(log_row);
+        if signals::shutdown_signal().is_some() {
+            return Ok(0);
+        }
+        if let Some(heartbeat) = heartbeat.as_ref().filter(|_| rows.iter().all(|row| row.done.is_ok())) {
+            heartbeat::send(heartbeat);
+        }
+        if wait(begun + interval) {
+            return Ok(0);
+        }
+    }
+}
+
+/// True: the end was asked for.
+fn wait(until: Instant) -> bool {
+    while signals::shutdown_signal().is_none() && SystemClock.now() < until {
+        sleep(POLL_INTERVAL);
+    }
+    signals::shutdown_signal().is_some()
+}
+
+fn once(
+    places: &[Place],
+    options: &cli::Compact,
+    heartbeat: Option<&Heartbeat>,
+    pool: &mut ConnectionPool,
+) -> Result<ExitStatus> {
+    let rows = compact_all(places, options.dry_run, pool);
+    if let ([], [place]) = (rows.as_slice(), places) {
+        let error = Error::new(Kind::NothingToRestore, format!("compact {}: nothing is stored", place.replica.url));
+        return Err(with_stored_hint(error, &place.replica, pool));
+    }
+    print_rows(&rows, options)?;
+    let mut errors = ErrorCollector(None);
+    rows.into_iter().filter_map(|row| row.done.err()).for_each(|error| errors.push(error));
+    errors.into_result()?;
+    if let Some(heartbeat) = heartbeat.filter(|_| !options.dry_run) {
+        heartbeat::send(heartbeat);
+    }
+    Ok(0)
+}
+
+/// What is to be compacted, and where to report that all of it was.
+fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Option<Heartbeat>)> {
+    if let Some(url) = &options.url {
+        let replica = config::replica_from_url(url.reveal(), &environment)?;
+        config::check_files::replica(&replica)?;
+        return Ok((vec![Place { replica, retention: options.retention, databases: Selection::Below }], None));
+    }
+    let config = given.config()?;
+    config::check_files::config(&config)?;
+    let named = config.dbs.iter().map(|database| Place {
+        replica: database.replica.clone(),
+        retention: database.snapshot_retention,
+        databases: Selection::Itself,
+    });
+    let directories = config.dirs.iter().map(|dir| Place {
+        replica: dir.template.replica.clone(),
+        retention: dir.template.snapshot_retention,
+        databases: Selection::OfDirectory(Box::new(dir.clone())),
+    });
+    let places: Vec<Place> = named.chain(directories).collect();
+    Ok((places, config.heartbeat))
+}
+
+fn compact_all(places: &[Place], dry_run: bool, pool: &mut ConnectionPool) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for place in places {
+        match compact_place(place, dry_run, pool, &mut rows) {
+            Ok(()) => {}
+            Err(error) => rows.push(Row { replica: place.replica.url.clone(), done: Err(error) }),
+        }
+    }
+    rows
+}
+
+/// One listing for all databases of the place: a bucket has to be listed as a whole for any one of them.
+fn compact_place(place: &Place, dry_run: bool, pool: &mut ConnectionPool, rows: &mut Vec<Row>) -> Result<()> {
+    let url = &place.replica.url;
+    let store = connect(&place.replica, pool)?;
+    let entries = list(&*store, &SystemClock, "").context(|| format!("compact {url}"))?;
+    for (prefix, objects) in by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size))) {
+        interrupt::check()?;
+        if !place.databases.includes(&prefix) {
+            continue;
+        }
+        let replica = match prefix.is_empty() {
+            true => place.replica.clone(),
+            false => place.replica.below(Path::new(&prefix))?,
+        };
+        let done = match dry_run {
+            true => Ok(Done::Planned(planned(objects, place.retention))),
+            false => compact_database(&replica, objects, place.retention, pool).map(Done::Compacted),
+        };
+        rows.push(Row { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url });
+    }
+    if !dry_run {
+        remove_orphans(&*store).context(|| format!("compact {url}"))?;
+    }
+    Ok(())
+}
+
+fn planned(objects: Vec<(String, u64)>, retention: Option<Duration>) -> Preview {
+    preview(&Listing::new(objects), Policy { retention, grace: DELETE_GRACE_PERIOD }, SystemClock.utc_now())
+}
+
+fn compact_database(
+    replica: &Replica,
+    objects: Vec<(String, u64)>,
+    retention: Option<Duration>,
+    pool: &mut ConnectionPool,
+) -> Result<MaintenanceResult> {
+    let store = connect(replica, pool)?;
+    let listing = objects.into_iter().map(|(name, size)| Entry { name, size }).collect();
+    run_one_pass(&store, &replica.url, retention, Some(listing), &SystemClock)
+}
+
+/// What uploads that died have left: a device that only adds objects cannot remove it.
+fn remove_orphans(store: &dyn Store) -> Result<()> {
+    let cleanup = store.clean_orphans(SystemClock.utc_now(), crate::store::MIN_ORPHAN_AGE);
+    let Some(mut cleanup) = cleanup else { return Ok(()) };
+    while cleanup.poll(SystemClock.now())?.is_none() {
+        interrupt::check()?;
+        store.wait(POLL_INTERVAL);
+    }
+    Ok(())
+}
+
+fn log_row(row: &Row) {
+    match &row.done {
+        Ok(Done::Compacted(done)) if done.merged + done.deleted > 0 => log::info("compacted")
+            .field("replica", &row.replica)
+            .field("merged", done.merged)
+            .field("into", done.into)
+            .field("deleted", done.deleted)
+            .emit(),
+        Ok(_) => {}
+        Err(error) => print_error(error),
+    }
+}
+
+fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
+    if options.json {
+        return print::json_value(&rows.iter().map(json_row).collect());
+    }
+    let columns: &[&str] = match options.dry_run {
+        true => &["replica", "segments", "after", "delete", "bytes", "first", "first after"],
+        false => &["replica", "merged", "into", "deleted"],
+    };
+    let mut table = Table::new(columns);
+    let number = |number: usize| (number as u64).into();
+    for row in rows {
+        let replica = || row.replica.clone().into();
+        match &row.done {
+            Ok(Done::Compacted(done)) => {
+                table.row([replica(), number(done.merged), number(done.into), number(done.deleted)]);
+            }
+            Ok(Done::Planned(planned)) => table.row([
+                replica(),
+                number(planned.segments),
+                number(planned.segments_after),
+                number(planned.delete),
+                planned.delete_bytes.into(),
+                planned.first.map(|time| time.to_string()).into(),
+                planned.first_after.map(|time| time.to_string()).into(),
+            ]),
+            Err(_) => {}
+        }
+    }
+    table.print(false)
+}
+
+/// What is not known is null, so that a name always has one type.
+fn json_row(row: &Row) -> Value {
+    let mut value = match &row.done {
+        Ok(Done::Compacted(done)) => {
+            json!({ "merged": done.merged, "into": done.into, "bytes": done.bytes, "deleted": done.deleted })
+        }
+        Ok(Done::Planned(planned)) => json!({
+            "segments": planned.segments,
+            "segments_after": planned.segments_after,
+            "delete": planned.delete,
+            "delete_bytes": planned.delete_bytes,
+            "first": planned.first.map(|time| time.to_string()),
+            "first_after": planned.first_after.map(|time| time.to_string()),
+            "not_deleted_because": planned.skipped_reason,
+        }),
+        Err(_) => json!({}),
+    };
+    if let Some(object) = value.as_object_mut() {
+        object.insert("replica".into(), json!(row.replica));
+        object.insert("error".into(), json!(row.done.as_ref().err().map(|error| error.message())));
+    }
+    value
+}

@@ -1,0 +1,158 @@
+//! What a device only adds is merged and deleted elsewhere; several that do so at once, and die at it, lose nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::trust::{with_clock, wrong_clock};
+use crate::support::{
+    Bed, Commit, NOTHING, Process, Ran, USAGE, assert_equal, commits, judged, litestream, on_a_directory_only,
+    on_both_stores,
+};
+
+on_both_stores! {
+    compact_does_what_a_device_leaves_undone
+    compactors_that_die_beside_a_replicator_lose_nothing
+}
+
+on_a_directory_only! {
+    compact_of_nothing_says_so
+}
+
+/// Later than the time for which what was merged stays for restores that are under way.
+const LATER: i64 = 20 * 60;
+
+/// Commits that may be older than the first snapshot.
+const BEFORE: usize = 60;
+
+/// A configuration whose replica has a segment each 200 ms.
+fn configuration(bed: &Bed, database: &Path, more: &str) -> PathBuf {
+    let path = bed.fresh("litestream.yml");
+    let bucket = if bed.url().starts_with("nats") { "create-bucket: true, " } else { "" };
+    let replica = format!("{{ url: \"{}\", {bucket}sync-interval: 200ms{more} }}", bed.url());
+    fs::write(&path, format!("dbs:\n  - path: {}\n    replica: {replica}\n", database.display())).unwrap();
+    path
+}
+
+fn replicate(bed: &Bed, config: &Path) -> Process {
+    bed.start(&["replicate", "-config", config.to_str().unwrap()])
+}
+
+fn compact(bed: &Bed, options: &[&str], later: Option<&Path>) -> Ran {
+    let mut command = litestream();
+    command.arg("compact").args(options);
+    if let Some(library) = later {
+        with_clock(&mut command, library, LATER);
+    }
+    bed.run_command(&mut command).succeeded()
+}
+
+fn rows(ran: &Ran) -> Vec<serde_json::Value> {
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+/// The stored segments, each as the positions that it reaches over.
+fn segments(bed: &Bed) -> Vec<String> {
+    rows(&bed.run(&["wal", "-json", &bed.url()]).succeeded()).iter().map(|row| row.to_string()).collect()
+}
+
+/// The number in the only row of a result.
+fn number(ran: &Ran, key: &str) -> u64 {
+    let rows = rows(ran);
+    assert!(rows.len() == 1 && rows[0]["error"].is_null(), "{rows:?}");
+    rows[0][key].as_u64().unwrap_or_else(|| panic!("{key} in {rows:?}"))
+}
+
+/// Asserts that a restore to the moment of a commit gives that commit.
+fn assert_moment(bed: &Bed, commit: &Commit, next: &Commit) {
+    let moment = commit.done + next.begun.duration_since(commit.done).unwrap_or_default() / 2;
+    let millis = moment.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let output = bed.fresh("moment.db");
+    let at = format!("@{}.{:03}", millis / 1000, millis % 1000);
+    bed.run(&["restore", "-timestamp", &at, "-o", output.to_str().unwrap(), &bed.url()]).succeeded();
+    let state = judged(&output);
+    // Several commits may share a member, which was seen behind the last of them.
+    assert!(state.seq <= commit.state.seq && state.seq + 40 >= commit.state.seq, "{state:?} at {:?}", commit.state);
+}
+
+fn compact_does_what_a_device_leaves_undone(bed: &Bed) {
+    let (database, library) = (bed.database(), wrong_clock(bed));
+    let config = configuration(bed, &database, ", compaction: false");
+    let process = replicate(bed, &config);
+    bed.write(&database, &["--seconds", "26", "--rate", "20"]);
+    process.stop();
+    let stored = segments(bed);
+
+    let planned = compact(bed, &["-dry-run", "-json", &bed.url()], None);
+    let (before, after) = (number(&planned, "segments"), number(&planned, "segments_after"));
+    assert!(before as usize == stored.len() && after < before - 30, "{before} {after}");
+    assert_eq!(segments(bed), stored, "a dry run changes nothing");
+
+    let done = compact(bed, &["-once", "-json", &bed.url()], None);
+    assert!(number(&done, "merged") > 30 && number(&done, "deleted") == 0, "{}", done.stdout);
+    assert!(stored.iter().all(|name| segments(bed).contains(name)), "a restore may be under way");
+    let again = compact(bed, &["-once", "-json", "-config", config.to_str().unwrap()], Some(&library));
+    assert_eq!(number(&again, "deleted"), number(&done, "merged"));
+    assert_eq!(segments(bed).len() as u64, after);
+    let nothing = compact(bed, &["-once", "-json", &bed.url()], Some(&library));
+    assert_eq!((number(&nothing, "merged"), number(&nothing, "deleted")), (0, 0));
+
+    assert_equal(&database, &bed.restored());
+    let commits = commits(&database);
+    commits.windows(2).skip(BEFORE).step_by(97).for_each(|pair| assert_moment(bed, &pair[0], &pair[1]));
+    // The device goes on in the same generation.
+    let process = replicate(bed, &config);
+    bed.write(&database, &["--commits", "30", "--rate", "20", "--seed", "2"]);
+    process.stop();
+    assert_eq!(rows(&bed.run(&["generations", "-json", &bed.url()]).succeeded()).len(), 1);
+    assert_equal(&database, &bed.restored());
+}
+
+fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
+    let (database, library) = (bed.database(), wrong_clock(bed));
+    let config = configuration(bed, &database, "");
+    let start = |_: usize| {
+        let mut command: Command = litestream();
+        command.args(["compact", "-interval", "1s", &bed.url()]);
+        bed.spawn(with_clock(&mut command, &library, LATER))
+    };
+    bed.run(&["replicate", "-once", "-config", config.to_str().unwrap()]).succeeded();
+    let mut process = replicate(bed, &config);
+    let mut compactors: Vec<Process> = (0..2).map(start).collect();
+    let mut application = bed.application(&database, &["--seconds", "40", "--rate", "20"]);
+    let mut next = 0;
+    while application.is_running() {
+        // Each dies at moments of its own, in the middle of whatever it does.
+        std::thread::sleep(Duration::from_millis(900 + next % 7 * 310));
+        next += 1;
+        match next % 5 {
+            4 => {
+                process.kill();
+                process = replicate(bed, &config);
+            }
+            other => {
+                compactors.remove(0).kill();
+                compactors.push(start(other as usize));
+            }
+        }
+    }
+    let begun = Instant::now();
+    while segments(bed).len() > 200 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} segments", segments(bed).len());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    process.stop();
+    compactors.into_iter().for_each(Process::stop);
+    assert_equal(&database, &bed.restored());
+    let commits = commits(&database);
+    commits.windows(2).skip(BEFORE).step_by(61).for_each(|pair| assert_moment(bed, &pair[0], &pair[1]));
+}
+
+fn compact_of_nothing_says_so(bed: &Bed) {
+    fs::create_dir_all(bed.path("store")).unwrap();
+    bed.run(&["compact", "-once", &bed.url()]).refused(NOTHING, &["nothing is stored"]);
+    bed.run(&["compact", "-json", &bed.url()]).refused(USAGE, &["option -json: expected -once or -dry-run"]);
+    bed.run(&["compact", "-once", "-interval", "1m", &bed.url()]).refused(USAGE, &["-once", "-interval"]);
+    bed.run(&["compact", "-once", "-retention", "1h"]).refused(USAGE, &["option -retention: expected a REPLICA_URL"]);
+}
