@@ -105,11 +105,20 @@ impl Model {
     ///
     /// Not without it: a start may not see it (a database with free pages).
     fn copy_over(&mut self) {
-        let quiet = self.writers.is_empty() && self.holder.is_none() && !self.store_away;
-        let (Some(replicator), true) = (&mut self.replicator, quiet) else { return };
-        if !replicator.log().contains("snapshot stored") && !replicator.log().contains("msg=continuing") {
+        if self.holder.is_some() || self.store_away {
             return;
         }
+        while !self.writers.is_empty() {
+            self.kill_a_writer();
+        }
+        if self.replicator.is_none() {
+            self.start_the_replicator();
+        }
+        let replicator = self.replicator.as_mut().expect("it was started");
+        until("it follows the database", || match replicator.log() {
+            log if log.contains("snapshot stored") || log.contains("msg=continuing") => Ok(()),
+            log => Err(log),
+        });
         let copy = self.bed.fresh("copy.db");
         self.bed.sql(&self.database, &[&format!("VACUUM INTO '{}'", copy.display())]);
         self.bed.write(&copy, &["--commits", "2", "--seed", "77", "--journal", "delete"]);
@@ -117,7 +126,8 @@ impl Model {
         let log_of = |database: &Path| format!("{}.commits", database.display());
         let copied = fs::read_to_string(log_of(&copy)).expect("read its log");
         // A copy within the same second as a checkpoint cannot be told from it.
-        self.bed.sql(&self.database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
+        let emptied = self.bed.sql(&self.database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
+        assert!(emptied.starts_with("(0,"), "{emptied}");
         sleep(Duration::from_millis(2500));
         let mut log = fs::OpenOptions::new().append(true).open(log_of(&self.database)).expect("open the log");
         std::io::Write::write_all(&mut log, copied.as_bytes()).expect("write to the log");
