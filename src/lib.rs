@@ -90,7 +90,7 @@
 //!
 //! # When a test fails
 //!
-//! * A random schedule prints its seed: `MODEL_SEED=n cargo test --test random deterministic:: -- --nocapture` plays it
+//! * A random schedule prints its seed: `MODEL_SEED=n cargo test --test alone deterministic:: -- --nocapture` plays it
 //!   again, step by step with the program's log; `tests/random/model.rs` does the same with processes and a real server.
 //!   A seed that failed is kept in tests/data/model-seeds.
 //! * One danger in seconds: `cargo test --test restore audit::`, or any other folder and file of tests/. The first line

@@ -1,11 +1,9 @@
-//! What nobody thought of: random schedules, random bytes, and death at each step. Nothing else here may use SQLite in this
-//! process: its random numbers are one sequence for all, and a seed of `deterministic` repeats them.
+//! What nobody thought of: random schedules, random bytes, and death at each step.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod crash;
-mod deterministic;
 mod faults;
 mod model;
 mod mutations;

@@ -10,6 +10,5 @@ mod hostile_store;
 mod list;
 mod many;
 mod restarts;
-mod retention;
 mod trust;
 mod verify;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::support::alone::alone;
 use crate::support::memory::{Fake, Memory, Third};
 use litestream::clock::Clock;
 use litestream::error::{Kind, Result};
@@ -157,6 +158,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
 
 #[test]
 fn in_a_year_objects_stay_few_and_each_moment_in_retention_is_exact() {
+    let _alone = alone();
     let mut life = Life::begin("year", 7 * DAY);
     let (mut most, mut half) = (0, 0);
     // A commit each two hours: 84 in retention, as many as one a second has in 84 seconds.
@@ -183,6 +185,7 @@ fn in_a_year_objects_stay_few_and_each_moment_in_retention_is_exact() {
 
 #[test]
 fn segments_are_merged_while_they_come_and_the_small_ones_go_after_a_while() {
+    let _alone = alone();
     let mut life = Life::begin("merge", DAY);
     for _ in 0..600 {
         life.commit();
@@ -202,6 +205,7 @@ fn segments_are_merged_while_they_come_and_the_small_ones_go_after_a_while() {
 
 #[test]
 fn merging_fetches_nothing_that_this_run_has_stored() {
+    let _alone = alone();
     let mut life = Life::begin("memory", DAY);
     life.commit();
     life.settle().unwrap();
@@ -228,6 +232,7 @@ fn merging_fetches_nothing_that_this_run_has_stored() {
 
 #[test]
 fn without_compaction_objects_are_only_added() {
+    let _alone = alone();
     let mut life = Life::begin("adding", DAY);
     life.settings.compaction = false;
     life.restart();
@@ -252,6 +257,7 @@ fn without_compaction_objects_are_only_added() {
 
 #[test]
 fn a_long_history_that_nothing_merged_is_deleted_and_not_merged_afterwards() {
+    let _alone = alone();
     let mut life = Life::begin("unmerged", 30 * DAY);
     let mut all = BTreeMap::new();
     for step in 0..80 {
@@ -273,6 +279,7 @@ fn a_long_history_that_nothing_merged_is_deleted_and_not_merged_afterwards() {
 
 #[test]
 fn wherever_it_is_stopped_the_backup_stays_whole() {
+    let _alone = alone();
     let mut life = Life::begin("stopped", 2 * DAY);
     for _ in 0..100 {
         life.commit();
@@ -297,6 +304,7 @@ fn wherever_it_is_stopped_the_backup_stays_whole() {
 
 #[test]
 fn a_clock_that_jumps_deletes_nothing() {
+    let _alone = alone();
     let mut life = Life::begin("jump", DAY);
     for _ in 0..60 {
         life.commit();
@@ -318,6 +326,7 @@ fn a_clock_that_jumps_deletes_nothing() {
 /// earlier than the clock showed.
 #[test]
 fn a_clock_that_is_set_back_or_forward_breaks_no_order_of_moments() {
+    let _alone = alone();
     for wrong in [-1, 1] {
         let mut life = Life::begin(&format!("order-{wrong}"), 30 * DAY);
         let mut shown = Vec::new();
@@ -353,6 +362,7 @@ fn a_clock_that_is_set_back_or_forward_breaks_no_order_of_moments() {
 /// A restore that lists, and reads what it has found while segments are merged and deleted.
 #[test]
 fn a_plan_is_carried_out_while_merging_and_retention_delete() {
+    let _alone = alone();
     let mut life = Life::begin("meanwhile", 6 * HOUR);
     let mut plans = VecDeque::new();
     for step in 0..640 {
@@ -377,6 +387,7 @@ fn a_plan_is_carried_out_while_merging_and_retention_delete() {
 /// An object that is refused is put again; one that is stored without an answer is put again under its own name.
 #[test]
 fn each_third_object_may_be_refused_or_stored_without_an_answer() {
+    let _alone = alone();
     for third in [Third::Refused, Third::Unanswered] {
         let mut life = Life::begin(&format!("third-{third:?}"), DAY);
         life.memory.third.set(third);
@@ -401,6 +412,7 @@ fn each_third_object_may_be_refused_or_stored_without_an_answer() {
 
 #[test]
 fn many_bytes_of_segments_bring_a_snapshot_before_its_time() {
+    let _alone = alone();
     let mut life = Life::begin("bytes", 30 * DAY);
     life.commit();
     life.pass(MINUTE);
@@ -419,6 +431,7 @@ fn many_bytes_of_segments_bring_a_snapshot_before_its_time() {
 #[test]
 #[ignore = "takes a minute; `make plots` runs it"]
 fn a_year_of_one_commit_a_second_in_names() {
+    let _alone = alone();
     /// Bytes of a segment with one small commit, and of a snapshot.
     const SEGMENT: u64 = 1500;
     const SNAPSHOT: u64 = 20 << 20;

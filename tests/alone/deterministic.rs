@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::alone::alone;
 use crate::support::memory::Memory;
 use crate::support::world::{Exit, Said, World};
 use litestream::clock::Clock;
@@ -52,6 +53,7 @@ const RECOVERY: Duration = Duration::from_secs(180);
 
 #[test]
 fn no_schedule_loses_a_commit_or_says_that_it_is_stored_when_it_is_not() {
+    let _alone = alone();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(seed) = number("MODEL_SEED") {
         log::set_timestamps(false);
@@ -73,6 +75,7 @@ fn no_schedule_loses_a_commit_or_says_that_it_is_stored_when_it_is_not() {
 /// The last state of the store, and all that was said on the way there, is the same each time.
 #[test]
 fn a_seed_decides_the_whole_schedule() {
+    let _alone = alone();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     log::silence();
     let played = |seed| {
@@ -90,6 +93,7 @@ fn a_seed_decides_the_whole_schedule() {
 /// A server that flaps is back for seconds only: nothing waits out the pause of an attempt that failed before.
 #[test]
 fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
+    let _alone = alone();
     let memory = Rc::new(Memory::default());
     let spool = Spool::new(&directory().join("spool"), 0);
     let mut outbox = UploadQueue::new(memory.clone(), spool);
