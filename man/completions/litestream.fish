@@ -60,7 +60,7 @@ complete -c litestream -n '__fish_seen_subcommand_from list' -o max-age -x -d 'e
 complete -c litestream -n '__fish_seen_subcommand_from list' -o missing -r -d 'exit 1 and name each prefix in FILE that is gone'
 complete -c litestream -n '__fish_seen_subcommand_from list' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o once -d 'one pass, then end'
-complete -c litestream -n '__fish_seen_subcommand_from compact' -o interval -x -d 'time between two passes (default: 5m)'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o interval -x -d 'time between two passes (default: 10m)'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o retention -x -d 'with REPLICA_URL: delete what only older moments need'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o dry-run -d 'print what one pass would do, and do nothing'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o json -d 'print the result as JSON'

@@ -206,7 +206,7 @@ pub(super) struct Compact {
     /// one pass, then end
     #[argh(switch)]
     pub once: bool,
-    /// time between two passes (default: 5m)
+    /// time between two passes (default: 10m)
     #[argh(option, arg_name = "D")]
     pub interval: Option<String>,
     /// with REPLICA_URL: delete what only older moments need

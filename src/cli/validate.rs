@@ -247,7 +247,7 @@ fn list(args: args::List) -> Result<List> {
 }
 
 /// Between two passes of `compact`, unless it is told.
-const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
+const COMPACT_INTERVAL: Duration = Duration::from_secs(600);
 
 fn compact(args: args::Compact) -> Result<Compact> {
     let url = at_most_one("compact", args.words)?.map(Secret::new);

@@ -20,6 +20,7 @@ use crate::format::preview::{Preview, preview};
 use crate::format::retention::Policy;
 use crate::interrupt;
 use crate::log;
+use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, run_one_pass};
 use crate::replica::prefetch::list;
 use crate::store::{ConnectionPool, Entry, Store};
@@ -69,8 +70,16 @@ pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
     signals::install_shutdown_handlers();
     let (places, heartbeat) = places(given, options)?;
     let mut pool = ConnectionPool::default();
+    let mut jumps = ClockJumpDetector::default();
     let Some(interval) = options.interval else {
-        return once(&places, options, heartbeat.as_ref(), &mut pool);
+        let done = once(&places, options, heartbeat.as_ref(), &mut pool);
+        return match (done, signals::shutdown_signal()) {
+            (Err(error), Some(signal)) => {
+                print_error(&error);
+                Ok(128 + u8::try_from(signal).unwrap_or(0))
+            }
+            (done, _) => done,
+        };
     };
     log::info("compacting")
         .field("places", places.len())
@@ -78,11 +87,11 @@ pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
         .emit();
     loop {
         let begun = SystemClock.now();
-        let rows = compact_all(&places, false, &mut pool);
-        rows.iter().for_each(log_row);
+        let rows = compact_all(&places, false, &mut jumps, &mut pool);
         if signals::shutdown_signal().is_some() {
             return Ok(0);
         }
+        rows.iter().for_each(log_row);
         if let Some(heartbeat) = heartbeat.as_ref().filter(|_| rows.iter().all(|row| row.done.is_ok())) {
             heartbeat::send(heartbeat);
         }
@@ -106,12 +115,14 @@ fn once(
     heartbeat: Option<&Heartbeat>,
     pool: &mut ConnectionPool,
 ) -> Result<ExitStatus> {
-    let rows = compact_all(places, options.dry_run, pool);
+    let rows = compact_all(places, options.dry_run, &mut ClockJumpDetector::default(), pool);
     if let ([], [place]) = (rows.as_slice(), places) {
         let error = Error::new(Kind::NothingToRestore, format!("compact {}: nothing is stored", place.replica.url));
         return Err(with_stored_hint(error, &place.replica, pool));
     }
-    print_rows(&rows, options)?;
+    if options.json || rows.iter().any(|row| row.done.is_ok()) {
+        print_rows(&rows, options)?;
+    }
     let mut errors = ErrorCollector(None);
     rows.into_iter().filter_map(|row| row.done.err()).for_each(|error| errors.push(error));
     errors.into_result()?;
@@ -144,23 +155,36 @@ fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Option
     Ok((places, config.heartbeat))
 }
 
-fn compact_all(places: &[Place], dry_run: bool, pool: &mut ConnectionPool) -> Vec<Row> {
+/// Ends at the first place where the end was asked for.
+fn compact_all(places: &[Place], dry_run: bool, jumps: &mut ClockJumpDetector, pool: &mut ConnectionPool) -> Vec<Row> {
     let mut rows = Vec::new();
     for place in places {
-        match compact_place(place, dry_run, pool, &mut rows) {
-            Ok(()) => {}
-            Err(error) => rows.push(Row { replica: place.replica.url.clone(), done: Err(error) }),
+        if let Err(error) = compact_place(place, dry_run, jumps, pool, &mut rows) {
+            rows.push(Row { replica: place.replica.url.clone(), done: Err(error) });
+        }
+        if signals::shutdown_signal().is_some() {
+            break;
         }
     }
     rows
 }
 
 /// One listing for all databases of the place: a bucket has to be listed as a whole for any one of them.
-fn compact_place(place: &Place, dry_run: bool, pool: &mut ConnectionPool, rows: &mut Vec<Row>) -> Result<()> {
+fn compact_place(
+    place: &Place,
+    dry_run: bool,
+    jumps: &mut ClockJumpDetector,
+    pool: &mut ConnectionPool,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     let url = &place.replica.url;
     let store = connect(&place.replica, pool)?;
     let entries = list(&*store, &SystemClock, "").context(|| format!("compact {url}"))?;
-    for (prefix, objects) in by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size))) {
+    let stored = by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    if matches!(place.databases, Selection::Itself) && !stored.contains_key("") {
+        return Err(Error::new(Kind::NothingToRestore, format!("compact {url}: nothing is stored")));
+    }
+    for (prefix, objects) in stored {
         interrupt::check()?;
         if !place.databases.includes(&prefix) {
             continue;
@@ -171,7 +195,7 @@ fn compact_place(place: &Place, dry_run: bool, pool: &mut ConnectionPool, rows: 
         };
         let done = match dry_run {
             true => Ok(Done::Planned(planned(objects, place.retention))),
-            false => compact_database(&replica, objects, place.retention, pool).map(Done::Compacted),
+            false => compact_database(&replica, objects, place.retention, jumps, pool).map(Done::Compacted),
         };
         rows.push(Row { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url });
     }
@@ -189,11 +213,12 @@ fn compact_database(
     replica: &Replica,
     objects: Vec<(String, u64)>,
     retention: Option<Duration>,
+    jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
 ) -> Result<MaintenanceResult> {
     let store = connect(replica, pool)?;
     let listing = objects.into_iter().map(|(name, size)| Entry { name, size }).collect();
-    run_one_pass(&store, &replica.url, retention, Some(listing), &SystemClock)
+    run_one_pass(&store, &replica.url, retention, Some(listing), jumps, &SystemClock)
 }
 
 /// What uploads that died have left: a device that only adds objects cannot remove it.
@@ -222,7 +247,7 @@ fn log_row(row: &Row) {
 
 fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
     if options.json {
-        return print::json_value(&rows.iter().map(json_row).collect());
+        return print::json_value(&rows.iter().map(|row| json_row(row, options.dry_run)).collect());
     }
     let columns: &[&str] = match options.dry_run {
         true => &["replica", "segments", "after", "delete", "bytes", "first", "first after"],
@@ -252,25 +277,40 @@ fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
 }
 
 /// What is not known is null, so that a name always has one type.
-fn json_row(row: &Row) -> Value {
-    let mut value = match &row.done {
-        Ok(Done::Compacted(done)) => {
-            json!({ "merged": done.merged, "into": done.into, "bytes": done.bytes, "deleted": done.deleted })
-        }
-        Ok(Done::Planned(planned)) => json!({
-            "segments": planned.segments,
-            "segments_after": planned.segments_after,
-            "delete": planned.delete,
-            "delete_bytes": planned.delete_bytes,
-            "first": planned.first.map(|time| time.to_string()),
-            "first_after": planned.first_after.map(|time| time.to_string()),
-            "not_deleted_because": planned.skipped_reason,
-        }),
-        Err(_) => json!({}),
+fn json_row(row: &Row, dry_run: bool) -> Value {
+    let known = |value: &dyn Fn(&Done) -> Value| row.done.as_ref().map_or(Value::Null, value);
+    let planned = |value: fn(&Preview) -> Value| {
+        known(&|done| match done {
+            Done::Planned(planned) => value(planned),
+            Done::Compacted(_) => Value::Null,
+        })
     };
-    if let Some(object) = value.as_object_mut() {
-        object.insert("replica".into(), json!(row.replica));
-        object.insert("error".into(), json!(row.done.as_ref().err().map(|error| error.message())));
+    let compacted = |value: fn(&MaintenanceResult) -> Value| {
+        known(&|done| match done {
+            Done::Compacted(done) => value(done),
+            Done::Planned(_) => Value::Null,
+        })
+    };
+    let error = row.done.as_ref().err().map(|error| error.message());
+    match dry_run {
+        true => json!({
+            "replica": row.replica,
+            "segments": planned(|it| json!(it.segments)),
+            "segments_after": planned(|it| json!(it.segments_after)),
+            "delete": planned(|it| json!(it.delete)),
+            "delete_bytes": planned(|it| json!(it.delete_bytes)),
+            "first": planned(|it| json!(it.first.map(|time| time.to_string()))),
+            "first_after": planned(|it| json!(it.first_after.map(|time| time.to_string()))),
+            "not_deleted_because": planned(|it| json!(it.skipped_reason)),
+            "error": error,
+        }),
+        false => json!({
+            "replica": row.replica,
+            "merged": compacted(|it| json!(it.merged)),
+            "into": compacted(|it| json!(it.into)),
+            "bytes": compacted(|it| json!(it.bytes)),
+            "deleted": compacted(|it| json!(it.deleted)),
+            "error": error,
+        }),
     }
-    value
 }

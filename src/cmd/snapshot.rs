@@ -19,6 +19,7 @@ use crate::format::latest_restore::{LatestRestore, latest_restore};
 use crate::format::listing::Listing;
 use crate::format::position::Position;
 use crate::log::{self, Level};
+use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::control::{Reply, SnapshotRequest};
 use crate::replica::maintenance::run_one_pass;
 use crate::replica::prefetch::{Outage, connect, list_patiently};
@@ -108,7 +109,8 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
     source::check(&database.path, &options)?;
     if let Some(done) = snapshot_rollback_journal(database, &options, asked, &store)? {
         if asked.enforce_retention {
-            run_one_pass(&store, &done.path, database.snapshot_retention, None, &SystemClock)?;
+            let mut unwatched = ClockJumpDetector::default();
+            run_one_pass(&store, &done.path, database.snapshot_retention, None, &mut unwatched, &SystemClock)?;
         }
         return Ok(done);
     }

@@ -24,8 +24,6 @@ pub struct Preview {
 
 /// Plans one pass over `listing`.
 pub fn preview(listing: &Listing, policy: Policy, now: Timestamp) -> Preview {
-    let newest = listing.generations().next_back();
-    let chain = newest.map(|(_, stored)| restore_path(stored)).unwrap_or_default();
     let deletions = plan_deletions(listing, policy, now);
     let gone = deletions.delete.iter().copied().collect();
     let after = listing.without(&gone);
@@ -34,14 +32,19 @@ pub fn preview(listing: &Listing, policy: Policy, now: Timestamp) -> Preview {
         snapshots.chain(stored.segments.iter().map(|(key, size)| (Key::Segment(*key), *size)))
     });
     Preview {
-        segments: chain.len(),
-        segments_after: merged_chain(chain).len(),
+        segments: newest_chain(listing).len(),
+        segments_after: merged_chain(newest_chain(&after)).len(),
         delete: deletions.delete.len(),
         delete_bytes: sizes.filter(|(key, _)| gone.contains(key)).map(|(_, size)| size).sum(),
         first: first_moment(listing),
         first_after: first_moment(&after),
         skipped_reason: deletions.skipped_reason,
     }
+}
+
+fn newest_chain(listing: &Listing) -> Vec<(SegmentKey, u64)> {
+    let newest = listing.generations().next_back();
+    newest.map(|(_, stored)| restore_path(stored)).unwrap_or_default()
 }
 
 fn merged_chain(mut chain: Vec<(SegmentKey, u64)>) -> Vec<(SegmentKey, u64)> {

@@ -42,6 +42,9 @@ const MAX_CLOCK_LEAD: u32 = 10;
 /// and never within this time: a monthly snapshot from cron is no wrong clock.
 const MIN_CLOCK_LEAD: Duration = Duration::from_secs(35 * 86_400);
 
+/// Clocks of two machines differ by so much without being wrong: what is stored may be a little ahead of ours.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+
 const CLOCK_BEHIND: &str = "the clock is behind the newest stored moment";
 const CLOCK_AHEAD: &str = "the clock is far beyond the newest stored moment";
 const UNPROVEN: &str = "what would stay could not be restored as before";
@@ -66,7 +69,7 @@ pub fn plan_deletions(listing: &Listing, policy: Policy, now: Timestamp) -> Dele
 pub fn clock_distrust(newest: Timestamp, retention: Option<Duration>, now: Timestamp) -> Option<&'static str> {
     let far = retention.unwrap_or_default().saturating_mul(MAX_CLOCK_LEAD).max(MIN_CLOCK_LEAD);
     match () {
-        () if now < newest => Some(CLOCK_BEHIND),
+        () if now < newest.before(MAX_CLOCK_SKEW) => Some(CLOCK_BEHIND),
         () if now.since(newest) > far => Some(CLOCK_AHEAD),
         () => None,
     }

@@ -170,11 +170,17 @@ impl RetentionTask {
         self.budget.stored(size);
         if self.chain.last().is_some_and(|(last, _)| last.generation != key.generation) {
             self.chain.clear();
+            self.budget.retain(|_| false);
             self.from_start = true;
             (self.snapshot_bytes, self.bytes_since_snapshot) = (None, 0);
         }
-        self.chain.push((key, size));
         self.bytes_since_snapshot += size;
+        // Where nothing is merged, nothing would ever shorten the chain. A pass that is asked for begins with a listing.
+        if !self.compaction && !self.is_in_pass() {
+            self.chain.clear();
+            return;
+        }
+        self.chain.push((key, size));
         self.new_segments = true;
     }
 
@@ -352,6 +358,8 @@ impl RetentionTask {
         self.snapshot_bytes = Some(*bytes);
         self.bytes_since_snapshot =
             chain.iter().filter(|(key, _)| key.start >= snapshot.position).map(|(_, size)| size).sum();
+        let known: HashSet<SegmentKey> = chain.iter().map(|(key, _)| *key).collect();
+        self.budget.retain(|key| known.contains(key));
         self.chain = chain;
         self.from_start = true;
         self.new_segments = true;
@@ -410,25 +418,46 @@ impl RetentionTask {
     }
 }
 
-/// One whole pass over a store, for a command that has nothing else to do meanwhile. `listing` is one that is at hand.
+/// One whole pass over a store, for a command that has nothing else to do meanwhile. `listing` is one that is at hand, and
+/// `clock_jumps` has watched the clock before, if anything has.
+///
+/// Errors: the store's; [`Kind::Corrupt`] for a segment that is damaged, once all else is done. One that another program has
+/// deleted meanwhile is none.
 pub fn run_one_pass(
     store: &Rc<dyn Store>,
     name: &str,
     retention: Option<Duration>,
     listing: Option<Vec<Entry>>,
+    clock_jumps: &mut ClockJumpDetector,
     clock: &dyn Clock,
 ) -> Result<MaintenanceResult> {
-    /// How long one sleep lasts at most while nothing arrives.
-    const MAX_SLEEP: Duration = Duration::from_millis(100);
     let what = Maintenance { retention, compaction: true, single_pass: true };
     let mut task = RetentionTask::new(store.clone(), name, what, clock.now());
     task.listing = listing;
+    task.clock_jumps = std::mem::take(clock_jumps);
+    let done = finish_pass(&mut task, store, clock);
+    *clock_jumps = task.clock_jumps;
+    done.map(|()| task.result)
+}
+
+fn finish_pass(task: &mut RetentionTask, store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<()> {
+    /// How long one sleep lasts at most while nothing arrives.
+    const MAX_SLEEP: Duration = Duration::from_millis(100);
     let mut nothing_sent = SentSegments::default();
+    let mut damage = None;
     while !task.is_done() {
         interrupt::check()?;
-        if task.poll(&mut nothing_sent, clock)? == PassProgress::Waiting {
-            store.wait(MAX_SLEEP);
+        let before = task.chain.len();
+        match task.poll(&mut nothing_sent, clock) {
+            Ok(PassProgress::Waiting) => store.wait(MAX_SLEEP),
+            Ok(_) => {}
+            // What is behind it can be merged all the same.
+            Err(error) if task.chain.len() < before => {
+                task.not_before = clock.now();
+                damage = damage.or(Some(error).filter(|error| error.kind() == Kind::Corrupt));
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(task.result())
+    damage.map_or(Ok(()), Err)
 }

@@ -17,6 +17,7 @@ use litestream::format::position::{Generation, Offset, WalPosition};
 use litestream::format::retention::{Policy, plan_deletions};
 use litestream::format::time::Timestamp;
 use litestream::replica::apply::{RestoreResult, restore};
+use litestream::replica::clock_jump::ClockJumpDetector;
 use litestream::replica::maintenance::{DELETE_GRACE_PERIOD, run_one_pass};
 use litestream::replica::replicator::{Replicator, Settings, SharedBuffers};
 use litestream::source;
@@ -248,11 +249,61 @@ fn without_compaction_objects_are_only_added() {
     // What does compact is asked for it.
     let store: Rc<dyn Store> = life.memory.clone();
     life.clock.pass(HOUR);
-    run_one_pass(&store, "a", Some(DAY), None, &life.clock).unwrap();
+    run_one_pass(&store, "a", Some(DAY), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
     life.clock.pass(HOUR);
-    run_one_pass(&store, "a", Some(DAY), None, &life.clock).unwrap();
+    run_one_pass(&store, "a", Some(DAY), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < 40, "{} objects", life.memory.objects.borrow().len());
     life.has(Duration::ZERO);
+}
+
+#[test]
+fn a_clock_that_leaps_between_two_passes_deletes_nothing() {
+    let _alone = alone();
+    let mut life = Life::begin("leap", DAY);
+    life.settings.compaction = false;
+    life.restart();
+    for _ in 0..60 {
+        life.commit();
+        life.pass(HOUR);
+    }
+    let store: Rc<dyn Store> = life.memory.clone();
+    let mut jumps = ClockJumpDetector::default();
+    let snapshots = |life: &Life| life.listing().generations().map(|(_, stored)| stored.snapshots.len()).sum::<usize>();
+    let mut pass = |life: &Life| {
+        run_one_pass(&store, "a", Some(2 * DAY), None, &mut jumps, &life.clock).unwrap();
+    };
+    pass(&life);
+    let before = snapshots(&life);
+    life.clock.wrong.set(10 * DAY.as_millis() as i64);
+    pass(&life);
+    assert_eq!(snapshots(&life), before);
+    life.has(DAY);
+    // A program that has not seen the leap can only believe the clock.
+    run_one_pass(&store, "a", Some(2 * DAY), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
+    assert!(snapshots(&life) < before);
+}
+
+#[test]
+fn a_pass_goes_on_behind_a_damaged_segment_and_reports_it() {
+    let _alone = alone();
+    let mut life = Life::begin("damaged", 30 * DAY);
+    life.settings.compaction = false;
+    life.restart();
+    for _ in 0..120 {
+        life.commit();
+        life.pass(Duration::from_secs(1));
+    }
+    let damaged = life.newest_segments()[20].to_string();
+    life.memory.objects.borrow_mut().get_mut(&damaged).unwrap()[30] ^= 1;
+    let store: Rc<dyn Store> = life.memory.clone();
+    let mut jumps = ClockJumpDetector::default();
+    let error = run_one_pass(&store, "a", None, None, &mut jumps, &life.clock).unwrap_err();
+    assert!(error.kind() == Kind::Corrupt && error.message().contains(&damaged), "{error}");
+    let merged = life.newest_segments().iter().filter(|key| key.first_seen != key.last_seen).count();
+    assert!(merged >= 4, "{merged} merged segments");
+    // One that is gone is somebody else's deletion.
+    life.memory.objects.borrow_mut().remove(&damaged);
+    run_one_pass(&store, "a", None, None, &mut jumps, &life.clock).unwrap();
 }
 
 #[test]
@@ -272,7 +323,7 @@ fn a_long_history_that_nothing_merged_is_deleted_and_not_merged_afterwards() {
     *life.memory.objects.borrow_mut() = all;
     life.clock.pass(2 * DAY);
     let store: Rc<dyn Store> = life.memory.clone();
-    run_one_pass(&store, "a", Some(HOUR), None, &life.clock).unwrap();
+    run_one_pass(&store, "a", Some(HOUR), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < stored - 30, "of {stored}");
     assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
 }
