@@ -9,7 +9,7 @@ use crate::format::time::Timestamp;
 /// What one pass would do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Preview {
-    /// Segments of the newest generation that a restore may read, now and after merging.
+    /// Segments that a restore may read, now and after merging.
     pub segments: usize,
     pub segments_after: usize,
     /// Objects to delete, and their bytes as stored.
@@ -32,8 +32,8 @@ pub fn preview(listing: &Listing, policy: Policy, now: Timestamp) -> Preview {
         snapshots.chain(stored.segments.iter().map(|(key, size)| (Key::Segment(*key), *size)))
     });
     Preview {
-        segments: newest_chain(listing).len(),
-        segments_after: merged_chain(newest_chain(&after)).len(),
+        segments: chains(listing).map(|chain| chain.len()).sum(),
+        segments_after: chains(&after).map(|chain| merged_chain(chain).len()).sum(),
         delete: deletions.delete.len(),
         delete_bytes: sizes.filter(|(key, _)| gone.contains(key)).map(|(_, size)| size).sum(),
         first: first_moment(listing),
@@ -42,9 +42,8 @@ pub fn preview(listing: &Listing, policy: Policy, now: Timestamp) -> Preview {
     }
 }
 
-fn newest_chain(listing: &Listing) -> Vec<(SegmentKey, u64)> {
-    let newest = listing.generations().next_back();
-    newest.map(|(_, stored)| restore_path(stored)).unwrap_or_default()
+fn chains(listing: &Listing) -> impl Iterator<Item = Vec<(SegmentKey, u64)>> + '_ {
+    listing.generations().map(|(_, stored)| restore_path(stored))
 }
 
 fn merged_chain(mut chain: Vec<(SegmentKey, u64)>) -> Vec<(SegmentKey, u64)> {

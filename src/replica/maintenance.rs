@@ -78,6 +78,9 @@ pub struct RetentionTask {
     budget: TransferBudget,
     /// The segments of the newest generation that are known, neighbours all.
     chain: Vec<(SegmentKey, u64)>,
+    /// Those of older generations, where all of them are merged.
+    older_chains: Vec<Vec<(SegmentKey, u64)>>,
+    all_generations: bool,
     /// No restore of that generation reads a segment before those.
     from_start: bool,
     /// Something was stored since the last look for a merge.
@@ -132,6 +135,8 @@ impl RetentionTask {
             compaction: what.compaction,
             budget: TransferBudget::default(),
             chain: Vec::new(),
+            older_chains: Vec::new(),
+            all_generations: false,
             from_start: false,
             new_segments: false,
             merged: VecDeque::new(),
@@ -290,6 +295,10 @@ impl RetentionTask {
             self.new_segments = true;
             return Ok(PassProgress::Working);
         }
+        if let Some(chain) = self.older_chains.pop() {
+            (self.chain, self.from_start, self.new_segments) = (chain, true, true);
+            return Ok(PassProgress::Working);
+        }
         self.pass_over |= self.listed;
         Ok(PassProgress::Nothing)
     }
@@ -320,6 +329,10 @@ impl RetentionTask {
         self.next_list = clock.now() + LIST_INTERVAL;
         let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
         self.update_from_listing(&listing);
+        if self.all_generations {
+            let older = listing.generations().rev().skip(1).filter(|(_, stored)| !stored.snapshots.is_empty());
+            self.older_chains = older.map(|(_, stored)| restore_path(stored)).collect();
+        }
         if self.clock_jumps.is_distrusted(clock.now()) {
             return Ok(kept);
         }
@@ -433,7 +446,7 @@ pub fn run_one_pass(
 ) -> Result<MaintenanceResult> {
     let what = Maintenance { retention, compaction: true, single_pass: true };
     let mut task = RetentionTask::new(store.clone(), name, what, clock.now());
-    task.listing = listing;
+    (task.listing, task.all_generations) = (listing, true);
     task.clock_jumps = std::mem::take(clock_jumps);
     let done = finish_pass(&mut task, store, clock);
     *clock_jumps = task.clock_jumps;

@@ -284,6 +284,32 @@ fn a_clock_that_leaps_between_two_passes_deletes_nothing() {
 }
 
 #[test]
+fn a_pass_merges_the_generations_that_have_ended_too() {
+    let _alone = alone();
+    let mut life = Life::begin("ended", 30 * DAY);
+    life.settings.compaction = false;
+    for _ in 0..3 {
+        life.restart();
+        // Nobody sees it: the next start finds another WAL.
+        let unseen = "PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t (x) VALUES (1); PRAGMA wal_checkpoint(TRUNCATE)";
+        life.application.execute_batch(unseen).unwrap();
+        life.commits.push(life.clock.utc_now());
+        for _ in 0..100 {
+            life.commit();
+            life.pass(Duration::from_secs(1));
+        }
+    }
+    assert_eq!(life.listing().generations().count(), 3);
+    let store: Rc<dyn Store> = life.memory.clone();
+    run_one_pass(&store, "a", None, None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
+    for (generation, stored) in life.listing().generations() {
+        let merged = stored.segments.iter().filter(|(key, _)| key.first_seen != key.last_seen).count();
+        assert!(merged >= 4, "{merged} merged segments in {generation}");
+    }
+    [0, 40, 90].into_iter().for_each(|age| life.has(Duration::from_secs(age)));
+}
+
+#[test]
 fn a_pass_goes_on_behind_a_damaged_segment_and_reports_it() {
     let _alone = alone();
     let mut life = Life::begin("damaged", 30 * DAY);
