@@ -18,6 +18,7 @@ use crate::fault;
 use crate::format::compaction;
 use crate::format::key::{Key, SegmentKey};
 use crate::format::listing::Listing;
+use crate::format::position::Generation;
 use crate::format::retention::{Policy, clock_distrust, plan_deletions, restore_path};
 use crate::format::time::Timestamp;
 use crate::interrupt;
@@ -76,6 +77,8 @@ pub struct RetentionTask {
     policy: Policy,
     compaction: bool,
     budget: TransferBudget,
+    /// The newest one that is known.
+    generation: Option<Generation>,
     /// The segments of the newest generation that are known, neighbours all.
     chain: Vec<(SegmentKey, u64)>,
     /// Those of older generations, where all of them are merged.
@@ -134,6 +137,7 @@ impl RetentionTask {
             policy: Policy { retention: what.retention, grace: DELETE_GRACE_PERIOD },
             compaction: what.compaction,
             budget: TransferBudget::default(),
+            generation: None,
             chain: Vec::new(),
             older_chains: Vec::new(),
             all_generations: false,
@@ -173,7 +177,7 @@ impl RetentionTask {
             sent.insert(self.id, key, vec![Rc::from(bytes)]);
         }
         self.budget.stored(size);
-        if self.chain.last().is_some_and(|(last, _)| last.generation != key.generation) {
+        if self.generation.replace(key.generation).is_some_and(|before| before != key.generation) {
             self.chain.clear();
             self.budget.retain(|_| false);
             self.from_start = true;
@@ -183,6 +187,7 @@ impl RetentionTask {
         // Where nothing is merged, nothing would ever shorten the chain. A pass that is asked for begins with a listing.
         if !self.compaction && !self.is_in_pass() {
             self.chain.clear();
+            self.from_start = false;
             return;
         }
         self.chain.push((key, size));
@@ -373,6 +378,7 @@ impl RetentionTask {
             chain.iter().filter(|(key, _)| key.start >= snapshot.position).map(|(_, size)| size).sum();
         let known: HashSet<SegmentKey> = chain.iter().map(|(key, _)| *key).collect();
         self.budget.retain(|key| known.contains(key));
+        self.generation = Some(generation);
         self.chain = chain;
         self.from_start = true;
         self.new_segments = true;
