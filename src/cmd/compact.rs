@@ -11,7 +11,9 @@ use crate::clock::Clock;
 use crate::cmd::clock::{SystemClock, sleep};
 use crate::cmd::find_replicas::with_stored_hint;
 use crate::cmd::print::{self, Table};
-use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, print_error, signals};
+use crate::cmd::{
+    Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, print_error, signals, with_signal_status,
+};
 use crate::config::{self, Heartbeat, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::listing::Listing;
@@ -72,14 +74,7 @@ pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
     let mut jumps = ClockJumpDetector::default();
     let Some(interval) = options.interval else {
-        let done = once(&places, options, heartbeat.as_ref(), &mut pool);
-        return match (done, signals::shutdown_signal()) {
-            (Err(error), Some(signal)) => {
-                print_error(&error);
-                Ok(128 + u8::try_from(signal).unwrap_or(0))
-            }
-            (done, _) => done,
-        };
+        return with_signal_status(once(&places, options, heartbeat.as_ref(), &mut jumps, &mut pool));
     };
     log::info("compacting")
         .field("places", places.len())
@@ -113,9 +108,10 @@ fn once(
     places: &[Place],
     options: &cli::Compact,
     heartbeat: Option<&Heartbeat>,
+    jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
 ) -> Result<ExitStatus> {
-    let rows = compact_all(places, options.dry_run, &mut ClockJumpDetector::default(), pool);
+    let rows = compact_all(places, options.dry_run, jumps, pool);
     if let ([], [place]) = (rows.as_slice(), places) {
         let error = Error::new(Kind::NothingToRestore, format!("compact {}: nothing is stored", place.replica.url));
         return Err(with_stored_hint(error, &place.replica, pool));
@@ -278,38 +274,30 @@ fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
 
 /// What is not known is null, so that a name always has one type.
 fn json_row(row: &Row, dry_run: bool) -> Value {
-    let known = |value: &dyn Fn(&Done) -> Value| row.done.as_ref().map_or(Value::Null, value);
-    let planned = |value: fn(&Preview) -> Value| {
-        known(&|done| match done {
-            Done::Planned(planned) => value(planned),
-            Done::Compacted(_) => Value::Null,
-        })
-    };
-    let compacted = |value: fn(&MaintenanceResult) -> Value| {
-        known(&|done| match done {
-            Done::Compacted(done) => value(done),
-            Done::Planned(_) => Value::Null,
-        })
+    let (planned, compacted) = match &row.done {
+        Ok(Done::Planned(planned)) => (Some(planned), None),
+        Ok(Done::Compacted(done)) => (None, Some(done)),
+        Err(_) => (None, None),
     };
     let error = row.done.as_ref().err().map(|error| error.message());
     match dry_run {
         true => json!({
             "replica": row.replica,
-            "segments": planned(|it| json!(it.segments)),
-            "segments_after": planned(|it| json!(it.segments_after)),
-            "delete": planned(|it| json!(it.delete)),
-            "delete_bytes": planned(|it| json!(it.delete_bytes)),
-            "first": planned(|it| json!(it.first.map(|time| time.to_string()))),
-            "first_after": planned(|it| json!(it.first_after.map(|time| time.to_string()))),
-            "not_deleted_because": planned(|it| json!(it.skipped_reason)),
+            "segments": planned.map(|it| it.segments),
+            "segments_after": planned.map(|it| it.segments_after),
+            "delete": planned.map(|it| it.delete),
+            "delete_bytes": planned.map(|it| it.delete_bytes),
+            "first": planned.and_then(|it| it.first).map(|time| time.to_string()),
+            "first_after": planned.and_then(|it| it.first_after).map(|time| time.to_string()),
+            "not_deleted_because": planned.and_then(|it| it.skipped_reason),
             "error": error,
         }),
         false => json!({
             "replica": row.replica,
-            "merged": compacted(|it| json!(it.merged)),
-            "into": compacted(|it| json!(it.into)),
-            "bytes": compacted(|it| json!(it.bytes)),
-            "deleted": compacted(|it| json!(it.deleted)),
+            "merged": compacted.map(|it| it.merged),
+            "into": compacted.map(|it| it.into),
+            "bytes": compacted.map(|it| it.bytes),
+            "deleted": compacted.map(|it| it.deleted),
             "error": error,
         }),
     }

@@ -72,6 +72,17 @@ fn print_error(error: &Error) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// A run that failed because a signal asked for its end comes back with 128 and the signal, as a shell has it.
+fn with_signal_status(done: Result<ExitStatus>) -> Result<ExitStatus> {
+    match (done, signals::shutdown_signal()) {
+        (Err(error), Some(signal)) => {
+            print_error(&error);
+            Ok(128 + u8::try_from(signal).unwrap_or(0))
+        }
+        (done, _) => done,
+    }
+}
+
 fn run(invocation: &Invocation) -> Result<ExitStatus> {
     log::set_timestamps(!journal::stderr_is_journal(&environment));
     let level = invocation.log_level.map(Ok).or_else(|| config::log_level(&environment).transpose()).transpose()?;

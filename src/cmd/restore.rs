@@ -16,7 +16,7 @@ use crate::cmd::find_replicas::with_stored_hint;
 use crate::cmd::output_file::{Overwrite, TemporaryFile, refuse_existing};
 use crate::cmd::print::{self, Table, human_size};
 use crate::cmd::progress::ProgressLine;
-use crate::cmd::{Context, ExitStatus, connect, print_error, restore_all, signals, standby};
+use crate::cmd::{Context, ExitStatus, connect, restore_all, signals, standby, with_signal_status};
 use crate::config::Replica;
 use crate::directory::{free_bytes, parent};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -42,13 +42,7 @@ pub const MAX_PLANS: u32 = 4;
 pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     // The file that is being made is removed before the end: nobody is to take it for a database.
     signals::install_shutdown_handlers();
-    match (restore(given, options), signals::shutdown_signal()) {
-        (Err(error), Some(signal)) => {
-            print_error(&error);
-            Ok(128 + u8::try_from(signal).unwrap_or(0))
-        }
-        (restored, _) => restored,
-    }
+    with_signal_status(restore(given, options))
 }
 
 fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {

@@ -152,6 +152,12 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
 fn compact_of_nothing_says_so(bed: &Bed) {
     fs::create_dir_all(bed.path("store")).unwrap();
     bed.run(&["compact", "-once", &bed.url()]).refused(NOTHING, &["nothing is stored"]);
+    let config = configuration(bed, &bed.path("never-stored.db"), "");
+    let options = ["compact", "-once", "-json", "-config", config.to_str().unwrap()];
+    let ran = bed.run(&options);
+    assert_eq!(ran.status, NOTHING, "{}", ran.stderr);
+    let row = &rows(&ran)[0];
+    assert!(row["merged"].is_null() && row["deleted"].is_null() && row["error"].is_string(), "{row}");
     bed.run(&["compact", "-json", &bed.url()]).refused(USAGE, &["option -json: expected -once or -dry-run"]);
     bed.run(&["compact", "-once", "-interval", "1m", &bed.url()]).refused(USAGE, &["-once", "-interval"]);
     bed.run(&["compact", "-once", "-retention", "1h"]).refused(USAGE, &["option -retention: expected a REPLICA_URL"]);
