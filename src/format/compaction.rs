@@ -123,22 +123,10 @@ mod tests {
 
     use super::*;
     use crate::format::chain::SegmentChain;
-    use crate::format::fixtures::{GENERATION, Random, millis, point};
+    use crate::format::fixtures::{GENERATION, Random, millis, point, segment_key as key};
     use crate::format::key::SnapshotKey;
     use crate::format::listing::GenerationObjects;
     use crate::format::position::Generation;
-
-    /// From offset to offset, seen at the offsets' seconds.
-    fn key(start: u64, end: u64) -> SegmentKey {
-        SegmentKey {
-            generation: Generation::new(GENERATION),
-            start: point(0, start),
-            end: point(0, end),
-            first_seen: millis(start * 1000),
-            last_seen: millis((end - 1) * 1000),
-            part: false,
-        }
-    }
 
     /// One segment a second, of these sizes in bytes; a negative size is a part.
     fn chain(sizes: &[i64]) -> Vec<(SegmentKey, u64)> {

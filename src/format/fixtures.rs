@@ -1,5 +1,6 @@
 //! WALs and batches for the tests of this floor, made with the rules of SQLite's own writer.
 
+use crate::format::key::SegmentKey;
 use crate::format::position::{Generation, Offset, PageSize, WalPosition};
 use crate::format::segment::{ChainEnd, Encoder, MemberHeader};
 use crate::format::time::Timestamp;
@@ -20,6 +21,18 @@ pub fn point(index: u32, offset: u64) -> WalPosition {
 
 pub fn millis(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
+}
+
+/// From offset to offset, seen at the offsets' seconds.
+pub fn segment_key(start: u64, end: u64) -> SegmentKey {
+    SegmentKey {
+        generation: Generation::new(GENERATION),
+        start: point(0, start),
+        end: point(0, end),
+        first_seen: millis(start * 1000),
+        last_seen: millis((end - 1) * 1000),
+        part: false,
+    }
 }
 
 /// One WAL under construction.

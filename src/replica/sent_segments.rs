@@ -69,18 +69,10 @@ fn size(parts: &Parts) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::fixtures::{GENERATION, Random, millis, point};
-    use crate::format::position::Generation;
+    use crate::format::fixtures::{Random, segment_key};
 
     fn key(at: u64) -> SegmentKey {
-        SegmentKey {
-            generation: Generation::new(GENERATION),
-            start: point(0, at),
-            end: point(0, at + 1),
-            first_seen: millis(at),
-            last_seen: millis(at),
-            part: false,
-        }
+        segment_key(at, at + 1)
     }
 
     fn parts(sizes: &[usize]) -> Parts {

@@ -2,8 +2,8 @@
 //!
 //! A change should cross a device's link once, and objects should stay few. So each segment may be merged once, which is a
 //! fifteenth of the objects for at most as many bytes again. What is mostly merged already is merged again only while merging
-//! has sent at most half of what the segments themselves cost. And at most a twentieth of that is fetched. What this leaves undone is
-//! done by `litestream compact`, near the store.
+//! has sent at most half of what the segments themselves cost. And at most a twentieth of that is fetched. What this leaves
+//! undone is done by `litestream compact`, near the store.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -44,7 +44,7 @@ impl TransferBudget {
         self.products.insert(key);
     }
 
-    /// Forgets what retention has deleted.
+    /// Forgets what is not stored any more, or not of the generation that is merged.
     pub fn retain(&mut self, is_stored: impl Fn(&SegmentKey) -> bool) {
         self.products.retain(is_stored);
     }
@@ -85,19 +85,7 @@ impl TransferBudget {
 mod tests {
     use super::*;
     use crate::format::compaction::{WINDOWS, merged_key};
-    use crate::format::fixtures::{GENERATION, millis, point};
-    use crate::format::position::Generation;
-
-    fn key(start: u64, end: u64) -> SegmentKey {
-        SegmentKey {
-            generation: Generation::new(GENERATION),
-            start: point(0, start),
-            end: point(0, end),
-            first_seen: millis(start * 1000),
-            last_seen: millis((end - 1) * 1000),
-            part: false,
-        }
-    }
+    use crate::format::fixtures::{point, segment_key as key};
 
     const SECONDS: u64 = 10_000;
 
