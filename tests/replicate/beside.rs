@@ -189,12 +189,15 @@ fn retention_is_enforced_behind_a_snapshot_that_asks_for_it(bed: &Bed) {
     // What earlier runs have left it looks at a minute after its start.
     let replicator = bed.replicate(&database);
     bed.converges(&database);
-    let segments = bed.objects("wal").len();
+    let before = bed.objects("wal");
     let mut command = snapshot_command(&database, &bed.url());
     let ran = bed.run_command(command.arg("-enforce-retention")).succeeded();
     assert_eq!(ran.stderr, "");
-    // What was merged is still there, for restores that are under way.
-    assert_eq!(bed.objects("wal").len(), segments + 1);
+    // How many merged segments there are depends on how many windows the runs fell into. What was merged is still there, for
+    // restores that are under way.
+    let behind = bed.objects("wal");
+    assert!(behind.len() > before.len(), "nothing was merged: {behind:?}");
+    assert_eq!(before.iter().find(|name| !behind.contains(name)), None);
     assert_eq!(left(bed), [""; 0]);
     replicator.stop();
     assert_equal(&database, &bed.restored());
