@@ -22,8 +22,8 @@ def ms(found, *keys):
 def of_peer(rows):
     bars = [(row["title"], row["ratio"], f"{report.figure(row, 'ours')} to {report.figure(row, 'peer')} {row['unit']}")
             for row in rows if row["ratio"]]
-    plot.ratios(picture("bench.svg"), f"Ours as a part of Litestream {rig.PEER} (1: the same)", bars)
-    return report.table(rows) + "\n\n![each figure as a part of Litestream's](man/bench.svg)"
+    plot.ratios(picture("bench.svg"), f"Ours divided by Litestream {rig.PEER} (1: the same)", bars)
+    return report.table(rows) + "\n\n![each figure divided by Litestream's](man/bench.svg)"
 
 
 def of_databases(found):
@@ -37,20 +37,20 @@ def of_databases(found):
     first = found[0]["memory"]
     rows = [[f"{row['count']:,}", row["memory"] / MB, (row["memory"] - first) / 1e3 / (row["count"] - 1) if row["count"] > 1 else None,
              row["descriptors"], row["idle-cpu"] * 100, *ms(row["late"], "p50", "max"), row["ticks-missed"], row["burst"]["max"]] for row in found]
-    names = ["databases", "memory, MB", "kB for each more", "file descriptors", "idle CPU, %", "visible p50, ms", "longest, ms",
-             "ticks missed", "a commit in each at once: the last visible, s"]
+    names = ["databases", "memory, MB", "kB per additional database", "file descriptors", "idle CPU, %", "visible p50, ms", "longest, ms",
+             "ticks missed", "one commit in each at once: the last one visible, s"]
     return "**Many databases in one process.**\n\n" + report.grid(names, rows) + "\n\n![databases in one process](man/bench-databases.svg)"
 
 
 def of_neighbours(found):
-    words = {"alone": "nothing else", "slow-link": "one behind a link of 1 MB/s, 1 s away",
-             "huge-snapshot": "one of 2 GB, in its first snapshot"}
+    words = {"alone": "none", "slow-link": "one on a link of 1 MB/s with a delay of 1 s",
+             "huge-snapshot": "one of 2 GB that takes its first snapshot"}
     rows = [[words[name], *ms(row, "p50", "p99", "max")] for name, row in found.items()]
-    return "**Thirty databases beside one more** (commit to visible, ms).\n\n" + report.grid(["beside", "p50", "p99", "longest"], rows)
+    return "**Thirty databases and one more** (commit to visible, ms).\n\n" + report.grid(["the other database", "p50", "p99", "longest"], rows)
 
 
 def of_huge(found):
-    return (f"**A database of {found['bytes'] / 1e9:.0f} GB** (256 MB of text, the rest a hole), 200 commits a second beside: snapshot "
+    return (f"**A database of {found['bytes'] / 1e9:.0f} GB** (256 MB of text, the rest a hole) with 200 commits a second: snapshot "
             f"{report.digits(found['snapshot-time'])} s in {report.digits(found['memory'] / MB)} MB, with a WAL of at most "
             f"{report.digits(found['wal'] / MB)} MB; restore {report.digits(found['restore-time'])} s in {report.digits(found['restore-memory'] / MB)} MB.")
 
@@ -61,7 +61,7 @@ def of_history(found):
     cells = lambda work: [cell for place in ("directory", "bucket")
                           for cell in (found[place][work]["seconds"], found[place][work]["memory"] / MB)]
     rows = [[words[work], *cells(work)] for work in words]
-    return f"**A history of {found['segments']:,} segments that nothing has merged.**\n\n" + report.grid(
+    return f"**A history of {found['segments']:,} unmerged segments.**\n\n" + report.grid(
         ["work", "directory, s", "MB", "bucket, s", "MB"], rows)
 
 
@@ -69,8 +69,8 @@ def of_latency(found):
     lines = [(name, [(row["rate"], row[key] * 1000) for row in found]) for key, name in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))]
     plot.curves(picture("bench-latency.svg"), "Commit to visible in the bucket", "commits a second", "ms", lines)
     rows = [[f"{row['rate']:g}", f"{row['n']:,}", *ms(row, "p50", "p99", "p999", "max")] for row in found]
-    return ("**Commit to visible in the bucket**, defaults (so at most one segment a second), ms. Few commits have no p99 that says "
-            "more than the longest.\n\n" + report.grid(["commits a second", "commits", "p50", "p99", "p99.9", "longest"], rows)
+    return ("**Commit to visible in the bucket**, with defaults (at most one segment a second), ms. With few "
+            "commits, p99 is the maximum.\n\n" + report.grid(["commits a second", "commits", "p50", "p99", "p99.9", "longest"], rows)
             + "\n\n![commit to visible](man/bench-latency.svg)")
 
 
@@ -78,15 +78,15 @@ def of_application(found):
     words = {"alone": "nothing", "ours": "ours", "peer": f"Litestream {rig.PEER}"}
     rows = [[words[name], row["free"]["rate"], row["free"]["p99_ms"], row["free"]["max_ms"], row["paced"]["p99_ms"], row["paced"]["max_ms"]]
             for name, row in found.items()]
-    names = ["beside", "commits/s, tight loop", "p99, ms", "longest, ms", "at 200/s: p99, ms", "longest, ms"]
+    names = ["with", "commits/s, tight loop", "p99, ms", "longest, ms", "at 200/s: p99, ms", "longest, ms"]
     return "**The application's own commits.**\n\n" + report.grid(names, rows)
 
 
 def of_bytes(found):
-    names = ["commits a second", "sent a byte of WAL", "stored a byte of WAL", "written locally a byte of WAL", "bytes sent a minute", "fsyncs a minute"]
+    names = ["commits a second", "bytes sent per byte of WAL", "stored per byte of WAL", "written locally per byte of WAL", "bytes sent per minute", "fsyncs per minute"]
     rows = [[name, row["sent"], row["stored"], row["written"], row["sent-a-minute"], row["syncs-a-minute"]] for name, row in found.items()]
-    return ("**Bytes and syncs** of rows that compress well; checkpoints write the database and sync it, as SQLite's own would, and are "
-            "not counted as written.\n\n" + report.grid(names, rows))
+    return ("**Bytes and syncs** with rows that compress well. Checkpoints write and sync the database as SQLite's own would; they are "
+            "not counted.\n\n" + report.grid(names, rows))
 
 
 def of_budget(found):
@@ -97,10 +97,10 @@ def of_budget(found):
 
 
 def of_store(found):
-    names = ["the way there", "put, MB/s", "get, MB/s", "put of 2 kB, ms", "get of it, ms"]
+    names = ["connection", "put, MB/s", "get, MB/s", "put of 2 kB, ms", "get of it, ms"]
     ways = [f"{kind}, {way}" for kind in ("plain", "TLS") for way in ("loopback", "10 ms", "100 ms")]
     rows = [[f"{way}: {who}", *figures] for way in ways for who, figures in sorted(found[way].items(), reverse=True) if figures]
-    return ("**The store alone**, one object at a time: 50 MB, and 2 kB. The delays are whole round trips; nats-py takes minutes at "
+    return ("**The store alone**, one object of 50 MB or 2 kB at a time. Delays are whole round trips; nats-py takes minutes at "
             "100 ms.\n\n" + report.grid(names, rows))
 
 
