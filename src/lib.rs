@@ -11,12 +11,13 @@
 //! # Layers
 //!
 //! Lowest first. A module uses only lower layers; `tests/docs/layers.rs` checks it:
-//! `error printable host` | `log clock fault secret http directory interrupt` | `format` | `source` `store` | `replica` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host random` | `log clock fault secret http directory interrupt` | `format` | `source` `store` `control` | `replica` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
 //! * `format`: file names and file contents. Pure: no file, no clock, no network.
 //! * `source`: a live SQLite database. The only user of `rusqlite`.
 //! * `store`: named objects in a directory or in NATS. Knows nothing of SQLite.
+//! * `control`: how `snapshot` asks a running `replicate` for a snapshot, by files.
 //! * `replica`: connects both: replication, restore, retention.
 //! * `config`, `cli`: what the operator asked for.
 //! * `cmd`: the commands, the event loop, the output. The only layer that reads the clock and sleeps.
@@ -101,6 +102,7 @@ pub mod cli;
 pub mod clock;
 pub mod cmd;
 pub mod config;
+pub mod control;
 pub mod directory;
 pub mod error;
 pub mod fault;
@@ -110,6 +112,7 @@ pub mod http;
 pub mod interrupt;
 pub mod log;
 pub mod printable;
+pub mod random;
 pub mod replica;
 pub mod secret;
 pub mod source;

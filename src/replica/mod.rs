@@ -14,7 +14,6 @@ pub mod checkpoint_note;
 pub mod clock_jump;
 pub mod compaction;
 mod compression_pool;
-pub mod control;
 pub mod counters;
 pub mod exclusive_writer;
 pub mod find_end;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::format::time::Timestamp;
 use crate::log;
-use crate::store::{MIN_ORPHAN_AGE, OrphanCleanup, Store, random};
+use crate::random;
+use crate::store::{MIN_ORPHAN_AGE, OrphanCleanup, Store};
 
 /// After a start others come first: the database, and what it has to catch up.
 const FIRST_DELAY: Duration = Duration::from_secs(5 * 60);

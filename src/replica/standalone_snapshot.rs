@@ -8,11 +8,12 @@ use crate::format::generation_number::HighWaterMark;
 use crate::format::listing::Listing;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
+use crate::random;
 use crate::replica::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
 use crate::replica::prefetch::{MAX_SLEEP, list_patiently};
 use crate::replica::snapshot_upload::SnapshotUpload;
 use crate::source::snapshot::Snapshot;
-use crate::store::{Store, random};
+use crate::store::Store;
 
 /// What is stored: up to where, and of which database, if it says so. To be asked for before the snapshot begins: nobody
 /// can write to the database then.

@@ -1,9 +1,8 @@
 //! One instance a database: a lock file of our own, never a lock on the database.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -59,8 +58,10 @@ impl Lock {
         let owner = fs::metadata(database).ok();
         let meta = meta_directory(directory, owner.as_ref())?;
         let mut file = open(&meta, owner.as_ref()).map_err(|e| failed("open", &e))?;
-        if !try_lock(&file).map_err(|e| failed("lock", &e))? {
-            return Err(locked_by(&mut file, database, stay));
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(locked_by(&mut file, database, stay)),
+            Err(TryLockError::Error(e)) => return Err(failed("lock", &e)),
         }
         write_pid(&mut file, stay).map_err(|e| failed("write", &e))?;
         Ok(Lock { _file: file })
@@ -121,18 +122,6 @@ fn open(directory: &Directory, owner: Option<&Metadata>) -> io::Result<File> {
             Ok(file)
         }
         Err(e) => Err(e),
-    }
-}
-
-/// Locks a file of ours until it is closed, by the process's death at the latest. False if another has it open and locked.
-pub fn try_lock(file: &File) -> std::io::Result<bool> {
-    // SAFETY: flock(2) on a descriptor that is open for the duration of the call.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(true);
-    }
-    match std::io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::EWOULDBLOCK) => Ok(false),
-        error => Err(error),
     }
 }
 

@@ -69,7 +69,7 @@ pub use copy::{Batch, ReadResult};
 pub use facts::is_another_file;
 pub use file_stamp::FileStamp;
 pub use inotify::Inotify;
-pub use lock::{Lock, LockWait, default_meta_path, try_lock};
+pub use lock::{Lock, LockWait, default_meta_path};
 pub use proof::{Proof, StateCheck};
 pub use resume::{GenerationEnd, WalMark};
 pub use snapshot::FileCrcCheck;

@@ -3,7 +3,6 @@
 pub mod dir;
 mod name;
 pub mod nats;
-pub mod random;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -85,7 +84,7 @@ pub enum PutState {
     Done,
 }
 
-/// An object on its way into the store: write, finish, wait for `Staged`, commit, wait for `StoredSnapshot`.
+/// An object on its way into the store: write, finish, wait for `Staged`, commit, wait for `Done`.
 pub trait Put {
     /// Takes as many of `bytes` as there is room for now, and says how many. 0: poll, and offer them again.
     fn write(&mut self, bytes: &[u8]) -> Result<usize>;

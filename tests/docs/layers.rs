@@ -7,10 +7,10 @@ use std::path::Path;
 
 /// Lowest first. Rooms of one floor never see each other.
 const FLOORS: [&[&str]; 9] = [
-    &["error", "printable", "host"],
+    &["error", "printable", "host", "random"],
     &["log", "clock", "fault", "secret", "http", "directory", "interrupt"],
     &["format"],
-    &["source", "store"],
+    &["source", "store", "control"],
     &["replica"],
     &["config"],
     &["cli"],
@@ -32,7 +32,7 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("nats", &["store::nats"]),
     ("nkeys", &["store::nats"]),
     ("openssl", &["store::nats"]),
-    ("ring", &["store"]),
+    ("ring", &["store", "random"]),
     ("rusqlite", &["source"]),
     ("serde", &["config", "store::nats", "cmd"]),
     ("serde_json", &["store::nats", "cmd", "config::nats_context"]),

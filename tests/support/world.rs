@@ -107,7 +107,7 @@ impl World {
         let _ = fs::remove_dir_all(directory);
         fs::create_dir_all(directory).expect("make the directory of a schedule");
         let mut random = Random(seed);
-        litestream::store::random::repeat(random.next());
+        litestream::random::repeat(random.next());
         seed_sqlite(random.next());
         let clock = Fake::default();
         let application = Application::new(&directory.join("a.db"), &mut random, 0, clock.now());

@@ -5,12 +5,12 @@ use crate::error::{Result, ResultExt};
 use crate::format::generation_number::HighWaterMark;
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::random;
 use crate::replica::replicator::active::ActiveDatabase;
 use crate::replica::replicator::{Replicator, Stage};
 use crate::replica::segment_builder::SegmentBuilder;
 use crate::replica::stored_end::StoredEnd;
 use crate::source::{GenerationEnd, Source};
-use crate::store::random;
 
 impl Replicator {
     /// Begins a generation at the commit that `source` has pinned.

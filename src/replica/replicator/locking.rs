@@ -1,8 +1,8 @@
 //! The lock of a database: one process at a time follows it.
 
+use crate::control::RequestInbox;
 use crate::error::{Kind, Result};
 use crate::log;
-use crate::replica::control::RequestInbox;
 use crate::replica::replicator::Replicator;
 use crate::source::{self, Lock, LockWait};
 

@@ -14,13 +14,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
+use crate::control::RequestInbox;
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::audit::Audit;
 use crate::replica::checkpoint_note::{CheckpointNote, NoteKeeper};
-use crate::replica::control::RequestInbox;
 use crate::replica::counters::Counters;
 use crate::replica::exclusive_writer::ExclusiveWriter;
 use crate::replica::find_end::{FindEnd, StoreSummary};

@@ -1,8 +1,8 @@
 //! What other processes ask for while this one keeps the database (replica/request.rs).
 
 use crate::clock::Clock;
+use crate::control::Reply;
 use crate::error::Error;
-use crate::replica::control::Reply;
 use crate::replica::replicator::{CHECK_INTERVAL, Replicator, Stage};
 
 impl Replicator {

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::clock::Clock;
+use crate::control::RequestInbox;
 use crate::error::{Kind, Result};
 use crate::format::position::{Offset, Position, WalPosition};
 use crate::log;
-use crate::replica::control::RequestInbox;
 use crate::replica::exclusive_writer::{Exclusivity, OwnWrites};
 use crate::replica::maintenance::PassProgress;
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};

@@ -3,8 +3,7 @@
 //! A file system of the network that does not pass locks on tells nothing of other hosts. One that has no locks at all is
 //! used without.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -28,14 +27,11 @@ impl DirLease {
     fn try_lock(&self) -> Result<Option<File>> {
         file_ops::make_root(&self.root)?;
         let directory = File::open(&self.root).map_err(|e| file_ops::io_error("open", &self.root, &e))?;
-        // SAFETY: flock(2) on a descriptor that is open for the duration of the call.
-        if unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-            return Ok(Some(directory));
-        }
-        let error = std::io::Error::last_os_error();
-        if error.raw_os_error() == Some(libc::EWOULDBLOCK) {
-            return Err(self.taken(&directory));
-        }
+        let error = match directory.try_lock() {
+            Ok(()) => return Ok(Some(directory)),
+            Err(TryLockError::WouldBlock) => return Err(self.taken(&directory)),
+            Err(TryLockError::Error(error)) => error,
+        };
         log::debug("the directory cannot be locked: two replicators at once are not noticed")
             .field("store", self.root.display())
             .field("detail", error)

@@ -28,7 +28,7 @@ use super::proxy::{FLUSH_SUBJECT, Proxy};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::log;
-use crate::store::random;
+use crate::random;
 
 /// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
 static FLUSH_PADDING: [u8; 32 * 1024] = [0; 32 * 1024];

@@ -15,7 +15,8 @@ use super::in_flight::{InFlightChunks, Resend, SentChunk};
 use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
-use crate::store::{Put, PutState, random};
+use crate::random;
+use crate::store::{Put, PutState};
 
 /// The tags of what is not a chunk; chunks are counted from 1.
 const LOOKUP: u64 = u64::MAX - 1;

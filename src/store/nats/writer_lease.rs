@@ -20,7 +20,8 @@ use super::client::{Client, Inbox};
 use super::proxy::LEASE_QUERY_SUBJECTS;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::store::{LeaseHolder, WriterLease, random};
+use crate::random;
+use crate::store::{LeaseHolder, WriterLease};
 
 /// A replicator that lives answers within a tick of its loop and a round trip.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,7 +10,8 @@ use super::client::{Client, Inbox, Reply};
 use super::writer_lease::{LeaseSubjects, WriterInfo};
 use crate::error::Result;
 use crate::log;
-use crate::store::{FindWriters, LiveWriter, Writer, random};
+use crate::random;
+use crate::store::{FindWriters, LiveWriter, Writer};
 
 /// A replicator at rest answers within a second and a round trip: it looks at its store that often.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);

@@ -38,7 +38,7 @@ use stream::Stream;
 use super::auth;
 use super::options::{Credentials, Options, Server, Tls};
 use crate::error::{Error, Kind, Result};
-use crate::store::random;
+use crate::random;
 
 /// What the subjects begin with on which replicators find each other.
 pub const LEASE_QUERY_SUBJECTS: &str = "litestream.alive.";

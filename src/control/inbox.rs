@@ -1,136 +1,17 @@
-//! How a command asks the process that keeps a database for a snapshot, and hears what came of it: by files in the meta
-//! path, beside the lock that tells who keeps it.
-//!
-//! * `ask-snapshot-<id>` and `ask-retention-<id>` are requests. Whoever asks holds a lock on the file while it waits, so a
-//!   request whose asker has died is told from others, and is dropped.
-//! * `read_reply-<id>` is how it goes: one line, replaced as a whole, and removed together with its request.
-//!
-//! Either side makes files of its own and looks at names of the other's, so the two may run as different users; what root
-//! makes is the owner's. A
-//! snapshot answers the requests that were seen before it was begun: it holds all that was committed before they came.
+//! The side that answers: the process that replicates the database.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use crate::control::files::{ANSWER, RETENTION, SNAPSHOT, TEMP_ANSWER, request_name};
+use crate::control::reply::Reply;
 use crate::directory::{Directory, parent};
-use crate::error::{Error, Kind, Result};
-use crate::fault;
+use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::log;
-use crate::source::try_lock;
-use crate::store::random;
-
-const SNAPSHOT: &str = "ask-snapshot-";
-const RETENTION: &str = "ask-retention-";
-const ANSWER: &str = "answer-";
-/// An answer that is being written.
-const TEMP_ANSWER: &str = ".answer-";
-
-/// In bytes.
-const MAX_ANSWER: u64 = 64 << 10;
-
-/// How it goes with a request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reply {
-    /// It was seen. What is in the way of it, if anything is.
-    Waiting(String),
-    /// Bytes of the database read, of how many, and bytes stored.
-    Reading { read: u64, total: u64, stored: u64 },
-    /// The snapshot is stored, and retention is at work: a number that changes whenever something moves.
-    Retention(u64),
-    /// It is done: where the snapshot is, and in which store.
-    Stored { position: Position, url: String },
-    /// The snapshot is stored, and what was to follow it is not done.
-    Failed(String),
-}
-
-impl fmt::Display for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reply::Waiting(text) => write!(f, "waiting {}", text.replace('\n', " ")),
-            Reply::Reading { read, total, stored } => write!(f, "reading {read} {total} {stored}"),
-            Reply::Retention(operations) => write!(f, "keeping {operations}"),
-            Reply::Stored { position, url } => write!(f, "stored {position} {url}"),
-            Reply::Failed(text) => write!(f, "failed {}", text.replace('\n', " ")),
-        }
-    }
-}
-
-impl Reply {
-    fn parse(line: &str) -> Option<Reply> {
-        let (word, rest) = line.trim_end_matches('\n').split_once(' ')?;
-        match word {
-            "waiting" => Some(Reply::Waiting(rest.to_string())),
-            "failed" => Some(Reply::Failed(rest.to_string())),
-            "reading" => {
-                let mut numbers = rest.split(' ').map(|number| number.parse().ok());
-                let mut next = || numbers.next().flatten();
-                Some(Reply::Reading { read: next()?, total: next()?, stored: next()? })
-            }
-            "keeping" => Some(Reply::Retention(rest.parse().ok()?)),
-            "stored" => {
-                let (position, url) = rest.split_once(' ')?;
-                Some(Reply::Stored { position: position.parse().ok()?, url: url.to_string() })
-            }
-            _ => None,
-        }
-    }
-}
-
-/// A request that was made. Taken back when dropped.
-pub struct SnapshotRequest {
-    path: PathBuf,
-    answer: PathBuf,
-    /// Its lock says that the asker lives.
-    _file: File,
-}
-
-impl SnapshotRequest {
-    /// Asks whoever holds the lock in `directory` for a snapshot, and for a pass of retention behind it.
-    ///
-    /// Errors: there is no place for the request.
-    pub fn create(directory: &Path, retention: bool) -> Result<SnapshotRequest> {
-        fault::point("request.place")?;
-        let id = format!("{:016x}", random::random_below(u64::MAX));
-        let path = directory.join(file_name(&id, retention));
-        let answer = directory.join(format!("{ANSWER}{id}"));
-        let place = || {
-            let file = Directory::open(directory)?.create(path.file_name().unwrap_or_default())?;
-            try_lock(&file).map(|_| file)
-        };
-        match place() {
-            Ok(file) => Ok(SnapshotRequest { path, answer, _file: file }),
-            Err(e) => Err(Error::io(Kind::Database, format!("ask for a snapshot: write {}", path.display()), &e)
-                .with_hint("run `snapshot` as the user that `replicate` runs as")),
-        }
-    }
-
-    /// Whether it still lies there: it is taken for that of a dead asker if it was not locked for a second.
-    pub fn exists(&self) -> bool {
-        self.path.exists()
-    }
-
-    /// The last answer, if there is one.
-    pub fn read_reply(&self) -> Result<Option<Reply>> {
-        match read(&self.answer) {
-            Ok(line) => Ok(Reply::parse(&line)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(Kind::Database, format!("read {}", self.answer.display()), &e)),
-        }
-    }
-}
-
-impl Drop for SnapshotRequest {
-    fn drop(&mut self) {
-        // What stays is removed by whoever keeps the database.
-        let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_file(&self.answer);
-    }
-}
 
 /// The requests that lie before the one who keeps the database.
 pub struct RequestInbox {
@@ -284,7 +165,7 @@ impl RequestInbox {
 /// Whether nobody waits for it any more. One that cannot be read is taken for one that is waited for.
 fn is_abandoned(path: &Path) -> bool {
     let file = Directory::open(parent(path)).and_then(|open| open.read(path.file_name().unwrap_or_default()));
-    file.and_then(|file| try_lock(&file)).unwrap_or(false)
+    file.is_ok_and(|file| file.try_lock().is_ok())
 }
 
 fn write(directory: &Path, id: &str, retention: bool, answer: &Reply) -> io::Result<()> {
@@ -296,22 +177,10 @@ fn write(directory: &Path, id: &str, retention: bool, answer: &Reply) -> io::Res
     writeln!(file, "{answer}")?;
     open.rename(draft, &open, OsStr::new(&name))?;
     // Who asked removes the request first, and then what answer there is: one that came too late nobody else removes.
-    match directory.join(file_name(id, retention)).exists() {
+    match directory.join(request_name(id, retention)).exists() {
         true => Ok(()),
         false => open.remove_if_exists(OsStr::new(&name)),
     }
-}
-
-/// An answer is a line: of more than that nothing is read.
-fn read(path: &Path) -> io::Result<String> {
-    let mut line = String::new();
-    let file = Directory::open(parent(path))?.read_own(path.file_name().unwrap_or_default())?;
-    file.take(MAX_ANSWER).read_to_string(&mut line)?;
-    Ok(line)
-}
-
-fn file_name(id: &str, retention: bool) -> String {
-    format!("{}{id}", if retention { RETENTION } else { SNAPSHOT })
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -324,6 +193,7 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::request::SnapshotRequest;
     use crate::format::fixtures::point;
     use crate::format::position::Generation;
 
@@ -343,19 +213,6 @@ mod tests {
 
     fn stored() -> Reply {
         Reply::Stored { position: position(), url: "nats://h/b/p q".into() }
-    }
-
-    #[test]
-    fn an_answer_is_read_as_it_was_written() {
-        let reading = Reply::Reading { read: 1, total: 2, stored: 3 };
-        let table =
-            [Reply::Waiting(String::new()), Reply::Waiting("x y".into()), reading, Reply::Retention(4), stored()];
-        for answer in table.into_iter().chain([Reply::Failed("no: why".into())]) {
-            assert_eq!(Reply::parse(&format!("{answer}\n")), Some(answer));
-        }
-        for line in ["", "waiting", "reading 1 2", "reading a b c", "stored x y", "else 1"] {
-            assert_eq!(Reply::parse(line), None, "{line}");
-        }
     }
 
     #[test]
@@ -423,13 +280,6 @@ mod tests {
         assert_eq!(requests[1].read_reply().unwrap(), Some(Reply::Failed("merging and retention: no".into())));
         assert!(!desk.wants_retention());
         fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn where_there_is_no_place_for_a_request_is_said() {
-        let error = SnapshotRequest::create(Path::new("/nowhere/at/all"), false).err().expect("no such directory");
-        assert!(error.message().starts_with("ask for a snapshot: write /nowhere/at/all/ask-snapshot-"), "{error}");
-        assert!(error.hint().is_some_and(|hint| hint.ends_with("as the user that `replicate` runs as")));
     }
 
     #[test]
