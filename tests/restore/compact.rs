@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::trust::{with_clock, wrong_clock};
+use crate::support::clock::{with_clock, wrong_clock};
 use crate::support::{
     Bed, Commit, NOTHING, Process, Ran, USAGE, assert_equal, commits, judged, litestream, on_a_directory_only,
     on_both_stores,

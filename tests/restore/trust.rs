@@ -2,10 +2,11 @@
 //! generations the store holds, and whoever wrote there before.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::support;
+use crate::support::clock::{with_clock, wrong_clock};
 use crate::support::{Bed, CORRUPT, Ran, assert_equal, on_a_directory_only, on_both_stores};
 
 on_both_stores! {
@@ -23,19 +24,6 @@ on_a_directory_only! {
 const MINUTE: i64 = 60;
 /// About 60 years.
 const FAR_AHEAD: i64 = 60 * 365 * 86_400;
-
-/// The library that sets the wall clock wrong (support/clock_offset.c).
-pub fn wrong_clock(bed: &Bed) -> PathBuf {
-    let library = bed.fresh("clock_offset.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_offset.c");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
-    assert!(built.expect("run cc").success());
-    library
-}
-
-pub fn with_clock<'a>(command: &'a mut Command, library: &Path, seconds: i64) -> &'a mut Command {
-    command.env("LD_PRELOAD", library).env("CLOCK_OFFSET", seconds.to_string())
-}
 
 /// Another WAL than the last one: the next start cannot continue.
 fn change(bed: &Bed, database: &Path, seed: usize) {

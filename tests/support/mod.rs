@@ -8,6 +8,7 @@ pub mod alone;
 pub mod application;
 pub mod bucket;
 pub mod certificates;
+pub mod clock;
 pub mod cluster;
 pub mod drive;
 pub mod jwt;
