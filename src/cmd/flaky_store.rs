@@ -42,7 +42,7 @@ impl FlakyStore {
         };
         let snapshot = open_rollback_snapshot(database, &options).unwrap().unwrap();
         let mut upload = standalone_snapshot(&store, snapshot, &HighWaterMark::default(), &SystemClock).unwrap();
-        while upload.poll(&mut SnapshotBuffers::new(), SystemClock.now()).unwrap() != UploadProgress::Done {}
+        while upload.poll(&mut SnapshotBuffers::new(), true, SystemClock.now()).unwrap() != UploadProgress::Done {}
         store
     }
 }

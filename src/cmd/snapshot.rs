@@ -332,7 +332,7 @@ fn upload(database: &Database, store: &Rc<dyn Store>, mut upload: SnapshotUpload
                 .error(&error)
                 .emit();
         }
-        match upload.poll(&mut desk, SystemClock.now())? {
+        match upload.poll(&mut desk, true, SystemClock.now())? {
             Moved::Done => break,
             Moved::Working => {}
             Moved::Waiting => store.wait(Duration::from_millis(50)),

@@ -2,7 +2,7 @@
 
 use crate::format::differences::Composer;
 use crate::format::key::SegmentKey;
-use crate::format::position::Offset;
+use crate::format::position::{Offset, WalPosition};
 use crate::format::segment::{Differences, Encoder, LEVEL, MemberHeader, key_of};
 use crate::format::time::Timestamp;
 use crate::replica::stored_end::StoredEnd;
@@ -42,6 +42,11 @@ impl SegmentBuilder {
     /// Behind the last batch that was taken.
     pub fn end(&self) -> &StoredEnd {
         &self.end
+    }
+
+    /// Where the open segment begins, if there is one.
+    pub fn open_start(&self) -> Option<WalPosition> {
+        self.open.as_ref().map(|open| open.first.start)
     }
 
     /// When the oldest commit in the open segment was seen.

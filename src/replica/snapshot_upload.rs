@@ -53,6 +53,7 @@ pub struct SnapshotUpload {
     ready: Vec<u8>,
     sent: usize,
     finished: bool,
+    committed: bool,
     summed: u64,
     read: u64,
     stored: u64,
@@ -111,6 +112,7 @@ impl SnapshotUpload {
             ready: Vec::new(),
             sent: 0,
             finished: false,
+            committed: false,
             summed: 0,
             read: 0,
             stored: 0,
@@ -131,9 +133,15 @@ impl SnapshotUpload {
         self.stored
     }
 
-    /// Makes progress by at most one piece, so that other databases are not kept waiting.
-    pub fn poll(&mut self, desk: &mut SnapshotBuffers, now: Instant) -> Result<UploadProgress> {
-        self.step(desk, now).context(|| self.name())
+    /// Whether the store may have it, though no answer has come.
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
+    /// Makes progress by at most one piece, so that other databases are not kept waiting. The snapshot becomes visible only
+    /// where it may be committed now.
+    pub fn poll(&mut self, desk: &mut SnapshotBuffers, may_commit: bool, now: Instant) -> Result<UploadProgress> {
+        self.step(desk, may_commit, now).context(|| self.name())
     }
 
     /// Lets go of the database before the store has all of it: what is left waits in a file in `directory`.
@@ -151,7 +159,7 @@ impl SnapshotUpload {
         format!("snapshot of generation {}", self.header.generation)
     }
 
-    fn step(&mut self, desk: &mut SnapshotBuffers, now: Instant) -> Result<UploadProgress> {
+    fn step(&mut self, desk: &mut SnapshotBuffers, may_commit: bool, now: Instant) -> Result<UploadProgress> {
         if self.file_crc.is_some() {
             self.hash_next(desk)?;
             return Ok(UploadProgress::Working);
@@ -161,6 +169,7 @@ impl SnapshotUpload {
             self.next_block(desk)?;
         }
         let moved = self.send()?;
+        self.commit(may_commit)?;
         match self.put.poll(now)? {
             PutState::Done => Ok(UploadProgress::Done),
             _ if moved && !self.is_fully_compressed() => Ok(UploadProgress::Working),
@@ -256,11 +265,18 @@ impl SnapshotUpload {
         self.stored += (self.sent - before) as u64;
         let all_sent = self.sent == self.ready.len();
         if all_sent && self.is_fully_compressed() && !self.finished {
-            fault::point("snapshot.commit")?;
             self.put.finish();
-            self.put.commit();
             self.finished = true;
         }
         Ok(all_sent || self.sent > before)
+    }
+
+    fn commit(&mut self, may_commit: bool) -> Result<()> {
+        if self.finished && may_commit && !self.committed {
+            fault::point("snapshot.commit")?;
+            self.put.commit();
+            self.committed = true;
+        }
+        Ok(())
     }
 }

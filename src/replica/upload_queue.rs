@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::key::SegmentKey;
+use crate::format::position::WalPosition;
 use crate::format::segment::last_member;
 use crate::format::time::Timestamp;
 use crate::log;
@@ -206,6 +207,11 @@ impl UploadQueue {
 
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Whether a segment waits here that begins before this place.
+    pub fn has_segment_before(&self, position: WalPosition) -> bool {
+        self.queue.front().is_some_and(|item| item.key.start < position)
     }
 
     /// Whether this segment waits here, or is on its way.

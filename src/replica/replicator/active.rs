@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::format::position::Position;
+use crate::format::position::{Position, WalPosition};
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::{CHECK_INTERVAL, MAX_ROUNDS, RETRY_DELAY};
 use crate::replica::segment_builder::SegmentBuilder;
@@ -40,6 +40,8 @@ pub(super) struct ActiveDatabase {
     pub(super) snapshot_backoff: Duration,
     /// The point of the last snapshot that was begun: an idle database needs no second one.
     pub(super) snapshot_at: Option<Position>,
+    /// The answer to a snapshot of this generation was lost: the store may have it.
+    pub(super) snapshot_unanswered: bool,
     /// Nothing committed is left uncopied, as far as the last round saw.
     pub(super) caught_up: bool,
     pub(super) idle_state: IdleState,
@@ -91,6 +93,7 @@ impl ActiveDatabase {
             snapshot_not_before: now,
             snapshot_backoff: RETRY_DELAY,
             snapshot_at: None,
+            snapshot_unanswered: false,
             caught_up: false,
             idle_state: IdleState::Polling,
             hot_until: None,
@@ -225,13 +228,32 @@ impl ActiveDatabase {
     /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.
     pub(super) fn close_segment(&mut self, now: Instant, interval: Duration, closing: bool, outbox: &mut UploadQueue) {
         let waited = self.last_close.is_none_or(|last| now.duration_since(last) >= interval);
-        if !waited && !closing {
+        if !waited && !closing && !self.snapshot_waits_for_open_segment() {
             return;
         }
         if let Some(segment) = self.writer.finish() {
             outbox.push(segment, now);
             self.last_close = Some(now);
         }
+    }
+
+    /// Whether the snapshot under way may become visible. A start goes on behind the newest snapshot. So if there is an
+    /// earlier one, all between the two must be stored before: a process that is killed would leave a gap there.
+    pub(super) fn may_commit_snapshot(&self, outbox: &UploadQueue) -> bool {
+        let Some(upload) = &self.snapshot else { return false };
+        let position = upload.header().position;
+        let copied = self.writer.end().wal_position() >= position && !self.has_open_segment_before(position);
+        let is_first = self.snapshot_at.is_none() && !self.snapshot_unanswered;
+        is_first || (copied && !outbox.has_segment_before(position))
+    }
+
+    fn snapshot_waits_for_open_segment(&self) -> bool {
+        let position = self.snapshot.as_ref().map(|upload| upload.header().position);
+        position.is_some_and(|position| self.has_open_segment_before(position))
+    }
+
+    fn has_open_segment_before(&self, position: WalPosition) -> bool {
+        self.writer.open_start().is_some_and(|start| start < position)
     }
 
     pub(super) fn wants_snapshot(&self, now: Instant, forced: bool) -> bool {

@@ -133,8 +133,9 @@ impl Replicator {
             }
             self.requests.iter_mut().for_each(RequestInbox::snapshot_started);
         }
+        let may_commit = following.may_commit_snapshot(&self.uploads);
         let Some(upload) = &mut following.snapshot else { return Ok(WakeOn::NextTick) };
-        let polled = upload.poll(&mut tools.snapshot_buffers, now);
+        let polled = upload.poll(&mut tools.snapshot_buffers, may_commit, now);
         if upload.header().database.is_some_and(|sum| !following.source.agrees_with_snapshot(sum)) {
             return self.end_generation(GenerationEnd::DatabaseDiffers, now);
         }
@@ -151,6 +152,7 @@ impl Replicator {
                 Ok(WakeOn::NextTick)
             }
             Err(error) => {
+                following.snapshot_unanswered |= upload.is_committed();
                 following.snapshot = None;
                 self.requests.iter_mut().for_each(RequestInbox::snapshot_failed);
                 // Each attempt reads the whole database.
@@ -220,6 +222,10 @@ impl Replicator {
             self.report(&error, clock);
         } else if stored_some && self.audit.is_trusted() && self.has_snapshot() {
             self.problems.clear(now, &self.name);
+        }
+        if stored_some && matches!(&self.stage, Stage::Active(following) if following.snapshot.is_some()) {
+            // It may have waited for them.
+            return WakeOn::Immediately;
         }
         if self.uploads.is_busy() || self.cleanup.is_busy() { WakeOn::StoreEvent } else { WakeOn::NextTick }
     }
