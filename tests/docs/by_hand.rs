@@ -73,7 +73,7 @@ fn the_flags_of_the_manual_are_those_of_the_code() {
     assert_eq!(HEADER_BYTES, 16);
     assert!(PAGE.contains(".It 16 Ta Ta the fields"));
     for (flag, meaning) in [
-        (FLAG_BIG_ENDIAN, "the checksums in the WAL read it as big-endian words"),
+        (FLAG_BIG_ENDIAN, "the WAL checksums treat the WAL as big-endian words"),
         (FLAG_PART, "a part: the last frame does not end a transaction"),
         (FLAG_UNCHECKSUMMED, "the chain of checksums is broken,"),
         (FLAG_WAL_UNKNOWN, "a snapshot of a database whose WAL had no header yet"),
