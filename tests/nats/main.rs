@@ -10,6 +10,7 @@ mod far;
 mod limits;
 mod logins;
 mod outage;
+mod own_objects;
 mod peer_defects;
 mod store_contract;
 mod store_nats;

@@ -15,6 +15,8 @@ use crate::error::{Error, Kind, Result};
 const CONSUMER_INACTIVE_NANOS: u64 = 120_000_000_000;
 pub const NO_MESSAGE: u32 = 10037;
 pub const NO_STREAM: u32 = 10059;
+/// Another message of the subject was the last one: with its sequence, and as a cluster says it.
+const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, 10164];
 /// The server's queue for the stream is full.
 pub const TOO_MANY_REQUESTS: u32 = 10167;
 /// Conditions that pass by themselves: no leader, a cluster that is forming, a stream that is offline, a full queue.
@@ -47,6 +49,11 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// Whether the subject has another last message than was expected: nothing was stored.
+    pub fn is_wrong_last_sequence(&self) -> bool {
+        WRONG_LAST_SEQUENCE.contains(&self.err_code)
+    }
+
     pub fn error(&self) -> Error {
         let full = FULL.iter().find(|(code, _)| *code == self.err_code).map(|(_, limit)| *limit);
         let passes = full.is_some() || TRANSIENT.contains(&self.err_code);
@@ -183,6 +190,18 @@ pub fn stored_message(mail: &Reply) -> Result<Option<Vec<u8>>> {
 /// The question that removes all messages of `subject`.
 pub fn purge_request(subject: &str) -> Vec<u8> {
     json!({ "filter": subject }).to_string().into_bytes()
+}
+
+/// The question that removes the messages of `subject` up to the one at `seq`.
+pub fn purge_up_to_request(subject: &str, seq: u64) -> Vec<u8> {
+    json!({ "filter": subject, "seq": seq.saturating_add(1) }).to_string().into_bytes()
+}
+
+#[derive(Deserialize)]
+pub struct Purged {
+    /// How many messages there were.
+    #[serde(default)]
+    pub purged: u64,
 }
 
 /// The question that removes one message.

@@ -24,6 +24,7 @@ use super::auth;
 use super::congestion::CongestionWindow;
 use super::object::ObjectNames;
 use super::options::Options;
+use super::own_objects::OwnObjects;
 use super::proxy::{FLUSH_SUBJECT, Proxy};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
@@ -89,6 +90,11 @@ pub struct Client {
     last_cleanup: RefCell<HashMap<String, Timestamp>>,
     /// Puts that failed: their bucket may be gone.
     pub failed_puts: Cell<u64>,
+    pub own_objects: RefCell<OwnObjects>,
+    /// Part of the names of its consumers, which nobody else may have.
+    id: String,
+    /// Tokens are counted: each is sent with every question and comes back with every answer.
+    last_token: Cell<u64>,
     /// Puts that are done, of each the token and the place: whatever is stored for one of them now is stored twice.
     finished_puts: RefCell<VecDeque<(String, Rc<ObjectNames>)>>,
     /// In which other domain, by the stream that shares its subjects with one there.
@@ -137,6 +143,9 @@ impl Client {
             abandoned_puts: RefCell::default(),
             last_cleanup: RefCell::default(),
             failed_puts: Cell::new(0),
+            own_objects: RefCell::default(),
+            id: random::token(),
+            last_token: Cell::new(0),
             finished_puts: RefCell::default(),
             foreign_streams: RefCell::default(),
             exclusive_streams: RefCell::default(),
@@ -351,20 +360,40 @@ impl Client {
     }
 
     /// Publishes without waiting for anything. An error means that nothing was sent.
-    pub fn publish(&self, subject: &str, reply: Option<&ReplyTo>, rollup: bool, payload: &[u8]) -> Result<()> {
-        let State::Open(open) = &*self.state.borrow() else { return Err(self.last_failure()) };
-        if let Some(reply) = reply {
-            self.remember(subject, reply.token);
+    pub fn publish(&self, subject: &str, reply: &ReplyTo, payload: &[u8]) -> Result<()> {
+        self.publish_message(subject, reply, None, payload)
+    }
+
+    /// Publishes the only message of `subject`: what it had is dropped, unless `expected_last` is not the sequence of its last
+    /// message (0: it has none). Then nothing is stored.
+    pub fn publish_only(
+        &self,
+        subject: &str,
+        reply: &ReplyTo,
+        expected_last: Option<u64>,
+        payload: &[u8],
+    ) -> Result<()> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Rollup", "sub");
+        if let Some(seq) = expected_last {
+            headers.insert("Nats-Expected-Last-Subject-Sequence", seq.to_string());
         }
-        let reply = reply.map(|reply| format!("{}.{}.{}", open.inbox, reply.token, reply.tag));
-        let headers = rollup.then(|| {
-            let mut headers = HeaderMap::new();
-            headers.insert("Nats-Rollup", "sub");
-            headers
-        });
+        self.publish_message(subject, reply, Some(&headers), payload)
+    }
+
+    fn publish_message(
+        &self,
+        subject: &str,
+        reply: &ReplyTo,
+        headers: Option<&HeaderMap>,
+        payload: &[u8],
+    ) -> Result<()> {
+        let State::Open(open) = &*self.state.borrow() else { return Err(self.last_failure()) };
+        self.remember(subject, reply.token);
+        let reply = format!("{}.{}.{}", open.inbox, reply.token, reply.tag);
         self.unflushed.set(true);
         open.connection
-            .publish_with_reply_or_headers(subject, reply.as_deref(), headers.as_ref(), payload)
+            .publish_with_reply_or_headers(subject, Some(&reply), headers, payload)
             .map_err(|_| self.last_failure())
     }
 
@@ -473,7 +502,9 @@ impl Client {
 
     /// The subject at which `token` gets what a consumer has to say.
     pub fn open_inbox(self: &Rc<Client>) -> Inbox {
-        let (token, queue) = (random::token(), InboxQueue::default());
+        let number = self.last_token.get() + 1;
+        self.last_token.set(number);
+        let (token, queue) = (number.to_string(), InboxQueue::default());
         self.inboxes.borrow_mut().insert(token.clone(), queue.clone());
         Inbox { denials: self.denials(), client: self.clone(), token, queue }
     }
@@ -572,14 +603,15 @@ fn subscribe(connection: &Connection) -> Result<(String, Subscription)> {
     Ok((inbox, subscription))
 }
 
-/// Whose a message is: `<inbox>.<token>.<tag>`, or the consumer `<token>` in its reply subject.
+/// Whose a message is: `<inbox>.<token>.<tag>`, or the consumer `<id>-<token>` in its reply subject.
 fn route<'a>(inbox: &str, subject: &'a str, reply: Option<&'a str>) -> Option<(&'a str, u64, Option<DeliveryInfo>)> {
     if let Some(rest) = subject.strip_prefix(inbox) {
         let (token, tag) = rest.strip_prefix('.')?.split_once('.')?;
         return Some((token, tag.parse().ok()?, None));
     }
     let (consumer, origin) = origin(reply?)?;
-    Some((consumer, 0, Some(origin)))
+    let (_, token) = consumer.rsplit_once('-')?;
+    Some((token, 0, Some(origin)))
 }
 
 /// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>[.<random>]`
@@ -623,9 +655,14 @@ impl Inbox {
         Some(mail)
     }
 
+    /// The consumer that delivers to it.
+    pub fn consumer(&self) -> String {
+        format!("{}-{}", self.client.id, self.token)
+    }
+
     /// Publishes a question whose answer will carry `tag`.
     pub fn request(&self, tag: u64, subject: &str, payload: &[u8]) -> Result<()> {
-        self.client.publish(subject, Some(&ReplyTo { token: &self.token, tag }), false, payload)
+        self.client.publish(subject, &ReplyTo { token: &self.token, tag }, payload)
     }
 
     /// Errors: the server refused what was asked; no answer will come.
@@ -654,7 +691,7 @@ mod tests {
     fn a_message_finds_its_mailbox_by_subject_or_by_consumer() {
         assert_eq!(route("_INBOX.a", "_INBOX.a.tok.7", None), Some(("tok", 7, None)));
         let origin = DeliveryInfo { stream_seq: 5, consumer_seq: 2, stored_nanos: 99, pending: 3 };
-        for reply in ["$JS.ACK.OBJ_b.tok.1.5.2.99.3", "$JS.ACK.dom.hash.OBJ_b.tok.1.5.2.99.3.rnd"] {
+        for reply in ["$JS.ACK.OBJ_b.id-tok.1.5.2.99.3", "$JS.ACK.dom.hash.OBJ_b.id-tok.1.5.2.99.3.rnd"] {
             assert_eq!(route("_INBOX.a", "$O.b.C.x", Some(reply)), Some(("tok", 0, Some(origin))));
         }
     }
@@ -665,8 +702,8 @@ mod tests {
             ("_INBOX.a.tok", None),
             ("_INBOX.a.tok.x", None),
             ("_INBOX.b.tok.1", None),
-            ("x", Some("$JS.ACK.OBJ_b.tok.1.5.2.99")),
-            ("x", Some("$JS.ACK.OBJ_b.tok.1.5.2.99.many")),
+            ("x", Some("$JS.ACK.OBJ_b.id-tok.1.5.2.99")),
+            ("x", Some("$JS.ACK.OBJ_b.id-tok.1.5.2.99.many")),
         ] {
             assert_eq!(route("_INBOX.a", subject, reply), None, "{subject}");
         }

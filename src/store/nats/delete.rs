@@ -2,15 +2,14 @@
 //! marker stays behind.
 //!
 //! Names are taken in groups whose questions travel together. The server works off what one connection asks in order, so the
-//! order of the names is kept; after a lost connection a group is done again.
+//! order of the names is kept; after a lost connection a group is done again. What this connection has stored itself is not
+//! asked for. If such an object has been replaced by somebody else meanwhile, it is asked for and goes behind its group.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use serde_json::Value;
-
-use super::api::{self, ProgressTimeout};
+use super::api::{self, ProgressTimeout, Purged};
 use super::client::{Client, Inbox, Reply};
 use super::object::{Meta, ObjectNames};
 use crate::error::{Result, ResultExt};
@@ -28,6 +27,14 @@ enum Stage {
     Chunks,
 }
 
+/// An object that is to go.
+struct Found {
+    /// The name of its chunks; empty if it has none.
+    nuid: String,
+    /// Where its meta message must be, if it is our own.
+    own_seq: Option<u64>,
+}
+
 pub struct NatsDelete {
     subjects: Rc<ObjectNames>,
     inbox: Inbox,
@@ -36,8 +43,10 @@ pub struct NatsDelete {
     names: std::vec::IntoIter<String>,
     group: Vec<String>,
     stage: Stage,
-    /// By place in the group: what is known of those that are there.
-    found: BTreeMap<u64, Option<Meta>>,
+    /// By place in the group: those that are there.
+    found: BTreeMap<u64, Found>,
+    /// Names of objects that were our own.
+    replaced: Vec<String>,
     unanswered: usize,
     timeout: ProgressTimeout,
 }
@@ -52,6 +61,7 @@ impl NatsDelete {
             group: Vec::new(),
             stage: Stage::Begin,
             found: BTreeMap::new(),
+            replaced: Vec::new(),
             unanswered: 0,
             timeout: ProgressTimeout::default(),
         }
@@ -60,15 +70,21 @@ impl NatsDelete {
     fn begin(&mut self) -> Result<()> {
         self.inbox = self.inbox.client.open_inbox();
         self.found.clear();
+        self.replaced.clear();
         if self.group.is_empty() {
             self.group.extend(self.names.by_ref().take(GROUP));
         }
         self.stage = Stage::Lookup;
-        self.unanswered = self.group.len();
+        self.unanswered = 0;
         let api = self.subjects.api("STREAM.MSG.GET");
         for (tag, name) in (0..).zip(&self.group) {
             let subject = self.subjects.meta_subject(&self.subjects.full_name(name)?);
-            self.inbox.request(tag, &api, &api::last_message_request(&subject))?;
+            if let Some(own) = self.inbox.client.own_objects.borrow_mut().take(&subject) {
+                self.found.insert(tag, Found { nuid: own.nuid, own_seq: Some(own.seq) });
+            } else {
+                self.inbox.request(tag, &api, &api::last_message_request(&subject))?;
+                self.unanswered += 1;
+            }
         }
         Ok(())
     }
@@ -78,38 +94,59 @@ impl NatsDelete {
         self.unanswered = self.unanswered.saturating_sub(1);
         if self.stage == Stage::Lookup {
             if let Some(json) = api::stored_message(mail)? {
-                self.found.insert(mail.tag, Meta::parse(&json));
+                let meta = Meta::parse(&json).filter(|meta| !meta.link);
+                self.found
+                    .insert(mail.tag, Found { nuid: meta.map_or_else(String::new, |meta| meta.nuid), own_seq: None });
             }
             return Ok(());
         }
-        api::parse_success::<Value>(mail).map(drop)
+        let Purged { purged } = api::parse_success(mail)?;
+        if self.stage == Stage::Metas && purged == 0 {
+            self.on_nothing_purged(mail.tag);
+        }
+        Ok(())
+    }
+
+    /// The meta message of our own object is not where it was: somebody has replaced or deleted the object.
+    fn on_nothing_purged(&mut self, tag: u64) {
+        if self.found.get(&tag).is_some_and(|found| found.own_seq.is_some()) {
+            self.found.remove(&tag);
+            let name = usize::try_from(tag).ok().and_then(|place| self.group.get(place));
+            self.replaced.extend(name.cloned());
+        }
     }
 
     fn purge_metas(&mut self) -> Result<()> {
         fault::point("delete.meta")?;
         self.stage = Stage::Metas;
-        let mut subjects = Vec::new();
+        let mut questions = Vec::new();
         for (tag, name) in (0..).zip(&self.group) {
-            if self.found.contains_key(&tag) {
-                subjects.push(self.subjects.meta_subject(&self.subjects.full_name(name)?));
+            if let Some(found) = self.found.get(&tag) {
+                let subject = self.subjects.meta_subject(&self.subjects.full_name(name)?);
+                let question = match found.own_seq {
+                    Some(seq) => api::purge_up_to_request(&subject, seq),
+                    None => api::purge_request(&subject),
+                };
+                questions.push((tag, question));
             }
         }
-        self.purge(&subjects)
+        self.purge(&questions)
     }
 
     fn purge_chunks(&mut self) -> Result<()> {
         fault::point("delete.chunks")?;
         self.stage = Stage::Chunks;
-        let nuids = self.found.values().flatten().filter(|meta| !meta.nuid.is_empty() && !meta.link);
-        let subjects: Vec<String> = nuids.map(|meta| self.subjects.chunk_subject(&meta.nuid)).collect();
-        self.purge(&subjects)
+        let with_chunks = self.found.iter().filter(|(_, found)| !found.nuid.is_empty());
+        let question = |found: &Found| api::purge_request(&self.subjects.chunk_subject(&found.nuid));
+        let questions: Vec<_> = with_chunks.map(|(tag, found)| (*tag, question(found))).collect();
+        self.purge(&questions)
     }
 
-    fn purge(&mut self, subjects: &[String]) -> Result<()> {
-        self.unanswered = subjects.len();
+    fn purge(&mut self, questions: &[(u64, Vec<u8>)]) -> Result<()> {
+        self.unanswered = questions.len();
         let api = self.subjects.api("STREAM.PURGE");
-        for (tag, subject) in (0..).zip(subjects) {
-            self.inbox.request(tag, &api, &api::purge_request(subject))?;
+        for (tag, question) in questions {
+            self.inbox.request(*tag, &api, question)?;
         }
         Ok(())
     }
@@ -123,7 +160,7 @@ impl NatsDelete {
                 Stage::Lookup => self.purge_metas()?,
                 Stage::Metas => self.purge_chunks()?,
                 Stage::Chunks => {
-                    self.group.clear();
+                    self.group = std::mem::take(&mut self.replaced);
                     self.stage = Stage::Begin;
                 }
             }

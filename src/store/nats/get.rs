@@ -127,7 +127,7 @@ impl NatsGet {
     fn delete_consumer(&mut self) {
         if std::mem::take(&mut self.consumer) {
             // Best effort: the server removes it by itself, later.
-            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.token), b"");
+            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.consumer()), b"");
         }
     }
 
@@ -147,7 +147,7 @@ impl NatsGet {
             Some(meta) => {
                 let begin = if self.last_seq == 0 { StartAt::All } else { StartAt::After(self.last_seq) };
                 let filter = self.names.chunk_subject(&meta.nuid);
-                let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.token, &filter, begin);
+                let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.consumer(), &filter, begin);
                 self.stage = Stage::Create { asked: Instant::now() };
                 self.consumer = true;
                 self.inbox.request(CREATED, &subject, &request)
@@ -261,7 +261,7 @@ impl NatsGet {
             return Ok(());
         }
         let batch = unasked.min(self.prefetch_limit.saturating_sub(self.requested));
-        let (subject, request) = api::next_request(&self.names, &self.inbox.token, batch);
+        let (subject, request) = api::next_request(&self.names, &self.inbox.consumer(), batch);
         self.requested += batch;
         self.inbox.request(BATCH, &subject, &request)
     }

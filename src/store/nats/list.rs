@@ -153,7 +153,7 @@ impl ConsumerReader {
             return Ok(());
         }
         let filter = self.names.all_metas();
-        let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.token, &filter, StartAt::All);
+        let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.consumer(), &filter, StartAt::All);
         self.inbox.request(CREATED, &subject, &request)
     }
 
@@ -185,7 +185,7 @@ impl ConsumerReader {
         }
         fault::point("list.ask")?;
         let batch = unasked.min(BATCH_SIZE);
-        let (subject, request) = api::next_request(&self.names, &self.inbox.token, batch);
+        let (subject, request) = api::next_request(&self.names, &self.inbox.consumer(), batch);
         self.requested += batch;
         self.inbox.request(BATCH, &subject, &request)?;
         self.prefetch()
@@ -196,7 +196,7 @@ impl Drop for ConsumerReader {
     fn drop(&mut self) {
         if self.consumer {
             // Best effort: the server removes it by itself, later.
-            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.token), b"");
+            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.consumer()), b"");
         }
     }
 }

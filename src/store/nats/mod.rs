@@ -27,6 +27,7 @@ pub mod nkey;
 mod object;
 pub mod options;
 mod orphan_cleanup;
+mod own_objects;
 mod presence;
 mod proxy;
 mod put;
@@ -191,6 +192,7 @@ impl NatsStore {
             log::warn(warning).field("store", &self.url).emit();
         }
         self.created.replace(found.created.clone());
+        self.client.own_objects.borrow_mut().clear();
         self.bucket_incarnation.set(self.bucket_incarnation.get() + 1);
     }
 }

@@ -1,6 +1,9 @@
 //! Storing an object: chunks, each of them acknowledged; then, once committed, the meta message that makes it visible; then
 //! the chunks of the object that it replaced go.
 //!
+//! The meta message says which one it follows: none, where the name is new, or our own last one. Only where the server knows
+//! better is it asked what is there, which costs a name that is used again by others one more round trip.
+//!
 //! A put that loses its connection ends: whether the last chunks arrived is unknown, and to send them again could store them
 //! twice. Its own chunks are removed when it is dropped without being done.
 
@@ -13,14 +16,15 @@ use super::api::{self, ProgressTimeout};
 use super::client::{Client, Inbox, Reply, ReplyTo};
 use super::in_flight::{InFlightChunks, Resend, SentChunk};
 use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
+use super::own_objects::OwnObject;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::random;
 use crate::store::{Put, PutState};
 
-/// The tags of what is not a chunk; chunks are counted from 1.
+/// The tags of what is not a chunk; chunks are counted from 1. The one of each put is short.
+const META: u64 = 0;
 const LOOKUP: u64 = u64::MAX - 1;
-const META: u64 = u64::MAX - 2;
 const PURGE: u64 = u64::MAX - 3;
 const MISPLACED: u64 = u64::MAX - 4;
 /// How long a server whose queue is full is left alone.
@@ -36,10 +40,37 @@ enum Stage {
     Staged,
     /// The meta message is on its way.
     Meta,
+    /// It followed another one than we thought. The question which is out.
+    Lookup,
     /// The chunks of the replaced object are being removed.
     Purge,
     Done,
     Failed,
+}
+
+/// The object that had the name before.
+enum Replaced {
+    /// As far as we know there is none, or it is our own.
+    Assumed(Option<OwnObject>),
+    /// The server was asked: the name of its chunks, if there are any.
+    Known(Option<String>),
+}
+
+impl Replaced {
+    /// The sequence of its meta message, if that must be as we assume.
+    fn expected_last(&self) -> Option<u64> {
+        match self {
+            Replaced::Assumed(own) => Some(own.as_ref().map_or(0, |own| own.seq)),
+            Replaced::Known(_) => None,
+        }
+    }
+
+    fn nuid(self) -> Option<String> {
+        match self {
+            Replaced::Assumed(own) => own.map(|own| own.nuid),
+            Replaced::Known(nuid) => nuid,
+        }
+    }
 }
 
 pub struct NatsPut {
@@ -55,8 +86,8 @@ pub struct NatsPut {
     in_flight: InFlightChunks,
     /// Refused chunks that wait to be sent anew: from when on, and how many removals are still unanswered.
     resend: Option<(Instant, usize, BTreeMap<u64, Vec<u8>>)>,
-    /// The object that this one replaces; none while the answer is out.
-    replaced: Option<Option<Meta>>,
+    /// What this one replaces.
+    replaced: Replaced,
     finished: bool,
     commit: bool,
     stage: Stage,
@@ -79,7 +110,7 @@ impl NatsPut {
             digest: ContentDigest::new(),
             in_flight: InFlightChunks::default(),
             resend: None,
-            replaced: None,
+            replaced: Replaced::Assumed(None),
             finished: false,
             commit: false,
             stage: Stage::New,
@@ -92,13 +123,12 @@ impl NatsPut {
         &self.inbox.client
     }
 
-    /// Asks what is replaced: that question travels together with the first chunk.
     fn start(&mut self) -> Result<()> {
         if self.stage != Stage::New {
             return Ok(());
         }
         self.client().check_exclusive(&self.names)?;
-        let full_name = self.names.full_name(&self.name)?;
+        let subject = self.meta_subject()?;
         self.session = self.client().session();
         if self.session.is_none() {
             return Err(self.client().last_failure());
@@ -111,10 +141,14 @@ impl NatsPut {
         }
         let limits = [self.client().max_payload(), self.names.max_message.get()];
         self.chunk_size = limits.into_iter().filter(|limit| *limit > 0).fold(CHUNK_BYTES, usize::min);
-        let question = api::last_message_request(&self.names.meta_subject(&full_name));
-        self.inbox.request(LOOKUP, &self.names.api("STREAM.MSG.GET"), &question)?;
+        let own = self.client().own_objects.borrow_mut().take(&subject);
+        self.replaced = Replaced::Assumed(own);
         self.stage = Stage::Chunks;
         Ok(())
+    }
+
+    fn meta_subject(&self) -> Result<String> {
+        Ok(self.names.meta_subject(&self.names.full_name(&self.name)?))
     }
 
     fn check_session(&self) -> Result<()> {
@@ -140,7 +174,7 @@ impl NatsPut {
     fn publish_chunk(&mut self, tag: u64, bytes: Vec<u8>) -> Result<()> {
         let reply = ReplyTo { token: &self.inbox.token, tag };
         let subject = self.names.chunk_subject(&self.nuid);
-        self.client().publish(&subject, Some(&reply), false, &bytes)?;
+        self.client().publish(&subject, &reply, &bytes)?;
         self.client().window.borrow_mut().on_send(bytes.len());
         self.in_flight.sent(tag, bytes, Instant::now());
         self.started.get_or_insert_with(Instant::now);
@@ -193,7 +227,7 @@ impl NatsPut {
     fn on_reply(&mut self, mail: &Reply) -> Result<()> {
         self.timeout.reset();
         match mail.tag {
-            LOOKUP => self.replaced = Some(api::stored_message(mail)?.and_then(|json| Meta::parse(&json))),
+            LOOKUP => self.on_found(mail)?,
             META => self.on_meta(mail)?,
             // Best effort: the object itself is stored, and the sweep finds what stays.
             PURGE => self.stage = Stage::Done,
@@ -262,11 +296,27 @@ impl NatsPut {
             return self.on_duplicate(mail);
         }
         match self.ack(mail)? {
-            Ok(_) => self.purge_replaced(),
+            Ok(seq) => self.on_stored(seq),
+            Err(refusal) if refusal.is_wrong_last_sequence() && self.replaced.expected_last().is_some() => {
+                self.ask_what_is_replaced()
+            }
             // Nothing was stored, and the message can simply be sent again.
             Err(refusal) if refusal.err_code == api::TOO_MANY_REQUESTS => self.send_meta(),
             Err(refusal) => Err(refusal.error()),
         }
+    }
+
+    fn ask_what_is_replaced(&mut self) -> Result<()> {
+        let question = api::last_message_request(&self.meta_subject()?);
+        self.inbox.request(LOOKUP, &self.names.api("STREAM.MSG.GET"), &question)?;
+        self.stage = Stage::Lookup;
+        Ok(())
+    }
+
+    fn on_found(&mut self, mail: &Reply) -> Result<()> {
+        let meta = api::stored_message(mail)?.and_then(|json| Meta::parse(&json));
+        self.replaced = Replaced::Known(meta.map(|meta| meta.nuid));
+        self.send_meta()
     }
 
     fn send_meta(&mut self) -> Result<()> {
@@ -275,15 +325,18 @@ impl NatsPut {
         let words = self.description.as_deref();
         let meta = write_meta(&self.names.bucket, &full_name, words, &self.nuid, &self.digest, self.chunk_size);
         let reply = ReplyTo { token: &self.inbox.token, tag: META };
-        self.client().publish(&self.names.meta_subject(&full_name), Some(&reply), true, &meta)?;
+        let expected_last = self.replaced.expected_last();
+        self.client().publish_only(&self.names.meta_subject(&full_name), &reply, expected_last, &meta)?;
         self.stage = Stage::Meta;
         Ok(())
     }
 
-    fn purge_replaced(&mut self) -> Result<()> {
-        let old =
-            self.replaced.take().flatten().map(|meta| meta.nuid).filter(|nuid| !nuid.is_empty() && *nuid != self.nuid);
-        let Some(nuid) = old else {
+    /// The meta message is at `seq`: what it replaced goes.
+    fn on_stored(&mut self, seq: u64) -> Result<()> {
+        let own = OwnObject { nuid: self.nuid.clone(), seq };
+        self.client().own_objects.borrow_mut().insert(&self.meta_subject()?, own);
+        let replaced = std::mem::replace(&mut self.replaced, Replaced::Known(None)).nuid();
+        let Some(nuid) = replaced.filter(|nuid| !nuid.is_empty() && *nuid != self.nuid) else {
             self.stage = Stage::Done;
             return Ok(());
         };
@@ -306,8 +359,7 @@ impl NatsPut {
         if due && self.stage == Stage::Chunks {
             self.send_chunk()?;
         }
-        let whole = self.finished && self.chunk.is_empty() && self.replaced.is_some();
-        let whole = whole && self.in_flight.is_empty() && self.resend.is_none();
+        let whole = self.finished && self.chunk.is_empty() && self.in_flight.is_empty() && self.resend.is_none();
         if self.stage == Stage::Chunks && whole {
             self.stage = Stage::Staged;
         }
@@ -325,8 +377,8 @@ impl NatsPut {
 
     fn check_timeout(&mut self, now: Instant) -> Result<()> {
         let waiting = match self.stage {
-            Stage::Chunks => self.replaced.is_none() || !self.in_flight.is_empty() || self.resend.is_some(),
-            Stage::Meta | Stage::Purge => true,
+            Stage::Chunks => !self.in_flight.is_empty() || self.resend.is_some(),
+            Stage::Meta | Stage::Lookup | Stage::Purge => true,
             _ => false,
         };
         if !waiting {

@@ -1,0 +1,83 @@
+//! The objects that this connection stored last: to replace or to delete one of them, the server need not be asked what it is.
+//!
+//! What is remembered may be out of date, since others may write below the same prefix. Whoever acts on it names the place of
+//! the meta message in the stream as well, which is never used twice, and asks after all if it is no longer there.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+/// About 300 bytes each. A database stores a segment a second at most, and merged segments go after ten minutes.
+const MAX_OBJECTS: usize = 2048;
+
+/// What our meta message says, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnObject {
+    /// The name of its chunks.
+    pub nuid: String,
+    /// Of the meta message in the stream.
+    pub seq: u64,
+}
+
+/// By the subject of the meta message, which names the bucket as well.
+#[derive(Default)]
+pub struct OwnObjects {
+    objects: HashMap<Rc<str>, OwnObject>,
+    /// The oldest first. What was taken or stored again may still stand here.
+    order: VecDeque<(Rc<str>, u64)>,
+}
+
+impl OwnObjects {
+    pub fn insert(&mut self, meta_subject: &str, object: OwnObject) {
+        let subject: Rc<str> = meta_subject.into();
+        self.order.push_back((subject.clone(), object.seq));
+        self.objects.insert(subject, object);
+        if self.order.len() > MAX_OBJECTS
+            && let Some((oldest, seq)) = self.order.pop_front()
+            && self.objects.get(&oldest).is_some_and(|object| object.seq == seq)
+        {
+            self.objects.remove(&oldest);
+        }
+    }
+
+    /// Gives it away: after what is done with it, it is not what it was.
+    pub fn take(&mut self, meta_subject: &str) -> Option<OwnObject> {
+        self.objects.remove(meta_subject)
+    }
+
+    /// A bucket that was made anew counts its messages from 1 again.
+    pub fn clear(&mut self) {
+        *self = OwnObjects::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(seq: u64) -> OwnObject {
+        OwnObject { nuid: format!("n{seq}"), seq }
+    }
+
+    #[test]
+    fn an_object_is_given_away_once() {
+        let mut own = OwnObjects::default();
+        own.insert("a", object(1));
+        assert_eq!((own.take("b"), own.take("a"), own.take("a")), (None, Some(object(1)), None));
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_one_that_was_stored_again_counts_as_new() {
+        let mut own = OwnObjects::default();
+        let last = MAX_OBJECTS as u64;
+        own.insert("first", object(1));
+        own.insert("second", object(2));
+        own.insert("first", object(3));
+        for seq in 4..=last + 1 {
+            own.insert(&format!("more{seq}"), object(seq));
+        }
+        assert_eq!(own.objects.get("first"), Some(&object(3)));
+        own.insert("one more", object(last + 2));
+        assert_eq!((own.take("second"), own.take("first")), (None, Some(object(3))));
+        assert!(own.order.len() <= MAX_OBJECTS && own.objects.len() <= MAX_OBJECTS);
+    }
+}
