@@ -563,6 +563,7 @@ impl Model {
         self.newest = number;
         self.judge_the_chains();
         self.judge_the_heartbeat(number);
+        self.judge_the_metric_up(number);
         if self.world.random.chance(25) {
             self.judge_status();
         }
@@ -581,6 +582,12 @@ impl Model {
             assert!(restored >= seen, "a heartbeat: commit {seen:?} was seen, and commit {restored:?} is restored");
             self.spoilt = None;
         }
+    }
+
+    /// What the store has forgotten is found by the audits: from then on it is up only if there is something to restore.
+    fn judge_the_metric_up(&self, restored: Option<usize>) {
+        let noticed = self.spoilt.is_some_and(|since| self.world.clock.now() >= since + NOTICED);
+        assert!(restored.is_some() || !noticed || !self.world.is_up(), "up, and nothing can be restored");
     }
 
     fn judge_status(&mut self) {

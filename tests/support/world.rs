@@ -214,6 +214,13 @@ impl World {
         run.settled.filter(fresh).filter(|_| run.follower.status(&self.clock).problem.is_none())
     }
 
+    /// What the metric `up` tells once something is stored, and while no question to the store waits for its answer.
+    pub fn is_up(&self) -> bool {
+        let Some(run) = self.run.as_ref().filter(|run| !run.follower.has_store_work()) else { return false };
+        let status = run.follower.status(&self.clock);
+        status.stored.is_some() && status.problem.is_none()
+    }
+
     /// Whether a snapshot of the database is stored.
     pub fn has_a_snapshot(&self) -> bool {
         let objects = self.memory.objects.borrow();
