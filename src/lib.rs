@@ -5,20 +5,22 @@
 //! ```text
 //! replicate    live database ──> source ──> format ──> replica ──> store ──> NATS Object Store
 //!              (db, -wal, -shm)  frames     segments   positions    objects   or a directory
-//! restore      output file  <── replica <── format <── store
+//! restore      output file  <── restore <── format <── store
 //! ```
 //!
 //! # Layers
 //!
 //! Lowest first. A module uses only lower layers; `tests/docs/layers.rs` checks it:
-//! `error printable host random` | `log clock fault secret http directory interrupt` | `format` | `source` `store` `control` | `replica` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host random` | `log clock fault secret http directory interrupt` | `format` | `source` `store` `control` | `backup` | `replica` `restore` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
 //! * `format`: file names and file contents. Pure: no file, no clock, no network.
 //! * `source`: a live SQLite database. The only user of `rusqlite`.
 //! * `store`: named objects in a directory or in NATS. Knows nothing of SQLite.
 //! * `control`: how `snapshot` asks a running `replicate` for a snapshot, by files.
-//! * `replica`: connects both: replication, restore, retention.
+//! * `backup`: what a store has of one database: where its history ends, of which database it is, what continues it.
+//! * `replica`: from a live database to a store: replication, snapshots, merging, retention.
+//! * `restore`: from a store to a database file. It and `replica` never see each other.
 //! * `config`, `cli`: what the operator asked for.
 //! * `cmd`: the commands, the event loop, the output. The only layer that reads the clock and sleeps.
 //!
@@ -98,6 +100,7 @@
 //!   of a file says what it is about; tests/README.md says which file keeps which promise.
 //! * A fault point: `LITESTREAM_FAULT`, described in `fault.rs`, makes one step fail or the process die there.
 
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod cmd;
@@ -114,6 +117,7 @@ pub mod log;
 pub mod printable;
 pub mod random;
 pub mod replica;
+pub mod restore;
 pub mod secret;
 pub mod source;
 pub mod store;

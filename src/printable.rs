@@ -1,5 +1,5 @@
 //! Text from outside, as a terminal may show it. File names, object names and what a server says can hold escape sequences,
-//! line ends, and characters that turn the direction of what follows.
+//! line ends, and characters that turn the direction of what follows. And sizes in words.
 
 use std::borrow::Cow;
 
@@ -25,6 +25,22 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A size as people read it: `1.5 MB`, in powers of ten.
+pub fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or_default();
+    if value < 9.95 { format!("{value:.1} {name}") } else { format!("{value:.0} {name}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +58,14 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(printable(text), expected);
+        }
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let table = [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1.0 MB"), (256_000_000, "256 MB")];
+        for (bytes, expected) in table {
+            assert_eq!(human_size(bytes), expected);
         }
     }
 }

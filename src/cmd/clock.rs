@@ -17,6 +17,10 @@ impl Clock for SystemClock {
     fn utc_now(&self) -> Timestamp {
         Timestamp::from_system_time(SystemTime::now())
     }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
 }
 
 /// How many minutes the time of this machine's zone is before UTC, when it shows this date and time.
@@ -36,11 +40,6 @@ pub fn zone_offset(shown: Timestamp) -> Option<i64> {
     // SAFETY: a live tm whose fields are in their ranges.
     let utc = unsafe { libc::mktime(&mut parts) };
     (utc != -1).then(|| i64::from(seconds - utc) / 60)
-}
-
-/// Sleeps at least this long, whatever signals arrive.
-pub fn sleep(duration: Duration) {
-    std::thread::sleep(duration);
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli;
 use crate::clock::Clock;
-use crate::cmd::clock::{SystemClock, sleep};
+use crate::cmd::clock::SystemClock;
 use crate::cmd::find_replicas::with_stored_hint;
 use crate::cmd::print::{self, Table};
 use crate::cmd::{
@@ -24,7 +24,7 @@ use crate::interrupt;
 use crate::log;
 use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, run_one_pass};
-use crate::replica::prefetch::list;
+use crate::store::blocking::list;
 use crate::store::{ConnectionPool, Entry, Store};
 
 /// Between two looks whether the end was asked for.
@@ -99,7 +99,7 @@ pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
 /// True: the end was asked for.
 fn wait(until: Instant) -> bool {
     while signals::shutdown_signal().is_none() && SystemClock.now() < until {
-        sleep(POLL_INTERVAL);
+        SystemClock.sleep(POLL_INTERVAL);
     }
     signals::shutdown_signal().is_some()
 }

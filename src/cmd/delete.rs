@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::backup::listing::load_listing;
 use crate::cli;
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::find_replicas::with_stored_hint;
-use crate::cmd::print::{self, human_size};
+use crate::cmd::print;
 use crate::cmd::{Context, ExitStatus, connect};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::key::Key;
 use crate::format::listing::Listing;
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::printable::human_size;
 use crate::printable::printable;
-use crate::replica::prefetch::list;
 use crate::store::{ConnectionPool, LeaseHolder, Store, WriterLease};
 
 /// Between two looks at what the store has answered.
@@ -30,7 +31,7 @@ pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
     let (replica, _) = given.replica(&options.source)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
-    let listing = listing_of(&*store).context(|| format!("delete {}", replica.url))?;
+    let listing = load_listing(&*store, &SystemClock).context(|| format!("delete {}", replica.url))?;
     if listing.is_empty() {
         let error = Error::new(Kind::NothingToRestore, format!("delete {}: nothing is stored", replica.url));
         return Err(with_stored_hint(error, &replica, &mut pool));
@@ -56,11 +57,6 @@ pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
             .emit();
     }
     Ok(0)
-}
-
-fn listing_of(store: &dyn Store) -> Result<Listing> {
-    let entries = list(store, &SystemClock, "")?;
-    Ok(Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size))))
 }
 
 /// What would go.
@@ -151,7 +147,7 @@ fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn WriterLease, listing: &List
         }
         store.wait(POLL_INTERVAL);
     }
-    let left = listing_of(&**store)?;
+    let left = load_listing(&**store, &SystemClock)?;
     if !left.is_empty() {
         let what = format!("expected nothing to be left, found {} objects", names(&left).len());
         return Err(Error::new(Kind::Locked, what)

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::cmd::clock::{SystemClock, sleep};
+use crate::cmd::clock::SystemClock;
 use crate::error::Error;
 use crate::replica::replicator::{Replicator, SharedBuffers, WakeOn};
 
@@ -84,7 +84,7 @@ impl EventLoop {
         match (busy.next(), busy.next()) {
             (Some(only), None) => only.store().wait(left),
             (Some(first), Some(_)) => first.store().wait(left.min(BUSY_POLL_INTERVAL)),
-            _ => sleep(left.min(BUSY_POLL_INTERVAL)),
+            _ => SystemClock.sleep(left.min(BUSY_POLL_INTERVAL)),
         }
     }
 

@@ -8,16 +8,11 @@ mod event_loop;
 mod exec;
 mod find_databases;
 mod find_replicas;
-#[cfg(test)]
-mod flaky_store;
 mod heartbeat;
 mod journal;
 mod list;
-mod live_state;
-mod lock_holders;
 mod metrics;
 mod notify;
-mod output_file;
 mod print;
 mod process_title;
 mod progress;
@@ -27,7 +22,6 @@ mod restore_all;
 mod restore_missing;
 mod signals;
 mod snapshot;
-mod standby;
 mod status;
 mod stored_objects;
 mod supervisor;
@@ -230,7 +224,7 @@ impl ErrorCollector {
 /// Opens the store of a replica and waits until it answers.
 fn connect(replica: &Replica, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
     let store = store::open(&replica.target, pool)?;
-    crate::replica::prefetch::connect(&*store, &clock::SystemClock).map_err(|e| {
+    store::blocking::connect(&*store, &clock::SystemClock).map_err(|e| {
         let missing = e.kind() == Kind::NotFound;
         let error = e.context(&replica.url);
         // A command that only reads has no use for a bucket that it makes.

@@ -156,33 +156,9 @@ pub fn version(as_json: bool) -> Result<super::ExitStatus> {
     Ok(0)
 }
 
-/// A size as people read it: `1.5 MB`, in powers of ten.
-pub fn human_size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let name = UNITS.get(unit).copied().unwrap_or_default();
-    if value < 9.95 { format!("{value:.1} {name}") } else { format!("{value:.0} {name}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        let table = [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1.0 MB"), (256_000_000, "256 MB")];
-        for (bytes, expected) in table {
-            assert_eq!(human_size(bytes), expected);
-        }
-    }
 
     #[test]
     fn a_table_has_stable_columns_and_the_same_rows_in_json() {

@@ -4,7 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cmd::print::human_size;
+use crate::clock::Clock;
+use crate::cmd::clock::SystemClock;
+use crate::printable::human_size;
 
 /// Between two updates of the line.
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
@@ -55,6 +57,14 @@ impl Drop for ProgressLine {
         if self.last_drawn.is_some() {
             let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
         }
+    }
+}
+
+/// A line for each piece of work, gone when the piece is: for the layers below, which are told bytes alone.
+pub fn progress_line(label: &'static str) -> impl Fn(u64) -> Box<dyn FnMut(u64)> {
+    move |total| {
+        let mut line = ProgressLine::new(label, total, SystemClock.now());
+        Box::new(move |done| line.update(done, SystemClock.now()))
     }
 }
 

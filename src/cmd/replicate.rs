@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli;
 use crate::clock::Clock;
-use crate::cmd::clock::{SystemClock, sleep};
+use crate::cmd::clock::SystemClock;
 use crate::cmd::event_loop::EventLoop;
 use crate::cmd::exec::ChildCommand;
 use crate::cmd::heartbeat::HeartbeatSender;
@@ -19,7 +19,8 @@ use crate::cmd::{
 use crate::config::{self, Config, Database};
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::replica::replicator::{self, Replicator, lag_text};
+use crate::log::problem_log::lag_text;
+use crate::replica::replicator::{self, Replicator};
 use crate::store::Target;
 
 /// Between two lines that say where each database stands.
@@ -249,7 +250,7 @@ impl Daemon {
         exec.signal(libc::SIGTERM);
         let deadline = SystemClock.now() + self.config.shutdown_sync_timeout;
         while matches!(exec.try_wait(), Ok(None)) && SystemClock.now() < deadline {
-            sleep(config::DEFAULT_MONITOR_INTERVAL);
+            SystemClock.sleep(config::DEFAULT_MONITOR_INTERVAL);
         }
     }
 

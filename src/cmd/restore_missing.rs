@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use crate::cmd::clock::SystemClock;
-use crate::cmd::output_file::{Overwrite, refuse_existing};
-use crate::cmd::restore::{RestoreRequest, restore_to};
+use crate::cmd::progress::progress_line;
 use crate::cmd::wiring;
 use crate::config::Database;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::replica::prefetch::connect;
+use crate::restore::missing;
 use crate::store::ConnectionPool;
 
 /// A restore beside the poll loop. Dropped, it goes on no further than to its next page, and leaves no file.
@@ -76,41 +75,14 @@ pub fn is_needed(database: &Database) -> bool {
     database.restore_if_missing && !database.path.exists()
 }
 
-/// Restores a database that is not there. Where nothing is stored that is no error, nor where somebody made it meanwhile.
-///
-/// Errors: those of the store, which then must not be taken for an empty one: a database that begins anew would bury the
-/// one that is stored.
+/// Restores a database that is not there: [`missing::restore_missing`].
 pub fn restore_missing(
     database: &Database,
     create_bucket: bool,
     pool: &mut ConnectionPool,
-    stop: Arc<AtomicBool>,
+    cancelled: Arc<AtomicBool>,
 ) -> Result<()> {
-    let name = database.path.display();
-    // What would keep the result from its name is better known before it is fetched.
-    refuse_existing(&database.path, Overwrite::EmptyWal)?;
     let store = wiring::open_store(database, create_bucket, pool)?;
     let url = &database.replica.url;
-    connect(&*store, &SystemClock).map_err(|error| error.context(url))?;
-    let wanted = RestoreRequest {
-        overwrite: Overwrite::EmptyWal,
-        database: Some(database.path.clone()),
-        cancelled: Some(stop),
-        ..RestoreRequest::LATEST
-    };
-    match restore_to(&*store, url, &wanted, &database.path) {
-        Ok(done) => {
-            log::info("restored").field("db", name).field("position", done.position).field("time", done.time).emit();
-            Ok(())
-        }
-        Err(error) if error.kind() == Kind::NothingToRestore => {
-            log::info("no backup to restore").field("db", name).field("detail", error).emit();
-            Ok(())
-        }
-        Err(error) if database.path.exists() => {
-            log::warn("not restored, since it is there now").field("db", name).error(&error).emit();
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+    missing::restore_missing(&*store, &SystemClock, url, &database.path, cancelled, &progress_line("restore"))
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::backup::listing::load_listing_patiently;
 use crate::cli;
 use crate::clock::Clock;
-use crate::cmd::clock::{SystemClock, sleep};
+use crate::cmd::clock::SystemClock;
 use crate::cmd::event_loop::EventLoop;
 use crate::cmd::progress::ProgressLine;
 use crate::cmd::replicate::{DrainLimit, drain, of_database};
@@ -22,11 +23,11 @@ use crate::format::position::Position;
 use crate::log::{self, Level};
 use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::maintenance::run_one_pass;
-use crate::replica::prefetch::{Outage, connect, list_patiently};
 use crate::replica::replicator::{Replicator, warn_clock};
 use crate::replica::snapshot_upload::{SnapshotBuffers, SnapshotUpload, UploadProgress as Moved};
 use crate::replica::standalone_snapshot::{latest_stored_time, standalone_snapshot};
 use crate::source::{self, snapshot::open_rollback_snapshot};
+use crate::store::blocking::{Outage, connect};
 use crate::store::{ConnectionPool, Store};
 
 /// How long the snapshot waits for a store that is silent, and for a running `replicate` that comes no further.
@@ -179,8 +180,7 @@ fn stored_without_wal(
 ///
 /// Errors: of kind `Corrupt` if a restore would give something else.
 fn check_restorable(database: &Path, store: &dyn Store, position: &Position, others_write: bool) -> Result<()> {
-    let entries = list_patiently(store, &SystemClock, "")?;
-    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let listing = load_listing_patiently(store, &SystemClock)?;
     check_plan(database, store.url(), &listing, position, others_write)
 }
 
@@ -246,7 +246,7 @@ fn request_from_replicator(
         if !request.exists() {
             request = SnapshotRequest::create(&meta, retention)?;
         }
-        sleep(POLL_INTERVAL);
+        SystemClock.sleep(POLL_INTERVAL);
     }
 }
 
@@ -299,8 +299,7 @@ fn request_failed(database: &Path, kind: Kind, what: &str) -> Error {
 
 /// It is in our store too, under whatever address that process knows it.
 fn locate_stored(database: &Database, store: &dyn Store, position: Position, url: &str) -> Result<StoredSnapshot> {
-    let entries = list_patiently(store, &SystemClock, "")?;
-    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let listing = load_listing_patiently(store, &SystemClock)?;
     let snapshots = listing.generation(position.generation).map(|stored| stored.snapshots.as_slice());
     let found = snapshots.unwrap_or_default().iter().rfind(|(key, _)| key.position == position.wal_position);
     let Some((_, bytes)) = found else {

@@ -1,5 +1,7 @@
 //! `litestream status`: whether a database is protected right now, for people and for scripts.
 
+use crate::backup::checkpoint_note::CheckpointNote;
+use crate::backup::find_end::{StoredHistory, find_end};
 use crate::cli;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::find_databases::Reported;
@@ -10,8 +12,6 @@ use crate::error::Result;
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
-use crate::replica::checkpoint_note::CheckpointNote;
-use crate::replica::find_end::{StoredHistory, find_end};
 use crate::source::{GenerationEnd, Source};
 use crate::store::ConnectionPool;
 

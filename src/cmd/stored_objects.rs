@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::backup::listing::load_listing;
 use crate::cli;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::find_replicas::with_stored_hint;
@@ -11,12 +12,11 @@ use crate::error::{Error, Kind, Result};
 use crate::format::listing::{GenerationObjects, Listing};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
-use crate::replica::prefetch::list;
 use crate::replica::standalone_snapshot::origin_of;
 use crate::store::{ConnectionPool, Store};
 
 pub fn generations(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
-    let (listing, store) = load_listing(given, options)?;
+    let (listing, store) = load_selection(given, options)?;
     let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database"]);
     for (generation, stored) in listing.generations() {
         let moment = |time: Option<Timestamp>| time.map(|time| time.to_string()).into();
@@ -42,7 +42,7 @@ fn database_of(store: &dyn Store, stored: &GenerationObjects) -> Result<Option<S
 }
 
 pub fn snapshots(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
-    let (listing, _) = load_listing(given, options)?;
+    let (listing, _) = load_selection(given, options)?;
     let mut table = Table::new(&["position", "size", "created"]);
     for (generation, stored) in listing.generations() {
         for (key, size) in &stored.snapshots {
@@ -55,7 +55,7 @@ pub fn snapshots(given: &Context, options: &cli::ListOptions) -> Result<ExitStat
 }
 
 pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
-    let (listing, _) = load_listing(given, options)?;
+    let (listing, _) = load_selection(given, options)?;
     let mut table = Table::new(&["start", "end", "size", "first", "last", "kind"]);
     let wanted = |generation| options.generation.is_none_or(|only| only == generation);
     for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
@@ -79,12 +79,11 @@ pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
 /// Everything of ours below the replica's prefix, and the store that it is in.
 ///
 /// Errors: of kind `Nothing` if there is none, or none of the generation that was asked for.
-fn load_listing(given: &Context, options: &cli::ListOptions) -> Result<(Listing, Rc<dyn Store>)> {
+fn load_selection(given: &Context, options: &cli::ListOptions) -> Result<(Listing, Rc<dyn Store>)> {
     let (replica, _) = given.replica(&options.source)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
-    let entries = list(&*store, &SystemClock, "").map_err(|e| e.context(&replica.url))?;
-    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let listing = load_listing(&*store, &SystemClock).map_err(|e| e.context(&replica.url))?;
     let missing = |what: String| Error::new(Kind::NothingToRestore, format!("{}: {what}", replica.url));
     if listing.is_empty() {
         return Err(with_stored_hint(missing("nothing is stored".into()), &replica, &mut pool));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::Database;
 use crate::error::Result;
 use crate::replica::replicator::{Replicator, Settings};
+use crate::restore::live_state::LiveDatabase;
 use crate::source;
 use crate::store::{self, ConnectionPool, Store, Target};
 
@@ -26,6 +27,16 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         keep_note: false,
         wait_for_database: patient,
         max_backlog: database.spool_limit,
+    }
+}
+
+/// The live database beside what is stored of it.
+pub fn live_database(database: &Database) -> LiveDatabase<'_> {
+    LiveDatabase {
+        path: &database.path,
+        options: source::Options { enable_wal: false, ..source_options(database) },
+        meta: replicator_settings(database, false).meta(),
+        sync_interval: database.replica.sync_interval,
     }
 }
 

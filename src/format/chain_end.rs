@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::format::key::SegmentKey;
 use crate::format::member_header::corrupt;
 use crate::format::position::{Generation, Offset, PageSize, WalPosition};
 use crate::format::segment::MemberHeader;
+use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 
 /// What the next batch of a generation must continue.
@@ -87,6 +89,19 @@ fn require_equal<T: PartialEq + fmt::Debug>(what: &str, expected: T, found: T) -
         return Ok(());
     }
     Err(corrupt(format!("batch does not follow the one before: expected {what} {expected:x?}, found {found:x?}")))
+}
+
+/// An object must hold what its name says; a foreign or renamed one is refused.
+pub fn check_key(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
+    let found = (first.generation, first.start, first.visible_by);
+    let expected = (key.generation, key.start, key.first_seen);
+    if found == expected {
+        return Ok(());
+    }
+    let words =
+        |(generation, start, time): (Generation, WalPosition, Timestamp)| format!("{generation}/{start} of {time}");
+    let (expected, found) = (words(expected), words(found));
+    Err(Error::new(Kind::Corrupt, format!("expected {expected} by its name, found {found}")))
 }
 
 #[cfg(test)]

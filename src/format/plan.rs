@@ -140,6 +140,17 @@ fn at_position(listing: &Listing, generation: Option<Generation>, position: &Pos
 }
 
 impl Plan {
+    /// The bytes that it reads from the store.
+    pub fn bytes(&self) -> u64 {
+        self.snapshot_size + self.segments.iter().map(|(_, size)| size).sum::<u64>()
+    }
+
+    /// All objects that it reads, with their sizes.
+    pub fn objects(&self) -> impl Iterator<Item = (Key, u64)> {
+        let snapshot = (Key::Snapshot(self.snapshot), self.snapshot_size);
+        std::iter::once(snapshot).chain(self.segments.iter().map(|(key, size)| (Key::Segment(*key), *size)))
+    }
+
     /// Along the whole chain, but for a transaction at its end that is not stored whole.
     fn new(mut chain: SegmentChain, stop: StopAt) -> Plan {
         let parts = chain.drop_trailing_parts();

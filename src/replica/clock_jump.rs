@@ -58,6 +58,10 @@ mod tests {
         fn utc_now(&self) -> Timestamp {
             Timestamp::from_millis(self.2.get() * 1000)
         }
+
+        fn sleep(&self, duration: Duration) {
+            self.1.set(self.1.get() + duration.as_secs());
+        }
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
+use crate::format::chain_end::check_key;
 use crate::format::key::SegmentKey;
 use crate::format::segment::{ChainEnd, MemberHeader, Reader, check_continues};
-use crate::replica::apply::check_key;
 use crate::replica::sent_segments::Parts;
 use crate::replica::snapshot_upload::UploadProgress;
 use crate::store::{Chunk, Get, Put, PutState, Store};

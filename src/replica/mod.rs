@@ -1,4 +1,4 @@
-//! One database's stored side: what is kept, in which order it is written, and how it is read back.
+//! Replication: from a live database to a store. What is kept there, in which order it is written, and what is deleted again.
 //!
 //! What must hold:
 //!
@@ -8,28 +8,20 @@
 //! 4. Times in names never run backwards, whatever the clock does.
 //! 5. What was stored is deleted only by `retention`: last, after a proof, and never while the clock is in doubt.
 
-pub mod apply;
 pub mod audit;
-pub mod checkpoint_note;
 pub mod clock_jump;
 pub mod compaction;
 mod compression_pool;
 pub mod counters;
 pub mod exclusive_writer;
-pub mod find_end;
 pub mod maintenance;
-pub mod origin;
 pub mod orphan_schedule;
-pub mod page_compare;
-pub mod prefetch;
-pub mod problem_log;
 pub mod replicator;
 pub mod segment_builder;
 pub mod sent_segments;
 pub mod snapshot_upload;
 pub mod spool;
 pub mod standalone_snapshot;
-pub mod stored_end;
 pub mod survey;
 pub mod transfer_budget;
 pub mod upload_queue;

@@ -1,11 +1,11 @@
 //! From batches of frames to segments, ready to be stored.
 
+use crate::backup::stored_end::StoredEnd;
 use crate::format::differences::Composer;
 use crate::format::key::SegmentKey;
 use crate::format::position::{Offset, WalPosition};
 use crate::format::segment::{Differences, Encoder, LEVEL, MemberHeader, key_of};
 use crate::format::time::Timestamp;
-use crate::replica::stored_end::StoredEnd;
 use crate::source::Batch;
 
 /// A segment of this many bytes is closed, however little time has passed.

@@ -2,24 +2,23 @@
 
 use std::rc::Rc;
 
+use crate::backup::listing::load_listing_patiently;
+use crate::backup::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
 use crate::clock::Clock;
 use crate::error::{Result, ResultExt};
 use crate::format::generation_number::HighWaterMark;
-use crate::format::listing::Listing;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
 use crate::random;
-use crate::replica::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
-use crate::replica::prefetch::{MAX_SLEEP, list_patiently};
 use crate::replica::snapshot_upload::SnapshotUpload;
 use crate::source::snapshot::Snapshot;
 use crate::store::Store;
+use crate::store::blocking::MAX_SLEEP;
 
 /// What is stored: up to where, and of which database, if it says so. To be asked for before the snapshot begins: nobody
 /// can write to the database then.
 pub fn latest_stored_time(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<(HighWaterMark, Option<StoredOrigin>)> {
-    let entries = list_patiently(&**store, clock, "")?;
-    let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    let listing = load_listing_patiently(&**store, clock)?;
     let mut search = OriginSearch::new(store.clone(), &witnesses(&listing));
     loop {
         if let Some(origin) = search.poll(clock.now())? {

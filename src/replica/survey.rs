@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::format::stored_databases::StoredDatabases;
 use crate::interrupt;
-use crate::replica::prefetch::MAX_SLEEP;
+use crate::store::blocking::MAX_SLEEP;
 use crate::store::{FindWriters, ScanEvent, ScannedObject, Store, Writer};
 
 /// The databases that are stored.

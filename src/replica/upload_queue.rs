@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::backup::stored_end::StoredEnd;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::key::SegmentKey;
@@ -13,7 +14,6 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::segment_builder::Segment;
 use crate::replica::spool::Spool;
-use crate::replica::stored_end::StoredEnd;
 use crate::store::{Put, PutState, Store};
 
 /// Segments that are sent at the same time.

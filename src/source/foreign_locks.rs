@@ -14,8 +14,14 @@
 use std::ffi::{c_int, c_short};
 use std::fs;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::source::identity::Inode;
+
+/// How long a first pin is given up again and again while a checkpoint of the application waits.
+pub const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two such attempts: longer than SQLite's busy handler sleeps between two of its own (100 ms).
+pub const CHECKPOINT_PAUSE: Duration = Duration::from_millis(120);
 
 /// Lock bytes in the -shm file (sqlite.org/walformat.html#wal_locks).
 const WRITE: libc::off_t = 120;

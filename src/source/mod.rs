@@ -68,6 +68,7 @@ use crate::format::wal::{Checksum, FrameChecksum};
 pub use copy::{Batch, ReadResult};
 pub use facts::is_another_file;
 pub use file_stamp::FileStamp;
+pub use foreign_locks::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE};
 pub use inotify::Inotify;
 pub use lock::{Lock, LockWait, default_meta_path};
 pub use proof::{Proof, StateCheck};

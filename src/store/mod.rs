@@ -1,5 +1,6 @@
 //! Named objects, in a NATS Object Store bucket or in a directory. Knows nothing of SQLite.
 
+pub mod blocking;
 pub mod dir;
 mod name;
 pub mod nats;

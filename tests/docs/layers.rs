@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 
 /// Lowest first. Rooms of one floor never see each other.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["error", "printable", "host", "random"],
     &["log", "clock", "fault", "secret", "http", "directory", "interrupt"],
     &["format"],
     &["source", "store", "control"],
-    &["replica"],
+    &["backup"],
+    &["replica", "restore"],
     &["config"],
     &["cli"],
     &["cmd"],
@@ -27,7 +28,7 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("crc32fast", &["format"]),
     ("flate2", &["format"]),
     ("zlib_rs", &["format"]),
-    ("libc", &["fault", "directory", "host", "source", "store", "replica", "cmd"]),
+    ("libc", &["fault", "directory", "host", "source", "store", "restore", "cmd"]),
     ("native_tls", &["store::nats", "http"]),
     ("nats", &["store::nats"]),
     ("nkeys", &["store::nats"]),
@@ -37,7 +38,7 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("serde", &["config", "store::nats", "cmd"]),
     ("serde_json", &["store::nats", "cmd", "config::nats_context"]),
     ("serde_yaml", &["config"]),
-    ("unsafe", &["fault", "directory", "host", "source", "store", "replica", "cmd"]),
+    ("unsafe", &["fault", "directory", "host", "source", "store", "restore", "cmd"]),
 ];
 
 /// What reads a clock or sleeps, and where that is allowed. Test code may. Waiting for the store is the store's own

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use litestream::backup::checkpoint_note::CheckpointNote;
+use litestream::backup::find_end::find_end;
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{Target, plan};
 use litestream::log;
-use litestream::replica::apply::{PageOutput, restore};
-use litestream::replica::checkpoint_note::CheckpointNote;
-use litestream::replica::find_end::find_end;
 use litestream::replica::replicator::{Replicator, Settings, SharedBuffers, WakeOn};
+use litestream::restore::apply::restore;
+use litestream::restore::page_output::PageOutput;
 use litestream::source::{self, GenerationEnd, Source};
 use litestream::store::Store;
 

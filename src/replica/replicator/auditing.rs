@@ -1,9 +1,9 @@
 //! What follows from an audit: a loss ends what was written so far, and what is still at hand is stored again.
 
+use crate::backup::find_end::FindEnd;
 use crate::clock::Clock;
 use crate::format::position::Position;
 use crate::replica::audit::AuditResult;
-use crate::replica::find_end::FindEnd;
 use crate::replica::replicator::settings::WakeOn;
 use crate::replica::replicator::{Replicator, Stage, spool};
 use crate::replica::upload_queue::UploadQueue;

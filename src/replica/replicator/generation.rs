@@ -1,5 +1,6 @@
 //! New generations: their numbers, and the clock that may be wrong.
 
+use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::{Result, ResultExt};
 use crate::format::generation_number::HighWaterMark;
@@ -9,7 +10,6 @@ use crate::random;
 use crate::replica::replicator::active::ActiveDatabase;
 use crate::replica::replicator::{Replicator, Stage};
 use crate::replica::segment_builder::SegmentBuilder;
-use crate::replica::stored_end::StoredEnd;
 use crate::source::{GenerationEnd, Source};
 
 impl Replicator {

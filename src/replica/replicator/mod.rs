@@ -13,31 +13,31 @@ mod takeover;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::backup::checkpoint_note::{CheckpointNote, NoteKeeper};
+use crate::backup::find_end::{FindEnd, StoreSummary};
+use crate::backup::origin::Witnesses;
+use crate::backup::stored_end::{ResumeCheck, StoredEnd};
 use crate::clock::Clock;
 use crate::control::RequestInbox;
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::log::problem_log::ProblemLog;
 use crate::replica::audit::Audit;
-use crate::replica::checkpoint_note::{CheckpointNote, NoteKeeper};
 use crate::replica::counters::Counters;
 use crate::replica::exclusive_writer::ExclusiveWriter;
-use crate::replica::find_end::{FindEnd, StoreSummary};
 use crate::replica::maintenance::RetentionTask;
-use crate::replica::origin::Witnesses;
 use crate::replica::orphan_schedule::CleanupSchedule;
-use crate::replica::problem_log::ProblemLog;
 use crate::replica::segment_builder::SegmentBuilder;
 use crate::replica::spool::Spool;
-use crate::replica::stored_end::{ResumeCheck, StoredEnd};
 use crate::replica::upload_queue::UploadQueue;
-use crate::source::{self, GenerationEnd, Lock, Source};
+use crate::source::{self, CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Lock, Source};
 use crate::store::Store;
 
 pub use generation::warn_clock;
 pub use settings::{Settings, SharedBuffers, WakeOn};
-pub use status::{ReplicatorStatus, SnapshotStatus, lag_text};
+pub use status::{ReplicatorStatus, SnapshotStatus};
 
 use takeover::Identifying;
 
@@ -123,12 +123,8 @@ const BLOCKED_LIST_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_SNAPSHOT_BACKOFF: Duration = Duration::from_secs(30);
 /// A generation that ends this soon after its start is a sign of trouble: the next one waits.
 const MIN_GENERATION_AGE: Duration = Duration::from_secs(10);
-/// How long a first pin is given up again and again while a checkpoint of the application waits.
-pub const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the first pin stays while a database is compared with what is stored, whoever waits for it.
 const COMPARE_PATIENCE: Duration = Duration::from_secs(1);
-/// Between two such attempts: longer than SQLite's busy handler sleeps between two of its own (100 ms).
-pub const CHECKPOINT_PAUSE: Duration = Duration::from_millis(120);
 /// Rounds without a pause before other databases have their turn.
 const MAX_ROUNDS: usize = 16;
 

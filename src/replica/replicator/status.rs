@@ -33,11 +33,6 @@ pub struct ReplicatorStatus {
     pub wal_bytes: u64,
 }
 
-/// A lag in the log: seconds, or `-` where it is not known.
-pub fn lag_text(lag: Option<Duration>) -> String {
-    lag.map_or_else(|| "-".to_string(), |lag| format!("{:.1}s", lag.as_secs_f64()))
-}
-
 /// A snapshot under way.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotStatus {

@@ -2,10 +2,10 @@
 //!
 //! A generation that is continued needs no such question: its WAL, or its whole file, was recognised.
 
+use crate::backup::origin::OriginSearch;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::format::origin::DatabaseOrigin;
-use crate::replica::origin::OriginSearch;
 use crate::replica::replicator::settings::WakeOn;
 use crate::replica::replicator::{Replicator, Stage};
 use crate::source::GenerationEnd;

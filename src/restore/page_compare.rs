@@ -3,7 +3,8 @@
 use std::fs::File;
 
 use crate::error::Result;
-use crate::replica::apply::{PageOutput, RestoreResult};
+use crate::restore::apply::RestoreResult;
+use crate::restore::page_output::PageOutput;
 use crate::source::page_checksums::{PageChecksums, change_counter_of, page_crc};
 
 /// How many pages that differ are named.

@@ -8,35 +8,28 @@
 mod differences;
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::FileExt;
+use std::io::Read;
 
 use crate::clock::Clock;
-use crate::directory::free_bytes_beside;
-use crate::error::{Error, Kind, Result, ResultExt};
-use crate::fault;
-use crate::format::chain_end::{ChainEnd, check_continues};
+use crate::error::{Error, Kind, Result};
+use crate::format::chain_end::{ChainEnd, check_continues, check_key};
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::frames::MemberFrames;
-use crate::format::key::{Key, SegmentKey, SnapshotKey};
-use crate::format::origin::DatabaseOrigin;
-use crate::format::plan::{Plan, StopAt};
+use crate::format::key::SegmentKey;
+use crate::format::plan::Plan;
 use crate::format::position::{Generation, Offset, PageSize, Position, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::{MemberHeader, Reader};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FRAME_HEADER, Salt};
-use crate::replica::prefetch::{ObjectReader, Prefetcher};
+use crate::restore::object_reader::{ObjectReader, Prefetcher};
+use crate::restore::page_output::{PageOutput, expect_growth};
+use crate::restore::stop::resolve_stop;
 use crate::store::Store;
 
 /// Bytes that are written at once while a snapshot is unpacked.
 const WRITE_BYTES: usize = 256 << 10;
-/// A frame or a commit that makes the database longer by so many bytes at once must find room for them: a few bytes can
-/// ask for a database of any size.
-const LEAP_BYTES: u64 = 1 << 20;
-
 /// What was restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RestoreResult {
@@ -47,70 +40,6 @@ pub struct RestoreResult {
     pub bytes: u64,
     /// Bytes read from the store.
     pub read: u64,
-}
-
-/// Where the pages go.
-pub trait PageOutput {
-    /// Stores `page` at byte `at`.
-    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()>;
-    /// Fills `page` with what is at byte `at`: zeros where nothing was written.
-    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()>;
-    /// Cuts or extends to `bytes`.
-    fn set_len(&mut self, bytes: u64) -> Result<()>;
-
-    /// About so many bytes more will be written. Called before the first of them.
-    ///
-    /// Errors: where there is no room for them.
-    fn expect(&mut self, bytes: u64) -> Result<()>;
-
-    /// Of which database it is, where that is stored. Called before the first byte is written.
-    ///
-    /// Errors: where it must not be written there.
-    fn origin(&mut self, _origin: &DatabaseOrigin, _snapshot: &SnapshotKey) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl PageOutput for &File {
-    fn write_at(&mut self, at: u64, page: &[u8]) -> Result<()> {
-        fault::point("restore.write")?;
-        self.write_all_at(page, at).map_err(|e| Error::io(Kind::Database, "write the output", &e))
-    }
-
-    fn read_at(&mut self, at: u64, page: &mut [u8]) -> Result<()> {
-        let failed = |e: std::io::Error| Error::io(Kind::Database, "read the output", &e);
-        let mut have = 0;
-        while have < page.len() {
-            match FileExt::read_at(*self, &mut page[have..], at + have as u64) {
-                Ok(0) => break,
-                Ok(count) => have += count,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(e)),
-            }
-        }
-        page[have..].fill(0);
-        Ok(())
-    }
-
-    fn set_len(&mut self, bytes: u64) -> Result<()> {
-        fault::point("restore.resize")?;
-        File::set_len(self, bytes).map_err(|e| Error::io(Kind::Database, "set the size of the output", &e))
-    }
-
-    fn expect(&mut self, bytes: u64) -> Result<()> {
-        match free_bytes_beside(self) {
-            Some(free) if free < bytes => {
-                Err(Error::new(Kind::Database, format!("output: expected room for {bytes} bytes, found {free}")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Asks for room where the database is about to become so many pages long at once.
-fn expect_growth<O: PageOutput>(output: &mut O, running: &RunningChecksum, pages: u32, size: PageSize) -> Result<()> {
-    let growth = u64::from(pages.saturating_sub(running.extent())) * u64::from(size.get());
-    if growth >= LEAP_BYTES { output.expect(growth) } else { Ok(()) }
 }
 
 /// Says how far a restore can go that leaves out a damaged object, where that is known: to the last commit before it.
@@ -211,55 +140,6 @@ pub fn apply_more<O: PageOutput>(
     let mut restore = Restore { store, clock, output, progress: &mut |_| (), read: &read, state, old: Vec::new() };
     let restored = restore.apply_all(segments, stop)?;
     Ok((restored, ResumableRestore(restore.state)))
-}
-
-/// Finds the exact point to stop at, which for a moment in time stands inside the last object.
-fn resolve_stop<'p>(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    plan: &'p Plan,
-) -> Result<(&'p [(SegmentKey, u64)], WalPosition)> {
-    let mut segments = plan.segments.as_slice();
-    let begin = plan.snapshot.position;
-    let end = |segments: &[(SegmentKey, u64)]| segments.last().map_or(begin, |(key, _)| key.end.max(begin));
-    match plan.stop {
-        StopAt::End => Ok((segments, end(segments))),
-        StopAt::Point(point) => Ok((segments, point)),
-        StopAt::Time(time) => {
-            while let Some(((key, _), before)) = segments.split_last() {
-                if key.last_seen <= time && !key.part {
-                    break;
-                }
-                let found = last_commit_by(store, clock, key, time).context(|| format!("object {key}"))?;
-                if let Some(point) = found.filter(|point| *point > begin) {
-                    return Ok((segments, point));
-                }
-                segments = before;
-            }
-            Ok((segments, end(segments)))
-        }
-    }
-}
-
-/// The end of the last member that ends a transaction and was seen by `time`.
-fn last_commit_by(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    key: &SegmentKey,
-    time: Timestamp,
-) -> Result<Option<WalPosition>> {
-    let read = Cell::new(0);
-    let mut reader = Reader::named(key, ObjectReader::new(store, clock, &key.to_string(), &read));
-    let mut found = None;
-    while let Some(header) = reader.next_member()? {
-        if header.visible_by > time {
-            break;
-        }
-        if !header.part {
-            found = Some(header.end_point());
-        }
-    }
-    Ok(found)
 }
 
 /// Unpacks the snapshot.
@@ -503,28 +383,4 @@ fn output_differs(expected: DatabaseChecksum, found: DatabaseChecksum) -> Error 
     let (expected, found) = (expected.get(), found.get());
     let what = format!("output: expected database checksum {expected:016x}, found {found:016x} when it was read back");
     Error::new(Kind::Database, what).with_hint("its disk or memory is bad, or something else wrote to it")
-}
-
-/// An object must hold what its name says; a foreign or renamed one is refused.
-pub(super) fn check_key(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
-    let found = (first.generation, first.start, first.visible_by);
-    let expected = (key.generation, key.start, key.first_seen);
-    if found == expected {
-        return Ok(());
-    }
-    let words =
-        |(generation, start, time): (Generation, WalPosition, Timestamp)| format!("{generation}/{start} of {time}");
-    let (expected, found) = (words(expected), words(found));
-    Err(Error::new(Kind::Corrupt, format!("expected {expected} by its name, found {found}")))
-}
-
-/// The bytes that a plan reads from the store, for the progress line.
-pub fn plan_bytes(plan: &Plan) -> u64 {
-    plan.snapshot_size + plan.segments.iter().map(|(_, size)| size).sum::<u64>()
-}
-
-/// The names of all objects that a plan reads.
-pub fn plan_objects(plan: &Plan) -> impl Iterator<Item = (Key, u64)> {
-    let snapshot = (Key::Snapshot(plan.snapshot), plan.snapshot_size);
-    std::iter::once(snapshot).chain(plan.segments.iter().map(|(key, size)| (Key::Segment(*key), *size)))
 }

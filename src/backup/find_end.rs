@@ -1,8 +1,10 @@
 //! Finding out where the stored history ends, before anything is written. Never blocks.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::backup::origin::{Witnesses, witnesses};
+use crate::backup::stored_end::{StoredEnd, parse_end};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::compaction::MAX_MERGED_BYTES;
@@ -13,16 +15,13 @@ use crate::format::plan::{ListedEnd, listed_end};
 use crate::format::position::Generation;
 use crate::format::time::Timestamp;
 use crate::log;
-use crate::replica::origin::{Witnesses, witnesses};
-use crate::replica::stored_end::{StoredEnd, parse_end};
 use crate::source::GenerationEnd;
+use crate::store::blocking::MAX_SLEEP;
 use crate::store::{Chunk, Get, List, Store};
 
 /// In bytes: no segment that is merged of others is larger, and none that was merged of nothing comes near it. What calls
 /// itself the last segment and is larger is not read into memory.
 const MAX_LAST_BYTES: usize = 4 * MAX_MERGED_BYTES as usize;
-/// How long one sleep lasts at most while nothing arrives.
-const MAX_SLEEP: Duration = Duration::from_millis(100);
 
 /// What the store knows of a database.
 #[derive(Clone, Copy, Debug, Default)]

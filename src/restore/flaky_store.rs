@@ -3,20 +3,21 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Clock;
-use crate::cmd::clock::SystemClock;
 use crate::error::{Error, Kind, Result};
-use crate::format::generation_number::HighWaterMark;
+use crate::format::crc32::Crc32;
+use crate::format::deflate_blocks::{Block, BlockCompressor};
+use crate::format::fixtures::{GENERATION, millis, point, size};
+use crate::format::position::Generation;
+use crate::format::snapshot::{Encoder, Header};
 use crate::format::time::Timestamp;
-use crate::replica::snapshot_upload::{SnapshotBuffers, UploadProgress};
-use crate::replica::standalone_snapshot::standalone_snapshot;
-use crate::source;
-use crate::source::snapshot::open_rollback_snapshot;
+use crate::format::wal::{ByteOrder, Checksum, Salt};
 use crate::store::dir::DirStore;
 use crate::store::{
-    Chunk, Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, WriterLease,
+    Chunk, Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, PutState, Scan, Store,
+    WriterLease,
 };
 
 /// A store from which objects are gone as often as `failures_left` says when they are read.
@@ -31,19 +32,56 @@ impl FlakyStore {
         fs::create_dir_all(directory).unwrap();
         rusqlite::Connection::open(database).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
         let store = FlakyStore { store: DirStore::new(directory), failures_left: Cell::new(0) };
-        let options = source::Options {
-            busy_timeout: Duration::from_secs(10),
-            enable_wal: false,
-            allow_network: true,
-            differences: false,
-            checkpoint_frames: 1000,
-            checkpoint_interval: None,
-            truncate_frames: None,
-        };
-        let snapshot = open_rollback_snapshot(database, &options).unwrap().unwrap();
-        let mut upload = standalone_snapshot(&store, snapshot, &HighWaterMark::default(), &SystemClock).unwrap();
-        while upload.poll(&mut SnapshotBuffers::new(), true, SystemClock.now()).unwrap() != UploadProgress::Done {}
+        let pages = fs::read(database).unwrap();
+        let (key, object) = snapshot_of(&pages);
+        let mut put = store.store.put(&key);
+        assert_eq!(put.write(&object).unwrap(), object.len());
+        put.finish();
+        put.commit();
+        while put.poll(Instant::now()).unwrap() != PutState::Done {}
         store
+    }
+}
+
+/// A database as it is stored: name and bytes of the object.
+fn snapshot_of(database: &[u8]) -> (String, Vec<u8>) {
+    let page_size = size(u16::from_be_bytes([database[16], database[17]]).into());
+    let mut crc = Crc32::default();
+    crc.update(database);
+    let header = Header {
+        generation: Generation::new(GENERATION),
+        position: point(0, 0),
+        page_size,
+        order: ByteOrder::Little,
+        wal_known: false,
+        salt: Salt::default(),
+        checksum: Checksum(crc.finish(), 0),
+        pages: u32::try_from(database.len()).unwrap() / page_size.get(),
+        time: millis(1000),
+        database: None,
+    };
+    let (mut block, mut object) = (Block::default(), Vec::new());
+    BlockCompressor::new(1).compress(database, &mut block);
+    let mut encoder = Encoder::new(&header, None);
+    encoder.add(&block, &mut object);
+    encoder.finish(&mut object).unwrap();
+    (header.key().to_string(), object)
+}
+
+/// The clocks of the operating system.
+pub struct RealClock;
+
+impl Clock for RealClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn utc_now(&self) -> Timestamp {
+        Timestamp::from_system_time(SystemTime::now())
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
     }
 }
 

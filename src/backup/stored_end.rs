@@ -1,5 +1,6 @@
 //! Where the stored history of a generation ends, and what a batch must look like to continue it.
 
+use crate::backup::checkpoint_note::CheckpointNote;
 use crate::error::Result;
 use crate::format::chain_end::ChainEnd;
 use crate::format::database_checksum::DatabaseChecksum;
@@ -9,7 +10,6 @@ use crate::format::position::{Generation, Offset, Position, WalPosition};
 use crate::format::segment::{Differences, MemberHeader, last_member};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
-use crate::replica::checkpoint_note::CheckpointNote;
 use crate::source::{FileCrcCheck, GenerationEnd, Proof, Source, StateCheck, WalMark};
 
 /// The end of what is stored, or is about to be.

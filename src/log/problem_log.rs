@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::log;
-use crate::replica::replicator::lag_text;
 
 /// A trouble that stays is said again after this time.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -24,6 +23,11 @@ struct ActiveProblem {
     last_seen: Instant,
     /// Which cause was said when: two that take turns are no news either.
     logged: Vec<(String, Instant)>,
+}
+
+/// A lag in the log: seconds, or `-` where it is not known.
+pub fn lag_text(lag: Option<Duration>) -> String {
+    lag.map_or_else(|| "-".to_string(), |lag| format!("{:.1}s", lag.as_secs_f64()))
 }
 
 /// The text without its numbers: each attempt at a snapshot has another time in its name.

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::cmd::output_file::with_suffix;
 use crate::error::{Error, Kind, Result};
+use crate::restore::output_file::with_suffix;
 
 /// PENDING, RESERVED and SHARED bytes: who reads or writes a database holds one, and in WAL mode who is connected to it
 /// (unixLock, sqlite3.c).

@@ -9,7 +9,8 @@ use crate::format::position::{Offset, PageSize, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::{Differences, MemberHeader, Reader};
 use crate::format::wal::{FRAME_HEADER, FrameHeader};
-use crate::replica::apply::{PageOutput, Restore, expect_growth, other_checksum};
+use crate::restore::apply::{Restore, other_checksum};
+use crate::restore::page_output::{PageOutput, expect_growth};
 
 /// Bytes of pages behind the point to stop at that are kept to prove the member, at most. A writer's members have less.
 const BEHIND: usize = 16 << 20;

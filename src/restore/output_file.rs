@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::cmd::lock_holders::refuse_open;
 use crate::directory::{Directory, effective_user, inherit_owner, parent, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::restore::lock_holders::refuse_open;
 
 /// SQLite would replay these into a database that appears under the same name.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];

@@ -1,23 +1,19 @@
 //! The live database beside what is stored of it: at one commit, which both have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::backup::checkpoint_note::CheckpointNote;
+use crate::backup::find_end::find_end;
+use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
-use crate::cmd::clock::{SystemClock, sleep};
-use crate::cmd::wiring;
-use crate::config::Database;
 use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::position::{Generation, WalPosition};
-use crate::replica::checkpoint_note::CheckpointNote;
-use crate::replica::find_end::find_end;
-use crate::replica::replicator::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE};
-use crate::replica::stored_end::StoredEnd;
 use crate::source::page_checksums::PageChecksums;
 use crate::source::snapshot::open_rollback_snapshot;
-use crate::source::{GenerationEnd, Options, Source};
+use crate::source::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Options, Source};
 use crate::store::Store;
 
 /// How long a running `replicate` may take to store what is committed now, beyond two of its intervals.
@@ -48,19 +44,28 @@ pub enum LiveMatch {
     At(LiveState),
 }
 
+/// A live database that is to be compared with what is stored of it.
+pub struct LiveDatabase<'a> {
+    pub path: &'a Path,
+    /// How it is read. It is not switched to WAL mode for that.
+    pub options: Options,
+    /// The directory of its lock; it need not be there.
+    pub meta: PathBuf,
+    /// The interval in which a running `replicate` stores what is committed.
+    pub sync_interval: Duration,
+}
+
 /// Reads the live database at a commit that is stored, or will be in a moment.
-pub fn read_live_state(database: &Database, store: &Rc<dyn Store>) -> Result<LiveMatch> {
-    let mut options = wiring::source_options(database);
-    options.enable_wal = false;
+pub fn read_live_state(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<LiveMatch> {
     if !database.path.exists() {
         return Ok(LiveMatch::NoFile);
     }
-    let deadline = SystemClock.now() + 2 * database.replica.sync_interval + SETTLE_TIMEOUT;
+    let deadline = clock.now() + 2 * database.sync_interval + SETTLE_TIMEOUT;
     loop {
-        match try_once(database, &options, store, deadline)? {
+        match try_once(database, store, clock, deadline)? {
             Attempt::Done(met) => return Ok(met),
-            Attempt::Behind(why) if SystemClock.now() >= deadline => return Ok(LiveMatch::NotStored(why)),
-            Attempt::Behind(_) => sleep(POLL_INTERVAL),
+            Attempt::Behind(why) if clock.now() >= deadline => return Ok(LiveMatch::NotStored(why)),
+            Attempt::Behind(_) => clock.sleep(POLL_INTERVAL),
         }
     }
 }
@@ -71,8 +76,8 @@ enum Attempt {
     Behind(String),
 }
 
-fn try_once(database: &Database, options: &Options, store: &Rc<dyn Store>, deadline: Instant) -> Result<Attempt> {
-    let end = match find_end(store, &SystemClock)?.end {
+fn try_once(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Clock, deadline: Instant) -> Result<Attempt> {
+    let end = match find_end(store, clock)?.end {
         Ok(end) => end,
         Err(reason @ GenerationEnd::NothingStored) => return Ok(Attempt::Behind(reason.to_string())),
         // What is damaged does not mend while we wait.
@@ -81,18 +86,18 @@ fn try_once(database: &Database, options: &Options, store: &Rc<dyn Store>, deadl
     let generation = end.chain_end.generation;
     let there = |image, point, stored| {
         Attempt::Done(LiveMatch::At(LiveState {
-            path: database.path.clone(),
+            path: database.path.to_path_buf(),
             checksums: image,
             generation,
             position: point,
             stored,
         }))
     };
-    if let Some(mut snapshot) = open_rollback_snapshot(&database.path, options)? {
+    if let Some(mut snapshot) = open_rollback_snapshot(database.path, &database.options)? {
         return Ok(there(PageChecksums::read(&mut snapshot, &mut || Ok(()))?, None, None));
     }
-    let mut source = open_source(database, options)?;
-    let note = CheckpointNote::read(&wiring::replicator_settings(database, false).meta());
+    let mut source = open_source(database, clock)?;
+    let note = CheckpointNote::read(&database.meta);
     if let Err(reason) = end.resume(&mut source, &note, &mut vec![0; BUFFER_BYTES])? {
         return Ok(Attempt::Behind(reason.to_string()));
     }
@@ -107,7 +112,7 @@ fn try_once(database: &Database, options: &Options, store: &Rc<dyn Store>, deadl
     let here = (mark.salt, mark.frame) == (stored.salt, stored.frame);
     let point = if here { Some(end.wal_position()) } else { end.position_in_wal(&mark) };
     let reached = match point {
-        Some(point) => wait_until_stored(store, &end, point, deadline, &mut source)?.map(|end| (point, end)),
+        Some(point) => wait_until_stored(store, clock, &end, point, deadline, &mut source)?.map(|end| (point, end)),
         None => None,
     };
     let Some((point, end)) = reached else {
@@ -118,37 +123,37 @@ fn try_once(database: &Database, options: &Options, store: &Rc<dyn Store>, deadl
 }
 
 /// A source that no checkpoint of the application waits for, if that can be had soon.
-fn open_source(database: &Database, options: &Options) -> Result<Source> {
-    let deadline = SystemClock.now() + CHECKPOINT_PATIENCE;
+fn open_source(database: &LiveDatabase, clock: &dyn Clock) -> Result<Source> {
+    let deadline = clock.now() + CHECKPOINT_PATIENCE;
     loop {
-        let mut source = Source::open(&database.path, options)?;
-        if SystemClock.now() >= deadline || !source.has_waiting_checkpoint() {
+        let mut source = Source::open(database.path, &database.options)?;
+        if clock.now() >= deadline || !source.has_waiting_checkpoint() {
             return Ok(source);
         }
         drop(source);
-        sleep(CHECKPOINT_PAUSE);
+        clock.sleep(CHECKPOINT_PAUSE);
     }
 }
 
 /// Where pages wait that change while the database is read: nothing need have been made beside it yet.
-fn preimage_dir(database: &Database) -> PathBuf {
-    let meta = wiring::replicator_settings(database, false).meta();
-    if meta.is_dir() { meta } else { std::env::temp_dir() }
+fn preimage_dir(database: &LiveDatabase) -> PathBuf {
+    if database.meta.is_dir() { database.meta.clone() } else { std::env::temp_dir() }
 }
 
 /// Waits until what is stored goes as far as `position`, and keeps nobody waiting meanwhile; how far it goes then.
 fn wait_until_stored(
     store: &Rc<dyn Store>,
+    clock: &dyn Clock,
     end: &StoredEnd,
     point: WalPosition,
     deadline: Instant,
     source: &mut Source,
 ) -> Result<Option<StoredEnd>> {
     let mut stored = *end;
-    while stored.wal_position() < point && SystemClock.now() < deadline {
-        sleep(POLL_INTERVAL);
+    while stored.wal_position() < point && clock.now() < deadline {
+        clock.sleep(POLL_INTERVAL);
         source.move_pin()?;
-        match find_end(store, &SystemClock)?.end {
+        match find_end(store, clock)?.end {
             Ok(now) if now.chain_end.generation == end.chain_end.generation => stored = now,
             _ => return Ok(None),
         }

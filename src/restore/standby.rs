@@ -12,17 +12,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::cmd::ExitStatus;
-use crate::cmd::clock::{SystemClock, sleep};
-use crate::cmd::output_file::{Overwrite, TemporaryFile};
-use crate::cmd::restore::{RestoreRequest, load_plan, report};
-use crate::cmd::signals;
 use crate::error::{Error, Kind, Result};
 use crate::format::key::SegmentKey;
 use crate::format::plan::Plan;
+use crate::interrupt;
 use crate::log;
-use crate::replica::apply::{self, RestoreResult, ResumableRestore};
-use crate::replica::problem_log::ProblemLog;
+use crate::log::problem_log::ProblemLog;
+use crate::restore::apply::{self, RestoreResult, ResumableRestore};
+use crate::restore::output_file::{Overwrite, TemporaryFile};
+use crate::restore::plan::load_plan;
+use crate::restore::request::RestoreRequest;
 use crate::source;
 use crate::store::Store;
 
@@ -31,76 +30,88 @@ const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// In a database's header: the versions to write and to read with. 1 is a rollback journal, 2 is WAL.
 const FILE_FORMAT_VERSION_OFFSET: u64 = 18;
 
+/// Told of each state that has taken the output's name, and how long that took.
+pub type OnPublished<'a> = &'a mut dyn FnMut(&RestoreResult, Duration) -> Result<()>;
+
 struct Standby<'a> {
     store: &'a dyn Store,
+    clock: &'a dyn Clock,
     url: &'a str,
     wanted: &'a RestoreRequest,
     output: &'a Path,
-    as_json: bool,
+    on_published: OnPublished<'a>,
     /// The output is there, and is ours to replace.
     published: bool,
 }
 
-/// Follows until a signal comes.
+/// Follows what is stored, which is looked at once an `interval`, until the end is asked for.
 ///
 /// Errors: those of the first restore. Later ones are logged, and what is there stays.
-pub fn run(
+pub fn follow(
     store: &dyn Store,
+    clock: &dyn Clock,
     url: &str,
     wanted: &RestoreRequest,
     output: &Path,
     interval: Duration,
-    as_json: bool,
-) -> Result<ExitStatus> {
-    signals::install_shutdown_handlers();
-    let mut mirror = Standby { store, url, wanted, output, as_json, published: false };
+    on_published: OnPublished<'_>,
+) -> Result<()> {
+    let mut standby = Standby { store, clock, url, wanted, output, on_published, published: false };
     let mut trouble = ProblemLog::default();
     let name = output.display().to_string();
     loop {
-        match mirror.restore_and_follow(interval) {
-            Ok(true) => return Ok(0),
-            Ok(false) => trouble.clear(SystemClock.now(), &name),
-            Err(error) if !mirror.published => return Err(error),
-            Err(error) => trouble.report(SystemClock.now(), &name, &error, None),
+        match standby.restore_and_follow(interval) {
+            Ok(Followed::Interrupted) => return Ok(()),
+            Ok(Followed::LedAway) => trouble.clear(clock.now(), &name),
+            Err(error) if !standby.published => return Err(error),
+            Err(error) => trouble.report(clock.now(), &name, &error, None),
         }
-        if sleep_or_signal(interval) {
-            return Ok(0);
+        if sleep_or_interrupted(clock, interval) {
+            return Ok(());
         }
     }
 }
 
-/// Sleeps; whether it is time to end.
-fn sleep_or_signal(interval: Duration) -> bool {
-    let end = SystemClock.now() + interval;
-    while SystemClock.now() < end && signals::shutdown_signal().is_none() {
-        sleep(SIGNAL_CHECK_INTERVAL.min(interval));
+/// Why a copy is not followed any more.
+enum Followed {
+    /// The end was asked for.
+    Interrupted,
+    /// What is stored does not lead on from the copy: it must be begun anew.
+    LedAway,
+}
+
+/// Sleeps; whether the end was asked for.
+fn sleep_or_interrupted(clock: &dyn Clock, interval: Duration) -> bool {
+    let end = clock.now() + interval;
+    while clock.now() < end && interrupt::requested().is_none() {
+        clock.sleep(SIGNAL_CHECK_INTERVAL.min(interval));
     }
-    signals::shutdown_signal().is_some()
+    interrupt::requested().is_some()
 }
 
 impl Standby<'_> {
-    /// Restores from a snapshot, and goes on from there. False: it must begin anew; true: a signal came.
-    fn restore_and_follow(&mut self, interval: Duration) -> Result<bool> {
-        let plan = load_plan(self.store, self.url, self.wanted)?;
+    /// Restores from a snapshot, and goes on from there.
+    fn restore_and_follow(&mut self, interval: Duration) -> Result<Followed> {
+        let plan = load_plan(self.store, self.clock, self.url, self.wanted)?;
         let work = TemporaryFile::create(self.output, "restore")?;
-        let (restored, mut held) = apply::restore_resumable(self.store, &SystemClock, &plan, &work.file, &mut |_| ())?;
+        let (restored, mut held) = apply::restore_resumable(self.store, self.clock, &plan, &work.file, &mut |_| ())?;
         self.publish_copy(&work, &restored)?;
         loop {
-            if sleep_or_signal(interval) {
-                return Ok(true);
+            if sleep_or_interrupted(self.clock, interval) {
+                return Ok(Followed::Interrupted);
             }
-            let plan = match load_plan(self.store, self.url, self.wanted) {
+            let plan = match load_plan(self.store, self.clock, self.url, self.wanted) {
                 Err(error) if error.kind() == Kind::StoreUnreachable => {
                     log::warn("not up to date, trying again").error(&error).emit();
                     continue;
                 }
                 other => other?,
             };
-            let Some(segments) = news(&plan, &held) else { return Ok(false) };
+            let Some(segments) = news(&plan, &held) else { return Ok(Followed::LedAway) };
             if segments.is_empty() {
                 continue;
             }
-            let (restored, further) = apply::apply_more(self.store, &SystemClock, held, &segments, &work.file)?;
+            let (restored, further) = apply::apply_more(self.store, self.clock, held, &segments, &work.file)?;
             held = further;
             self.publish_copy(&work, &restored)?;
         }
@@ -108,7 +119,7 @@ impl Standby<'_> {
 
     /// Gives the output's name to a copy of the private file.
     fn publish_copy(&mut self, work: &TemporaryFile, restored: &RestoreResult) -> Result<()> {
-        let begun = SystemClock.now();
+        let begun = self.clock.now();
         let mut copy = TemporaryFile::create(self.output, "copy")?;
         let failed = |error: io::Error| Error::io(Kind::Database, format!("copy to {}", copy.path.display()), &error);
         // Where the file system can, it shares the blocks instead.
@@ -120,7 +131,7 @@ impl Standby<'_> {
         copy.read_only();
         copy.publish(self.output, if self.published { Overwrite::Always } else { self.wanted.overwrite })?;
         self.published = true;
-        report(self.output, *restored, begun.elapsed().as_secs_f64(), self.as_json)
+        (self.on_published)(restored, self.clock.now().saturating_duration_since(begun))
     }
 }
 

@@ -1,0 +1,8 @@
+//! What a store has of one database, as replication and restore both need to know it: where its history ends, of which
+//! database it is, and whether a live database continues it.
+
+pub mod checkpoint_note;
+pub mod find_end;
+pub mod listing;
+pub mod origin;
+pub mod stored_end;

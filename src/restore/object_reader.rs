@@ -1,0 +1,158 @@
+//! Stored objects as ordinary streams, the next ones asked for while one is read.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::time::Instant;
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::interrupt;
+use crate::restore::pending_object::{Given, PendingObject};
+use crate::store::blocking::{MAX_SLEEP, Outage};
+use crate::store::{Chunk, Store};
+
+/// Objects that are asked for ahead of their turn: more than this, together, wait in memory for it only if one alone is
+/// larger.
+const AHEAD_BYTES: u64 = 4 << 20;
+/// At most so many objects are asked for ahead. 100 ms away, where each takes two round trips, this is 160 a second.
+const AHEAD_OBJECTS: usize = 32;
+
+/// Reads one object. Ends only if all of it was right; an [`io::Error`] holds the store's own error.
+pub struct ObjectReader<'a> {
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    pending: PendingObject,
+    /// What is read next.
+    ahead: Option<&'a Prefetcher<'a>>,
+    bytes: Vec<u8>,
+    at: usize,
+    ended: bool,
+    received: &'a Cell<u64>,
+    name: String,
+    given: Given,
+}
+
+impl<'a> ObjectReader<'a> {
+    /// Adds to `received` the bytes that are read.
+    pub fn new(store: &'a dyn Store, clock: &'a dyn Clock, name: &str, received: &'a Cell<u64>) -> ObjectReader<'a> {
+        ObjectReader::of(store, clock, name.to_string(), PendingObject::new(store.get(name)), received)
+    }
+
+    fn of(
+        store: &'a dyn Store,
+        clock: &'a dyn Clock,
+        name: String,
+        arriving: PendingObject,
+        received: &'a Cell<u64>,
+    ) -> ObjectReader<'a> {
+        let (ahead, given) = (None, Given::default());
+        ObjectReader {
+            store,
+            clock,
+            pending: arriving,
+            ahead,
+            bytes: Vec::new(),
+            at: 0,
+            ended: false,
+            received,
+            name,
+            given,
+        }
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let mut outage = Outage::default();
+        while self.at == self.bytes.len() && !self.ended {
+            interrupt::check()?;
+            match self.pending.next(self.clock.now()) {
+                Ok(Chunk::Pending) => {
+                    if let Some(ahead) = self.ahead {
+                        ahead.poll(self.clock.now());
+                    }
+                    self.store.wait(MAX_SLEEP);
+                }
+                Ok(Chunk::Bytes(bytes)) => {
+                    self.received.set(self.received.get() + bytes.len() as u64);
+                    (self.bytes, self.at) = (self.given.take(bytes)?, 0);
+                }
+                Ok(Chunk::End) if self.given.is_behind() => {
+                    return Err(Error::new(Kind::NotFound, "the object was replaced while it was read"));
+                }
+                Ok(Chunk::End) => self.ended = true,
+                Err(error) => {
+                    outage.sit_out(self.store, self.clock, error)?;
+                    self.given.begin_again();
+                    self.pending = PendingObject::new(self.store.get(&self.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for ObjectReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        self.fill().map_err(io::Error::other)?;
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// Objects that will be read one after the other. The next ones are asked for while one is read, so that a history of
+/// many small ones does not cost the round trips of each.
+pub struct Prefetcher<'a> {
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    received: &'a Cell<u64>,
+    /// Those that have not been asked for, the next one last.
+    names: RefCell<Vec<(String, u64)>>,
+    pending: RefCell<VecDeque<(String, PendingObject, u64)>>,
+}
+
+impl<'a> Prefetcher<'a> {
+    /// `names` with their sizes in bytes, in the order of reading.
+    pub fn new(
+        store: &'a dyn Store,
+        clock: &'a dyn Clock,
+        names: impl DoubleEndedIterator<Item = (String, u64)>,
+        received: &'a Cell<u64>,
+    ) -> Prefetcher<'a> {
+        let names = RefCell::new(names.rev().collect());
+        Prefetcher { store, clock, received, names, pending: RefCell::default() }
+    }
+
+    /// The next object; none behind the last one.
+    pub fn download(&'a self) -> Option<ObjectReader<'a>> {
+        self.request_more();
+        let (name, arriving, _) = self.pending.borrow_mut().pop_front()?;
+        self.request_more();
+        let download = ObjectReader::of(self.store, self.clock, name, arriving, self.received);
+        Some(ObjectReader { ahead: Some(self), ..download })
+    }
+
+    /// Asks for as many as may wait.
+    fn request_more(&self) {
+        let (mut names, mut arriving) = (self.names.borrow_mut(), self.pending.borrow_mut());
+        let mut bytes: u64 = arriving.iter().map(|(_, _, size)| size).sum();
+        while let Some((_, size)) = names.last() {
+            bytes = bytes.saturating_add(*size);
+            if arriving.len() >= AHEAD_OBJECTS || (bytes > AHEAD_BYTES && !arriving.is_empty()) {
+                return;
+            }
+            let Some((name, size)) = names.pop() else { return };
+            let get = self.store.get(&name);
+            arriving.push_back((name, PendingObject::new(get), size));
+        }
+    }
+
+    fn poll(&self, now: Instant) {
+        self.pending.borrow_mut().iter_mut().for_each(|(_, arriving, _)| arriving.poll(now));
+    }
+}

@@ -1,0 +1,89 @@
+//! Waiting for a store, for commands that have nothing else to do meanwhile.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::interrupt;
+use crate::log;
+use crate::store::{Entry, Store};
+
+/// How long a store may be away in the middle of what was begun, without one byte more of it: a server that restarts, a
+/// cluster that chooses another leader.
+pub const OUTAGE: Duration = Duration::from_secs(30);
+/// Between two attempts at a store that is away.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How long one sleep lasts at most while nothing arrives.
+pub const MAX_SLEEP: Duration = Duration::from_millis(100);
+
+/// Waits until the store is reached.
+///
+/// Errors: the store's, when it cannot be reached within its timeout.
+pub fn connect(store: &dyn Store, clock: &dyn Clock) -> Result<()> {
+    while !store.connect(clock.now())? {
+        store.wait(MAX_SLEEP);
+    }
+    Ok(())
+}
+
+/// Lists the whole prefix, in the middle of an operation: a store that is away is waited for.
+pub fn list_patiently(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<Entry>> {
+    let mut outage = Outage::default();
+    loop {
+        match list(store, clock, prefix) {
+            Err(error) => outage.sit_out(store, clock, error)?,
+            listed => return listed,
+        }
+    }
+}
+
+/// Lists the whole prefix.
+pub fn list(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<Entry>> {
+    let mut list = store.list(prefix);
+    loop {
+        if let Some(entries) = list.poll(clock.now())? {
+            return Ok(entries);
+        }
+        store.wait(MAX_SLEEP);
+    }
+}
+
+/// A store that is away in the middle of an operation.
+#[derive(Default)]
+pub struct Outage {
+    since: Option<Instant>,
+}
+
+impl Outage {
+    /// Waits until the store is there again, for as long as [`OUTAGE`] in all: what was asked is to be asked once more.
+    ///
+    /// Errors: `error`, if waiting does not help, or no longer.
+    pub fn sit_out(&mut self, store: &dyn Store, clock: &dyn Clock, error: Error) -> Result<()> {
+        if error.kind() != Kind::StoreUnreachable {
+            return Err(error);
+        }
+        let since = match self.since {
+            Some(since) => since,
+            None => {
+                log::warn("the store is away, going on when it is back").error(&error).emit();
+                *self.since.insert(clock.now())
+            }
+        };
+        let mut next = clock.now() + RETRY;
+        loop {
+            interrupt::check()?;
+            if clock.now().saturating_duration_since(since) >= OUTAGE {
+                return Err(error.context(format!("not back within {}s", OUTAGE.as_secs())));
+            }
+            if clock.now() >= next {
+                match store.connect(clock.now()) {
+                    Ok(true) => return Ok(()),
+                    Err(error) if error.kind() != Kind::StoreUnreachable => return Err(error),
+                    _ => next = clock.now() + RETRY,
+                }
+            }
+            store.wait(MAX_SLEEP);
+        }
+    }
+}
