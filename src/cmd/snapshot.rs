@@ -173,7 +173,8 @@ fn stored_without_wal(
     if newest.is_clock_behind(SystemClock.utc_now()) {
         warn_clock(&database.path.display().to_string(), &newest, SystemClock.utc_now());
     }
-    upload(database, store, standalone_snapshot(&**store, snapshot, &newest, &SystemClock)?).map(Some)
+    let snapshot = standalone_snapshot(&**store, snapshot, &newest, &SystemClock)?;
+    upload(database, store, snapshot.compressed(database.replica.compression_level)).map(Some)
 }
 
 /// Makes sure that a restore would give what was stored. `others_write`: more may have been stored since.

@@ -21,6 +21,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         snapshot_interval: database.snapshot_interval,
         retention: database.snapshot_retention,
         compaction: database.replica.compaction,
+        compression_level: database.replica.compression_level,
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,

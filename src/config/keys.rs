@@ -77,6 +77,7 @@ pub const REPLICA: SectionKeys = SectionKeys {
         "path",
         "sync-interval",
         "compaction",
+        "compression-level",
         "username",
         "password",
         "token",

@@ -35,6 +35,7 @@ pub use url::mask_credentials;
 pub use variables::LookupVar;
 
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::format::compression_level::CompressionLevel;
 use crate::log::Level;
 use crate::secret::Secret;
 use crate::store::Target;
@@ -119,6 +120,7 @@ pub struct Replica {
     pub sync_interval: Duration,
     /// Merge small segments and delete what is too old, beside replication.
     pub compaction: bool,
+    pub compression_level: CompressionLevel,
 }
 
 impl Replica {

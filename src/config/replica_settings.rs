@@ -10,6 +10,7 @@ use super::nats_context::{self, NatsContext};
 use super::url::{self, NatsUrl, Url};
 use super::{Replica, credentials};
 use crate::error::{Error, Kind, Result};
+use crate::format::compression_level::CompressionLevel;
 use crate::store::Target;
 use crate::store::nats::options::{Credentials, Options, Server};
 
@@ -34,6 +35,7 @@ pub(super) struct ReplicaSettings {
     bucket: Option<String>,
     sync_interval: Option<Duration>,
     compaction: Option<bool>,
+    compression_level: Option<CompressionLevel>,
     login: Option<Credentials>,
     tls: Option<bool>,
     tls_first: Option<bool>,
@@ -90,6 +92,7 @@ impl ReplicaSettings {
             bucket: bucket(section)?,
             sync_interval: section.interval("sync-interval")?,
             compaction: section.bool("compaction")?,
+            compression_level: compression_level(section)?,
             login: credentials::login_in_section(section, user, around)?,
             nats_key: NATS_ONLY.iter().find(|key| section.has(key)).map(|key| key.to_string()),
             ..ReplicaSettings::default()
@@ -170,6 +173,7 @@ impl ReplicaSettings {
             bucket: self.bucket.or(below.bucket),
             sync_interval: self.sync_interval.or(below.sync_interval),
             compaction: self.compaction.or(below.compaction),
+            compression_level: self.compression_level.or(below.compression_level),
             login: self.login.or(below.login),
             tls: self.tls.or(below.tls),
             tls_first: self.tls_first.or(below.tls_first),
@@ -223,7 +227,9 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let path = around.absolute(&path.to_string_lossy())?;
     let sync_interval = own.sync_interval.or(inherited.sync_interval).unwrap_or(DEFAULT_SYNC_INTERVAL);
     let compaction = own.compaction.or(inherited.compaction).unwrap_or(true);
-    Ok(Replica { url: url::format_dir(&path), target: Target::Dir(path), sync_interval, compaction })
+    let compression_level = own.compression_level.or(inherited.compression_level).unwrap_or_default();
+    let url = url::format_dir(&path);
+    Ok(Replica { url, target: Target::Dir(path), sync_interval, compaction, compression_level })
 }
 
 fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
@@ -241,7 +247,9 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let sync_interval = sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL);
     set_connection(&mut options, &sum);
     let compaction = sum.compaction.unwrap_or(true);
-    Ok(Replica { url: url::format_nats(&options), target: Target::Nats(Box::new(options)), sync_interval, compaction })
+    let compression_level = sum.compression_level.unwrap_or_default();
+    let url = url::format_nats(&options);
+    Ok(Replica { url, target: Target::Nats(Box::new(options)), sync_interval, compaction, compression_level })
 }
 
 fn nats_url(layer: &ReplicaSettings) -> Option<&NatsUrl> {
@@ -335,6 +343,15 @@ fn kind(section: &Section<'_>) -> Result<Option<ReplicaType>> {
         Some(other) => Err(section
             .error("type", format!("expected nats or file, found {other:?}"))
             .with_hint("other backends are not supported")),
+    }
+}
+
+fn compression_level(section: &Section<'_>) -> Result<Option<CompressionLevel>> {
+    let Some(text) = section.text("compression-level")? else { return Ok(None) };
+    match text.parse() {
+        _ if text == "auto" => Ok(Some(CompressionLevel::Auto)),
+        Ok(level @ 1..=9) => Ok(Some(CompressionLevel::Fixed(level))),
+        _ => Err(section.error("compression-level", format!("expected auto or 1 to 9, found {text:?}"))),
     }
 }
 

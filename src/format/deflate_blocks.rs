@@ -25,6 +25,11 @@ impl BlockCompressor {
         BlockCompressor(Deflate::new(level))
     }
 
+    /// Sets the level of the pieces that follow.
+    pub fn set_level(&mut self, level: u32) {
+        self.0.set_level(level);
+    }
+
     /// Compresses `payload` into `piece`, whatever was in it before.
     pub fn compress(&mut self, payload: &[u8], piece: &mut Block) {
         piece.bytes.clear();
@@ -32,7 +37,6 @@ impl BlockCompressor {
         piece.crc.update(payload);
         piece.size = payload.len() as u64;
         self.0.reset();
-        self.0.write(payload, &mut piece.bytes);
-        self.0.flush(&mut piece.bytes);
+        self.0.write_through(payload, &mut piece.bytes);
     }
 }

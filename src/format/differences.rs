@@ -76,6 +76,11 @@ impl Composer {
         self.steps.len() <= MAX_STEPS
     }
 
+    /// Bytes of the payload.
+    pub fn payload_len(&self) -> usize {
+        self.payload().iter().map(|piece| piece.len()).sum()
+    }
+
     /// The payload, in pieces.
     pub(super) fn payload(&self) -> [&[u8]; 3] {
         [&self.length, &self.steps, &self.literals]

@@ -28,6 +28,12 @@ impl MemberWriter {
         MemberWriter { deflate: Deflate::new(level), crc: crc32fast::Hasher::new(), size: 0 }
     }
 
+    /// Sets the level of the members that follow.
+    pub(super) fn set_level(&mut self, level: u32) {
+        self.deflate.reset();
+        self.deflate.set_level(level);
+    }
+
     /// Begins a member: forgets the one before, and appends the header to `out`.
     pub(super) fn begin<const N: usize>(&mut self, fields: &HeaderFields<N>, millis: u64, out: &mut Vec<u8>) {
         self.deflate.reset();

@@ -7,6 +7,7 @@ pub mod brief_header;
 pub mod chain;
 pub mod chain_end;
 pub mod compaction;
+pub mod compression_level;
 pub mod crc32;
 pub mod database_checksum;
 mod deflate;

@@ -17,8 +17,7 @@ use crate::format::segment::ChainEnd;
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 
-/// gzip's level for snapshots: 1, since one core of gzip is what bounds a snapshot, and the read pin is held while it
-/// runs. [`crate::format::segment::LEVEL`] has the numbers.
+/// gzip's level for whoever does not decide: deflate is what bounds a snapshot. [`crate::format::compression_level`] decides.
 pub const LEVEL: u32 = 1;
 
 const AT_INDEX: Field = GENERATION.then(4, "index");

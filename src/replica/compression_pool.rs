@@ -9,6 +9,7 @@ use std::thread::{Builder, JoinHandle, available_parallelism};
 
 use crate::error::{Error, Kind, Result};
 use crate::format::deflate_blocks::{Block, BlockCompressor};
+use crate::format::snapshot::LEVEL;
 
 /// More would take memory and memory bandwidth, and on a small machine the application's cores.
 const MAX_WORKERS: usize = 2;
@@ -26,6 +27,8 @@ pub struct CompressionJob {
     /// The first `len` bytes are the payload.
     pub pages: Vec<u8>,
     pub len: usize,
+    /// gzip's level.
+    pub level: u32,
     pub block: Block,
 }
 
@@ -46,10 +49,10 @@ struct Worker {
 
 impl CompressionPool {
     /// As many hands as are worth while here; none where there is one core, no thread to be had, or another crew at work.
-    pub fn new(level: u32, piece_len: usize) -> CompressionPool {
+    pub fn new(piece_len: usize) -> CompressionPool {
         let cores = available_parallelism().map_or(1, usize::from);
         let wanted = if cores < 2 || IN_USE.swap(true, Ordering::SeqCst) { 0 } else { cores.min(MAX_WORKERS) };
-        let hands: Vec<Worker> = (0..wanted).map_while(|_| Worker::new(level)).collect();
+        let hands: Vec<Worker> = (0..wanted).map_while(|_| Worker::new()).collect();
         let job = || CompressionJob { pages: vec![0; piece_len], ..CompressionJob::default() };
         let idle = (0..hands.len() * (1 + QUEUE_DEPTH)).map(|_| job()).collect();
         CompressionPool { workers: hands, free_buffers: idle, submitted: 0, collected: 0 }
@@ -100,12 +103,13 @@ impl Drop for CompressionPool {
 }
 
 impl Worker {
-    fn new(level: u32) -> Option<Worker> {
+    fn new() -> Option<Worker> {
         let (jobs, todo) = sync_channel::<CompressionJob>(1 + QUEUE_DEPTH);
         let (finished, done) = sync_channel::<CompressionJob>(1 + QUEUE_DEPTH);
         let work = move || {
-            let mut packer = BlockCompressor::new(level);
+            let mut packer = BlockCompressor::new(LEVEL);
             for mut job in todo {
+                packer.set_level(job.level);
                 packer.compress(job.pages.get(..job.len).unwrap_or_default(), &mut job.block);
                 if finished.send(job).is_err() {
                     return;
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn pieces_come_back_in_order_however_long_each_takes() {
-        let mut crew = CompressionPool::new(1, 4);
+        let mut crew = CompressionPool::new(4);
         if crew.is_empty() {
             return;
         }
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_crew_can_be_dropped_in_the_middle_of_its_work() {
-        let mut crew = CompressionPool::new(1, 100_000);
+        let mut crew = CompressionPool::new(100_000);
         while let Some(mut job) = crew.take_buffer() {
             job.len = job.pages.len();
             crew.submit(job).unwrap();

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Result, ResultExt};
 use crate::fault;
+use crate::format::compression_level::{CompressionLevel, PieceLevels};
 use crate::format::crc32::Crc32;
 use crate::format::deflate_blocks::{Block, BlockCompressor};
 use crate::format::position::{Generation, WalPosition};
@@ -47,6 +48,9 @@ pub struct SnapshotUpload {
     /// The header gets the checksum of the database.
     with_checksum: bool,
     encoder: Encoder,
+    levels: PieceLevels,
+    /// The store took all of the last block at once.
+    store_waits: bool,
     /// None while nothing is compressed, and where the loop does it alone.
     pool: Option<CompressionPool>,
     put: Box<dyn Put>,
@@ -106,7 +110,9 @@ impl SnapshotUpload {
             reads: if sums { 2 } else { 1 },
             with_checksum: snapshot.is_summed(),
             encoder: Encoder::new(&header, Some(snapshot.origin())),
-            pool: large.then(|| CompressionPool::new(LEVEL, BLOCK_BYTES)).filter(|crew| !crew.is_empty()),
+            levels: PieceLevels::new(CompressionLevel::Auto),
+            store_waits: true,
+            pool: large.then(|| CompressionPool::new(BLOCK_BYTES)).filter(|crew| !crew.is_empty()),
             put,
             snapshot: Some(snapshot),
             ready: Vec::new(),
@@ -117,6 +123,11 @@ impl SnapshotUpload {
             read: 0,
             stored: 0,
         }
+    }
+
+    /// The same, compressed as it is asked for.
+    pub fn compressed(self, asked: CompressionLevel) -> SnapshotUpload {
+        SnapshotUpload { levels: PieceLevels::new(asked), ..self }
     }
 
     pub fn header(&self) -> &Header {
@@ -165,10 +176,14 @@ impl SnapshotUpload {
             return Ok(UploadProgress::Working);
         }
         self.submit_pages()?;
-        if self.sent == self.ready.len() {
+        let next = self.sent == self.ready.len();
+        if next {
             self.next_block(desk)?;
         }
         let moved = self.send()?;
+        if next {
+            self.store_waits = self.sent == self.ready.len();
+        }
         self.commit(may_commit)?;
         match self.put.poll(now)? {
             PutState::Done => Ok(UploadProgress::Done),
@@ -212,6 +227,7 @@ impl SnapshotUpload {
                 return Ok(());
             }
             self.read += job.len as u64;
+            job.level = self.levels.next(job.len, self.store_waits);
             crew.submit(job)?;
         }
         Ok(())
@@ -243,6 +259,7 @@ impl SnapshotUpload {
             self.snapshot = None;
             return self.encoder.finish(&mut self.ready);
         }
+        desk.packer.set_level(self.levels.next(count, self.store_waits));
         desk.packer.compress(&desk.pages[..count], &mut desk.piece);
         self.encoder.add(&desk.piece, &mut self.ready);
         self.read += count as u64;

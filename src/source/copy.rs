@@ -40,6 +40,8 @@ pub struct Batch<'b> {
     pub checksum: Option<DatabaseChecksum>,
     /// Whole frames.
     pub frames: &'b [u8],
+    /// Committed frames behind them that are still to be copied.
+    pub left: u32,
 }
 
 /// Where to cut a run of frames, and what is known there.
@@ -172,6 +174,7 @@ fn copy_frames<'b>(
         unchecksummed: !place.chain_known || has_unchecksummed(frames, place.page_size),
         checksum,
         frames,
+        left: header.frames.saturating_sub(end),
     }))
 }
 

@@ -147,6 +147,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         snapshot_interval: Some(DAY),
         retention: Some(retention),
         compaction: true,
+        compression_level: Default::default(),
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,

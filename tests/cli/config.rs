@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use litestream::config::{self, Config, Database, Environment, LogFormat};
 use litestream::error::{Error, Kind, Result};
+use litestream::format::compression_level::CompressionLevel;
 use litestream::log::Level;
 use litestream::secret::Secret;
 use litestream::store::Target;
@@ -139,6 +140,21 @@ fn every_option_of_the_connection_arrives() {
     assert_eq!(config.dbs[0].replica.sync_interval, Duration::from_secs(2));
     let none = parse_with(&with_replica("url: nats://h/b\nmax-reconnects: 0"), &[]).unwrap();
     assert_eq!(only(&none).max_reconnects, Some(0));
+}
+
+#[test]
+fn the_level_of_compression_is_auto_or_a_number_and_is_inherited() {
+    let level = |text: &str| parse_with(text, &[]).unwrap().dbs[0].replica.compression_level;
+    assert_eq!(level(&with_replica("url: nats://h/b")), CompressionLevel::Auto);
+    assert_eq!(level(&with_replica("url: nats://h/b\ncompression-level: 9")), CompressionLevel::Fixed(9));
+    assert_eq!(level(&with_replica("url: /mnt/backup\ncompression-level: 1")), CompressionLevel::Fixed(1));
+    let inherits = |own: &str| level(&format!("compression-level: 6\n{}", with_replica(own)));
+    assert_eq!(inherits("url: /mnt/backup"), CompressionLevel::Fixed(6));
+    assert_eq!(inherits("url: nats://h/b\ncompression-level: auto"), CompressionLevel::Auto);
+    for wrong in ["0", "10", "best", "-1", "1.5"] {
+        let (what, _) = refused(&with_replica(&format!("url: nats://h/b\ncompression-level: {wrong}")));
+        assert_eq!(what, format!("line 5: compression-level: expected auto or 1 to 9, found {wrong:?}"));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support;
@@ -181,4 +182,38 @@ fn a_snapshot_that_lets_go_of_the_database_is_the_commit_still() {
     write_behind(&begun[..count], snapshot, &output);
     assert_ne!(expected, fs::read(&database).unwrap());
     assert!(expected == fs::read(output).unwrap());
+}
+
+/// Text and noise in one database, at levels that keep and that change: all of it is plain gzip to whoever reads it.
+#[test]
+fn what_is_compressed_at_any_level_is_read_by_gunzip_and_by_python() {
+    const PYTHON: &str = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.stdin.buffer).read())";
+    let bed = Bed::directory("levels");
+    let database = bed.path("a.db");
+    let mut application = bed.session(&database);
+    application.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, body)");
+    let rows =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 800) INSERT INTO t (body) SELECT";
+    for _ in 0..3 {
+        application
+            .sql(&format!("{rows} printf('{{\"id\":%d,\"text\":\"bread butter cheese %x\"}}', i, random()) FROM n"));
+        application.sql(&format!("{rows} randomblob(3000) FROM n"));
+    }
+    drop(application);
+    let bytes = fs::read(&database).unwrap();
+    for level in ["auto", "1", "9"] {
+        let (config, target) = (bed.path("levels.yml"), bed.path(&format!("level-{level}")));
+        let replica = format!("{{ url: {}, compression-level: {level} }}", target.display());
+        fs::write(&config, format!("dbs:\n  - path: {}\n    replica: {replica}\n", database.display())).unwrap();
+        bed.run(&["snapshot", "-config", config.to_str().unwrap()]).succeeded();
+        let generation = fs::read_dir(target.join("generations")).unwrap().next().unwrap().unwrap().path();
+        let stored = fs::read_dir(generation.join("snapshots")).unwrap().next().unwrap().unwrap().path();
+        let length = fs::metadata(&stored).unwrap().len();
+        assert!(length * 1000 <= bytes.len() as u64 * 1001, "{length} bytes for {} at level {level}", bytes.len());
+        for (program, words) in [("gunzip", vec!["-c"]), ("python3", vec!["-c", PYTHON])] {
+            let input = fs::File::open(&stored).unwrap();
+            let output = Command::new(program).args(words).stdin(input).output().unwrap();
+            assert!(output.status.success() && output.stdout == bytes, "{program} at level {level}");
+        }
+    }
 }

@@ -368,6 +368,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         snapshot_interval: random.chance(70).then(|| seconds(random, &[60, 3600, 86_400])),
         retention: random.chance(70).then(|| seconds(random, &[600, 7200, 86_400])),
         compaction: true,
+        compression_level: Default::default(),
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::format::compression_level::CompressionLevel;
 use crate::format::position::{Position, WalPosition};
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::{CHECK_INTERVAL, MAX_ROUNDS, RETRY_DELAY};
@@ -31,6 +32,7 @@ pub(super) struct ActiveDatabase {
     pub(super) snapshot: Option<SnapshotUpload>,
     pub(super) source: Source,
     pub(super) writer: SegmentBuilder,
+    compression_level: CompressionLevel,
     pub(super) next_tick: Instant,
     pub(super) next_file_check: Instant,
     pub(super) last_close: Option<Instant>,
@@ -79,6 +81,7 @@ impl ActiveDatabase {
     pub(super) fn new(
         source: Source,
         writer: SegmentBuilder,
+        compression_level: CompressionLevel,
         now: Instant,
         snapshot_due: Option<Instant>,
     ) -> ActiveDatabase {
@@ -86,6 +89,7 @@ impl ActiveDatabase {
             snapshot: None,
             source,
             writer,
+            compression_level,
             next_tick: now,
             next_file_check: now + CHECK_INTERVAL,
             last_close: None,
@@ -163,9 +167,16 @@ impl ActiveDatabase {
                     }
                     self.idle_state = IdleState::Polling;
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
-                    for segment in self.writer.add((&mut tools.encoder, &tools.composer), &batch, clock.utc_now()) {
-                        outbox.push(segment, clock.now());
-                    }
+                    let seen = clock.utc_now();
+                    let bytes = batch.checksum.map_or(batch.frames.len(), |_| tools.composer.payload_len());
+                    let left = u64::from(batch.left) + u64::from(self.source.blocks_writers());
+                    let begin = clock.now();
+                    let level = tools.levels.next(self.compression_level, bytes, left, begin);
+                    tools.encoder.set_level(level);
+                    let closed = self.writer.add((&mut tools.encoder, &tools.composer), &batch, seen);
+                    let end = clock.now();
+                    tools.levels.spent(level, bytes, end.saturating_duration_since(begin));
+                    closed.into_iter().for_each(|segment| outbox.push(segment, end));
                 }
             }
             if clock.now() >= end && !self.source.blocks_writers() {
@@ -282,7 +293,8 @@ impl ActiveDatabase {
         let mark = if here { end.wal_mark().unwrap_or(mark) } else { mark };
         let Some(at) = end.position_in_wal(&mark) else { return Ok(()) };
         let time = clock.utc_now().max(end.time);
-        self.snapshot = Some(SnapshotUpload::new(store, snapshot, mark, end.chain_end.generation, at, time));
+        let upload = SnapshotUpload::new(store, snapshot, mark, end.chain_end.generation, at, time);
+        self.snapshot = Some(upload.compressed(self.compression_level));
         Ok(())
     }
 }

@@ -35,7 +35,8 @@ impl Replicator {
             .emit();
         let end = StoredEnd::at_snapshot(generation, &source.start(), time);
         self.force_snapshot = false;
-        Ok(ActiveDatabase::new(source, SegmentBuilder::new(end), clock.now(), Some(clock.now())))
+        let level = self.settings.compression_level;
+        Ok(ActiveDatabase::new(source, SegmentBuilder::new(end), level, clock.now(), Some(clock.now())))
     }
 
     /// Says once that the clock is behind what is stored.

@@ -463,7 +463,8 @@ impl Replicator {
             (Some(age), Some(interval)) => Some(clock.now() + interval.saturating_sub(age)),
             _ => None,
         };
-        let mut following = ActiveDatabase::new(source, SegmentBuilder::new(end), clock.now(), snapshot_due);
+        let (writer, level) = (SegmentBuilder::new(end), self.settings.compression_level);
+        let mut following = ActiveDatabase::new(source, writer, level, clock.now(), snapshot_due);
         following.snapshot_at = Some(position);
         following
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::format::compression_level::{CompressionLevel, SegmentLevels};
 use crate::format::differences::Composer;
 use crate::format::segment::Encoder;
 use crate::replica::maintenance::Maintenance;
@@ -28,6 +29,7 @@ pub struct Settings {
     pub retention: Option<Duration>,
     /// Merge small segments and delete what is too old. False: only add objects.
     pub compaction: bool,
+    pub compression_level: CompressionLevel,
     /// Merge and delete what is due, before all is settled.
     pub enforce_retention: bool,
     /// Take a snapshot now, whether one is due or not.
@@ -59,6 +61,8 @@ impl Settings {
 pub struct SharedBuffers {
     pub encoder: Encoder,
     pub composer: Composer,
+    /// What compression may cost, for all of them together.
+    pub levels: SegmentLevels,
     pub buffer: Vec<u8>,
     pub snapshot_buffers: SnapshotBuffers,
     /// What was stored lately, for merging.
@@ -77,6 +81,7 @@ impl SharedBuffers {
         SharedBuffers {
             encoder: new_encoder(),
             composer: Composer::default(),
+            levels: SegmentLevels::default(),
             buffer: vec![0; Self::BUFFER],
             snapshot_buffers: SnapshotBuffers::new(),
             sent_segments: SentSegments::default(),
