@@ -14,7 +14,7 @@ use crate::format::snapshot::{Encoder, Header, LEVEL};
 use crate::format::time::Timestamp;
 use crate::format::wal::Checksum;
 use crate::replica::compression_pool::CompressionPool;
-use crate::source::WalMark;
+use crate::source::{SnapshotHandle, WalMark};
 use crate::source::snapshot::Snapshot;
 use crate::store::{Put, PutState, Store};
 
@@ -41,6 +41,7 @@ impl SnapshotBuffers {
 pub struct SnapshotUpload {
     header: Header,
     snapshot: Option<Snapshot>,
+    handle: SnapshotHandle,
     /// Sums up the database before anything is sent: its checksum stands before it.
     file_crc: Option<(Crc32, RunningChecksum)>,
     /// How often each byte is read.
@@ -106,6 +107,7 @@ impl SnapshotUpload {
         put.describe(&snapshot.origin().to_string());
         SnapshotUpload {
             header,
+            handle: snapshot.handle().clone(),
             file_crc: sums.then(|| (Crc32::default(), RunningChecksum::new(header.page_size))),
             reads: if sums { 2 } else { 1 },
             with_checksum: snapshot.is_summed(),
@@ -132,6 +134,11 @@ impl SnapshotUpload {
 
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// What the source knows the snapshot by.
+    pub fn handle(&self) -> &SnapshotHandle {
+        &self.handle
     }
 
     /// Bytes of the database read so far: a byte that is read twice counts half each time.

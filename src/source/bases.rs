@@ -143,6 +143,11 @@ impl Bases {
         self.known.then_some(self.running.sum())
     }
 
+    /// What was counted since this was begun, where the checksum is not known; the checksum where it is.
+    pub(super) fn counted(&self) -> DatabaseChecksum {
+        self.running.sum()
+    }
+
     /// The checksum of the database where this was begun has become known.
     pub(super) fn begun_at(&mut self, sum: DatabaseChecksum) {
         if !self.known {

@@ -1,9 +1,11 @@
-//! From which commit on the pages of a database are known, with its checksum: that of a snapshot, at which batches are cut.
+//! From which commits on the pages of a database are known, with its checksum: those of snapshots, at which batches are cut.
 
 use std::collections::BTreeSet;
+use std::rc::{Rc, Weak};
 
 use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::wal::Salt;
 use crate::source::Source;
 use crate::source::bases::{Bases, Files, WalPages};
 use crate::source::resume::WalMark;
@@ -12,24 +14,70 @@ use crate::source::resume::WalMark;
 /// a row the next round is to try again. After that an application's checkpoint has waited long enough.
 const OVERTAKEN: u8 = 8;
 
-/// The commit of the last snapshot, which a batch must not span: what it changes could not be applied from there.
-pub(super) struct Border {
-    pub(super) mark: WalMark,
+/// Stands for a snapshot that was begun, for as long as it may still be stored.
+#[derive(Clone, Debug)]
+pub struct SnapshotHandle(Rc<()>);
+
+/// The commit of a snapshot, which a batch must not span: what it changes could not be applied from there.
+struct Border {
+    snapshot: Weak<()>,
+    mark: WalMark,
     pages: u32,
     /// The pages that hold zeros in the snapshot, whatever the files have there.
     blank: BTreeSet<u32>,
     /// It is copied to.
-    reached: bool,
-    /// The checksum to which all that was copied leads there.
-    expected: Option<DatabaseChecksum>,
-    /// That of the snapshot, once it is stored.
+    reached: Option<Reached>,
+    /// The checksum of the snapshot, once it is to be relied on.
     stored: Option<DatabaseChecksum>,
 }
 
-impl Border {
-    /// Nothing is known of it yet.
-    pub(super) fn new(mark: WalMark, pages: u32, blank: BTreeSet<u32>) -> Border {
-        Border { mark, pages, blank, reached: false, expected: None, stored: None }
+struct Reached {
+    /// The checksum to which all that was copied leads there.
+    expected: Option<DatabaseChecksum>,
+    /// The bases that counted on from there, and what they had counted by then.
+    counted: Option<(u64, DatabaseChecksum)>,
+}
+
+/// The borders of all snapshots that are under way, or that the copy has not come to.
+#[derive(Default)]
+pub(super) struct Borders {
+    list: Vec<Border>,
+    /// Tells bases that were begun anew from those before them.
+    begun: u64,
+}
+
+impl Borders {
+    /// A border of which nothing is known yet.
+    pub(super) fn add(&mut self, mark: WalMark, pages: u32, blank: BTreeSet<u32>) -> SnapshotHandle {
+        let handle = SnapshotHandle(Rc::new(()));
+        let snapshot = Rc::downgrade(&handle.0);
+        self.list.push(Border { snapshot, mark, pages, blank, reached: None, stored: None });
+        handle
+    }
+
+    /// The frame of the next border in this WAL behind frame `after`.
+    pub(super) fn next(&self, salt: Salt, after: u32) -> Option<u32> {
+        let ahead = self.list.iter().map(|border| border.mark).filter(|mark| mark.salt == salt && mark.frame > after);
+        ahead.map(|mark| mark.frame).min()
+    }
+
+    /// Those that came to nothing, and those that are behind the copy and stored, say no more.
+    fn prune(&mut self) {
+        self.list.retain(|border| match border.stored {
+            Some(_) => border.reached.is_none(),
+            None => border.snapshot.strong_count() > 0,
+        });
+    }
+
+    fn find(&mut self, handle: &SnapshotHandle) -> Option<&mut Border> {
+        self.list.iter_mut().find(|border| border.snapshot.as_ptr() == Rc::as_ptr(&handle.0))
+    }
+}
+
+impl SnapshotHandle {
+    /// Of a snapshot from which no differences follow.
+    pub(super) fn unused() -> SnapshotHandle {
+        SnapshotHandle(Rc::new(()))
     }
 }
 
@@ -39,39 +87,64 @@ impl Source {
         self.bases.as_ref().and_then(Bases::sum)
     }
 
-    /// The snapshot that was begun last has this checksum. False if it is another than what was copied leads to: then
-    /// something has written to the database past SQLite.
-    pub fn agrees_with_snapshot(&self, sum: DatabaseChecksum) -> bool {
-        self.border.as_ref().and_then(|border| border.expected).is_none_or(|expected| expected == sum)
+    /// This snapshot has this checksum. False if it is another than what was copied leads to: then something has written
+    /// to the database past SQLite.
+    pub fn agrees_with_snapshot(&mut self, snapshot: &SnapshotHandle, sum: DatabaseChecksum) -> bool {
+        let reached = self.borders.find(snapshot).and_then(|border| border.reached.as_ref());
+        reached.and_then(|reached| reached.expected).is_none_or(|expected| expected == sum)
     }
 
-    /// The snapshot that was begun last has this checksum, and a restore will begin with it or with a later one: what follows
-    /// can be said in differences.
-    pub fn trust_snapshot(&mut self, sum: DatabaseChecksum) {
-        let Some(border) = &mut self.border else { return };
+    /// This snapshot has this checksum, and a restore will begin with it or with a later one: what follows can be said in
+    /// differences.
+    pub fn trust_snapshot(&mut self, snapshot: &SnapshotHandle, sum: DatabaseChecksum) {
+        let begun = self.borders.begun;
+        let Some(border) = self.borders.find(snapshot) else { return };
         border.stored = Some(sum);
-        if let (true, Some(bases)) = (border.reached, &mut self.bases) {
-            bases.begun_at(sum);
+        let counted = border.reached.as_ref().and_then(|reached| reached.counted);
+        if let (Some((_, before)), Some(bases)) = (counted.filter(|(which, _)| *which == begun), &mut self.bases) {
+            bases.begun_at(DatabaseChecksum::new(sum.get().wrapping_sub(before.get())));
         }
+        self.borders.prune();
     }
 
-    /// At the border, what follows begins to be counted.
-    pub(super) fn reach_border(&mut self) -> Result<()> {
+    /// Whether the copy is behind this snapshot, which is to be relied on.
+    pub fn is_behind_snapshot(&mut self, snapshot: &SnapshotHandle) -> bool {
+        self.borders.find(snapshot).is_none()
+    }
+
+    /// At a border, what follows begins to be counted.
+    pub(super) fn reach_borders(&mut self) -> Result<()> {
+        self.borders.prune();
         let place = (self.position.chain.salt(), self.position.frame);
-        let known = self.checksum();
-        let Some(border) = &mut self.border else { return Ok(()) };
-        if border.reached || (border.mark.salt, border.mark.frame) != place {
-            return Ok(());
+        let here = |border: &Border| border.reached.is_none() && (border.mark.salt, border.mark.frame) == place;
+        while let Some(at) = self.borders.list.iter().position(here) {
+            self.reach_border(at)?;
         }
-        (border.reached, border.expected) = (true, known);
+        self.borders.prune();
+        Ok(())
+    }
+
+    fn reach_border(&mut self, at: usize) -> Result<()> {
+        let expected = self.checksum();
+        let Some(border) = self.borders.list.get_mut(at) else { return Ok(()) };
         let (stored, pages) = (border.stored, border.pages);
-        match (known, stored) {
-            (Some(known), Some(stored)) => self.differs |= known != stored,
-            (Some(_), None) => {}
-            (None, _) => {
-                let blank = std::mem::take(&mut border.blank);
+        let blank = std::mem::take(&mut border.blank);
+        border.reached = Some(Reached { expected, counted: None });
+        match (&mut self.bases, expected, stored) {
+            (_, Some(known), Some(stored)) => self.differs |= known != stored,
+            (Some(bases), None, Some(stored)) => {
+                let before = bases.counted();
+                bases.begun_at(DatabaseChecksum::new(stored.get().wrapping_sub(before.get())));
+            }
+            (Some(_), ..) => {}
+            (None, ..) => {
+                self.borders.begun += 1;
                 self.begin_bases(stored, pages, blank)?;
             }
+        }
+        let counted = self.bases.as_ref().map(|bases| (self.borders.begun, bases.counted()));
+        if let Some(reached) = self.borders.list.get_mut(at).and_then(|border| border.reached.as_mut()) {
+            reached.counted = counted;
         }
         Ok(())
     }
@@ -144,20 +217,20 @@ mod tests {
     }
 
     /// The checksum and the size of the database, as a snapshot reads it.
-    fn snapshot_of(source: &mut Source) -> (DatabaseChecksum, u32) {
+    fn snapshot_of(source: &mut Source) -> (DatabaseChecksum, u32, SnapshotHandle) {
         let mut snapshot = source.snapshot(&std::env::temp_dir()).unwrap().unwrap();
         let mut page = vec![0; snapshot.mark().page_size.get() as usize];
         let mut running = RunningChecksum::new(snapshot.mark().page_size);
         while snapshot.read(&mut page).unwrap() > 0 {
             running.push(&page);
         }
-        (running.sum(), snapshot.pages())
+        (running.sum(), snapshot.pages(), snapshot.handle().clone())
     }
 
     fn known(live: &Live) -> Source {
         let mut source = live.follow();
-        let (sum, _) = snapshot_of(&mut source);
-        source.trust_snapshot(sum);
+        let (sum, _, snapshot) = snapshot_of(&mut source);
+        source.trust_snapshot(&snapshot, sum);
         assert_eq!(source.checksum(), Some(sum));
         source
     }
@@ -194,10 +267,10 @@ mod tests {
             run(&live, sql);
             assert_ne!(copied(&mut source), Some(false), "step {step}");
             settled(&mut source);
-            let (sum, _) = snapshot_of(&mut source);
+            let (sum, _, snapshot) = snapshot_of(&mut source);
             assert_eq!(source.checksum(), Some(sum), "step {step}: {sql}");
-            assert!(source.agrees_with_snapshot(sum));
-            assert!(!source.agrees_with_snapshot(DatabaseChecksum::new(sum.get() + 1)));
+            assert!(source.agrees_with_snapshot(&snapshot, sum));
+            assert!(!source.agrees_with_snapshot(&snapshot, DatabaseChecksum::new(sum.get() + 1)));
         }
     }
 
@@ -207,10 +280,10 @@ mod tests {
         let mut source = live.follow();
         live.commit();
         assert_eq!(copied(&mut source), Some(false));
-        let (sum, _) = snapshot_of(&mut source);
+        let (sum, _, snapshot) = snapshot_of(&mut source);
         live.commit();
         assert_eq!(copied(&mut source), Some(false));
-        source.trust_snapshot(sum);
+        source.trust_snapshot(&snapshot, sum);
         live.commit();
         assert_eq!(copied(&mut source), Some(true));
         assert_eq!(source.checksum(), Some(snapshot_of(&mut source).0));
@@ -223,18 +296,42 @@ mod tests {
             let live = Live::new("ahead");
             let mut source = live.follow();
             (0..3).for_each(|_| live.commit());
-            let (sum, _) = snapshot_of(&mut source);
+            let (sum, _, snapshot) = snapshot_of(&mut source);
             (0..3).for_each(|_| live.commit());
             if stored_first {
-                source.trust_snapshot(sum);
+                source.trust_snapshot(&snapshot, sum);
             }
             let (mut buffer, mut composer, mut batches) = (vec![0; 1 << 20], Composer::default(), Vec::new());
             while let ReadResult::Batch(batch) = source.read(&mut buffer, &mut composer).unwrap() {
                 batches.push((batch.frames.len() / batch.start.page_size.frame(), batch.checksum.is_some()));
             }
             assert_eq!(batches, [(3, false), (3, stored_first)]);
-            source.trust_snapshot(sum);
+            source.trust_snapshot(&snapshot, sum);
             assert_eq!(source.checksum(), Some(snapshot_of(&mut source).0));
+        }
+    }
+
+    /// The later snapshot is stored first, or the first one comes to nothing: the checksum follows from either.
+    #[test]
+    fn of_two_snapshots_either_tells_the_checksum() {
+        for (which, gone) in [(0, false), (1, false), (1, true)] {
+            let live = Live::new("two");
+            let mut source = live.follow();
+            let first = snapshot_of(&mut source);
+            live.commit();
+            assert_eq!(copied(&mut source), Some(false));
+            let second = snapshot_of(&mut source);
+            run(&live, "INSERT INTO t VALUES(randomblob(9000));");
+            assert_eq!(copied(&mut source), Some(false));
+            let (sum, _, snapshot) = if which == 0 { first.clone() } else { second.clone() };
+            if gone {
+                drop(first);
+            }
+            source.trust_snapshot(&snapshot, sum);
+            assert!(source.is_behind_snapshot(&snapshot));
+            live.commit();
+            assert_eq!(copied(&mut source), Some(true), "{which} {gone}");
+            assert_eq!(source.checksum(), Some(snapshot_of(&mut source).0), "{which} {gone}");
         }
     }
 
@@ -282,8 +379,8 @@ mod tests {
         assert_eq!(source.resume(&mark).unwrap(), Ok(()));
         assert_eq!(prove(&mut source, pages, sum), Proof::Unknown);
         assert_eq!((copied(&mut source), source.checksum()), (Some(false), None));
-        let (sum, _) = snapshot_of(&mut source);
-        source.trust_snapshot(sum);
+        let (sum, _, snapshot) = snapshot_of(&mut source);
+        source.trust_snapshot(&snapshot, sum);
         live.commit();
         assert_eq!(copied(&mut source), Some(true), "from the next snapshot on");
     }

@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::source::connection::{
     CheckpointMode, checkpoint, from_sqlite, open, read_schema, rollback, try_begin_write,
 };
-use crate::source::snapshot::ActiveSnapshot;
+use crate::source::snapshot::ActiveSnapshots;
 use crate::source::wal_file;
 use crate::source::wal_index::IndexHeader;
 
@@ -191,18 +191,18 @@ fn release_writers(source: &mut Source) {
 fn checkpoint_under_lock(source: &mut Source) -> Result<bool> {
     fault::point("source.seal")?;
     let header = source.header()?;
-    source.active_snapshot.hand_over_all(&header, &source.index);
+    source.active_snapshots.hand_over_all(&header, &source.index);
     source.pins.end();
     checkpoint_passive(source);
     let sealed = source.header().and_then(|before| {
         begin_pin(source)?;
-        source.active_snapshot.hand_over_all(&before, &source.index);
+        source.active_snapshots.hand_over_all(&before, &source.index);
         Ok(before)
     });
     release_writers(source);
     if sealed.is_err() {
         // No pin keeps its commit any more: `Source::changed` sees to the rest.
-        source.active_snapshot = ActiveSnapshot::default();
+        source.active_snapshots = ActiveSnapshots::default();
     }
     source.header_at_pin = sealed?;
     source.all_copied = false;

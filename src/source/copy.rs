@@ -161,7 +161,7 @@ fn copy_frames<'b>(
     source.position = behind;
     source.all_copied = false;
     let checksum = compare(source, &place, cut.pages, frames, new_wal.is_some(), composer)?.filter(|_| !differ);
-    source.reach_border()?;
+    source.reach_borders()?;
     if end >= source.header_at_open.frames && cut.chain.salt() == source.header_at_open.salt {
         source.passed_first_pin = true;
     }
@@ -180,9 +180,8 @@ fn copy_frames<'b>(
 
 /// The last frame to copy for now: a batch ends where a snapshot stands.
 fn upto(source: &Source, header: &IndexHeader, place: &CopyPosition) -> u32 {
-    let border = source.border.as_ref().map(|border| border.mark);
-    let border = border.filter(|mark| mark.salt == place.chain.salt() && mark.frame > place.frame);
-    border.map_or(header.frames, |mark| mark.frame.min(header.frames))
+    let border = source.borders.next(place.chain.salt(), place.frame);
+    border.map_or(header.frames, |frame| frame.min(header.frames))
 }
 
 /// Finds what the pages of frames behind `place` differ in from what they were; the checksum of the database behind them.

@@ -65,6 +65,7 @@ use crate::format::position::PageSize;
 use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FrameChecksum};
 
+pub use border::SnapshotHandle;
 pub use copy::{Batch, ReadResult};
 pub use facts::is_another_file;
 pub use file_stamp::FileStamp;
@@ -76,7 +77,7 @@ pub use resume::{GenerationEnd, WalMark};
 pub use snapshot::FileCrcCheck;
 
 use bases::Bases;
-use border::Border;
+use border::Borders;
 use checkpoint::CheckpointState;
 use file_state::{FileState, FileWatcher};
 use foreign_locks::ForeignLocks;
@@ -85,7 +86,7 @@ use idle::IdleWatches;
 use pins::ReadPins;
 use resume::{WalState, check_resumable};
 use sigbus::FaultCount;
-use snapshot::ActiveSnapshot;
+use snapshot::ActiveSnapshots;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
 
@@ -165,11 +166,11 @@ pub struct Source {
     foreign_locks: ForeignLocks,
     /// Before the wal-index was mapped.
     faults: FaultCount,
-    /// The snapshot that is being read, which must be carried along when the pin moves.
-    active_snapshot: ActiveSnapshot,
+    /// The snapshots that are being read, which must be carried along when the pin moves.
+    active_snapshots: ActiveSnapshots,
     /// The pages as they were at the place; none where that is not known.
     bases: Option<Bases>,
-    border: Option<Border>,
+    borders: Borders,
     /// A snapshot that is stored has shown that something has written to the database past SQLite.
     differs: bool,
     /// Pins in a row that began behind the place, and were given up.
@@ -447,7 +448,7 @@ impl Source {
             return Ok(false);
         }
         let header = self.header()?;
-        if !self.active_snapshot.preserve(&header) {
+        if !self.active_snapshots.preserve(&header) {
             return Ok(true);
         }
         checkpoint::advance(self, now)
@@ -459,7 +460,7 @@ impl Source {
         if header != self.header_at_pin {
             self.idle_repins = 0;
         }
-        if self.idle_repins < IDLE_REPINS && self.active_snapshot.preserve(&header) {
+        if self.idle_repins < IDLE_REPINS && self.active_snapshots.preserve(&header) {
             self.idle_repins += 1;
             self.repin()?;
         }
@@ -507,7 +508,7 @@ impl Source {
         if !self.pins.begin_next()? {
             return Ok(());
         }
-        if self.is_overtaken()? || !self.active_snapshot.hand_over_to_pin(&before, &self.index) {
+        if self.is_overtaken()? || !self.active_snapshots.hand_over_to_pin(&before, &self.index) {
             self.pins.abandon_next();
             return Ok(());
         }
@@ -578,9 +579,9 @@ fn open(real: &Path, options: &Options) -> Result<Source> {
         file_watch: FileWatcher::default(),
         foreign_locks: ForeignLocks::default(),
         faults,
-        active_snapshot: ActiveSnapshot::default(),
+        active_snapshots: ActiveSnapshots::default(),
         bases: None,
-        border: None,
+        borders: Borders::default(),
         differs: false,
         overtaken: 0,
     };

@@ -28,7 +28,7 @@ use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{ByteOrder, Salt};
 use crate::source::bases::{Bases, EarlyPages, WalPages};
-use crate::source::border::Border;
+use crate::source::border::SnapshotHandle;
 use crate::source::connection;
 use crate::source::preimages::Preimages;
 use crate::source::resume::WalMark;
@@ -51,6 +51,7 @@ pub struct Snapshot {
     mark: WalMark,
     pages: u32,
     origin: DatabaseOrigin,
+    handle: SnapshotHandle,
     /// Its checksum is to be known, for the differences that follow.
     summed: bool,
     /// The next page to give out, counted from 1.
@@ -63,12 +64,18 @@ impl Snapshot {
     fn new(state: SnapshotState) -> Snapshot {
         let (mark, pages) = (state.mark, state.pages);
         let origin = facts::origin(&state.connection, &state.path);
-        Snapshot { state: Rc::new(RefCell::new(state)), mark, pages, origin, summed: false, next: 1, read_once: false }
+        let (state, handle) = (Rc::new(RefCell::new(state)), SnapshotHandle::unused());
+        Snapshot { state, mark, pages, origin, handle, summed: false, next: 1, read_once: false }
     }
 
     /// Whether the checksum of the database is to be known: then all of it is read once more.
     pub fn is_summed(&self) -> bool {
         self.summed
+    }
+
+    /// What its source knows it by. To be kept until it is stored, or comes to nothing.
+    pub fn handle(&self) -> &SnapshotHandle {
+        &self.handle
     }
 
     /// Which database it is.
@@ -370,9 +377,8 @@ impl SnapshotState {
     }
 }
 
-/// The snapshot that is being read, as its source sees it.
-#[derive(Default)]
-pub(super) struct ActiveSnapshot(Weak<RefCell<SnapshotState>>);
+/// A snapshot that is being read, as its source sees it.
+struct ActiveSnapshot(Weak<RefCell<SnapshotState>>);
 
 impl ActiveSnapshot {
     fn with(&self, act: impl FnOnce(&mut SnapshotState) -> Result<bool>) -> bool {
@@ -391,18 +397,15 @@ impl ActiveSnapshot {
         }
     }
 
-    /// Keeps some of what has changed by `now`, ahead of a move of the pin. False if there is more.
-    pub(super) fn preserve(&self, now: &IndexHeader) -> bool {
+    fn preserve(&self, now: &IndexHeader) -> bool {
         self.with(|state| state.preserve(now, &mut PRESERVE_BUDGET.clone()))
     }
 
-    /// The next pin has begun, after the wal-index said `before`. False if the current one may not end yet.
-    pub(super) fn hand_over_to_pin(&self, before: &IndexHeader, index: &WalIndex) -> bool {
+    fn hand_over_to_pin(&self, before: &IndexHeader, index: &WalIndex) -> bool {
         self.with(|state| state.hand_over_to_pin(before, index, PRESERVE_BUDGET))
     }
 
-    /// The same while nobody can write, so that there is little.
-    pub(super) fn hand_over_all(&self, before: &IndexHeader, index: &WalIndex) {
+    fn hand_over_all(&self, before: &IndexHeader, index: &WalIndex) {
         self.with(|state| match state.hand_over_to_pin(before, index, u32::MAX)? {
             true => Ok(true),
             false => Err(Error::new(Kind::Database, "snapshot: the wal-index is torn")),
@@ -420,6 +423,33 @@ impl Drop for ActiveSnapshot {
             Protection::PreImages => Err(Error::new(Kind::Database, "snapshot: its database is not followed any more")),
             _ => Ok(true),
         });
+    }
+}
+
+/// All of them. What must hold of one holds of each.
+#[derive(Default)]
+pub(super) struct ActiveSnapshots(Vec<ActiveSnapshot>);
+
+impl ActiveSnapshots {
+    fn add(&mut self, snapshot: &Snapshot) {
+        self.0.retain(ActiveSnapshot::is_active);
+        self.0.push(ActiveSnapshot(Rc::downgrade(&snapshot.state)));
+    }
+
+    /// Keeps some of what has changed by `now`, ahead of a move of the pin. False if there is more.
+    pub(super) fn preserve(&self, now: &IndexHeader) -> bool {
+        self.0.iter().fold(true, |done, one| one.preserve(now) && done)
+    }
+
+    /// The next pin has begun, after the wal-index said `before`. False if the current one may not end yet.
+    pub(super) fn hand_over_to_pin(&self, before: &IndexHeader, index: &WalIndex) -> bool {
+        // One that was handed over already is so again: what is kept covers what the next pin needs.
+        self.0.iter().all(|one| one.hand_over_to_pin(before, index))
+    }
+
+    /// The same while nobody can write, so that there is little.
+    pub(super) fn hand_over_all(&self, before: &IndexHeader, index: &WalIndex) {
+        self.0.iter().for_each(|one| one.hand_over_all(before, index));
     }
 }
 
@@ -497,13 +527,10 @@ fn blank_lock_page(start: u64, size: usize, bytes: &mut [u8]) {
 
 impl Source {
     /// Begins a snapshot at a commit at or behind the one that [`Source::read`] has come to. None if writers were too
-    /// fast just now, or another one is being read: try again in the next round. Pages that change while it is read wait
+    /// fast just now: try again in the next round. Pages that change while it is read wait
     /// in a file in the directory `meta`.
     pub fn snapshot(&mut self, meta: &Path) -> Result<Option<Snapshot>> {
         fault::point("snapshot.begin")?;
-        if self.active_snapshot.is_active() {
-            return Ok(None);
-        }
         let connection = connection::open(&self.path, self.options.busy_timeout)?;
         let before = self.header()?;
         connection::begin_read(&connection)?;
@@ -520,9 +547,11 @@ impl Source {
         state.blank = blank.iter().copied().collect();
         let mut snapshot = Snapshot::new(state);
         snapshot.summed = self.options.differences;
-        self.active_snapshot = ActiveSnapshot(Rc::downgrade(&snapshot.state));
-        self.border = self.options.differences.then(|| Border::new(mark, pages, blank));
-        self.reach_border()?;
+        self.active_snapshots.add(&snapshot);
+        if self.options.differences {
+            snapshot.handle = self.borders.add(mark, pages, blank);
+            self.reach_borders()?;
+        }
         // The pin moves a few times more though nothing changes, so that the transaction of its own soon ends.
         self.idle_repins = 0;
         Ok(Some(snapshot))

@@ -136,12 +136,12 @@ impl Replicator {
         let may_commit = following.may_commit_snapshot(&self.uploads);
         let Some(upload) = &mut following.snapshot else { return Ok(WakeOn::NextTick) };
         let polled = upload.poll(&mut tools.snapshot_buffers, may_commit, now);
-        if upload.header().database.is_some_and(|sum| !following.source.agrees_with_snapshot(sum)) {
+        if upload.header().database.is_some_and(|sum| !following.source.agrees_with_snapshot(upload.handle(), sum)) {
             return self.end_generation(GenerationEnd::DatabaseDiffers, now);
         }
         if let (Some(sum), None) = (upload.header().database, following.snapshot_at) {
             // No restore of this generation can begin with an earlier one.
-            following.source.trust_snapshot(sum);
+            following.source.trust_snapshot(upload.handle(), sum);
         }
         match polled {
             Ok(UploadProgress::Working) => Ok(WakeOn::Immediately),
@@ -180,7 +180,7 @@ impl Replicator {
             .field("stored", upload.stored())
             .emit();
         if let Some(sum) = header.database {
-            following.source.trust_snapshot(sum);
+            following.source.trust_snapshot(upload.handle(), sum);
         }
         following.snapshot_at = Some(position);
         following.snapshot_backoff = RETRY_DELAY;
