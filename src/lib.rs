@@ -25,8 +25,8 @@
 //! * `cmd`: the commands, the event loop, the output. The only layer that reads the clock and sleeps.
 //!
 //! One commit passes these functions:
-//! `Daemon::run_until_stopped` → `Supervisor::step` → `EventLoop::run_once` → `Replicator::poll` → `Replicator::poll_stage` →
-//! `Replicator::replicate` → `ActiveDatabase::sync` → `ActiveDatabase::copy_until_current` → `Source::read` →
+//! `Daemon::run_until_stopped` → `Supervisor::step` → `EventLoop::run_once` → `Replicator::poll` → `Replicator::poll_reader` →
+//! `Replicator::replicate` → `OpenDatabase::sync` → `OpenDatabase::copy_until_current` → `Source::read` → `Side::take` →
 //! `SegmentBuilder::add` → `UploadQueue::push` → `Put`.
 //!
 //! # Glossary

@@ -80,10 +80,10 @@ impl EventLoop {
     }
 
     fn wait_for_stores(&self, left: Duration) {
-        let mut busy = self.replicators.iter().filter(|follower| follower.has_store_work());
+        let mut busy = self.replicators.iter().flat_map(Replicator::busy_stores);
         match (busy.next(), busy.next()) {
-            (Some(only), None) => only.store().wait(left),
-            (Some(first), Some(_)) => first.store().wait(left.min(BUSY_POLL_INTERVAL)),
+            (Some(only), None) => only.wait(left),
+            (Some(first), Some(_)) => first.wait(left.min(BUSY_POLL_INTERVAL)),
             _ => SystemClock.sleep(left.min(BUSY_POLL_INTERVAL)),
         }
     }

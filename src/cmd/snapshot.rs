@@ -122,7 +122,7 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
     settings.allow_other_database = asked.allow_other_database;
     let mut follower = Replicator::new(settings, store.clone(), SystemClock.now());
     match follower.check_database() {
-        Ok(()) => snapshot_directly(database, follower),
+        Ok(()) => snapshot_directly(database, &*store, follower),
         Err(error) if error.kind() == Kind::Locked => {
             if asked.retention.is_some() {
                 return Err(error.context("option -retention").with_hint(
@@ -196,7 +196,7 @@ fn check_plan(database: &Path, url: &str, listing: &Listing, position: &Position
 }
 
 /// Nobody follows the database: what is committed and not stored goes first, so that the generation can go on.
-fn snapshot_directly(database: &Database, follower: Replicator) -> Result<StoredSnapshot> {
+fn snapshot_directly(database: &Database, store: &dyn Store, follower: Replicator) -> Result<StoredSnapshot> {
     let mut poll = EventLoop::new(vec![follower], database.monitor_interval);
     let mut progress = None;
     let mut watch = |poll: &EventLoop| {
@@ -209,8 +209,8 @@ fn snapshot_directly(database: &Database, follower: Replicator) -> Result<Stored
     drain(&mut poll, DrainLimit::Idle(NO_PROGRESS_TIMEOUT), &mut watch)?;
     drop(progress);
     let status = poll.replicators.first().map(|follower| follower.status(&SystemClock)).unwrap_or_default();
-    if let (Some(follower), Some(stored)) = (poll.replicators.first(), status.stored) {
-        check_restorable(&database.path, &**follower.store(), &stored, false)?;
+    if let Some(stored) = status.stored {
+        check_restorable(&database.path, store, &stored, false)?;
     }
     let position = status.snapshot_stored.map_or_else(String::new, |position| position.to_string());
     Ok(StoredSnapshot { path: database.path.display().to_string(), position, bytes: status.bytes })
@@ -241,7 +241,7 @@ fn request_from_replicator(
             Err(error) => return Err(error),
             Ok(()) => {
                 drop(request);
-                return snapshot_directly(database, follower);
+                return snapshot_directly(database, &**store, follower);
             }
         }
         if !request.exists() {

@@ -14,8 +14,8 @@ use crate::format::snapshot::{Encoder, Header, LEVEL};
 use crate::format::time::Timestamp;
 use crate::format::wal::Checksum;
 use crate::replica::compression_pool::CompressionPool;
-use crate::source::{SnapshotHandle, WalMark};
 use crate::source::snapshot::Snapshot;
+use crate::source::{SnapshotHandle, WalMark};
 use crate::store::{Put, PutState, Store};
 
 /// Bytes of the database that are read at once: whole pages, whatever their size.

@@ -10,6 +10,7 @@ use crate::replica::maintenance::Maintenance;
 use crate::replica::segment_builder::new_encoder;
 use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::SnapshotBuffers;
+use crate::replica::spool::Spool;
 use crate::source::{self, Inotify};
 
 /// How one database is kept.
@@ -48,6 +49,12 @@ pub struct Settings {
 impl Settings {
     pub fn maintenance(&self) -> Maintenance {
         Maintenance { retention: self.retention, compaction: self.compaction, single_pass: self.enforce_retention }
+    }
+
+    /// Where segments wait while the store is away.
+    pub(super) fn spool(&self) -> Spool {
+        let meta = self.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&self.path));
+        Spool::new(&meta.join("spool"), self.max_backlog)
     }
 
     /// The directory of the lock and of requests. By the real path, so that two names of one database meet there.

@@ -3,9 +3,10 @@
 use crate::clock::Clock;
 use crate::control::Reply;
 use crate::error::Error;
-use crate::replica::replicator::{CHECK_INTERVAL, Replicator, Stage};
+use crate::replica::replicator::CHECK_INTERVAL;
+use crate::replica::replicator::side::Side;
 
-impl Replicator {
+impl Side {
     /// Looks for requests each second, also while the database is at rest, and tells those who wait how it goes.
     pub(super) fn poll_requests(&mut self, clock: &dyn Clock) {
         let now = clock.now();
@@ -18,10 +19,7 @@ impl Replicator {
     }
 
     fn send_progress(&mut self) {
-        let upload = match &self.stage {
-            Stage::Active(following) => following.snapshot.as_ref(),
-            _ => None,
-        };
+        let upload = self.writing().and_then(|writing| writing.snapshot.as_ref());
         let progress = match upload {
             Some(upload) => {
                 Reply::Reading { read: upload.read(), total: upload.header().payload_len(), stored: upload.stored() }

@@ -1,20 +1,16 @@
-//! A database that is open: copied round by round, and read whole for a snapshot.
+//! A database that is open: copied round by round, and each batch given to all sides.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::format::compression_level::CompressionLevel;
-use crate::format::position::{Position, WalPosition};
+use crate::replica::replicator::CHECK_INTERVAL;
 use crate::replica::replicator::settings::SharedBuffers;
-use crate::replica::replicator::{CHECK_INTERVAL, MAX_ROUNDS, RETRY_DELAY};
-use crate::replica::segment_builder::SegmentBuilder;
-use crate::replica::snapshot_upload::SnapshotUpload;
-use crate::replica::upload_queue::UploadQueue;
+use crate::replica::replicator::side::{Packing, Side};
 use crate::source::{GenerationEnd, ReadResult, Source};
-use crate::store::Store;
 
+/// Rounds without a pause before other databases have their turn.
+const MAX_ROUNDS: usize = 16;
 /// Between two looks for a commit whose frames are being written.
 const HOT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// Between two looks for a checkpoint of the application that waits for the pin, where there was one a moment ago. It sleeps
@@ -27,35 +23,22 @@ pub(super) const TIME_SLICE: Duration = Duration::from_millis(20);
 /// A commit whose frames were written before there was word of writes is published within this time.
 const WATCH_SETTLE_TIME: Duration = Duration::from_secs(2);
 
-pub(super) struct ActiveDatabase {
-    // Dropped in this order: the snapshot's connection, then the source's.
-    pub(super) snapshot: Option<SnapshotUpload>,
+pub(super) struct OpenDatabase {
     pub(super) source: Source,
-    pub(super) writer: SegmentBuilder,
-    compression_level: CompressionLevel,
     pub(super) next_tick: Instant,
     pub(super) next_file_check: Instant,
-    pub(super) last_close: Option<Instant>,
-    pub(super) snapshot_due: Option<Instant>,
-    /// After an attempt that failed: not sooner than this, and how long the next pause is.
-    pub(super) snapshot_not_before: Instant,
-    pub(super) snapshot_backoff: Duration,
-    /// The point of the last snapshot that was begun: an idle database needs no second one.
-    pub(super) snapshot_at: Option<Position>,
-    /// The answer to a snapshot of this generation was lost: the store may have it.
-    pub(super) snapshot_unanswered: bool,
     /// Nothing committed is left uncopied, as far as the last round saw.
     pub(super) caught_up: bool,
-    pub(super) idle_state: IdleState,
+    idle_state: IdleState,
     /// There was word of a write and no commit yet: until then it is looked for more often.
-    pub(super) hot_until: Option<Instant>,
+    hot_until: Option<Instant>,
     /// A checkpoint of the application has waited for the pin: until then, the next one is looked for much more often.
-    pub(super) contended_until: Option<Instant>,
+    contended_until: Option<Instant>,
 }
 
 /// Whether it is enough to wait for word of the next write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum IdleState {
+enum IdleState {
     Polling,
     /// Word will come. Looked at each tick all the same until then: a commit may be on its way that was written before.
     WatchArmed(Instant),
@@ -77,27 +60,12 @@ pub(super) enum SyncResult {
     Lost(GenerationEnd),
 }
 
-impl ActiveDatabase {
-    pub(super) fn new(
-        source: Source,
-        writer: SegmentBuilder,
-        compression_level: CompressionLevel,
-        now: Instant,
-        snapshot_due: Option<Instant>,
-    ) -> ActiveDatabase {
-        ActiveDatabase {
-            snapshot: None,
+impl OpenDatabase {
+    pub(super) fn new(source: Source, now: Instant) -> OpenDatabase {
+        OpenDatabase {
             source,
-            writer,
-            compression_level,
             next_tick: now,
             next_file_check: now + CHECK_INTERVAL,
-            last_close: None,
-            snapshot_due,
-            snapshot_not_before: now,
-            snapshot_backoff: RETRY_DELAY,
-            snapshot_at: None,
-            snapshot_unanswered: false,
             caught_up: false,
             idle_state: IdleState::Polling,
             hot_until: None,
@@ -110,17 +78,12 @@ impl ActiveDatabase {
         &mut self,
         tools: &mut SharedBuffers,
         clock: &dyn Clock,
-        outbox: &mut UploadQueue,
+        sides: &mut [Side],
     ) -> Result<SyncResult> {
-        self.sync_rounds(tools, clock, outbox).inspect_err(|_| self.source.release_writers())
+        self.sync_rounds(tools, clock, sides).inspect_err(|_| self.source.release_writers())
     }
 
-    fn sync_rounds(
-        &mut self,
-        tools: &mut SharedBuffers,
-        clock: &dyn Clock,
-        outbox: &mut UploadQueue,
-    ) -> Result<SyncResult> {
+    fn sync_rounds(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock, sides: &mut [Side]) -> Result<SyncResult> {
         let mut rounds = 0;
         // Whoever holds writers off goes on, however long it took already.
         while rounds < MAX_ROUNDS || self.source.blocks_writers() {
@@ -130,7 +93,7 @@ impl ActiveDatabase {
             }
             self.caught_up = false;
             self.hot_until = None;
-            match self.copy_until_current(tools, clock, outbox)? {
+            match self.copy_until_current(tools, clock, sides)? {
                 CopyResult::Ended => {}
                 CopyResult::More => return Ok(SyncResult::Again),
                 CopyResult::Lost(reason) => return Ok(SyncResult::Lost(reason)),
@@ -142,16 +105,16 @@ impl ActiveDatabase {
         Ok(SyncResult::Again)
     }
 
-    /// Copies until nothing is left or the outbox is full, but not for longer than a turn: unless writers are held off,
+    /// Copies until nothing is left or no side takes more, but not for longer than a turn: unless writers are held off,
     /// other databases matter as much.
     fn copy_until_current(
         &mut self,
         tools: &mut SharedBuffers,
         clock: &dyn Clock,
-        outbox: &mut UploadQueue,
+        sides: &mut [Side],
     ) -> Result<CopyResult> {
         let end = clock.now() + TIME_SLICE;
-        while !outbox.is_full() {
+        while !sides.iter().any(|side| side.is_writing() && side.is_full()) {
             match self.source.read(&mut tools.buffer, &mut tools.composer)? {
                 ReadResult::CaughtUp => {
                     self.caught_up = true;
@@ -168,15 +131,15 @@ impl ActiveDatabase {
                     self.idle_state = IdleState::Polling;
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
                     let seen = clock.utc_now();
-                    let bytes = batch.checksum.map_or(batch.frames.len(), |_| tools.composer.payload_len());
-                    let left = u64::from(batch.left) + u64::from(self.source.blocks_writers());
-                    let begin = clock.now();
-                    let level = tools.levels.next(self.compression_level, bytes, left, begin);
-                    tools.encoder.set_level(level);
-                    let closed = self.writer.add((&mut tools.encoder, &tools.composer), &batch, seen);
-                    let end = clock.now();
-                    tools.levels.spent(level, bytes, end.saturating_duration_since(begin));
-                    closed.into_iter().for_each(|segment| outbox.push(segment, end));
+                    let mut packing = Packing {
+                        encoder: &mut tools.encoder,
+                        composer: &tools.composer,
+                        levels: &mut tools.levels,
+                        writers_wait: self.source.blocks_writers(),
+                    };
+                    for side in sides.iter_mut() {
+                        side.take(&mut packing, &batch, seen, clock);
+                    }
                 }
             }
             if clock.now() >= end && !self.source.blocks_writers() {
@@ -236,71 +199,9 @@ impl ActiveDatabase {
         Ok(self.idle_state == IdleState::Idle)
     }
 
-    /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.
-    pub(super) fn close_segment(&mut self, now: Instant, interval: Duration, closing: bool, outbox: &mut UploadQueue) {
-        let waited = self.last_close.is_none_or(|last| now.duration_since(last) >= interval);
-        if !waited && !closing && !self.snapshot_waits_for_open_segment() {
-            return;
-        }
-        if let Some(segment) = self.writer.finish() {
-            outbox.push(segment, now);
-            self.last_close = Some(now);
-        }
+    /// Bytes of frames in the WAL.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        let frames = self.source.wal_frames().map_or(0, |(frames, _)| frames);
+        u64::from(frames) * self.source.page_size().frame() as u64
     }
-
-    /// Whether the snapshot under way may become visible. A start goes on behind the newest snapshot. So if there is an
-    /// earlier one, all between the two must be stored before: a process that is killed would leave a gap there.
-    pub(super) fn may_commit_snapshot(&self, outbox: &UploadQueue) -> bool {
-        let Some(upload) = &self.snapshot else { return false };
-        let position = upload.header().position;
-        let copied = self.writer.end().wal_position() >= position && !self.has_open_segment_before(position);
-        let is_first = self.snapshot_at.is_none() && !self.snapshot_unanswered;
-        is_first || (copied && !outbox.has_segment_before(position))
-    }
-
-    fn snapshot_waits_for_open_segment(&self) -> bool {
-        let position = self.snapshot.as_ref().map(|upload| upload.header().position);
-        position.is_some_and(|position| self.has_open_segment_before(position))
-    }
-
-    fn has_open_segment_before(&self, position: WalPosition) -> bool {
-        self.writer.open_start().is_some_and(|start| start < position)
-    }
-
-    pub(super) fn wants_snapshot(&self, now: Instant, forced: bool) -> bool {
-        let end = self.writer.end();
-        let here = Position { generation: end.chain_end.generation, wal_position: end.wal_position() };
-        if now < self.snapshot_not_before {
-            return false;
-        }
-        match self.snapshot_at {
-            None => self.snapshot_due.is_none_or(|due| now >= due),
-            Some(_) if forced => true,
-            Some(at) => at != here && self.snapshot_due.is_some_and(|due| now >= due),
-        }
-    }
-
-    pub(super) fn start_snapshot(&mut self, store: &dyn Store, meta: &Path, clock: &dyn Clock) -> Result<()> {
-        if !self.caught_up {
-            return Ok(());
-        }
-        let Some(snapshot) = self.source.snapshot(meta)? else { return Ok(()) };
-        let end = *self.writer.end();
-        // A WAL of which nothing was copied yet is not the one that the end is in.
-        let mark = snapshot.mark();
-        let place = self.source.start();
-        let here = (mark.salt, mark.frame) == (place.salt, place.frame);
-        let mark = if here { end.wal_mark().unwrap_or(mark) } else { mark };
-        let Some(at) = end.position_in_wal(&mark) else { return Ok(()) };
-        let time = clock.utc_now().max(end.time);
-        let upload = SnapshotUpload::new(store, snapshot, mark, end.chain_end.generation, at, time);
-        self.snapshot = Some(upload.compressed(self.compression_level));
-        Ok(())
-    }
-}
-
-/// Bytes of the WAL.
-pub(super) fn wal_bytes(following: &ActiveDatabase) -> u64 {
-    let frames = following.source.wal_frames().map_or(0, |(frames, _)| frames);
-    u64::from(frames) * following.source.page_size().frame() as u64
 }

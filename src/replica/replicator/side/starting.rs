@@ -1,0 +1,90 @@
+//! The first look at a store: what it has, and what a process before this one has left for it in the spool.
+
+use std::time::Instant;
+
+use crate::backup::origin::Witnesses;
+use crate::backup::stored_end::StoredEnd;
+use crate::clock::Clock;
+use crate::control::RequestInbox;
+use crate::error::Result;
+use crate::format::time::Timestamp;
+use crate::replica::replicator::settings::WakeOn;
+use crate::replica::replicator::side::{Side, SideStage};
+use crate::source::GenerationEnd;
+
+impl Side {
+    /// Makes progress with the store before anything is written to it, and sees that it stays ours.
+    pub(in crate::replica::replicator) fn poll_store(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
+        if self.is_paused(clock.now()) {
+            return Ok(WakeOn::NextTick);
+        }
+        self.poll_requests(clock);
+        self.check_exclusive(clock)?;
+        match &self.stage {
+            SideStage::Starting(_) => self.poll_start(clock),
+            SideStage::Identifying(_) => self.go_on_identifying(clock),
+            SideStage::Ready(_) | SideStage::Writing(_) => Ok(WakeOn::NextTick),
+        }
+    }
+
+    fn poll_start(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
+        let now = clock.now();
+        let SideStage::Starting(start) = &mut self.stage else { return Ok(WakeOn::Immediately) };
+        if !self.exclusive {
+            return Ok(WakeOn::StoreEvent);
+        }
+        let Some(found) = start.poll(now)? else { return Ok(WakeOn::StoreEvent) };
+        if !self.store_reached {
+            self.writer.add_generations(start.generations().iter().copied());
+        }
+        self.store_reached = true;
+        self.store_summary = found.known;
+        self.identified |= self.store_summary.witnesses == Witnesses::default();
+        self.retention.started(self.store_summary.newest.moment, clock);
+        self.stage = SideStage::Ready(found.end);
+        Ok(WakeOn::Immediately)
+    }
+
+    /// The lock of the database is ours, and so is what lies beside it.
+    pub(in crate::replica::replicator) fn on_locked(&mut self) {
+        if self.requests.is_none() {
+            self.requests = Some(RequestInbox::new(&self.settings.meta()));
+        }
+    }
+
+    /// Whether it waits for a database to be read, behind its end or from anywhere. What was let go for want of room waits
+    /// until there is room again.
+    pub(in crate::replica::replicator) fn wants_database(&self, now: Instant) -> bool {
+        matches!(self.stage, SideStage::Ready(_)) && !self.is_paused(now) && !self.uploads.is_full()
+    }
+
+    /// Takes up the spool, once. The lock must be ours.
+    pub(in crate::replica::replicator) fn adopt_spool(&mut self, clock: &dyn Clock) -> Result<()> {
+        let SideStage::Ready(end) = &mut self.stage else { return Ok(()) };
+        if !self.begun && !std::mem::replace(&mut self.spool_adopted, true) {
+            self.uploads.adopt_spool(end.as_mut().ok(), clock.now())?;
+        }
+        Ok(())
+    }
+
+    /// Where it can go on, if it waits for that.
+    pub(in crate::replica::replicator) fn resumable_end(&self) -> Option<StoredEnd> {
+        match &self.stage {
+            SideStage::Ready(Ok(end)) => Some(*end),
+            _ => None,
+        }
+    }
+
+    /// What waits to go on behind an end cannot.
+    pub(in crate::replica::replicator) fn refuse_end(&mut self, reason: GenerationEnd) {
+        if let SideStage::Ready(end) = &mut self.stage {
+            *end = Err(reason);
+        }
+    }
+
+    /// The time behind which nothing may be named.
+    pub(super) fn newest_time(&self) -> Timestamp {
+        let copied = self.writing().map(|writing| writing.builder.end().time).unwrap_or_default();
+        self.store_summary.newest.moment.max(copied)
+    }
+}
