@@ -1,6 +1,7 @@
 //! Log lines on standard error, in logfmt or as JSON: `time=… level=info msg="…" db=… position=…`.
 
 pub mod problem_log;
+pub mod target_name;
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;

@@ -24,7 +24,7 @@ use crate::source::{FileStamp, Source};
 
 const NAME: &str = "checkpointed";
 /// Bytes that a note may have.
-const LONGEST: u64 = 1024;
+const LONGEST: u64 = 4096;
 /// A stamp must be this much older than the note. Kernels stamp files by a clock that ticks every 1 to 10 ms.
 const AGE: Duration = Duration::from_millis(50);
 /// How long the file must stay as it is before a note is tried.
@@ -49,8 +49,14 @@ impl CheckpointNote {
 
     /// Whether the database file is still in the state of `position`.
     pub fn vouches_for(&self, position: &Position, source: &Source) -> bool {
-        let Some(note) = &self.0 else { return false };
-        source.stamp().is_ok_and(|stamp| *note == text(position, &stamp))
+        self.positions(source).contains(position)
+    }
+
+    /// The positions in whose state the database file still is, one for each replica.
+    pub fn positions(&self, source: &Source) -> Vec<Position> {
+        let (Some(note), Ok(stamp)) = (&self.0, source.stamp()) else { return Vec::new() };
+        let Some(lines) = note.strip_suffix(&file_line(&stamp)) else { return Vec::new() };
+        lines.lines().filter_map(|line| line.strip_prefix("position ")?.parse().ok()).collect()
     }
 }
 
@@ -76,11 +82,11 @@ impl NoteKeeper {
         self.over
     }
 
-    /// Everything is stored, up to `position`: writes the note, where there is something to say. While the WAL has frames,
+    /// Everything was read and given to each replica, up to these positions: writes the note, where there is something to say. While the WAL has frames,
     /// it says enough itself, unless this is the end of the run: somebody may empty it meanwhile.
     ///
     /// Errors: of the note's file, or of the database. The end of the run is not held up by them.
-    pub fn poll(&mut self, source: &mut Source, position: &Position, closing: bool, now: Instant) -> Result<()> {
+    pub fn poll(&mut self, source: &mut Source, positions: &[Position], closing: bool, now: Instant) -> Result<()> {
         if self.over || !(closing || source.wal_frames().is_some_and(|(frames, _)| frames == 0)) {
             return Ok(());
         }
@@ -88,19 +94,19 @@ impl NoteKeeper {
             self.closing = Some(now);
             source.checkpoint_at_end()?;
         }
-        let done = self.advance(source, position, now);
+        let done = self.advance(source, positions, now);
         let late = self.closing.is_some_and(|since| now.duration_since(since) >= PATIENCE);
         self.over = closing && (late || !matches!(done, Ok(false)));
         done.map(|_| ())
     }
 
     /// True if there is no more to do for now.
-    fn advance(&mut self, source: &mut Source, position: &Position, now: Instant) -> Result<bool> {
+    fn advance(&mut self, source: &mut Source, positions: &[Position], now: Instant) -> Result<bool> {
         let Some(stamp) = source.whole_file()? else {
             self.seen = None;
             return Ok(true);
         };
-        let text = text(position, &stamp);
+        let text = text(positions, &stamp);
         if self.written.as_ref() == Some(&text) {
             return Ok(true);
         }
@@ -120,10 +126,16 @@ impl NoteKeeper {
     }
 }
 
-fn text(position: &Position, stamp: &FileStamp) -> String {
+fn text(positions: &[Position], stamp: &FileStamp) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "position {position}\nfile {stamp}");
-    text
+    for position in positions {
+        let _ = writeln!(text, "position {position}");
+    }
+    text + &file_line(stamp)
+}
+
+fn file_line(stamp: &FileStamp) -> String {
+    format!("file {stamp}\n")
 }
 
 /// False if the stamp is too young: the next write could have the same time.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::log;
+use crate::log::target_name::TargetName;
 
 /// A trouble that stays is said again after this time.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ const MAX_CAUSES: usize = 8;
 
 impl ProblemLog {
     /// Something is wrong: logged on first sight, on change, and each minute. `lag` is none where it is not known.
-    pub fn report(&mut self, now: Instant, database: &str, error: &Error, lag: Option<Duration>) {
+    pub fn report(&mut self, now: Instant, target: &TargetName, error: &Error, lag: Option<Duration>) {
         let text = error.to_string();
         let current = self.current.get_or_insert_with(|| ActiveProblem {
             text: String::new(),
@@ -60,26 +61,34 @@ impl ProblemLog {
         if current.logged.iter().any(|(said, _)| is_same(said, &cause)) {
             return;
         }
-        log::warn("not stored, trying again").field("db", database).field("lag", lag_text(lag)).error(error).emit();
+        target.tag(log::warn("not stored, trying again")).field("lag", lag_text(lag)).error(error).emit();
         if current.logged.len() >= MAX_CAUSES {
             current.logged.remove(0);
         }
         current.logged.push((cause, now));
     }
 
+    /// Something is wrong, and has been said.
+    pub fn set(&mut self, now: Instant, error: &Error) {
+        let text = error.to_string();
+        let logged = vec![(without_digits(&text), now)];
+        let since = self.current.as_ref().map_or(now, |current| current.since);
+        self.current = Some(ActiveProblem { text, since, last_seen: now, logged });
+    }
+
     /// Nothing is wrong any more.
-    pub fn clear(&mut self, now: Instant, database: &str) {
+    pub fn clear(&mut self, now: Instant, target: &TargetName) {
         if let Some(current) = self.current.take() {
             let lasted = now.duration_since(current.since).as_secs();
-            log::info("working again").field("db", database).field("after", format!("{lasted}s")).emit();
+            target.tag(log::info("working again")).field("after", format!("{lasted}s")).emit();
         }
     }
 
     /// All is stored, and what was wrong has not been met for longer than any look at it takes: it has passed, though nothing
     /// had to be stored since.
-    pub fn clear_if_quiet(&mut self, now: Instant, database: &str) {
+    pub fn clear_if_quiet(&mut self, now: Instant, target: &TargetName) {
         if self.current.as_ref().is_some_and(|current| now.duration_since(current.last_seen) >= QUIET_TIME) {
-            self.clear(now, database);
+            self.clear(now, target);
         }
     }
 
@@ -96,12 +105,13 @@ mod tests {
     #[test]
     fn a_trouble_that_is_not_met_again_has_passed() {
         let (mut trouble, begin) = (ProblemLog::default(), Instant::now());
+        let a = TargetName::of_database("a.db");
         let error = Error::new(crate::error::Kind::StoreUnreachable, "no answer");
-        trouble.report(begin, "a.db", &error, None);
-        trouble.report(begin + Duration::from_secs(2), "a.db", &error, None);
-        trouble.clear_if_quiet(begin + Duration::from_secs(4), "a.db");
+        trouble.report(begin, &a, &error, None);
+        trouble.report(begin + Duration::from_secs(2), &a, &error, None);
+        trouble.clear_if_quiet(begin + Duration::from_secs(4), &a);
         assert_eq!(trouble.text(), Some("no answer"));
-        trouble.clear_if_quiet(begin + Duration::from_secs(5), "a.db");
+        trouble.clear_if_quiet(begin + Duration::from_secs(5), &a);
         assert_eq!(trouble.text(), None);
     }
 

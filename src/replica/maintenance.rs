@@ -23,6 +23,7 @@ use crate::format::retention::{Policy, clock_distrust, plan_deletions, restore_p
 use crate::format::time::Timestamp;
 use crate::interrupt;
 use crate::log;
+use crate::log::target_name::TargetName;
 use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::compaction::{Compaction, Input};
 use crate::replica::sent_segments::SentSegments;
@@ -70,8 +71,7 @@ pub struct Maintenance {
 /// Keeps what is stored for one database few and young enough.
 pub struct RetentionTask {
     store: Rc<dyn Store>,
-    /// What the operator calls the database.
-    name: String,
+    name: TargetName,
     /// Tells its segments from those of other databases of the process.
     id: u64,
     policy: Policy,
@@ -129,10 +129,10 @@ pub enum PassProgress {
 
 impl RetentionTask {
     /// `single_pass` asks for one whole pass at once, which [`RetentionTask::is_done`] tells the end of.
-    pub fn new(store: Rc<dyn Store>, name: &str, what: Maintenance, now: Instant) -> RetentionTask {
+    pub fn new(store: Rc<dyn Store>, name: TargetName, what: Maintenance, now: Instant) -> RetentionTask {
         RetentionTask {
             store,
-            name: name.to_string(),
+            name,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             policy: Policy { retention: what.retention, grace: DELETE_GRACE_PERIOD },
             compaction: what.compaction,
@@ -263,7 +263,7 @@ impl RetentionTask {
             Operation::Deleting(delete, count) => match delete.poll(now)? {
                 true => {
                     self.result.deleted += *count;
-                    log::debug("objects deleted").field("db", &self.name).field("count", *count).emit();
+                    self.name.tag(log::debug("objects deleted")).field("count", *count).emit();
                     Ok(self.ended())
                 }
                 false => Ok(PassProgress::Waiting),
@@ -351,7 +351,7 @@ impl RetentionTask {
         if delete.is_empty() {
             return Ok(kept);
         }
-        log::info("retention").field("db", &self.name).field("deleting", delete.len()).emit();
+        self.name.tag(log::info("retention")).field("deleting", delete.len()).emit();
         let gone: HashSet<Key> = delete.iter().copied().collect();
         self.chain.retain(|(key, _)| !gone.contains(&Key::Segment(*key)));
         self.budget.retain(|key| !gone.contains(&Key::Segment(*key)));
@@ -387,8 +387,8 @@ impl RetentionTask {
     fn on_merged(&mut self, now: Instant, sent: &mut SentSegments) -> PassProgress {
         if let Operation::Compacting(merge) = &self.work {
             let (key, group) = (*merge.key(), merge.group());
-            log::debug("segments merged")
-                .field("db", &self.name)
+            self.name
+                .tag(log::debug("segments merged"))
                 .field("name", key)
                 .field("of", group.len())
                 .field("fetched", merge.fetched())
@@ -425,13 +425,13 @@ impl RetentionTask {
         self.new_segments = true;
         let again = self.last_failure.as_deref() == Some(error.message());
         let line = if again { log::debug } else { log::warn };
-        line("merging and retention put off").field("db", &self.name).error(error).emit();
+        self.name.tag(line("merging and retention put off")).error(error).emit();
         self.last_failure = Some(error.message().to_string());
     }
 
     fn suspend(&mut self, why: &'static str) {
         if self.suspended_reason != Some(why) {
-            log::warn("nothing is deleted").field("db", &self.name).field("reason", why).emit();
+            self.name.tag(log::warn("nothing is deleted")).field("reason", why).emit();
         }
         self.suspended_reason = Some(why);
     }
@@ -451,7 +451,7 @@ pub fn run_one_pass(
     clock: &dyn Clock,
 ) -> Result<MaintenanceResult> {
     let what = Maintenance { retention, compaction: true, single_pass: true };
-    let mut task = RetentionTask::new(store.clone(), name, what, clock.now());
+    let mut task = RetentionTask::new(store.clone(), TargetName::of_database(name), what, clock.now());
     (task.listing, task.all_generations) = (listing, true);
     task.clock_jumps = std::mem::take(clock_jumps);
     let done = finish_pass(&mut task, store, clock);

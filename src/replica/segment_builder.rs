@@ -24,6 +24,8 @@ pub struct Segment {
 pub struct SegmentBuilder {
     end: StoredEnd,
     open: Option<OpenSegment>,
+    /// Whether a batch may be stored as what its pages differ in.
+    differences: bool,
 }
 
 /// A segment that still grows.
@@ -36,7 +38,13 @@ struct OpenSegment {
 impl SegmentBuilder {
     /// Continues behind `end`.
     pub fn new(end: StoredEnd) -> SegmentBuilder {
-        SegmentBuilder { end, open: None }
+        SegmentBuilder { end, open: None, differences: true }
+    }
+
+    /// Whether a batch may be stored as what its pages differ in from now on: only where what is stored is known to lead to
+    /// those pages.
+    pub fn set_differences(&mut self, on: bool) {
+        self.differences = on;
     }
 
     /// Behind the last batch that was taken.
@@ -135,7 +143,11 @@ impl SegmentBuilder {
         let whole = !begins || checkpoint.is_some();
         let checkpoint = checkpoint.map_or(0, |bytes| u32::from_be_bytes(*bytes));
         let tells_wal = begins || self.open.is_none();
-        batch.checksum.filter(|_| whole).map(|checksum| Differences { checksum, checkpoint, tells_wal })
+        batch.checksum.filter(|_| whole && self.differences).map(|checksum| Differences {
+            checksum,
+            checkpoint,
+            tells_wal,
+        })
     }
 
     /// New salts, next index. A WAL of which nothing is stored yet keeps the index of its snapshot.

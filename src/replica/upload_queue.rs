@@ -145,6 +145,12 @@ impl UploadQueue {
         }
     }
 
+    /// Makes room in memory, whatever the store does: somebody else waits for that.
+    pub fn spool_now(&mut self, now: Instant) {
+        self.spooling = true;
+        self.spool_all(now);
+    }
+
     /// Moves all that waits in memory to the spool, oldest first, unless that is of no use for now.
     fn spool_all(&mut self, now: Instant) {
         if self.spool_full || self.spool_error.is_some_and(|refusal| now < refusal.retry_at) {

@@ -18,6 +18,7 @@ use crate::format::plan::Plan;
 use crate::interrupt;
 use crate::log;
 use crate::log::problem_log::ProblemLog;
+use crate::log::target_name::TargetName;
 use crate::restore::apply::{self, RestoreResult, ResumableRestore};
 use crate::restore::output_file::{Overwrite, TemporaryFile};
 use crate::restore::plan::load_plan;
@@ -58,7 +59,7 @@ pub fn follow(
 ) -> Result<()> {
     let mut standby = Standby { store, clock, url, wanted, output, on_published, published: false };
     let mut trouble = ProblemLog::default();
-    let name = output.display().to_string();
+    let name = TargetName::of_database(&output.display().to_string());
     loop {
         match standby.restore_and_follow(interval) {
             Ok(Followed::Interrupted) => return Ok(()),

@@ -46,12 +46,12 @@ pub struct Batch<'b> {
 
 /// Where to cut a run of frames, and what is known there.
 #[derive(Clone, Copy)]
-struct BatchEnd {
+pub(super) struct BatchEnd {
     /// Frames before the cut.
-    count: usize,
-    chain: FrameChecksum,
-    pages: Option<u32>,
-    part: bool,
+    pub(super) count: usize,
+    pub(super) chain: FrameChecksum,
+    pub(super) pages: Option<u32>,
+    pub(super) part: bool,
 }
 
 pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut Composer) -> Result<ReadResult<'b>> {
@@ -233,7 +233,7 @@ fn check_against_index(
 
 /// Checks every frame, and finds the last one to give out: the end of the last whole transaction, or, inside of one that
 /// is larger than the buffer, the last frame with a checksum to go on from.
-fn find_batch_end(bytes: &[u8], place: &CopyPosition) -> std::result::Result<BatchEnd, (u32, Error)> {
+pub(super) fn find_batch_end(bytes: &[u8], place: &CopyPosition) -> std::result::Result<BatchEnd, (u32, Error)> {
     let mut chain = place.chain;
     let (mut commit, mut sealed) = (None, None);
     let mut last = BatchEnd { count: 0, chain, pages: None, part: true };
@@ -254,7 +254,7 @@ fn find_batch_end(bytes: &[u8], place: &CopyPosition) -> std::result::Result<Bat
     Ok(if all_committed { last } else { commit.or(sealed).unwrap_or(last) })
 }
 
-fn has_unchecksummed(frames: &[u8], page_size: PageSize) -> bool {
+pub(super) fn has_unchecksummed(frames: &[u8], page_size: PageSize) -> bool {
     frames.chunks_exact(page_size.frame()).any(|frame| FrameHeader::first(frame).is_some_and(|h| h.is_unchecksummed()))
 }
 

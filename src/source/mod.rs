@@ -47,6 +47,7 @@ mod lock;
 mod pins;
 mod preimages;
 mod proof;
+mod reread;
 mod sigbus;
 mod wal_file;
 mod wal_index;
@@ -73,6 +74,7 @@ pub use foreign_locks::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE};
 pub use inotify::Inotify;
 pub use lock::{Lock, LockWait, default_meta_path};
 pub use proof::{Proof, StateCheck};
+pub use reread::MarkPlace;
 pub use resume::{GenerationEnd, WalMark};
 pub use snapshot::FileCrcCheck;
 

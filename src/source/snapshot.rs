@@ -438,7 +438,7 @@ impl ActiveSnapshots {
 
     /// Keeps some of what has changed by `now`, ahead of a move of the pin. False if there is more.
     pub(super) fn preserve(&self, now: &IndexHeader) -> bool {
-        self.0.iter().fold(true, |done, one| one.preserve(now) && done)
+        self.0.iter().filter(|one| !one.preserve(now)).count() == 0
     }
 
     /// The next pin has begun, after the wal-index said `before`. False if the current one may not end yet.

@@ -4,6 +4,7 @@
 //! that is writing, and moves its pin only behind what all of them have taken.
 
 mod open_database;
+mod opening;
 mod reader;
 mod settings;
 mod side;
@@ -12,21 +13,21 @@ mod status;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::source::{self, GenerationEnd, Source};
+use crate::format::position::Position;
+use crate::source::GenerationEnd;
 use crate::store::Store;
 
-pub use settings::{Settings, SharedBuffers, WakeOn};
+pub use settings::{ReplicaTarget, Settings, SharedBuffers, WakeOn};
 pub use side::warn_clock;
 pub use status::{ReplicatorStatus, SnapshotStatus};
 
 use open_database::{OpenDatabase, SyncResult};
-use reader::{Compared, ComparingFile, Reader, ReaderStage};
-use side::{Side, SideStage, SnapshotStep, ends_program};
+use reader::{Reader, ReaderStage};
+use side::{Side, SnapshotStep, ends_program};
 
-/// One database and its store.
+/// One database and its stores.
 pub struct Replicator {
     settings: Rc<Settings>,
     name: String,
@@ -35,6 +36,8 @@ pub struct Replicator {
     sides: Vec<Side>,
     reader: Reader,
     closing: bool,
+    /// Since the first store has answered: others are waited for, for a moment.
+    answered_at: Option<Instant>,
 }
 
 /// A file that was replaced under its name is noticed within this time.
@@ -45,12 +48,19 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 impl Replicator {
     /// Nothing is contacted or opened yet.
     pub fn new(settings: Settings, store: Rc<dyn Store>, now: Instant) -> Replicator {
+        let only = settings.only_target(store);
+        Replicator::with_replicas(settings, vec![only], now)
+    }
+
+    /// The same with several replicas, which must be in different places.
+    pub fn with_replicas(settings: Settings, replicas: Vec<ReplicaTarget>, now: Instant) -> Replicator {
         let settings = Rc::new(settings);
         Replicator {
             name: settings.path.display().to_string(),
-            sides: vec![Side::new(settings.clone(), store, now)],
+            sides: replicas.into_iter().map(|replica| Side::new(settings.clone(), replica, now)).collect(),
             reader: Reader::new(settings.clone(), now),
             closing: false,
+            answered_at: None,
             settings,
         }
     }
@@ -111,7 +121,12 @@ impl Replicator {
 
     fn is_all_stored(&self) -> bool {
         let caught_up = self.reader.is_caught_up();
-        self.sides.iter().all(|side| side.is_all_stored(caught_up))
+        self.sides.iter().all(|side| side.failure().is_some() || side.is_all_stored(caught_up))
+    }
+
+    /// The stores to which nothing is written for now, though it is to others, and why.
+    pub fn failures(&self) -> impl Iterator<Item = &Error> {
+        self.sides.iter().filter_map(Side::failure)
     }
 
     /// Makes progress.
@@ -128,21 +143,26 @@ impl Replicator {
         }
         self.sides.iter_mut().for_each(|side| side.check_clock(clock.utc_now()));
         let next = self.poll_parts(tools, clock)?;
-        let settled = self.reader.is_open() && self.is_all_stored();
-        if settled {
-            self.sides.iter_mut().for_each(|side| side.on_all_stored(clock));
-            self.keep_note(clock.now());
-        }
+        let settled = self.note_what_is_stored(clock);
         let calm = settled && next == WakeOn::NextTick && !self.has_store_work() && !self.closing;
         self.next_wake(calm, next, tools, clock)
     }
 
-    /// Everything is stored.
-    fn keep_note(&mut self, now: Instant) {
-        let position = self.sides.iter().find_map(Side::writing).map(|writing| writing.builder.end().position());
-        if let Some(position) = position {
-            self.reader.keep_note(&position, self.closing, now);
+    /// Whether all is stored in every store that is written to.
+    fn note_what_is_stored(&mut self, clock: &dyn Clock) -> bool {
+        let caught_up = self.reader.is_caught_up();
+        let settled = self.reader.is_open() && self.is_all_stored();
+        let mut any = false;
+        for side in self.sides.iter_mut().filter(|side| side.is_writing() && side.is_all_stored(caught_up)) {
+            side.on_all_stored(clock);
+            any = true;
         }
+        // At the end the WAL is emptied: not before all that it holds is stored everywhere.
+        if settled || (any && !self.closing) {
+            let positions: Vec<Position> = self.sides.iter().filter_map(Side::place_of_reader).collect();
+            self.reader.keep_note(&positions, self.closing, clock.now());
+        }
+        settled
     }
 
     fn next_wake(&mut self, calm: bool, next: WakeOn, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
@@ -166,130 +186,36 @@ impl Replicator {
         }
         self.on_locked();
         let mut next = WakeOn::NextTick;
-        for side in &mut self.sides {
-            match side.poll_store(clock) {
-                Ok(polled) => next = next.min(polled),
-                Err(error) => side.handle_error(error, clock)?,
+        for at in 0..self.sides.len() {
+            match self.sides.get_mut(at).map(|side| side.poll_store(clock)) {
+                Some(Ok(polled)) => next = next.min(polled),
+                Some(Err(error)) => handle_side_error(&mut self.sides, at, error, clock)?,
+                None => {}
             }
         }
         next = next.min(self.poll_reader(tools, clock).or_else(|error| self.handle_reader_error(error, clock))?);
         next = next.min(self.poll_snapshots(tools, clock).or_else(|error| self.handle_reader_error(error, clock))?);
         let caught_up = self.reader.is_caught_up();
-        for side in &mut self.sides {
-            match side.poll_stored(caught_up, tools, clock) {
-                Ok(polled) => next = next.min(polled),
-                Err(error) => side.handle_error(error, clock)?,
+        for at in 0..self.sides.len() {
+            match self.sides.get_mut(at).map(|side| side.poll_stored(caught_up, tools, clock)) {
+                Some(Ok(polled)) => next = next.min(polled),
+                Some(Err(error)) => handle_side_error(&mut self.sides, at, error, clock)?,
+                None => {}
             }
         }
         Ok(next)
     }
 
     fn poll_reader(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
-        if self.reader.is_open() && !self.sides.iter().any(Side::is_writing) {
-            // Nobody wants what follows: no pin is held.
-            self.reader.close(None);
-        }
+        self.close_if_unused();
         if clock.now() < self.reader.retry_at {
             return Ok(WakeOn::NextTick);
         }
         match &self.reader.stage {
             ReaderStage::Closed => self.open(tools, clock),
             ReaderStage::Comparing(_) => self.continue_compare(tools, clock),
-            ReaderStage::Open(_) => self.replicate(tools, clock),
+            ReaderStage::Open(_) => Ok(self.place_sides(clock)?.min(self.replicate(tools, clock)?)),
         }
-    }
-
-    fn open(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
-        let now = clock.now();
-        if !self.sides.iter().any(|side| side.wants_database(now)) {
-            return Ok(WakeOn::NextTick);
-        }
-        source::check(&self.settings.path, &self.settings.source)?;
-        self.take_lock()?;
-        for side in &mut self.sides {
-            // With the lock in hand, the spool is ours.
-            if let Err(error) = side.adopt_spool(clock) {
-                side.handle_error(error, clock)?;
-            }
-        }
-        let Some(source) = self.reader.open_source(now)? else { return Ok(WakeOn::NextTick) };
-        match self.newest_end(now) {
-            Some((side, end)) => self.compare(self.reader.comparing(source, side, end, now), tools, clock),
-            None => self.opened(source, None, clock),
-        }
-    }
-
-    /// The side whose end is the newest, and that end.
-    fn newest_end(&self, now: Instant) -> Option<(usize, StoredEnd)> {
-        let waiting = self.sides.iter().enumerate().filter(|(_, side)| side.wants_database(now));
-        waiting.filter_map(|(at, side)| Some((at, side.resumable_end()?))).max_by_key(|(_, end)| end.time)
-    }
-
-    fn continue_compare(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
-        // After an error it begins anew.
-        match std::mem::replace(&mut self.reader.stage, ReaderStage::Closed) {
-            ReaderStage::Comparing(comparing) => self.compare(comparing, tools, clock),
-            _ => Ok(WakeOn::Immediately),
-        }
-    }
-
-    fn compare(
-        &mut self,
-        comparing: Box<ComparingFile>,
-        tools: &mut SharedBuffers,
-        clock: &dyn Clock,
-    ) -> Result<WakeOn> {
-        let (side, end) = (comparing.side, comparing.end);
-        match self.reader.compare(comparing, &mut tools.buffer, clock)? {
-            Compared::More(comparing) => {
-                self.reader.stage = ReaderStage::Comparing(comparing);
-                Ok(WakeOn::Immediately)
-            }
-            Compared::Done(source, Ok(())) => self.opened(source, Some((side, end)), clock),
-            Compared::Done(source, Err(reason)) => {
-                if let Some(side) = self.sides.get_mut(side) {
-                    side.refuse_end(reason);
-                }
-                self.opened(source, None, clock)
-            }
-        }
-    }
-
-    /// The database is open, and one side goes on where it was, if any does.
-    fn opened(&mut self, source: Source, resumed: Option<(usize, StoredEnd)>, clock: &dyn Clock) -> Result<WakeOn> {
-        let database = OpenDatabase::new(source, clock.now());
-        self.reader.stage = ReaderStage::Open(Box::new(database));
-        if let Some((at, end)) = resumed
-            && let Some(side) = self.sides.get_mut(at).filter(|side| side.resumable_end() == Some(end))
-        {
-            side.continue_generation(end, clock);
-        }
-        let placed = self.place_sides(clock);
-        self.reader.begun |= self.sides.iter().any(Side::is_writing);
-        if !self.sides.iter().any(Side::is_writing) {
-            self.reader.close(None);
-        }
-        placed
-    }
-
-    /// Those that cannot go on begin anew where the reader is.
-    fn place_sides(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
-        let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(WakeOn::Immediately) };
-        let mut next = WakeOn::Immediately;
-        for side in &mut self.sides {
-            let SideStage::Ready(Err(reason)) = side.stage() else { continue };
-            if !side.wants_database(clock.now()) {
-                continue;
-            }
-            let reason = reason.clone();
-            if side.must_identify() {
-                side.begin_to_identify(database.source.origin()?, reason);
-                next = WakeOn::StoreEvent;
-            } else if let Err(error) = side.start_generation(&database.source.start(), &reason, clock) {
-                side.handle_error(error, clock)?;
-            }
-        }
-        Ok(next)
     }
 
     fn replicate(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
@@ -300,6 +226,10 @@ impl Replicator {
             database.next_tick = now + database.poll_interval(now, self.settings.monitor_interval);
             match database.sync(tools, clock, &mut self.sides)? {
                 SyncResult::Lost(reason) => return self.end_generations(&reason, clock),
+                SyncResult::NoRoom => {
+                    next = WakeOn::Immediately;
+                    self.end_where_full(clock)?;
+                }
                 SyncResult::Again => {
                     database.next_tick = now;
                     next = WakeOn::Immediately;
@@ -308,16 +238,18 @@ impl Replicator {
             }
             self.sides.iter_mut().for_each(|side| side.close_segment(now));
         }
+        if self.sides.iter().any(Side::is_behind) {
+            self.catch_up(tools, clock)?;
+            next = WakeOn::Immediately;
+        }
+        let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(next) };
         if now >= database.next_file_check || self.closing {
             database.next_file_check = now + CHECK_INTERVAL;
             let wal_bytes = database.wal_bytes();
-            for side in self.sides.iter_mut().filter(|side| side.is_writing()) {
-                let Some(reason) = side.end_reason(wal_bytes, now) else { continue };
+            if self.end_where(clock, |side| side.end_reason(wal_bytes, now))? {
                 next = WakeOn::Immediately;
-                if let Err(error) = side.end_generation(reason, now) {
-                    side.handle_error(error, clock)?;
-                }
             }
+            let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(next) };
             if self.sides.iter().any(Side::is_writing)
                 && let Some(reason) = database.source.replaced_file(self.closing)?
             {
@@ -325,6 +257,41 @@ impl Replicator {
             }
         }
         Ok(next)
+    }
+
+    /// Gives those that joined behind the reader more of what they lack.
+    fn catch_up(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<()> {
+        let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(()) };
+        let mut lost = Vec::new();
+        for (at, side) in self.sides.iter_mut().enumerate().filter(|(_, side)| side.is_behind()) {
+            lost.extend(database.catch_up(side, tools, clock)?.map(|reason| (at, reason)));
+        }
+        for (at, reason) in lost {
+            self.end_one(at, reason, clock)?;
+        }
+        Ok(())
+    }
+
+    /// Others have room: those that have none do not keep them waiting.
+    fn end_where_full(&mut self, clock: &dyn Clock) -> Result<()> {
+        self.end_where(clock, |side| side.is_full().then_some(GenerationEnd::Backlog)).map(|_| ())
+    }
+
+    /// Ends the generations for which there is a reason. True if there was one.
+    fn end_where(&mut self, clock: &dyn Clock, reason: impl Fn(&Side) -> Option<GenerationEnd>) -> Result<bool> {
+        let writing = self.sides.iter().enumerate().filter(|(_, side)| side.is_writing());
+        let ended: Vec<_> = writing.filter_map(|(at, side)| Some((at, reason(side)?))).collect();
+        for (at, reason) in &ended {
+            self.end_one(*at, reason.clone(), clock)?;
+        }
+        Ok(!ended.is_empty())
+    }
+
+    fn end_one(&mut self, at: usize, reason: GenerationEnd, clock: &dyn Clock) -> Result<()> {
+        match self.sides.get_mut(at).map(|side| side.end_generation(reason, clock.now())) {
+            Some(Err(error)) => handle_side_error(&mut self.sides, at, error, clock),
+            _ => Ok(()),
+        }
     }
 
     fn poll_snapshots(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
@@ -341,11 +308,8 @@ impl Replicator {
 
     /// The database is the reason: no generation can go on.
     fn end_generations(&mut self, reason: &GenerationEnd, clock: &dyn Clock) -> Result<WakeOn> {
-        for side in self.sides.iter_mut().filter(|side| side.is_writing()) {
-            if let Err(error) = side.end_generation(reason.clone(), clock.now()) {
-                side.handle_error(error, clock)?;
-            }
-        }
+        self.end_where(clock, |_| Some(reason.clone()))?;
+        self.answered_at = None;
         self.reader.close(Some(reason));
         Ok(WakeOn::Immediately)
     }
@@ -379,12 +343,31 @@ impl Replicator {
         database.source.replaced_file(kind == Kind::Database).ok().flatten()
     }
 
-    pub fn status(&self, clock: &dyn Clock) -> ReplicatorStatus {
-        let mut status = self.sides.first().map(|side| side.status(clock)).unwrap_or_default();
-        if let Some(database) = self.reader.open_database() {
-            status.wal_frames = database.source.wal_frames().map_or(0, |(frames, _)| frames);
-            status.wal_bytes = database.wal_bytes();
-        }
-        status
+    /// Where things stand in each store.
+    pub fn statuses(&self, clock: &dyn Clock) -> Vec<ReplicatorStatus> {
+        let database = self.reader.open_database();
+        let wal_frames = database.and_then(|database| database.source.wal_frames()).map_or(0, |(frames, _)| frames);
+        let wal_bytes = database.map_or(0, OpenDatabase::wal_bytes);
+        let status = |side: &Side| ReplicatorStatus { wal_frames, wal_bytes, ..side.status(clock) };
+        self.sides.iter().map(status).collect()
     }
+
+    /// Where things stand in the first store.
+    pub fn status(&self, clock: &dyn Clock) -> ReplicatorStatus {
+        self.statuses(clock).into_iter().next().unwrap_or_default()
+    }
+}
+
+/// What is wrong in one store ends the program only where there is no other to write to.
+///
+/// Errors: those that end the program.
+fn handle_side_error(sides: &mut [Side], at: usize, error: Error, clock: &dyn Clock) -> Result<()> {
+    let Some(side) = sides.get_mut(at) else { return Ok(()) };
+    let Err(error) = side.handle_error(error, clock) else { return Ok(()) };
+    let others = sides.iter().enumerate().any(|(other, side)| other != at && side.failure().is_none());
+    match sides.get_mut(at) {
+        Some(side) if others => side.fail(error, clock),
+        _ => return Err(error),
+    }
+    Ok(())
 }

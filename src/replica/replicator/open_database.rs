@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::CHECK_INTERVAL;
+use crate::replica::replicator::opening::FilePlace;
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::side::{Packing, Side};
-use crate::source::{GenerationEnd, ReadResult, Source};
+use crate::source::{GenerationEnd, MarkPlace, ReadResult, Source};
 
 /// Rounds without a pause before other databases have their turn.
 const MAX_ROUNDS: usize = 16;
@@ -29,6 +30,9 @@ pub(super) struct OpenDatabase {
     pub(super) next_file_check: Instant,
     /// Nothing committed is left uncopied, as far as the last round saw.
     pub(super) caught_up: bool,
+    /// The place is not inside of a transaction.
+    pub(super) at_commit: bool,
+    pub(super) file_place: Option<FilePlace>,
     idle_state: IdleState,
     /// There was word of a write and no commit yet: until then it is looked for more often.
     hot_until: Option<Instant>,
@@ -51,12 +55,16 @@ enum CopyResult {
     /// Others have their turn now.
     More,
     Lost(GenerationEnd),
+    /// Some sides take no more, and others do.
+    NoRoom,
 }
 
 /// How a round ended.
 pub(super) enum SyncResult {
     Done,
     Again,
+    /// Some sides take no more, and others do.
+    NoRoom,
     Lost(GenerationEnd),
 }
 
@@ -67,6 +75,8 @@ impl OpenDatabase {
             next_tick: now,
             next_file_check: now + CHECK_INTERVAL,
             caught_up: false,
+            at_commit: false,
+            file_place: None,
             idle_state: IdleState::Polling,
             hot_until: None,
             contended_until: None,
@@ -97,6 +107,11 @@ impl OpenDatabase {
                 CopyResult::Ended => {}
                 CopyResult::More => return Ok(SyncResult::Again),
                 CopyResult::Lost(reason) => return Ok(SyncResult::Lost(reason)),
+                CopyResult::NoRoom => return Ok(SyncResult::NoRoom),
+            }
+            if sides.iter().any(Side::is_behind) && !self.source.blocks_writers() {
+                // Under the next pin the WAL might be begun anew over what they lack.
+                return Ok(SyncResult::Done);
             }
             if !self.source.finish_round(clock.now())? {
                 return Ok(SyncResult::Done);
@@ -114,10 +129,15 @@ impl OpenDatabase {
         sides: &mut [Side],
     ) -> Result<CopyResult> {
         let end = clock.now() + TIME_SLICE;
-        while !sides.iter().any(|side| side.is_writing() && side.is_full()) {
+        loop {
+            match room(sides, clock.now()) {
+                Room::Enough => {}
+                Room::None => return Ok(CopyResult::Ended),
+                Room::SomeOnly => return Ok(CopyResult::NoRoom),
+            }
             match self.source.read(&mut tools.buffer, &mut tools.composer)? {
                 ReadResult::CaughtUp => {
-                    self.caught_up = true;
+                    (self.caught_up, self.at_commit) = (true, true);
                     return Ok(CopyResult::Ended);
                 }
                 ReadResult::Broken(reason) => return Ok(CopyResult::Lost(reason)),
@@ -131,14 +151,16 @@ impl OpenDatabase {
                     self.idle_state = IdleState::Polling;
                     // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
                     let seen = clock.utc_now();
+                    self.at_commit = !batch.part;
                     let mut packing = Packing {
                         encoder: &mut tools.encoder,
                         composer: &tools.composer,
                         levels: &mut tools.levels,
                         writers_wait: self.source.blocks_writers(),
                     };
-                    for side in sides.iter_mut() {
+                    for side in sides.iter_mut().filter(|side| side.is_following()) {
                         side.take(&mut packing, &batch, seen, clock);
+                        side.follow_checksum(&mut self.source);
                     }
                 }
             }
@@ -146,7 +168,43 @@ impl OpenDatabase {
                 return Ok(CopyResult::More);
             }
         }
-        Ok(CopyResult::Ended)
+    }
+
+    /// Gives a side that joined behind the place more of what it lacks. Why it cannot go on, if it cannot.
+    pub(super) fn catch_up(
+        &mut self,
+        side: &mut Side,
+        tools: &mut SharedBuffers,
+        clock: &dyn Clock,
+    ) -> Result<Option<GenerationEnd>> {
+        let end = clock.now() + TIME_SLICE;
+        while clock.now() < end {
+            if side.is_full() {
+                side.make_room(clock.now());
+            }
+            if side.is_full() {
+                // The pin stays until it has what it lacks, and somebody may wait for that.
+                return Ok(Some(GenerationEnd::Backlog));
+            }
+            let Some(mark) = side.writing().and_then(|writing| writing.builder.end().wal_mark()) else {
+                return Ok(Some(GenerationEnd::UnknownStoredPosition));
+            };
+            if self.source.place_of(&mark) == MarkPlace::Here {
+                side.stop_catching_up();
+                return Ok(None);
+            }
+            let Some(batch) = self.source.reread(&mark, &mut tools.buffer)? else {
+                return Ok(Some(GenerationEnd::WalRestartedWhileNotRunning));
+            };
+            let mut packing = Packing {
+                encoder: &mut tools.encoder,
+                composer: &tools.composer,
+                levels: &mut tools.levels,
+                writers_wait: false,
+            };
+            side.take(&mut packing, &batch, clock.utc_now(), clock);
+        }
+        Ok(None)
     }
 
     /// Hears whether there was word of a write. True if there is nothing to look at.
@@ -203,5 +261,30 @@ impl OpenDatabase {
     pub(super) fn wal_bytes(&self) -> u64 {
         let frames = self.source.wal_frames().map_or(0, |(frames, _)| frames);
         u64::from(frames) * self.source.page_size().frame() as u64
+    }
+}
+
+/// Whether the sides that take what is read have room for more.
+enum Room {
+    Enough,
+    /// What is committed waits in the WAL.
+    None,
+    SomeOnly,
+}
+
+/// One that has no room keeps others waiting for no longer than it takes to spool what it has.
+fn room(sides: &mut [Side], now: Instant) -> Room {
+    let following = sides.iter().filter(|side| side.is_following()).count();
+    let mut full = 0;
+    for side in sides.iter_mut().filter(|side| side.is_following() && side.is_full()) {
+        if following > 1 {
+            side.make_room(now);
+        }
+        full += usize::from(side.is_full());
+    }
+    match full {
+        0 => Room::Enough,
+        full if full == following => Room::None,
+        _ => Room::SomeOnly,
     }
 }

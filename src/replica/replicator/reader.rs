@@ -51,12 +51,19 @@ pub(super) struct ComparingFile {
     begun: Instant,
 }
 
+impl ComparingFile {
+    /// The positions that the note of the last run has of the file as it is.
+    pub(super) fn noted_positions(&self) -> Vec<Position> {
+        self.note.positions(&self.source)
+    }
+}
+
 /// What a comparison has come to.
 pub(super) enum Compared {
     /// Others have their turn first.
     More(Box<ComparingFile>),
     /// The source is at the end, or it says why it cannot be.
-    Done(Source, std::result::Result<(), GenerationEnd>),
+    Done(Box<Source>, std::result::Result<(), GenerationEnd>),
 }
 
 impl Reader {
@@ -184,7 +191,7 @@ impl Reader {
         loop {
             let ComparingFile { source, end, note, check, .. } = &mut *comparing;
             match end.resume_step(source, note, check, buffer)? {
-                Some(resumed) => return Ok(Compared::Done(comparing.source, resumed)),
+                Some(resumed) => return Ok(Compared::Done(Box::new(comparing.source), resumed)),
                 None if clock.now() >= turn => {
                     let late = clock.now() - comparing.begun >= COMPARE_PATIENCE;
                     if late && comparing.source.has_waiting_checkpoint() {
@@ -202,7 +209,7 @@ impl Reader {
         log::warn("database not compared with what is stored: a checkpoint of the application waited for that")
             .field("db", &self.name)
             .emit();
-        Compared::Done(comparing.source, comparing.check.give_up())
+        Compared::Done(Box::new(comparing.source), comparing.check.give_up())
     }
 
     /// Lets go of the database.
@@ -220,10 +227,10 @@ impl Reader {
         self.note.as_ref().is_none_or(NoteKeeper::is_over)
     }
 
-    /// Leaves word of the database file for the next start, which holds `position` where that is the end of what was read.
-    pub(super) fn keep_note(&mut self, position: &Position, closing: bool, now: Instant) {
+    /// Leaves word of the database file for the next start: it is at `positions`, if nothing is missing in it.
+    pub(super) fn keep_note(&mut self, positions: &[Position], closing: bool, now: Instant) {
         let (Some(note), ReaderStage::Open(database)) = (&mut self.note, &mut self.stage) else { return };
-        if let Err(error) = note.poll(&mut database.source, position, closing, now) {
+        if let Err(error) = note.poll(&mut database.source, positions, closing, now) {
             log::debug("no note of the database file").field("db", &self.name).error(&error).emit();
         }
     }

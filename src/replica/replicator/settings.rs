@@ -1,6 +1,7 @@
 //! What a database is kept by, and what all databases of a process share.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::format::compression_level::{CompressionLevel, SegmentLevels};
@@ -10,8 +11,8 @@ use crate::replica::maintenance::Maintenance;
 use crate::replica::segment_builder::new_encoder;
 use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::SnapshotBuffers;
-use crate::replica::spool::Spool;
 use crate::source::{self, Inotify};
+use crate::store::Store;
 
 /// How one database is kept.
 #[derive(Clone, Debug)]
@@ -51,10 +52,27 @@ impl Settings {
         Maintenance { retention: self.retention, compaction: self.compaction, single_pass: self.enforce_retention }
     }
 
-    /// Where segments wait while the store is away.
-    pub(super) fn spool(&self) -> Spool {
+    /// The directory of what concerns one replica: that of the lock, or `directory` in there.
+    pub(super) fn replica_directory(&self, directory: Option<&str>) -> PathBuf {
+        directory.map_or_else(|| self.meta(), |name| self.meta().join(name))
+    }
+
+    /// Where segments wait while a store is away.
+    pub(super) fn spool_directory(&self, directory: Option<&str>) -> PathBuf {
         let meta = self.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&self.path));
-        Spool::new(&meta.join("spool"), self.max_backlog)
+        directory.map_or_else(|| meta.clone(), |name| meta.join(name)).join("spool")
+    }
+
+    /// The one replica of a database that has no other.
+    pub(super) fn only_target(&self, store: Rc<dyn Store>) -> ReplicaTarget {
+        ReplicaTarget {
+            store,
+            name: None,
+            directory: None,
+            sync_interval: self.sync_interval,
+            compaction: self.compaction,
+            compression_level: self.compression_level,
+        }
     }
 
     /// The directory of the lock and of requests. By the real path, so that two names of one database meet there.
@@ -62,6 +80,21 @@ impl Settings {
         let real = || self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         self.meta_path.clone().unwrap_or_else(|| source::default_meta_path(&real()))
     }
+}
+
+/// One of the replicas of a database.
+#[derive(Clone)]
+pub struct ReplicaTarget {
+    pub store: Rc<dyn Store>,
+    /// What log lines call it; none where the database has no other.
+    pub name: Option<String>,
+    /// Its directory beside the lock of the database; none: no directory of its own.
+    pub directory: Option<String>,
+    /// Under steady writes, at most one segment in this time.
+    pub sync_interval: Duration,
+    /// Merge small segments and delete what is too old. False: only add objects.
+    pub compaction: bool,
+    pub compression_level: CompressionLevel,
 }
 
 /// What all databases of a process share: big buffers, and word from the kernel.

@@ -9,6 +9,8 @@ use crate::replica::counters::Counters;
 /// Where things stand.
 #[derive(Clone, Debug, Default)]
 pub struct ReplicatorStatus {
+    /// The replica, where the database has several.
+    pub replica: Option<String>,
     /// Everything up to here is stored.
     pub stored: Option<Position>,
     /// Everything up to here has been copied from the WAL.

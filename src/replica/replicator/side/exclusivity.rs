@@ -42,7 +42,7 @@ impl Side {
                 self.report(&error, clock);
             }
         }
-        if self.exclusive && self.settings.compaction {
+        if self.exclusive && self.target.compaction {
             self.cleanup.poll(now, clock.utc_now());
         }
         Ok(())

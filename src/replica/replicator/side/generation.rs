@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::backup::find_end::FindEnd;
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::{Result, ResultExt};
@@ -12,7 +11,7 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::random;
 use crate::replica::replicator::RETRY_DELAY;
-use crate::replica::replicator::side::{Side, SideStage, Writing};
+use crate::replica::replicator::side::{Side, SideStage, Writing, spool};
 use crate::replica::segment_builder::SegmentBuilder;
 use crate::replica::upload_queue::UploadQueue;
 use crate::source::{GenerationEnd, WalMark};
@@ -21,18 +20,24 @@ use crate::source::{GenerationEnd, WalMark};
 const MIN_GENERATION_AGE: Duration = Duration::from_secs(10);
 
 impl Side {
-    /// Goes on behind `end`, where the reader is.
-    pub(in crate::replica::replicator) fn continue_generation(&mut self, end: StoredEnd, clock: &dyn Clock) {
+    /// Goes on behind `end`: where the reader is, or `behind` that.
+    pub(in crate::replica::replicator) fn continue_generation(
+        &mut self,
+        end: StoredEnd,
+        behind: bool,
+        clock: &dyn Clock,
+    ) {
         let position = Position { generation: end.chain_end.generation, wal_position: end.wal_position() };
-        log::info("continuing").field("db", &self.name).field("position", position).emit();
+        self.name.tag(log::info("continuing")).field("position", position).emit();
         self.stored = self.stored.or(Some(position));
         let age = self.store_summary.last_snapshot.map(|last| clock.utc_now().since(last));
         let snapshot_due = match (age, self.settings.snapshot_interval) {
             (Some(age), Some(interval)) => Some(clock.now() + interval.saturating_sub(age)),
             _ => None,
         };
-        let writing = Writing::new(SegmentBuilder::new(end), clock.now(), snapshot_due);
-        self.write(Writing { snapshot_at: Some(position), ..writing });
+        let mut writing = Writing::new(SegmentBuilder::new(end), clock.now(), snapshot_due);
+        (writing.snapshot_at, writing.behind) = (Some(position), behind);
+        self.write(writing);
     }
 
     /// Begins a generation at the commit where the reader is.
@@ -47,21 +52,19 @@ impl Side {
         let next = self.store_summary.newest.next_generation(clock.utc_now(), random::random_below(u64::MAX));
         let next = next.context(|| self.store.url().to_string()).inspect_err(|_| {
             // What is in the way is looked for anew: the operator may have removed it.
-            self.stage = SideStage::Starting(FindEnd::new(self.store.clone()));
+            self.stage = SideStage::starting(&self.store);
         });
         let (generation, time) = next?;
         self.store_summary.newest = HighWaterMark { generation: Some(generation), moment: time };
         self.writer.add_generations([generation]);
         self.generation_started = Some(clock.now());
         self.counters.generation(reason);
-        log::info("new generation")
-            .field("db", &self.name)
-            .field("generation", generation)
-            .field("reason", reason)
-            .emit();
+        self.name.tag(log::info("new generation")).field("generation", generation).field("reason", reason).emit();
         let end = StoredEnd::at_snapshot(generation, place, time);
         self.force_snapshot = false;
-        self.write(Writing::new(SegmentBuilder::new(end), clock.now(), Some(clock.now())));
+        let mut builder = SegmentBuilder::new(end);
+        builder.set_differences(false);
+        self.write(Writing::new(builder, clock.now(), Some(clock.now())));
         Ok(())
     }
 
@@ -80,9 +83,9 @@ impl Side {
             self.store_summary.newest.moment = self.store_summary.newest.moment.max(writing.builder.end().time);
         }
         if matches!(reason, GenerationEnd::StoredHistoryIsGone | GenerationEnd::SpoolLost) {
-            self.uploads = UploadQueue::new(self.store.clone(), self.settings.spool());
+            self.uploads = UploadQueue::new(self.store.clone(), spool(&self.settings, &self.target));
         }
-        log::warn("generation ended").field("db", &self.name).field("reason", &reason).emit();
+        self.name.tag(log::warn("generation ended")).field("reason", &reason).emit();
         if self.generation_started.is_some_and(|begun| now.duration_since(begun) < MIN_GENERATION_AGE) {
             self.retry_at = now + RETRY_DELAY;
         }
@@ -108,8 +111,8 @@ impl Side {
     pub(super) fn restart_from_store(&mut self, clock: &dyn Clock) {
         let now = clock.now();
         self.store_summary.newest.moment = self.newest_time();
-        self.stage = SideStage::Starting(FindEnd::new(self.store.clone()));
-        self.uploads = UploadQueue::new(self.store.clone(), self.settings.spool());
+        self.stage = SideStage::starting(&self.store);
+        self.uploads = UploadQueue::new(self.store.clone(), spool(&self.settings, &self.target));
         (self.stored, self.newest_object) = (None, None);
         self.audit.reset(now);
         if let Err(error) = self.uploads.adopt_spool(None, now) {
@@ -122,7 +125,7 @@ impl Side {
         let newest = HighWaterMark { moment: self.newest_time(), ..self.store_summary.newest };
         let refuted = newest.is_clock_behind(wall);
         if refuted && !self.clock_warned {
-            warn_clock(&self.name, &newest, wall);
+            warn_clock(self.name.database(), &newest, wall);
         }
         self.clock_warned = refuted;
     }

@@ -2,6 +2,7 @@
 
 mod auditing;
 mod exclusivity;
+mod failure;
 mod generation;
 mod requests;
 mod snapshots;
@@ -21,14 +22,16 @@ use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::log::problem_log::ProblemLog;
+use crate::log::target_name::TargetName;
 use crate::replica::audit::Audit;
 use crate::replica::counters::Counters;
 use crate::replica::exclusive_writer::ExclusiveWriter;
-use crate::replica::maintenance::RetentionTask;
+use crate::replica::maintenance::{Maintenance, RetentionTask};
 use crate::replica::orphan_schedule::CleanupSchedule;
 use crate::replica::replicator::RETRY_DELAY;
-use crate::replica::replicator::settings::Settings;
+use crate::replica::replicator::settings::{ReplicaTarget, Settings};
 use crate::replica::replicator::status::{ReplicatorStatus, SnapshotStatus};
+use crate::replica::spool::Spool;
 use crate::replica::upload_queue::UploadQueue;
 use crate::source::GenerationEnd;
 use crate::store::Store;
@@ -37,6 +40,7 @@ pub use generation::warn_clock;
 pub(super) use snapshots::SnapshotStep;
 pub(super) use writing::{Packing, Writing};
 
+use failure::Failure;
 use takeover::Identifying;
 
 /// Between two listings while something in the store leaves no room for a new generation.
@@ -44,8 +48,8 @@ const BLOCKED_LIST_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Side {
     settings: Rc<Settings>,
-    /// What the operator calls the database.
-    name: String,
+    target: ReplicaTarget,
+    name: TargetName,
     store: Rc<dyn Store>,
     writer: ExclusiveWriter,
     audit: Audit,
@@ -84,6 +88,8 @@ pub(super) struct Side {
     /// What is stored is of this database, or may be replaced though it is not.
     identified: bool,
     spool_adopted: bool,
+    /// Why nothing is written to this store for now, though others are.
+    failure: Option<Failure>,
 }
 
 pub(super) enum SideStage {
@@ -95,15 +101,24 @@ pub(super) enum SideStage {
     Writing(Box<Writing>),
 }
 
+impl SideStage {
+    fn starting(store: &Rc<dyn Store>) -> SideStage {
+        SideStage::Starting(FindEnd::new(store.clone()))
+    }
+}
+
 impl Side {
     /// Nothing is contacted yet.
-    pub(super) fn new(settings: Rc<Settings>, store: Rc<dyn Store>, now: Instant) -> Side {
-        let name = settings.path.display().to_string();
+    pub(super) fn new(settings: Rc<Settings>, target: ReplicaTarget, now: Instant) -> Side {
+        let database = settings.path.display().to_string();
+        let name = TargetName::of_replica(&database, target.name.clone());
+        let store = target.store.clone();
+        let maintenance = Maintenance { compaction: target.compaction, ..settings.maintenance() };
         Side {
-            retention: RetentionTask::new(store.clone(), &name, settings.maintenance(), now),
-            stage: SideStage::Starting(FindEnd::new(store.clone())),
-            uploads: UploadQueue::new(store.clone(), settings.spool()),
-            writer: ExclusiveWriter::new(store.clone(), &name),
+            retention: RetentionTask::new(store.clone(), name.clone(), maintenance, now),
+            stage: SideStage::starting(&store),
+            uploads: UploadQueue::new(store.clone(), spool(&settings, &target)),
+            writer: ExclusiveWriter::new(store.clone(), &database),
             audit: Audit::new(store.clone(), now),
             newest_object: None,
             requests: None,
@@ -129,8 +144,10 @@ impl Side {
             begun: false,
             identified: settings.allow_other_database,
             spool_adopted: false,
+            failure: None,
             name,
             settings,
+            target,
             store,
         }
     }
@@ -186,6 +203,7 @@ impl Side {
         match &self.stage {
             SideStage::Writing(writing) => {
                 caught_up
+                    && !writing.behind
                     && writing.builder.is_empty()
                     && writing.snapshot.is_none()
                     && writing.snapshot_at.is_some()
@@ -209,6 +227,7 @@ impl Side {
     /// Whether something is under way in the store.
     pub(super) fn has_store_work(&self) -> bool {
         let waits = match &self.stage {
+            _ if self.failure.is_some() => return false,
             SideStage::Starting(_) | SideStage::Identifying(_) => true,
             SideStage::Ready(_) => false,
             SideStage::Writing(writing) => writing.snapshot.is_some(),
@@ -258,6 +277,11 @@ impl Side {
         let sent = self.uploads.oldest().map(age);
         let Some(writing) = self.writing() else { return sent };
         let waiting = sent.or(writing.builder.oldest_commit().map(age)).unwrap_or_default();
+        let waiting = match writing.behind {
+            // What it lacks was committed later than its end.
+            true => waiting.max(age(writing.builder.end().time)),
+            false => waiting,
+        };
         match (writing.snapshot_at, self.generation_started) {
             // Without its first snapshot nothing of the generation is of use: all in it waits at least since it began.
             (None, Some(begun)) => Some(waiting.max(clock.now().saturating_duration_since(begun))),
@@ -268,6 +292,7 @@ impl Side {
     pub(super) fn status(&self, clock: &dyn Clock) -> ReplicatorStatus {
         let writing = self.writing();
         ReplicatorStatus {
+            replica: self.name.replica().map(str::to_string),
             stored: self.stored,
             copied: writing.map(|writing| writing.builder.end().position()),
             snapshot: writing.and_then(|writing| writing.snapshot.as_ref()).map(|upload| SnapshotStatus {
@@ -286,6 +311,12 @@ impl Side {
             ..ReplicatorStatus::default()
         }
     }
+}
+
+/// Where the segments of a replica wait while its store is away.
+fn spool(settings: &Settings, target: &ReplicaTarget) -> Spool {
+    let directory = settings.spool_directory(target.directory.as_deref());
+    Spool::new(&directory, settings.max_backlog)
 }
 
 /// Whether an error ends the program. `first`: what it is about has not been there once.

@@ -1,5 +1,6 @@
 //! Snapshots: when one is due, and how it comes into the store.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -62,10 +63,10 @@ impl Writing {
         &mut self,
         database: &mut OpenDatabase,
         store: &dyn Store,
-        meta: &std::path::Path,
+        meta: &Path,
         clock: &dyn Clock,
     ) -> Result<()> {
-        if !database.caught_up {
+        if !database.caught_up || self.behind {
             return Ok(());
         }
         let Some(snapshot) = database.source.snapshot(meta)? else { return Ok(()) };
@@ -103,7 +104,7 @@ impl Side {
         let asked = self.requests.as_ref().is_some_and(RequestInbox::wants_snapshot);
         if writing.snapshot.is_none() && writing.wants_snapshot(now, self.force_snapshot || asked) {
             writing.start_snapshot(database, &*self.store, &self.settings.meta(), clock)?;
-            let level = self.settings.compression_level;
+            let level = self.target.compression_level;
             writing.snapshot = writing.snapshot.take().map(|upload| upload.compressed(level));
             if writing.snapshot.is_none() {
                 return Ok(SnapshotStep::Wake(WakeOn::NextTick));
@@ -124,12 +125,15 @@ impl Side {
         let may_commit = writing.may_commit_snapshot(&self.uploads);
         let Some(upload) = &mut writing.snapshot else { return Ok(SnapshotStep::Wake(WakeOn::NextTick)) };
         let polled = upload.poll(&mut tools.snapshot_buffers, may_commit, now);
+        let committed = upload.is_committed();
         if upload.header().database.is_some_and(|sum| !source.agrees_with_snapshot(upload.handle(), sum)) {
             return Ok(SnapshotStep::DatabaseDiffers);
         }
         if let (Some(sum), None) = (upload.header().database, writing.snapshot_at) {
             // No restore of this generation can begin with an earlier one.
-            source.trust_snapshot(upload.handle(), sum);
+            let snapshot = upload.handle().clone();
+            source.trust_snapshot(&snapshot, sum);
+            self.await_snapshot(&snapshot, source);
         }
         let next = match polled {
             Ok(UploadProgress::Working) => WakeOn::Immediately,
@@ -140,7 +144,8 @@ impl Side {
                 WakeOn::NextTick
             }
             Err(error) => {
-                writing.snapshot_unanswered |= upload.is_committed();
+                let Some(writing) = self.writing_mut() else { return Err(error) };
+                writing.snapshot_unanswered |= committed;
                 writing.snapshot = None;
                 // Each attempt reads the whole database.
                 writing.snapshot_due = Some(now);
@@ -162,15 +167,12 @@ impl Side {
         let Some(upload) = writing.snapshot.take() else { return };
         let header = upload.header();
         let position = Position { generation: header.generation, wal_position: header.position };
-        log::info("snapshot stored")
-            .field("db", &self.name)
+        self.name
+            .tag(log::info("snapshot stored"))
             .field("position", position)
             .field("bytes", upload.read())
             .field("stored", upload.stored())
             .emit();
-        if let Some(sum) = header.database {
-            source.trust_snapshot(upload.handle(), sum);
-        }
         writing.snapshot_at = Some(position);
         writing.snapshot_backoff = RETRY_DELAY;
         self.last_snapshot = Some(position);
@@ -187,6 +189,10 @@ impl Side {
         });
         if newer {
             self.stored = Some(position);
+        }
+        if let Some(sum) = header.database {
+            source.trust_snapshot(upload.handle(), sum);
+            self.await_snapshot(upload.handle(), source);
         }
         self.problems.clear(now, &self.name);
     }

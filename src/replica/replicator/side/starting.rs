@@ -15,7 +15,7 @@ use crate::source::GenerationEnd;
 impl Side {
     /// Makes progress with the store before anything is written to it, and sees that it stays ours.
     pub(in crate::replica::replicator) fn poll_store(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
-        if self.is_paused(clock.now()) {
+        if self.is_given_up(clock.now()) || self.is_paused(clock.now()) {
             return Ok(WakeOn::NextTick);
         }
         self.poll_requests(clock);
@@ -48,7 +48,8 @@ impl Side {
     /// The lock of the database is ours, and so is what lies beside it.
     pub(in crate::replica::replicator) fn on_locked(&mut self) {
         if self.requests.is_none() {
-            self.requests = Some(RequestInbox::new(&self.settings.meta()));
+            let directory = self.settings.replica_directory(self.target.directory.as_deref());
+            self.requests = Some(RequestInbox::new(&directory));
         }
     }
 
@@ -65,6 +66,12 @@ impl Side {
             self.uploads.adopt_spool(end.as_mut().ok(), clock.now())?;
         }
         Ok(())
+    }
+
+    /// Whether it will soon know where it can go on, as far as is known: its store is being asked, and nothing is in the way.
+    pub(in crate::replica::replicator) fn is_on_its_way(&self) -> bool {
+        let asks = matches!(self.stage, SideStage::Starting(_) | SideStage::Identifying(_));
+        asks && self.failure.is_none() && self.problems.text().is_none()
     }
 
     /// Where it can go on, if it waits for that.

@@ -19,6 +19,9 @@ impl Side {
         tools: &mut SharedBuffers,
         clock: &dyn Clock,
     ) -> Result<WakeOn> {
+        if self.failure.is_some() {
+            return Ok(WakeOn::NextTick);
+        }
         let next = self.poll_uploads(tools, clock).min(self.poll_audit(caught_up, clock));
         self.poll_retention(tools, clock).map(|kept| kept.min(next))
     }
@@ -36,7 +39,7 @@ impl Side {
             self.bytes += bytes.len() as u64;
             self.stored = Some(Position { generation: key.generation, wal_position: key.end });
             self.newest_object = Some(key.to_string());
-            log::debug("segment stored").field("db", &self.name).field("name", key).emit();
+            self.name.tag(log::debug("segment stored")).field("name", key).emit();
             self.retention.stored(key, bytes, &mut tools.sent_segments);
         }
         if let Some(error) = polled.error {

@@ -12,7 +12,7 @@ use crate::replica::replicator::RETRY_DELAY;
 use crate::replica::replicator::side::{Side, SideStage};
 use crate::replica::segment_builder::SegmentBuilder;
 use crate::replica::snapshot_upload::SnapshotUpload;
-use crate::source::{Batch, GenerationEnd};
+use crate::source::{Batch, GenerationEnd, SnapshotHandle, Source};
 
 pub(in crate::replica::replicator) struct Writing {
     pub(in crate::replica::replicator) builder: SegmentBuilder,
@@ -26,6 +26,10 @@ pub(in crate::replica::replicator) struct Writing {
     pub(super) snapshot_at: Option<Position>,
     /// The answer to a snapshot of this generation was lost: the store may have it.
     pub(super) snapshot_unanswered: bool,
+    /// What was read before it joined is still to be given to it.
+    pub(super) behind: bool,
+    /// The snapshot behind which what changes can be said in differences.
+    awaited: Option<SnapshotHandle>,
 }
 
 /// What a batch is made a part of a segment with.
@@ -47,6 +51,8 @@ impl Writing {
             snapshot_backoff: RETRY_DELAY,
             snapshot_at: None,
             snapshot_unanswered: false,
+            behind: false,
+            awaited: None,
         }
     }
 }
@@ -65,7 +71,7 @@ impl Side {
         seen: Timestamp,
         clock: &dyn Clock,
     ) {
-        let asked = self.settings.compression_level;
+        let asked = self.target.compression_level;
         let Side { stage: SideStage::Writing(writing), uploads, .. } = self else { return };
         let Packing { encoder, composer, levels, writers_wait } = packing;
         let bytes = batch.checksum.map_or(batch.frames.len(), |_| composer.payload_len());
@@ -78,9 +84,61 @@ impl Side {
         closed.into_iter().for_each(|segment| uploads.push(segment, end));
     }
 
+    /// A snapshot of this side is to be relied on: behind it, differences lead to what a restore must give.
+    pub(super) fn await_snapshot(&mut self, snapshot: &SnapshotHandle, source: &mut Source) {
+        let Some(writing) = self.writing_mut() else { return };
+        writing.awaited = Some(snapshot.clone());
+        self.follow_checksum(source);
+    }
+
+    /// Differences say what follows only where this side is known to hold what they are taken from.
+    pub(in crate::replica::replicator) fn follow_checksum(&mut self, source: &mut Source) {
+        let Some(writing) = self.writing_mut() else { return };
+        if writing.awaited.as_ref().is_some_and(|snapshot| source.is_behind_snapshot(snapshot)) {
+            writing.awaited = None;
+            writing.builder.set_differences(true);
+        } else if source.checksum().is_none() {
+            writing.builder.set_differences(false);
+        }
+    }
+
+    /// Whether it takes what the reader reads next.
+    pub(in crate::replica::replicator) fn is_following(&self) -> bool {
+        self.writing().is_some_and(|writing| !writing.behind)
+    }
+
+    /// Whether what was read before it joined is still to be given to it.
+    pub(in crate::replica::replicator) fn is_behind(&self) -> bool {
+        self.writing().is_some_and(|writing| writing.behind)
+    }
+
+    /// The position of the reader's place, if it has what the reader has.
+    pub(in crate::replica::replicator) fn place_of_reader(&self) -> Option<Position> {
+        self.writing().filter(|writing| !writing.behind).map(|writing| writing.builder.end().position())
+    }
+
+    /// Whether what it holds is known to be what the reader has at the same place.
+    pub(in crate::replica::replicator) fn trust_differences(&mut self, known: bool) {
+        if let Some(writing) = self.writing_mut() {
+            writing.builder.set_differences(known);
+        }
+    }
+
+    /// It has what the reader has.
+    pub(in crate::replica::replicator) fn stop_catching_up(&mut self) {
+        if let Some(writing) = self.writing_mut() {
+            writing.behind = false;
+        }
+    }
+
+    /// Relieves memory at once, because others wait for that.
+    pub(in crate::replica::replicator) fn make_room(&mut self, now: Instant) {
+        self.uploads.spool_now(now);
+    }
+
     /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.
     pub(in crate::replica::replicator) fn close_segment(&mut self, now: Instant) {
-        let (interval, closing) = (self.settings.sync_interval, self.closing);
+        let (interval, closing) = (self.target.sync_interval, self.closing);
         let Side { stage: SideStage::Writing(writing), uploads, .. } = self else { return };
         let waited = writing.last_close.is_none_or(|last| now.duration_since(last) >= interval);
         if !waited && !closing && !writing.snapshot_waits_for_open_segment() {

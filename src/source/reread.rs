@@ -1,0 +1,144 @@
+//! Giving out once more what was given out: to those that join behind the place of the copy.
+//!
+//! What was given out was committed, and lies in the WAL until that is begun anew. Whether it still does is told by the
+//! frames themselves: each one's checksum goes on from the one before, and the last one is that at which the copy stands.
+
+use crate::error::Result;
+use crate::format::wal::FrameChecksum;
+use crate::source::copy::{Batch, find_batch_end, has_unchecksummed};
+use crate::source::resume::WalMark;
+use crate::source::wal_file::WalFile;
+use crate::source::{CopyPosition, Source};
+
+/// Where a mark is, seen from the place of the copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MarkPlace {
+    Here,
+    /// What follows it was given out.
+    Behind,
+    /// The copy has not come to it.
+    Ahead,
+    /// In the same WAL, but in another history.
+    Forked,
+    OtherWal,
+}
+
+impl Source {
+    /// Where `mark` is.
+    pub fn place_of(&self, mark: &WalMark) -> MarkPlace {
+        let here = self.position.mark();
+        let same = mark.checksum == here.checksum || mark.checksum.is_none() || here.checksum.is_none();
+        match mark.frame.cmp(&here.frame) {
+            _ if mark.salt != here.salt || mark.page_size != here.page_size => MarkPlace::OtherWal,
+            std::cmp::Ordering::Less => MarkPlace::Behind,
+            std::cmp::Ordering::Equal if same => MarkPlace::Here,
+            std::cmp::Ordering::Equal => MarkPlace::Forked,
+            std::cmp::Ordering::Greater => MarkPlace::Ahead,
+        }
+    }
+
+    /// Whether the place is before all that the WAL holds: there, a database is recognised by its file.
+    pub fn is_before_wal(&self) -> bool {
+        self.position.frame == 0 || self.position.chain.salt() != self.header_at_open.salt
+    }
+
+    /// Gives out the frames behind `from` once more, up to the place of the copy, as many as `buffer` has room for. None if
+    /// they are not there any more, or are others.
+    pub fn reread<'b>(&mut self, from: &WalMark, buffer: &'b mut [u8]) -> Result<Option<Batch<'b>>> {
+        let Some(checksum) = from.checksum.filter(|_| from.frame > 0) else { return Ok(None) };
+        if self.place_of(from) != MarkPlace::Behind {
+            return Ok(None);
+        }
+        let chain = FrameChecksum::new(from.order, from.salt, checksum);
+        let place = CopyPosition { page_size: from.page_size, frame: from.frame, chain, chain_known: true };
+        let size = place.page_size.frame();
+        let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
+        let count = room.min(self.position.frame - place.frame);
+        let Some(bytes) = buffer.get_mut(..count as usize * size) else { return Ok(None) };
+        let Some(wal) = WalFile::open(&self.path)? else { return Ok(None) };
+        if count == 0 || !wal.frames(place.frame + 1, place.page_size, bytes)? {
+            return Ok(None);
+        }
+        let bytes = &*bytes;
+        let Ok(cut) = find_batch_end(bytes, &place) else { return Ok(None) };
+        let end = place.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
+        let mut behind = CopyPosition { frame: end, chain: cut.chain, chain_known: cut.chain.sum().is_some(), ..place };
+        if end == self.position.frame {
+            let (found, known) = (cut.chain.sum(), self.position.chain.sum());
+            if found.is_some() && known.is_some() && found != known {
+                return Ok(None);
+            }
+            behind = self.position;
+        }
+        let frames = &bytes[..cut.count * size];
+        Ok(Some(Batch {
+            header: None,
+            start: place.mark(),
+            end: behind.mark(),
+            left: self.position.frame - end,
+            pages: cut.pages,
+            part: cut.part,
+            unchecksummed: has_unchecksummed(frames, place.page_size),
+            checksum: None,
+            frames,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::tests::{Live, copy};
+
+    #[test]
+    fn what_was_given_out_is_given_out_again_as_long_as_it_is_there() {
+        let live = Live::new("reread");
+        let mut source = live.follow();
+        live.commit();
+        copy(&mut source);
+        let from = source.start();
+        (0..5).for_each(|_| live.commit());
+        copy(&mut source);
+        assert_eq!(source.place_of(&from), MarkPlace::Behind);
+        let (mut buffer, size) = (vec![0; 2 * source.page_size().frame()], source.page_size().frame());
+        let (mut mark, mut count) = (from, 0);
+        while source.place_of(&mark) == MarkPlace::Behind {
+            let batch = source.reread(&mark, &mut buffer).unwrap().expect("it is there");
+            assert_eq!(batch.start, mark);
+            (mark, count) = (batch.end, count + batch.frames.len() / size);
+        }
+        assert_eq!((count, source.place_of(&mark)), (5, MarkPlace::Here));
+        // Of another history.
+        let forged = WalMark { checksum: source.start().checksum, ..from };
+        assert!(source.reread(&forged, &mut buffer).unwrap().is_none());
+        assert_eq!(source.place_of(&WalMark { checksum: from.checksum, ..source.start() }), MarkPlace::Forked);
+        assert_eq!(source.place_of(&WalMark { frame: mark.frame + 1, ..mark }), MarkPlace::Ahead);
+    }
+
+    #[test]
+    fn what_was_written_over_is_not_given_out_again() {
+        let live = Live::new("written-over");
+        let mut source = live.follow();
+        live.commit();
+        copy(&mut source);
+        let from = source.start();
+        (0..3).for_each(|_| live.commit());
+        copy(&mut source);
+        let settle = |source: &mut Source| {
+            for _ in 0..6 {
+                source.has_work(std::time::Instant::now()).unwrap();
+                copy(source);
+                source.finish_round(std::time::Instant::now()).unwrap();
+            }
+        };
+        settle(&mut source);
+        live.application.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        settle(&mut source);
+        // The WAL begins anew over the frames.
+        (0..3).for_each(|_| live.commit());
+        let header = source.header().unwrap();
+        assert_ne!(header.salt, from.salt, "the WAL was not begun anew");
+        let mut buffer = vec![0; 1 << 16];
+        assert!(source.reread(&from, &mut buffer).unwrap().is_none());
+    }
+}
