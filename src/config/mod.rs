@@ -15,6 +15,7 @@ mod nats_context;
 mod replica_settings;
 pub mod shell_words;
 mod source_location;
+mod subjects;
 pub mod suggest;
 pub mod units;
 mod url;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::credentials;
 use super::environment::Environment;
+use super::subjects::{self, Subjects};
 use super::url;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::store::nats::options::{Credentials, Server};
@@ -21,12 +22,9 @@ const SELECTED: &str = "nats/context.txt";
 const DIRECTORY: &str = "nats/context";
 
 /// What connects otherwise than we can: to pass it over would lead somewhere else.
-const UNSUPPORTED: [&str; 9] = [
+const UNSUPPORTED: [&str; 6] = [
     "nsc",
     "socks_proxy",
-    "inbox_prefix",
-    "jetstream_domain",
-    "jetstream_api_prefix",
     "windows_cert_store",
     "windows_cert_match",
     "windows_cert_match_by",
@@ -46,6 +44,9 @@ pub(super) struct NatsContext {
     pub root_ca: Option<PathBuf>,
     pub identity: Option<(PathBuf, PathBuf)>,
     pub tls_first: bool,
+    /// What the subjects of the JetStream API begin with.
+    pub api_prefix: Option<String>,
+    pub inbox_prefix: Option<String>,
 }
 
 /// The context that is named, or where `server_named` is false the selected one.
@@ -115,7 +116,18 @@ fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
         creds: file("creds")?,
         nkey: file("nkey")?,
     };
+    let subject = |field: &str, key: &str| -> Result<Option<String>> {
+        let text = fields.text(field)?;
+        text.map(|text| subjects::check(key, &text)).transpose().context(|| field.to_string())
+    };
+    let subjects = Subjects {
+        domain: subject("jetstream_domain", subjects::DOMAIN)?,
+        api_prefix: subject("jetstream_api_prefix", subjects::API_PREFIX)?,
+        inbox_prefix: subject("inbox_prefix", subjects::INBOX_PREFIX)?,
+    };
     Ok(NatsContext {
+        api_prefix: subjects.api().context(|| "jetstream_domain and jetstream_api_prefix".to_string())?,
+        inbox_prefix: subjects.inbox_prefix,
         servers: url.servers,
         tls: url.tls,
         login_in_url: url.user.map(credentials::from_url_credentials),

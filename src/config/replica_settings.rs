@@ -8,7 +8,7 @@ use super::document::Section;
 use super::environment::Environment;
 use super::nats_context::{self, NatsContext};
 use super::url::{self, NatsUrl, Url};
-use super::{Replica, credentials};
+use super::{Replica, credentials, subjects};
 use crate::error::{Error, Kind, Result};
 use crate::format::compression_level::CompressionLevel;
 use crate::store::Target;
@@ -47,6 +47,9 @@ pub(super) struct ReplicaSettings {
     timeout: Option<Duration>,
     ping_interval: Option<Duration>,
     max_pings_out: Option<u32>,
+    /// What the subjects of the JetStream API begin with.
+    api_prefix: Option<String>,
+    inbox_prefix: Option<String>,
     create_bucket: Option<bool>,
     bucket_replicas: Option<u8>,
     /// A key that means something for NATS only, if there is one.
@@ -54,7 +57,7 @@ pub(super) struct ReplicaSettings {
 }
 
 /// Keys that mean nothing to a directory.
-const NATS_ONLY: [&str; 20] = [
+const NATS_ONLY: [&str; 23] = [
     "bucket",
     "username",
     "password",
@@ -73,6 +76,9 @@ const NATS_ONLY: [&str; 20] = [
     "reconnect-jitter",
     "ping-interval",
     "max-pings-out",
+    "js-domain",
+    "js-api-prefix",
+    "inbox-prefix",
     "create-bucket",
     "bucket-replicas",
 ];
@@ -99,6 +105,7 @@ impl ReplicaSettings {
         };
         layer.read_tls(section, around)?;
         layer.read_connection(section)?;
+        layer.read_subjects(section, url.as_ref())?;
         layer.url = url;
         layer.check_consistent(section)?;
         Ok(layer)
@@ -134,6 +141,25 @@ impl ReplicaSettings {
         Ok(())
     }
 
+    fn read_subjects(&mut self, section: &Section<'_>, url: Option<&Url>) -> Result<()> {
+        let text = |key: &str| -> Result<Option<String>> {
+            let text = section.text(key)?;
+            section.with_key_context(key, text.map(|text| subjects::check(key, &text)).transpose())
+        };
+        let own = subjects::Subjects {
+            domain: text(subjects::DOMAIN)?,
+            api_prefix: text(subjects::API_PREFIX)?,
+            inbox_prefix: text(subjects::INBOX_PREFIX)?,
+        };
+        let of_url = match url {
+            Some(Url::Nats(url)) => url.subjects.clone(),
+            _ => subjects::Subjects::default(),
+        };
+        let sum = own.and(of_url).map_err(|error| section.error_here(error.message()))?;
+        (self.api_prefix, self.inbox_prefix) = (sum.api()?, sum.inbox_prefix);
+        Ok(())
+    }
+
     /// What one place says twice must be the same.
     fn check_consistent(&self, section: &Section<'_>) -> Result<()> {
         let of_url = self.url.as_ref().map(url_type);
@@ -157,11 +183,14 @@ impl ReplicaSettings {
     /// The layer of a URL on the command line.
     pub fn of_url(text: &str) -> Result<ReplicaSettings> {
         let url = url::parse(text)?;
-        let login = match &url {
-            Url::Nats(url) => credentials::login_in_url(url.user.clone()),
-            Url::Dir(_) => None,
-        };
-        Ok(ReplicaSettings { url: Some(url), login, ..ReplicaSettings::default() })
+        let mut settings = ReplicaSettings::default();
+        if let Url::Nats(url) = &url {
+            settings.login = credentials::login_in_url(url.user.clone());
+            settings.api_prefix = url.subjects.api()?;
+            settings.inbox_prefix = url.subjects.inbox_prefix.clone();
+        }
+        settings.url = Some(url);
+        Ok(settings)
     }
 
     /// What this layer says, and below it the other.
@@ -185,6 +214,8 @@ impl ReplicaSettings {
             timeout: self.timeout.or(below.timeout),
             ping_interval: self.ping_interval.or(below.ping_interval),
             max_pings_out: self.max_pings_out.or(below.max_pings_out),
+            api_prefix: self.api_prefix.or(below.api_prefix),
+            inbox_prefix: self.inbox_prefix.or(below.inbox_prefix),
             create_bucket: self.create_bucket.or(below.create_bucket),
             bucket_replicas: self.bucket_replicas.or(below.bucket_replicas),
             nats_key: self.nats_key.or(below.nats_key),
@@ -246,6 +277,7 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     set_tls(&mut options, &sum, &outside, around)?;
     let sync_interval = sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL);
     set_connection(&mut options, &sum);
+    set_subjects(&mut options, &sum, &outside.context);
     let compaction = sum.compaction.unwrap_or(true);
     let compression_level = sum.compression_level.unwrap_or_default();
     let url = url::format_nats(&options);
@@ -333,6 +365,15 @@ fn set_connection(options: &mut Options, sum: &ReplicaSettings) {
     options.max_pings_out = sum.max_pings_out.unwrap_or(options.max_pings_out);
     options.create_bucket = sum.create_bucket.unwrap_or(options.create_bucket);
     options.bucket_replicas = sum.bucket_replicas.unwrap_or(options.bucket_replicas);
+}
+
+fn set_subjects(options: &mut Options, sum: &ReplicaSettings, context: &NatsContext) {
+    if let Some(prefix) = sum.api_prefix.as_ref().or(context.api_prefix.as_ref()) {
+        options.api_prefix.clone_from(prefix);
+    }
+    if let Some(prefix) = sum.inbox_prefix.as_ref().or(context.inbox_prefix.as_ref()) {
+        options.inbox_prefix.clone_from(prefix);
+    }
 }
 
 fn kind(section: &Section<'_>) -> Result<Option<ReplicaType>> {

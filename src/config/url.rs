@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::subjects::Subjects;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::store::nats::options::{Options, Server};
@@ -25,6 +26,7 @@ pub(super) struct NatsUrl {
     pub bucket: Option<String>,
     /// Empty, or without a slash at either end.
     pub prefix: String,
+    pub subjects: Subjects,
 }
 
 /// The part before the `@`.
@@ -60,7 +62,8 @@ pub(super) fn parse_servers(text: &str, name: &str) -> Result<NatsUrl> {
     let text = text.as_str();
     let tls = text.starts_with("tls://");
     let rest = strip_nats_scheme(text).map_or(text, |(rest, _)| rest);
-    let url = nats(rest.trim_end_matches('/'), tls)
+    let url = reject_query(rest)
+        .and_then(|()| nats(rest.trim_end_matches('/'), tls))
         .and_then(|url| if url.bucket.is_some() { Err(usage("expected servers only, found a path")) } else { Ok(url) });
     url.map_err(|error| error.context(format!("{name} {}", mask_credentials(text))))
 }
@@ -116,8 +119,10 @@ fn file(rest: &str) -> Result<PathBuf> {
 }
 
 fn nats(rest: &str, tls: bool) -> Result<NatsUrl> {
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     reject_query(rest)?;
-    let mut url = NatsUrl { tls, ..NatsUrl::default() };
+    let subjects = query.map(parse_query).transpose()?.unwrap_or_default();
+    let mut url = NatsUrl { tls, subjects, ..NatsUrl::default() };
     let path = parse_hosts(rest, &mut url)?;
     if path.contains('@') {
         return Err(
@@ -134,6 +139,26 @@ fn nats(rest: &str, tls: bool) -> Result<NatsUrl> {
         return Err(usage("the bucket is empty, but a prefix follows"));
     }
     Ok(url)
+}
+
+/// `js-domain=hub&inbox-prefix=_I`. What it holds otherwise is not repeated: it may be the end of a password.
+fn parse_query(query: &str) -> Result<Subjects> {
+    let mut subjects = Subjects::default();
+    for part in query.split('&') {
+        let (key, value) = part.split_once('=').ok_or_else(unknown_query)?;
+        let known = subjects.set(key, &percent_decode(value)?).map_err(|error| error.context(key.to_string()))?;
+        if !known {
+            return Err(unknown_query());
+        }
+    }
+    subjects.api()?;
+    Ok(subjects)
+}
+
+fn unknown_query() -> Error {
+    usage("a query or fragment is not understood").with_hint(
+        "the query of a nats:// URL knows js-domain, js-api-prefix and inbox-prefix; write ? as %3F and # as %23 elsewhere",
+    )
 }
 
 fn reject_query(rest: &str) -> Result<()> {
@@ -297,7 +322,7 @@ pub(super) fn format_nats(options: &Options) -> String {
     let scheme = if options.tls.required { "tls" } else { "nats" };
     let path = [&options.bucket, &options.prefix].into_iter().filter(|part| !part.is_empty());
     let path: Vec<String> = path.map(|part| percent_encode(part)).collect();
-    format!("{scheme}://{}/{}", servers.join(","), path.join("/"))
+    format!("{scheme}://{}/{}{}", servers.join(","), path.join("/"), options.url_query())
 }
 
 fn format_server(server: &Server) -> String {

@@ -143,9 +143,12 @@ fn a_context_that_cannot_be_used_is_named_without_its_secrets() {
         (r#"{"creds":"op://vault/canary"}"#, "creds: expected a path, found a reference"),
         (r#"{"socks_proxy":"socks5://canary@h"}"#, "socks_proxy is not supported"),
         (r#"{"nsc":"nsc://o/a/u"}"#, "nsc is not supported"),
-        (r#"{"inbox_prefix":"_I"}"#, "inbox_prefix is not supported"),
-        (r#"{"jetstream_domain":"hub"}"#, "jetstream_domain is not supported"),
-        (r#"{"jetstream_api_prefix":"JS"}"#, "jetstream_api_prefix is not supported"),
+        (r#"{"inbox_prefix":"_I.>"}"#, "inbox_prefix: expected the first tokens of a subject"),
+        (r#"{"jetstream_domain":"a.b"}"#, "jetstream_domain: expected the name of a JetStream domain"),
+        (
+            r#"{"jetstream_api_prefix":"JS","jetstream_domain":"hub"}"#,
+            "expected js-domain or js-api-prefix, found both",
+        ),
     ];
     for (text, expected) in table {
         let error = context(text).expect_err(text);

@@ -114,6 +114,7 @@ fn every_default_in_the_manual_is_the_one_that_is_used() {
         ("timeout", format_duration(options.timeout)),
         ("ping-interval", format_duration(options.ping_interval)),
         ("max-pings-out", options.max_pings_out.to_string()),
+        ("inbox-prefix", options.inbox_prefix.clone()),
         ("bucket-replicas", options.bucket_replicas.to_string()),
     ];
     for (key, expected) in table {

@@ -18,5 +18,6 @@ mod store_nats_interop;
 mod store_nats_outage;
 mod store_nats_sweep;
 mod store_nats_tls;
+mod topologies;
 mod two_sites;
 mod wire;

@@ -12,7 +12,7 @@ use super::until;
 pub struct Sites {
     pub north: Server,
     pub south: Server,
-    hub: Server,
+    pub hub: Server,
 }
 
 impl Sites {

@@ -12,6 +12,7 @@ fn shown(text: &str) -> String {
     let url = nats_of(text);
     let mut options = Options::new(url.servers, url.bucket.unwrap_or_default(), url.prefix);
     options.tls.required = url.tls;
+    options.api_prefix = url.subjects.api().unwrap().unwrap_or(options.api_prefix);
     format_nats(&options)
 }
 
@@ -40,6 +41,10 @@ fn every_form_of_a_nats_url_is_read() {
         ("nats://u:p@h,u:p@g/B", "nats://h:4222,g:4222/B"),
         ("nats://h/my%2DB/a%20b", "nats://h:4222/my-B/a%20b"),
         ("nats://h/B/a%2Fb", "nats://h:4222/B/a/b"),
+        ("nats://h/B?js-domain=hub", "nats://h:4222/B?js-domain=hub"),
+        ("nats:///B/p?inbox-prefix=_I&js-domain=hub", "nats:///B/p?js-domain=hub"),
+        ("nats://h/B?js-api-prefix=%24JS.hub.API", "nats://h:4222/B?js-domain=hub"),
+        ("nats://h/B?js-api-prefix=JS.acc.API.", "nats://h:4222/B?js-api-prefix=JS.acc.API"),
     ];
     for (text, expected) in table {
         assert_eq!(shown(text), expected, "{text}");
@@ -109,6 +114,11 @@ fn what_is_no_replica_url_is_refused_and_the_reason_is_told() {
         ("ftp://h/db", "unknown scheme"),
         ("nats://h/B?x=1", "a query or fragment is not understood"),
         ("nats://h/B#x", "a query or fragment is not understood"),
+        ("nats://u:pa?ss@h/B", "a query or fragment is not understood"),
+        ("nats://h/B?js-domain", "a query or fragment is not understood"),
+        ("nats://h/B?js-domain=a&js-domain=b", "a query or fragment is not understood"),
+        ("nats://h/B?js-domain=a.b", "js-domain: expected the name of a JetStream domain"),
+        ("nats://h/B?js-domain=a&js-api-prefix=b", "expected js-domain or js-api-prefix, found both"),
         ("nats://h:0/B", "server 1: expected a port from 1 to 65535"),
         ("nats://h,g:x/B", "server 2: expected a port from 1 to 65535"),
         ("nats://h:/B", "server 1: expected a port from 1 to 65535"),

@@ -36,7 +36,8 @@ const NEEDS_SIZE: u32 = 10113;
 const NO_JETSTREAM: [u32; 2] = [10039, 10076];
 const ENABLE: &str = "enable JetStream on the server and for this account";
 /// The API of a domain is heard only within it.
-const BEHIND_LEAF: &str = "a bucket in a JetStream domain behind a leaf node is reached at a server of that domain";
+const BEHIND_LEAF: &str =
+    "a bucket in another JetStream domain is reached with js-domain, or at a server of that domain";
 const SEALED: u32 = 10109;
 
 /// What the server says instead of an answer.

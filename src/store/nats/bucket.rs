@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{self, ProgressTimeout};
 use super::client::{Client, Inbox, Reply};
-use super::object::ObjectNames;
+use super::object::{ObjectNames, copy_error};
 use super::options::Options;
 use crate::error::{Error, Kind, Result, ResultExt};
 
@@ -64,6 +64,31 @@ struct StreamConfig {
     retention: String,
     storage: String,
     num_replicas: u64,
+    mirror: Option<StreamSource>,
+    sources: Option<Vec<StreamSource>>,
+}
+
+/// Another stream, whose messages this one holds.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StreamSource {
+    name: String,
+    subject_transforms: Option<Vec<SubjectTransform>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SubjectTransform {
+    dest: String,
+}
+
+/// What a stream holds.
+#[derive(Debug, PartialEq, Eq)]
+enum BucketKind {
+    /// It takes what is published in the subjects of the bucket.
+    Own,
+    /// It holds the messages of another bucket, and takes none itself.
+    CopyOf(String),
 }
 
 /// The check, in the making.
@@ -141,7 +166,12 @@ impl BucketCheck {
                 self.names.domain.replace(Some(info.domain));
                 self.names.replicated.set(info.config.num_replicas > 1);
                 self.names.max_message.set(usize::try_from(info.config.max_msg_size).unwrap_or(0));
-                let warnings = check_settings(&self.names, &info.config, self.must_keep)?;
+                let kind = bucket_kind(&self.names.bucket, &info.config)?;
+                let warnings = check_settings(&self.names, &info.config, &kind, self.must_keep)?;
+                self.names.set_origin(match kind {
+                    BucketKind::Own => None,
+                    BucketKind::CopyOf(origin) => Some(origin),
+                });
                 Ok(Some(BucketInfo { warnings, created: info.created }))
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && mail.tag == INFO => {
@@ -180,8 +210,7 @@ fn bucket_missing(bucket: &str, streams: &[String], domain: &str) -> Error {
     let hint = match domain {
         "" => make,
         domain => format!(
-            "this is JetStream domain {}: for a bucket of another domain, connect to a server of that domain; to keep it \
-             here, {make}",
+            "this is JetStream domain {}: for a bucket of another domain, set js-domain; to keep it here, {make}",
             printable(domain)
         ),
     };
@@ -198,11 +227,50 @@ fn stream_config(place: &ObjectNames, replicas: u8) -> Value {
     })
 }
 
-fn check_settings(place: &ObjectNames, config: &StreamConfig, must_keep: Option<Duration>) -> Result<Vec<String>> {
+/// Errors: the stream is no bucket, or what it holds cannot be told.
+fn bucket_kind(bucket: &str, config: &StreamConfig) -> Result<BucketKind> {
     let refuse = |what: &str, hint: &str| Err(Error::new(Kind::StoreRefused, what).with_hint(hint));
-    let ours = |subject: &String| config.subjects.contains(subject);
-    if !ours(&place.all_metas()) || !ours(&place.all_chunks()) {
-        return refuse("expected an object store, found another stream of that name", "choose another bucket");
+    let takes = |kind: &str| config.subjects.contains(&format!("$O.{bucket}.{kind}.>"));
+    if takes("M") && takes("C") {
+        return Ok(BucketKind::Own);
+    }
+    let origins: Vec<&StreamSource> = config.mirror.iter().chain(config.sources.iter().flatten()).collect();
+    match (origins.as_slice(), config.subjects.as_slice()) {
+        ([origin], []) => match origin.bucket() {
+            Some(origin) => Ok(BucketKind::CopyOf(origin.to_string())),
+            None => refuse(
+                &format!("expected the mirror of a bucket, found that of the stream {}", printable(&origin.name)),
+                "choose another bucket",
+            ),
+        },
+        ([_, _, ..], []) => refuse(
+            &format!("expected the copy of one bucket, found one of {} streams", origins.len()),
+            "the objects of several buckets cannot be told apart there: name one of those buckets",
+        ),
+        _ => refuse("expected an object store, found another stream of that name", "choose another bucket"),
+    }
+}
+
+impl StreamSource {
+    /// The bucket in whose subjects the messages are.
+    fn bucket(&self) -> Option<&str> {
+        let mut moved = self.subject_transforms.iter().flatten().map(|transform| transform.dest.as_str());
+        match moved.next() {
+            Some(subject) => subject.strip_prefix("$O.")?.split('.').next(),
+            None => self.name.strip_prefix("OBJ_"),
+        }
+    }
+}
+
+fn check_settings(
+    place: &ObjectNames,
+    config: &StreamConfig,
+    kind: &BucketKind,
+    must_keep: Option<Duration>,
+) -> Result<Vec<String>> {
+    let refuse = |what: &str, hint: &str| Err(Error::new(Kind::StoreRefused, what).with_hint(hint));
+    if let BucketKind::CopyOf(origin) = kind {
+        return must_keep.map_or(Ok(Vec::new()), |_| Err(copy_error(origin)));
     }
     if config.max_msgs_per_subject > 0 {
         // All chunks of an object have one subject: the server would throw the first ones away while the next ones come.
@@ -295,7 +363,34 @@ mod tests {
         let place = ObjectNames::new("b", "");
         let mut config: StreamConfig = serde_json::from_value(stream_config(&place, 1)).unwrap();
         change(&mut config);
-        check_settings(&place, &config, Some(Duration::from_secs(86_400)))
+        let kind = bucket_kind("b", &config)?;
+        check_settings(&place, &config, &kind, Some(Duration::from_secs(86_400)))
+    }
+
+    #[test]
+    fn the_copy_of_a_bucket_is_read_in_the_subjects_of_its_origin() {
+        let kind = |config: Value| bucket_kind("mir", &serde_json::from_value(config).unwrap());
+        let copy_of = |name: &str| BucketKind::CopyOf(name.to_string());
+        assert_eq!(kind(json!({ "mirror": { "name": "OBJ_b" } })).unwrap(), copy_of("b"));
+        assert_eq!(kind(json!({ "sources": [{ "name": "OBJ_b" }], "subjects": [] })).unwrap(), copy_of("b"));
+        let moved = json!([{ "src": "$O.b.>", "dest": "$O.mir.>" }]);
+        let moved = json!({ "mirror": { "name": "OBJ_b", "subject_transforms": moved } });
+        assert_eq!(kind(moved).unwrap(), copy_of("mir"));
+        let own = json!({ "subjects": ["$O.mir.C.>", "$O.mir.M.>"], "sources": [{ "name": "OBJ_b" }] });
+        assert_eq!(kind(own).unwrap(), BucketKind::Own);
+        for (config, expected) in [
+            (json!({ "mirror": { "name": "KV_b" } }), "found that of the stream KV_b"),
+            (json!({ "sources": [{ "name": "OBJ_a" }, { "name": "OBJ_b" }] }), "found one of 2 streams"),
+            (json!({ "subjects": ["x"], "sources": [{ "name": "OBJ_a" }] }), "found another stream"),
+            (json!({}), "found another stream"),
+        ] {
+            let error = kind(config).unwrap_err();
+            assert!(error.message().contains(expected), "{error}");
+        }
+        let error = config(|c| {
+            (c.subjects, c.mirror) = (vec![], Some(StreamSource { name: "OBJ_a".into(), ..StreamSource::default() }))
+        });
+        assert!(error.unwrap_err().message().starts_with("it is a copy of the bucket a"));
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl Client {
         match result {
             Ok(connection) => {
                 self.flags.mark_connected();
-                let (inbox, subscription) = subscribe(&connection)?;
+                let (inbox, subscription) = subscribe(&connection, &self.options.inbox_prefix)?;
                 let epoch = self.flags.session.load(Ordering::SeqCst);
                 *state = State::Open(OpenConnection { connection, subscription, inbox, session: epoch });
                 Ok(true)
@@ -286,7 +286,9 @@ impl Client {
             return false;
         }
         if epoch != open.session {
-            let Ok((inbox, subscription)) = subscribe(&open.connection) else { return false };
+            let Ok((inbox, subscription)) = subscribe(&open.connection, &self.options.inbox_prefix) else {
+                return false;
+            };
             (open.inbox, open.subscription, open.session) = (inbox, subscription, epoch);
         }
         true
@@ -418,7 +420,8 @@ impl Client {
     fn denial(&self, token: &str, known: u64) -> Option<Error> {
         let status = self.proxy.status.lock();
         // Without an inbox nobody gets any answer.
-        let inbox = status.denied_permission.iter().find(|text| text.contains("Subscription to \"_INBOX."));
+        let inbox = format!("Subscription to \"{}.", self.options.inbox_prefix);
+        let inbox = status.denied_permission.iter().find(|text| text.contains(&inbox));
         if inbox.is_some() || status.denials == known {
             return inbox.map(|text| denied(text));
         }
@@ -595,8 +598,8 @@ impl ConnectionFlags {
     }
 }
 
-fn subscribe(connection: &Connection) -> Result<(String, Subscription)> {
-    let inbox = format!("_INBOX.{}", random::token());
+fn subscribe(connection: &Connection, prefix: &str) -> Result<(String, Subscription)> {
+    let inbox = format!("{prefix}.{}", random::token());
     let subscription = connection
         .subscribe(&format!("{inbox}.>"))
         .map_err(|e| Error::io(Kind::StoreUnreachable, "subscribe to an inbox", &e))?;

@@ -68,6 +68,7 @@ impl NatsDelete {
     }
 
     fn begin(&mut self) -> Result<()> {
+        self.subjects.require_own()?;
         self.inbox = self.inbox.client.open_inbox();
         self.found.clear();
         self.replaced.clear();

@@ -119,7 +119,8 @@ impl NatsStore {
         let url = url(options);
         check_prefix(&options.prefix).context(|| format!("open {url}"))?;
         let client = clients.get(options).context(|| format!("open {url}"))?;
-        let place = Rc::new(ObjectNames::new(&options.bucket, &options.prefix));
+        let place = ObjectNames::new(&options.bucket, &options.prefix).with_api_prefix(&options.api_prefix);
+        let place = Rc::new(place);
         let (bucket, told, ltx) = (RefCell::new(BucketState::Unknown), Cell::new(0), Rc::default());
         let (looked, created, incarnation) = (Cell::default(), RefCell::default(), Rc::default());
         let options = options.clone();
@@ -202,7 +203,8 @@ fn url(options: &Options) -> String {
     let scheme = if options.tls.required { "tls" } else { "nats" };
     let servers: Vec<String> = options.servers.iter().map(proxy::address).collect();
     let slash = if options.prefix.is_empty() { "" } else { "/" };
-    format!("{scheme}://{}/{}{slash}{}", servers.join(","), options.bucket, options.prefix)
+    let query = options.url_query();
+    format!("{scheme}://{}/{}{slash}{}{query}", servers.join(","), options.bucket, options.prefix)
 }
 
 impl Store for NatsStore {

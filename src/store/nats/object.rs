@@ -7,6 +7,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use super::base64;
+use super::options::Options;
 use crate::error::{Error, Kind, Result};
 use crate::store::name;
 
@@ -19,6 +20,10 @@ const DIGEST: &str = "SHA-256=";
 pub struct ObjectNames {
     pub bucket: String,
     prefix: String,
+    /// What the subjects of the JetStream API begin with.
+    api_prefix: String,
+    /// The bucket whose messages the stream holds: of a mirror, that is another one.
+    origin: RefCell<Option<String>>,
     /// The bucket has replicas, some of which may be behind.
     pub replicated: Cell<bool>,
     /// The JetStream domain of the stream, empty without one; none as long as it is not known.
@@ -32,10 +37,35 @@ impl ObjectNames {
         ObjectNames {
             bucket: bucket.to_string(),
             prefix: prefix.to_string(),
+            api_prefix: Options::API_PREFIX.to_string(),
+            origin: RefCell::default(),
             replicated: Cell::new(false),
             domain: RefCell::default(),
             max_message: Cell::new(0),
         }
+    }
+
+    /// The same, asked for by another prefix of the API.
+    pub fn with_api_prefix(self, api_prefix: &str) -> ObjectNames {
+        ObjectNames { api_prefix: api_prefix.to_string(), ..self }
+    }
+
+    /// The stream holds the messages of the bucket `origin`, or its own.
+    pub fn set_origin(&self, origin: Option<String>) {
+        self.origin.replace(origin);
+    }
+
+    /// Errors: the stream only copies another one: what is published in these subjects would go to that, or to nobody.
+    pub fn require_own(&self) -> Result<()> {
+        match &*self.origin.borrow() {
+            None => Ok(()),
+            Some(origin) => Err(copy_error(origin)),
+        }
+    }
+
+    /// What all subjects of messages in the stream begin with.
+    fn subjects(&self) -> String {
+        format!("$O.{}", self.origin.borrow().as_ref().unwrap_or(&self.bucket))
     }
 
     /// The stream behind the bucket.
@@ -45,12 +75,12 @@ impl ObjectNames {
 
     /// A subject of the JetStream API for the stream, such as `STREAM.INFO`.
     pub fn api(&self, verb: &str) -> String {
-        format!("$JS.API.{verb}.{}", self.stream())
+        format!("{}.{}", self.account_api(verb), self.stream())
     }
 
     /// A subject of the JetStream API for the account, such as `STREAM.NAMES`.
     pub fn account_api(&self, verb: &str) -> String {
-        format!("$JS.API.{verb}")
+        format!("{}.{verb}", self.api_prefix)
     }
 
     /// What an object of ours is called in the bucket.
@@ -72,20 +102,29 @@ impl ObjectNames {
     }
 
     pub fn meta_subject(&self, full_name: &str) -> String {
-        format!("$O.{}.M.{}", self.bucket, base64::encode_url(full_name.as_bytes()))
+        format!("{}.M.{}", self.subjects(), base64::encode_url(full_name.as_bytes()))
     }
 
     pub fn all_metas(&self) -> String {
-        format!("$O.{}.M.>", self.bucket)
+        format!("{}.M.>", self.subjects())
     }
 
     pub fn all_chunks(&self) -> String {
-        format!("$O.{}.C.>", self.bucket)
+        format!("{}.C.>", self.subjects())
     }
 
     pub fn chunk_subject(&self, nuid: &str) -> String {
-        format!("$O.{}.C.{nuid}", self.bucket)
+        format!("{}.C.{nuid}", self.subjects())
     }
+}
+
+/// Nothing can be stored or deleted in a copy of the bucket `origin`.
+pub fn copy_error(origin: &str) -> Error {
+    Error::new(
+        Kind::StoreRefused,
+        format!("it is a copy of the bucket {origin}: nothing can be stored or deleted there"),
+    )
+    .with_hint(format!("use the bucket {origin}; restore, list and verify read its copies"))
 }
 
 /// What a meta message says of an object.

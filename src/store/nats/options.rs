@@ -72,6 +72,11 @@ pub struct Options {
     pub create_bucket: bool,
     /// With how many replicas (1 to 5).
     pub bucket_replicas: u8,
+    /// What the subjects of the JetStream API begin with: [`Options::API_PREFIX`], [`Options::domain_api`], or the subject
+    /// under which an account imports the API of another.
+    pub api_prefix: String,
+    /// What the subjects begin with at which answers arrive.
+    pub inbox_prefix: String,
     /// For a writer: how long what it stores must stay. None for a reader, which takes a bucket as it is.
     pub must_keep: Option<Duration>,
 }
@@ -88,6 +93,24 @@ impl Options {
     pub const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(20);
     pub const DEFAULT_MAX_PINGS_OUT: u32 = 2;
 
+    pub const API_PREFIX: &str = "$JS.API";
+    pub const INBOX_PREFIX: &str = "_INBOX";
+
+    /// The API of a JetStream domain.
+    pub fn domain_api(domain: &str) -> String {
+        format!("$JS.{domain}.API")
+    }
+
+    /// The query of a URL that leads to the same place; empty where that needs none.
+    pub fn url_query(&self) -> String {
+        let domain = self.api_prefix.strip_prefix("$JS.").and_then(|rest| rest.strip_suffix(".API"));
+        match domain.filter(|domain| !domain.contains('.')) {
+            Some(domain) => format!("?js-domain={domain}"),
+            None if self.api_prefix == Self::API_PREFIX => String::new(),
+            None => format!("?js-api-prefix={}", self.api_prefix),
+        }
+    }
+
     /// Anonymous, in clear text, with the default deadlines.
     pub fn new(servers: Vec<Server>, bucket: impl Into<String>, prefix: impl Into<String>) -> Options {
         Options {
@@ -103,6 +126,8 @@ impl Options {
             ping_interval: Self::DEFAULT_PING_INTERVAL,
             max_pings_out: Self::DEFAULT_MAX_PINGS_OUT,
             create_bucket: false,
+            api_prefix: Self::API_PREFIX.to_string(),
+            inbox_prefix: Self::INBOX_PREFIX.to_string(),
             must_keep: None,
             bucket_replicas: 1,
         }

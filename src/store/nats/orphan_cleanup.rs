@@ -115,6 +115,7 @@ impl NatsCleanup {
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
+        self.names.require_own()?;
         let epoch = self.inbox.client.session();
         if epoch != self.session {
             self.session = epoch;

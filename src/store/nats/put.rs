@@ -124,6 +124,7 @@ impl NatsPut {
     }
 
     fn start(&mut self) -> Result<()> {
+        self.names.require_own()?;
         if self.stage != Stage::New {
             return Ok(());
         }

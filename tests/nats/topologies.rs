@@ -1,0 +1,145 @@
+//! Buckets that are reached otherwise than at the server that one connects to: in the domain of a hub, through the API of
+//! another account, with inboxes of one's own, and as a copy.
+
+use std::path::Path;
+
+use crate::support::nats::{Server, on_system, pinned};
+use crate::support::raw;
+use crate::support::sites::Sites;
+use crate::support::{Bed, assert_equal, until};
+use serde_json::{Value, json};
+
+/// Stores the database at `url`, once more after a commit, and reads it from `reader` by every command that reads.
+fn round_trip(bed: &Bed, database: &Path, url: &str, reader: &str) {
+    let path = database.to_str().expect("a path");
+    for _ in 0..2 {
+        bed.write(database, &["--commits", "3"]);
+        bed.run(&["replicate", "-once", path, url]).succeeded();
+    }
+    bed.run(&["snapshot", path, url]).succeeded();
+    assert_equal(database, &bed.restored_from(reader));
+    let bucket = reader.replacen("/app", "", 1);
+    assert_eq!(bed.run(&["list", &bucket]).succeeded().stdout.matches("app").count(), 1);
+    bed.run(&["verify", path, reader]).succeeded();
+}
+
+fn in_the_domain_of_the_hub(binary: &Path) {
+    let sites = Sites::new(binary);
+    let bed = Bed::directory("hub-domain");
+    let database = bed.database();
+    let leaf = |query: &str| format!("nats://{}/backup/app{query}", sites.north.address());
+    let ran = bed.run(&["replicate", "-once", "-create-bucket", database.to_str().unwrap(), &leaf("?js-domain=hub")]);
+    ran.succeeded();
+    let at_leaf = raw::ask(&sites.north.address(), "$JS.API.STREAM.INFO.OBJ_backup", &json!({}));
+    assert!(at_leaf["error"].is_object(), "the leaf has a bucket");
+    let list = |query: &str| format!("nats://{}/backup{query}", sites.north.address());
+    round_trip(&bed, &database, &leaf("?js-domain=hub"), &format!("nats://{}/backup/app", sites.hub.address()));
+    assert_equal(&database, &bed.restored_from(&leaf("?js-api-prefix=$JS.hub.API")));
+    bed.run(&["list", &list("?js-domain=hub")]).succeeded();
+    bed.restore(&leaf(""), &bed.fresh("none.db")).refused(4, &["there is no such bucket"]);
+    bed.restore(&leaf("?js-domain=nowhere"), &bed.fresh("none.db")).refused(4, &["nobody answers for JetStream"]);
+}
+
+#[test]
+fn a_bucket_in_the_domain_of_the_hub_is_used_through_a_leaf() {
+    in_the_domain_of_the_hub(&pinned());
+}
+
+#[test]
+fn an_old_server_lets_a_leaf_use_the_hub() {
+    on_system(in_the_domain_of_the_hub);
+}
+
+/// The account `store` has the bucket; `device` imports its API under another name, and may use only what it names itself.
+const ACCOUNTS: &str = r#"
+accounts {
+  store {
+    jetstream: enabled
+    users: [{ user: store, password: p }]
+    exports: [{ service: "$JS.API.>", response_type: stream }, { service: "$O.backup.>" }]
+  }
+  device {
+    users: [{ user: device, password: p, permissions: {
+      publish: ["JS.store.API.>", "$O.backup.>", "litestream.>", "_R_.>"]
+      subscribe: ["_DEVICE.>", "litestream.>"]
+    } }]
+    imports: [
+      { service: { account: store, subject: "$JS.API.>" }, to: "JS.store.API.>" }
+      { service: { account: store, subject: "$O.backup.>" } }
+    ]
+  }
+}
+"#;
+
+fn through_another_account(binary: &Path) {
+    let server = Server::start(binary, ACCOUNTS);
+    let bed = Bed::directory("accounts");
+    let database = bed.database();
+    let owner = format!("nats://store:p@{}/backup/app", server.address());
+    bed.run(&["replicate", "-once", "-create-bucket", database.to_str().unwrap(), &owner]).succeeded();
+    let query = "?js-api-prefix=JS.store.API&inbox-prefix=_DEVICE";
+    let device = format!("nats://device:p@{}/backup/app{query}", server.address());
+    round_trip(&bed, &database, &device, &owner);
+    assert_equal(&database, &bed.restored_from(&device));
+    // Without its own inbox it may hear no answer, and is told so at once.
+    let inbox = format!("nats://device:p@{}/backup/app?js-api-prefix=JS.store.API", server.address());
+    bed.restore(&inbox, &bed.fresh("none.db")).refused(4, &["Subscription to \"_INBOX."]);
+}
+
+#[test]
+fn the_imported_api_of_another_account_is_used_with_inboxes_of_ones_own() {
+    through_another_account(&pinned());
+}
+
+#[test]
+fn an_old_server_lets_another_account_use_its_api() {
+    on_system(through_another_account);
+}
+
+/// Makes the bucket `name` of a stream without subjects.
+fn copy(server: &Server, name: &str, change: Value) {
+    let mut config = json!({ "name": format!("OBJ_{name}"), "storage": "file", "allow_direct": true });
+    config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    let answer = raw::ask(&server.address(), &format!("$JS.API.STREAM.CREATE.OBJ_{name}"), &config);
+    assert!(answer["error"].is_null(), "{answer}");
+}
+
+fn from_copies(binary: &Path) {
+    let server = Server::start(binary, "");
+    let bed = Bed::directory("copies");
+    let database = bed.database();
+    let url = |bucket: &str| format!("nats://{}/{bucket}/app", server.address());
+    raw::create(&server.address(), "backup", json!({}));
+    copy(&server, "mirrored", json!({ "mirror": { "name": "OBJ_backup" } }));
+    copy(&server, "sourced", json!({ "sources": [{ "name": "OBJ_backup" }] }));
+    let path = database.to_str().unwrap();
+    for bucket in ["mirrored", "sourced"] {
+        bed.write(&database, &["--commits", "3"]);
+        bed.run(&["replicate", "-once", path, &url("backup")]).succeeded();
+        until("the copy has it", || {
+            let ran = bed.run(&["verify", path, &url(bucket)]);
+            if ran.status == 0 { Ok(()) } else { Err(ran.stderr) }
+        });
+        assert_equal(&database, &bed.restored_from(&url(bucket)));
+        bed.run(&["generations", &url(bucket)]).succeeded();
+        bed.run(&["list", &format!("nats://{}/{bucket}", server.address())]).succeeded();
+        let before = raw::info(&server.address(), "backup")["state"]["messages"].clone();
+        for words in [vec!["replicate", "-once", path], vec!["snapshot", path], vec!["delete", "-yes"]] {
+            let at = url(bucket);
+            let words: Vec<&str> = words.into_iter().chain([at.as_str()]).collect();
+            bed.run(&words).refused(4, &["it is a copy of the bucket backup", "use the bucket backup"]);
+        }
+        assert_eq!(raw::info(&server.address(), "backup")["state"]["messages"], before);
+        assert_equal(&database, &bed.restored_from(&url(bucket)));
+    }
+}
+
+#[test]
+fn a_mirror_and_a_sourced_bucket_are_read_and_never_written() {
+    from_copies(&pinned());
+}
+
+#[test]
+fn the_copies_of_an_old_server_are_read_too() {
+    on_system(from_copies);
+}
