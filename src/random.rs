@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// NATS calls a name made of these a NUID.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 62^22 is 131 bits: as many letters as the other clients use.
-const TOKEN_LEN: usize = 22;
+pub const TOKEN_LEN: usize = 22;
 
 /// 22 letters and digits that cannot be guessed.
 pub fn token() -> String {

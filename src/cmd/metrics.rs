@@ -1,5 +1,6 @@
 //! The metrics file: Prometheus' text format, for the node exporter's textfile collector.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -8,6 +9,7 @@ use crate::directory::{Directory, parent, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::replica::replicator::ReplicatorStatus;
+use crate::store::traffic::{Purpose, Traffic};
 
 /// A metric of each database: name, type, help, and its values, each with one more label or none.
 type Metric = (&'static str, &'static str, &'static str, fn(&ReplicatorStatus) -> Vec<(Label, f64)>);
@@ -51,8 +53,11 @@ fn seconds(time: Timestamp) -> f64 {
     time.millis() as f64 / 1000.0
 }
 
+/// What has gone over each link, by the servers that it is to.
+type Links = BTreeMap<String, Traffic>;
+
 /// The file's text, for databases by name.
-pub fn render(databases: &[(String, ReplicatorStatus)], now: Timestamp) -> String {
+pub fn render(databases: &[(String, ReplicatorStatus)], links: &Links, now: Timestamp) -> String {
     let mut text = String::new();
     for (name, kind, help, values) in METRICS {
         let _ = writeln!(text, "# HELP litestream_{name} {help}\n# TYPE litestream_{name} {kind}");
@@ -63,9 +68,27 @@ pub fn render(databases: &[(String, ReplicatorStatus)], now: Timestamp) -> Strin
             }
         }
     }
+    render_links(&mut text, links);
     let name = "litestream_written_timestamp_seconds";
     let _ = writeln!(text, "# HELP {name} when this file was written\n# TYPE {name} gauge\n{name} {}", seconds(now));
     text
+}
+
+fn render_links(text: &mut String, links: &Links) {
+    let name = "litestream_link_bytes_total";
+    let _ = writeln!(text, "# HELP {name} bytes on the link to a server, by what they were for\n# TYPE {name} counter");
+    for (server, traffic) in links {
+        for (direction, bytes) in [("sent", traffic.sent), ("received", traffic.received)] {
+            for purpose in Purpose::ALL {
+                let labels = format!(
+                    "server=\"{}\",direction=\"{direction}\",purpose=\"{}\"",
+                    escape_label(server),
+                    purpose.name()
+                );
+                let _ = writeln!(text, "{name}{{{labels}}} {}", bytes.of(purpose));
+            }
+        }
+    }
 }
 
 fn escape_label(value: &str) -> String {
@@ -111,8 +134,11 @@ mod tests {
         status.all_stored_at = Some(Timestamp::from_millis(1_500));
         status.counters.error(Kind::StoreUnreachable);
         status.counters.generation("WAL \"x\"");
+        let mut link = Traffic::default();
+        link.sent.add(Purpose::Snapshots, 123);
         let text = render(
             &[("/a".to_string(), status), ("/b".to_string(), ReplicatorStatus::default())],
+            &BTreeMap::from([("n:4222".to_string(), link)]),
             Timestamp::default(),
         );
         for line in [
@@ -125,6 +151,8 @@ mod tests {
             "litestream_objects_total{db=\"/a\"} 7",
             "litestream_wal_bytes{db=\"/a\"} 8304",
             "litestream_errors_total{db=\"/a\",kind=\"unreachable\"} 1",
+            "litestream_link_bytes_total{server=\"n:4222\",direction=\"sent\",purpose=\"snapshots\"} 123",
+            "litestream_link_bytes_total{server=\"n:4222\",direction=\"received\",purpose=\"keep-alive\"} 0",
             "litestream_generations_total{db=\"/a\",reason=\"WAL \\\"x\\\"\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
@@ -133,6 +161,6 @@ mod tests {
         for name in ["last_success_timestamp_seconds", "lag_seconds", "stored_wal_index"] {
             assert!(!text.contains(&format!("{name}{{db=\"/b\"}}")), "{text}");
         }
-        assert_eq!(text.matches("# TYPE").count(), METRICS.len() + 1);
+        assert_eq!(text.matches("# TYPE").count(), METRICS.len() + 2);
     }
 }

@@ -26,6 +26,7 @@ mod status;
 mod stored_objects;
 mod supervisor;
 mod terminal;
+mod traffic_log;
 mod verify;
 mod wiring;
 

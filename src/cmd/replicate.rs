@@ -13,6 +13,7 @@ use crate::cmd::exec::ChildCommand;
 use crate::cmd::heartbeat::HeartbeatSender;
 use crate::cmd::notify::Notifier;
 use crate::cmd::supervisor::Supervisor;
+use crate::cmd::traffic_log::TrafficLog;
 use crate::cmd::{
     Context, ErrorCollector, ExitStatus, environment, find_databases, metrics, restore_missing, signals, wiring,
 };
@@ -51,9 +52,10 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
     run.notifier.send("READY=1");
     let followed = run.run_until_stopped(given, options);
     run.notifier.send("STOPPING=1");
-    let Daemon { supervisor: mut fleet, mut notifier, .. } = run;
+    let Daemon { supervisor: mut fleet, mut notifier, mut traffic, .. } = run;
     // Also where a database has ended the run: the others are stored as far as they have come.
     let finished = drain(&mut fleet.event_loop, DrainLimit::Total(timeout), &mut |_| notifier.alive(SystemClock.now()));
+    traffic.log(&fleet.traffic());
     // A run that a database has ended says so already.
     let complete = if followed.is_ok() { fleet.require_all_running() } else { Ok(()) };
     let finished = finished.and(complete);
@@ -175,6 +177,7 @@ struct Daemon {
     notifier: Notifier,
     heartbeat: Option<HeartbeatSender>,
     schedule: Schedule,
+    traffic: TrafficLog,
     /// What was wrong with the metrics file or a directory when it was last said.
     last_warning: Option<String>,
 }
@@ -201,6 +204,7 @@ impl Daemon {
             notifier,
             heartbeat,
             schedule: due,
+            traffic: TrafficLog::new(now),
             last_warning: None,
         }
     }
@@ -292,6 +296,7 @@ impl Daemon {
             self.send_heartbeat(now);
             self.notify_status();
         }
+        self.traffic.poll(now, || self.supervisor.traffic());
         if now >= self.schedule.report {
             self.schedule.report = now + REPORT_INTERVAL;
             self.supervisor.event_loop.replicators.iter().for_each(|follower| log_status(follower, "replicating"));
@@ -310,7 +315,9 @@ impl Daemon {
         let Some(path) = &self.config.metrics_file else { return };
         let status = |follower: &Replicator| (follower.name().to_string(), follower.status(&SystemClock));
         let databases: Vec<_> = self.supervisor.event_loop.replicators.iter().map(status).collect();
-        if let Err(error) = metrics::write(path, &metrics::render(&databases, SystemClock.utc_now())) {
+        if let Err(error) =
+            metrics::write(path, &metrics::render(&databases, &self.supervisor.traffic(), SystemClock.utc_now()))
+        {
             self.warn_once("metrics not written", &error);
         }
     }

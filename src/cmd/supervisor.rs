@@ -1,6 +1,6 @@
 //! The databases that `replicate` follows: they come and go, and none of them disturbs the others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::replica::replicator::{Replicator, Settings};
 use crate::store::ConnectionPool;
+use crate::store::traffic::Traffic;
 
 /// A database that came later and cannot be followed is tried again after this.
 const RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -67,6 +68,11 @@ impl Supervisor {
         self.desired.push(database.clone());
         self.retry_later(&name, error);
         self.added_at_runtime.insert(name);
+    }
+
+    /// What has gone over each link, by the servers that it is to.
+    pub fn traffic(&self) -> BTreeMap<String, Traffic> {
+        self.pool.traffic()
     }
 
     pub fn pool(&mut self) -> &mut ConnectionPool {

@@ -14,6 +14,7 @@ use crate::format::key::SegmentKey;
 use crate::format::segment::{ChainEnd, MemberHeader, Reader, check_continues};
 use crate::replica::sent_segments::Parts;
 use crate::replica::snapshot_upload::UploadProgress;
+use crate::store::traffic::Purpose;
 use crate::store::{Chunk, Get, Put, PutState, Store};
 
 /// A segment that is merged.
@@ -45,7 +46,8 @@ pub struct Compaction {
 impl Compaction {
     /// Begins to make `key` of `group`.
     pub fn new(store: Rc<dyn Store>, key: SegmentKey, group: Vec<Input>) -> Compaction {
-        let put = store.put(&key.to_string());
+        let mut put = store.put(&key.to_string());
+        put.count_for(Purpose::Compaction);
         Compaction {
             store,
             group,
@@ -106,7 +108,11 @@ impl Compaction {
                     self.bytes = parts.concat();
                     self.verify()?;
                 }
-                None => self.get = Some(self.store.get(&input.key.to_string())),
+                None => {
+                    let mut get = self.store.get(&input.key.to_string());
+                    get.count_for(Purpose::Compaction);
+                    self.get = Some(get);
+                }
             }
             return Ok(UploadProgress::Working);
         }

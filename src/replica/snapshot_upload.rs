@@ -16,6 +16,7 @@ use crate::format::wal::Checksum;
 use crate::replica::compression_pool::CompressionPool;
 use crate::source::snapshot::Snapshot;
 use crate::source::{SnapshotHandle, WalMark};
+use crate::store::traffic::Purpose;
 use crate::store::{Put, PutState, Store};
 
 /// Bytes of the database that are read at once: whole pages, whatever their size.
@@ -103,6 +104,7 @@ impl SnapshotUpload {
             snapshot.read_once();
         }
         let mut put = store.put(&header.key().to_string());
+        put.count_for(Purpose::Snapshots);
         // Who lists many databases reads no object of theirs.
         put.describe(&snapshot.origin().to_string());
         SnapshotUpload {

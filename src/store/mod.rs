@@ -4,13 +4,16 @@ pub mod blocking;
 pub mod dir;
 mod name;
 pub mod nats;
+pub mod traffic;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::format::time::Timestamp;
+use traffic::{Purpose, Traffic};
 
 /// Where objects are kept: one prefix of one bucket, or one directory.
 ///
@@ -94,6 +97,9 @@ pub trait Put {
     /// first poll.
     fn describe(&mut self, _words: &str) {}
 
+    /// What its bytes are counted for, if not for changes. Before the first byte.
+    fn count_for(&mut self, _purpose: Purpose) {}
+
     /// No more bytes follow.
     fn finish(&mut self);
 
@@ -119,6 +125,9 @@ pub enum Chunk {
 
 /// An object on its way out of the store.
 pub trait Get {
+    /// What its bytes are counted for, if not for listings. Before the first poll.
+    fn count_for(&mut self, _purpose: Purpose) {}
+
     fn poll(&mut self, now: Instant) -> Result<Chunk>;
 }
 
@@ -262,6 +271,13 @@ pub enum Target {
 #[derive(Default)]
 pub struct ConnectionPool {
     clients: nats::ClientCache,
+}
+
+impl ConnectionPool {
+    /// What has gone over each connection that is in use, by the servers that it is to.
+    pub fn traffic(&self) -> BTreeMap<String, Traffic> {
+        self.clients.traffic()
+    }
 }
 
 /// Opens a store. Nothing is contacted before [`Store::connect`].

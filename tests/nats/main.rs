@@ -19,5 +19,6 @@ mod store_nats_outage;
 mod store_nats_sweep;
 mod store_nats_tls;
 mod topologies;
+mod traffic;
 mod two_sites;
 mod wire;

@@ -130,7 +130,11 @@ impl Proxy {
 
     /// Bytes that have gone through, either way.
     pub fn moved(&self) -> u64 {
-        self.sent() + self.shared.received.load(Ordering::SeqCst)
+        self.sent() + self.received()
+    }
+
+    pub fn received(&self) -> u64 {
+        self.shared.received.load(Ordering::SeqCst)
     }
 
     pub fn connections(&self) -> u64 {

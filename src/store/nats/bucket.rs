@@ -11,6 +11,7 @@ use super::client::{Client, Inbox, Reply};
 use super::object::{ObjectNames, copy_error};
 use super::options::Options;
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::store::traffic::Purpose;
 
 const INFO: u64 = 1;
 const CREATED: u64 = 2;
@@ -108,7 +109,7 @@ impl BucketCheck {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, options: &Options) -> BucketCheck {
         BucketCheck {
             names: place.clone(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::KeepAlive),
             session: None,
             create: options.create_bucket,
             must_keep: options.must_keep,

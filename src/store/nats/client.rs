@@ -30,6 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::random;
+use crate::store::traffic::{Purpose, Traffic};
 
 /// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
 static FLUSH_PADDING: [u8; 32 * 1024] = [0; 32 * 1024];
@@ -161,6 +162,11 @@ impl Client {
     /// Bytes of messages that have gone over the link, either way.
     pub fn bytes_moved(&self) -> u64 {
         self.proxy.status.bytes_moved()
+    }
+
+    /// What has gone over the connection so far.
+    pub fn traffic(&self) -> Traffic {
+        self.proxy.status.traffic.read()
     }
 
     /// Brings the connection up, step by step. True: it is up. `told` is the caller's count of failures that it was told.
@@ -503,13 +509,13 @@ impl Client {
         }
     }
 
-    /// The subject at which `token` gets what a consumer has to say.
-    pub fn open_inbox(self: &Rc<Client>) -> Inbox {
+    /// Where an operation gets its answers. The first letter of the token says what for: see `proxy::traffic`.
+    pub fn open_inbox(self: &Rc<Client>, purpose: Purpose) -> Inbox {
         let number = self.last_token.get() + 1;
         self.last_token.set(number);
-        let (token, queue) = (number.to_string(), InboxQueue::default());
+        let (token, queue) = (format!("{}{number}", purpose.letter()), InboxQueue::default());
         self.inboxes.borrow_mut().insert(token.clone(), queue.clone());
-        Inbox { denials: self.denials(), client: self.clone(), token, queue }
+        Inbox { denials: self.denials(), client: self.clone(), token, queue, purpose }
     }
 
     /// Pushes what the crate still holds, then sleeps until a message is there or `timeout` is over.
@@ -647,6 +653,7 @@ pub struct Inbox {
     pub client: Rc<Client>,
     pub token: String,
     queue: InboxQueue,
+    purpose: Purpose,
     /// Permissions that had been refused before it was opened.
     denials: u64,
 }
@@ -656,6 +663,11 @@ impl Inbox {
         let mail = self.queue.borrow_mut().pop_front()?;
         self.client.undelivered.set(self.client.undelivered.get().saturating_sub(1));
         Some(mail)
+    }
+
+    /// Another one for the same operation, to which nothing of what was asked before is answered.
+    pub fn fresh(&self) -> Inbox {
+        self.client.open_inbox(self.purpose)
     }
 
     /// The consumer that delivers to it.

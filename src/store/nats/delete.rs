@@ -15,6 +15,7 @@ use super::object::{Meta, ObjectNames};
 use crate::error::{Result, ResultExt};
 use crate::fault;
 use crate::store::Delete;
+use crate::store::traffic::Purpose;
 
 /// Names whose questions travel together.
 const GROUP: usize = 64;
@@ -55,7 +56,7 @@ impl NatsDelete {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, names: Vec<String>) -> NatsDelete {
         NatsDelete {
             subjects: place.clone(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::Compaction),
             session: None,
             names: names.into_iter(),
             group: Vec::new(),
@@ -69,7 +70,7 @@ impl NatsDelete {
 
     fn begin(&mut self) -> Result<()> {
         self.subjects.require_own()?;
-        self.inbox = self.inbox.client.open_inbox();
+        self.inbox = self.inbox.fresh();
         self.found.clear();
         self.replaced.clear();
         if self.group.is_empty() {
@@ -176,7 +177,7 @@ impl NatsDelete {
             self.unanswered = 0;
             // Chunks whose meta is gone already are known only here: that part is asked once more as it is.
             self.stage = if self.stage == Stage::Chunks { Stage::Metas } else { Stage::Begin };
-            self.inbox = self.inbox.client.open_inbox();
+            self.inbox = self.inbox.fresh();
         }
         if self.session.is_some() {
             while let Some(mail) = self.inbox.next() {

@@ -11,6 +11,7 @@ use super::client::{Client, Inbox, Reply};
 use super::object::{ContentDigest, Meta, ObjectNames};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
+use crate::store::traffic::Purpose;
 use crate::store::{Chunk, Get};
 
 /// Tags.
@@ -79,7 +80,7 @@ impl NatsGet {
         NatsGet {
             names: place.clone(),
             name: name.to_string(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::Listing),
             session: None,
             stage: Stage::Begin,
             meta: None,
@@ -110,7 +111,7 @@ impl NatsGet {
 
     fn restart(&mut self) {
         self.delete_consumer();
-        self.inbox = self.inbox.client.open_inbox();
+        self.inbox = self.inbox.fresh();
         self.stage = Stage::Begin;
     }
 
@@ -317,6 +318,10 @@ fn prefetch_bytes(round_trip: Duration, size: u64, chunks: u64) -> u64 {
 }
 
 impl Get for NatsGet {
+    fn count_for(&mut self, purpose: Purpose) {
+        self.inbox = self.inbox.client.open_inbox(purpose);
+    }
+
     fn poll(&mut self, now: Instant) -> Result<Chunk> {
         self.step(now).context(|| format!("get {}", self.names.with_prefix(&self.name)))
     }

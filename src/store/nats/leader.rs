@@ -14,6 +14,7 @@ use super::client::{Client, Inbox, Reply};
 use super::list::MetaEvent;
 use super::object::{Meta, ObjectNames};
 use crate::error::Result;
+use crate::store::traffic::Purpose;
 
 const SUBJECTS: u64 = 1;
 const META: u64 = 2;
@@ -51,7 +52,7 @@ impl LeaderReader {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> LeaderReader {
         LeaderReader {
             names: place.clone(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::Listing),
             session: None,
             subjects: Vec::new(),
             pages: SubjectPages::default(),
@@ -82,7 +83,7 @@ impl LeaderReader {
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.inbox = self.inbox.client.open_inbox();
+        self.inbox = self.inbox.fresh();
         self.subjects.clear();
         (self.pages, self.all_listed, self.in_flight) = (SubjectPages::default(), false, 0);
         if self.session.is_some() { self.request_subjects() } else { Ok(()) }

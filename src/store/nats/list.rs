@@ -22,6 +22,7 @@ use crate::error::{Result, ResultExt};
 use crate::fault;
 use crate::format::listing::{LTX_WARNING, is_ltx_name};
 use crate::log;
+use crate::store::traffic::Purpose;
 use crate::store::{Entry, List, Scan, ScanEvent, ScannedObject, name};
 
 const CREATED: u64 = 1;
@@ -104,7 +105,7 @@ impl ConsumerReader {
     fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> ConsumerReader {
         ConsumerReader {
             names: place.clone(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::Listing),
             session: None,
             consumer: false,
             ended: false,
@@ -145,7 +146,7 @@ impl ConsumerReader {
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.inbox = self.inbox.client.open_inbox();
+        self.inbox = self.inbox.fresh();
         self.last_received = None;
         (self.ended, self.stalled, self.consumer) = (false, false, self.session.is_some());
         (self.remaining, self.requested) = (0, 0);

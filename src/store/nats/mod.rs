@@ -35,6 +35,7 @@ mod writer_lease;
 mod writer_query;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,12 +50,25 @@ use super::{Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::store::traffic::Traffic;
 
 /// The connections of this process, each with what it was opened for.
 #[derive(Default)]
 pub struct ClientCache(Vec<(Options, Weak<Client>)>);
 
 impl ClientCache {
+    /// What has gone over each connection, by the servers that it is to.
+    pub fn traffic(&self) -> BTreeMap<String, Traffic> {
+        let mut links = BTreeMap::<String, Traffic>::new();
+        for (options, client) in &self.0 {
+            if let Some(client) = client.upgrade() {
+                let traffic = links.entry(servers(options)).or_default();
+                *traffic = traffic.and(client.traffic());
+            }
+        }
+        links
+    }
+
     /// The connection for `options`: one that is there already, if it differs only in bucket and prefix.
     fn get(&mut self, options: &Options) -> Result<Rc<Client>> {
         let key = Options { bucket: String::new(), prefix: String::new(), must_keep: None, ..options.clone() };
@@ -201,10 +215,13 @@ impl NatsStore {
 /// `nats://host:port,…/bucket/prefix`: no login in it.
 fn url(options: &Options) -> String {
     let scheme = if options.tls.required { "tls" } else { "nats" };
-    let servers: Vec<String> = options.servers.iter().map(proxy::address).collect();
     let slash = if options.prefix.is_empty() { "" } else { "/" };
     let query = options.url_query();
-    format!("{scheme}://{}/{}{slash}{}{query}", servers.join(","), options.bucket, options.prefix)
+    format!("{scheme}://{}/{}{slash}{}{query}", servers(options), options.bucket, options.prefix)
+}
+
+fn servers(options: &Options) -> String {
+    options.servers.iter().map(proxy::address).collect::<Vec<_>>().join(",")
 }
 
 impl Store for NatsStore {

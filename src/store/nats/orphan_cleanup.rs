@@ -25,6 +25,7 @@ use super::list::{MetaEvent, MetaReader};
 use super::object::{Meta, ObjectNames, is_nuid};
 use crate::error::{Result, ResultExt};
 use crate::format::time::Timestamp;
+use crate::store::traffic::Purpose;
 use crate::store::{CleanupResult, OrphanCleanup};
 
 const SUBJECTS: u64 = 1;
@@ -101,7 +102,7 @@ impl NatsCleanup {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, wall: Timestamp, young: Duration) -> NatsCleanup {
         NatsCleanup {
             names: place.clone(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::Compaction),
             session: None,
             now_utc: wall,
             min_age: young,
@@ -138,7 +139,7 @@ impl NatsCleanup {
     }
 
     fn restart(&mut self) {
-        self.inbox = self.inbox.client.open_inbox();
+        self.inbox = self.inbox.fresh();
         self.stage = Stage::Begin;
         self.candidates.clear();
         (self.subjects_read, self.metas_seen_to, self.result.too_young) = (0, None, 0);

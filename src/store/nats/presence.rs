@@ -9,6 +9,7 @@ use super::client::{Client, Inbox};
 use super::object::{Meta, ObjectNames};
 use crate::error::{Result, ResultExt};
 use crate::store::Presence;
+use crate::store::traffic::Purpose;
 
 pub struct NatsPresence {
     subjects: Rc<ObjectNames>,
@@ -24,7 +25,7 @@ impl NatsPresence {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, names: Vec<String>) -> NatsPresence {
         NatsPresence {
             subjects: place.clone(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::Listing),
             session: None,
             names,
             unanswered: 0,
@@ -34,7 +35,7 @@ impl NatsPresence {
     }
 
     fn request(&mut self) -> Result<()> {
-        self.inbox = self.inbox.client.open_inbox();
+        self.inbox = self.inbox.fresh();
         self.missing.clear();
         self.unanswered = self.names.len();
         let api = self.subjects.api("STREAM.MSG.GET");

@@ -20,6 +20,7 @@ use super::own_objects::OwnObject;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::random;
+use crate::store::traffic::Purpose;
 use crate::store::{Put, PutState};
 
 /// The tags of what is not a chunk; chunks are counted from 1. The one of each put is short.
@@ -103,7 +104,7 @@ impl NatsPut {
             name: name.to_string(),
             description: None,
             nuid: random::token(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::Changes),
             session: None,
             chunk: Vec::new(),
             chunk_size: CHUNK_BYTES,
@@ -412,8 +413,8 @@ impl NatsPut {
         self.stage = Stage::Failed;
         if settled && self.digest.chunks > 0 {
             let purge = (self.names.api("STREAM.PURGE"), api::purge_request(&self.names.chunk_subject(&self.nuid)));
-            let client = self.inbox.client.clone();
-            let mailbox = std::mem::replace(&mut self.inbox, client.open_inbox());
+            let (client, fresh) = (self.inbox.client.clone(), self.inbox.fresh());
+            let mailbox = std::mem::replace(&mut self.inbox, fresh);
             client.defer_cleanup(AbandonedPut::new(mailbox, flight.unanswered(), purge, Instant::now()));
         }
     }
@@ -427,6 +428,10 @@ impl Put for NatsPut {
 
     fn describe(&mut self, words: &str) {
         self.description = Some(words.to_string());
+    }
+
+    fn count_for(&mut self, purpose: Purpose) {
+        self.inbox = self.inbox.client.open_inbox(purpose);
     }
 
     fn finish(&mut self) {

@@ -21,6 +21,7 @@ use super::proxy::LEASE_QUERY_SUBJECTS;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::random;
+use crate::store::traffic::Purpose;
 use crate::store::{LeaseHolder, WriterLease};
 
 /// A replicator that lives answers within a tick of its loop and a round trip.
@@ -132,7 +133,7 @@ impl NatsLease {
     }
 
     fn query(&mut self, why: QueryReason, now: Instant) {
-        let mailbox = self.client.open_inbox();
+        let mailbox = self.client.open_inbox(Purpose::KeepAlive);
         let question = WriterInfo::question(&self.own.id);
         // Not sent: the connection is gone, and the next one asks again.
         let _ = mailbox.request(QUERY_TAG, &self.subject, &question);

@@ -11,6 +11,7 @@ use super::writer_lease::{LeaseSubjects, WriterInfo};
 use crate::error::Result;
 use crate::log;
 use crate::random;
+use crate::store::traffic::Purpose;
 use crate::store::{FindWriters, LiveWriter, Writer};
 
 /// A replicator at rest answers within a second and a round trip: it looks at its store that often.
@@ -46,7 +47,7 @@ impl WriterQuery {
             leases,
             answers: Vec::new(),
             subjects: Vec::new(),
-            inbox: client.open_inbox(),
+            inbox: client.open_inbox(Purpose::KeepAlive),
             session: None,
             asked: 0,
             in_flight: 0,
@@ -60,7 +61,7 @@ impl WriterQuery {
         let session = self.client.session();
         if session != self.session {
             self.session = session;
-            self.inbox = self.client.open_inbox();
+            self.inbox = self.client.open_inbox(Purpose::KeepAlive);
             self.answers.iter_mut().for_each(|answer| *answer = None);
             (self.asked, self.in_flight, self.last_progress) = (0, 0, None);
         }

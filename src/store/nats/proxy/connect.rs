@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::poll::{Interest, poll, time_left};
 use super::protocol::printable;
 use super::status::{Failure, ServerInfo, SharedStatus};
-use super::stream::{ReadOutcome, Stream, read_some};
+use super::stream::{ReadOutcome, Socket, Stream, read_some};
 use super::tls;
 use crate::error::{Error, Kind};
 use crate::store::nats::options::{Server, Tls};
@@ -29,7 +29,7 @@ pub fn connect(
         let end = Instant::now() + timeout;
         shared.set_step(format!("connect to {place}"));
         let tcp = dial(&addresses, timeout, end)?;
-        handshake(tcp, server, tls, timeout, end)
+        handshake(Socket { tcp, traffic: shared.traffic.clone() }, server, tls, timeout, end)
     };
     attempt().map_err(|failure: Failure| failure.at_server(&place))
 }
@@ -74,7 +74,7 @@ fn configure_socket(tcp: TcpStream) -> std::io::Result<TcpStream> {
 
 /// INFO and TLS, in the order that the options ask for.
 fn handshake(
-    tcp: TcpStream,
+    socket: Socket,
     server: &Server,
     tls: &Tls,
     timeout: Duration,
@@ -82,11 +82,11 @@ fn handshake(
 ) -> Result<(Stream, ServerInfo), Failure> {
     let silent = || Failure::new(Kind::StoreUnreachable, format!("expected INFO, found nothing within {timeout:?}"));
     if tls.handshake_first {
-        let mut stream = Stream::Tls(Box::new(tls::handshake(tcp, &server.host, tls, end)?));
+        let mut stream = Stream::Tls(Box::new(tls::handshake(socket, &server.host, tls, end)?));
         let info = read_info(&mut stream, end, &silent)?;
         return Ok((stream, info));
     }
-    let mut plain = Stream::Plain(tcp);
+    let mut plain = Stream::Plain(socket);
     let info = read_info(&mut plain, end, &silent)?;
     let offered = info.tls_required || info.tls_available;
     if tls.required && !offered {
@@ -94,8 +94,8 @@ fn handshake(
         return Err(failure.hint("take the TLS options away, or give the server a certificate"));
     }
     match plain {
-        Stream::Plain(tcp) if tls.required || info.tls_required => {
-            let stream = tls::handshake(tcp, &server.host, tls, end)?;
+        Stream::Plain(socket) if tls.required || info.tls_required => {
+            let stream = tls::handshake(socket, &server.host, tls, end)?;
             Ok((Stream::Tls(Box::new(stream)), info))
         }
         stream => Ok((stream, info)),

@@ -19,6 +19,7 @@ mod relay;
 mod status;
 mod stream;
 mod tls;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

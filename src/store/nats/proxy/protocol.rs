@@ -6,7 +6,9 @@
 //! read (not UTF-8, no colon, a line over 4096 bytes): one such message in a bucket would end every listing of it. So of a
 //! header block only its status is passed on, and a subject or reply that the crate might not read is not passed on at all.
 
+use super::traffic::purpose_of;
 use crate::error::{Error, Kind, Result};
+use crate::store::traffic::{Purpose, PurposeBytes};
 
 /// Where the client publishes to push everything before it out of the crate's buffer; it ends at the link.
 pub const FLUSH_SUBJECT: &str = "_LINK.FLUSH";
@@ -67,11 +69,21 @@ pub struct Parser {
     state: State,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
+    /// Of the message that is read.
+    purpose: Purpose,
+    /// What was read of messages since it was last taken.
+    read: PurposeBytes,
 }
 
 impl Parser {
     pub fn new(speaker: Direction) -> Parser {
-        Parser { direction: speaker, state: State::Line, partial: Vec::new() }
+        Parser {
+            direction: speaker,
+            state: State::Line,
+            partial: Vec::new(),
+            purpose: Purpose::KeepAlive,
+            read: PurposeBytes::default(),
+        }
     }
 
     /// Whether what was passed on so far ends with a whole message. The line of a message is passed on only when it is whole,
@@ -80,9 +92,15 @@ impl Parser {
         matches!(self.state, State::Line | State::Header(_) | State::Skip { then: 0, .. })
     }
 
+    /// What was read of messages, by what they are for, since the last time. The lines of the connection are not counted.
+    pub fn take_read(&mut self) -> PurposeBytes {
+        std::mem::take(&mut self.read)
+    }
+
     /// Reads `input` whole and hands out what is in it, in order.
     pub fn scan(&mut self, mut input: &[u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
         while !input.is_empty() {
+            let (before, in_line) = (input.len(), matches!(self.state, State::Line));
             input = match self.state {
                 State::Forward(left) => {
                     let (now, rest) = split(input, left);
@@ -101,6 +119,9 @@ impl Parser {
                 State::Header(_) => self.header(input, out)?,
                 State::Line => self.line(input, out)?,
             };
+            if !in_line {
+                self.read.add(self.purpose, before.saturating_sub(input.len()) as u64);
+            }
         }
         Ok(())
     }
@@ -126,6 +147,9 @@ impl Parser {
         let words: Vec<&[u8]> =
             text.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty()).collect();
         let verb = words.first().copied().unwrap_or_default().to_ascii_uppercase();
+        let is_message = matches!(verb.as_slice(), b"PUB" | b"HPUB" | b"MSG" | b"HMSG");
+        self.purpose = if is_message { purpose_of(&words) } else { Purpose::KeepAlive };
+        self.read.add(self.purpose, line.len() as u64);
         match (self.direction, verb.as_slice()) {
             (Direction::Client, b"SUB" | b"UNSUB") => {
                 out(Event::Forward(line))?;

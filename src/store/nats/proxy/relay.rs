@@ -22,7 +22,9 @@ use super::poll::{Interest, WakeReceiver, poll};
 use super::protocol::{Direction, Event, Parser};
 use super::status::{Failure, SharedStatus};
 use super::stream::{ReadOutcome, Stream, WriteBuffer, read_some};
+use super::traffic::QueuedBytes;
 use crate::error::{Error, Kind, Result};
+use crate::store::traffic::Purpose;
 
 /// Bytes that wait for the server before the link gives up on our own side's discipline.
 const MAX_QUEUED: usize = 128 * 1024 * 1024;
@@ -51,6 +53,9 @@ pub struct Relay<'a> {
     crate_side: TcpStream,
     server: Stream,
     to_server: WriteBuffer,
+    /// Who waits in it, up to so many of all bytes that were queued.
+    queued: QueuedBytes,
+    counted: u64,
     to_crate: WriteBuffer,
     from_crate: Parser,
     from_server: Parser,
@@ -74,6 +79,8 @@ struct Liveness {
     last_request: Option<Instant>,
     /// When it last took bytes, while some were waiting.
     last_write: Instant,
+    /// Bytes that it was to be sent.
+    queued: u64,
     /// Bytes that were written to it, and so many of them have arrived.
     written: u64,
     arrived: u64,
@@ -90,6 +97,8 @@ impl<'a> Relay<'a> {
             crate_side,
             server,
             to_server: WriteBuffer::default(),
+            queued: QueuedBytes::default(),
+            counted: 0,
             to_crate: WriteBuffer::default(),
             from_crate: Parser::new(Direction::Client),
             from_server: Parser::new(Direction::Server),
@@ -117,12 +126,26 @@ impl<'a> Relay<'a> {
             return SessionEnd::Server(self.with_server_reason(e).into());
         }
         loop {
-            match self.step(ear, door) {
+            let step = self.step(ear, door);
+            self.count_sent();
+            match step {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
                 Err(e) => return SessionEnd::Server(self.with_server_reason(e).into()),
             }
         }
+    }
+
+    /// What has gone to the server counts for whom it was.
+    fn count_sent(&mut self) {
+        let read = self.from_crate.take_read();
+        let messages = || Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::KeepAlive);
+        let all = self.liveness.queued.saturating_sub(self.counted);
+        let rest = all.saturating_sub(messages().map(|purpose| read.of(purpose)).sum());
+        self.queued.push(Purpose::KeepAlive, rest);
+        messages().for_each(|purpose| self.queued.push(purpose, read.of(purpose)));
+        self.counted = self.liveness.queued;
+        self.queued.settle(self.to_server.len() as u64, &self.status.traffic.sent);
     }
 
     /// A write may fail before the server's reason is read: that tells more than a broken pipe.
@@ -250,6 +273,10 @@ impl<'a> Relay<'a> {
             }
             Ok(())
         })?;
+        let read = self.from_server.take_read();
+        Purpose::ALL
+            .into_iter()
+            .for_each(|purpose| self.status.traffic.received.add_message(purpose, read.of(purpose)));
         self.speak_to_server()
     }
 
@@ -332,6 +359,7 @@ impl Liveness {
             last_received: heard,
             last_request: asked,
             last_write: took,
+            queued: 0,
             written: 0,
             arrived: 0,
             last_progress: moved,
@@ -376,6 +404,7 @@ impl Liveness {
         }
         self.last_request.get_or_insert(now);
         let sent = queue.send(bytes, server).map_err(|e| Error::io(Kind::StoreUnreachable, "connection lost", &e))?;
+        self.queued += bytes.len() as u64;
         self.written += sent as u64;
         Ok(())
     }

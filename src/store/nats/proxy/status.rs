@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::Deserialize;
 
+use super::traffic::TrafficCounters;
 use crate::error::{Error, Kind};
 
 /// What a server says of itself when a client comes. Everything may be missing.
@@ -96,6 +97,7 @@ pub struct ProxyStatus {
 pub struct SharedStatus {
     status: Arc<Mutex<ProxyStatus>>,
     bytes_moved: Arc<AtomicU64>,
+    pub traffic: TrafficCounters,
 }
 
 impl SharedStatus {

@@ -6,16 +6,44 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use native_tls::TlsStream;
 
+use super::traffic::TrafficCounters;
+
+/// A socket that counts what it carries.
+pub struct Socket {
+    pub tcp: TcpStream,
+    pub traffic: TrafficCounters,
+}
+
+impl Read for Socket {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.tcp.read(bytes)?;
+        self.traffic.received.add_socket(read);
+        Ok(read)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.tcp.write(bytes)?;
+        self.traffic.sent.add_socket(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
 pub enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
     pub fn fd(&self) -> RawFd {
         match self {
-            Stream::Plain(tcp) => tcp.as_raw_fd(),
-            Stream::Tls(tls) => tls.get_ref().as_raw_fd(),
+            Stream::Plain(socket) => socket.tcp.as_raw_fd(),
+            Stream::Tls(tls) => tls.get_ref().tcp.as_raw_fd(),
         }
     }
 }
@@ -33,7 +61,7 @@ impl Stream {
 impl Read for Stream {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            Stream::Plain(tcp) => tcp.read(bytes),
+            Stream::Plain(socket) => socket.read(bytes),
             Stream::Tls(tls) => tls.read(bytes),
         }
     }
@@ -42,14 +70,14 @@ impl Read for Stream {
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Plain(tcp) => tcp.write(bytes),
+            Stream::Plain(socket) => socket.write(bytes),
             Stream::Tls(tls) => tls.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Stream::Plain(tcp) => tcp.flush(),
+            Stream::Plain(socket) => socket.flush(),
             Stream::Tls(tls) => tls.flush(),
         }
     }

@@ -10,6 +10,7 @@ use native_tls::{Certificate, HandshakeError, Identity, Protocol, TlsConnector, 
 
 use super::poll::{Interest, poll, time_left};
 use super::status::Failure;
+use super::stream::Socket;
 use crate::error::Kind;
 use crate::store::nats::options::Tls;
 
@@ -56,8 +57,8 @@ fn bad_file(path: &Path, what: &str) -> Failure {
 }
 
 /// Shakes hands over a non-blocking socket.
-pub fn handshake(tcp: TcpStream, host: &str, tls: &Tls, end: Instant) -> Result<TlsStream<TcpStream>, Failure> {
-    let mut step = connector(tls)?.connect(host, tcp);
+pub fn handshake(socket: Socket, host: &str, tls: &Tls, end: Instant) -> Result<TlsStream<Socket>, Failure> {
+    let mut step = connector(tls)?.connect(host, socket);
     loop {
         let unfinished = match step {
             Ok(stream) => return Ok(stream),
@@ -67,7 +68,7 @@ pub fn handshake(tcp: TcpStream, host: &str, tls: &Tls, end: Instant) -> Result<
         if time_left(end).is_zero() {
             return Err(Failure::new(Kind::StoreUnreachable, "TLS handshake: the server does not answer"));
         }
-        wait_for_socket(unfinished.get_ref(), end)?;
+        wait_for_socket(&unfinished.get_ref().tcp, end)?;
         step = unfinished.handshake();
     }
 }
