@@ -441,6 +441,7 @@ fn update(shared: &SharedStatus, line: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::Socket;
     use super::*;
     use std::io::Read;
     use std::net::TcpListener;
@@ -465,11 +466,15 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }
 
+    fn counted(tcp: TcpStream, shared: &SharedStatus) -> Stream {
+        Stream::Plain(Socket { tcp, traffic: shared.traffic.clone() })
+    }
+
     #[test]
     fn a_line_of_the_link_waits_for_the_end_of_a_message_in_both_directions() {
         let shared = SharedStatus::default();
         let ((crate_side, mut the_crate), (server, mut the_server)) = (pair(), pair());
-        let mut pump = Relay::new(crate_side, Stream::Plain(server), RHYTHM, &shared);
+        let mut pump = Relay::new(crate_side, counted(server, &shared), RHYTHM, &shared);
         pump.on_crate_bytes(b"PUB a 4\r\nab").unwrap();
         pump.on_server_bytes(b"PING\r\nMSG b 1 4\r\nef").unwrap();
         pump.ping(Instant::now()).unwrap();
@@ -486,7 +491,7 @@ mod tests {
     fn between_messages_a_line_of_the_link_goes_out_at_once() {
         let shared = SharedStatus::default();
         let ((crate_side, mut the_crate), (server, mut the_server)) = (pair(), pair());
-        let mut pump = Relay::new(crate_side, Stream::Plain(server), RHYTHM, &shared);
+        let mut pump = Relay::new(crate_side, counted(server, &shared), RHYTHM, &shared);
         pump.on_server_bytes(b"PING\r\n").unwrap();
         pump.on_crate_bytes(b"PING\r\nPUB").unwrap();
         pump.ping(Instant::now()).unwrap();
@@ -498,7 +503,7 @@ mod tests {
     fn a_message_that_stays_half_sent_ends_the_session() {
         let shared = SharedStatus::default();
         let ((crate_side, _the_crate), (server, _the_server)) = (pair(), pair());
-        let mut pump = Relay::new(crate_side, Stream::Plain(server), RHYTHM, &shared);
+        let mut pump = Relay::new(crate_side, counted(server, &shared), RHYTHM, &shared);
         pump.on_crate_bytes(b"PUB a 4\r\nab").unwrap();
         pump.on_server_bytes(b"PING\r\n").unwrap();
         pump.check(Instant::now() + Duration::from_secs(9)).unwrap();
