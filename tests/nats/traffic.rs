@@ -82,7 +82,7 @@ fn each_operation_counts_for_its_purpose(server: &Server, tls: Tls) {
     let bytes = noise(MOST as usize, 1);
     // Nearly all that an operation sends or receives is its own.
     let all = |sent_for: Option<Purpose>, received_for: Option<Purpose>, work: &dyn Fn()| {
-        let found = added(&pool, &proxy, || work());
+        let found = added(&pool, &proxy, work);
         for (expected, bytes) in [(sent_for, found.sent), (received_for, found.received)] {
             if let Some(purpose) = expected {
                 assert!(bytes.of(purpose) * 10 >= bytes.total() * least, "{purpose:?}: {found:?}");
