@@ -104,9 +104,14 @@ impl Audit {
         !self.listing_required && !matches!(self.work, AuditOperation::Listing(..))
     }
 
+    /// Where a restore ends, or further on, as a listing has shown.
+    pub fn proven(&self) -> Option<Position> {
+        self.proven.filter(|_| !self.listing_required)
+    }
+
     /// Whether a listing has shown that a restore ends at `position`.
     pub fn has_proven(&self, position: Option<Position>) -> bool {
-        self.proven.is_some() && self.proven == position && !self.listing_required
+        position.is_some() && self.proven() == position
     }
 
     /// Makes progress. `stored` is the end of what was acknowledged, `newest` the

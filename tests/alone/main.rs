@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod closing;
 mod deterministic;
 mod fairness;
 mod locks;

@@ -191,10 +191,16 @@ impl World {
 
     /// The end of `replicate`, by a signal or because of `-once`.
     pub fn finish(&mut self) -> Exit {
+        self.finish_while(|_| {})
+    }
+
+    /// The same, while something goes on before each turn.
+    pub fn finish_while(&mut self, mut goes_on: impl FnMut(&mut World)) -> Exit {
         let Some(run) = &mut self.run else { return Exit::Success };
         run.follower.close();
         let end = self.clock.now() + SHUTDOWN;
         let exit = loop {
+            goes_on(self);
             if let Err(error) = self.turn() {
                 break Exit::Error(error);
             }

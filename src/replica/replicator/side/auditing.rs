@@ -11,7 +11,7 @@ impl Side {
         let Some(stored) = self.stored.filter(|stored| self.exclusive && self.writes(stored)) else {
             return WakeOn::NextTick;
         };
-        let prove = self.closing && self.is_acknowledged(caught_up);
+        let prove = self.closing && (self.is_acknowledged(caught_up) || self.wants_proof_of_end());
         let snapshot = self.store_summary.snapshot.filter(|key| key.generation == stored.generation);
         let newest = snapshot.map(|key| key.to_string()).into_iter().chain(self.newest_object.clone()).collect();
         match self.audit.poll(clock.now(), stored, newest, prove) {

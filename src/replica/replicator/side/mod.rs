@@ -1,6 +1,7 @@
 //! One replica of a database: what is stored there, and what is on its way. The reader gives it what is committed.
 
 mod auditing;
+mod closing;
 mod exclusivity;
 mod failure;
 mod generation;
@@ -40,6 +41,7 @@ pub use generation::warn_clock;
 pub(super) use snapshots::SnapshotStep;
 pub(super) use writing::{Packing, Writing};
 
+use closing::EndOfRun;
 use failure::Failure;
 use takeover::Identifying;
 
@@ -76,6 +78,7 @@ pub(super) struct Side {
     /// The store has answered once, so that trouble from now on is waited out.
     store_reached: bool,
     closing: bool,
+    end_of_run: EndOfRun,
     retry_at: Instant,
     stored: Option<Position>,
     last_snapshot: Option<Position>,
@@ -134,6 +137,7 @@ impl Side {
             all_stored_at: None,
             store_reached: false,
             closing: false,
+            end_of_run: EndOfRun::default(),
             retry_at: now,
             stored: None,
             last_snapshot: None,
@@ -205,11 +209,8 @@ impl Side {
                 caught_up
                     && !writing.behind
                     && writing.builder.is_empty()
-                    && writing.snapshot.is_none()
-                    && writing.snapshot_at.is_some()
-                    && !self.force_snapshot
                     && self.uploads.is_empty()
-                    && (!self.settings.enforce_retention || self.retention.is_done())
+                    && !self.has_work_before_end()
             }
             // A database that is not there when the end is asked for has nothing to store.
             _ => self.closing && self.settings.wait_for_database && !self.settings.path.exists(),

@@ -23,6 +23,7 @@ impl Side {
             return Ok(WakeOn::NextTick);
         }
         let next = self.poll_uploads(tools, clock).min(self.poll_audit(caught_up, clock));
+        self.poll_end_of_run(caught_up, clock.now());
         self.poll_retention(tools, clock).map(|kept| kept.min(next))
     }
 
