@@ -10,6 +10,7 @@ use crate::format::position::{Generation, Offset, Position, WalPosition};
 use crate::format::segment::{Differences, MemberHeader, last_member};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
+use crate::log;
 use crate::source::{FileCrcCheck, GenerationEnd, Proof, Source, StateCheck, WalMark};
 
 /// The end of what is stored, or is about to be.
@@ -149,8 +150,14 @@ impl StoredEnd {
             }
             ResumeCheck::State(check) => Ok(match source.prove(check, buffer)? {
                 None => None,
-                Some(Proof::Equal | Proof::Unknown) => Some(Ok(())),
-                Some(Proof::Differs) => Some(Err(GenerationEnd::DatabaseChangedWhileNotRunning)),
+                Some(Proof::Equal) => Some(Ok(())),
+                Some(Proof::Unknown) => {
+                    log::info("database not compared with what is stored: a checkpoint went on while not running")
+                        .field("db", source.path().display())
+                        .emit();
+                    Some(Ok(()))
+                }
+                Some(Proof::Differs) => Some(Err(GenerationEnd::DatabaseDiffers)),
             }),
         }
     }

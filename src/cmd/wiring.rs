@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Database;
 use crate::error::Result;
-use crate::replica::replicator::{Replicator, Settings};
+use crate::replica::replicator::{ComparisonPace, Replicator, Settings};
 use crate::restore::live_state::LiveDatabase;
 use crate::source;
 use crate::store::{self, ConnectionPool, Store, Target};
@@ -19,6 +19,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         monitor_interval: database.monitor_interval,
         sync_interval: database.replica.sync_interval,
         snapshot_interval: database.snapshot_interval,
+        comparison: database.compare_interval.map(ComparisonPace::each),
         retention: database.snapshot_retention,
         compaction: database.replica.compaction,
         compression_level: database.replica.compression_level,

@@ -23,6 +23,9 @@ pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// In bytes: so much may wait on disk for a store that is away. Hours of a busy database; small beside most disks.
 pub const DEFAULT_SPOOL_LIMIT: u64 = 1 << 30;
 
+/// From the end of one comparison with what is stored to the next. One snapshot a day is as much reading.
+pub const DEFAULT_COMPARE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A database, and how it is backed up.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Database {
@@ -44,6 +47,8 @@ pub struct Database {
     pub enable_wal: bool,
     /// Whether the database may be on a network file system, at the operator's own risk.
     pub allow_network_file_system: bool,
+    /// From one comparison with what is stored to the next; none: only at a start.
+    pub compare_interval: Option<Duration>,
     /// None: a snapshot is taken only at the start of a generation.
     pub snapshot_interval: Option<Duration>,
     /// None: nothing is ever deleted.
@@ -67,6 +72,7 @@ impl Database {
             spool_limit: DEFAULT_SPOOL_LIMIT,
             enable_wal: true,
             allow_network_file_system: false,
+            compare_interval: Some(DEFAULT_COMPARE_INTERVAL),
             snapshot_interval: policy.interval,
             snapshot_retention: policy.retention,
             restore_if_missing: false,
@@ -152,6 +158,9 @@ fn read_settings(section: &Section<'_>, database: &mut Database, around: &Enviro
     database.monitor_interval = section.interval("monitor-interval")?.unwrap_or(database.monitor_interval);
     if let Some(interval) = section.duration("checkpoint-interval")? {
         database.checkpoint_interval = Some(interval).filter(|interval| !interval.is_zero());
+    }
+    if let Some(interval) = section.duration("compare-interval")? {
+        database.compare_interval = Some(interval).filter(|interval| !interval.is_zero());
     }
     if let Some(pages) = section.integer("min-checkpoint-page-count", 1, i64::from(u32::MAX))? {
         database.min_checkpoint_pages = u32::try_from(pages).unwrap_or(u32::MAX);

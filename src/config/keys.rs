@@ -57,6 +57,7 @@ pub const DATABASE: SectionKeys = SectionKeys {
         "busy-timeout",
         "meta-path",
         "spool-limit",
+        "compare-interval",
         "enable-wal",
         "allow-network-file-system",
         "snapshot",

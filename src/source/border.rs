@@ -7,8 +7,9 @@ use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::wal::Salt;
 use crate::source::Source;
-use crate::source::bases::{Bases, Files, WalPages};
+use crate::source::bases::Bases;
 use crate::source::resume::WalMark;
+use crate::source::wal_pages::{Files, WalPages};
 
 /// A pin that begins behind the place would let a checkpoint write what is not copied yet into the database file: so often in
 /// a row the next round is to try again. After that an application's checkpoint has waited long enough.
@@ -167,7 +168,7 @@ impl Source {
             Some(files) => files.wal_pages(WalPages::default(), 0, self.position.frame)?,
             None => None,
         };
-        self.bases = found.map(|found| Bases::new(size, sum, pages, found.newest, blank));
+        self.bases = found.map(|found| Bases::new(size, sum, pages, found.at(pages, blank)));
         Ok(())
     }
 
@@ -191,7 +192,9 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
     use std::time::Instant;
 
     use super::*;
@@ -201,7 +204,7 @@ mod tests {
     use crate::source::{Proof, ReadResult, StateCheck};
 
     /// Copies what there is; whether all of it could be said in differences, or none.
-    fn copied(source: &mut Source) -> Option<bool> {
+    pub(in crate::source) fn copied(source: &mut Source) -> Option<bool> {
         let (mut buffer, mut composer, mut found) = (vec![0; 1 << 20], Composer::default(), Vec::new());
         loop {
             match source.read(&mut buffer, &mut composer).unwrap() {
@@ -217,7 +220,7 @@ mod tests {
     }
 
     /// The checksum and the size of the database, as a snapshot reads it.
-    fn snapshot_of(source: &mut Source) -> (DatabaseChecksum, u32, SnapshotHandle) {
+    pub(in crate::source) fn snapshot_of(source: &mut Source) -> (DatabaseChecksum, u32, SnapshotHandle) {
         let mut snapshot = source.snapshot(&std::env::temp_dir()).unwrap().unwrap();
         let mut page = vec![0; snapshot.mark().page_size.get() as usize];
         let mut running = RunningChecksum::new(snapshot.mark().page_size);
@@ -227,7 +230,7 @@ mod tests {
         (running.sum(), snapshot.pages(), snapshot.handle().clone())
     }
 
-    fn known(live: &Live) -> Source {
+    pub(in crate::source) fn known(live: &Live) -> Source {
         let mut source = live.follow();
         let (sum, _, snapshot) = snapshot_of(&mut source);
         source.trust_snapshot(&snapshot, sum);
@@ -235,7 +238,7 @@ mod tests {
         source
     }
 
-    fn run(live: &Live, sql: &str) {
+    pub(in crate::source) fn run(live: &Live, sql: &str) {
         live.application.execute_batch(sql).unwrap();
     }
 
@@ -364,6 +367,34 @@ mod tests {
             assert_ne!(copied(&mut source), Some(false), "{at}");
             assert_eq!(source.checksum(), Some(snapshot_of(&mut source).0), "{at}");
         }
+    }
+
+    /// Of a source that goes on behind `mark`.
+    fn proof_at(live: &Live, mark: &WalMark, pages: u32, sum: DatabaseChecksum) -> Proof {
+        let mut source = live.follow();
+        assert_eq!(source.resume(mark).unwrap(), Ok(()));
+        prove(&mut source, pages, sum)
+    }
+
+    #[test]
+    fn a_change_behind_sqlite_is_found_at_a_start_also_where_there_are_free_pages() {
+        let live = Live::new("free");
+        let rows = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<40)";
+        run(&live, &format!("{rows} INSERT INTO t SELECT randomblob(3000) FROM n; DELETE FROM t WHERE rowid > 9;"));
+        run(&live, "PRAGMA wal_checkpoint(TRUNCATE);");
+        let file = File::options().read(true).write(true).open(&live.path).unwrap();
+        let mut source = known(&live);
+        live.commit();
+        copied(&mut source);
+        let (mark, sum, pages) = (source.position.mark(), source.checksum().unwrap(), snapshot_of(&mut source).1);
+        drop(source);
+        assert_eq!(proof_at(&live, &mark, pages, sum), Proof::Equal);
+        // A page that has a frame is read from there, whatever a checkpoint has done with what followed.
+        live.commit();
+        run(&live, "PRAGMA wal_checkpoint(PASSIVE);");
+        assert_eq!(proof_at(&live, &mark, pages, sum), Proof::Equal);
+        file.write_all_at(&[1; 9], 7 * 4096 + 2000).unwrap();
+        assert_eq!(proof_at(&live, &mark, pages, sum), Proof::Differs);
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod bases;
 mod border;
 mod checkpoint;
 mod close;
+mod comparison;
 mod connection;
 mod copy;
 mod facts;
@@ -51,8 +52,9 @@ mod reread;
 mod sigbus;
 mod wal_file;
 mod wal_index;
+mod wal_pages;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -67,6 +69,7 @@ use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FrameChecksum};
 
 pub use border::SnapshotHandle;
+pub use comparison::Comparison;
 pub use copy::{Batch, ReadResult};
 pub use facts::is_another_file;
 pub use file_stamp::FileStamp;
@@ -91,6 +94,7 @@ use sigbus::FaultCount;
 use snapshot::ActiveSnapshots;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
+use wal_pages::WalPages;
 
 /// The version of SQLite in here.
 pub fn sqlite_version() -> &'static str {
@@ -299,7 +303,8 @@ impl Source {
         self.all_copied = self.passed_first_pin;
         if check.checksum.is_some() {
             let (page_size, early) = (self.position.page_size, std::mem::take(&mut check.early));
-            let bases = Bases::new(page_size, check.checksum, check.pages, HashMap::new(), BTreeSet::new());
+            let found = WalPages::before(check.pages, BTreeSet::new());
+            let bases = Bases::new(page_size, check.checksum, check.pages, found);
             self.bases = Some(bases.with(early)).filter(|_| self.options.differences);
         }
         Ok(Some(Ok(())))

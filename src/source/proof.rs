@@ -4,8 +4,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::running_checksum::RunningChecksum;
 use crate::source::Source;
-use crate::source::bases::{Bases, EarlyPages, Files, WalPages};
-use crate::source::connection;
+use crate::source::bases::{Bases, EarlyPages};
+use crate::source::wal_pages::{Files, WalPages};
 
 /// How far a database has been read.
 #[derive(Debug)]
@@ -16,8 +16,6 @@ pub struct StateCheck {
     /// What the WAL says up to the place.
     wal: WalPages,
     early: EarlyPages,
-    /// The database has free pages.
-    has_free_pages: bool,
 }
 
 /// What came of it.
@@ -25,24 +23,19 @@ pub struct StateCheck {
 pub enum Proof {
     /// It is what is stored.
     Equal,
+    /// Something has written past SQLite, or the disk has failed. Or the database has shrunk and grown again, within one WAL, over
+    /// a page that nobody has written since: what is stored has zeros there, and the file what was there before. While a copy
+    /// goes on it knows those pages; a start behind the next WAL does not. That is rare, and a snapshot has what the file has,
+    /// so that it comes once.
     Differs,
-    /// What differs may be no difference. A checkpoint has written what was committed since over pages that are not in the
-    /// WAL before that; or there are free pages: what the file has in one that was never written is left to chance, and
-    /// nobody reads it.
+    /// A checkpoint may have written what was committed since over pages that are not in the WAL before that.
     Unknown,
 }
 
 impl StateCheck {
     /// Of a database of so many pages, which should have this checksum.
     pub fn new(pages: u32, expected: DatabaseChecksum) -> StateCheck {
-        StateCheck {
-            pages,
-            expected,
-            running: None,
-            wal: WalPages::default(),
-            early: EarlyPages::default(),
-            has_free_pages: false,
-        }
+        StateCheck { pages, expected, running: None, wal: WalPages::default(), early: EarlyPages::default() }
     }
 }
 
@@ -67,20 +60,23 @@ impl Source {
             return Ok(None);
         }
         if running.sum() != check.expected {
-            // A checkpoint may have gone further than the place, or been under way when the machine stopped; and where the
-            // first pin was on READ0, the WAL may have been begun anew over the frames that were read.
-            let progress = self.index.progress();
-            let further = self.header_at_open.frames > self.position.frame
-                && progress.attempted.max(progress.backfilled) > self.position.frame;
-            let further = further || progress.salt != self.position.chain.salt();
-            return Ok(Some(if further || check.has_free_pages { Proof::Unknown } else { Proof::Differs }));
+            return Ok(Some(if self.may_be_further(check) { Proof::Unknown } else { Proof::Differs }));
         }
-        let (WalPages { newest, blank, .. }, early) =
-            (std::mem::take(&mut check.wal), std::mem::take(&mut check.early));
+        let (found, early) = (std::mem::take(&mut check.wal), std::mem::take(&mut check.early));
+        let blank = found.blank().clone();
         let (size, sum) = (self.position.page_size, Some(check.expected));
-        self.bases =
-            Some(Bases::new(size, sum, check.pages, newest, blank).with(early)).filter(|_| self.options.differences);
+        let bases = Bases::new(size, sum, check.pages, found.at(check.pages, blank)).with(early);
+        self.bases = Some(bases).filter(|_| self.options.differences);
         Ok(Some(Proof::Equal))
+    }
+
+    /// Whether the file may be further than the place: a checkpoint may have gone on, or been under way when the machine stopped,
+    /// with a page that is in no frame before. Where the first pin was on READ0, the WAL may have been begun anew over the
+    /// frames that were read.
+    fn may_be_further(&self, check: &StateCheck) -> bool {
+        let progress = self.index.progress();
+        let written = progress.attempted.max(progress.backfilled) > self.position.frame;
+        progress.salt != self.position.chain.salt() || (written && check.early.has_any(|page| !check.wal.knows(page)))
     }
 
     /// The pages of what is committed behind frame `after` of the WAL, to be read.
@@ -113,20 +109,10 @@ impl Source {
         let first = running.extent() + 1;
         let count = (check.pages - running.extent()).min(u32::try_from(buffer.len() / size).unwrap_or(u32::MAX));
         let bytes = buffer.get_mut(..count as usize * size).unwrap_or_default();
-        let at = u64::from(first - 1) * size as u64;
-        connection::read_file(files.connection, at, bytes)?;
-        for (number, page) in (first..).zip(bytes.chunks_exact_mut(size)) {
-            if check.wal.blank.contains(&number) {
-                page.fill(0);
-            }
-            let known = match check.wal.newest.get(&number) {
-                Some(frame) => files.wal.page(*frame, self.position.page_size, page)?,
-                None => true,
-            };
-            if !known {
-                return Ok(None);
-            }
-            check.has_free_pages |= number == 1 && free_pages(page) > 0;
+        if !files.pages(&check.wal, first, bytes)? {
+            return Ok(None);
+        }
+        for (number, page) in (first..).zip(bytes.chunks_exact(size)) {
             check.early.keep(number, page);
             running.push(page);
         }
@@ -135,9 +121,4 @@ impl Source {
         }
         Ok(Some(running))
     }
-}
-
-/// How many free pages the first page of a database tells of (sqlite.org/fileformat2.html#the_freelist).
-fn free_pages(first: &[u8]) -> u32 {
-    first.get(36..40).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
 }

@@ -44,7 +44,7 @@ pub enum GenerationEnd {
     DatabaseChangedWhileNotRunning,
     /// Reading the file took too long for an application that waited meanwhile.
     NotCompared,
-    /// The checksum of a snapshot is not that to which all that was copied leads.
+    /// A checksum of what the database holds is not that to which all that was copied leads.
     DatabaseDiffers,
     /// The WAL is shorter than what is stored: the machine lost power, or an older copy was put back.
     WalBehindStore {
@@ -83,7 +83,7 @@ impl fmt::Display for GenerationEnd {
                 f.write_str("database file not compared with what is stored: a checkpoint of the application waited")
             }
             GenerationEnd::DatabaseDiffers => {
-                f.write_str("database is not what its commits lead to: something wrote past SQLite")
+                f.write_str("database is not what its commits lead to: something wrote past SQLite, or the disk failed")
             }
             GenerationEnd::WalBehindStore { stored, found } => {
                 write!(f, "WAL is behind the store: frame {found}, stored {stored}")

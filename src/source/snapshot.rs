@@ -27,13 +27,14 @@ use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{ByteOrder, Salt};
-use crate::source::bases::{Bases, EarlyPages, WalPages};
+use crate::source::bases::EarlyPages;
 use crate::source::border::SnapshotHandle;
 use crate::source::connection;
 use crate::source::preimages::Preimages;
 use crate::source::resume::WalMark;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::{IndexHeader, WalIndex};
+use crate::source::wal_pages::WalPages;
 use crate::source::{Options, Source, facts, identity};
 
 /// The lock-byte page lies here in databases that are large enough; SQLite never writes it (sqlite.org/fileformat2.html#lockbyte).
@@ -564,13 +565,13 @@ impl Source {
         }
         let known = self.bases.as_ref();
         let Some(files) = self.files().filter(|_| pinned.frames > 0) else {
-            return Ok(known.map(Bases::blank).unwrap_or_default());
+            return Ok(known.map(|bases| bases.pages().blank().clone()).unwrap_or_default());
         };
         let (pages, after) = match known {
-            Some(bases) => (bases.wal_pages(), self.position.frame),
+            Some(bases) => (bases.pages().without_frames(), self.position.frame),
             None => (WalPages::default(), 0),
         };
-        Ok(files.wal_pages(pages, after, pinned.frames)?.map(|pages| pages.blank).unwrap_or_default())
+        Ok(files.wal_pages(pages, after, pinned.frames)?.map(|pages| pages.blank().clone()).unwrap_or_default())
     }
 
     /// The place of a pin that began between two looks at the wal-index, if it is certain and in the WAL being copied.

@@ -145,6 +145,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         monitor_interval: Duration::from_millis(50),
         sync_interval: Duration::from_secs(1),
         snapshot_interval: Some(DAY),
+        comparison: None,
         retention: Some(retention),
         compaction: true,
         compression_level: Default::default(),

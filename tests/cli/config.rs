@@ -210,6 +210,7 @@ fn every_key_of_the_file_arrives() {
         busy_timeout: Duration::from_secs(2),
         meta_path: Some(PathBuf::from("/var/lib/litestream/a")),
         spool_limit: 64 << 20,
+        compare_interval: None,
         enable_wal: false,
         allow_network_file_system: true,
         snapshot_interval: None,
@@ -230,6 +231,7 @@ fn what_is_left_out_has_the_default_that_the_manual_states() {
     assert_eq!(database.checkpoint_interval, Some(Duration::from_secs(60)));
     assert_eq!((database.min_checkpoint_pages, database.truncate_pages), (1000, Some(4000)));
     assert_eq!(database.busy_timeout, Duration::from_secs(1));
+    assert_eq!(database.compare_interval, Some(Duration::from_secs(86_400)));
     assert_eq!(database.snapshot_interval, Some(Duration::from_secs(86_400)));
     assert_eq!(database.snapshot_retention, Some(Duration::from_secs(86_400)));
     assert_eq!(database.replica.sync_interval, Duration::from_secs(1));

@@ -107,6 +107,7 @@ fn every_default_in_the_manual_is_the_one_that_is_used() {
         ("min-checkpoint-page-count", database.min_checkpoint_pages.to_string()),
         ("truncate-page-n", database.truncate_pages.unwrap().to_string()),
         ("busy-timeout", format_duration(database.busy_timeout)),
+        ("compare-interval", format_duration(database.compare_interval.unwrap())),
         ("sync-interval", format_duration(database.replica.sync_interval)),
         ("max-reconnects", options.max_reconnects.map_or("-1".to_string(), |count| count.to_string())),
         ("reconnect-wait", format_duration(options.reconnect_wait)),

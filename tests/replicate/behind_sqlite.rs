@@ -1,6 +1,7 @@
 //! Files that change, move or vanish behind SQLite's back, by hands that know nothing of it.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::support;
@@ -12,6 +13,8 @@ on_a_directory_only! {
     an_older_copy_over_a_database_in_use_begins_a_new_generation
     a_copy_over_the_database_is_noticed_at_the_end
     checkpoints_of_anybody_are_no_copies
+    a_byte_that_flips_on_the_disk_is_found_and_begins_a_new_generation
+    a_database_in_use_is_compared_all_the_time_without_a_false_alarm
     what_a_neighbour_does_to_its_files_stops_no_other_database
     a_restore_takes_no_file_from_under_those_who_have_it_open
     a_database_that_is_moved_away_leaves_nothing_in_the_way_of_the_next_one
@@ -31,9 +34,13 @@ fn left(bed: &Bed, checkpoint: bool) -> (PathBuf, Process) {
         application.sql("PRAGMA wal_checkpoint(PASSIVE)");
     }
     drop(application);
-    // A copy within the same second as somebody's checkpoint cannot be told from it: a look must come between the two.
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    a_look_comes();
     (database, replicator)
+}
+
+/// A copy within the same second as somebody's checkpoint cannot be told from it: a look must come between the two.
+fn a_look_comes() {
+    std::thread::sleep(std::time::Duration::from_millis(2500));
 }
 
 /// What people make with `.backup` or VACUUM INTO, or by a copy of the file.
@@ -103,6 +110,7 @@ fn an_older_copy_over_a_database_in_use_begins_a_new_generation(bed: &Bed) {
     bed.converges(&database);
     application.sql("PRAGMA wal_checkpoint(PASSIVE)");
     bed.converges(&database);
+    a_look_comes();
     fs::write(&database, older).unwrap();
     replicator.says(OVERWRITTEN);
     until("a restore gives what is there", || {
@@ -135,6 +143,65 @@ fn checkpoints_of_anybody_are_no_copies(bed: &Bed) {
         }
     }
     application.sql("VACUUM");
+    bed.converges(&database);
+    let log = replicator.log();
+    assert!(!log.contains("generation ended"), "{log}");
+    replicator.stop();
+}
+
+const COMPARED: &str = "database compared with what is stored";
+
+/// Not even the time of the last change tells.
+fn a_byte_that_flips_on_the_disk_is_found_and_begins_a_new_generation(bed: &Bed) {
+    let database = bed.database();
+    let mut application = bed.session(&database);
+    application.sql("CREATE TABLE r (x)");
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)";
+    application.sql(&format!("{rows} INSERT INTO r SELECT randomblob(3000) FROM n"));
+    let mut replicator = bed.replicate_comparing(&database);
+    bed.converges(&database);
+    application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    bed.converges(&database);
+    replicator.says(COMPARED);
+    let good = bed.restored();
+    let at = fs::metadata(&database).unwrap().len() / 2 + 300;
+    let file = fs::File::options().read(true).write(true).open(&database).unwrap();
+    let (mut byte, modified) = ([0], file.metadata().unwrap().modified().unwrap());
+    file.read_exact_at(&mut byte, at).unwrap();
+    // No look may come between the two.
+    replicator.signal(libc::SIGSTOP);
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    file.set_modified(modified).unwrap();
+    replicator.signal(libc::SIGCONT);
+    replicator.says("reason=\"database is not what its commits lead to");
+    until("a restore has what the disk has", || {
+        let restored = bed.restored_if_any().ok_or("nothing to restore")?;
+        let same = fs::read(&restored).unwrap() == fs::read(&database).unwrap();
+        if same { Ok(()) } else { Err(replicator.log()) }
+    });
+    let compared = replicator.log().matches(COMPARED).count();
+    until("the new generation is compared", || match replicator.log() {
+        log if log.matches(COMPARED).count() > compared => Ok(()),
+        log => Err(log),
+    });
+    replicator.stop();
+    // The generation before has the page as it was.
+    let first = bed.run(&["generations", &bed.url()]).succeeded().stdout;
+    let first = first.lines().nth(1).and_then(|line| line.split_whitespace().next()).unwrap().to_string();
+    let output = bed.fresh("first");
+    let mut command = support::restore_command(&bed.url(), &output);
+    bed.run_command(command.args(["-generation", &first])).succeeded();
+    assert!(fs::read(&output).unwrap() == fs::read(&good).unwrap());
+}
+
+fn a_database_in_use_is_compared_all_the_time_without_a_false_alarm(bed: &Bed) {
+    let database = bed.database();
+    let mut replicator = bed.replicate_comparing(&database);
+    let options = ["--seconds", "8", "--rate", "60", "--rows", "8", "--rollback", "0.2", "--vacuum"];
+    let mut application =
+        bed.application(&database, &[&options[..], &["--checkpoint", "truncate,passive,full"]].concat());
+    application.exits(0);
+    replicator.says(COMPARED);
     bed.converges(&database);
     let log = replicator.log();
     assert!(!log.contains("generation ended"), "{log}");

@@ -158,10 +158,22 @@ impl Bed {
 
     /// `replicate DATABASE URL` in the foreground of another process.
     pub fn replicate(&self, database: &Path) -> Process {
-        match &self.front {
-            Some(address) => self.replicate_to(database, &format!("nats://{address}/{BUCKET}")),
-            None => self.replicate_to(database, &self.url()),
-        }
+        self.replicate_to(database, &self.front_url())
+    }
+
+    /// One that compares the database with what is stored all the time.
+    pub fn replicate_comparing(&self, database: &Path) -> Process {
+        let config = self.fresh("comparing.yml");
+        let entry =
+            format!("path: {}, compare-interval: 1s, replica: {{url: \"{}\"}}", database.display(), self.front_url());
+        fs::write(&config, format!("dbs: [{{{entry}}}]\n")).expect("write a configuration");
+        let mut command = litestream();
+        command.arg("-config").arg(config).arg("replicate").args(self.server.as_ref().map(|_| "-create-bucket"));
+        Process::spawn("replicate", &mut command, self.fresh("replicate"))
+    }
+
+    fn front_url(&self) -> String {
+        self.front.as_ref().map_or(self.url(), |address| format!("nats://{address}/{BUCKET}"))
     }
 
     pub fn replicate_to(&self, database: &Path, url: &str) -> Process {

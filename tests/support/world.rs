@@ -14,7 +14,7 @@ use litestream::error::{Error, Kind, Result};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{Target, plan};
 use litestream::log;
-use litestream::replica::replicator::{Replicator, Settings, SharedBuffers, WakeOn};
+use litestream::replica::replicator::{ComparisonPace, Replicator, Settings, SharedBuffers, WakeOn};
 use litestream::restore::apply::restore;
 use litestream::restore::page_output::PageOutput;
 use litestream::source::{self, GenerationEnd, Source};
@@ -115,6 +115,7 @@ impl World {
         let mut settings = settings(&application.path, &mut random);
         // Not drawn: seeds that were kept before stay what they were.
         settings.source.differences = seed & 1 == 1;
+        settings.comparison = pace(seed >> 1);
         let memory = Rc::new(Memory::default());
         memory.link.seed.set(random.next());
         World {
@@ -159,6 +160,9 @@ impl World {
         run.tools.inotify.read_events();
         match run.follower.poll(&mut run.tools, &self.clock) {
             Ok(next) => {
+                let counters = run.follower.status(&self.clock).counters;
+                let alarm = counters.generations.keys().find(|reason| reason.contains("commits lead to"));
+                assert_eq!(alarm, None, "nothing has written past SQLite");
                 if run.follower.is_drained() {
                     run.settled = Some(now);
                 }
@@ -343,6 +347,13 @@ impl Drop for World {
     }
 }
 
+/// From one pass after the other to one an hour, page by page or at once; or none.
+fn pace(bits: u64) -> Option<ComparisonPace> {
+    let interval = Duration::from_secs([5, 60, 600, 3600][bits as usize & 3]);
+    let piece = [1, 1500, 1 << 20][(bits >> 2) as usize % 3];
+    (bits & 0x70 != 0).then_some(ComparisonPace { interval, piece })
+}
+
 /// The salts of each WAL are SQLite's random numbers.
 fn seed_sqlite(seed: u64) {
     let seed = (seed >> 33) as std::ffi::c_int | 1;
@@ -371,6 +382,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         meta_path: None,
         monitor_interval: Duration::from_millis(50),
         sync_interval: seconds(random, &[0, 1, 10]),
+        comparison: None,
         snapshot_interval: random.chance(70).then(|| seconds(random, &[60, 3600, 86_400])),
         retention: random.chance(70).then(|| seconds(random, &[600, 7200, 86_400])),
         compaction: true,

@@ -3,6 +3,7 @@
 //! A [`Reader`] follows the database, and a [`Side`] keeps a store. The reader gives each batch of commits to every side
 //! that is writing, and moves its pin only behind what all of them have taken.
 
+mod comparing;
 mod open_database;
 mod opening;
 mod reader;
@@ -19,6 +20,7 @@ use crate::format::position::Position;
 use crate::source::GenerationEnd;
 use crate::store::Store;
 
+pub use comparing::ComparisonPace;
 pub use settings::{ReplicaTarget, Settings, SharedBuffers, WakeOn};
 pub use side::warn_clock;
 pub use status::{ReplicatorStatus, SnapshotStatus};
@@ -257,6 +259,11 @@ impl Replicator {
             let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(next) };
             if self.sides.iter().any(Side::is_writing)
                 && let Some(reason) = database.source.replaced_file(self.closing)?
+            {
+                return self.end_generations(&reason, clock);
+            }
+            if !self.closing
+                && let Some(reason) = database.compare(&self.name, tools, now)
             {
                 return self.end_generations(&reason, clock);
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::CHECK_INTERVAL;
+use crate::replica::replicator::comparing::{ComparisonPace, ComparisonSchedule};
 use crate::replica::replicator::opening::FilePlace;
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::side::{Packing, Side};
@@ -38,6 +39,7 @@ pub(super) struct OpenDatabase {
     hot_until: Option<Instant>,
     /// A checkpoint of the application has waited for the pin: until then, the next one is looked for much more often.
     contended_until: Option<Instant>,
+    pub(super) comparison: ComparisonSchedule,
 }
 
 /// Whether it is enough to wait for word of the next write.
@@ -69,7 +71,7 @@ pub(super) enum SyncResult {
 }
 
 impl OpenDatabase {
-    pub(super) fn new(source: Source, now: Instant) -> OpenDatabase {
+    pub(super) fn new(source: Source, now: Instant, comparison: Option<ComparisonPace>) -> OpenDatabase {
         OpenDatabase {
             source,
             next_tick: now,
@@ -80,6 +82,7 @@ impl OpenDatabase {
             idle_state: IdleState::Polling,
             hot_until: None,
             contended_until: None,
+            comparison: ComparisonSchedule::new(comparison, now),
         }
     }
 

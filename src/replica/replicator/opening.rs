@@ -123,7 +123,7 @@ impl Replicator {
         place: Option<FilePlace>,
         clock: &dyn Clock,
     ) -> Result<WakeOn> {
-        let mut database = OpenDatabase::new(source, clock.now());
+        let mut database = OpenDatabase::new(source, clock.now(), self.settings.comparison);
         database.file_place = place;
         // The end of what is stored may be inside of a transaction.
         database.at_commit = resumed.is_none();

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::format::compression_level::{CompressionLevel, SegmentLevels};
 use crate::format::differences::Composer;
 use crate::format::segment::Encoder;
 use crate::replica::maintenance::Maintenance;
+use crate::replica::replicator::comparing::ComparisonPace;
 use crate::replica::segment_builder::new_encoder;
 use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::SnapshotBuffers;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub sync_interval: Duration,
     /// How old the newest snapshot may grow while there are changes; none: only where a generation begins.
     pub snapshot_interval: Option<Duration>,
+    /// How often the database is compared with what is stored; none: only at a start.
+    pub comparison: Option<ComparisonPace>,
     /// How long any moment stays restorable; none: for ever.
     pub retention: Option<Duration>,
     /// Merge small segments and delete what is too old. False: only add objects.
@@ -108,6 +111,8 @@ pub struct SharedBuffers {
     /// What was stored lately, for merging.
     pub sent_segments: SentSegments,
     pub inotify: Inotify,
+    /// No database is compared before.
+    pub next_comparison: Option<Instant>,
     /// Those at rest are to be looked at, too.
     pub check_idle: bool,
 }
@@ -126,6 +131,7 @@ impl SharedBuffers {
             snapshot_buffers: SnapshotBuffers::new(),
             sent_segments: SentSegments::default(),
             inotify: Inotify::new(),
+            next_comparison: None,
             check_idle: true,
         }
     }
