@@ -23,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::alone::alone;
 use crate::support::memory::Memory;
+use crate::support::python;
 use crate::support::world::{Exit, Said, World};
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind};
@@ -39,6 +40,8 @@ use litestream::replica::upload_queue::UploadQueue;
 
 /// Steps of a schedule.
 const STEPS: u64 = 60;
+/// Schedules of which the second reader reads what they store.
+const SECOND_READER_SCHEDULES: u64 = 8;
 /// How long a plain run of the tests takes.
 const SECONDS: u64 = 10;
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds");
@@ -90,6 +93,42 @@ fn a_seed_decides_the_whole_schedule() {
         assert_eq!(one.0, other.0, "seed {seed}");
         assert!(one.1 == other.1, "seed {seed}: the same steps, and other objects");
     }
+}
+
+/// The reader that was written from the manual alone finds each object as the manual says, replays each position, and comes
+/// to the same database as the program.
+#[test]
+fn a_second_reader_agrees_with_each_object_that_the_model_stores() {
+    let _alone = alone();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    log::silence();
+    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
+    let mut read = String::new();
+    for seed in first..first + SECOND_READER_SCHEDULES {
+        let mut model = Model::new(seed, false);
+        // Nothing is lost, and nothing is there that is not ours.
+        model.rules = vec![Rule::Clock];
+        model.play();
+        let (store, output) = (directory().with_extension("store"), directory().with_extension("db"));
+        for (name, bytes) in model.world.objects() {
+            let path = store.join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+            fs::write(path, bytes).expect("write an object");
+        }
+        let ran = python("second_reader.py").arg(&store).arg(&output).output().expect("run python3");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let image = model.world.image(&Target::Latest).expect("a restore");
+        assert!(fs::read(&output).expect("its output") == image, "the second reader has another database");
+        read += &String::from_utf8_lossy(&ran.stdout);
+        fs::remove_dir_all(&store).and_then(|()| fs::remove_file(&output)).expect("remove the objects");
+        model.passed = true;
+    }
+    let count = |word: &str| -> u64 {
+        let words = read.split_whitespace().filter_map(|text| text.strip_prefix(word));
+        words.map(|number| number.parse::<u64>().expect("a number")).sum()
+    };
+    println!("{} members of version 1, {} of version 2", count("v1="), count("v2="));
+    assert!(count("v1=") > 0 && count("v2=") > 0, "{read}");
 }
 
 /// A server that flaps is back for seconds only: nothing waits out the pause of an attempt that failed before.

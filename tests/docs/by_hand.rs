@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::support::python;
 use litestream::format::brief_header;
 use litestream::format::database_checksum::DatabaseChecksum;
 use litestream::format::deflate_blocks::{Block, BlockCompressor};
@@ -287,6 +288,24 @@ impl Room {
         assert!(std::fs::read(output).unwrap() == self.state(count), "not the state behind {count} batches");
     }
 
+    /// The reader that was written from the manual alone (tests/support/second_reader.py).
+    fn second_reader(&self) -> Output {
+        let mut reader = python("second_reader.py");
+        reader.arg(self.dir.join("store")).arg(self.dir.join("second.db")).output().expect("run python3")
+    }
+
+    fn second_reader_agrees(&self, count: usize) {
+        let ran = self.second_reader();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(std::fs::read(self.dir.join("second.db")).unwrap() == self.state(count));
+    }
+
+    fn second_reader_refuses(&self, complaint: &str) {
+        let ran = self.second_reader();
+        let text = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success() && text.contains(complaint), "{text}");
+    }
+
     fn program(&self, command: &str, options: &[&str]) -> Output {
         let url = format!("file://{}", self.dir.join("store").display());
         let mut program = Command::new(env!("CARGO_BIN_EXE_litestream"));
@@ -441,7 +460,9 @@ fn the_page_finds_its_way_along_objects_that_overlap() {
     }
     room.restores(None, all);
     room.restores(Some(time(4)), 5);
+    room.second_reader_agrees(all);
     room.put_later(8);
+    room.second_reader_agrees(all);
     room.restores(None, all);
     room.restores(Some(time(8)), 9);
 }
@@ -505,6 +526,7 @@ fn differences_and_raw_frames_are_one_history() {
         }
         room.restores(None, all);
         room.program_restores(None, all);
+        room.second_reader_agrees(all);
         assert!(room.program("verify", &[]).status.success());
         for batch in [0, 3, 7, all - 3] {
             let until = room.batches[batch].header.visible_by;
@@ -561,13 +583,16 @@ fn differences_that_do_not_fit_are_named_and_never_restored() {
     forge(&|database| database.chunks_exact_mut(1024).for_each(|page| page.rotate_left(1)), 0);
     room.program_refuses("differences: expected frames that end in ");
     room.refuses(None, "the pages do not lead to the checksum of the last frame");
+    room.second_reader_refuses("the pages do not lead to the checksum of the last frame");
     // Another database.
     forge(&|_| (), 1);
     room.program_refuses("database checksum behind a member: expected ");
+    room.second_reader_refuses("the database checksum differs");
     std::fs::write(&paths[5], &good).unwrap();
     room.restores(None, room.batches.len());
     std::fs::remove_file(&paths[5]).unwrap();
     room.program_refuses("no segment begins at 00000000:");
+    room.second_reader_refuses("a gap: nothing leads to 00000000.");
 }
 
 #[test]
@@ -585,5 +610,8 @@ fn a_flipped_bit_in_differences_is_never_restored() {
         let ran = room.program("restore", &["-o", "program.db"]);
         let restored = std::fs::read(room.dir.join("program.db"));
         assert!(if ran.status.success() { restored.unwrap() == room.last } else { restored.is_err() }, "byte {at}");
+        if !ran.status.success() && at % 4 == 0 {
+            room.second_reader_refuses("second_reader.py: ");
+        }
     }
 }

@@ -11,7 +11,7 @@ mod hazards;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -286,6 +286,16 @@ impl Model {
         assert!(!log.contains("commits lead to"), "{log}");
     }
 
+    /// The reader that was written from the manual alone reads every object, and has the same database.
+    fn second_reader_agrees(&self, restored: &Path) {
+        let output = self.bed.fresh("second.db");
+        let mut reader = support::python("second_reader.py");
+        let ran = reader.arg(self.bed.path("store")).arg(&output).output().expect("run python3");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(fs::read(output).expect("its output") == fs::read(restored).expect("read what was restored"));
+        self.say(&format!("a second reader: {}", String::from_utf8_lossy(&ran.stdout).trim()));
+    }
+
     /// Beside the replicator, or without it.
     fn take_a_snapshot(&mut self) {
         if self.store_away || self.states.is_empty() {
@@ -378,6 +388,9 @@ impl Model {
         assert_never_back(&self.states);
         all_committed(&self.states, &self.database);
         self.bed.run(&["verify", &self.bed.url()]).succeeded();
+        if self.network.is_none() {
+            self.second_reader_agrees(&restored);
+        }
         self.say(&format!("at most {} kB in memory", self.most_memory));
     }
 }
