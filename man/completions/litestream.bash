@@ -29,7 +29,7 @@ _litestream() {
         version) options="-json" ;;
         *) options="replicate restore snapshot delete list compact databases generations snapshots wal status verify version" ;;
     esac
-    options=" $options -config -log-level -no-expand-env -context -help"
+    options=" $options -config -log-level -no-expand-env -context -replica -help"
     [[ $word == --* ]] && options=${options// -/ --}
     COMPREPLY=($(compgen -W "$options" -- "$word"))
     [[ -n $command && $word != -* ]] && COMPREPLY+=($(compgen -f -- "$word"))

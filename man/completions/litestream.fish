@@ -9,6 +9,7 @@ complete -c litestream -o config -r -d 'default $LITESTREAM_CONFIG or /etc/lites
 complete -c litestream -o log-level -x -a 'trace debug info warn error' -d 'trace, debug, info, warn or error (default info)'
 complete -c litestream -o no-expand-env -d 'leave $VAR in the configuration as it is'
 complete -c litestream -o context -x -d 'context of the nats CLI (default $NATS_CONTEXT)'
+complete -c litestream -o replica -x -d 'of a database with several replicas, only this one'
 complete -c litestream -o help -d 'print the usage'
 complete -c litestream -n __litestream_needs_command -f -a replicate -d 'back up databases continuously, in the foreground'
 complete -c litestream -n __litestream_needs_command -f -a restore -d 'write a stored database to a file'

@@ -21,6 +21,9 @@ pub(super) struct Arguments {
     /// context of the nats CLI (default $NATS_CONTEXT)
     #[argh(option, arg_name = "NAME")]
     pub context: Option<String>,
+    /// of a database with several replicas, only this one
+    #[argh(option, arg_name = "NAME|URL")]
+    pub replica: Option<String>,
     #[argh(subcommand)]
     pub command: Subcommand,
 }

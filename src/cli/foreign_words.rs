@@ -26,7 +26,6 @@ pub(super) fn replacement_for_option(name: &str) -> Option<&'static str> {
         "txid" => "use -position GENERATION/INDEX:OFFSET (litestream wal lists them) or -timestamp",
         "index" => "use -position GENERATION/INDEX:OFFSET (litestream wal lists them)",
         "parallelism" => "leave it out: reads are always kept in flight",
-        "replica" => "leave it out: a database has one replica",
         "level" => "leave it out: there are no compaction levels",
         "socket" => "leave it out: there is no control socket",
         "timeout" => "set timeout in the configuration: it holds for every operation of a replica",

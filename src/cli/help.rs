@@ -15,7 +15,7 @@ pub(super) fn text(info: &CommandInfoWithArgs, command: Option<&str>) -> String 
 fn overview(info: &CommandInfoWithArgs) -> String {
     let commands = info.commands.iter().map(|c| (c.name.to_string(), c.command.description)).collect();
     format!(
-        "{}\n\nusage: litestream [OPTIONS] COMMAND [ARGUMENTS]\n\n{}\n{}\n\
+        "{}\nusage: litestream [OPTIONS] COMMAND [ARGUMENTS]\n\n{}\n{}\n\
          litestream COMMAND -h explains a command; see also litestream(1)\n",
         info.description.trim_end(),
         table(commands),

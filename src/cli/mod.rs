@@ -34,6 +34,8 @@ pub struct Invocation {
     pub expand_env: bool,
     /// The context of the nats CLI, over that of the environment.
     pub context: Option<String>,
+    /// Of a database with several replicas, the one that the command is about: its name or URL.
+    pub replica: Option<String>,
     pub command: Command,
 }
 

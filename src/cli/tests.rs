@@ -208,7 +208,7 @@ fn words_of_the_peer_that_mean_nothing_here_say_what_to_use() {
         assert_eq!(what, format!("unknown command {command:?}"));
         assert_eq!(Some(hint.as_str()), foreign_words::replacement_for_command(command));
     }
-    for option in ["txid", "index", "parallelism", "replica", "level", "socket", "timeout", "wait", "v", "verbose"] {
+    for option in ["txid", "index", "parallelism", "level", "socket", "timeout", "wait", "v", "verbose"] {
         let (what, hint) = refused(&format!("restore -{option} 1 db"));
         assert_eq!(what, format!("unknown option -{option} for restore"));
         assert_eq!(Some(hint.as_str()), foreign_words::replacement_for_option(option));

@@ -18,7 +18,11 @@ pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
         return Err(usage("a replica URL and the option -config are both given")
             .with_hint("leave one out: with a URL no configuration file is read"));
     }
+    if arguments.replica.is_some() {
+        check_replica_option(&command)?;
+    }
     Ok(Invocation {
+        replica: arguments.replica,
         config: arguments.config.map(PathBuf::from),
         log_level,
         expand_env: !arguments.no_expand_env,
@@ -340,6 +344,26 @@ fn is_scheme(text: &str) -> bool {
     text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
+/// The option -replica chooses among the replicas of the configuration.
+fn check_replica_option(command: &Command) -> Result<()> {
+    let chooses = match command {
+        Command::Restore(_) | Command::Snapshot(_) | Command::Delete(_) | Command::Status(_) => true,
+        Command::Generations(_) | Command::Snapshots(_) | Command::Wal(_) | Command::Verify(_) => true,
+        Command::Replicate(_) | Command::List(_) | Command::Compact(_) => false,
+        Command::Databases { .. } | Command::Version { .. } => false,
+    };
+    if !chooses {
+        return Err(usage(
+            "option -replica works only with restore, snapshot, delete, status, verify, generations, snapshots and wal",
+        ));
+    }
+    match names_a_replica(command) {
+        true => Err(usage("a replica URL and the option -replica are both given")
+            .with_hint("leave one out: -replica chooses among those of a database in the configuration")),
+        false => Ok(()),
+    }
+}
+
 fn names_a_replica(command: &Command) -> bool {
     match command {
         Command::Replicate(replicate) => replicate.pair.is_some(),
@@ -365,7 +389,7 @@ fn names_a_replica(command: &Command) -> bool {
 /// The words themselves are not repeated: one may be a URL with a password.
 fn too_many(command: &str, most: usize, found: usize) -> Error {
     usage(format!("{command}: expected at most {most} arguments, found {found}"))
-        .with_hint(format!("litestream {command} -h shows the usage; a database has one replica"))
+        .with_hint(format!("litestream {command} -h shows the usage"))
 }
 
 fn exclusive(one: &str, other: &str) -> Error {

@@ -14,7 +14,7 @@ use crate::cmd::print::{self, Table};
 use crate::cmd::{
     Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, print_error, signals, with_signal_status,
 };
-use crate::config::{self, Heartbeat, Replica};
+use crate::config::{self, Database, DatabaseDir, Heartbeat, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::listing::Listing;
 use crate::format::prefixes::by_prefix;
@@ -137,15 +137,18 @@ fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Option
     }
     let config = given.config()?;
     config::check_files::config(&config)?;
-    let named = config.dbs.iter().map(|database| Place {
+    let named = config.dbs.iter().flat_map(Database::each_replica).map(|database| Place {
         replica: database.replica.clone(),
         retention: database.snapshot_retention,
         databases: Selection::Itself,
     });
-    let directories = config.dirs.iter().map(|dir| Place {
-        replica: dir.template.replica.clone(),
-        retention: dir.template.snapshot_retention,
-        databases: Selection::OfDirectory(Box::new(dir.clone())),
+    let replicas = |dir: &DatabaseDir| -> Vec<(Database, DatabaseDir)> {
+        dir.template.each_replica().into_iter().map(|template| (template, dir.clone())).collect()
+    };
+    let directories = config.dirs.iter().flat_map(replicas).map(|(template, dir)| Place {
+        replica: template.replica,
+        retention: template.snapshot_retention,
+        databases: Selection::OfDirectory(Box::new(dir)),
     });
     let places: Vec<Place> = named.chain(directories).collect();
     Ok((places, config.heartbeat))

@@ -15,7 +15,7 @@ const MASK: &str = "***";
 pub fn run(given: &Context, as_json: bool) -> Result<ExitStatus> {
     let config = given.config()?;
     let mut table = Table::new(&["path", "replica", "login", "tls", "sync", "snapshot", "retention"]);
-    for database in find_databases::find_databases(&config)? {
+    for database in find_databases::find_databases(&config)?.iter().flat_map(Database::each_replica) {
         table.row(row(&database));
     }
     table.print(as_json)?;

@@ -53,9 +53,11 @@ pub fn reported(config: &Config, pool: &mut ConnectionPool) -> Result<Vec<Report
     let databases = find_databases(config)?;
     let mut gone = Vec::new();
     for entry in &config.dirs {
-        match stored(entry, pool) {
-            Ok(stored) => gone.extend(missing(stored, &databases).map(Reported::Gone)),
-            Err(error) => gone.push(Reported::Unlisted(entry.template.clone(), error)),
+        for template in entry.template.each_replica() {
+            match stored_in(entry, &template, pool) {
+                Ok(stored) => gone.extend(missing(stored, &databases).map(Reported::Gone)),
+                Err(error) => gone.push(Reported::Unlisted(template, error)),
+            }
         }
     }
     Ok(databases.into_iter().map(Reported::Configured).chain(gone).collect())
@@ -63,17 +65,44 @@ pub fn reported(config: &Config, pool: &mut ConnectionPool) -> Result<Vec<Report
 
 fn missing(stored: Vec<Database>, databases: &[Database]) -> impl Iterator<Item = Database> {
     let is_known = |stored: &Database| {
-        let is_it = |known: &Database| known.path == stored.path || known.replica.target == stored.replica.target;
+        let is_it = |known: &Database| {
+            known.path == stored.path || known.replicas.iter().any(|one| one.target == stored.replica.target)
+        };
         databases.iter().any(is_it)
     };
     stored.into_iter().filter(move |stored| !is_known(stored))
 }
 
-/// The databases of a directory that its replica has objects of.
+/// The databases of a directory that its replicas have objects of.
+///
+/// Errors: the last one, where no replica answers.
 pub fn stored(entry: &DatabaseDir, pool: &mut ConnectionPool) -> Result<Vec<Database>> {
-    let found = stored_below(&entry.template.replica, pool)?;
+    let (mut databases, mut failed) = (None::<Vec<Database>>, None);
+    for template in entry.template.each_replica() {
+        match stored_in(entry, &template, pool) {
+            Ok(stored) => databases.get_or_insert_default().extend(stored),
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let (Some(_), Some(error)) = (&databases, &failed) {
+        log::warn("replica does not answer").field("dir", entry.dir().display()).error(error).emit();
+    }
+    let mut databases = match (databases, failed) {
+        (None, Some(error)) => return Err(error),
+        (databases, _) => databases.unwrap_or_default(),
+    };
+    databases.sort_by(|one, other| one.path.cmp(&other.path));
+    databases.dedup_by(|one, other| one.path == other.path);
+    Ok(databases)
+}
+
+/// Those that the replica which `template` is about has objects of, each about that replica.
+fn stored_in(entry: &DatabaseDir, template: &Database, pool: &mut ConnectionPool) -> Result<Vec<Database>> {
+    let found = stored_below(&template.replica, pool)?;
     let relative = found.prefixes().map(Path::new).filter(|relative| entry.matches(relative));
-    relative.map(|relative| entry.database(relative)).collect()
+    let about =
+        |relative: &Path| Ok(Database { replica: template.replica.below(relative)?, ..entry.database(relative)? });
+    relative.map(about).collect()
 }
 
 fn scan_dir(entry: &DatabaseDir) -> Result<Vec<Database>> {

@@ -62,9 +62,11 @@ pub fn render(databases: &[(String, ReplicatorStatus)], links: &Links, now: Time
     for (name, kind, help, values) in METRICS {
         let _ = writeln!(text, "# HELP litestream_{name} {help}\n# TYPE litestream_{name} {kind}");
         for (database, status) in databases {
+            let replica = status.replica.as_ref();
+            let replica = replica.map(|name| format!(",replica=\"{}\"", escape_label(name))).unwrap_or_default();
             for (label, value) in values(status) {
                 let more = label.map(|(key, value)| format!(",{key}=\"{}\"", escape_label(&value))).unwrap_or_default();
-                let _ = writeln!(text, "litestream_{name}{{db=\"{}\"{more}}} {value}", escape_label(database));
+                let _ = writeln!(text, "litestream_{name}{{db=\"{}\"{replica}{more}}} {value}", escape_label(database));
             }
         }
     }

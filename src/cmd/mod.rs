@@ -12,6 +12,7 @@ mod heartbeat;
 mod journal;
 mod list;
 mod metrics;
+mod newest_replica;
 mod notify;
 mod print;
 mod process_title;
@@ -160,11 +161,41 @@ impl Context<'_> {
             cli::ReplicaRef::Replica(url) => (config::replica_from_url(url.reveal(), &environment)?, None),
             cli::ReplicaRef::Database(path) => {
                 let database = self.config()?.find(path, &environment)?;
+                let database = self.about_one(&database)?;
                 (database.replica.clone(), Some(database))
             }
         };
         config::check_files::replica(&replica)?;
         Ok((replica, database))
+    }
+
+    /// The database about the replica that the option -replica names, or its only one.
+    fn about_one(&self, database: &config::Database) -> Result<config::Database> {
+        match &self.invocation.replica {
+            Some(wanted) => database.about(wanted),
+            None if database.has_several_replicas() => {
+                let what = format!("database {}: it has several replicas", database.path.display());
+                Err(Error::new(Kind::Usage, what)
+                    .with_hint(format!("choose one with -replica: {}", database.replica_labels())))
+            }
+            None => Ok(database.clone()),
+        }
+    }
+
+    /// The replica to restore a database from, if no URL names it: the one that the option -replica names, or the newest.
+    fn newest_replica(&self, database: &config::Database, pool: &mut ConnectionPool) -> Result<Replica> {
+        match &self.invocation.replica {
+            Some(wanted) => Ok(database.about(wanted)?.replica),
+            None => newest_replica::newest_replica(database, pool),
+        }
+    }
+
+    /// Each database about each of its replicas, or about the one that the option -replica names.
+    fn about_replicas(&self, databases: Vec<config::Database>) -> Result<Vec<config::Database>> {
+        match &self.invocation.replica {
+            Some(wanted) => databases.iter().map(|database| database.about(wanted)).collect(),
+            None => Ok(databases.iter().flat_map(config::Database::each_replica).collect()),
+        }
     }
 
     /// The database and replica that the command line names, or those of the configuration.
@@ -179,14 +210,14 @@ impl Context<'_> {
         match chosen {
             cli::DatabaseSelection::Explicit(pair) => Ok(vec![self.explicit_database(pair)?]),
             cli::DatabaseSelection::Path(path) => {
-                let database = self.config()?.find(path, &environment)?;
-                config::check_files::replica(&database.replica)?;
-                Ok(vec![database])
+                let databases = self.about_replicas(vec![self.config()?.find(path, &environment)?])?;
+                databases.iter().try_for_each(|database| config::check_files::replica(&database.replica))?;
+                Ok(databases)
             }
             cli::DatabaseSelection::Configured => {
                 let config = self.config()?;
                 config::check_files::config(&config)?;
-                find_databases::find_databases(&config)
+                self.about_replicas(find_databases::find_databases(&config)?)
             }
         }
     }
@@ -198,7 +229,17 @@ impl Context<'_> {
         if let cli::DatabaseSelection::Configured = chosen {
             let config = self.config()?;
             config::check_files::config(&config)?;
-            return find_databases::reported(&config, pool);
+            let mut rows = Vec::new();
+            for reported in find_databases::reported(&config, pool)? {
+                match reported {
+                    Reported::Configured(database) => {
+                        rows.extend(self.about_replicas(vec![database])?.into_iter().map(Reported::Configured));
+                    }
+                    // Of what is stored alone there is a row for each place already.
+                    other => rows.push(other),
+                }
+            }
+            return Ok(rows);
         }
         Ok(self.selected_databases(chosen)?.into_iter().map(Reported::Configured).collect())
     }

@@ -17,11 +17,12 @@ use crate::cmd::traffic_log::TrafficLog;
 use crate::cmd::{
     Context, ErrorCollector, ExitStatus, environment, find_databases, metrics, restore_missing, signals, wiring,
 };
-use crate::config::{self, Config, Database};
+use crate::config::{self, Config, Database, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::log::problem_log::lag_text;
-use crate::replica::replicator::{self, Replicator};
+use crate::log::target_name::TargetName;
+use crate::replica::replicator::{Replicator, ReplicatorStatus};
 use crate::store::Target;
 
 /// Between two lines that say where each database stands.
@@ -146,7 +147,11 @@ fn start_database(fleet: &mut Supervisor, database: &Database, options: &cli::Re
 
 /// A replica on the disk of its database is lost with it.
 fn warn_of_one_disk(database: &Database) {
-    let Target::Dir(directory) = &database.replica.target else { return };
+    database.replicas.iter().for_each(|replica| warn_of_disk(database, replica));
+}
+
+fn warn_of_disk(database: &Database, replica: &Replica) {
+    let Target::Dir(directory) = &replica.target else { return };
     let device = |path: &Path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev());
     if device(directory).is_some() && device(directory) == device(&database.path) {
         log::warn("the replica is on the file system of its database, and is lost with it")
@@ -313,8 +318,12 @@ impl Daemon {
 
     fn write_metrics(&mut self) {
         let Some(path) = &self.config.metrics_file else { return };
-        let status = |follower: &Replicator| (follower.name().to_string(), follower.status(&SystemClock));
-        let databases: Vec<_> = self.supervisor.event_loop.replicators.iter().map(status).collect();
+        let status = |follower: &Replicator| {
+            let statuses = follower.statuses(&SystemClock);
+            let name = follower.name().to_string();
+            statuses.into_iter().map(move |status| (name.clone(), status)).collect::<Vec<_>>()
+        };
+        let databases: Vec<_> = self.supervisor.event_loop.replicators.iter().flat_map(status).collect();
         if let Err(error) =
             metrics::write(path, &metrics::render(&databases, &self.supervisor.traffic(), SystemClock.utc_now()))
         {
@@ -335,8 +344,9 @@ impl Daemon {
         let Some(heartbeat) = &mut self.heartbeat else { return };
         let (interval, wall) = (heartbeat.interval(), SystemClock.utc_now());
         let fresh = |follower: &Replicator| {
-            let status = follower.status(&SystemClock);
-            status.problem.is_none() && status.all_stored_at.is_some_and(|at| wall.since(at) < interval)
+            follower.statuses(&SystemClock).iter().all(|status| {
+                status.problem.is_none() && status.all_stored_at.is_some_and(|at| wall.since(at) < interval)
+            })
         };
         let fleet = &self.supervisor;
         heartbeat.poll(now, || fleet.all_running() && fleet.event_loop.replicators.iter().all(fresh));
@@ -344,13 +354,14 @@ impl Daemon {
 
     fn notify_status(&self) {
         let followers = &self.supervisor.event_loop.replicators;
-        let status: Vec<_> = followers.iter().map(|follower| follower.status(&SystemClock)).collect();
+        let worst = |follower: &Replicator| ReplicatorStatus::worst(follower.statuses(&SystemClock));
+        let status: Vec<_> = followers.iter().map(worst).collect();
         self.notifier.send(&status_text(&status));
     }
 }
 
 /// All databases in one line, for systemd. The lag is that of the one which is furthest behind.
-fn status_text(status: &[replicator::ReplicatorStatus]) -> String {
+fn status_text(status: &[ReplicatorStatus]) -> String {
     let lag = status.iter().filter_map(|status| status.lag).max();
     let unknown = status.iter().filter(|status| status.lag.is_none()).count();
     let troubles = status.iter().filter(|status| status.problem.is_some()).count();
@@ -394,6 +405,7 @@ pub fn drain(poll: &mut EventLoop, patience: DrainLimit, watch: &mut dyn FnMut(&
         watch(poll);
         if poll.is_drained() {
             poll.replicators.iter().for_each(|follower| log_status(follower, "stored"));
+            push_failures(poll, &mut errors);
             return errors.into_result();
         }
         if let DrainLimit::Idle(_) = patience {
@@ -409,9 +421,18 @@ pub fn drain(poll: &mut EventLoop, patience: DrainLimit, watch: &mut dyn FnMut(&
             }
         }
         if SystemClock.now() >= deadline {
+            push_failures(poll, &mut errors);
             errors.push(drain_timeout_error(poll, timeout));
             return errors.into_result();
         }
+    }
+}
+
+/// A replica that could not be written to, beside others that could.
+fn push_failures(poll: &mut EventLoop, errors: &mut ErrorCollector) {
+    for replicator in &mut poll.replicators {
+        let path = Path::new(replicator.name()).to_path_buf();
+        replicator.take_failures().into_iter().for_each(|error| errors.push(of_database(error, &path)));
     }
 }
 
@@ -451,11 +472,10 @@ impl Advance {
 /// Bytes and objects that have moved. Falls only where an upload has to begin anew.
 fn progress(poll: &EventLoop) -> u64 {
     let moved = |follower: &Replicator| {
-        let status = follower.status(&SystemClock);
-        status.bytes
-            + status.objects
-            + status.retention_operations
-            + status.snapshot.map_or(0, |snapshot| snapshot.stored)
+        let statuses = follower.statuses(&SystemClock);
+        let stored = statuses.iter().filter_map(|status| status.snapshot).map(|snapshot| snapshot.stored).sum::<u64>();
+        let status = ReplicatorStatus::worst(statuses);
+        status.bytes + status.objects + status.retention_operations + stored
     };
     poll.replicators.iter().map(moved).sum()
 }
@@ -464,7 +484,7 @@ fn drain_timeout_error(poll: &EventLoop, timeout: Duration) -> Error {
     let behind: Vec<&Replicator> = poll.replicators.iter().filter(|follower| !follower.is_drained()).collect();
     behind.iter().for_each(|follower| log_status(follower, "not all is stored"));
     let names: Vec<&str> = behind.iter().map(|follower| follower.name()).collect();
-    let causes = behind.iter().find_map(|follower| follower.status(&SystemClock).problem);
+    let causes = behind.iter().find_map(|follower| ReplicatorStatus::worst(follower.statuses(&SystemClock)).problem);
     let cause = causes.map(|cause| format!(": {cause}")).unwrap_or_default();
     let what = format!("{}: not all was stored within {}s{cause}", names.join(", "), timeout.as_secs());
     Error::new(Kind::StoreUnreachable, what).with_hint(
@@ -472,12 +492,18 @@ fn drain_timeout_error(poll: &EventLoop, timeout: Duration) -> Error {
     )
 }
 
-/// One line about one database.
+/// One line about each replica of one database.
 fn log_status(follower: &Replicator, message: &str) {
-    let status = follower.status(&SystemClock);
+    for status in follower.statuses(&SystemClock) {
+        log_replica_status(follower.name(), status, message);
+    }
+}
+
+fn log_replica_status(database: &str, status: ReplicatorStatus, message: &str) {
+    let name = TargetName::of_replica(database, status.replica);
     let position = status.stored.map_or_else(|| "none".to_string(), |position| position.to_string());
-    let mut line = log::info(message)
-        .field("db", follower.name())
+    let mut line = name
+        .tag(log::info(message))
         .field("position", position)
         .field("lag", lag_text(status.lag))
         .field("objects", status.objects)
@@ -497,10 +523,10 @@ mod tests {
 
     #[test]
     fn the_status_for_systemd_tells_a_lag_only_where_it_is_known() {
-        let status = |lag: Option<u64>, trouble: bool| replicator::ReplicatorStatus {
+        let status = |lag: Option<u64>, trouble: bool| ReplicatorStatus {
             lag: lag.map(Duration::from_secs),
             problem: trouble.then(|| "away".to_string()),
-            ..replicator::ReplicatorStatus::default()
+            ..ReplicatorStatus::default()
         };
         let table = [
             (vec![], "STATUS=0 databases"),

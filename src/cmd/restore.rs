@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::{self, IntegrityCheck, RestoreSource, RestoreTarget};
+use crate::cli::{self, IntegrityCheck, ReplicaRef, RestoreSource, RestoreTarget};
 use crate::clock::Clock;
 use crate::cmd::clock::{SystemClock, zone_offset};
 use crate::cmd::find_replicas::with_stored_hint;
 use crate::cmd::print::{self, Table};
 use crate::cmd::progress::progress_line;
-use crate::cmd::{Context, ExitStatus, connect, restore_all, signals, with_signal_status};
-use crate::config::Replica;
+use crate::cmd::{Context, ExitStatus, connect, environment, restore_all, signals, with_signal_status};
+use crate::config::{self, Replica};
 use crate::error::{Kind, Result, ResultExt};
 use crate::format::moment::Moment;
 use crate::format::plan::{Plan, Target};
@@ -37,10 +37,16 @@ fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     // One moment for all: "an hour ago" does not move on from database to database.
     let options = &cli::Restore { target: at_a_moment(&options.target)?, ..options.clone() };
     let RestoreSource::One(source) = &options.source else { return restore_all::run(given, options) };
-    let (replica, database) = given.replica(source)?;
-    let database = database.map(|database| database.path);
-    let output = options.output.clone().or(database.clone());
     let mut pool = ConnectionPool::default();
+    let (replica, database) = match source {
+        ReplicaRef::Database(path) => {
+            let database = given.config()?.find(path, &environment)?;
+            database.replicas.iter().try_for_each(config::check_files::replica)?;
+            (given.newest_replica(&database, &mut pool)?, Some(database.path))
+        }
+        ReplicaRef::Replica(_) => (given.replica(source)?.0, None),
+    };
+    let output = options.output.clone().or(database.clone());
     if let (Some(interval), Some(output)) = (options.follow, &output) {
         return follow_standby(&replica, options, database.as_deref(), output, interval, &mut pool);
     }

@@ -11,7 +11,7 @@ use crate::cmd::find_databases::stored;
 use crate::cmd::find_replicas::stored_below;
 use crate::cmd::restore::{Outcome, restore_one};
 use crate::cmd::{Context, ExitStatus, print, print_error};
-use crate::config::{self, Config, Replica};
+use crate::config::{self, Database, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::secret::Secret;
@@ -29,7 +29,7 @@ pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
     let items = match &options.source {
         RestoreSource::Below(url) => below(url, options.output.as_deref(), &mut pool)?,
-        _ => configured(&given.config()?, options.output.as_deref(), &mut pool)?,
+        _ => configured(given, options.output.as_deref(), &mut pool)?,
     };
     if items.is_empty() {
         return Err(Error::new(Kind::NothingToRestore, "restore -all: nothing is stored"));
@@ -97,22 +97,24 @@ fn severity(kind: Kind) -> (u8, ExitStatus) {
 }
 
 /// The databases of the configuration. Those of a directory are the ones that are stored: their files may be lost.
-fn configured(config: &Config, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
-    config::check_files::config(config)?;
+fn configured(given: &Context, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
+    let config = given.config()?;
+    config::check_files::config(&config)?;
     let mut databases = config.dbs.clone();
     for dir in &config.dirs {
         databases.extend(stored(dir, pool)?);
     }
     config::reject_overlaps(databases.iter())?;
     let output = |path: &Path| directory.map_or_else(|| path.to_path_buf(), |directory| inside(directory, path));
-    Ok(databases
-        .iter()
-        .map(|database| Item {
-            replica: database.replica.clone(),
-            database: Some(database.path.clone()),
-            output: Some(output(&database.path)),
-        })
-        .collect())
+    let mut item = |database: &Database| {
+        // One whose stores do not answer fails when it is restored.
+        let replica = match given.newest_replica(database, pool) {
+            Err(error) if error.kind() == Kind::Usage => return Err(error),
+            newest => newest.unwrap_or_else(|_| database.replica.clone()),
+        };
+        Ok(Item { replica, database: Some(database.path.clone()), output: Some(output(&database.path)) })
+    };
+    databases.iter().map(&mut item).collect()
 }
 
 /// The same path below another directory.
@@ -128,7 +130,7 @@ fn below(url: &Secret, directory: Option<&Path>, pool: &mut ConnectionPool) -> R
     let found = stored_below(&root, pool)?;
     let item = |prefix: &str| -> Result<Item> {
         let replica = if prefix.is_empty() { root.clone() } else { root.below(Path::new(prefix))? };
-        let name = if prefix.is_empty() { root.name() } else { prefix };
+        let name = if prefix.is_empty() { root.last_part() } else { prefix };
         Ok(Item { replica, database: None, output: directory.map(|directory| inside(directory, Path::new(name))) })
     };
     found.prefixes().map(item).collect()

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use crate::cmd::clock::SystemClock;
+use crate::cmd::newest_replica::newest_replica;
 use crate::cmd::progress::progress_line;
 use crate::cmd::wiring;
 use crate::config::Database;
@@ -82,6 +83,7 @@ pub fn restore_missing(
     pool: &mut ConnectionPool,
     cancelled: Arc<AtomicBool>,
 ) -> Result<()> {
+    let database = &Database { replica: newest_replica(database, pool)?, ..database.clone() };
     let store = wiring::open_store(database, create_bucket, pool)?;
     let url = &database.replica.url;
     missing::restore_missing(&*store, &SystemClock, url, &database.path, cancelled, &progress_line("restore"))

@@ -75,12 +75,16 @@ pub fn run(given: &Context, options: &cli::Snapshot) -> Result<ExitStatus> {
 /// What is printed of one database. What is not known is null, so that a name always has one type.
 fn row(database: &Database, done: &Result<StoredSnapshot>) -> serde_json::Value {
     let path = database.path.display().to_string();
-    match done {
+    let mut row = match done {
         Ok(StoredSnapshot { position, bytes, .. }) => {
             json!({ "path": path, "position": position, "bytes": bytes, "error": null })
         }
         Err(error) => json!({ "path": path, "position": null, "bytes": null, "error": error.message() }),
+    };
+    if let Some(object) = row.as_object_mut().filter(|_| database.has_several_replicas()) {
+        object.insert("replica".to_string(), json!(database.replica.url));
     }
+    row
 }
 
 /// The databases, and where to report that all of them are stored.
@@ -120,7 +124,8 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
     settings.source.enable_wal = false;
     settings.enforce_retention = asked.enforce_retention;
     settings.allow_other_database = asked.allow_other_database;
-    let mut follower = Replicator::new(settings, store.clone(), SystemClock.now());
+    let target = wiring::replica_target(database, store.clone());
+    let mut follower = Replicator::with_replicas(settings, vec![target], SystemClock.now());
     match follower.check_database() {
         Ok(()) => snapshot_directly(database, &*store, follower),
         Err(error) if error.kind() == Kind::Locked => {
@@ -225,7 +230,8 @@ fn request_from_replicator(
     retention: bool,
 ) -> Result<StoredSnapshot> {
     connect(&**store, &SystemClock)?;
-    let meta = wiring::replicator_settings(database, false).meta();
+    let settings = wiring::replicator_settings(database, false);
+    let meta = settings.replica_directory(database.replica_directory().as_deref());
     let mut request = SnapshotRequest::create(&meta, retention)?;
     let mut waiting = ReplicatorWait::new(SystemClock.now());
     loop {
@@ -306,7 +312,7 @@ fn locate_stored(database: &Database, store: &dyn Store, position: Position, url
     let Some((_, bytes)) = found else {
         let what = format!("expected the snapshot {position} in {}, found that it is kept in {url}", store.url());
         return Err(request_failed(&database.path, Kind::Locked, &what)
-            .with_hint("one database has one replica: name the one that the running replicate has, or stop it first"));
+            .with_hint("name a replica that the running replicate has, or stop it first"));
     };
     check_plan(&database.path, store.url(), &listing, &position, true)?;
     Ok(StoredSnapshot { path: database.path.display().to_string(), position: position.to_string(), bytes: *bytes })

@@ -56,7 +56,7 @@ impl Supervisor {
 
     /// Adds a database that the run begins with: its trouble is the run's.
     pub fn add(&mut self, database: &Database, follower: Replicator) {
-        log::info("replicating").field("db", follower.name()).field("to", &database.replica.url).emit();
+        log_replicating(database);
         self.desired.push(database.clone());
         self.configured.push(database.clone());
         self.event_loop.replicators.push(follower);
@@ -126,7 +126,7 @@ impl Supervisor {
         let came_later = |name: &str| self.added_at_runtime.contains(name);
         let missing = self.event_loop.replicators.iter().find(|replicator| {
             let name = replicator.name();
-            came_later(name) && replicator.status(&SystemClock).stored.is_none() && !Path::new(name).exists()
+            came_later(name) && !has_stored(replicator) && !Path::new(name).exists()
         });
         match missing {
             None => Ok(()),
@@ -176,8 +176,7 @@ impl Supervisor {
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
-            let settled =
-                self.event_loop.replicators.iter().find(|f| f.name() == name).is_none_or(Replicator::is_drained);
+            let settled = self.event_loop.replicators.iter().find(|f| f.name() == name).is_none_or(is_stored);
             match settled {
                 true => log::info("let go, all is stored").field("db", &name).emit(),
                 false => log::error("let go, but not all is stored").field("db", &name).emit(),
@@ -230,7 +229,7 @@ impl Supervisor {
         let settings = Settings { keep_note: true, ..wiring::replicator_settings(&database, true) };
         match wiring::new_replicator(&database, settings, self.create_bucket, &mut self.pool, now) {
             Ok(follower) => {
-                log::info("replicating").field("db", &name).field("to", &database.replica.url).emit();
+                log_replicating(&database);
                 self.event_loop.set_min_interval(database.monitor_interval);
                 self.added_at_runtime.insert(name);
                 self.configured.push(database);
@@ -244,6 +243,22 @@ impl Supervisor {
         log::error("cannot be followed, trying again in a minute").field("db", name).error(error).emit();
         self.retry_at.insert(name.to_string(), SystemClock.now() + RETRY_DELAY);
     }
+}
+
+fn log_replicating(database: &Database) {
+    for replica in &database.replicas {
+        log::info("replicating").field("db", database.path.display()).field("to", &replica.url).emit();
+    }
+}
+
+/// Whether something is stored in a replica.
+fn has_stored(replicator: &Replicator) -> bool {
+    replicator.statuses(&SystemClock).iter().any(|status| status.stored.is_some())
+}
+
+/// Whether all that was committed is stored in every replica.
+fn is_stored(replicator: &Replicator) -> bool {
+    replicator.is_drained() && !replicator.has_failures()
 }
 
 fn has_path(database: &Database, name: &str) -> bool {

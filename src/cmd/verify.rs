@@ -6,7 +6,7 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::find_databases::Reported;
 use crate::cmd::print::{Cell, Table};
 use crate::cmd::progress::progress_line;
-use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, find_databases, wiring};
+use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, wiring};
 use crate::config::{Database, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::restore::live_state::{LiveMatch, read_live_state};
@@ -82,7 +82,7 @@ fn targets(given: &Context, proven: &cli::VerifyTarget, pool: &mut ConnectionPoo
         }
         cli::VerifyTarget::Database(path) => given.reported(&cli::DatabaseSelection::Path(path.clone()), pool)?,
         cli::VerifyTarget::Pair(pair) => vec![Reported::Configured(given.explicit_database(pair)?)],
-        cli::VerifyTarget::All => find_databases::reported(&given.config()?, pool)?,
+        cli::VerifyTarget::All => given.reported(&cli::DatabaseSelection::Configured, pool)?,
     };
     Ok(reported.into_iter().map(VerifyRequest::of).collect())
 }

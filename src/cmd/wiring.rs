@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Database;
 use crate::error::Result;
-use crate::replica::replicator::{ComparisonPace, Replicator, Settings};
+use crate::replica::replicator::{ComparisonPace, ReplicaTarget, Replicator, Settings};
 use crate::restore::live_state::LiveDatabase;
 use crate::source;
 use crate::store::{self, ConnectionPool, Store, Target};
@@ -55,7 +55,7 @@ pub fn source_options(database: &Database) -> source::Options {
     }
 }
 
-/// Opens the store of a database, and makes its bucket if that is asked for.
+/// Opens the store of the replica that `database` is about, and makes its bucket if that is asked for.
 pub fn open_store(database: &Database, create_bucket: bool, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
     let mut target = database.replica.target.clone();
     if let Target::Nats(options) = &mut target {
@@ -73,6 +73,19 @@ pub fn new_replicator(
     pool: &mut ConnectionPool,
     now: Instant,
 ) -> Result<Replicator> {
-    let store = open_store(database, create_bucket, pool)?;
-    Ok(Replicator::new(settings, store, now))
+    let target = |about: &Database| open_store(about, create_bucket, pool).map(|store| replica_target(about, store));
+    let targets = database.each_replica().iter().map(target).collect::<Result<Vec<_>>>()?;
+    Ok(Replicator::with_replicas(settings, targets, now))
+}
+
+/// The replica that `database` is about, in its store.
+pub fn replica_target(database: &Database, store: Rc<dyn Store>) -> ReplicaTarget {
+    ReplicaTarget {
+        store,
+        name: database.has_several_replicas().then(|| database.replica.label().to_string()),
+        directory: database.replica_directory(),
+        sync_interval: database.replica.sync_interval,
+        compaction: database.replica.compaction,
+        compression_level: database.replica.compression_level,
+    }
 }

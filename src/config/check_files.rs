@@ -27,7 +27,7 @@ pub fn real_environment(env: LookupVar<'_>) -> Result<Environment<'_>> {
 /// Checks the files and seeds of every replica in the configuration.
 pub fn config(config: &Config) -> Result<()> {
     let templates = config.dirs.iter().map(|dir| &dir.template);
-    config.dbs.iter().chain(templates).try_for_each(|database| replica(&database.replica))
+    config.dbs.iter().chain(templates).flat_map(|database| &database.replicas).try_for_each(replica)
 }
 
 /// Checks the files and seeds of one replica.

@@ -7,8 +7,9 @@ use super::database_dir::DatabaseDir;
 use super::document::Section;
 use super::environment::Environment;
 use super::replica_settings::{self, ReplicaSettings};
-use super::{Replica, SnapshotPolicy, glob, keys};
-use crate::error::Result;
+use super::{Replica, SnapshotPolicy, glob, is_same_location, keys, mask_credentials};
+use crate::error::{Error, Kind, Result};
+use crate::format::crc32::Crc32;
 
 /// How often the WAL is looked at. A look costs microseconds, so that a commit is seen at once.
 pub const DEFAULT_MONITOR_INTERVAL: Duration = Duration::from_millis(50);
@@ -31,7 +32,10 @@ pub const DEFAULT_COMPARE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60)
 pub struct Database {
     /// Absolute.
     pub path: PathBuf,
+    /// The replica that a command is about; where that is no one in particular, the first.
     pub replica: Replica,
+    /// All of them.
+    pub replicas: Vec<Replica>,
     pub monitor_interval: Duration,
     /// None: only the WAL's size matters.
     pub checkpoint_interval: Option<Duration>,
@@ -62,6 +66,7 @@ impl Database {
         let policy = SnapshotPolicy::default();
         Database {
             path,
+            replicas: vec![replica.clone()],
             replica,
             monitor_interval: DEFAULT_MONITOR_INTERVAL,
             checkpoint_interval: Some(DEFAULT_CHECKPOINT_INTERVAL),
@@ -78,6 +83,47 @@ impl Database {
             restore_if_missing: false,
         }
     }
+
+    pub fn has_several_replicas(&self) -> bool {
+        self.replicas.len() > 1
+    }
+
+    /// The same database once for each replica.
+    pub fn each_replica(&self) -> Vec<Database> {
+        let about = |replica: &Replica| Database { replica: replica.clone(), ..self.clone() };
+        self.replicas.iter().map(about).collect()
+    }
+
+    /// The same database with the replica of this name, or at this URL.
+    ///
+    /// Errors: of kind `Usage` if there is none.
+    pub fn about(&self, wanted: &str) -> Result<Database> {
+        let is_it = |replica: &&Replica| replica.name.as_deref() == Some(wanted) || replica.url == wanted;
+        match self.replicas.iter().find(is_it) {
+            Some(replica) => Ok(Database { replica: replica.clone(), ..self.clone() }),
+            None => {
+                let what = format!("database {}: no replica {}", self.path.display(), mask_credentials(wanted));
+                Err(Error::new(Kind::Usage, what).with_hint(format!("its replicas are {}", self.replica_labels())))
+            }
+        }
+    }
+
+    /// What its replicas are called.
+    pub fn replica_labels(&self) -> String {
+        self.replicas.iter().map(Replica::label).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The directory of the replica beside the lock; none where the database has no other.
+    pub fn replica_directory(&self) -> Option<String> {
+        self.has_several_replicas().then(|| match &self.replica.name {
+            Some(name) => format!("replica-{name}"),
+            None => {
+                let mut crc = Crc32::default();
+                crc.update(self.replica.url.as_bytes());
+                format!("replica-{:08x}", crc.finish())
+            }
+        })
+    }
 }
 
 /// What an entry of `dbs` is.
@@ -85,10 +131,6 @@ pub(super) enum DbsEntry {
     Database(Database),
     Directory(DatabaseDir),
 }
-
-/// A second process would be refused by the lock, and two readers of one WAL would keep it from becoming short again.
-const SECOND_PLACE: &str = "a database has one replica; from cron, `litestream restore -force -o COPY URL && \
-     litestream snapshot COPY OTHER_URL` stores it in a second place as well";
 
 /// What the top level says for every database.
 pub(super) struct Defaults {
@@ -104,9 +146,9 @@ pub(super) fn read(
     warnings: &mut Vec<String>,
 ) -> Result<DbsEntry> {
     warnings.extend(keys::check(section, &keys::DATABASE)?);
-    let replica = replica(section, inherited, around, warnings)?;
+    let (replica, replicas) = replicas(section, inherited, around, warnings)?;
     let place = location(section, around)?;
-    let mut database = Database::new(place.clone(), replica);
+    let mut database = Database { replicas, ..Database::new(place.clone(), replica) };
     read_settings(section, &mut database, around)?;
     read_snapshot(section, &mut database, inherited, warnings)?;
     if section.has("path") {
@@ -193,35 +235,52 @@ fn read_snapshot(
     Ok(())
 }
 
-/// The entry's replica: `replica`, or the one entry of `replicas`, or what the top level says.
-fn replica(
+/// The entry's replicas: `replica`, or those of `replicas`, or what the top level says; the first, and all.
+fn replicas(
     section: &Section<'_>,
     inherited: &Defaults,
     around: &Environment<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Replica> {
-    let own = match own_replica(section)? {
-        Some(own) => own,
-        None => {
-            let replica = replica_settings::replica(ReplicaSettings::default(), inherited.layer.clone(), around);
-            return section.with_section_context(replica);
+) -> Result<(Replica, Vec<Replica>)> {
+    let mut replicas: Vec<Replica> = Vec::new();
+    for own in own_replicas(section)? {
+        warnings.extend(keys::check(&own, &keys::REPLICA)?);
+        let layer = ReplicaSettings::read(&own, around)?;
+        let replica = replica_settings::replica(layer, inherited.layer.clone(), around);
+        let replica = own.with_section_context(replica)?;
+        if let Some(why) = replicas.iter().find_map(|other| clash(other, &replica)) {
+            return Err(own.error_here(why));
         }
-    };
-    warnings.extend(keys::check(&own, &keys::REPLICA)?);
-    let layer = ReplicaSettings::read(&own, around)?;
-    own.with_section_context(replica_settings::replica(layer, inherited.layer.clone(), around))
+        replicas.push(replica);
+    }
+    if let Some(first) = replicas.first() {
+        return Ok((first.clone(), replicas));
+    }
+    let replica = replica_settings::replica(ReplicaSettings::default(), inherited.layer.clone(), around);
+    section.with_section_context(replica).map(|replica| (replica.clone(), vec![replica]))
 }
 
-fn own_replica<'a>(section: &Section<'a>) -> Result<Option<Section<'a>>> {
+/// Why one database cannot have both.
+fn clash(one: &Replica, other: &Replica) -> Option<String> {
+    if is_same_location(&one.target, &other.target) {
+        return Some(format!("two replicas are in one place, {}", other.url));
+    }
+    let name = other.name.as_ref().filter(|_| one.name == other.name)?;
+    Some(format!("two replicas have the name {name}"))
+}
+
+fn own_replicas<'a>(section: &Section<'a>) -> Result<Vec<Section<'a>>> {
     let one = section.section("replica")?;
-    let many = section.sections("replicas")?;
-    if one.is_some() && section.has("replicas") {
-        return Err(section.error("replicas", "replica is given too").with_hint("a database has one replica"));
+    if !section.has("replicas") {
+        return Ok(one.into_iter().collect());
     }
-    if many.len() > 1 {
+    if one.is_some() {
         return Err(section
-            .error("replicas", format!("expected one entry, found {}", many.len()))
-            .with_hint(SECOND_PLACE));
+            .error("replicas", "replica is given too")
+            .with_hint("write all replicas of the database under replicas"));
     }
-    Ok(one.or(many.into_iter().next()))
+    match section.sections("replicas")? {
+        many if many.is_empty() => Err(section.error("replicas", "expected at least one replica, found none")),
+        many => Ok(many),
+    }
 }

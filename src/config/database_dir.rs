@@ -45,6 +45,7 @@ impl DatabaseDir {
         // What was found and is gone now was deleted.
         database.restore_if_missing = false;
         database.replica = self.template.replica.below(relative)?;
+        database.replicas = self.template.replicas.iter().map(|one| one.below(relative)).collect::<Result<_>>()?;
         database.meta_path = self.meta_dir.as_ref().map(|dir| dir.join(relative));
         Ok(database)
     }
@@ -70,7 +71,7 @@ impl Replica {
     }
 
     /// The last part of its prefix or directory, or the bucket.
-    pub fn name(&self) -> &str {
+    pub fn last_part(&self) -> &str {
         let path = match &self.target {
             Target::Dir(dir) => dir.file_name().and_then(|name| name.to_str()),
             Target::Nats(options) => options.prefix.rsplit('/').next().filter(|part| !part.is_empty()),

@@ -72,6 +72,7 @@ pub const DATABASE: SectionKeys = SectionKeys {
 pub const REPLICA: SectionKeys = SectionKeys {
     name: "a replica",
     keys: &[
+        "name",
         "type",
         "url",
         "bucket",
@@ -104,7 +105,6 @@ pub const REPLICA: SectionKeys = SectionKeys {
         "bucket-replicas",
     ],
     ignored: &[
-        ("name", "a database has one replica"),
         ("max-sync-ltx-files", "there are no LTX files"),
         ("auto-recover", "a new generation begins by itself when it must"),
         ("validation-interval", "litestream verify reads a backup and proves it"),
@@ -126,7 +126,7 @@ pub const RETENTION: SectionKeys = SectionKeys { name: "retention", keys: &["ena
 pub const SECTIONS: [&SectionKeys; 6] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &RETENTION];
 
 /// The replica keys that may not be inherited: every replica would share them.
-const REPLICA_ONLY: [&str; 1] = ["path"];
+const REPLICA_ONLY: [&str; 2] = ["path", "name"];
 
 /// Keys that would change what is stored or for how long: to pass over them would break a promise.
 const UNSUPPORTED_KEYS: [(&str, &str); 6] = [

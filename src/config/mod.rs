@@ -115,6 +115,8 @@ pub struct Heartbeat {
 /// Where a database is stored.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Replica {
+    /// What the operator calls it.
+    pub name: Option<String>,
     pub target: Target,
     /// What it is called in logs and listings: no secret is in it.
     pub url: String,
@@ -125,6 +127,11 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// What log lines and the option -replica call it.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.url)
+    }
+
     /// Lets a missing bucket be made, as the option of the command line asks; a directory is always made.
     pub fn create_bucket(&mut self) {
         if let Target::Nats(options) = &mut self.target {
@@ -250,12 +257,15 @@ pub fn reject_overlaps<'a>(databases: impl Iterator<Item = &'a Database>) -> Res
         if seen.iter().any(|other| other.path == database.path) {
             return Err(Error::new(Kind::Usage, format!("database {path}: is named twice")));
         }
-        if let Some(other) = seen.iter().find(|other| is_same_location(&other.replica.target, &database.replica.target))
-        {
-            let what =
-                format!("databases {} and {path}: have one replica, {}", other.path.display(), database.replica.url);
-            return Err(Error::new(Kind::Usage, what)
-                .with_hint("give each a prefix of its own: url: nats://HOST/BUCKET/PREFIX, or path: PREFIX"));
+        for replica in &database.replicas {
+            let shares = |other: &&&Database| {
+                other.replicas.iter().any(|other| is_same_location(&other.target, &replica.target))
+            };
+            if let Some(other) = seen.iter().find(shares) {
+                let what = format!("databases {} and {path}: have one replica, {}", other.path.display(), replica.url);
+                return Err(Error::new(Kind::Usage, what)
+                    .with_hint("give each a prefix of its own: url: nats://HOST/BUCKET/PREFIX, or path: PREFIX"));
+            }
         }
         seen.push(database);
     }
@@ -263,7 +273,7 @@ pub fn reject_overlaps<'a>(databases: impl Iterator<Item = &'a Database>) -> Res
 }
 
 /// Servers are told apart by name only: two lists with one server in common are one cluster.
-fn is_same_location(one: &Target, other: &Target) -> bool {
+pub(crate) fn is_same_location(one: &Target, other: &Target) -> bool {
     match (one, other) {
         (Target::Dir(one), Target::Dir(other)) => one == other,
         (Target::Nats(one), Target::Nats(other)) => {

@@ -17,6 +17,9 @@ use crate::store::nats::options::{Credentials, Options, Server};
 /// How long new commits may wait for others to share their segment. The peer's default.
 pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Bytes of the name of a replica, at most.
+const MAX_NAME: usize = 64;
+
 /// The server if nothing names one: as for the nats CLI.
 const DEFAULT_HOST: &str = "127.0.0.1";
 
@@ -29,6 +32,7 @@ enum ReplicaType {
 /// Everything is optional: what is left open is taken from the layer below.
 #[derive(Clone, Default)]
 pub(super) struct ReplicaSettings {
+    name: Option<String>,
     kind: Option<ReplicaType>,
     url: Option<Url>,
     path: Option<String>,
@@ -93,6 +97,7 @@ impl ReplicaSettings {
             _ => None,
         };
         let mut layer = ReplicaSettings {
+            name: name(section)?,
             kind: kind(section)?,
             path: section.text("path")?,
             bucket: bucket(section)?,
@@ -196,6 +201,7 @@ impl ReplicaSettings {
     /// What this layer says, and below it the other.
     fn or(self, below: ReplicaSettings) -> ReplicaSettings {
         ReplicaSettings {
+            name: self.name,
             kind: self.kind.or(below.kind),
             url: self.url.or(below.url),
             path: self.path.or(below.path),
@@ -260,7 +266,7 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let compaction = own.compaction.or(inherited.compaction).unwrap_or(true);
     let compression_level = own.compression_level.or(inherited.compression_level).unwrap_or_default();
     let url = url::format_dir(&path);
-    Ok(Replica { url, target: Target::Dir(path), sync_interval, compaction, compression_level })
+    Ok(Replica { name: own.name, url, target: Target::Dir(path), sync_interval, compaction, compression_level })
 }
 
 fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
@@ -281,7 +287,14 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let compaction = sum.compaction.unwrap_or(true);
     let compression_level = sum.compression_level.unwrap_or_default();
     let url = url::format_nats(&options);
-    Ok(Replica { url, target: Target::Nats(Box::new(options)), sync_interval, compaction, compression_level })
+    Ok(Replica {
+        name: sum.name,
+        url,
+        target: Target::Nats(Box::new(options)),
+        sync_interval,
+        compaction,
+        compression_level,
+    })
 }
 
 fn nats_url(layer: &ReplicaSettings) -> Option<&NatsUrl> {
@@ -373,6 +386,17 @@ fn set_subjects(options: &mut Options, sum: &ReplicaSettings, context: &NatsCont
     }
     if let Some(prefix) = sum.inbox_prefix.as_ref().or(context.inbox_prefix.as_ref()) {
         options.inbox_prefix.clone_from(prefix);
+    }
+}
+
+/// A word: it is also the name of a directory.
+fn name(section: &Section<'_>) -> Result<Option<String>> {
+    let Some(text) = section.text("name")? else { return Ok(None) };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_word = text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(plain);
+    match is_word && text.len() <= MAX_NAME {
+        true => Ok(Some(text)),
+        false => Err(section.error("name", format!("expected letters, digits, dots and dashes, found {text:?}"))),
     }
 }
 

@@ -203,6 +203,7 @@ fn every_key_of_the_file_arrives() {
     let expected = Database {
         path: PathBuf::from("/srv/a.db"),
         replica: config.dbs[0].replica.clone(),
+        replicas: config.dbs[0].replicas.clone(),
         monitor_interval: Duration::from_millis(100),
         checkpoint_interval: None,
         min_checkpoint_pages: 500,
@@ -278,7 +279,6 @@ fn keys_of_the_peer_that_do_nothing_here_are_told() {
         "line 7: l0-retention does nothing here: there are no compaction levels",
         "line 10: max-checkpoint-page-count does nothing here: checkpoints that block writers are never forced; see \
          truncate-page-n",
-        "line 12: name does nothing here: a database has one replica",
         "line 13: auto-recover does nothing here: a new generation begins by itself when it must",
     ];
     assert_eq!(config.warnings, expected);
@@ -408,7 +408,11 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
             "line 3: retention: expected more than 0, found 0",
             "to keep everything, write retention: { enabled: false } at the top level",
         ),
-        (database("replicas: []"), "line 3: replicas: replica is given too", "a database has one replica"),
+        (
+            database("replicas: []"),
+            "line 3: replicas: replica is given too",
+            "write all replicas of the database under replicas",
+        ),
         ("dbs:\n- replica: {url: nats://h/b}".to_string(), "line 2: dbs: expected path or dir, found neither", ""),
         (
             "dbs:\n- dir: /x\n  replica: {url: nats://h/b}".to_string(),
@@ -576,8 +580,47 @@ fn two_databases_never_share_a_file_or_a_place() {
     assert!(parse_with(&two("url: nats://h/b", "url: nats://h/b/p"), &[]).is_ok());
     let same = "dbs:\n- {path: /a.db, replica: {bucket: b}}\n- {path: sqlite:///a.db, replica: {bucket: c}}";
     assert_eq!(refused(same).0, "database /a.db: is named twice");
-    let many = "dbs:\n- path: /a.db\n  replicas: [{bucket: b}, {bucket: c}]";
-    assert_eq!(refused(many).0, "line 3: replicas: expected one entry, found 2");
+}
+
+#[test]
+fn replicas_of_one_database_have_places_and_names_of_their_own() {
+    let many = |list: &str| format!("dbs:\n- path: /a.db\n  replicas: [{list}]\n");
+    let config =
+        parse_with(&many("{bucket: b, name: site-1}, {type: file, path: /x, sync-interval: 5s}"), &[]).unwrap();
+    let database = &config.dbs[0];
+    assert_eq!(database.replicas.iter().map(|one| one.label()).collect::<Vec<_>>(), ["site-1", "file:///x"]);
+    assert_eq!(database.replica, database.replicas[0]);
+    assert_eq!(database.replicas[1].sync_interval, Duration::from_secs(5));
+    let directories: Vec<_> = database.each_replica().iter().map(|about| about.replica_directory().unwrap()).collect();
+    assert_eq!(directories[0], "replica-site-1");
+    assert_ne!(directories[0], directories[1]);
+    assert_eq!(database.about("file:///x").unwrap().replica, database.replicas[1]);
+    let unknown = database.about("nats://u:canary@h/b").unwrap_err();
+    assert!(!format!("{unknown:?}").contains("canary"), "{unknown:?}");
+    // One alone needs no directory of its own.
+    assert_eq!(parse_with(&many("{bucket: b}"), &[]).unwrap().dbs[0].replica_directory(), None);
+    let refusals = [
+        ("", "line 3: replicas: expected at least one replica, found none"),
+        ("{bucket: b}, {bucket: c}, {bucket: b}", "two replicas are in one place, nats://127.0.0.1:4222/b"),
+        ("{bucket: b, name: x}, {bucket: c, name: x}", "two replicas have the name x"),
+        ("{bucket: b, name: ../x}", "name: expected letters, digits, dots and dashes, found \"../x\""),
+        ("{bucket: b}, {bucket: c, bogus: 1}", "line 3: bogus: unknown key in a replica"),
+    ];
+    for (list, expected) in refusals {
+        let (what, _) = refused(&many(list));
+        assert!(what.contains(expected), "{list}: {what}");
+    }
+    let shared = "dbs:\n- path: /a.db\n  replicas: [{bucket: b}, {bucket: c}]\n- {path: /b.db, replica: {bucket: c}}\n";
+    assert!(refused(shared).0.starts_with("databases /a.db and /b.db: have one replica, "), "{}", refused(shared).0);
+}
+
+#[test]
+fn each_replica_of_a_directory_of_databases_has_the_path_behind_its_own() {
+    let text = "dbs:\n- {dir: /srv, pattern: '*.db', replicas: [{bucket: b, path: p}, {type: file, path: /x}]}\n";
+    let config = parse_with(text, &[]).unwrap();
+    let database = config.dirs[0].database(Path::new("t.db")).unwrap();
+    let urls: Vec<_> = database.replicas.iter().map(|one| one.url.as_str()).collect();
+    assert_eq!(urls, ["nats://127.0.0.1:4222/b/p/t.db", "file:///x/t.db"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn run(shell: &str, options: &[&str], script: &str, words: &[String]) -> Option<
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-const GLOBAL: [&str; 5] = ["config", "log-level", "no-expand-env", "context", "help"];
+const GLOBAL: [&str; 6] = ["config", "log-level", "no-expand-env", "context", "replica", "help"];
 
 /// For each command a line to be completed, and what may follow.
 fn lines() -> Vec<(String, BTreeSet<String>)> {

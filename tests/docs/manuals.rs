@@ -150,7 +150,7 @@ fn the_command_lines_in_the_manual_are_understood() {
 fn the_files_in_the_manual_and_the_sample_are_right() {
     let page = page("litestream.yml.5");
     let blocks: Vec<&str> = page.split(".Bd -literal").skip(1).map(|block| between(block, "\n", ".Ed")).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     for block in blocks {
         parse(block);
     }

@@ -16,4 +16,5 @@ mod roundtrip;
 mod snapshots;
 mod spool;
 mod takeover;
+mod two_replicas;
 mod under_load;

@@ -131,9 +131,14 @@ impl Replicator {
         self.sides.iter().all(|side| side.failure().is_some() || side.is_all_stored(caught_up))
     }
 
-    /// The stores to which nothing is written for now, though it is to others, and why.
-    pub fn failures(&self) -> impl Iterator<Item = &Error> {
-        self.sides.iter().filter_map(Side::failure)
+    /// Whether there is a store to which nothing is written for now, though it is to others.
+    pub fn has_failures(&self) -> bool {
+        self.sides.iter().any(|side| side.failure().is_some())
+    }
+
+    /// What is wrong with those, at the end of a run.
+    pub fn take_failures(&mut self) -> Vec<Error> {
+        self.sides.iter_mut().filter_map(Side::take_failure).collect()
     }
 
     /// Makes progress.

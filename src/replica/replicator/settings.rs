@@ -56,7 +56,7 @@ impl Settings {
     }
 
     /// The directory of what concerns one replica: that of the lock, or `directory` in there.
-    pub(super) fn replica_directory(&self, directory: Option<&str>) -> PathBuf {
+    pub fn replica_directory(&self, directory: Option<&str>) -> PathBuf {
         directory.map_or_else(|| self.meta(), |name| self.meta().join(name))
     }
 

@@ -35,6 +35,24 @@ pub struct ReplicatorStatus {
     pub wal_bytes: u64,
 }
 
+impl ReplicatorStatus {
+    /// Several replicas of one database as one: the worst of each.
+    pub fn worst(replicas: Vec<ReplicatorStatus>) -> ReplicatorStatus {
+        let lag =
+            |one: Option<Duration>, other: Option<Duration>| one.and_then(|one| other.map(|other| one.max(other)));
+        let worse = |one: ReplicatorStatus, other: ReplicatorStatus| ReplicatorStatus {
+            lag: lag(one.lag, other.lag),
+            problem: one.problem.or(other.problem),
+            all_stored_at: one.all_stored_at.min(other.all_stored_at),
+            objects: one.objects + other.objects,
+            bytes: one.bytes + other.bytes,
+            retention_operations: one.retention_operations + other.retention_operations,
+            ..one
+        };
+        replicas.into_iter().reduce(worse).unwrap_or_default()
+    }
+}
+
 /// A snapshot under way.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotStatus {

@@ -44,6 +44,11 @@ impl Side {
         self.failure.as_ref().map(|failure| &failure.error)
     }
 
+    /// The same, for whoever ends with it.
+    pub(in crate::replica::replicator) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take().map(|failure| failure.error)
+    }
+
     /// Begins anew if it is time. True if this store is given up for now.
     pub(super) fn is_given_up(&mut self, now: Instant) -> bool {
         let Some(failure) = &self.failure else { return false };

@@ -6,8 +6,10 @@ use crate::backup::origin::Witnesses;
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::control::RequestInbox;
-use crate::error::Result;
+use crate::directory::Directory;
+use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
+use crate::log;
 use crate::replica::replicator::settings::WakeOn;
 use crate::replica::replicator::side::{Side, SideStage};
 use crate::source::GenerationEnd;
@@ -49,6 +51,14 @@ impl Side {
     pub(in crate::replica::replicator) fn on_locked(&mut self) {
         if self.requests.is_none() {
             let directory = self.settings.replica_directory(self.target.directory.as_deref());
+            if self.target.directory.is_some() {
+                let owner = std::fs::metadata(&self.settings.path).ok();
+                if let Err(error) = Directory::open_or_create(&directory, owner.as_ref()) {
+                    let what = format!("open metadata directory {}", directory.display());
+                    let error = Error::io(Kind::Database, what, &error);
+                    self.name.tag(log::warn("no snapshot can be asked for")).error(&error).emit();
+                }
+            }
             self.requests = Some(RequestInbox::new(&directory));
         }
     }
