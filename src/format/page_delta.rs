@@ -178,6 +178,35 @@ impl PageDelta {
         Form::InPlace
     }
 
+    /// Bytes of the steps as they are written.
+    pub(super) fn step_bytes(&self) -> usize {
+        match self.form() {
+            Form::Whole => 0,
+            Form::InPlace => {
+                let first = usize::from(matches!(self.steps.first(), Some(DeltaStep::Literal { .. })));
+                first + self.steps.iter().map(|step| varint::len(step.len())).sum::<usize>()
+            }
+            Form::Moved => self.moved_bytes(),
+        }
+    }
+
+    fn moved_bytes(&self) -> usize {
+        let (mut at, mut bytes, mut after_copy) = (0u32, 0, true);
+        for step in &self.steps {
+            bytes += match step {
+                DeltaStep::Literal { len } => varint::len(*len),
+                // Without literals before it there are none to be told.
+                DeltaStep::Copy { from, len } => {
+                    let shift = varint::zigzag(from.wrapping_sub(at) as i32);
+                    usize::from(after_copy) + varint::len(shift) + varint::len(*len)
+                }
+            };
+            after_copy = matches!(step, DeltaStep::Copy { .. });
+            at += step.len();
+        }
+        bytes
+    }
+
     fn write_in_place(&self, out: &mut Vec<u8>) {
         if matches!(self.steps.first(), Some(DeltaStep::Literal { .. })) {
             varint::write(0, out);

@@ -34,21 +34,22 @@ impl PageDiffer {
     /// The function from `old` to `new`, which are pages of one size.
     pub fn diff(&mut self, old: &[u8], new: &[u8]) -> &PageDelta {
         debug_assert_eq!(old.len(), new.len());
-        self.in_place.clear();
-        compare_in_place(old, new, &mut self.in_place);
-        if self.in_place.literal_len() < ENOUGH {
+        if compare_in_place(old, new, ENOUGH - 1, &mut self.in_place) {
             return &self.in_place;
         }
         self.index(old);
         self.moved.clear();
         compare_moved(old, new, &self.places, &mut self.moved);
-        if cost(&self.moved) < cost(&self.in_place) { &self.moved } else { &self.in_place }
+        let moved = cost(&self.moved);
+        // A page of which much has moved differs in most places: that need not be known to the end.
+        let whole = compare_in_place(old, new, moved, &mut self.in_place);
+        if !whole || moved < cost(&self.in_place) { &self.moved } else { &self.in_place }
     }
 
     fn index(&mut self, old: &[u8]) {
         self.places.fill(NONE);
-        for (at, key) in old.windows(KEY_BYTES).enumerate() {
-            if let Some(place) = self.places.get_mut(hash(key)) {
+        for at in 0..(old.len() + 1).saturating_sub(KEY_BYTES) {
+            if let Some(place) = self.places.get_mut(hash(&old[at..])) {
                 *place = at as u32;
             }
         }
@@ -60,30 +61,41 @@ fn cost(delta: &PageDelta) -> usize {
     delta.literal_len() + delta.step_bytes()
 }
 
-impl PageDelta {
-    /// Bytes of the steps as they are written.
-    fn step_bytes(&self) -> usize {
-        let mut steps = Vec::new();
-        self.write(&mut steps, &mut Vec::new());
-        steps.len()
+/// The first eight bytes, or what there is before zeros. The first byte is the lowest.
+#[inline(always)]
+fn word(bytes: &[u8]) -> u64 {
+    if let Some(word) = bytes.first_chunk() {
+        return u64::from_le_bytes(*word);
     }
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
-fn hash(key: &[u8]) -> usize {
-    let mut bytes = [0; 8];
-    bytes[..KEY_BYTES].copy_from_slice(key);
-    (u64::from_le_bytes(bytes).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as usize
+/// By the first [`KEY_BYTES`].
+#[inline(always)]
+fn hash(bytes: &[u8]) -> usize {
+    let key = word(bytes) << (64 - 8 * KEY_BYTES);
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as usize
 }
 
-/// How many bytes are equal from the beginnings on.
+/// How many bytes are equal from the beginnings on. It is called for nearly each byte of a page that differs, so it goes word
+/// by word, and without iterators: those are function calls where the compiler optimises for size.
+#[inline(always)]
 fn common(one: &[u8], other: &[u8]) -> usize {
-    let chunks = one.chunks_exact(8).zip(other.chunks_exact(8));
-    let whole = chunks.take_while(|(a, b)| a == b).count() * 8;
-    let rest = one.iter().zip(other).skip(whole);
-    whole + rest.take_while(|(a, b)| a == b).count()
+    let len = one.len().min(other.len());
+    let mut at = 0;
+    while at < len {
+        let differ = word(&one[at..]) ^ word(&other[at..]);
+        if differ != 0 {
+            return len.min(at + differ.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    len
 }
 
-fn compare_in_place(old: &[u8], new: &[u8], out: &mut PageDelta) {
+/// False if there are more literals than `most`; then what is in `out` is of no use.
+fn compare_in_place(old: &[u8], new: &[u8], most: usize, out: &mut PageDelta) -> bool {
+    out.clear();
     let (mut at, mut literal) = (0, 0);
     while at < new.len() {
         let run = common(&old[at..], &new[at..]);
@@ -94,8 +106,12 @@ fn compare_in_place(old: &[u8], new: &[u8], out: &mut PageDelta) {
             literal = at + run;
         }
         at += run.max(1);
+        if out.literal_len() + (at - literal) > most {
+            return false;
+        }
     }
     out.literal(&new[literal..]);
+    true
 }
 
 /// At each place: what stands in the old page at the same place, then as far away as the last copy came from, then
@@ -133,8 +149,8 @@ fn find(old: &[u8], new: &[u8], at: usize, shift: i64, places: &[u32]) -> Option
     if let Some(from) = usize::try_from(at as i64 + shift).ok().filter(|from| *from < old.len() && *from != at) {
         consider(from, 0);
     }
-    if let Some(key) = rest.get(..KEY_BYTES) {
-        let place = places.get(hash(key)).copied().unwrap_or(NONE);
+    if rest.len() >= KEY_BYTES {
+        let place = places.get(hash(rest)).copied().unwrap_or(NONE);
         if place != NONE {
             consider(place as usize, 2);
         }
@@ -211,6 +227,7 @@ mod tests {
     fn read_back(delta: &PageDelta) -> PageDelta {
         let (mut steps, mut literals) = (Vec::new(), Vec::new());
         let form = delta.write(&mut steps, &mut literals);
+        assert_eq!(delta.step_bytes(), steps.len());
         steps.push(77);
         literals.push(88);
         let (mut more_steps, mut more_literals) = (steps.as_slice(), literals.as_slice());
