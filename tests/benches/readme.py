@@ -115,7 +115,7 @@ def main():
     parts += [of_store(found["store"])] if found.get("store") else []
     machine = found.get("machine", {})
     parts.append(f"Measured on {machine.get('date')}: {machine.get('cores')} cores of {machine.get('cpu')}, Linux "
-                 f"{machine.get('kernel')}, nats-server on the same machine.")
+                 f"{machine.get('kernel')}, nats-server on the same machine, which others used at the same time (load {machine.get('load', 0):.0f}).")
     report.readme("\n\n".join(parts))
 
 

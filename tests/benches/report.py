@@ -33,7 +33,7 @@ def digits(value):
 
 def figure(row, side):
     if row[side] is None:
-        return "fails"
+        return "" if row.get("alone") else "fails"
     spread, scale = row[side], row["scale"]
     alone = digits(spread["median"] * scale)
     same = spread["n"] == 1 or spread["min"] == spread["max"]

@@ -175,6 +175,10 @@ class Tool:
     def plan(self, url, output):
         return [self.binary, "restore", "-dry-run", "-o", output, url]
 
+    def verify(self, database, url):
+        """Ours only."""
+        return [self.binary, "verify", database, url]
+
     def reach(self, name):
         """Which prefix a segment of this name belongs to and how far it reaches, to compare; none if it is no segment."""
         if self.name == "peer":
