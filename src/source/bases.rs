@@ -213,3 +213,55 @@ impl Files<'_> {
         Ok(early)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use crate::source::border::tests::{copied, known, run, snapshot_of};
+    use crate::source::tests::Live;
+    use crate::source::{Comparison, Source};
+
+    fn settle(source: &mut Source) {
+        (0..4).for_each(|_| source.finish_round(Instant::now()).map(|_| ()).unwrap());
+    }
+
+    /// What one transaction does is seen at once, so that the database shrinks and grows within one member.
+    #[test]
+    fn the_checksum_follows_databases_of_each_page_size_with_reserved_bytes_and_auto_vacuum() {
+        let fill = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<30)
+                    INSERT INTO t SELECT randomblob(1900) FROM n;";
+        let kinds = [(512, "NONE", 0), (1024, "FULL", 8), (4096, "INCREMENTAL", 32), (16_384, "NONE", 255)];
+        let kinds =
+            kinds.into_iter().chain([(32_768, "FULL", 0), (65_536, "INCREMENTAL", 12), (512, "INCREMENTAL", 4)]);
+        for (page_size, vacuum, reserved) in kinds {
+            let live = Live::of(&format!("kind-{page_size}-{vacuum}"), page_size, vacuum, reserved);
+            let spill = "PRAGMA cache_size = 5; PRAGMA synchronous = OFF; PRAGMA busy_timeout = 0;";
+            run(&live, spill);
+            let mut source = known(&live);
+            assert_eq!(source.page_size().get(), page_size);
+            let steps = [
+                fill.to_string(),
+                format!("DELETE FROM t WHERE rowid > 5; PRAGMA incremental_vacuum; {fill}"),
+                format!("BEGIN; {fill} ROLLBACK; BEGIN; SAVEPOINT a; {fill} ROLLBACK TO a; {fill} COMMIT;"),
+                "PRAGMA wal_checkpoint(PASSIVE);".to_string(),
+                format!("DELETE FROM t WHERE rowid % 2; VACUUM; {fill} DELETE FROM t; PRAGMA incremental_vacuum;"),
+                "PRAGMA wal_checkpoint(PASSIVE);".to_string(),
+                format!("{fill} DELETE FROM t WHERE rowid < 9;"),
+            ];
+            for (step, sql) in steps.iter().enumerate() {
+                run(&live, sql);
+                assert_ne!(copied(&mut source), Some(false), "{page_size} {vacuum}, step {step}");
+                settle(&mut source);
+                let sum = snapshot_of(&mut source).0;
+                assert_eq!(source.checksum(), Some(sum), "{page_size} {vacuum} {reserved}, step {step}: {sql}");
+                let mut buffer = vec![0; 4 << 20];
+                assert_eq!(
+                    source.compare(&mut buffer).unwrap(),
+                    Comparison::Equal,
+                    "{page_size} {vacuum}, step {step}"
+                );
+            }
+        }
+    }
+}

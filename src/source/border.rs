@@ -201,7 +201,7 @@ pub(super) mod tests {
     use crate::format::differences::Composer;
     use crate::format::running_checksum::RunningChecksum;
     use crate::source::tests::Live;
-    use crate::source::{Proof, ReadResult, StateCheck};
+    use crate::source::{GenerationEnd, Proof, ReadResult, StateCheck};
 
     /// Copies what there is; whether all of it could be said in differences, or none.
     pub(in crate::source) fn copied(source: &mut Source) -> Option<bool> {
@@ -395,6 +395,31 @@ pub(super) mod tests {
         assert_eq!(proof_at(&live, &mark, pages, sum), Proof::Equal);
         file.write_all_at(&[1; 9], 7 * 4096 + 2000).unwrap();
         assert_eq!(proof_at(&live, &mark, pages, sum), Proof::Differs);
+    }
+
+    /// The first pin is on READ0, which keeps nobody from beginning the WAL anew over the frames that are being read.
+    #[test]
+    fn pages_are_given_up_where_the_wal_is_begun_anew_while_a_start_reads_them() {
+        let live = Live::new("anew");
+        run(&live, "INSERT INTO t SELECT randomblob(3000) FROM (VALUES(1),(2),(3),(4),(5),(6),(7),(8));");
+        let mut source = known(&live);
+        let (mark, sum, pages) = (source.start(), source.checksum().unwrap(), snapshot_of(&mut source).1);
+        drop(source);
+        live.commit();
+        run(&live, "PRAGMA wal_checkpoint(PASSIVE);");
+        let mut source = live.follow();
+        assert_eq!(source.resume(&mark).unwrap(), Ok(()));
+        let (mut check, mut buffer) = (StateCheck::new(pages, sum), vec![0; 3 * 4096]);
+        assert_eq!(source.prove(&mut check, &mut buffer).unwrap(), None);
+        run(&live, "UPDATE t SET a = randomblob(3000);");
+        let proof = loop {
+            if let Some(proof) = source.prove(&mut check, &mut buffer).unwrap() {
+                break proof;
+            }
+        };
+        assert_eq!((proof, source.checksum()), (Proof::Unknown, None));
+        let read = source.read(&mut buffer, &mut Composer::default()).unwrap();
+        assert!(matches!(read, ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning)), "{read:?}");
     }
 
     #[test]

@@ -695,6 +695,26 @@ mod tests {
         pub(super) fn new(name: &str) -> Live {
             let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
             let application = Connection::open(&path).unwrap();
+            Live::begun(application, path)
+        }
+
+        /// One of this page size, auto-vacuum mode and number of reserved bytes at the end of each page.
+        pub(super) fn of(name: &str, page_size: u32, vacuum: &str, reserved: std::ffi::c_int) -> Live {
+            let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
+            let application = Connection::open(&path).unwrap();
+            let mut bytes = reserved;
+            // SAFETY: this operation takes an int (sqlite.org/c3ref/c_fcntl_begin_atomic_write.html).
+            let code = unsafe {
+                let (code, at) = (rusqlite::ffi::SQLITE_FCNTL_RESERVE_BYTES, (&raw mut bytes).cast());
+                rusqlite::ffi::sqlite3_file_control(application.handle(), c"main".as_ptr(), code, at)
+            };
+            assert_eq!(code, rusqlite::ffi::SQLITE_OK);
+            let setup = format!("PRAGMA page_size = {page_size}; PRAGMA auto_vacuum = {vacuum};");
+            application.execute_batch(&setup).unwrap();
+            Live::begun(application, path)
+        }
+
+        fn begun(application: Connection, path: PathBuf) -> Live {
             let setup = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t(a);";
             application.execute_batch(setup).unwrap();
             application.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();

@@ -41,7 +41,7 @@ use litestream::replica::upload_queue::UploadQueue;
 /// Steps of a schedule.
 const STEPS: u64 = 60;
 /// Schedules of which the second reader reads what they store.
-const SECOND_READER_SCHEDULES: u64 = 8;
+const SECOND_READER_SCHEDULES: u64 = 24;
 /// How long a plain run of the tests takes.
 const SECONDS: u64 = 10;
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds");
