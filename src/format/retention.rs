@@ -110,7 +110,8 @@ fn objects_after(stored: &GenerationObjects, at: WalPosition) -> impl Iterator<I
     stored.segments.iter().map(|(key, _)| *key).filter(move |key| key.end < at)
 }
 
-/// Segments that stand whole in a larger one, which every chain takes in their place, and did so at `since` already.
+/// Segments that stand whole in a larger one, or were stored twice and seen at other times. Every chain takes the other one in
+/// their place, and did so at `since` already.
 fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
     let mut found = Vec::new();
     for (_, stored) in listing.generations() {
@@ -118,7 +119,7 @@ fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
         let mut larger = way.iter().map(|(key, _)| key).peekable();
         for (key, _) in &stored.segments {
             while larger.next_if(|of| of.end < key.end).is_some() {}
-            let covered = larger.peek().is_some_and(|of| covers(of, key) && of.last_seen <= since);
+            let covered = larger.peek().is_some_and(|of| covers(of, key) && of.last_seen.max(key.last_seen) <= since);
             found.extend(covered.then_some(Key::Segment(*key)));
         }
     }
@@ -132,8 +133,10 @@ pub fn restore_path(stored: &GenerationObjects) -> Vec<(SegmentKey, u64)> {
 }
 
 fn covers(large: &SegmentKey, small: &SegmentKey) -> bool {
-    let inside = large.start <= small.start && small.end <= large.end;
-    inside && (large.start, large.end) != (small.start, small.end) && !large.part
+    if (large.start, large.end) == (small.start, small.end) {
+        return large != small && large.part == small.part;
+    }
+    large.start <= small.start && small.end <= large.end && !large.part
 }
 
 /// Whether every plan that matters is the same without these.
@@ -251,6 +254,31 @@ mod tests {
         assert_eq!(at(3), small);
         // One that reaches further is not in it.
         assert_eq!(gone(&[snapshot(1, 0), segment(1, 0, 2), segment(1, 1, 3), segment(1, 2, 3)], 10), []);
+    }
+
+    #[test]
+    fn of_a_segment_that_was_stored_twice_one_goes_after_the_grace() {
+        let again = |key: Key, hours: u64| match key {
+            Key::Segment(key) => {
+                Key::Segment(SegmentKey { last_seen: millis(key.last_seen.millis() + hours * HOUR), ..key })
+            }
+            other => other,
+        };
+        let (one, two, three) = (segment(1, 0, 1), segment(1, 1, 2), segment(1, 2, 3));
+        let keys = [snapshot(1, 0), one, again(one, 1), two, three];
+        let at = |hour: u64| plan_deletions(&listing(&keys), policy(24, 1), millis(hour * HOUR)).delete;
+        assert_eq!(at(3), [again(one, 1)]);
+        assert_eq!(plan_deletions(&listing(&keys), policy(24, 2), millis(3 * HOUR)).delete, []);
+        // The last one that is stored is seen twice, too: what a restore gives stays, its newest moment included.
+        let keys = [snapshot(1, 0), one, two, again(two, 1)];
+        let rest = plan_deletions(&listing(&keys), policy(24, 0), millis(9 * HOUR)).delete;
+        assert_eq!(rest, [again(two, 1)]);
+        // A part and what is whole are not the same.
+        let part = match one {
+            Key::Segment(key) => Key::Segment(SegmentKey { part: true, ..key }),
+            other => other,
+        };
+        assert_eq!(gone(&[snapshot(1, 0), one, part, two], 9), []);
     }
 
     #[test]

@@ -19,9 +19,10 @@ pub const MAX_SLEEP: Duration = Duration::from_millis(100);
 
 /// Waits until the store is reached.
 ///
-/// Errors: the store's, when it cannot be reached within its timeout.
+/// Errors: the store's, when it cannot be reached within its timeout; the end was asked for.
 pub fn connect(store: &dyn Store, clock: &dyn Clock) -> Result<()> {
     while !store.connect(clock.now())? {
+        interrupt::check()?;
         store.wait(MAX_SLEEP);
     }
     Ok(())
@@ -45,6 +46,7 @@ pub fn list(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<En
         if let Some(entries) = list.poll(clock.now())? {
             return Ok(entries);
         }
+        interrupt::check()?;
         store.wait(MAX_SLEEP);
     }
 }

@@ -12,6 +12,7 @@ mod logins;
 mod outage;
 mod own_objects;
 mod peer_defects;
+mod permissions;
 mod store_contract;
 mod store_nats;
 mod store_nats_interop;

@@ -166,6 +166,7 @@ impl BucketCheck {
             Ok(info) => {
                 self.names.domain.replace(Some(info.domain));
                 self.names.replicated.set(info.config.num_replicas > 1);
+                self.names.rollup.set(info.config.allow_rollup_hdrs);
                 self.names.max_message.set(usize::try_from(info.config.max_msg_size).unwrap_or(0));
                 let kind = bucket_kind(&self.names.bucket, &info.config)?;
                 let warnings = check_settings(&self.names, &info.config, &kind, self.must_keep)?;
@@ -294,10 +295,8 @@ fn check_settings(
     if config.sealed {
         warnings.push("the bucket is sealed: it can be restored from, but nothing can be stored".to_string());
     } else if !config.allow_rollup_hdrs {
-        return refuse(
-            "expected a bucket that allows roll-ups, found one that does not",
-            "make it with: nats object add, or -create-bucket",
-        );
+        let what = "the bucket allows no roll-ups: of an object that is replaced, the old description stays until it is deleted";
+        warnings.push(what.to_string());
     }
     if config.deny_purge && !config.sealed {
         warnings.push("the bucket denies purges: deleted and replaced objects keep their space".to_string());
@@ -401,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_bucket_that_cannot_keep_the_promises_is_refused_or_warned_of() {
-        assert!(config(|c| c.allow_rollup_hdrs = false).is_err());
+        assert!(config(|c| c.allow_rollup_hdrs = false).unwrap()[0].contains("roll-ups"));
         assert!(config(|c| c.subjects = vec!["x".into()]).is_err());
         assert!(config(|c| c.sealed = true).unwrap()[0].contains("sealed"));
         let limit = |change: &dyn Fn(&mut StreamConfig)| config(change).unwrap_err().message().to_string();

@@ -372,17 +372,20 @@ impl Client {
         self.publish_message(subject, reply, None, payload)
     }
 
-    /// Publishes the only message of `subject`: what it had is dropped, unless `expected_last` is not the sequence of its last
-    /// message (0: it has none). Then nothing is stored.
-    pub fn publish_only(
+    /// Publishes the last message of `subject`. With `expected_last`, nothing is stored unless that is the sequence of the one
+    /// before it (0: there is none). With `rolls_up`, those before it are dropped.
+    pub fn publish_last(
         &self,
         subject: &str,
         reply: &ReplyTo,
         expected_last: Option<u64>,
+        rolls_up: bool,
         payload: &[u8],
     ) -> Result<()> {
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Rollup", "sub");
+        if rolls_up {
+            headers.insert("Nats-Rollup", "sub");
+        }
         if let Some(seq) = expected_last {
             headers.insert("Nats-Expected-Last-Subject-Sequence", seq.to_string());
         }

@@ -30,6 +30,8 @@ pub struct ObjectNames {
     pub domain: RefCell<Option<String>>,
     /// Bytes of a message that the stream takes; 0: no limit, or not known.
     pub max_message: Cell<usize>,
+    /// The bucket lets the meta of an object replace the one before it. If not, the last one holds.
+    pub rollup: Cell<bool>,
 }
 
 impl ObjectNames {
@@ -42,6 +44,7 @@ impl ObjectNames {
             replicated: Cell::new(false),
             domain: RefCell::default(),
             max_message: Cell::new(0),
+            rollup: Cell::new(true),
         }
     }
 

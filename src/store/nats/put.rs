@@ -328,7 +328,8 @@ impl NatsPut {
         let meta = write_meta(&self.names.bucket, &full_name, words, &self.nuid, &self.digest, self.chunk_size);
         let reply = ReplyTo { token: &self.inbox.token, tag: META };
         let expected_last = self.replaced.expected_last();
-        self.client().publish_only(&self.names.meta_subject(&full_name), &reply, expected_last, &meta)?;
+        let rolls_up = expected_last != Some(0) && self.names.rollup.get();
+        self.client().publish_last(&self.names.meta_subject(&full_name), &reply, expected_last, rolls_up, &meta)?;
         self.stage = Stage::Meta;
         Ok(())
     }
