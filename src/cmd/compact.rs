@@ -25,35 +25,91 @@ use crate::log;
 use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, run_one_pass};
 use crate::store::blocking::list;
-use crate::store::{ConnectionPool, Entry, Store};
+use crate::store::{ConnectionPool, Entry, Store, Target};
 
 /// Between two looks whether the end was asked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A place whose databases are compacted alike.
+/// A place whose objects are listed at once.
 struct Place {
     replica: Replica,
-    retention: Option<Duration>,
     databases: Selection,
 }
 
 /// Which of the databases at a place.
 enum Selection {
-    /// The one at the place itself.
-    Itself,
-    /// That one and those below it.
-    Below,
+    /// Those of the configuration.
+    Named(Vec<Named>),
+    /// The one at the place itself, and those below it.
+    Below(Option<Duration>),
     /// Those below it that a directory of the configuration may have.
-    OfDirectory(Box<config::DatabaseDir>),
+    OfDirectory(Box<config::DatabaseDir>, Option<Duration>),
 }
 
-impl Selection {
-    fn includes(&self, prefix: &str) -> bool {
-        match self {
-            Selection::Itself => prefix.is_empty(),
-            Selection::Below => true,
-            Selection::OfDirectory(dir) => dir.matches(Path::new(prefix)),
+/// A database whose replica is known.
+#[derive(Clone)]
+struct Named {
+    /// Below the place.
+    prefix: String,
+    replica: Replica,
+    retention: Option<Duration>,
+}
+
+impl Place {
+    /// The databases that are to be compacted, of those that are stored.
+    fn select(&self, stored: impl Iterator<Item = String>) -> Result<Vec<Named>> {
+        let below = |prefix: String, retention| {
+            let replica = match prefix.is_empty() {
+                true => self.replica.clone(),
+                false => self.replica.below(Path::new(&prefix))?,
+            };
+            Ok(Named { prefix, replica, retention })
+        };
+        match &self.databases {
+            Selection::Named(databases) => Ok(databases.clone()),
+            Selection::Below(retention) => stored.map(|prefix| below(prefix, *retention)).collect(),
+            Selection::OfDirectory(dir, retention) => {
+                stored.filter(|prefix| dir.matches(Path::new(prefix))).map(|prefix| below(prefix, *retention)).collect()
+            }
         }
+    }
+}
+
+/// The databases by their buckets, since a bucket has to be listed as a whole for any one of them.
+fn by_bucket(databases: impl Iterator<Item = Named>) -> Vec<Place> {
+    let mut places: Vec<(Replica, Vec<Named>)> = Vec::new();
+    for database in databases {
+        let (bucket, prefix) = bucket(&database.replica);
+        let named = Named { prefix, ..database };
+        match places.iter_mut().find(|(other, _)| other.target == bucket.target) {
+            Some((_, others)) => others.push(named),
+            None => places.push((bucket, vec![named])),
+        }
+    }
+    places.into_iter().map(|(bucket, databases)| Place::of(bucket, databases)).collect()
+}
+
+/// The whole bucket, and where in it the replica is.
+fn bucket(replica: &Replica) -> (Replica, String) {
+    let mut bucket = replica.clone();
+    let prefix = match &mut bucket.target {
+        Target::Nats(options) => std::mem::take(&mut options.prefix),
+        Target::Dir(_) => String::new(),
+    };
+    (bucket, prefix)
+}
+
+impl Place {
+    /// One that is alone in its bucket needs the names of no other.
+    fn of(bucket: Replica, mut databases: Vec<Named>) -> Place {
+        let replica = match databases.as_mut_slice() {
+            [only] => {
+                only.prefix = String::new();
+                only.replica.clone()
+            }
+            _ => bucket,
+        };
+        Place { replica, databases: Selection::Named(databases) }
     }
 }
 
@@ -133,24 +189,23 @@ fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Option
     if let Some(url) = &options.url {
         let replica = config::replica_from_url(url.reveal(), &environment)?;
         config::check_files::replica(&replica)?;
-        return Ok((vec![Place { replica, retention: options.retention, databases: Selection::Below }], None));
+        return Ok((vec![Place { replica, databases: Selection::Below(options.retention) }], None));
     }
     let config = given.config()?;
     config::check_files::config(&config)?;
-    let named = config.dbs.iter().flat_map(Database::each_replica).map(|database| Place {
-        replica: database.replica.clone(),
+    let named = by_bucket(config.dbs.iter().flat_map(Database::each_replica).map(|database| Named {
+        prefix: String::new(),
         retention: database.snapshot_retention,
-        databases: Selection::Itself,
-    });
+        replica: database.replica,
+    }));
     let replicas = |dir: &DatabaseDir| -> Vec<(Database, DatabaseDir)> {
         dir.template.each_replica().into_iter().map(|template| (template, dir.clone())).collect()
     };
     let directories = config.dirs.iter().flat_map(replicas).map(|(template, dir)| Place {
         replica: template.replica,
-        retention: template.snapshot_retention,
-        databases: Selection::OfDirectory(Box::new(dir)),
+        databases: Selection::OfDirectory(Box::new(dir), template.snapshot_retention),
     });
-    let places: Vec<Place> = named.chain(directories).collect();
+    let places: Vec<Place> = named.into_iter().chain(directories).collect();
     Ok((places, config.heartbeat))
 }
 
@@ -179,22 +234,13 @@ fn compact_place(
     let url = &place.replica.url;
     let store = connect(&place.replica, pool)?;
     let entries = list(&*store, &SystemClock, "").context(|| format!("compact {url}"))?;
-    let stored = by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    if matches!(place.databases, Selection::Itself) && !stored.contains_key("") {
-        return Err(Error::new(Kind::NothingToRestore, format!("compact {url}: nothing is stored")));
-    }
-    for (prefix, objects) in stored {
+    let mut stored = by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size)));
+    for Named { prefix, replica, retention } in place.select(stored.keys().cloned().collect::<Vec<_>>().into_iter())? {
         interrupt::check()?;
-        if !place.databases.includes(&prefix) {
-            continue;
-        }
-        let replica = match prefix.is_empty() {
-            true => place.replica.clone(),
-            false => place.replica.below(Path::new(&prefix))?,
-        };
-        let done = match dry_run {
-            true => Ok(Done::Planned(planned(objects, place.retention))),
-            false => compact_database(&replica, objects, place.retention, jumps, pool).map(Done::Compacted),
+        let done = match stored.remove(&prefix) {
+            None => Err(Error::new(Kind::NothingToRestore, "nothing is stored")),
+            Some(objects) if dry_run => Ok(Done::Planned(planned(objects, retention))),
+            Some(objects) => compact_database(&replica, objects, retention, jumps, pool).map(Done::Compacted),
         };
         rows.push(Row { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url });
     }

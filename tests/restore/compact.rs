@@ -1,11 +1,13 @@
 //! What a device only adds is merged and deleted elsewhere; several that do so at once, and die at it, lose nothing.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::support::clock::{with_clock, wrong_clock};
+use crate::support::proxy::Proxy;
 use crate::support::{
     Bed, Commit, NOTHING, Process, Ran, USAGE, assert_equal, commits, judged, litestream, on_a_directory_only,
     on_both_stores,
@@ -17,6 +19,8 @@ on_both_stores! {
 }
 
 on_a_directory_only! {
+    a_signal_ends_it_though_its_server_hangs
+    a_signal_ends_it_between_two_passes
     compact_of_nothing_says_so
 }
 
@@ -147,6 +151,71 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
     assert_equal(&database, &bed.restored());
     let commits = commits(&database);
     commits.windows(2).skip(BEFORE).step_by(61).for_each(|pair| assert_moment(bed, &pair[0], &pair[1]));
+}
+
+/// The time-out of a connect.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn a_signal_ends_it_though_its_server_hangs(bed: &Bed) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("nats://{}/backup", silent.local_addr().unwrap());
+    let output = bed.fresh("restored.db");
+    let restore = ["restore", "-o", output.to_str().unwrap(), &url];
+    let ended = 128 + libc::SIGTERM;
+    let runs: [(&[&str], i32); 3] = [(&["compact", "-once", &url], ended), (&["compact", &url], 0), (&restore, ended)];
+    for (words, status) in runs {
+        let mut process = bed.start(words);
+        let connection = silent.accept().unwrap();
+        let begun = Instant::now();
+        process.terminate();
+        process.exits(status);
+        assert!(begun.elapsed() * 2 < TIMEOUT, "{words:?}: {:?}", begun.elapsed());
+        drop(connection);
+    }
+}
+
+fn a_signal_ends_it_between_two_passes(bed: &Bed) {
+    bed.replicate_once(&bed.database());
+    let mut process = bed.start(&["compact", "-interval", "1h", &bed.url()]);
+    process.says("compacting");
+    process.terminate();
+    process.exits(0);
+}
+
+/// Each of several databases in a bucket is found in one listing of it.
+#[test]
+fn a_bucket_is_listed_once_for_all_its_databases() {
+    let mut bed = Bed::nats("compact-bucket");
+    let names = ["one", "two", "three", "deep/four"];
+    let urls: Vec<String> = names.iter().map(|name| bed.url_below(name)).collect();
+    let database = bed.database();
+    for (name, url) in names.iter().zip(&urls) {
+        let copy = bed.path(&format!("{}.db", name.replace('/', "-")));
+        fs::copy(&database, &copy).unwrap();
+        bed.run_command(bed.replicate_command(&copy, url).arg("-once")).succeeded();
+    }
+    let proxy = Proxy::new(bed.server().port);
+    let server = urls[0].trim_start_matches("nats://").split('/').next().unwrap();
+    let entry = |name: &str, url: &str| {
+        let url = url.replace(server, &proxy.address());
+        format!("  - path: {}\n    replica: {{ url: \"{url}\" }}\n", bed.path(&format!("{name}.db")).display())
+    };
+    let entries: String = names.iter().zip(&urls).map(|(name, url)| entry(&name.replace('/', "-"), url)).collect();
+    let config = bed.path("litestream.yml");
+    fs::write(&config, format!("dbs:\n{entries}")).unwrap();
+    proxy.overhear();
+    let ran = bed.run(&["compact", "-once", "-json", "-config", config.to_str().unwrap()]).succeeded();
+    let found: Vec<String> = rows(&ran).iter().map(|row| row["replica"].as_str().unwrap().to_string()).collect();
+    assert!(names.iter().zip(&found).all(|(name, url)| url.ends_with(name)) && found.len() == 4, "{found:?}");
+    let heard = String::from_utf8_lossy(&proxy.heard()).into_owned();
+    // Once for the names, and once for what uploads that died have left.
+    assert_eq!(heard.lines().filter(|line| line.starts_with("PUB $JS.API.CONSUMER.CREATE.")).count(), 2);
+    // One of which nothing is stored is told, and keeps none of the others from it.
+    let missing = format!("dbs:\n{entries}{}", entry("missing", &bed.url_below("missing")));
+    fs::write(&config, missing).unwrap();
+    let ran = bed.run(&["compact", "-once", "-json", "-config", config.to_str().unwrap()]);
+    assert!(ran.status == NOTHING && ran.stderr.contains("missing: nothing is stored"), "{}", ran.stderr);
+    assert_eq!(rows(&ran).iter().filter(|row| row["error"].is_null()).count(), 4);
 }
 
 fn compact_of_nothing_says_so(bed: &Bed) {
