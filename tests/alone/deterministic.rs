@@ -2,6 +2,8 @@
 //! clock that the schedule sets. After each step a judge looks at what the program says and at what a restore gives. Nothing
 //! waits, so that thousands of schedules a minute pass, and a seed decides all of it: a schedule that failed fails again.
 //!
+//! Other schedules store in two replicas, which misbehave each for itself (`MODEL_SEED_OF_TWO=n`).
+//!
 //! `MODEL_SEED=n` runs that schedule alone and shows each step with the program's log; `MODEL_SECONDS=n` goes on for so
 //! long; `MODEL_FROM=n` takes the seeds n, n + 1 and so on. tests/data/model-seeds keeps those that once failed, in lines
 //! that begin with `memory`.
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::support::alone::alone;
 use crate::support::memory::Memory;
 use crate::support::python;
+use crate::support::random::Random;
 use crate::support::world::{Exit, Said, World};
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind};
@@ -75,6 +78,27 @@ fn no_schedule_loses_a_commit_or_says_that_it_is_stored_when_it_is_not() {
         count += 1;
     }
     println!("{count} schedules from {first} on in {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// The database has two replicas, and each of them is judged.
+#[test]
+fn no_schedule_of_two_replicas_loses_a_commit_in_one_of_them() {
+    let _alone = alone();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(seed) = number("MODEL_SEED_OF_TWO") {
+        log::set_timestamps(false);
+        log::set_level(log::Level::Debug);
+        return run_two(seed, true);
+    }
+    log::silence();
+    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
+    let (begun, seconds) = (Instant::now(), number("MODEL_SECONDS").unwrap_or(SECONDS));
+    let mut count = 0;
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        run_two(first.wrapping_add(count), false);
+        count += 1;
+    }
+    println!("{count} schedules of two replicas from {first} on in {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 /// The last state of the store, and all that was said on the way there, is the same each time.
@@ -184,6 +208,20 @@ fn run(seed: u64, aloud: bool) {
     model.passed = true;
 }
 
+fn run_two(seed: u64, aloud: bool) {
+    let mut model = Model::new(seed, aloud).with_second();
+    model.play();
+    model.passed = true;
+}
+
+/// A second replica, whose store never forgets.
+struct Second {
+    memory: Rc<Memory>,
+    /// Its schedule is drawn apart, so that the first one's stays what it is.
+    random: Random,
+    newest: Option<usize>,
+}
+
 /// One schedule under way.
 struct Model {
     seed: u64,
@@ -205,6 +243,7 @@ struct Model {
     junk: bool,
     rules: Vec<Rule>,
     begun: Duration,
+    second: Option<Second>,
 }
 
 /// What may happen beyond the ordinary, each with what the program promises about it.
@@ -248,7 +287,57 @@ impl Model {
             spoilt: None,
             rules: rules(),
             begun: Duration::ZERO,
+            second: None,
         }
+    }
+
+    /// The same with a second replica. What is done to the first store by others is none of its business.
+    fn with_second(mut self) -> Model {
+        let memory = Rc::new(Memory::default());
+        memory.link.seed.set(self.seed ^ 1);
+        self.world.second = Some(memory.clone());
+        self.second = Some(Second { memory, random: Random(self.seed ^ 2), newest: None });
+        self.rules.retain(|rule| matches!(rule, Rule::Clock | Rule::Forgets));
+        self
+    }
+
+    fn second_store_fails(&mut self) {
+        let Some(second) = &mut self.second else { return };
+        if !second.random.chance(12) {
+            return;
+        }
+        let link = &second.memory.link;
+        match second.random.below(6) {
+            0 | 1 if link.is_away() => link.returns(),
+            0 | 1 => link.goes(),
+            2 => {
+                link.goes();
+                link.returns();
+            }
+            3 => link.failing.set([10, 50][second.random.below(2) as usize]),
+            4 => link.delay.set([1, 5, 40][second.random.below(3) as usize]),
+            _ => {
+                link.failing.set(0);
+                link.delay.set(0);
+            }
+        }
+        let (away, failing, delay) = (link.is_away(), link.failing.get(), link.delay.get());
+        self.say(format!("second store: away {away}, {failing} of 100 fail, answers after {delay} polls"));
+    }
+
+    /// What the second replica gives: a commit that was there, not before the last one.
+    fn judge_second(&mut self) {
+        let Some(restored) = self.world.restored_from_second() else { return };
+        let number = match &restored {
+            Ok(state) => Some(self.committed(state)),
+            Err(Kind::NothingToRestore) => None,
+            Err(kind) => panic!("a restore of the second replica fails: {kind:?}"),
+        };
+        let seen = self.world.says_all_is_stored().and_then(|at| self.world.application.newest_at(at, SEEN));
+        let Some(second) = &mut self.second else { return };
+        assert!(number >= second.newest, "second replica: commit {number:?} after {:?}", second.newest);
+        assert!(number >= seen, "second replica: a heartbeat, commit {seen:?} was seen, {number:?} is restored");
+        second.newest = number;
     }
 
     fn say(&mut self, what: String) {
@@ -261,8 +350,10 @@ impl Model {
 
     fn play(&mut self) {
         for _ in 0..STEPS {
+            self.second_store_fails();
             self.step();
             self.judge();
+            self.judge_second();
         }
         self.end();
     }
@@ -392,7 +483,10 @@ impl Model {
         let exit = self.world.finish();
         self.say(format!("it ended: {exit:?}"));
         match exit {
-            Exit::Success => self.equals_the_live_database("it ended with 0"),
+            Exit::Success => {
+                self.equals_the_live_database("it ended with 0");
+                self.second_equals_the_live_database("it ended with 0");
+            }
             Exit::NotAllStored => {}
             Exit::Error(error) => self.look_at_end(Some(error)),
         }
@@ -403,7 +497,8 @@ impl Model {
         let Some(error) = error else { return };
         self.say(format!("the replicator ended: {error}"));
         let link = &self.world.memory.link;
-        let store = link.is_away() || link.failing.get() > 0;
+        let second = self.second.as_ref().map(|second| &second.memory.link);
+        let store = link.is_away() || link.failing.get() > 0 || second.is_some_and(|link| link.failing.get() > 0);
         let expected = store && matches!(error.kind(), Kind::StoreUnreachable);
         // It names what is in its way; the operator sees to that.
         // A program that had listed the store just before may still stumble over what is gone by now.
@@ -649,6 +744,12 @@ impl Model {
         assert!(same, "{why}, the newest commit is {newest}, and a restore gives {number:?}: {restored:?}");
     }
 
+    fn second_equals_the_live_database(&self, why: &str) {
+        let Some(restored) = self.world.restored_from_second() else { return };
+        let same = restored.as_deref() == Ok(self.world.application.live());
+        assert!(same, "{why}, and a restore of the second replica gives {restored:?}");
+    }
+
     /// Nothing fails any more: all is stored soon, and the end is a clean one.
     fn end(&mut self) {
         self.say("the end: nothing fails any more".into());
@@ -658,6 +759,11 @@ impl Model {
         link.returns();
         link.failing.set(0);
         link.delay.set(0);
+        if let Some(Second { memory, .. }) = &self.second {
+            memory.link.returns();
+            memory.link.failing.set(0);
+            memory.link.delay.set(0);
+        }
         self.world.application.end_reading();
         if self.world.application.in_transaction {
             self.world.application.roll_back(&mut self.world.random);
@@ -679,6 +785,7 @@ impl Model {
         self.judge();
         self.finish();
         self.equals_the_live_database("it was stopped");
+        self.second_equals_the_live_database("it was stopped");
     }
 
     fn is_all_stored(&mut self) -> bool {
@@ -697,8 +804,9 @@ impl Drop for Model {
         if !self.aloud {
             self.said.iter().for_each(|line| eprintln!("{line}"));
         }
-        eprintln!("failed: MODEL_SEED={} cargo test --test alone deterministic:: -- --nocapture", self.seed);
-        if number("MODEL_SECONDS").is_some() && number("MODEL_SEED").is_none() {
+        let name = if self.second.is_some() { "MODEL_SEED_OF_TWO" } else { "MODEL_SEED" };
+        eprintln!("failed: {name}={} cargo test --test alone deterministic:: -- --nocapture", self.seed);
+        if number("MODEL_SECONDS").is_some() && number("MODEL_SEED").is_none() && self.second.is_none() {
             let mut file = fs::OpenOptions::new().append(true).open(SEEDS).expect("open tests/data/model-seeds");
             writeln!(file, "memory {}", self.seed).expect("keep the seed");
         }

@@ -14,7 +14,7 @@ use litestream::error::{Error, Kind, Result};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{Target, plan};
 use litestream::log;
-use litestream::replica::replicator::{ComparisonPace, Replicator, Settings, SharedBuffers, WakeOn};
+use litestream::replica::replicator::{ComparisonPace, ReplicaTarget, Replicator, Settings, SharedBuffers, WakeOn};
 use litestream::restore::apply::restore;
 use litestream::restore::page_output::PageOutput;
 use litestream::source::{self, GenerationEnd, Source};
@@ -53,6 +53,8 @@ pub struct World {
     pub directory: PathBuf,
     pub clock: Fake,
     pub memory: Rc<Memory>,
+    /// The store of a second replica, in some schedules.
+    pub second: Option<Rc<Memory>>,
     pub application: Application,
     pub settings: Settings,
     pub run: Option<Run>,
@@ -123,6 +125,7 @@ impl World {
             directory: directory.to_path_buf(),
             clock,
             memory,
+            second: None,
             application,
             settings,
             run: None,
@@ -135,7 +138,14 @@ impl World {
         let force_snapshot = self.random.chance(5);
         let settings = Settings { wait_for_database: patient, force_snapshot, ..self.settings.clone() };
         let now = self.clock.now();
-        let mut follower = Replicator::new(settings, self.memory.clone(), now);
+        let mut follower = match &self.second {
+            None => Replicator::new(settings, self.memory.clone(), now),
+            Some(second) => {
+                let stores = [("one", self.memory.clone()), ("two", second.clone())];
+                let targets = stores.into_iter().map(|(name, store)| target(&settings, name, store)).collect();
+                Replicator::with_replicas(settings, targets, now)
+            }
+        };
         match follower.check_database() {
             Err(error) if error.kind() == Kind::DatabaseNotReady && patient => {}
             checked => checked?,
@@ -163,7 +173,7 @@ impl World {
                 let counters = run.follower.status(&self.clock).counters;
                 let alarm = counters.generations.keys().find(|reason| reason.contains("commits lead to"));
                 assert_eq!(alarm, None, "nothing has written past SQLite");
-                if run.follower.is_drained() {
+                if run.follower.is_drained() && !run.follower.has_failures() {
                     run.settled = Some(now);
                 }
                 self.clock.pass(match next {
@@ -209,6 +219,7 @@ impl World {
                 break Exit::Error(error);
             }
             match &self.run {
+                Some(run) if run.follower.has_failures() && run.follower.is_drained() => break Exit::NotAllStored,
                 Some(run) if run.follower.is_drained() => break Exit::Success,
                 _ if self.clock.now() >= end => break Exit::NotAllStored,
                 _ => {}
@@ -222,7 +233,9 @@ impl World {
     pub fn says_all_is_stored(&self) -> Option<Instant> {
         let run = self.run.as_ref()?;
         let fresh = |at: &Instant| self.clock.now() - *at < HEARTBEAT;
-        run.settled.filter(fresh).filter(|_| run.follower.status(&self.clock).problem.is_none())
+        run.settled
+            .filter(fresh)
+            .filter(|_| run.follower.statuses(&self.clock).iter().all(|status| status.problem.is_none()))
     }
 
     /// What the metric `up` tells once something is stored, and while no question to the store waits for its answer.
@@ -272,7 +285,16 @@ impl World {
     }
 
     pub fn restore(&self, target: &Target) -> Restored {
-        let image = self.image(target).map_err(|error| {
+        self.restore_from(&self.memory, target)
+    }
+
+    /// What the second replica gives.
+    pub fn restored_from_second(&self) -> Option<Restored> {
+        self.second.as_ref().map(|second| self.restore_from(second, &Target::Latest))
+    }
+
+    fn restore_from(&self, memory: &Memory, target: &Target) -> Restored {
+        let image = self.image_of(memory, target).map_err(|error| {
             log::warn("restore").error(&error).emit();
             error.kind()
         })?;
@@ -282,10 +304,14 @@ impl World {
     }
 
     pub fn image(&self, target: &Target) -> Result<Vec<u8>> {
-        let listing = Listing::new(self.memory.names());
+        self.image_of(&self.memory, target)
+    }
+
+    fn image_of(&self, memory: &Memory, target: &Target) -> Result<Vec<u8>> {
+        let listing = Listing::new(memory.names());
         let plan = plan(&listing, None, target)?;
         let mut image = Image(Vec::new());
-        restore(&self.memory.reader(), &self.clock, &plan, &mut image, &mut |_| ())?;
+        restore(&memory.reader(), &self.clock, &plan, &mut image, &mut |_| ())?;
         Ok(image.0)
     }
 
@@ -364,6 +390,17 @@ fn seed_sqlite(seed: u64) {
             seed,
             std::ptr::null_mut::<rusqlite::ffi::sqlite3>(),
         );
+    }
+}
+
+fn target(settings: &Settings, name: &str, store: Rc<Memory>) -> ReplicaTarget {
+    ReplicaTarget {
+        store,
+        name: Some(name.to_string()),
+        directory: Some(format!("replica-{name}")),
+        sync_interval: settings.sync_interval,
+        compaction: settings.compaction,
+        compression_level: settings.compression_level,
     }
 }
 
