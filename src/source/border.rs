@@ -1,86 +1,17 @@
 //! From which commits on the pages of a database are known, with its checksum: those of snapshots, at which batches are cut.
 
 use std::collections::BTreeSet;
-use std::rc::{Rc, Weak};
 
 use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
-use crate::format::wal::Salt;
 use crate::source::Source;
 use crate::source::bases::Bases;
-use crate::source::resume::WalMark;
+use crate::source::borders::{Border, Reached, SnapshotHandle};
 use crate::source::wal_pages::{Files, WalPages};
 
 /// A pin that begins behind the place would let a checkpoint write what is not copied yet into the database file: so often in
 /// a row the next round is to try again. After that an application's checkpoint has waited long enough.
 const OVERTAKEN: u8 = 8;
-
-/// Stands for a snapshot that was begun, for as long as it may still be stored.
-#[derive(Clone, Debug)]
-pub struct SnapshotHandle(Rc<()>);
-
-/// The commit of a snapshot, which a batch must not span: what it changes could not be applied from there.
-struct Border {
-    snapshot: Weak<()>,
-    mark: WalMark,
-    pages: u32,
-    /// The pages that hold zeros in the snapshot, whatever the files have there.
-    blank: BTreeSet<u32>,
-    /// It is copied to.
-    reached: Option<Reached>,
-    /// The checksum of the snapshot, once it is to be relied on.
-    stored: Option<DatabaseChecksum>,
-}
-
-struct Reached {
-    /// The checksum to which all that was copied leads there.
-    expected: Option<DatabaseChecksum>,
-    /// The bases that counted on from there, and what they had counted by then.
-    counted: Option<(u64, DatabaseChecksum)>,
-}
-
-/// The borders of all snapshots that are under way, or that the copy has not come to.
-#[derive(Default)]
-pub(super) struct Borders {
-    list: Vec<Border>,
-    /// Tells bases that were begun anew from those before them.
-    begun: u64,
-}
-
-impl Borders {
-    /// A border of which nothing is known yet.
-    pub(super) fn add(&mut self, mark: WalMark, pages: u32, blank: BTreeSet<u32>) -> SnapshotHandle {
-        let handle = SnapshotHandle(Rc::new(()));
-        let snapshot = Rc::downgrade(&handle.0);
-        self.list.push(Border { snapshot, mark, pages, blank, reached: None, stored: None });
-        handle
-    }
-
-    /// The frame of the next border in this WAL behind frame `after`.
-    pub(super) fn next(&self, salt: Salt, after: u32) -> Option<u32> {
-        let ahead = self.list.iter().map(|border| border.mark).filter(|mark| mark.salt == salt && mark.frame > after);
-        ahead.map(|mark| mark.frame).min()
-    }
-
-    /// Those that came to nothing, and those that are behind the copy and stored, say no more.
-    fn prune(&mut self) {
-        self.list.retain(|border| match border.stored {
-            Some(_) => border.reached.is_none(),
-            None => border.snapshot.strong_count() > 0,
-        });
-    }
-
-    fn find(&mut self, handle: &SnapshotHandle) -> Option<&mut Border> {
-        self.list.iter_mut().find(|border| border.snapshot.as_ptr() == Rc::as_ptr(&handle.0))
-    }
-}
-
-impl SnapshotHandle {
-    /// Of a snapshot from which no differences follow.
-    pub(super) fn unused() -> SnapshotHandle {
-        SnapshotHandle(Rc::new(()))
-    }
-}
 
 impl Source {
     /// The checksum of the database at the place; none where it is not known.
@@ -201,7 +132,7 @@ pub(super) mod tests {
     use crate::format::differences::Composer;
     use crate::format::running_checksum::RunningChecksum;
     use crate::source::tests::Live;
-    use crate::source::{GenerationEnd, Proof, ReadResult, StateCheck};
+    use crate::source::{GenerationEnd, Proof, ReadResult, StateCheck, WalMark};
 
     /// Copies what there is; whether all of it could be said in differences, or none.
     pub(in crate::source) fn copied(source: &mut Source) -> Option<bool> {

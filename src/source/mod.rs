@@ -32,6 +32,7 @@ pub mod snapshot;
 
 mod bases;
 mod border;
+mod borders;
 mod checkpoint;
 mod close;
 mod comparison;
@@ -68,7 +69,7 @@ use crate::format::position::PageSize;
 use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FrameChecksum};
 
-pub use border::SnapshotHandle;
+pub use borders::SnapshotHandle;
 pub use comparison::Comparison;
 pub use copy::{Batch, ReadResult};
 pub use facts::is_another_file;
@@ -82,7 +83,7 @@ pub use resume::{GenerationEnd, WalMark};
 pub use snapshot::FileCrcCheck;
 
 use bases::Bases;
-use border::Borders;
+use borders::Borders;
 use checkpoint::CheckpointState;
 use file_state::{FileState, FileWatcher};
 use foreign_locks::ForeignLocks;

@@ -28,7 +28,7 @@ use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{ByteOrder, Salt};
 use crate::source::bases::EarlyPages;
-use crate::source::border::SnapshotHandle;
+use crate::source::borders::SnapshotHandle;
 use crate::source::connection;
 use crate::source::preimages::Preimages;
 use crate::source::resume::WalMark;
