@@ -89,9 +89,9 @@ impl Error {
     pub fn io(kind: Kind, operation: impl fmt::Display, error: &std::io::Error) -> Error {
         let ours = Error::new(kind, format!("{operation}: {}", os_message(error)));
         match error.kind() {
-            std::io::ErrorKind::ReadOnlyFilesystem => ours.with_hint(
-                "the file system is mounted to be read only: after errors of its disk, the kernel does that",
-            ),
+            std::io::ErrorKind::ReadOnlyFilesystem => {
+                ours.with_hint("the file system is mounted read-only; the kernel does this after disk errors")
+            }
             _ => ours,
         }
     }
@@ -161,7 +161,7 @@ mod tests {
         let cause = std::io::Error::from_raw_os_error(libc::EROFS);
         let error = Error::io(Kind::Database, "create /x.db", &cause);
         assert_eq!(error.message(), "create /x.db: read-only file system");
-        assert!(error.hint().is_some_and(|hint| hint.contains("mounted to be read only")));
+        assert!(error.hint().is_some_and(|hint| hint.contains("mounted read-only")));
     }
 
     #[test]

@@ -93,8 +93,13 @@ pub fn error(message: &str) -> Record {
     Record::new(Level::Error, message)
 }
 
+/// For a level that depends on something.
+pub fn at(level: Level, message: &str) -> Record {
+    Record::new(level, message)
+}
+
 impl Record {
-    pub fn new(level: Level, message: &str) -> Record {
+    fn new(level: Level, message: &str) -> Record {
         let text = level.is_on().then(String::new);
         let json = JSON.load(Ordering::Relaxed);
         let line = Record { text, json };
@@ -184,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_quoted_only_where_it_must_be_and_never_breaks_the_line() {
+    fn values_are_quoted_if_needed_and_never_break_the_line() {
         let table = [
             ("plain/1:2", "k=plain/1:2"),
             ("", "k=\"\""),

@@ -129,7 +129,7 @@ impl FindEnd {
         // What is said of LTX files is the store's word.
         if let Some(name) = listing.foreign_example().filter(|name| !is_ltx_name(name)) {
             let count = listing.foreign_count();
-            log::warn("objects of another program are left alone").field("count", count).field("such_as", name).emit();
+            log::warn("objects of another program ignored").field("count", count).field("such_as", name).emit();
         }
         match listed_end(listing) {
             Ok(None) => Ok(StoredHistory { known, end: Err(GenerationEnd::NothingStored) }),
@@ -203,7 +203,7 @@ impl ReadingLast {
             return Err(error);
         }
         let error = error.context(format!("object {}", self.end.last));
-        log::error("newest stored object is damaged").error(&error).emit();
+        log::error("newest stored object damaged").error(&error).emit();
         Ok(StoredHistory { known: self.known, end: Err(GenerationEnd::StoredHistoryHasGap) })
     }
 }

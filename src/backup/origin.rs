@@ -126,7 +126,6 @@ pub fn check_place(url: &str, key: &SnapshotKey, stored: &DatabaseOrigin, databa
         return Ok(());
     }
     let what = format!("{url}: expected backups of database {here}, found those of database {stored} (snapshot {key})");
-    Err(Error::new(Kind::AnotherDatabase, what).with_hint(
-        "that database is still there: is the replica the right one? -allow-other-database restores it all the same",
-    ))
+    Err(Error::new(Kind::AnotherDatabase, what)
+        .with_hint("that database still exists: is this the right replica? -allow-other-database restores it anyway"))
 }

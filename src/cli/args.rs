@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     /// trace, debug, info, warn or error (default info)
     #[argh(option, arg_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// leave $VAR in the configuration as it is
+    /// do not replace $VAR in the configuration
     #[argh(switch)]
     pub no_expand_env: bool,
     /// context of the nats CLI (default $NATS_CONTEXT)
@@ -53,46 +53,46 @@ pub(super) struct Replicate {
     /// database and replica, instead of a configuration file
     #[argh(positional, arg_name = "DB_PATH REPLICA_URL")]
     pub words: Vec<String>,
-    /// run CMD beside it, and pass its exit status on
+    /// run CMD while replicating; exit with its status
     #[argh(option, arg_name = "CMD")]
     pub exec: Option<String>,
-    /// store what is committed now, and exit
+    /// store what is committed now and exit
     #[argh(switch)]
     pub once: bool,
     /// with -once: take a snapshot even if none is due
     #[argh(switch)]
     pub force_snapshot: bool,
-    /// with -once: delete what is older than the retention
+    /// with -once: delete what retention no longer needs
     #[argh(switch)]
     pub enforce_retention: bool,
-    /// restore a missing database before following it
+    /// restore a missing database before replication
     #[argh(switch)]
     pub restore_if_db_not_exists: bool,
-    /// make a missing bucket
+    /// create the bucket if it does not exist
     #[argh(switch)]
     pub create_bucket: bool,
-    /// take the place of what another database stored
+    /// replace the backup of another database
     #[argh(switch)]
     pub allow_other_database: bool,
 }
 
-/// write a stored database to a file
+/// restore a database from its replica
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "restore")]
 pub(super) struct Restore {
-    /// database in the configuration, or where it is stored
+    /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
     pub words: Vec<String>,
-    /// output file (default: where the database was)
+    /// output file (default: the path of the database)
     #[argh(option, arg_name = "PATH")]
     pub o: Option<String>,
-    /// every database configured, or below REPLICA_URL
+    /// every configured database, or all below REPLICA_URL
     #[argh(switch)]
     pub all: bool,
     /// the last commit not later than this: RFC 3339 or -1h
     #[argh(option, arg_name = "T")]
     pub timestamp: Option<String>,
-    /// with -timestamp: fail if T is after all that is stored
+    /// with -timestamp: fail if T is after the newest commit
     #[argh(switch)]
     pub strict: bool,
     /// the newest commit of this generation
@@ -101,31 +101,31 @@ pub(super) struct Restore {
     /// exactly this commit: generation/index:offset
     #[argh(option, arg_name = "P")]
     pub position: Option<String>,
-    /// do nothing, with status 0, if the output exists
+    /// exit with status 0 if the output exists
     #[argh(switch)]
     pub if_db_not_exists: bool,
-    /// do nothing, with status 0, if nothing is stored
+    /// exit with status 0 if there is no backup
     #[argh(switch)]
     pub if_replica_exists: bool,
     /// replace an existing output
     #[argh(switch)]
     pub force: bool,
-    /// replace an output that somebody has open, too
+    /// replace the output even if a process has it open
     #[argh(switch)]
     pub force_open: bool,
-    /// restore what another database stored, too
+    /// restore even the backup of another database
     #[argh(switch)]
     pub allow_other_database: bool,
-    /// print what would be read, and write nothing
+    /// print the objects that would be read, write nothing
     #[argh(switch)]
     pub dry_run: bool,
-    /// none, quick or full check by SQLite (default none)
+    /// check by SQLite: none, quick or full (default none)
     #[argh(option, arg_name = "LEVEL")]
     pub integrity_check: Option<String>,
     /// keep the output up to date until stopped
     #[argh(switch)]
     pub f: bool,
-    /// with -f: how often to look (default 1s)
+    /// with -f: poll interval (default 1s)
     #[argh(option, arg_name = "D")]
     pub follow_interval: Option<String>,
     /// print nothing but warnings and errors
@@ -136,23 +136,23 @@ pub(super) struct Restore {
     pub json: bool,
 }
 
-/// store one full snapshot, and exit
+/// take one full snapshot and exit
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "snapshot")]
 pub(super) struct Snapshot {
-    /// default: all in the configuration
+    /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
     pub words: Vec<String>,
-    /// make a missing bucket
+    /// create the bucket if it does not exist
     #[argh(switch)]
     pub create_bucket: bool,
-    /// take the place of what another database stored
+    /// replace the backup of another database
     #[argh(switch)]
     pub allow_other_database: bool,
-    /// delete what is older than the retention
+    /// delete what retention no longer needs
     #[argh(switch)]
     pub enforce_retention: bool,
-    /// with -enforce-retention: instead of the configured one
+    /// with -enforce-retention: override the configuration
     #[argh(option, arg_name = "D")]
     pub retention: Option<String>,
     /// print nothing but warnings and errors
@@ -163,14 +163,14 @@ pub(super) struct Snapshot {
     pub json: bool,
 }
 
-/// delete a stored database: every object below its prefix
+/// delete a backup: every object below its prefix
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "delete")]
 pub(super) struct Delete {
-    /// database in the configuration, or where it is stored
+    /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
     pub words: Vec<String>,
-    /// print what would be deleted, and delete nothing
+    /// print what would be deleted, delete nothing
     #[argh(switch)]
     pub dry_run: bool,
     /// do not ask for confirmation
@@ -181,17 +181,17 @@ pub(super) struct Delete {
     pub json: bool,
 }
 
-/// list every database that is stored below a place
+/// list every database in a bucket or directory
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
 pub(super) struct List {
     /// bucket, prefix or directory that holds databases
     #[argh(positional, arg_name = "REPLICA_URL")]
     pub words: Vec<String>,
-    /// exit 1 and name each whose newest state is older
+    /// report databases whose newest state is older, exit 1
     #[argh(option, arg_name = "D")]
     pub max_age: Option<String>,
-    /// exit 1 and name each prefix in FILE that is gone
+    /// report prefixes in FILE without a backup, exit 1
     #[argh(option, arg_name = "FILE")]
     pub missing: Option<String>,
     /// print the result as JSON
@@ -199,23 +199,23 @@ pub(super) struct List {
     pub json: bool,
 }
 
-/// merge and delete what is stored, without any database
+/// merge segments and apply retention, without databases
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "compact")]
 pub(super) struct Compact {
-    /// bucket, prefix or directory; default: the configuration's
+    /// bucket, prefix or directory (default: the configuration)
     #[argh(positional, arg_name = "REPLICA_URL")]
     pub words: Vec<String>,
-    /// one pass, then end
+    /// make one pass and exit
     #[argh(switch)]
     pub once: bool,
     /// time between two passes (default: 10m)
     #[argh(option, arg_name = "D")]
     pub interval: Option<String>,
-    /// with REPLICA_URL: delete what only older moments need
+    /// with REPLICA_URL: delete what only older states need
     #[argh(option, arg_name = "D")]
     pub retention: Option<String>,
-    /// print what one pass would do, and do nothing
+    /// print what one pass would do, do nothing
     #[argh(switch)]
     pub dry_run: bool,
     /// print the result as JSON
@@ -236,7 +236,7 @@ pub(super) struct Databases {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "generations")]
 pub(super) struct Generations {
-    /// database in the configuration, or where it is stored
+    /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
     pub words: Vec<String>,
     /// print the result as JSON
@@ -248,7 +248,7 @@ pub(super) struct Generations {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "snapshots")]
 pub(super) struct Snapshots {
-    /// database in the configuration, or where it is stored
+    /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
     pub words: Vec<String>,
     /// print the result as JSON
@@ -260,7 +260,7 @@ pub(super) struct Snapshots {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "wal")]
 pub(super) struct Wal {
-    /// database in the configuration, or where it is stored
+    /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
     pub words: Vec<String>,
     /// only this generation
@@ -271,11 +271,11 @@ pub(super) struct Wal {
     pub json: bool,
 }
 
-/// compare databases with what is stored: position and lag
+/// compare databases with their backups: position and lag
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "status")]
 pub(super) struct Status {
-    /// default: all in the configuration
+    /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
     pub words: Vec<String>,
     /// print the result as JSON
@@ -283,11 +283,11 @@ pub(super) struct Status {
     pub json: bool,
 }
 
-/// read a backup and prove it restorable, writing no file
+/// check that a backup can be restored
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "verify")]
 pub(super) struct Verify {
-    /// default: all in the configuration
+    /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
     /// print nothing but warnings and errors

@@ -10,11 +10,11 @@ pub(super) fn replacement_for_command(name: &str) -> Option<&'static str> {
         }
         "start" | "stop" => "there is no control socket: start and stop the replicate process itself",
         "check" => "litestream verify reads a backup back, litestream status compares positions",
-        "backup" => "litestream snapshot stores one full snapshot, litestream replicate goes on storing",
-        "expire" => "litestream snapshot -enforce-retention deletes what is older than the retention",
+        "backup" => "litestream snapshot takes one full snapshot, litestream replicate replicates continuously",
+        "expire" => "litestream snapshot -enforce-retention deletes objects that retention no longer needs",
         "rm" | "remove" | "purge" | "stanza-delete" => "litestream delete REPLICA_URL deletes a stored database",
         "info" => "litestream status shows position and lag, litestream version the version",
-        "reset" => "there is no local state to reset: replicate starts a new generation by itself when it must",
+        "reset" => "there is no local state to reset: replicate starts a new generation by itself when needed",
         _ => return None,
     };
     Some(instead)
@@ -29,7 +29,7 @@ pub(super) fn replacement_for_option(name: &str) -> Option<&'static str> {
         "level" => "leave it out: there are no compaction levels",
         "socket" => "leave it out: there is no control socket",
         "timeout" => "set timeout in the configuration: it holds for every operation of a replica",
-        "wait" => "leave it out: a command ends only when all is stored",
+        "wait" => "leave it out: a command ends only when everything is stored",
         "output" | "output-path" | "db-path" | "pg1-path" => "use -o PATH",
         "overwrite" | "replace" | "delta" => "use -force, which replaces an existing file once the restore is complete",
         "time" | "target" | "target-time" | "at" => "use -timestamp T",

@@ -224,7 +224,7 @@ fn options_that_contradict_each_other_are_refused() {
         ("snapshot -retention 1d a.db /b", "option -retention works only with -enforce-retention"),
         ("replicate -exec 'x", "option -exec: split the command to run: a ' is not closed"),
         ("replicate a.db", "replicate: a database is given without its replica"),
-        ("replicate nats://h/b a.db", "replicate: a replica URL stands where DB_PATH belongs"),
+        ("replicate nats://h/b a.db", "replicate: expected DB_PATH, found a replica URL"),
         ("replicate a.db nats://h/b nats://h/c", "replicate: expected at most 2 arguments, found 3"),
         ("replicate a.db nats://h/b -config x", "a replica URL and the option -config are both given"),
         ("restore nats://h/b -o a -config x", "a replica URL and the option -config are both given"),

@@ -113,11 +113,11 @@ fn restore(args: args::Restore) -> Result<Restore> {
     let source = restore_source(args.all, args.words)?;
     if args.o.as_deref() == Some("-") {
         return Err(usage("option -o: a restore writes a file, not standard output")
-            .with_hint("restore to a file and read that; a file of that name is ./-"));
+            .with_hint("restore to a file and read that file; a file named - is ./-"));
     }
     let is_url = matches!(source, RestoreSource::One(ReplicaRef::Replica(_)) | RestoreSource::Below(_));
     if is_url && args.o.is_none() && !args.dry_run {
-        return Err(usage("restore: option -o is needed with a replica URL").with_hint("say where to: -o PATH"));
+        return Err(usage("restore: option -o is needed with a replica URL").with_hint("add -o PATH"));
     }
     Ok(Restore {
         source,
@@ -242,7 +242,7 @@ fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: 
 
 fn list(args: args::List) -> Result<List> {
     let url = at_most_one("list", args.words)?.ok_or_else(|| {
-        usage("list: no place is given").with_hint(
+        usage("list: no replica URL is given").with_hint(
             "litestream list nats://HOST/BUCKET or a directory; litestream databases lists the configuration",
         )
     })?;
@@ -263,13 +263,13 @@ fn compact(args: args::Compact) -> Result<Compact> {
         (false, Some(text)) => Some(positive_duration("-interval", text)?),
     };
     if args.json && !single {
-        return Err(usage("option -json: expected -once or -dry-run beside it")
-            .with_hint("without them compact runs until it is stopped, and logs what it does"));
+        return Err(usage("option -json works only with -once or -dry-run")
+            .with_hint("without them compact runs until stopped and logs its work"));
     }
     let retention = args.retention.as_deref().map(|text| positive_duration("-retention", text)).transpose()?;
     if retention.is_some() && url.is_none() {
-        return Err(usage("option -retention: expected a REPLICA_URL beside it")
-            .with_hint("the databases of the configuration have theirs there: snapshot: { retention: ... }"));
+        return Err(usage("option -retention works only with a REPLICA_URL")
+            .with_hint("set it in the configuration: snapshot: { retention: ... }"));
     }
     Ok(Compact { url, interval, retention, dry_run: args.dry_run, json: args.json })
 }
@@ -307,10 +307,8 @@ fn database_selection(command: &str, words: Vec<String>) -> Result<DatabaseSelec
     }
     match (first, second) {
         (None, _) => Ok(DatabaseSelection::Configured),
-        (Some(first), _) if is_url(&first) => {
-            Err(usage(format!("{command}: a replica URL stands where DB_PATH belongs"))
-                .with_hint(format!("litestream {command} DB_PATH REPLICA_URL")))
-        }
+        (Some(first), _) if is_url(&first) => Err(usage(format!("{command}: expected DB_PATH, found a replica URL"))
+            .with_hint(format!("litestream {command} DB_PATH REPLICA_URL"))),
         (Some(database), None) => Ok(DatabaseSelection::Path(database)),
         (Some(database), Some(replica)) => {
             Ok(DatabaseSelection::Explicit(DatabaseAndReplica { database, replica: Secret::new(replica) }))

@@ -51,7 +51,7 @@ pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
     delete_all(&store, &mut *claim, &listing).context(|| format!("delete {}", replica.url))?;
     report(&replica.url, "deleted", &summary, options.json)?;
     if listing.foreign_count() > 0 {
-        log::warn("objects of another program are left alone")
+        log::warn("objects of another program ignored")
             .field("store", &replica.url)
             .field("count", listing.foreign_count())
             .emit();
@@ -122,12 +122,12 @@ fn confirm(url: &str, summary: &Summary) -> Result<()> {
     if !std::io::stdin().is_terminal() {
         return Err(Error::new(
             Kind::Usage,
-            format!("delete {url}: standard input is no terminal, nothing is deleted"),
+            format!("delete {url}: standard input is not a terminal, nothing is deleted"),
         )
-        .with_hint("litestream delete -yes deletes without asking, -dry-run shows what would go"));
+        .with_hint("litestream delete -yes deletes without asking, -dry-run shows what would be deleted"));
     }
     let mut err = std::io::stderr();
-    let question = format!("{url}: {}\ntype {CONFIRMATION:?} to delete it for good: ", summary.text());
+    let question = format!("{url}: {}\ntype {CONFIRMATION:?} to delete it permanently: ", summary.text());
     let _ = err.write_all(question.as_bytes()).and_then(|()| err.flush());
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
@@ -151,7 +151,7 @@ fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn WriterLease, listing: &List
     if !left.is_empty() {
         let what = format!("expected nothing to be left, found {} objects", names(&left).len());
         return Err(Error::new(Kind::Locked, what)
-            .with_hint("somebody stored objects while they were deleted: stop its replicator and delete again"));
+            .with_hint("a replicator stored objects during the deletion: stop it and delete again"));
     }
     Ok(())
 }

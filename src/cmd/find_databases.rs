@@ -123,7 +123,7 @@ fn walk_files(root: &Path, relative: &Path) -> Result<Vec<PathBuf>> {
             files.extend(walk_files(root, &path)?);
         } else if kind.is_symlink() {
             // A tenant who may write there could name a database of somebody else.
-            log::debug("a symbolic link is passed over").field("path", root.join(&path).display()).emit();
+            log::debug("symbolic link ignored").field("path", root.join(&path).display()).emit();
         } else if kind.is_file() && !is_sidecar(&name) {
             files.push(path);
         }

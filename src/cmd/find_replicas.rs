@@ -32,7 +32,7 @@ pub fn with_stored_hint(error: Error, replica: &Replica, pool: &mut ConnectionPo
             None => error,
         },
         Err(cause) => {
-            log::debug("cannot list what is stored instead").field("replica", &replica.url).error(&cause).emit();
+            log::debug("cannot list the backups in the bucket").field("replica", &replica.url).error(&cause).emit();
             error
         }
     }
@@ -67,7 +67,7 @@ fn stored_hint(prefixes: &[String]) -> Option<String> {
     let named: Vec<String> = prefixes.iter().take(MAX_NAMED).map(name).collect();
     let more = prefixes.len().saturating_sub(named.len());
     let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!named.is_empty()).then(|| format!("check the prefix: stored are {}{and_more}", named.join(", ")))
+    (!named.is_empty()).then(|| format!("check the prefix; stored prefixes: {}{and_more}", named.join(", ")))
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
     fn a_hint_names_what_is_stored_instead() {
         assert_eq!(stored_hint(&[]), None);
         let some = stored_hint(&["", "app", "shop"].map(str::to_string));
-        assert_eq!(some.as_deref(), Some("check the prefix: stored are (the root), app, shop"));
+        assert_eq!(some.as_deref(), Some("check the prefix; stored prefixes: (the root), app, shop"));
         let many: Vec<String> = (0..10).map(|n| n.to_string()).collect();
         let hint = stored_hint(&many).unwrap_or_default();
         assert!(hint.contains("6, 7 and 2 more"), "{hint}");

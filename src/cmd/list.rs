@@ -91,7 +91,7 @@ fn read_expected(path: &Path) -> Result<BTreeSet<String>> {
     let expected = expected_prefixes(&text);
     match expected.is_empty() {
         true => Err(Error::new(Kind::Usage, format!("option -missing: {} names no prefix", path.display()))
-            .with_hint("one prefix a line, as litestream list prints them")),
+            .with_hint("write one prefix per line, as litestream list prints them")),
         false => Ok(expected),
     }
 }
@@ -100,7 +100,7 @@ fn nothing_stored(replica: &Replica, stored: &StoredDatabases) -> Error {
     let error = Error::new(Kind::NothingToRestore, format!("{}: nothing is stored", replica.url));
     match stored.strangers() {
         0 => error,
-        count => error.with_hint(format!("{count} object(s) of other programs are there")),
+        count => error.with_hint(format!("there are {count} object(s) of other programs")),
     }
 }
 
@@ -193,7 +193,7 @@ fn read_origin(row: &Row, replica: &Replica, store: &dyn Store) -> Option<String
     match origin_of(store, &SystemClock, &name) {
         Ok(origin) => origin.map(|origin| origin.to_string()),
         Err(error) => {
-            log::warn("cannot tell of which database a snapshot is").field("name", &name).error(&error).emit();
+            log::warn("cannot read which database a snapshot belongs to").field("name", &name).error(&error).emit();
             None
         }
     }

@@ -16,22 +16,20 @@ type Metric = (&'static str, &'static str, &'static str, fn(&ReplicatorStatus) -
 type Label = Option<(&'static str, String)>;
 
 const METRICS: [Metric; 11] = [
-    ("up", "gauge", "1 if nothing is wrong, 0 if there is trouble", |s| {
-        unlabelled(f64::from(u8::from(s.problem.is_none())))
-    }),
+    ("up", "gauge", "1 if there is no problem, 0 otherwise", |s| unlabelled(f64::from(u8::from(s.problem.is_none())))),
     ("lag_seconds", "gauge", "age of the oldest commit that is not stored; absent while unknown", |s| {
         s.lag.map(|lag| unlabelled(lag.as_secs_f64())).unwrap_or_default()
     }),
-    ("last_success_timestamp_seconds", "gauge", "when everything committed was last seen to be stored", |s| {
+    ("last_success_timestamp_seconds", "gauge", "time when everything committed was last known to be stored", |s| {
         s.all_stored_at.map(|time| unlabelled(seconds(time))).unwrap_or_default()
     }),
-    ("stored_wal_index", "gauge", "WAL file, counted in its generation, up to which all is stored", |s| {
+    ("stored_wal_index", "gauge", "index of the WAL up to which everything is stored", |s| {
         s.stored.map(|at| unlabelled(f64::from(at.wal_position.index))).unwrap_or_default()
     }),
-    ("stored_wal_offset_bytes", "gauge", "offset in that WAL file up to which all is stored", |s| {
+    ("stored_wal_offset_bytes", "gauge", "offset in that WAL up to which everything is stored", |s| {
         s.stored.map(|at| unlabelled(at.wal_position.offset.get() as f64)).unwrap_or_default()
     }),
-    ("generation_info", "gauge", "the generation that is written, as a label", |s| {
+    ("generation_info", "gauge", "current generation, as a label", |s| {
         s.stored.map(|at| vec![(Some(("generation", at.generation.to_string())), 1.0)]).unwrap_or_default()
     }),
     ("objects_total", "counter", "objects stored", |s| unlabelled(s.objects as f64)),
@@ -40,7 +38,7 @@ const METRICS: [Metric; 11] = [
     ("errors_total", "counter", "errors by kind", |s| {
         s.counters.errors.iter().map(|(kind, count)| (Some(("kind", kind.to_string())), *count as f64)).collect()
     }),
-    ("generations_total", "counter", "generations begun, by the reason", |s| {
+    ("generations_total", "counter", "generations started, by reason", |s| {
         s.counters.generations.iter().map(|(why, count)| (Some(("reason", why.clone())), *count as f64)).collect()
     }),
 ];
@@ -72,7 +70,8 @@ pub fn render(databases: &[(String, ReplicatorStatus)], links: &Links, now: Time
     }
     render_links(&mut text, links);
     let name = "litestream_written_timestamp_seconds";
-    let _ = writeln!(text, "# HELP {name} when this file was written\n# TYPE {name} gauge\n{name} {}", seconds(now));
+    let _ =
+        writeln!(text, "# HELP {name} time when this file was written\n# TYPE {name} gauge\n{name} {}", seconds(now));
     text
 }
 

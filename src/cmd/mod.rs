@@ -141,7 +141,7 @@ impl Context<'_> {
         let config = config::load(self.invocation.config.as_deref(), &environment, self.invocation.expand_env)?;
         self.apply_log_settings(&config, None);
         for warning in &config.warnings {
-            log::warn("configuration").field("detail", warning).emit();
+            log::warn("configuration warning").field("detail", warning).emit();
         }
         Ok(config)
     }

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_wider_than_the_terminal_is_stacked_and_loses_nothing() {
+    fn wide_table_is_stacked_and_loses_nothing() {
         let mut table = Table::new(&["name", "position"]);
         table.row([Cell::from("a"), Cell::from("0123456789abcdef/00000001:000000000000")]);
         table.row([Cell::from("b"), Cell::Unknown]);

@@ -63,7 +63,7 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
     match (followed, finished) {
         // The child's trouble is told by its status, that of the database which failed first by its error; ours by a line.
         (followed @ (Err(_) | Ok(1..)), Err(error)) => {
-            log::error("not all is stored").error(&error).emit();
+            log::error("stopped with unstored commits").error(&error).emit();
             followed
         }
         (followed, finished) => followed.and_then(|status| finished.map(|()| status)),
@@ -154,7 +154,7 @@ fn warn_of_disk(database: &Database, replica: &Replica) {
     let Target::Dir(directory) = &replica.target else { return };
     let device = |path: &Path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev());
     if device(directory).is_some() && device(directory) == device(&database.path) {
-        log::warn("the replica is on the file system of its database, and is lost with it")
+        log::warn("the replica is on the same file system as its database")
             .field("db", database.path.display())
             .field("replica", directory.display())
             .emit();
@@ -255,7 +255,7 @@ impl Daemon {
     /// What cannot be backed up must not go on running: the child is asked to end, and waited for.
     fn terminate_child(&mut self) {
         let Some(exec) = &mut self.exec else { return };
-        log::error("ending the command, since its database cannot be followed").emit();
+        log::error("stopping the command, its database cannot be replicated").emit();
         exec.signal(libc::SIGTERM);
         let deadline = SystemClock.now() + self.config.shutdown_sync_timeout;
         while matches!(exec.try_wait(), Ok(None)) && SystemClock.now() < deadline {
@@ -272,7 +272,7 @@ impl Daemon {
             Ok((config, databases)) => {
                 log_as(&config);
                 let now = SystemClock.now();
-                log::info("configuration read again").field("databases", databases.len()).emit();
+                log::info("configuration reloaded").field("databases", databases.len()).emit();
                 if config.heartbeat != self.config.heartbeat {
                     self.heartbeat = config.heartbeat.clone().map(|heartbeat| HeartbeatSender::new(heartbeat, now));
                 }
@@ -281,7 +281,7 @@ impl Daemon {
             }
             Err(error) => {
                 log_as(&self.config);
-                log::error("configuration stays as it was").error(&error).emit();
+                log::error("configuration not reloaded, keeping the old one").error(&error).emit();
             }
         }
     }
@@ -304,7 +304,11 @@ impl Daemon {
         self.traffic.poll(now, || self.supervisor.traffic());
         if now >= self.schedule.report {
             self.schedule.report = now + REPORT_INTERVAL;
-            self.supervisor.event_loop.replicators.iter().for_each(|follower| log_status(follower, "replicating"));
+            self.supervisor
+                .event_loop
+                .replicators
+                .iter()
+                .for_each(|follower| log_status(|| log::info("replicating"), follower));
         }
     }
 
@@ -312,7 +316,7 @@ impl Daemon {
         match find_databases::find_databases_again(&self.config, self.supervisor.wanted()) {
             Ok(databases) if databases != self.supervisor.wanted() => self.supervisor.set_desired(databases, now),
             Ok(_) => {}
-            Err(error) => self.warn_once("directory not looked at", &error),
+            Err(error) => self.warn_once(|| log::warn("cannot scan directory"), &error),
         }
     }
 
@@ -327,14 +331,14 @@ impl Daemon {
         if let Err(error) =
             metrics::write(path, &metrics::render(&databases, &self.supervisor.traffic(), SystemClock.utc_now()))
         {
-            self.warn_once("metrics not written", &error);
+            self.warn_once(|| log::warn("cannot write metrics"), &error);
         }
     }
 
     /// Once for each new text.
-    fn warn_once(&mut self, message: &str, error: &Error) {
+    fn warn_once(&mut self, line: fn() -> log::Record, error: &Error) {
         if self.last_warning.as_deref() != Some(error.message()) {
-            log::warn(message).error(error).emit();
+            line().error(error).emit();
             self.last_warning = Some(error.message().to_string());
         }
     }
@@ -373,7 +377,7 @@ fn status_text(status: &[ReplicatorStatus]) -> String {
         text += &format!(", lag of {unknown} unknown");
     }
     if troubles > 0 {
-        text += &format!(", trouble with {troubles}");
+        text += &format!(", problem with {troubles}");
     }
     text
 }
@@ -404,7 +408,7 @@ pub fn drain(poll: &mut EventLoop, patience: DrainLimit, watch: &mut dyn FnMut(&
         }
         watch(poll);
         if poll.is_drained() {
-            poll.replicators.iter().for_each(|follower| log_status(follower, "stored"));
+            poll.replicators.iter().for_each(|follower| log_status(|| log::info("stored"), follower));
             push_failures(poll, &mut errors);
             return errors.into_result();
         }
@@ -412,7 +416,7 @@ pub fn drain(poll: &mut EventLoop, patience: DrainLimit, watch: &mut dyn FnMut(&
             if let Some(signal) = signals::shutdown_signal() {
                 errors.push(Error::new(
                     Kind::StoreUnreachable,
-                    format!("stopped by signal {signal} before all was stored"),
+                    format!("stopped by signal {signal} before everything was stored"),
                 ));
                 return errors.into_result();
             }
@@ -482,28 +486,28 @@ fn progress(poll: &EventLoop) -> u64 {
 
 fn drain_timeout_error(poll: &EventLoop, timeout: Duration) -> Error {
     let behind: Vec<&Replicator> = poll.replicators.iter().filter(|follower| !follower.is_drained()).collect();
-    behind.iter().for_each(|follower| log_status(follower, "not all is stored"));
+    behind.iter().for_each(|follower| log_status(|| log::info("commits are not stored"), follower));
     let names: Vec<&str> = behind.iter().map(|follower| follower.name()).collect();
     let causes = behind.iter().find_map(|follower| ReplicatorStatus::worst(follower.statuses(&SystemClock)).problem);
     let cause = causes.map(|cause| format!(": {cause}")).unwrap_or_default();
-    let what = format!("{}: not all was stored within {}s{cause}", names.join(", "), timeout.as_secs());
+    let what = format!("{}: commits were not stored within {}s{cause}", names.join(", "), timeout.as_secs());
     Error::new(Kind::StoreUnreachable, what).with_hint(
-        "what is missing is still in the database; the next run stores it. shutdown-sync-timeout sets the time",
+        "the missing commits are still in the database; the next run stores them. shutdown-sync-timeout sets the time limit",
     )
 }
 
 /// One line about each replica of one database.
-fn log_status(follower: &Replicator, message: &str) {
+fn log_status(line: fn() -> log::Record, follower: &Replicator) {
     for status in follower.statuses(&SystemClock) {
-        log_replica_status(follower.name(), status, message);
+        log_replica_status(line(), follower.name(), status);
     }
 }
 
-fn log_replica_status(database: &str, status: ReplicatorStatus, message: &str) {
+fn log_replica_status(line: log::Record, database: &str, status: ReplicatorStatus) {
     let name = TargetName::of_replica(database, status.replica);
     let position = status.stored.map_or_else(|| "none".to_string(), |position| position.to_string());
     let mut line = name
-        .tag(log::info(message))
+        .tag(line)
         .field("position", position)
         .field("lag", lag_text(status.lag))
         .field("objects", status.objects)
@@ -512,7 +516,7 @@ fn log_replica_status(database: &str, status: ReplicatorStatus, message: &str) {
         line = line.field("snapshot", format!("{}/{}", snapshot.read, snapshot.total));
     }
     if let Some(trouble) = status.problem {
-        line = line.field("trouble", trouble);
+        line = line.field("problem", trouble);
     }
     line.emit();
 }
@@ -531,8 +535,8 @@ mod tests {
         let table = [
             (vec![], "STATUS=0 databases"),
             (vec![status(Some(0), false)], "STATUS=1 databases, lag 0s"),
-            (vec![status(Some(2), false), status(Some(5), true)], "STATUS=2 databases, lag 5s, trouble with 1"),
-            (vec![status(None, true)], "STATUS=1 databases, lag of 1 unknown, trouble with 1"),
+            (vec![status(Some(2), false), status(Some(5), true)], "STATUS=2 databases, lag 5s, problem with 1"),
+            (vec![status(None, true)], "STATUS=1 databases, lag of 1 unknown, problem with 1"),
             (vec![status(None, false), status(Some(5), false)], "STATUS=2 databases, lag 5s, lag of 1 unknown"),
         ];
         for (given, expected) in table {

@@ -60,7 +60,7 @@ impl BackgroundRestore {
         match self.answer.try_recv() {
             Ok(result) => Some(result),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(Error::new(Kind::Database, "the restore broke off"))),
+            Err(TryRecvError::Disconnected) => Some(Err(Error::new(Kind::Database, "the restore was aborted"))),
         }
     }
 }

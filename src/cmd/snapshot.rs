@@ -289,19 +289,18 @@ impl ReplicatorWait {
         }
         let seconds = NO_PROGRESS_TIMEOUT.as_secs();
         Err(match &self.answer {
-            None => Error::new(Kind::Locked, format!("{locked}, which did not answer within {seconds}s")).with_hint(
-                "that process hangs, or is of a version that cannot be asked for a snapshot; its log may tell",
-            ),
+            None => Error::new(Kind::Locked, format!("{locked}, which did not answer within {seconds}s"))
+                .with_hint("that process hangs, or its version takes no requests for snapshots; check its log"),
             Some(Reply::Waiting(trouble)) if !trouble.is_empty() => {
                 request_failed(database, Kind::StoreUnreachable, trouble)
             }
-            Some(_) => request_failed(database, Kind::StoreUnreachable, &format!("it came no further for {seconds}s")),
+            Some(_) => request_failed(database, Kind::StoreUnreachable, &format!("no progress for {seconds}s")),
         })
     }
 }
 
 fn request_failed(database: &Path, kind: Kind, what: &str) -> Error {
-    Error::new(kind, format!("database {}: the running replicate, asked for a snapshot: {what}", database.display()))
+    Error::new(kind, format!("database {}: snapshot by the running replicate: {what}", database.display()))
 }
 
 /// It is in our store too, under whatever address that process knows it.
@@ -310,7 +309,7 @@ fn locate_stored(database: &Database, store: &dyn Store, position: Position, url
     let snapshots = listing.generation(position.generation).map(|stored| stored.snapshots.as_slice());
     let found = snapshots.unwrap_or_default().iter().rfind(|(key, _)| key.position == position.wal_position);
     let Some((_, bytes)) = found else {
-        let what = format!("expected the snapshot {position} in {}, found that it is kept in {url}", store.url());
+        let what = format!("it stores to {url}, not to {}", store.url());
         return Err(request_failed(&database.path, Kind::Locked, &what)
             .with_hint("name a replica that the running replicate has, or stop it first"));
     };
@@ -368,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replicator_that_comes_no_further_is_given_up_with_what_it_said() {
+    fn replicator_without_progress_is_given_up_with_its_answer() {
         let reading = Some(Reply::Reading { read: 1, total: 2, stored: 0 });
         let table = [
             (None, Kind::Locked, "/a.db: already replicated by process 7, which did not answer within 30s"),

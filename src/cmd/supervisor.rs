@@ -90,7 +90,7 @@ impl Supervisor {
             let stays =
                 self.configured.iter().any(|database| has_path(database, &name) && self.desired.contains(database));
             if !stays && !self.stopping.contains_key(&name) {
-                log::info("letting go").field("db", &name).emit();
+                log::info("stopping replication").field("db", &name).emit();
                 follower.close();
                 self.stopping.insert(name, now + self.stop_timeout);
             }
@@ -111,9 +111,8 @@ impl Supervisor {
         match self.desired.iter().find(|database| !self.is_replicating(database)) {
             None => self.require_files(),
             Some(database) => {
-                let what =
-                    format!("database {}: it could not be followed, so it is not stored", database.path.display());
-                Err(Error::new(Kind::Database, what).with_hint("the log says why; the other databases were followed"))
+                let what = format!("database {}: could not be replicated", database.path.display());
+                Err(Error::new(Kind::Database, what).with_hint("see the log; the other databases were replicated"))
             }
         }
     }
@@ -131,7 +130,7 @@ impl Supervisor {
         match missing {
             None => Ok(()),
             Some(replicator) => {
-                let what = format!("database {}: there is no such file, so nothing of it is stored", replicator.name());
+                let what = format!("database {}: no such file, nothing of it is stored", replicator.name());
                 Err(Error::new(Kind::Database, what).with_hint("check its path in the configuration"))
             }
         }
@@ -178,8 +177,8 @@ impl Supervisor {
         for name in gone {
             let settled = self.event_loop.replicators.iter().find(|f| f.name() == name).is_none_or(is_stored);
             match settled {
-                true => log::info("let go, all is stored").field("db", &name).emit(),
-                false => log::error("let go, but not all is stored").field("db", &name).emit(),
+                true => log::info("replication stopped, everything is stored").field("db", &name).emit(),
+                false => log::error("replication stopped with unstored commits").field("db", &name).emit(),
             }
             self.stopping.remove(&name);
             self.remove(&name);
@@ -240,7 +239,7 @@ impl Supervisor {
     }
 
     fn retry_later(&mut self, name: &str, error: &Error) {
-        log::error("cannot be followed, trying again in a minute").field("db", name).error(error).emit();
+        log::error("cannot replicate, retrying in 1m").field("db", name).error(error).emit();
         self.retry_at.insert(name.to_string(), SystemClock.now() + RETRY_DELAY);
     }
 }

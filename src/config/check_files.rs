@@ -82,8 +82,8 @@ fn read(path: &Path) -> Result<String> {
 /// Errors: of kind `Usage`, if others than its owner and root may write to it, and root runs us. What should be mended
 /// otherwise is told.
 pub fn configuration(path: &Path, text: &str) -> Result<Vec<String>> {
-    let found = std::fs::metadata(path)
-        .map_err(|error| Error::io(Kind::Usage, format!("look at {}", path.display()), &error))?;
+    let found =
+        std::fs::metadata(path).map_err(|error| Error::io(Kind::Usage, format!("check {}", path.display()), &error))?;
     // A pipe, or what a shell puts in the place of a file, is nobody else's.
     if !found.is_file() {
         return Ok(Vec::new());
@@ -99,7 +99,7 @@ pub fn configuration(path: &Path, text: &str) -> Result<Vec<String>> {
     }
     let open = mode & 0o004 != 0 && holds_secrets(text);
     Ok(open
-        .then(|| format!("it holds a secret, and everybody can read it: chmod o-r {}", path.display()))
+        .then(|| format!("the file holds a secret and everybody can read it: chmod o-r {}", path.display()))
         .into_iter()
         .collect())
 }
@@ -123,7 +123,7 @@ fn holds_secrets(text: &str) -> bool {
 /// Nobody but the owner may read or change a private key.
 fn require_private_mode(path: &Path, name: &str) -> Result<()> {
     let meta = std::fs::metadata(path)
-        .map_err(|error| Error::io(Kind::Usage, format!("{name}: look at {}", path.display()), &error))?;
+        .map_err(|error| Error::io(Kind::Usage, format!("{name}: check {}", path.display()), &error))?;
     let mode = meta.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(());
@@ -139,7 +139,7 @@ fn one_pair(certificate: &Path, key: &Path) -> Result<()> {
     let told = key_pair::check(certificate_pem.as_bytes(), key_pem.as_bytes());
     told.map_err(|what| {
         Error::new(Kind::Usage, format!("client-key: {}: {what}", key.display()))
-            .with_hint(format!("client-cert {} and client-key must be of one pair", certificate.display()))
+            .with_hint(format!("client-cert {} and client-key must be a pair", certificate.display()))
     })
 }
 

@@ -187,7 +187,7 @@ fn require_one_method(said: &CredentialFields, names: &FieldNames) -> Result<()>
     ];
     let given: Vec<&str> = ways.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect();
     if given.len() > 1 {
-        return Err(usage(format!("expected one way to log in, found {}: {}", given.len(), given.join(" and "))));
+        return Err(usage(format!("expected one login method, found {}: {}", given.len(), given.join(" and "))));
     }
     Ok(())
 }
@@ -208,7 +208,7 @@ fn nkey_login(nkey: Secret, seed: Option<Secret>) -> Result<Credentials> {
     let is_public = nkey.reveal().starts_with('U');
     match seed {
         None if is_public => {
-            Err(usage("nkey is a public key, given without its seed").with_hint("add seed, which begins with SU"))
+            Err(usage("nkey is a public key, but its seed is missing").with_hint("add seed, which begins with SU"))
         }
         None => {
             nkey::public_key(nkey.reveal()).map_err(|error| error.context("nkey"))?;
@@ -217,7 +217,7 @@ fn nkey_login(nkey: Secret, seed: Option<Secret>) -> Result<Credentials> {
         Some(seed) => {
             let public = nkey::public_key(seed.reveal()).map_err(|error| error.context("seed"))?;
             if public != nkey.reveal() && seed != nkey {
-                return Err(usage("nkey and seed are not of one key pair")
+                return Err(usage("nkey and seed are not a key pair")
                     .with_hint(format!("the public key of this seed is {public}")));
             }
             Ok(Credentials::Nkey(seed))

@@ -170,7 +170,7 @@ fn location(section: &Section<'_>, around: &Environment<'_>) -> Result<PathBuf> 
 
 fn directory(section: &Section<'_>, template: Database, around: &Environment<'_>) -> Result<DatabaseDir> {
     let Some(pattern) = section.text("pattern")? else {
-        return Err(section.error("dir", "is given without pattern").with_hint("add pattern: \"*.db\""));
+        return Err(section.error("dir", "needs pattern").with_hint("add pattern: \"*.db\""));
     };
     if !glob::is_valid(&pattern) {
         return Err(
@@ -178,7 +178,7 @@ fn directory(section: &Section<'_>, template: Database, around: &Environment<'_>
         );
     }
     if section.has("meta-path") {
-        return Err(section.error("meta-path", "is one path for many databases").with_hint("write meta-dir"));
+        return Err(section.error("meta-path", "one path cannot serve many databases").with_hint("write meta-dir"));
     }
     let meta_dir = section.text("meta-dir")?.map(|text| around.absolute(&text)).transpose();
     Ok(DatabaseDir {
@@ -194,7 +194,7 @@ fn read_settings(section: &Section<'_>, database: &mut Database, around: &Enviro
     if section.has("path") {
         let stray = ["pattern", "recursive", "watch", "meta-dir"].into_iter().find(|key| section.has(key));
         if let Some(key) = stray {
-            return Err(section.error(key, "belongs to a dir, and this entry has a path"));
+            return Err(section.error(key, "works only with dir, and this entry has a path"));
         }
     }
     database.monitor_interval = section.interval("monitor-interval")?.unwrap_or(database.monitor_interval);

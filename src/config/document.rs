@@ -281,7 +281,7 @@ fn not_yaml(error: serde_yaml::Error) -> Error {
     let line = error.location().map(|location| format!("line {}: ", location.line())).unwrap_or_default();
     let text = error.to_string();
     if text.contains("invalid type") {
-        return usage(format!("{line}the value is too long a number")).with_hint("put it in quotes");
+        return usage(format!("{line}the number has too many digits")).with_hint("put it in quotes");
     }
     usage(format!("{line}{}", text.split(" at line ").next().unwrap_or_default()))
 }

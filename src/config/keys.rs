@@ -31,11 +31,11 @@ pub const GLOBAL: SectionKeys = SectionKeys {
         ("socket", "there is no control socket"),
         ("mcp-addr", "there is no MCP server"),
         ("levels", "there are no compaction levels"),
-        ("validation", "litestream verify reads a backup and proves it"),
+        ("validation", "litestream verify checks a backup"),
         ("l0-retention", "there are no compaction levels"),
         ("l0-retention-check-interval", "there are no compaction levels"),
         ("verify-compaction", "there are no compaction levels"),
-        ("shutdown-sync-interval", "the last sync goes on until shutdown-sync-timeout"),
+        ("shutdown-sync-interval", "the final sync runs until shutdown-sync-timeout"),
     ],
 };
 
@@ -106,9 +106,9 @@ pub const REPLICA: SectionKeys = SectionKeys {
     ],
     ignored: &[
         ("max-sync-ltx-files", "there are no LTX files"),
-        ("auto-recover", "a new generation begins by itself when it must"),
-        ("validation-interval", "litestream verify reads a backup and proves it"),
-        ("reconnect-buf-size", "what is not confirmed is sent again"),
+        ("auto-recover", "replicate starts a new generation by itself when needed"),
+        ("validation-interval", "litestream verify checks a backup"),
+        ("reconnect-buf-size", "unconfirmed messages are sent again"),
     ],
 };
 
@@ -130,7 +130,7 @@ const REPLICA_ONLY: [&str; 2] = ["path", "name"];
 
 /// Keys that would change what is stored or for how long: to pass over them would break a promise.
 const UNSUPPORTED_KEYS: [(&str, &str); 6] = [
-    ("age", "encryption is not supported: the backup would be stored in clear"),
+    ("age", "encryption is not supported: the backup would be stored unencrypted"),
     ("retention-check-interval", "retention is applied after every snapshot: leave it out"),
     ("snapshot-interval", "write snapshot: { interval: ... } under the database"),
     ("retention", "write snapshot: { retention: ... } under the database"),
@@ -221,7 +221,7 @@ fn unknown(section: &Section<'_>, room: &SectionKeys, key: &str) -> Error {
         return section.error(key, "this key is not supported").with_hint(*why);
     }
     if let Some((_, backend)) = OTHER_BACKENDS.iter().find(|(name, _)| *name == key) {
-        let error = section.error(key, format!("belongs to the {backend} backend, which this program does not have"));
+        let error = section.error(key, format!("belongs to the {backend} backend, which litestream does not support"));
         return match nearest(key, known_keys(room)) {
             Some(near) => error.with_hint(format!("did you mean {near}?")),
             None => error.with_hint("leave it out; replicas are of the type nats or file"),

@@ -193,7 +193,7 @@ pub fn parse(text: &str, around: &Environment<'_>, expand: bool) -> Result<Confi
     }
     config.warnings = warnings;
     if config.dbs.is_empty() && config.dirs.is_empty() {
-        return Err(Error::new(Kind::Usage, "no database is named").with_hint("add one under dbs"));
+        return Err(Error::new(Kind::Usage, "no database is configured").with_hint("add one under dbs"));
     }
     reject_overlaps(config.dbs.iter().chain(config.dirs.iter().map(|dir| &dir.template)))?;
     Ok(config)
@@ -244,7 +244,7 @@ impl Config {
         };
         self.dirs.iter().find_map(in_dir).unwrap_or_else(|| {
             Err(Error::new(Kind::Usage, format!("database {}: not in the configuration", path.display()))
-                .with_hint("litestream databases lists those that are"))
+                .with_hint("litestream databases lists the configured ones"))
         })
     }
 }
@@ -255,14 +255,15 @@ pub fn reject_overlaps<'a>(databases: impl Iterator<Item = &'a Database>) -> Res
     for database in databases {
         let path = database.path.display();
         if seen.iter().any(|other| other.path == database.path) {
-            return Err(Error::new(Kind::Usage, format!("database {path}: is named twice")));
+            return Err(Error::new(Kind::Usage, format!("database {path}: configured twice")));
         }
         for replica in &database.replicas {
             let shares = |other: &&&Database| {
                 other.replicas.iter().any(|other| is_same_location(&other.target, &replica.target))
             };
             if let Some(other) = seen.iter().find(shares) {
-                let what = format!("databases {} and {path}: have one replica, {}", other.path.display(), replica.url);
+                let what =
+                    format!("databases {} and {path}: both would write to {}", other.path.display(), replica.url);
                 return Err(Error::new(Kind::Usage, what)
                     .with_hint("give each a prefix of its own: url: nats://HOST/BUCKET/PREFIX, or path: PREFIX"));
             }
@@ -316,8 +317,9 @@ impl SnapshotPolicy {
         if let Some(short) = retention.filter(|retention| own.has("retention") && *retention < SHORT_RETENTION) {
             let line = own.line("retention").map(|line| format!("line {line}: ")).unwrap_or_default();
             let text = units::format_duration(short);
-            warnings
-                .push(format!("{line}retention: nothing older than {text} can be restored: is less than 1h meant?"));
+            warnings.push(format!(
+                "{line}retention: states older than {text} cannot be restored; did you mean 1h or more?"
+            ));
         }
         Ok(SnapshotPolicy { interval, retention })
     }
@@ -368,7 +370,7 @@ fn heartbeat(root: &Section<'_>) -> Result<Option<Heartbeat>> {
     }
     let Some(url) = root.text("heartbeat-url")? else {
         return match interval {
-            Some(_) => Err(root.error("heartbeat-interval", "is given without heartbeat-url")),
+            Some(_) => Err(root.error("heartbeat-interval", "needs heartbeat-url")),
             None => Ok(None),
         };
     };

@@ -98,11 +98,10 @@ fn path_of(name: &str, around: &Environment<'_>) -> Result<PathBuf> {
 
 fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
     // The message of the parser could quote a secret.
-    let fields =
-        Fields(serde_json::from_str(text).map_err(|_| usage("expected an object of JSON, found other bytes"))?);
+    let fields = Fields(serde_json::from_str(text).map_err(|_| usage("expected a JSON object, found other bytes"))?);
     for key in UNSUPPORTED {
         if fields.is_set(key) {
-            return Err(usage(format!("{key} is not supported")).with_hint("take a context that does without"));
+            return Err(usage(format!("{key} is not supported")).with_hint("use a context without it"));
         }
     }
     let url = fields.text("url")?.map(|text| url::parse_servers(&text, "url")).transpose()?.unwrap_or_default();

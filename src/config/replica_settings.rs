@@ -169,17 +169,17 @@ impl ReplicaSettings {
     fn check_consistent(&self, section: &Section<'_>) -> Result<()> {
         let of_url = self.url.as_ref().map(url_type);
         if self.kind.is_some() && of_url.is_some() && self.kind != of_url {
-            return Err(section.error("type", "is not what the scheme of url says"));
+            return Err(section.error("type", "contradicts the scheme of url"));
         }
         match &self.url {
             Some(Url::Nats(url)) if url.bucket.is_some() && self.bucket.is_some() && url.bucket != self.bucket => {
-                Err(section.error("bucket", "is not the bucket in url").with_hint("leave one of them out"))
+                Err(section.error("bucket", "differs from the bucket in url").with_hint("remove one of them"))
             }
             Some(Url::Nats(url)) if !url.prefix.is_empty() && self.path.is_some() => {
-                Err(section.error("path", "url has a prefix too").with_hint("leave one of them out"))
+                Err(section.error("path", "url has a prefix too").with_hint("remove one of them"))
             }
             Some(Url::Dir(_)) if self.path.is_some() => {
-                Err(section.error("path", "url has a path too").with_hint("leave one of them out"))
+                Err(section.error("path", "url has a path too").with_hint("remove one of them"))
             }
             _ => Ok(()),
         }
@@ -242,13 +242,13 @@ pub(super) fn replica(own: ReplicaSettings, inherited: ReplicaSettings, around: 
     match own.explicit_type().or(inherited.explicit_type()).or(of_path) {
         Some(ReplicaType::Nats) => nats_replica(own, inherited, around),
         Some(ReplicaType::File) => file_replica(own, inherited, around),
-        None => Err(usage("the replica has no place").with_hint("add url: nats://HOST/BUCKET, or bucket")),
+        None => Err(usage("no bucket or directory is configured").with_hint("add url: nats://HOST/BUCKET, or bucket")),
     }
 }
 
 fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
     if let Some(key) = &own.nats_key {
-        return Err(usage(format!("{key} belongs to a replica of the type nats, and this one is a directory")));
+        return Err(usage(format!("{key} works only for a replica of the type nats, and this one is a directory")));
     }
     let base = [&own.url, &inherited.url].into_iter().find_map(|url| match url {
         Some(Url::Dir(path)) => Some(path.clone()),

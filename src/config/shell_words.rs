@@ -60,7 +60,7 @@ fn double_quoted(letters: &mut std::str::Chars<'_>, word: &mut String) -> Result
 }
 
 fn escaped(letters: &mut std::str::Chars<'_>) -> Result<char> {
-    letters.next().ok_or_else(|| usage("a \\ stands at the end"))
+    letters.next().ok_or_else(|| usage("a \\ is at the end"))
 }
 
 fn usage(what: &str) -> Error {

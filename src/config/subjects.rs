@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn domain_and_prefix_exclude_each_other_and_two_places_must_agree() {
+    fn domain_and_prefix_exclude_each_other_and_must_agree() {
         let hub = Subjects { domain: Some("hub".into()), ..Subjects::default() };
         assert_eq!(hub.api().unwrap().as_deref(), Some("$JS.hub.API"));
         let both = Subjects { api_prefix: Some("JS".into()), ..hub.clone() };

@@ -93,7 +93,9 @@ fn directory(text: &str) -> Result<PathBuf> {
         return Err(usage(format!(
             "replica URL: expected nats://HOST/BUCKET or a path with a slash, found the word {text}"
         ))
-        .with_hint(format!("the bucket on the server of NATS_URL is nats:///{text}, the directory is ./{text}")));
+        .with_hint(format!(
+            "write nats:///{text} for the bucket on the server of NATS_URL, ./{text} for the directory"
+        )));
     }
     Ok(PathBuf::from(text))
 }
@@ -126,7 +128,7 @@ fn nats(rest: &str, tls: bool) -> Result<NatsUrl> {
     let path = parse_hosts(rest, &mut url)?;
     if path.contains('@') {
         return Err(
-            usage("a @ stands behind the first /").with_hint("write / in a password as %2F, @ in a prefix as %40")
+            usage("a @ comes after the first /").with_hint("write / in a password as %2F, @ in a prefix as %40")
         );
     }
     let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
@@ -156,14 +158,14 @@ fn parse_query(query: &str) -> Result<Subjects> {
 }
 
 fn unknown_query() -> Error {
-    usage("a query or fragment is not understood").with_hint(
+    usage("a query or fragment is not supported").with_hint(
         "the query of a nats:// URL knows js-domain, js-api-prefix and inbox-prefix; write ? as %3F and # as %23 elsewhere",
     )
 }
 
 fn reject_query(rest: &str) -> Result<()> {
     match rest.contains(['?', '#']) {
-        true => Err(usage("a query or fragment is not understood").with_hint("write ? as %3F and # as %23")),
+        true => Err(usage("a query or fragment is not supported").with_hint("write ? as %3F and # as %23")),
         false => Ok(()),
     }
 }
@@ -236,13 +238,13 @@ fn server(text: &str) -> Result<Server> {
             host.parse::<std::net::Ipv6Addr>().map_err(|_| usage("expected an IPv6 address in the brackets"))?;
             let port = match behind {
                 "" => None,
-                _ => Some(behind.strip_prefix(':').ok_or_else(|| usage("expected a port behind the brackets"))?),
+                _ => Some(behind.strip_prefix(':').ok_or_else(|| usage("expected a port after the brackets"))?),
             };
             (host, port)
         }
         None => match text.split_once(':') {
             Some((_, rest)) if rest.contains(':') => {
-                return Err(usage("too many colons").with_hint("an IPv6 address stands in brackets: [::1]:4222"));
+                return Err(usage("too many colons").with_hint("write an IPv6 address in brackets: [::1]:4222"));
             }
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -300,9 +302,9 @@ fn percent_decode(text: &str) -> Result<String> {
         let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
         let (high, low) = (digit(rest.next()), digit(rest.next()));
         let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        bytes.push(value.ok_or_else(|| usage("expected two hex digits behind %").with_hint("write % as %25"))?);
+        bytes.push(value.ok_or_else(|| usage("expected two hex digits after %").with_hint("write % as %25"))?);
     }
-    String::from_utf8(bytes).map_err(|_| usage("expected UTF-8 behind the % codes"))
+    String::from_utf8(bytes).map_err(|_| usage("expected % codes that give UTF-8"))
 }
 
 /// The URL with whatever may be secret in it replaced: all before the last `@`, all behind a `?` or `#`.

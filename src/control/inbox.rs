@@ -126,7 +126,7 @@ impl RequestInbox {
             let Stage::Retention(position) = open.stage else { continue };
             open.stage = Stage::Done(match error {
                 None => Reply::Stored { position, url: url.to_string() },
-                Some(error) => Reply::Failed(format!("merging and retention: {error}")),
+                Some(error) => Reply::Failed(format!("compaction and retention: {error}")),
             });
         }
     }
@@ -156,7 +156,7 @@ impl RequestInbox {
         let Err(error) = result else { return };
         let error = Error::io(Kind::Database, format!("answer a request in {}", self.directory.display()), &error);
         if self.last_warning.as_deref() != Some(error.message()) {
-            log::warn("a snapshot that was asked for cannot be answered").error(&error).emit();
+            log::warn("cannot answer a request for a snapshot").error(&error).emit();
             self.last_warning = Some(error.message().to_string());
         }
     }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_answers_the_requests_that_were_seen_before_it_began() {
+    fn snapshot_answers_the_requests_seen_before_its_start() {
         let folder = folder("order");
         let mut desk = RequestInbox::new(&folder);
         let first = SnapshotRequest::create(&folder, false).unwrap();
@@ -277,7 +277,7 @@ mod tests {
         assert!(desk.wants_retention());
         desk.retention_done(Some(&Error::new(Kind::StoreRefused, "no")), "u");
         desk.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(4));
-        assert_eq!(requests[1].read_reply().unwrap(), Some(Reply::Failed("merging and retention: no".into())));
+        assert_eq!(requests[1].read_reply().unwrap(), Some(Reply::Failed("compaction and retention: no".into())));
         assert!(!desk.wants_retention());
         fs::remove_dir_all(&folder).unwrap();
     }

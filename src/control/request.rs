@@ -40,7 +40,7 @@ impl SnapshotRequest {
         };
         match place() {
             Ok(file) => Ok(SnapshotRequest { path, answer, _file: file }),
-            Err(e) => Err(Error::io(Kind::Database, format!("ask for a snapshot: write {}", path.display()), &e)
+            Err(e) => Err(Error::io(Kind::Database, format!("request a snapshot: write {}", path.display()), &e)
                 .with_hint("run `snapshot` as the user that `replicate` runs as")),
         }
     }
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn where_there_is_no_place_for_a_request_is_said() {
         let error = SnapshotRequest::create(Path::new("/nowhere/at/all"), false).err().expect("no such directory");
-        assert!(error.message().starts_with("ask for a snapshot: write /nowhere/at/all/ask-snapshot-"), "{error}");
+        assert!(error.message().starts_with("request a snapshot: write /nowhere/at/all/ask-snapshot-"), "{error}");
         assert!(error.hint().is_some_and(|hint| hint.ends_with("as the user that `replicate` runs as")));
     }
 }

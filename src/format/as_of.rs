@@ -34,7 +34,7 @@ fn newest(listing: &Listing, generation: Option<Generation>, time: Timestamp) ->
         return Ok(None);
     }
     let age = age_text(time.since(last));
-    plan.warnings.push(format!("the newest stored commit is of {last}, {age} before the moment that was asked for"));
+    plan.warnings.push(format!("the newest stored commit is from {last}, {age} before the requested moment"));
     Ok(Some(plan))
 }
 
@@ -63,20 +63,20 @@ mod tests {
     }
 
     #[test]
-    fn after_the_newest_commit_it_is_the_newest_state_and_its_age_is_told() {
+    fn as_of_after_the_newest_commit_gives_it_with_its_age() {
         let names = [snapshot(1, 8), segment(1, 8, 16, false), snapshot(2, 20), segment(2, 8, 5000, false)];
         let plan = planned(&names, None, 3_605_000).unwrap();
         assert_eq!((plan.snapshot.generation, plan.segments.len(), plan.stop), (Generation::new(2), 1, StopAt::End));
         assert_eq!(
             plan.warnings,
-            ["the newest stored commit is of 1970-01-01T00:00:05.000Z, 1h before the moment that was asked for"]
+            ["the newest stored commit is from 1970-01-01T00:00:05.000Z, 1h before the requested moment"]
         );
         // Up to it, nothing is different.
         assert_eq!(planned(&names, None, 5000).unwrap().stop, StopAt::Time(millis(5000)));
     }
 
     #[test]
-    fn where_something_says_that_there_was_more_the_moment_is_refused() {
+    fn as_of_is_refused_if_later_commits_existed() {
         let whole = [snapshot(1, 8), segment(1, 8, 16, false)];
         let table: [(&str, Vec<String>, Option<u64>, Kind); 6] = [
             ("nothing", vec![], None, Kind::NothingToRestore),

@@ -84,7 +84,7 @@ impl SegmentChain {
         let mut whole = self.clone();
         whole.drop_trailing_parts();
         Err(Error::new(Kind::Corrupt, format!("generation {}: {gap}", self.snapshot.0.generation))
-            .with_hint(format!("-timestamp {} restores what is before the gap", whole.latest_time())))
+            .with_hint(format!("-timestamp {} restores the latest state before the gap", whole.latest_time())))
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     type Row = (u64, &'static [(u64, u64)], &'static [(u64, u64)], Option<u64>);
 
     #[test]
-    fn a_chain_takes_the_way_that_reaches_furthest_with_the_fewest_objects() {
+    fn chain_takes_the_longest_path_with_the_fewest_objects() {
         let table: [Row; 11] = [
             (0, &[], &[], None),
             (0, &[(0, 1), (1, 2)], &[(0, 1), (1, 2)], None),
@@ -210,7 +210,7 @@ mod tests {
             "generation 019aaf3c5d10a1b2: no segment begins at 00000000:000000000010; \
              the next stored one begins at 00000000:000000000020"
         );
-        assert_eq!(error.hint(), Some("-timestamp 1970-01-01T00:00:00.016Z restores what is before the gap"));
+        assert_eq!(error.hint(), Some("-timestamp 1970-01-01T00:00:00.016Z restores the latest state before the gap"));
     }
 
     #[test]

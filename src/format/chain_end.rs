@@ -54,7 +54,7 @@ pub fn check_continues(previous: &ChainEnd, header: &MemberHeader) -> Result<()>
         return Ok(());
     }
     match previous.crc {
-        Some(crc) => require_equal("crc32 of the batch before", Hex32(crc), Hex32(header.previous_crc)),
+        Some(crc) => require_equal("crc32 of the previous batch", Hex32(crc), Hex32(header.previous_crc)),
         None => Ok(()),
     }
 }
@@ -88,7 +88,7 @@ fn require_equal<T: PartialEq + fmt::Debug>(what: &str, expected: T, found: T) -
     if expected == found {
         return Ok(());
     }
-    Err(corrupt(format!("batch does not follow the one before: expected {what} {expected:x?}, found {found:x?}")))
+    Err(corrupt(format!("batch does not continue the previous one: expected {what} {expected:x?}, found {found:x?}")))
 }
 
 /// An object must hold what its name says; a foreign or renamed one is refused.
@@ -113,7 +113,7 @@ mod tests {
     fn refused(previous: &ChainEnd, header: &MemberHeader) -> String {
         let error = check_continues(previous, header).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt);
-        error.message().strip_prefix("batch does not follow the one before: expected ").unwrap().to_string()
+        error.message().strip_prefix("batch does not continue the previous one: expected ").unwrap().to_string()
     }
 
     /// The tail behind frame 2 of the sample, and the batch of frame 3.
@@ -137,7 +137,7 @@ mod tests {
         let next = Wal::new(ByteOrder::Big, 512, Salt(8, 1)).frame(1, 1).batch(1, 0, 1, 300);
         let next = MemberHeader { start: tail.end, previous_crc: tail.crc.unwrap(), ..next };
         check_continues(&tail, &next).unwrap();
-        assert!(refused(&tail, &MemberHeader { previous_crc: 0, ..next }).starts_with("crc32 of the batch before "));
+        assert!(refused(&tail, &MemberHeader { previous_crc: 0, ..next }).starts_with("crc32 of the previous batch "));
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
             (ChainEnd { salt: Salt(7, 9), ..tail }, "salt 00000007.00000009, found 00000007.00000008"),
             (ChainEnd { order: ByteOrder::Big, ..tail }, "byte order Big, found Little"),
             (ChainEnd { checksum: Some(Checksum(1, 2)), ..tail }, "checksum 00000001.00000002, found 1dc1b574."),
-            (ChainEnd { crc: Some(7), ..tail }, "crc32 of the batch before 00000007, found "),
+            (ChainEnd { crc: Some(7), ..tail }, "crc32 of the previous batch 00000007, found "),
         ];
         for (tail, text) in table {
             let found = refused(&tail, &next);

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_in_parts_belongs_to_the_window_in_which_it_ends() {
+    fn transaction_in_parts_belongs_to_the_window_of_its_end() {
         let table: [(Vec<i64>, Option<Range<usize>>); 4] = [
             // It goes on beyond the window.
             ([repeat(28, 1), vec![-1, -1, 1], repeat(20, 1)].concat(), Some(15..28)),

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_is_measured_and_what_the_scheduler_took_is_not_believed_at_once() {
+    fn pace_is_measured_without_the_time_of_the_scheduler() {
         let mut levels = SegmentLevels::default();
         let bytes = 100_000;
         levels.spent(1, bytes, Duration::from_nanos(5) * bytes as u32);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_of_a_piece_rises_while_the_store_does_not_wait_and_falls_while_it_does() {
+    fn level_rises_until_the_store_waits_for_it() {
         let mut levels = PieceLevels { credit: 0, ..PieceLevels::new(CompressionLevel::Auto) };
         let mut next = |store_waits| levels.next(100, store_waits);
         assert_eq!([next(true), next(false), next(false), next(false), next(false)], [1, 2, 4, 4, 4]);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_that_the_store_takes_at_once_is_longer_by_an_eighth_at_most() {
+    fn snapshot_for_a_fast_store_takes_an_eighth_longer_at_most() {
         let mut levels = PieceLevels::new(CompressionLevel::Auto);
         let pieces = 1200;
         let better = (0..pieces).filter(|_| levels.next(256 << 10, true) > FASTEST.level).count() as u32;

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_change_come_and_go_lead_to_the_checksum_of_what_is_there() {
+    fn checksum_follows_pages_that_change_come_and_go() {
         let mut random = Random(7);
         let mut pages: Vec<Vec<u8>> = Vec::new();
         let mut sum = DatabaseChecksum::default();
@@ -227,7 +227,7 @@ mod tests {
     /// The values are those of Python's zlib: `z = (crc32(page) << 32 | adler32(page)) + number * 0x9e3779b97f4a7c15`, then
     /// `mix`, modulo 2^64.
     #[test]
-    fn pages_have_the_checksums_that_another_implementation_computes() {
+    fn page_checksums_equal_those_of_python() {
         let pages: [(Vec<u8>, u32, u64); 9] = [
             (vec![0; 512], 1, 0x9746857b4f735167),
             (vec![0; 512], 2, 0xe2aa58c90f9466b9),

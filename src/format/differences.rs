@@ -225,7 +225,7 @@ impl<'a, R: Read> DifferenceFrames<'a, R> {
         let (claimed, found) = (self.header.checksum_after, self.chain);
         if claimed != found {
             return Err(corrupt(format!("differences: expected frames that end in {claimed:x?}, found {found:x?}"))
-                .with_hint("it was made from other pages than are there, or damaged"));
+                .with_hint("it was made from other pages, or it is damaged"));
         }
         Ok(())
     }
@@ -401,7 +401,7 @@ mod tests {
             assert!(found.is_ok() == (bit / 8 == 7), "{bit}");
             if let Err(error) = found {
                 assert!(error.message().starts_with("differences: expected frames that end in "), "{error}");
-                assert_eq!(error.hint(), Some("it was made from other pages than are there, or damaged"));
+                assert_eq!(error.hint(), Some("it was made from other pages, or it is damaged"));
             }
         }
     }

@@ -17,7 +17,7 @@ pub fn fallback_hint(listing: &Listing, generation: Option<Generation>, plan: &P
     let as_far = stored.and_then(|stored| equivalent_older_snapshot(stored, plan));
     match (before, as_far) {
         (Some(before), Some(older)) => {
-            format!("{before}; without that object in the store, the snapshot of {older} reaches as far")
+            format!("{before}; if you remove that object from the store, the snapshot of {older} reaches as far")
         }
         (Some(before), None) => before,
         _ => stored
@@ -30,7 +30,7 @@ pub fn fallback_hint(listing: &Listing, generation: Option<Generation>, plan: &P
 fn older_moment(listing: &Listing, generation: Option<Generation>, snapshot: &SnapshotKey) -> Option<String> {
     let moment = Timestamp::from_millis(snapshot.time.millis().checked_sub(1)?);
     match plan_objects(listing, generation, &Target::Time(moment)) {
-        Ok(_) => Some(format!("-timestamp {moment} restores what is before it")),
+        Ok(_) => Some(format!("-timestamp {moment} restores the state before it")),
         // There is a gap on the way.
         Err(error) if error.kind() == Kind::Corrupt => error.hint().map(str::to_string),
         Err(_) => None,
@@ -50,7 +50,7 @@ fn equivalent_older_snapshot(stored: &GenerationObjects, plan: &Plan) -> Option<
 
 fn newer_snapshot(stored: &GenerationObjects, snapshot: &SnapshotKey) -> Option<String> {
     let newer = stored.snapshots.iter().find(|(key, _)| key.time > snapshot.time);
-    newer.map(|(key, _)| format!("-timestamp {} restores the oldest state that does without it", key.time))
+    newer.map(|(key, _)| format!("-timestamp {} restores the oldest state that does not need it", key.time))
 }
 
 fn other_generation(listing: &Listing, snapshot: &SnapshotKey) -> String {
@@ -58,7 +58,7 @@ fn other_generation(listing: &Listing, snapshot: &SnapshotKey) -> String {
         |id: &Generation, stored: &GenerationObjects| *id != snapshot.generation && !stored.snapshots.is_empty();
     match listing.generations().rev().find(|(id, stored)| other(id, stored)) {
         Some((id, _)) => format!("-generation {id} restores the latest state of another generation"),
-        None => "no other snapshot is stored: `snapshot` stores one of the live database".to_string(),
+        None => "there is no other snapshot: take one of the live database with `snapshot`".to_string(),
     }
 }
 
@@ -94,31 +94,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_before_it_is_named_and_whether_an_older_snapshot_reaches_as_far() {
+    fn fallback_names_the_older_moment_and_equal_snapshot() {
         let mut entries =
             vec![snapshot(1, 0, 5), segment(1, 0, 10), segment(1, 10, 20), snapshot(1, 20, 25), segment(1, 20, 30)];
-        let before = "-timestamp 1970-01-01T00:00:00.024Z restores what is before it";
-        let older = "; without that object in the store, the snapshot of 1970-01-01T00:00:00.005Z reaches as far";
+        let before = "-timestamp 1970-01-01T00:00:00.024Z restores the state before it";
+        let older =
+            "; if you remove that object from the store, the snapshot of 1970-01-01T00:00:00.005Z reaches as far";
         assert_eq!(hint(&entries, None, Target::Latest), format!("{before}{older}"));
         entries.remove(4);
         entries.push(snapshot(2, 40, 40));
         assert_eq!(hint(&entries, None, Target::Latest), before.replace("024", "039"));
         // With a gap before it, no further than that.
         entries.remove(2);
-        let gap = "-timestamp 1970-01-01T00:00:00.010Z restores what is before the gap";
+        let gap = "-timestamp 1970-01-01T00:00:00.010Z restores the latest state before the gap";
         assert_eq!(hint(&entries, Some(1), Target::Time(millis(25))), gap);
     }
 
     #[test]
     fn without_anything_before_it_what_is_behind_it_is_named() {
         let mut entries = vec![snapshot(1, 0, 5), segment(1, 0, 10)];
-        let alone = "no other snapshot is stored: `snapshot` stores one of the live database";
+        let alone = "there is no other snapshot: take one of the live database with `snapshot`";
         assert_eq!(hint(&entries, None, Target::Latest), alone);
         entries.push(snapshot(2, 40, 40));
         let other = "-generation 0000000000000002 restores the latest state of another generation";
         assert_eq!(hint(&entries, Some(1), Target::Latest), other);
         entries.push(snapshot(1, 10, 15));
-        let behind = "-timestamp 1970-01-01T00:00:00.015Z restores the oldest state that does without it";
+        let behind = "-timestamp 1970-01-01T00:00:00.015Z restores the oldest state that does not need it";
         assert_eq!(hint(&entries, None, Target::Time(millis(10))), behind);
     }
 }

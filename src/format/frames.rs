@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_in_the_payload_is_seen_even_if_gzip_was_made_anew() {
+    fn flipped_bit_in_a_recompressed_payload_is_detected() {
         let wal = wal();
         let header = wal.batch(0, 0, 2, 1);
         let good = wal.payload(&header);

@@ -64,10 +64,9 @@ fn next_number(newest: Generation, random: u64) -> Result<Generation> {
 
 fn numbers_exhausted(newest: Generation) -> Error {
     let folder = format!("{ROOT}{newest}/");
-    let what =
-        format!("{folder}: no new generation can begin, since nearly all greater numbers are used up by these objects");
+    let what = format!("{folder}: no new generation can start, because these objects use up nearly all higher numbers");
     Error::new(Kind::Corrupt, what).with_hint(format!(
-        "litestream did not choose this number: move the objects below {folder} elsewhere, or delete them; a running litestream looks again each minute"
+        "litestream did not choose this number: move the objects below {folder} elsewhere, or delete them; a running litestream checks again every minute"
     ))
 }
 
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn next_generation_is_the_time_and_a_random_part_if_the_clock_is_right() {
+    fn next_generation_is_time_and_random_part_if_clock_is_right() {
         let none = HighWaterMark::default();
         let (first, time) = none.next_generation(millis(NOW), 0xdead_0007).unwrap();
         assert_eq!((first.get(), time), (NOW << 16 | 7, millis(NOW)));
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn next_generation_is_above_all_that_are_stored_whatever_the_clock_says() {
+    fn next_generation_is_above_all_stored_ones_despite_the_clock() {
         let far = 3_660_000_000_000;
         let clocks = [0, 1, NOW - 2 * HOUR, NOW - 1, NOW, NOW + 1, NOW + HOUR, far, u64::MAX];
         let newest = [0, 1, NOW << 16, NOW << 16 | 0xffff, far << 16, u64::MAX - (2 << 32), u64::MAX - (1 << 32)];
@@ -112,7 +111,7 @@ mod tests {
 
     /// As a Raspberry Pi without a battery does: each start is further back.
     #[test]
-    fn next_generation_rises_while_the_clock_goes_back_and_two_hosts_hardly_ever_meet() {
+    fn next_generation_rises_while_the_clock_goes_back() {
         let mut met = 0;
         for seed in 0..500 {
             let (mut here, mut there) = (Random(seed), Random(seed + 1_000_000));
@@ -130,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn next_generation_is_refused_without_room_and_the_objects_are_named() {
+    fn next_generation_without_room_names_the_objects() {
         let error = mark(u64::MAX, 0).next_generation(millis(NOW), 1).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt);
-        assert!(error.message().starts_with("generations/ffffffffffffffff/: no new generation can begin"), "{error}");
+        assert!(error.message().starts_with("generations/ffffffffffffffff/: no new generation can start"), "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains("below generations/ffffffffffffffff/ elsewhere")));
         let last = u64::MAX - RESERVE;
         assert_eq!(mark(last, 0).next_generation(millis(NOW), 7).unwrap().0.get(), last + 8);

@@ -168,7 +168,7 @@ impl<R: Read> MemberReader<R> {
         self.input.fill_to(1)?;
         match self.input.unread() {
             [] => Ok(()),
-            _ => Err(corrupt("expected the end behind the gzip member, found more bytes")),
+            _ => Err(corrupt("expected nothing after the gzip member, found more bytes")),
         }
     }
 
@@ -237,8 +237,8 @@ const STALE_ERROR: &str = "repeated call with bad state";
 
 /// The first fault of compressed data that cannot be inflated, behind `taken` bytes of the member that could.
 fn inflate_error(error: &flate2::DecompressError, taken: u64) -> Error {
-    let what = error.message().filter(|message| *message != STALE_ERROR).unwrap_or("it is not what deflate writes");
-    corrupt(format!("compressed data, within {INPUT_BUFFER} bytes behind byte {taken}: {what}"))
+    let what = error.message().filter(|message| *message != STALE_ERROR).unwrap_or("it is not valid deflate data");
+    corrupt(format!("compressed data, within {INPUT_BUFFER} bytes after byte {taken}: {what}"))
 }
 
 fn truncated(what: &str) -> Error {

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn latest_restore_is_exact_only_if_the_plan_of_restore_ends_there() {
+    fn latest_restore_is_exact_only_if_the_plan_ends_there() {
         for seed in 0..3000 {
             let mut random = Random(seed);
             let keys: Vec<_> = (0..random.below(8))

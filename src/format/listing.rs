@@ -131,8 +131,7 @@ pub fn latest_time(listing: &Listing) -> Option<Timestamp> {
 }
 
 /// What is said of files of Litestream 0.5, which a bucket or directory may hold beside ours.
-pub const LTX_WARNING: &str =
-    "there are LTX files of Litestream 0.5 here, which this program does not read: left alone";
+pub const LTX_WARNING: &str = "LTX files of Litestream 0.5 are ignored, because litestream cannot read them";
 
 /// Whether Litestream 0.5 gave this name: `ltx/<level>/<txid>-<txid>.ltx`.
 pub fn is_ltx_name(name: &str) -> bool {

@@ -250,8 +250,8 @@ fn check_prefix(prefix: &[u8; PREFIX], member: MemberKind, wanted: u8, length: u
 }
 
 fn not_our_header() -> Error {
-    corrupt("expected a gzip header with the extra field LS alone, found another")
-        .with_hint("an object that was compressed again by hand has lost what describes it")
+    corrupt("expected a gzip header with only the extra field LS, found another")
+        .with_hint("somebody recompressed the object, and its header is lost")
 }
 
 fn unsupported_version(version: u8) -> Error {
@@ -309,8 +309,8 @@ mod tests {
     fn what_is_not_ours_is_named() {
         let table: [(usize, u8, &str); 8] = [
             (0, 0, "expected a gzip member, found the bytes 00 8b 08 04"),
-            (3, 8, "expected a gzip header with the extra field LS alone, found another"),
-            (12, b'B', "expected a gzip header with the extra field LS alone, found another"),
+            (3, 8, "expected a gzip header with only the extra field LS, found another"),
+            (12, b'B', "expected a gzip header with only the extra field LS, found another"),
             (16, 3, "expected format version 1 or 2, found 3"),
             (16, 0, "expected format version 1 or 2, found 0"),
             (17, 2, "expected a segment, found a snapshot"),

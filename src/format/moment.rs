@@ -57,11 +57,11 @@ impl Moment {
 }
 
 fn without_zone(civil: &str, offset: Option<i64>) -> Error {
-    let error = Error::new(Kind::Usage, format!("timestamp {civil:?}: expected a zone behind the time, found none"));
-    let Some(offset) = offset else { return error.with_hint(format!("{civil}Z is UTC, as the time here is")) };
+    let error = Error::new(Kind::Usage, format!("timestamp {civil:?}: expected a zone after the time, found none"));
+    let Some(offset) = offset else { return error.with_hint(format!("{civil}Z is UTC, which is also the local time")) };
     let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs());
     let local = format!("{civil}{sign}{:02}:{:02}", minutes / 60, minutes % 60);
-    error.with_hint(format!("{civil}Z is UTC, {local} is the time here"))
+    error.with_hint(format!("{civil}Z is UTC, {local} is local time"))
 }
 
 /// Seconds with or without a fraction.
@@ -180,10 +180,10 @@ mod tests {
                 assert_eq!(error.kind(), Kind::Usage);
                 error.hint().unwrap().to_string()
             };
-            assert_eq!(hint(Some(120)), "2026-07-23T06:08:12Z is UTC, 2026-07-23T06:08:12+02:00 is the time here");
-            assert_eq!(hint(Some(-210)), "2026-07-23T06:08:12Z is UTC, 2026-07-23T06:08:12-03:30 is the time here");
+            assert_eq!(hint(Some(120)), "2026-07-23T06:08:12Z is UTC, 2026-07-23T06:08:12+02:00 is local time");
+            assert_eq!(hint(Some(-210)), "2026-07-23T06:08:12Z is UTC, 2026-07-23T06:08:12-03:30 is local time");
             for same in [Some(0), None] {
-                assert_eq!(hint(same), "2026-07-23T06:08:12Z is UTC, as the time here is");
+                assert_eq!(hint(same), "2026-07-23T06:08:12Z is UTC, which is also the local time");
             }
         }
     }

@@ -26,9 +26,11 @@ impl fmt::Display for Problem {
         match self {
             Problem::Gone => write!(f, "gone: nothing is stored"),
             Problem::Unprotected(why) => write!(f, "unprotected: {why}"),
-            Problem::Late { newest, age } => write!(f, "late: the newest state is of {newest}, {} ago", age_text(*age)),
+            Problem::Late { newest, age } => {
+                write!(f, "late: the newest state is from {newest}, {} ago", age_text(*age))
+            }
             Problem::Behind { lag } => {
-                write!(f, "late: its replicator has not stored a commit of {} ago", age_text(*lag))
+                write!(f, "late: its replicator has not stored a commit from {} ago", age_text(*lag))
             }
         }
     }
@@ -74,7 +76,7 @@ mod tests {
     use crate::format::fixtures::millis;
 
     #[test]
-    fn a_database_is_late_by_its_replicator_and_without_one_by_what_is_stored() {
+    fn database_is_late_by_its_replicator_or_else_by_its_backup() {
         let newest = |time| Ok(NewestState { time: millis(time), size: 1 });
         let (now, secs) = (millis(100_000), Duration::from_secs);
         let late = |time, age| Some(Problem::Late { newest: millis(time), age: secs(age) });
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_restored_is_a_problem_whatever_its_replicator_says() {
+    fn unrestorable_backup_is_a_problem_despite_its_replicator() {
         let gap = Err(Error::new(Kind::Corrupt, "no segment begins at 1"));
         for max_age in [None, Some(Duration::MAX)] {
             let found = problem(Some(&gap), Some(Duration::ZERO), max_age, millis(1));
@@ -111,11 +113,11 @@ mod tests {
             (Problem::Unprotected("why".into()), "unprotected: why"),
             (
                 Problem::Late { newest: millis(0), age: Duration::from_secs(7320) },
-                "late: the newest state is of 1970-01-01T00:00:00.000Z, 2h 2m ago",
+                "late: the newest state is from 1970-01-01T00:00:00.000Z, 2h 2m ago",
             ),
             (
                 Problem::Behind { lag: Duration::from_secs(61) },
-                "late: its replicator has not stored a commit of 1m 1s ago",
+                "late: its replicator has not stored a commit from 1m 1s ago",
             ),
         ];
         for (problem, line) in table {

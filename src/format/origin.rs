@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_was_moved_is_known_by_its_schema_and_another_one_is_not() {
+    fn moved_database_is_recognized_by_its_schema() {
         let app = ["users", "orders", "items", "log"];
         let stored = origin("pi", "/var/lib/app.db", &app);
         let here = |host, path, names: &[&str]| origin(host, path, names);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_beside_the_stored_one_is_another_though_the_schema_is_the_same() {
+    fn existing_database_with_the_same_schema_is_another_one() {
         let stored = origin("pi", "/var/lib/t1.db", &["users"]);
         assert!(!stored.may_be(&origin("pi", "/var/lib/t2.db", &["users"]), true));
         assert!(stored.may_be(&origin("pi", "/var/lib/t2.db", &["users"]), false));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn another_application_is_another_database_and_nothing_stored_is_nothing_lost() {
+    fn other_application_is_another_database_unless_empty() {
         let mut stored = origin("pi", "/a.db", &["users"]);
         let mut here = origin("pi2", "/b.db", &["users"]);
         (stored.facts.application_id, here.facts.application_id) = (7, 8);

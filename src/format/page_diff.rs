@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn composition_is_application_one_after_the_other_and_is_associative() {
+    fn composition_equals_applying_in_turn_and_is_associative() {
         let mut differ = PageDiffer::default();
         for seed in 0..150 {
             let pages = pages(&mut Random(seed), 4);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_page_forgets_what_was_before_and_the_identity_changes_nothing() {
+    fn whole_page_ignores_the_old_one_and_identity_keeps_it() {
         let pages = pages(&mut Random(5), 3);
         let size = pages[0].len() as u32;
         let delta = PageDiffer::default().diff(&pages[0], &pages[1]).clone();

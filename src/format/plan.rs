@@ -93,7 +93,7 @@ fn at_time(listing: &Listing, generation: Option<Generation>, time: Timestamp) -
     let (chosen, stored) = scope(listing, generation)
         .rev()
         .find(|(_, stored)| begun(stored))
-        .ok_or_else(|| Error::new(Kind::NothingToRestore, format!("no snapshot is stored from before {time}")))?;
+        .ok_or_else(|| Error::new(Kind::NothingToRestore, format!("there is no snapshot from before {time}")))?;
     let snapshot = stored.snapshots.iter().rev().find(|(key, _)| key.time <= time);
     let mut chain = snapshot.map(|snapshot| SegmentChain::of(stored, *snapshot)).ok_or_else(|| no_snapshot(chosen))?;
     let reach = chain.latest_time();
@@ -127,7 +127,7 @@ fn at_position(listing: &Listing, generation: Option<Generation>, position: &Pos
     chain.segments.truncate(wanted);
     if chain.segments.last().is_some_and(|(key, _)| key.part && key.end == position.wal_position) {
         return Err(Error::new(Kind::NothingToRestore, format!("position {position} is inside a transaction"))
-            .with_hint("the `wal` command lists the positions that are stored"));
+            .with_hint("the `wal` command lists the stored positions"));
     }
     Ok(Plan {
         snapshot: chain.snapshot.0,
@@ -157,7 +157,7 @@ impl Plan {
         let mut warnings = Vec::new();
         if parts > 0 {
             let end = chain.end();
-            warnings.push(format!("the transaction behind {end} is not stored whole: {parts} segment(s) left out"));
+            warnings.push(format!("the transaction after {end} is incomplete: {parts} segment(s) ignored"));
         }
         let (snapshot, snapshot_size) = chain.snapshot;
         Plan { snapshot, snapshot_size, segments: chain.segments, stop, warnings, fallback_hint: String::new() }
@@ -175,7 +175,7 @@ fn scope(
 fn require_generation(listing: &Listing, generation: Generation) -> Result<&GenerationObjects> {
     listing.generation(generation).ok_or_else(|| {
         Error::new(Kind::NothingToRestore, format!("generation {generation} is not stored"))
-            .with_hint("the `generations` command lists those that are")
+            .with_hint("the `generations` command lists the stored ones")
     })
 }
 
@@ -209,10 +209,10 @@ fn check_range(listing: &Listing, generation: Option<Generation>, time: Timestam
         return Ok(());
     }
     let hint = match time < first {
-        true => format!("-timestamp {first} restores the oldest state that is stored"),
+        true => format!("-timestamp {first} restores the oldest stored state"),
         false => "leave out -timestamp to restore the latest state".to_string(),
     };
-    let what = format!("timestamp {time}: what is stored reaches from {first} to {last}");
+    let what = format!("timestamp {time}: the backup covers {first} to {last}");
     Err(Error::new(Kind::NothingToRestore, what).with_hint(hint))
 }
 
@@ -227,9 +227,9 @@ fn position_out_of_range(
         Err(gap) if beyond => gap,
         _ => Error::new(
             Kind::NothingToRestore,
-            format!("position {position}: what is stored reaches from {first} to {}", chain.end()),
+            format!("position {position}: the backup covers {first} to {}", chain.end()),
         )
-        .with_hint("the `wal` command lists the positions that are stored"),
+        .with_hint("the `wal` command lists the stored positions"),
     }
 }
 
@@ -238,16 +238,13 @@ fn generations_without_snapshot(listing: &Listing, chosen: Generation, time: Tim
     let newer = listing.generations().filter(|(id, stored)| *id > chosen && stored.snapshots.is_empty());
     let begun = newer.filter(|(_, stored)| stored.earliest_time().is_some_and(|first| first <= time));
     begun
-        .map(|(id, _)| format!("generation {id} is newer, but has no snapshot yet: generation {chosen} is used"))
+        .map(|(id, _)| format!("generation {id} is newer, but has no snapshot yet: using generation {chosen}"))
         .collect()
 }
 
 fn foreign_warning(listing: &Listing) -> Option<String> {
     let example = listing.foreign_example()?;
-    Some(format!(
-        "{} object(s) with names that are not ours, such as {example:?}, are passed over",
-        listing.foreign_count()
-    ))
+    Some(format!("{} object(s) of other programs, such as {example:?}, are ignored", listing.foreign_count()))
 }
 
 /// Where replication left off.
@@ -270,7 +267,7 @@ pub struct ListedEnd {
 pub fn listed_end(listing: &Listing) -> Result<Option<ListedEnd>> {
     let Some((generation, stored)) = listing.generations().next_back() else { return Ok(None) };
     let Some(chain) = SegmentChain::newest(stored) else {
-        return Err(Error::new(Kind::Corrupt, format!("generation {generation} holds segments, but no snapshot")));
+        return Err(Error::new(Kind::Corrupt, format!("generation {generation} has segments, but no snapshot")));
     };
     chain.require_no_gap()?;
     // A snapshot does not know the crc32 of the batch before it, but a segment that ends at the same point does.
@@ -354,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn latest_is_the_newest_snapshot_of_the_newest_generation_and_all_behind_it() {
+    fn latest_is_the_newest_snapshot_and_all_later_segments() {
         let plan = planned(&two(), Target::Latest);
         assert_eq!((plan.snapshot.generation, plan.snapshot.position), (id(2), point(0, 100)));
         assert_eq!((plan.snapshot_size, plan.stop), (100, StopAt::End));
@@ -372,10 +369,10 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_generation_without_a_snapshot_is_passed_over_with_a_warning() {
+    fn newer_generation_without_snapshot_is_skipped_with_a_warning() {
         let mut entries = two();
         entries.push(segment(3, 200, 210));
-        let text = "generation 0000000000000003 is newer, but has no snapshot yet: generation 0000000000000002 is used";
+        let text = "generation 0000000000000003 is newer, but has no snapshot yet: using generation 0000000000000002";
         for (target, warnings) in
             [(Target::Latest, vec![text]), (Target::Time(millis(115)), vec![]), (Target::Time(millis(30)), vec![])]
         {
@@ -388,9 +385,9 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_is_not_stored_whole_is_left_out_with_a_warning() {
+    fn incomplete_transaction_is_left_out_with_a_warning() {
         let entries = [snapshot(1, 0, 0), segment(1, 0, 16), part(1, 16, 20), part(1, 20, 30)];
-        let text = "the transaction behind 00000000:000000000010 is not stored whole: 2 segment(s) left out";
+        let text = "the transaction after 00000000:000000000010 is incomplete: 2 segment(s) ignored";
         for target in [Target::Latest, Target::Time(millis(30))] {
             let plan = planned(&entries, target);
             assert_eq!((ranges(&plan), plan.warnings), (vec![(0, 16)], vec![text.to_string()]));
@@ -431,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_between_two_generations_is_the_end_of_the_older_one_with_a_warning() {
+    fn time_between_generations_gives_the_older_end_and_warns() {
         let plan = planned(&two(), Target::Time(millis(70)));
         assert_eq!((plan.snapshot.generation, ranges(&plan)), (id(1), vec![(20, 30), (30, 40)]));
         assert_eq!(
@@ -448,14 +445,10 @@ mod tests {
         {
             let error = refused(&two(), generation, Target::Time(millis(time)));
             assert_eq!(error.kind(), Kind::NothingToRestore);
-            let text = format!(
-                "timestamp {}: what is stored reaches from {} to {}",
-                millis(time),
-                millis(range.0),
-                millis(range.1)
-            );
+            let text =
+                format!("timestamp {}: the backup covers {} to {}", millis(time), millis(range.0), millis(range.1));
             assert_eq!(error.message(), text);
-            let oldest = format!("-timestamp {} restores the oldest state that is stored", millis(range.0));
+            let oldest = format!("-timestamp {} restores the oldest stored state", millis(range.0));
             let latest = "leave out -timestamp to restore the latest state";
             assert_eq!(error.hint(), Some(if time < range.0 { oldest.as_str() } else { latest }));
         }
@@ -489,7 +482,10 @@ mod tests {
             let error = refused(&entries, None, target);
             assert_eq!(error.kind(), Kind::Corrupt, "{target:?}");
             assert!(error.message().contains("no segment begins at 00000000:000000000010; the next"), "{error}");
-            assert_eq!(error.hint(), Some("-timestamp 1970-01-01T00:00:00.016Z restores what is before the gap"));
+            assert_eq!(
+                error.hint(),
+                Some("-timestamp 1970-01-01T00:00:00.016Z restores the latest state before the gap")
+            );
         }
         for target in [Target::Time(millis(15)), Target::Time(millis(16)), at(1, 8), at(1, 16)] {
             assert!(planned(&entries, target).warnings.is_empty(), "{target:?}");
@@ -517,12 +513,12 @@ mod tests {
     }
 
     #[test]
-    fn a_position_outside_of_what_is_stored_is_refused_with_the_range() {
+    fn position_outside_the_backup_is_refused_with_the_range() {
         let late = [snapshot(1, 16, 16), segment(1, 16, 32)];
         for offset in [15, 33] {
             let error = refused(&late, None, at(1, offset));
             assert_eq!(error.kind(), Kind::NothingToRestore);
-            let range = "what is stored reaches from 00000000:000000000010 to 00000000:000000000020";
+            let range = "the backup covers 00000000:000000000010 to 00000000:000000000020";
             assert_eq!(error.message(), format!("position 0000000000000001/{}: {range}", point(0, offset)));
         }
         let gap = [&late[..], &[segment(1, 40, 50)]].concat();
@@ -531,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_inside_a_transaction_or_of_another_generation_is_refused() {
+    fn position_in_a_transaction_or_other_generation_is_refused() {
         let entries = [snapshot(1, 0, 0), part(1, 0, 16), segment(1, 16, 32)];
         let error = refused(&entries, None, at(1, 16));
         assert_eq!(error.kind(), Kind::NothingToRestore);
@@ -551,7 +547,7 @@ mod tests {
         entries.push(("generations/readme".to_string(), 3));
         assert_eq!(
             planned(&entries, Target::Latest).warnings,
-            ["1 object(s) with names that are not ours, such as \"generations/readme\", are passed over"]
+            ["1 object(s) of other programs, such as \"generations/readme\", are ignored"]
         );
     }
 
@@ -569,13 +565,13 @@ mod tests {
     }
 
     #[test]
-    fn replication_does_not_go_on_behind_a_gap_or_beside_a_newer_generation() {
+    fn replication_does_not_continue_after_a_gap() {
         let gap = [snapshot(1, 0, 0), segment(1, 16, 32)];
         let error = listed_end(&Listing::new(gap)).unwrap_err();
         assert!(error.message().contains("no segment begins at 00000000:000000000000"), "{error}");
         let newer = [snapshot(1, 0, 0), segment(2, 16, 32)];
         let error = listed_end(&Listing::new(newer)).unwrap_err();
-        assert_eq!(error.message(), "generation 0000000000000002 holds segments, but no snapshot");
+        assert_eq!(error.message(), "generation 0000000000000002 has segments, but no snapshot");
     }
 
     /// The furthest end of any way along whole objects, by trying all of them.

@@ -180,7 +180,7 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Position> {
         parse_position(text).ok_or_else(|| {
             Error::new(Kind::Usage, format!("position {text:?}: expected generation/index:offset in lower-case hex"))
-                .with_hint("the `wal` command lists the positions that are stored")
+                .with_hint("the `wal` command lists the stored positions")
         })
     }
 }

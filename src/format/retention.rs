@@ -46,8 +46,8 @@ const MIN_CLOCK_LEAD: Duration = Duration::from_secs(35 * 86_400);
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 const CLOCK_BEHIND: &str = "the clock is behind the newest stored moment";
-const CLOCK_AHEAD: &str = "the clock is far beyond the newest stored moment";
-const UNPROVEN: &str = "what would stay could not be restored as before";
+const CLOCK_AHEAD: &str = "the clock is far ahead of the newest stored moment";
+const UNPROVEN: &str = "the remaining objects would not give the same restores";
 
 /// Decides what of `listing` may be deleted.
 pub fn plan_deletions(listing: &Listing, policy: Policy, now: Timestamp) -> Deletions {
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn after_any_part_of_the_deletions_every_moment_in_retention_is_restored_as_before() {
+    fn partial_deletions_keep_every_restore_within_retention() {
         let mut deleted = 0;
         for seed in 0..60 {
             let mut random = Random(seed);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn after_any_merge_and_any_deletion_of_what_was_merged_every_moment_is_restored_as_before() {
+    fn merges_and_their_deletions_keep_every_restore() {
         for seed in 0..6 {
             let mut random = Random(seed);
             let count = 40 + random.below(60);

@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_shorter_or_longer_than_the_header_tells_is_an_error() {
+    fn payload_of_another_length_than_the_header_is_an_error() {
         let wal = wal();
         let header = wal.batch(0, 2, 3, 1);
         let payload = wal.payload(&header);

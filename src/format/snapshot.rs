@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_reads_back_and_any_gunzip_makes_the_database_of_it() {
+    fn snapshot_is_readable_by_us_and_by_any_gunzip() {
         for pages in [0, 1, 100] {
             let (header, database) = (header(pages), database(pages));
             let stored = stored(&header, &database);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_read_from_the_first_bytes_and_asks_for_more_until_then() {
+    fn header_is_read_as_soon_as_its_bytes_are_there() {
         let stored = stored(&header(9), &database(9));
         for length in 0..200 {
             let found = header_of(&stored[..length]).unwrap();
@@ -478,7 +478,7 @@ mod tests {
         }
         for more in [&b"\0"[..], &stored] {
             let error = drain([&stored, more].concat().as_slice()).unwrap_err();
-            assert_eq!(error.message(), "expected the end behind the gzip member, found more bytes");
+            assert_eq!(error.message(), "expected nothing after the gzip member, found more bytes");
         }
     }
 
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_named_by_its_point_and_time_and_its_tail_knows_what_it_knows() {
+    fn snapshot_name_and_chain_end_come_from_its_header() {
         let known = header(1);
         assert_eq!(
             known.key(),

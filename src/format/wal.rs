@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_anywhere_in_a_frame_is_seen_and_leaves_the_chain_as_it_was() {
+    fn flipped_bit_in_a_frame_is_detected_and_changes_nothing() {
         let wal = wal();
         let good = frames(&wal).next().unwrap();
         for bit in 0..good.len() * 8 {

@@ -61,7 +61,7 @@ impl ProblemLog {
         if current.logged.iter().any(|(said, _)| is_same(said, &cause)) {
             return;
         }
-        target.tag(log::warn("not stored, trying again")).field("lag", lag_text(lag)).error(error).emit();
+        target.tag(log::warn("problem, retrying")).field("lag", lag_text(lag)).error(error).emit();
         if current.logged.len() >= MAX_CAUSES {
             current.logged.remove(0);
         }
@@ -80,7 +80,7 @@ impl ProblemLog {
     pub fn clear(&mut self, now: Instant, target: &TargetName) {
         if let Some(current) = self.current.take() {
             let lasted = now.duration_since(current.since).as_secs();
-            target.tag(log::info("working again")).field("after", format!("{lasted}s")).emit();
+            target.tag(log::info("problem resolved")).field("after", format!("{lasted}s")).emit();
         }
     }
 

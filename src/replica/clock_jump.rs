@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_in_either_direction_is_doubted_for_an_hour_and_a_drift_is_not() {
+    fn clock_jump_is_distrusted_for_an_hour_but_drift_is_not() {
         let clock = Set(Instant::now(), Cell::new(0), Cell::new(1_000_000));
         let mut watch = ClockJumpDetector::default();
         let mut look = |passed: u64, wall: u64| {

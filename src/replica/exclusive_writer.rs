@@ -129,7 +129,7 @@ impl ExclusiveWriter {
 /// What somebody else has written, if anything.
 fn foreign_write(listing: &Listing, known: &BTreeSet<Generation>, mine: &OwnWrites) -> Option<String> {
     if let Some((generation, _)) = listing.generations().find(|(generation, _)| !known.contains(generation)) {
-        return Some(format!("has begun generation {generation}"));
+        return Some(format!("has started generation {generation}"));
     }
     let stored = mine.stored?;
     let segments = &listing.generation(stored.generation)?.segments;
@@ -145,9 +145,9 @@ fn history_is_gone(listing: &Listing, mine: &OwnWrites) -> bool {
 }
 
 fn superseded(url: &str, what: &str) -> Error {
-    Error::new(Kind::Locked, format!("{url}: another replicator {what} while this one was cut off: it stops here"))
+    Error::new(Kind::Locked, format!("{url}: another replicator {what} while this one was disconnected; this one stops"))
         .with_hint(
-            "what this one has not stored is still in its database; decide which of the two databases is the right one",
+            "commits that this one has not stored are still in its database; decide which of the two databases is the right one",
         )
 }
 
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(found(&further, None), None);
         for other in [GENERATION - 1, GENERATION + 1] {
             let found = found(&[ours[0], segment(other, 0, 9)], stored);
-            assert_eq!(found, Some(format!("has begun generation {}", Generation::new(other))));
+            assert_eq!(found, Some(format!("has started generation {}", Generation::new(other))));
         }
     }
 }

@@ -424,14 +424,14 @@ impl RetentionTask {
         self.not_before = now + RETRY_DELAY;
         self.new_segments = true;
         let again = self.last_failure.as_deref() == Some(error.message());
-        let line = if again { log::debug } else { log::warn };
-        self.name.tag(line("merging and retention put off")).error(error).emit();
+        let level = if again { log::Level::Debug } else { log::Level::Warn };
+        self.name.tag(log::at(level, "compaction and retention postponed")).error(error).emit();
         self.last_failure = Some(error.message().to_string());
     }
 
     fn suspend(&mut self, why: &'static str) {
         if self.suspended_reason != Some(why) {
-            self.name.tag(log::warn("nothing is deleted")).field("reason", why).emit();
+            self.name.tag(log::warn("retention suspended")).field("reason", why).emit();
         }
         self.suspended_reason = Some(why);
     }

@@ -43,20 +43,20 @@ impl CleanupSchedule {
         match sweep.poll(now) {
             Ok(None) => return,
             Ok(Some(swept)) if swept.unreadable > 0 => {
-                log::warn("objects that cannot be read: nothing of dead uploads was removed")
+                log::warn("unreadable objects, remains of aborted uploads not removed")
                     .field("store", self.store.url())
                     .field("count", swept.unreadable)
                     .emit();
             }
             Ok(Some(swept)) => {
-                let line = if swept.removed > 0 { log::info } else { log::debug };
-                line("removed what dead uploads had left")
+                let level = if swept.removed > 0 { log::Level::Info } else { log::Level::Debug };
+                log::at(level, "remains of aborted uploads removed")
                     .field("store", self.store.url())
                     .field("uploads", swept.removed)
                     .emit();
             }
             Err(error) => {
-                log::info("what dead uploads have left stays for a day").error(&error).emit();
+                log::info("cannot remove remains of aborted uploads, retrying in 1d").error(&error).emit();
             }
         }
         self.cleanup = None;

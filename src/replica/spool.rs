@@ -50,7 +50,7 @@ impl Spool {
         put.commit();
         match put.poll(now)? {
             PutState::Done => Ok(()),
-            _ => Err(Error::new(Kind::Database, format!("{key}: expected it to be done, found it half done"))),
+            _ => Err(Error::new(Kind::Database, format!("{key}: expected a complete file, found an incomplete one"))),
         }
     }
 

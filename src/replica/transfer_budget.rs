@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_stay_few_and_what_was_merged_costs_at_most_half_as_much_again() {
+    fn objects_stay_few_and_merging_costs_at_most_half() {
         for size in [200, 2_000, 20_000] {
             let (budget, objects) = replicated(size, 2 << 20);
             let once = SECONDS * size + SECONDS / WINDOWS[0] * OBJECT_COST;

@@ -160,14 +160,14 @@ impl UploadQueue {
             let SegmentBytes::Memory(bytes) = &item.body else { continue };
             let size = bytes.len() as u64;
             if !self.spool.has_room(size) {
-                let error = Error::new(Kind::Database, "spool: as large as spool-limit allows");
-                log::error("no more is spooled").error(&error).emit();
+                let error = Error::new(Kind::Database, "spool: spool-limit is reached");
+                log::error("cannot spool, segments wait in memory").error(&error).emit();
                 self.spool_full = true;
                 return;
             }
             if let Err(error) = self.spool.write(&item.key, bytes, now) {
                 if self.spool_error.is_none() {
-                    log::error("no more is spooled").error(&error).emit();
+                    log::error("cannot spool, segments wait in memory").error(&error).emit();
                 }
                 let since = self.spool_error.map_or(now, |refusal| refusal.since);
                 self.spool_error = Some(SpoolError { since, retry_at: now + SPOOL_RETRY_DELAY });
@@ -178,7 +178,7 @@ impl UploadQueue {
             item.body = if item.upload.is_some() { SegmentBytes::Loaded(bytes) } else { SegmentBytes::Spooled(size) };
         }
         if self.spool_error.take().is_some() {
-            log::info("spooled again").emit();
+            log::info("spooling again").emit();
         }
     }
 
@@ -195,12 +195,12 @@ impl UploadQueue {
             match read_verified(&self.spool, &key, now) {
                 Ok((_, behind)) => *end = behind,
                 Err(error) => {
-                    log::error("spooled segment is damaged").field("name", key).error(&error).emit();
+                    log::error("spooled segment damaged").field("name", key).error(&error).emit();
                     self.spool.remove(&key, size, now);
                     continue;
                 }
             }
-            log::info("taken up from the spool").field("name", key).emit();
+            log::info("segment recovered from the spool").field("name", key).emit();
             self.queue.push_back(QueuedSegment {
                 key,
                 oldest: key.first_seen,
@@ -364,7 +364,7 @@ fn read_verified(spool: &Spool, key: &SegmentKey, now: Instant) -> Result<(Vec<u
     let bytes = spool.read(key, now)?;
     let (last, crc) = last_member(key, &bytes).map_err(|e| e.context(format!("spooled segment {key}")))?;
     if last.end_point() != key.end {
-        return Err(Error::new(Kind::Corrupt, format!("spooled segment {key}: it ends elsewhere")));
+        return Err(Error::new(Kind::Corrupt, format!("spooled segment {key}: it ends at another position")));
     }
     let end = StoredEnd::after_member(&last, crc);
     Ok((bytes, end))

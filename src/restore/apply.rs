@@ -46,7 +46,7 @@ pub struct RestoreResult {
 fn with_fallback_hint(error: Error, before: Option<Timestamp>) -> Error {
     match before {
         Some(time) if error.kind() == Kind::Corrupt && error.hint().is_none() => {
-            error.with_hint(format!("-timestamp {time} restores what is before it"))
+            error.with_hint(format!("-timestamp {time} restores the state before it"))
         }
         _ => error,
     }
@@ -181,7 +181,7 @@ fn apply_snapshot_pages<O: PageOutput>(
     let mut reader = snapshot::Reader::open(download)?;
     let header = *reader.header();
     if header.key() != plan.snapshot {
-        return Err(Error::new(Kind::Corrupt, format!("it holds another snapshot: {}", header.key())));
+        return Err(Error::new(Kind::Corrupt, format!("it contains another snapshot: {}", header.key())));
     }
     if let Some(origin) = reader.origin() {
         output.origin(origin, &plan.snapshot)?;
@@ -365,12 +365,12 @@ impl<O: PageOutput> Restore<'_, O> {
         if state.applied_to != stop {
             return Err(Error::new(
                 Kind::Corrupt,
-                format!("expected to reach {stop}, found nothing behind {}", state.applied_to),
+                format!("expected to reach {stop}, found nothing after {}", state.applied_to),
             ));
         }
         if !state.at_commit {
-            return Err(Error::new(Kind::NothingToRestore, format!("position {stop}: it is inside a transaction"))
-                .with_hint("the `wal` command lists the positions that are stored"));
+            return Err(Error::new(Kind::NothingToRestore, format!("position {stop} is inside a transaction"))
+                .with_hint("the `wal` command lists the stored positions"));
         }
         let bytes = u64::from(state.pages) * u64::from(state.page_size.get());
         self.output.set_len(bytes)?;
@@ -382,5 +382,5 @@ impl<O: PageOutput> Restore<'_, O> {
 fn output_differs(expected: DatabaseChecksum, found: DatabaseChecksum) -> Error {
     let (expected, found) = (expected.get(), found.get());
     let what = format!("output: expected database checksum {expected:016x}, found {found:016x} when it was read back");
-    Error::new(Kind::Database, what).with_hint("its disk or memory is bad, or something else wrote to it")
+    Error::new(Kind::Database, what).with_hint("its disk or memory is faulty, or another process wrote to it")
 }

@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes that are read at once where the whole database must be compared.
 const BUFFER_BYTES: usize = 1 << 20;
 
-const NOT_STORED: &str = "something committed is not stored yet";
+const NOT_STORED: &str = "a commit is not stored yet";
 
 /// A live database at one commit.
 pub struct LiveState {
@@ -105,7 +105,7 @@ fn try_once(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Clock, d
         return Ok(Attempt::Behind(NOT_STORED.to_string()));
     }
     let Some(mut snapshot) = source.snapshot(&preimage_dir(database))? else {
-        return Ok(Attempt::Behind("written to all the time".to_string()));
+        return Ok(Attempt::Behind("the database is written to all the time".to_string()));
     };
     let mark = snapshot.mark();
     let stored = source.start();

@@ -46,7 +46,7 @@ pub fn restore_missing(
             Ok(())
         }
         Err(error) if database.exists() => {
-            log::warn("not restored, since it is there now").field("db", name).error(&error).emit();
+            log::warn("database appeared during restore, keeping it").field("db", name).error(&error).emit();
             Ok(())
         }
         Err(error) => Err(error),

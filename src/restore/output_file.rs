@@ -58,7 +58,7 @@ fn refuse_special(output: &Path) -> Result<()> {
     match output.symlink_metadata() {
         Ok(found) if found.is_symlink() => {
             Err(Error::new(Kind::Database, format!("output {}: it is a symbolic link", output.display()))
-                .with_hint("name the file that it leads to with -o"))
+                .with_hint("pass the path of its target with -o"))
         }
         Ok(found) if !found.is_file() => {
             let what = format!("output {}: expected a regular file, found something else", output.display());
@@ -69,7 +69,7 @@ fn refuse_special(output: &Path) -> Result<()> {
 }
 
 fn already_exists(name: &Path) -> Error {
-    Error::new(Kind::Database, format!("output {}: it exists", name.display()))
+    Error::new(Kind::Database, format!("output {}: already exists", name.display()))
         .with_hint("restore to another path with -o, or replace it with -force")
 }
 
@@ -99,9 +99,9 @@ pub struct TemporaryFile {
 impl TemporaryFile {
     pub fn create(output: &Path, what: &str) -> Result<TemporaryFile> {
         fault::point("restore.create")?;
-        let name = output.file_name().ok_or_else(|| {
-            Error::new(Kind::Usage, format!("output {}: it is not the name of a file", output.display()))
-        })?;
+        let name = output
+            .file_name()
+            .ok_or_else(|| Error::new(Kind::Usage, format!("output {}: not a file name", output.display())))?;
         let mut prefix = OsString::from(".");
         prefix.push(name);
         prefix.push(format!(".{what}-"));
@@ -130,7 +130,7 @@ impl TemporaryFile {
             match file.try_lock() {
                 Ok(()) if ours => drop(self.directory.remove(&name)),
                 Err(TryLockError::WouldBlock) if ours && name < self.name => {
-                    let what = format!("output {}: being restored by another", output.display());
+                    let what = format!("output {}: another restore is writing it", output.display());
                     return Err(Error::new(Kind::Locked, what));
                 }
                 _ => {}

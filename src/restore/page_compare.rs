@@ -66,7 +66,7 @@ impl<'a> PageComparer<'a> {
         let what = if restored.bytes == self.expected.bytes() {
             self.pages_that_differ()
         } else {
-            Some(format!("{} bytes there, {} here", restored.bytes, self.expected.bytes()))
+            Some(format!("{} bytes in the backup, {} in the database", restored.bytes, self.expected.bytes()))
         };
         match what {
             None => Difference::None,
@@ -83,7 +83,7 @@ impl<'a> PageComparer<'a> {
         }
         let named: Vec<String> = pages.iter().take(MAX_PAGES_LISTED).map(u32::to_string).collect();
         let more = if pages.len() > MAX_PAGES_LISTED { ", …" } else { "" };
-        Some(format!("{} pages of {}: {}{more}", pages.len(), self.crcs.len(), named.join(", ")))
+        Some(format!("{} of {} pages: {}{more}", pages.len(), self.crcs.len(), named.join(", ")))
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_compared_however_they_come_in_and_whatever_was_there_before() {
+    fn pages_are_compared_in_any_order_and_over_old_content() {
         let image = image(&[[0; 512], [2; 512], [3; 512]], &[]);
         let file = nameless();
         let mut pages = PageComparer::new(&image, &file);
@@ -167,10 +167,12 @@ mod tests {
         for (at, piece) in whole.chunks(100).enumerate() {
             (&mut pages).write_at(at as u64 * 100, piece).unwrap();
         }
-        assert!(matches!(pages.compare(&restored(3)), Difference::Some { what, .. } if what == "2 pages of 3: 1, 3"));
+        assert!(matches!(pages.compare(&restored(3)), Difference::Some { what, .. } if what == "2 of 3 pages: 1, 3"));
         (&mut pages).write_at(0, &[0; 512]).unwrap();
         (&mut pages).set_len(1024).unwrap();
-        assert!(matches!(pages.compare(&restored(2)), Difference::Some { what, .. } if what.contains("bytes there")));
+        assert!(
+            matches!(pages.compare(&restored(2)), Difference::Some { what, .. } if what.contains("bytes in the backup"))
+        );
         (&mut pages).write_at(1024, &[3; 512]).unwrap();
         assert_eq!(pages.compare(&restored(3)), Difference::None);
     }

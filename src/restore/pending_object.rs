@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_asked_for_again_goes_on_where_it_was_whatever_the_pieces() {
+    fn repeated_read_continues_at_the_same_byte() {
         let object: Vec<u8> = (0..1000u32).map(|byte| (byte * 7 % 251) as u8).collect();
         for sizes in [&[1][..], &[64], &[64, 3, 200], &[1000]] {
             for breaks in [&[500][..], &[1, 999], &[300, 100, 700], &[640, 640, 64]] {

@@ -31,7 +31,7 @@ pub fn retry_with_new_plan<P, T>(plan: impl Fn() -> Result<P>, mut carry_out: im
         match carry_out(plan()?) {
             Err(error) if error.kind() == Kind::NotFound && attempt < MAX_PLANS => {
                 attempt += 1;
-                log::info("an object is gone since the listing, planning again").error(&error).emit();
+                log::info("object deleted during restore, planning again").error(&error).emit();
             }
             other => return other,
         }
@@ -41,6 +41,6 @@ pub fn retry_with_new_plan<P, T>(plan: impl Fn() -> Result<P>, mut carry_out: im
 /// Logs what is not as it should be, and does not keep the plan from being carried out.
 pub fn log_warnings(plan: &Plan) {
     for warning in &plan.warnings {
-        log::warn("restore").field("detail", warning).emit();
+        log::warn("restore warning").field("detail", warning).emit();
     }
 }

@@ -38,7 +38,7 @@ impl RestoreRequest {
     pub fn check_cancelled(&self) -> Result<()> {
         interrupt::check()?;
         match &self.cancelled {
-            Some(stop) if stop.load(Ordering::SeqCst) => Err(Error::new(Kind::Database, "not wanted any more")),
+            Some(stop) if stop.load(Ordering::SeqCst) => Err(Error::new(Kind::Database, "cancelled")),
             _ => Ok(()),
         }
     }

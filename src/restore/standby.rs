@@ -103,7 +103,7 @@ impl Standby<'_> {
             }
             let plan = match load_plan(self.store, self.clock, self.url, self.wanted) {
                 Err(error) if error.kind() == Kind::StoreUnreachable => {
-                    log::warn("not up to date, trying again").error(&error).emit();
+                    log::warn("copy not updated, retrying").error(&error).emit();
                     continue;
                 }
                 other => other?,

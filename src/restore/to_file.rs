@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_since_the_listing_is_planned_again_but_not_for_ever() {
+    fn restore_replans_a_few_times_if_objects_disappear() {
         let directory = std::env::temp_dir().join(format!("litestream-vanishing-{}", std::process::id()));
         let (database, output) = (directory.join("a.db"), directory.join("out.db"));
         fs::create_dir_all(&directory).unwrap();

@@ -131,10 +131,10 @@ impl Verification<'_> {
                 let path = there.path.display();
                 Err(Error::new(
                     Kind::Corrupt,
-                    format!("position {}: expected what database {path} holds, found another: {what}", restored.position),
+                    format!("position {}: the backup differs from database {path}: {what}", restored.position),
                 )
                 .with_hint(
-                    "something wrote to the database file past SQLite, or it is damaged: look at it, then run litestream snapshot",
+                    "something wrote to the database file without SQLite, or it is damaged: check it, then run litestream snapshot",
                 ))
             }
         }
@@ -148,8 +148,8 @@ fn scratch() -> Result<File> {
     let usual = Path::new("/var/tmp");
     let place = wanted.unwrap_or_else(|| if usual.is_dir() { usual.to_path_buf() } else { std::env::temp_dir() });
     Directory::open(&place).and_then(|directory| directory.create_unlinked()).map_err(|error| {
-        Error::io(Kind::Database, format!("make a file in {}", place.display()), &error)
-            .with_hint("TMPDIR names another directory")
+        Error::io(Kind::Database, format!("create a file in {}", place.display()), &error)
+            .with_hint("set TMPDIR to use another directory")
     })
 }
 
@@ -160,7 +160,7 @@ mod tests {
     use crate::restore::plan::MAX_PLANS;
 
     #[test]
-    fn what_retention_deletes_while_it_reads_is_no_fault_of_the_backup() {
+    fn deletions_by_retention_are_no_verify_failure() {
         let directory = std::env::temp_dir().join(format!("litestream-verify-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let store = FlakyStore::with_snapshot_of(&directory.join("a.db"), &directory.join("store"));

@@ -174,7 +174,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_checksum_follows_the_database_through_all_that_applications_do() {
+    fn database_checksum_follows_everything_applications_do() {
         let live = Live::new("followed");
         let mut source = known(&live);
         let fill = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<400)
@@ -225,7 +225,7 @@ pub(super) mod tests {
 
     /// The snapshot is of a commit that is not copied yet: it is stored before that, or behind it.
     #[test]
-    fn a_snapshot_ahead_of_the_copy_cuts_a_batch_and_begins_what_follows() {
+    fn snapshot_ahead_of_the_copy_splits_the_batch() {
         for stored_first in [true, false] {
             let live = Live::new("ahead");
             let mut source = live.follow();
@@ -280,7 +280,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_start_knows_the_pages_of_the_stored_commit_only_if_they_are_what_is_stored() {
+    fn start_knows_old_pages_only_if_they_match_the_backup() {
         let live = Live::new("proven");
         run(&live, "INSERT INTO t SELECT randomblob(3000) FROM (VALUES(1),(2),(3),(4),(5),(6),(7),(8));");
         let mut source = known(&live);
@@ -308,7 +308,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_change_behind_sqlite_is_found_at_a_start_also_where_there_are_free_pages() {
+    fn change_without_sqlite_is_found_at_startup() {
         let live = Live::new("free");
         let rows = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<40)";
         run(&live, &format!("{rows} INSERT INTO t SELECT randomblob(3000) FROM n; DELETE FROM t WHERE rowid > 9;"));
@@ -354,7 +354,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_checkpoint_wrote_over_while_nobody_watched_is_not_guessed() {
+    fn pages_overwritten_by_an_unseen_checkpoint_are_unknown() {
         let live = Live::new("unknown");
         run(&live, "INSERT INTO t SELECT randomblob(3000) FROM (VALUES(1),(2),(3),(4));");
         run(&live, "PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES(1);");

@@ -295,7 +295,7 @@ fn truncate(source: &mut Source) -> Result<()> {
     patience(source.options.busy_timeout)?;
     if let Err(error) = result {
         // The copy does not depend on it, and the next attempt is seconds away.
-        log::warn("WAL file not made shorter").field("db", source.path.display()).error(&error).emit();
+        log::warn("cannot truncate the WAL file").field("db", source.path.display()).error(&error).emit();
     }
     source.has_checkpointed();
     Ok(())
@@ -309,7 +309,7 @@ mod tests {
     /// The outbox is full, say, and the round before could not move the pin: what was committed since is not copied, and
     /// whoever wrote next would begin the WAL anew, over it.
     #[test]
-    fn a_seal_that_is_won_while_nothing_can_be_copied_ends_without_a_checkpoint() {
+    fn lock_won_without_progress_ends_without_checkpoint() {
         let live = Live::new("sealed");
         let mut source = live.follow();
         live.commit();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_left_under_a_seal_is_bounded_in_frames_and_in_bytes() {
+    fn work_under_the_lock_is_bounded_in_frames_and_bytes() {
         let few = |frames, size, most| within_limit(frames, PageSize::new(size).unwrap(), most);
         for (size, most) in [(512, 256), (4096, 254), (65_536, 15)] {
             assert!(few(most, size, LOCKED_CHECKPOINT_COPY) && !few(most + 1, size, LOCKED_CHECKPOINT_COPY), "{size}");

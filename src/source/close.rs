@@ -32,7 +32,7 @@ impl Source {
         drop(self);
         match held {
             Some(held) if dead => remove_files(&path, &identity, &held),
-            _ => log::debug("files beside the database are left alone").field("db", path.display()).emit(),
+            _ => log::debug("files next to the database not removed").field("db", path.display()).emit(),
         }
     }
 
@@ -70,14 +70,14 @@ fn duplicate_handles(identity: &Identity) -> Option<[File; 2]> {
 fn remove_files(path: &Path, identity: &Identity, held: &[File; 2]) {
     let locked = lock_exclusively(&held[0], DATABASE_LOCKS) && lock_exclusively(&held[1], INDEX_LOCKS);
     if !locked {
-        log::warn("another process still uses the file that was replaced").field("db", path.display()).emit();
+        log::warn("another process still uses the replaced database file").field("db", path.display()).emit();
         return;
     }
     for (suffix, ours) in [("-wal", identity.wal), ("-shm", identity.index)] {
         let name = with_suffix(path, suffix);
         let found = fs::symlink_metadata(&name).map(|found| (found.dev(), found.ino())).ok();
         if found.is_some() && found == ours && fs::remove_file(&name).is_ok() {
-            log::info("removed what belonged to the file that was replaced").field("file", name.display()).emit();
+            log::info("removed a file of the replaced database").field("file", name.display()).emit();
         }
     }
 }

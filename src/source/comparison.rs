@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_is_written_to_while_it_is_read_is_what_its_commits_lead_to() {
+    fn comparison_holds_while_the_database_is_written() {
         let live = Live::new("compared");
         // A checkpoint that has to wait for the pin does not.
         run(&live, "PRAGMA synchronous = OFF; PRAGMA busy_timeout = 0;");
@@ -181,7 +181,7 @@ mod tests {
 
     /// The reader is before the page or behind it, and the next commit writes the page, or another one.
     #[test]
-    fn a_byte_that_changes_behind_sqlite_is_found_wherever_the_reader_is() {
+    fn byte_changed_without_sqlite_is_found_anywhere() {
         for (page, done, write) in
             [5, 20, 40].into_iter().flat_map(|page| [0, 4, 12].map(|done| (page, done))).flat_map(|(page, done)| {
                 ["SELECT 1", "UPDATE t SET a = randomblob(700)", "REPLACE INTO t(rowid, a) VALUES (1, 2)"]

@@ -22,7 +22,7 @@ const OLDEST_SAFE_SQLITE: i32 = 3_051_003;
 const FILE_FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
 
 const NEEDS_WRITE_HINT: &str =
-    "following a database needs write access to it and to its directory (for the -wal and -shm files)";
+    "replication needs write access to the database and its directory (for the -wal and -shm files)";
 
 /// Pages that a connection may cache, in KiB. It reads one page of the schema and nothing else.
 const CACHE_KIB: i32 = 32;
@@ -55,7 +55,9 @@ fn reject_read_only(path: &Path, connection: &Connection) -> Result<()> {
         [2, 2] if is_read_only(path) => {
             Err(Error::io(Kind::Database, "open", &std::io::Error::from_raw_os_error(libc::EROFS)))
         }
-        [2, 2] => Err(Error::new(Kind::Database, "open: it may only be read by this user").with_hint(NEEDS_WRITE_HINT)),
+        [2, 2] => {
+            Err(Error::new(Kind::Database, "open: this user may read it but not write it").with_hint(NEEDS_WRITE_HINT))
+        }
         _ => Ok(()),
     }
 }

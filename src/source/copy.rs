@@ -99,9 +99,9 @@ fn open_restarted_wal(
     let broken = |how: &str| Ok(Err(GenerationEnd::WalBroken(how.to_string())));
     source.wal = WalFile::open(&source.path)?;
     let Some(wal) = &source.wal else { return broken("there is no -wal file") };
-    let Some((bytes, found)) = wal.header()? else { return broken("its header is not whole") };
+    let Some((bytes, found)) = wal.header()? else { return broken("its header is incomplete") };
     if found.salt != header.salt {
-        return broken("its header is not of the WAL that the wal-index speaks of");
+        return broken("its header belongs to another WAL than the wal-index");
     }
     if found.page_size != source.position.page_size {
         let (stored, found) = (source.position.page_size, found.page_size);
@@ -205,7 +205,7 @@ fn compare(
     // Where the first pin was on READ0, the WAL may have been begun anew over the frames that pages were read from.
     let intact = source.passed_first_pin || source.index.progress().salt == place.chain.salt();
     if !taken || !intact {
-        log::warn("pages before a commit are not known, segments are larger until the next snapshot")
+        log::warn("old page contents unknown, segments are larger until the next snapshot")
             .field("db", source.path.display())
             .emit();
         return Ok(None);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn unsealed_frames_are_taken_and_the_chain_goes_on_at_the_next_sealed_one() {
+    fn unchecksummed_frames_are_copied_and_the_chain_resumes() {
         assert_eq!(cut(&[0, 0, 7], &[1]), (3, Some(7), false));
         assert_eq!(cut(&[0, 0, 0], &[2]), (2, None, true));
         assert_eq!(cut(&[0, 0, 7], &[2]), (3, Some(7), false));

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_no_checkpoint_announced_is_suspect_and_no_other_is() {
+    fn only_a_change_without_a_checkpoint_is_suspect() {
         let quiet = progress(1, 5, 5);
         let table = [
             (quiet, 1, quiet, Change::Explained),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspicion_lasts_until_the_next_look_also_if_a_checkpoint_follows() {
+    fn suspicion_lasts_until_the_next_check_despite_a_checkpoint() {
         let quiet = progress(1, 5, 5);
         let mut watched = FileWatcher::default();
         assert_eq!(watched.check(state(1, 4096, quiet), quiet, true, false), None);

@@ -45,7 +45,7 @@ impl Source {
     pub fn record_missed_event(&mut self) {
         self.idle_watches.missed_events = self.idle_watches.missed_events.saturating_add(1);
         if self.idle_watches.missed_events == MAX_MISSED {
-            log::debug("no word of writes here, so it is looked at each tick").field("db", self.path.display()).emit();
+            log::debug("no inotify events here, polling at every tick").field("db", self.path.display()).emit();
         }
     }
 

@@ -13,7 +13,7 @@ use crate::fault;
 const NAME: &str = "lock";
 /// A lock that others could open they could also hold.
 const MODE: u32 = 0o600;
-const HINT: &str = "meta-path names another directory for it";
+const HINT: &str = "set meta-path to use another directory";
 const ROOT: u32 = 0;
 /// Others may write, and the group may.
 const BY_OTHERS: u32 = 0o002;
@@ -88,7 +88,7 @@ fn meta_directory(path: &Path, owner: Option<&Metadata>) -> Result<Directory> {
         None => Ok(directory),
         Some(why) => Err(Error::new(Kind::Database, format!("metadata directory {}: {why}", path.display()))
             .with_hint(
-                "only the owner of the database may write there: chown and chmod it, or name another with meta-path",
+                "only the owner of the database may write there: chown and chmod the directory, or set meta-path to another one",
             )),
     }
 }
@@ -133,14 +133,14 @@ fn locked_by(file: &mut File, database: &Path, stay: LockWait) -> Error {
     let (pid, ends) = (words.next(), words.next() == Some(UNTIL_DONE));
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let holder = file.metadata().ok().and_then(|found| holder_in(&locks, found.ino(), pid.unwrap_or_default()));
-    let holder = holder.map_or("another process, which is not known".to_string(), |pid| format!("process {pid}"));
+    let holder = holder.map_or("another process (pid unknown)".to_string(), |pid| format!("process {pid}"));
     // One that has not signed yet began in this instant: what it is will be known at the next attempt.
     if stay == LockWait::UntilStopped && (ends || pid.is_none()) {
-        let what = format!("{}: {holder} stores a snapshot of it; waiting until that has ended", database.display());
+        let what = format!("{}: {holder} takes a snapshot of it; waiting until it has finished", database.display());
         return Error::new(Kind::DatabaseNotReady, what);
     }
     Error::new(Kind::Locked, format!("{}: already replicated by {holder}", database.display()))
-        .with_hint("stop that instance first; `snapshot`, `restore` and `status` may run beside it")
+        .with_hint("stop that instance first; `snapshot`, `restore` and `status` may run at the same time")
 }
 
 /// Who holds an flock(2) on the file with this inode number, by the text of /proc/locks (proc_locks(5)). Numbers repeat on

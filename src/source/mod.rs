@@ -663,7 +663,7 @@ fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(ReadPins, In
         }
         pins.end();
     }
-    Err(Error::new(Kind::DatabaseNotReady, "written so fast that no commit could be pinned"))
+    Err(Error::new(Kind::DatabaseNotReady, "written too fast to pin a commit"))
 }
 
 /// Where the copy stands at the first pin.
@@ -764,7 +764,7 @@ mod tests {
     /// The first pin was on READ0 while frames of that WAL were still to be copied: nothing keeps the application from
     /// emptying the WAL then. What was not copied is lost, also where the rest of a transaction is.
     #[test]
-    fn a_wal_that_is_emptied_before_the_first_pin_was_reached_is_a_loss() {
+    fn wal_emptied_before_the_first_pin_is_a_loss() {
         for part in [false, true] {
             let live = Live::new("emptied");
             let mut source = live.follow();

@@ -12,7 +12,7 @@ use crate::format::position::PageSize;
 
 /// So many bytes are kept between two looks at what room there is.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
-const META_PATH_HINT: &str = "meta-path names another directory for it";
+const META_PATH_HINT: &str = "set meta-path to use another directory";
 
 /// The pages, each at the place that it has in the database, so that only those that are kept take room on the disk. The
 /// file has no name, and is gone when the snapshot is, however that ends.
@@ -51,7 +51,7 @@ impl Preimages {
         let file = match &self.file {
             Some(file) => file,
             None => {
-                self.file.insert(unlinked_file(&self.directory).map_err(|e| io_error(&self.directory, "make", &e))?)
+                self.file.insert(unlinked_file(&self.directory).map_err(|e| io_error(&self.directory, "create", &e))?)
             }
         };
         file.write_all_at(bytes, at).map_err(|e| io_error(&self.directory, "write to", &e))?;
@@ -159,6 +159,6 @@ mod tests {
     fn where_it_cannot_be_made_that_is_said() {
         let mut kept = Preimages::new(Path::new("/proc/nowhere"), PageSize::MIN);
         let error = kept.put(1, 1, &[0; 512]).unwrap_err();
-        assert!(error.message().contains("make a file in /proc/nowhere"), "{error}");
+        assert!(error.message().contains("create a file in /proc/nowhere"), "{error}");
     }
 }

@@ -73,25 +73,27 @@ impl fmt::Display for GenerationEnd {
             GenerationEnd::NothingStored => f.write_str("nothing stored yet"),
             GenerationEnd::StoredHistoryHasGap => f.write_str("stored history has a gap"),
             GenerationEnd::StoredHistoryIsGone => f.write_str("stored history is gone"),
-            GenerationEnd::UnknownStoredPosition => f.write_str("stored position has no frame to find it by"),
+            GenerationEnd::UnknownStoredPosition => f.write_str("stored position has no frame"),
             GenerationEnd::PageSizeChanged { stored, found } => {
                 write!(f, "page size changed from {} to {}", stored.get(), found.get())
             }
             GenerationEnd::WalRestartedWhileNotRunning => f.write_str("WAL restarted while not running"),
             GenerationEnd::DatabaseChangedWhileNotRunning => f.write_str("database changed while not running"),
             GenerationEnd::NotCompared => {
-                f.write_str("database file not compared with what is stored: a checkpoint of the application waited")
+                f.write_str("database file not compared with its backup: a checkpoint of the application was waiting")
             }
-            GenerationEnd::DatabaseDiffers => {
-                f.write_str("database is not what its commits lead to: something wrote past SQLite, or the disk failed")
-            }
+            GenerationEnd::DatabaseDiffers => f.write_str(
+                "database differs from its commits: something wrote to it without SQLite, or the disk failed",
+            ),
             GenerationEnd::WalBehindStore { stored, found } => {
                 write!(f, "WAL is behind the store: frame {found}, stored {stored}")
             }
             GenerationEnd::WalForked { frame } => write!(f, "WAL and store differ at frame {frame}"),
             GenerationEnd::Replaced(what) => f.write_str(what),
-            GenerationEnd::Overwritten => f.write_str("database file overwritten: no checkpoint wrote what it holds"),
-            GenerationEnd::WalBroken(how) => write!(f, "WAL not followed: {how}"),
+            GenerationEnd::Overwritten => {
+                f.write_str("database file overwritten: its content is not from a checkpoint")
+            }
+            GenerationEnd::WalBroken(how) => write!(f, "WAL not continuous: {how}"),
             GenerationEnd::Backlog => f.write_str("store away for too long"),
             GenerationEnd::SpoolLost => f.write_str("spool is damaged or gone"),
         }
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_frame_in_the_same_wal_is_continued_wherever_the_wal_is_now() {
+    fn same_frame_in_the_same_wal_is_continued() {
         for frames in [5, 6, 5000] {
             let same = frame(Salt(7, 8), Checksum(3, 4));
             assert_eq!(decide(&mark(5), index(frames, Salt(7, 8)), Some(same)), Ok(()));
@@ -186,7 +188,7 @@ mod tests {
             (mark(5), index(9, Salt(7, 8)), Some(frame(Salt(7, 7), Checksum(3, 4))), "WAL and store differ at frame 5"),
             (mark(5), index(9, Salt(7, 8)), None, "WAL and store differ at frame 5"),
             (mark(0), index(9, Salt(7, 8)), None, "WAL and store differ at frame 0"),
-            (unknown, index(9, Salt(7, 8)), Some(same), "stored position has no frame to find it by"),
+            (unknown, index(9, Salt(7, 8)), Some(same), "stored position has no frame"),
             (resized, index(9, Salt(7, 8)), Some(same), "page size changed from 512 to 4096"),
         ];
         for (stored, index, frame, reason) in table {

@@ -45,8 +45,8 @@ impl FaultCount {
         if !missed && !noted {
             return Ok(());
         }
-        Err(Error::new(Kind::Database, "-shm file: made shorter by another process while the database was in use")
-            .with_hint("nothing but SQLite may write to the -shm file; find out who does"))
+        Err(Error::new(Kind::Database, "-shm file: truncated by another process while the database was in use")
+            .with_hint("only SQLite may write to the -shm file; find the process that did"))
     }
 }
 

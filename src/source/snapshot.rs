@@ -215,7 +215,9 @@ impl SnapshotState {
                 return Err(lost("its read transaction was lost"));
             }
             Protection::OwnTransaction | Protection::PreImages => {}
-            Protection::Lost(why) => return Err(why.take().unwrap_or_else(|| lost("its commit is not kept any more"))),
+            Protection::Lost(why) => {
+                return Err(why.take().unwrap_or_else(|| lost("its commit is no longer available")));
+            }
         }
         self.read_current(first, count, bytes)?;
         if self.preimages.is_empty() {
@@ -312,7 +314,7 @@ impl SnapshotState {
             };
             let header = header
                 .filter(|header| header.salt == now.salt || header.is_unchecksummed())
-                .ok_or_else(|| broken(format!("frame {frame} is not of the WAL that the wal-index speaks of")))?;
+                .ok_or_else(|| broken(format!("frame {frame} belongs to another WAL than the wal-index")))?;
             if header.commit > 0 && !self.preserve_truncated(header.commit, left)? {
                 return Ok(false);
             }
@@ -421,7 +423,7 @@ impl ActiveSnapshot {
 impl Drop for ActiveSnapshot {
     fn drop(&mut self) {
         self.with(|state| match state.protection {
-            Protection::PreImages => Err(Error::new(Kind::Database, "snapshot: its database is not followed any more")),
+            Protection::PreImages => Err(Error::new(Kind::Database, "snapshot: the database is no longer replicated")),
             _ => Ok(true),
         });
     }

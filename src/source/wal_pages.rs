@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_behind_the_end_of_a_commit_is_of_no_page_when_the_database_grows_again() {
+    fn frame_beyond_a_commit_is_no_old_page_after_regrowth() {
         let wal = |frames: &[(u32, u32)]| of(WalPages::default(), frames);
         assert_eq!(wal(&[(1, 3), (2, 3)]), (vec![(1, 1), (2, 2)], vec![]));
         // A transaction spills page 9, rolls that back and ends with three pages; the next one grows over the place.

@@ -68,7 +68,7 @@ impl Outage {
         let since = match self.since {
             Some(since) => since,
             None => {
-                log::warn("the store is away, going on when it is back").error(&error).emit();
+                log::warn("store unreachable, continuing when it is back").error(&error).emit();
                 *self.since.insert(clock.now())
             }
         };
@@ -76,7 +76,7 @@ impl Outage {
         loop {
             interrupt::check()?;
             if clock.now().saturating_duration_since(since) >= OUTAGE {
-                return Err(error.context(format!("not back within {}s", OUTAGE.as_secs())));
+                return Err(error.context(format!("unreachable for {}s", OUTAGE.as_secs())));
             }
             if clock.now() >= next {
                 match store.connect(clock.now()) {

@@ -60,7 +60,7 @@ const PAST: usize = 12;
 const RECOVERY: Duration = Duration::from_secs(180);
 
 #[test]
-fn no_schedule_loses_a_commit_or_says_that_it_is_stored_when_it_is_not() {
+fn no_schedule_loses_a_commit_or_claims_it_is_stored() {
     let _alone = alone();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(seed) = number("MODEL_SEED") {
@@ -122,7 +122,7 @@ fn a_seed_decides_the_whole_schedule() {
 /// The reader that was written from the manual alone finds each object as the manual says, replays each position, and comes
 /// to the same database as the program.
 #[test]
-fn a_second_reader_agrees_with_each_object_that_the_model_stores() {
+fn second_reader_agrees_with_every_object_of_the_model() {
     let _alone = alone();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     log::silence();
@@ -502,7 +502,7 @@ impl Model {
         let expected = store && matches!(error.kind(), Kind::StoreUnreachable);
         // It names what is in its way; the operator sees to that.
         // A program that had listed the store just before may still stumble over what is gone by now.
-        let refused = self.remove_foreign() || (self.junk && error.message().contains("no new generation can begin"));
+        let refused = self.remove_foreign() || (self.junk && error.message().contains("no new generation can start"));
         assert!(expected || refused, "the replicator ended: {error}");
     }
 

@@ -13,7 +13,7 @@ use crate::support::{Bed, Process, assert_equal, litestream, tree, until};
 alone_on_a_directory! {
     a_commit_is_stored_while_another_database_has_much_to_copy
     a_database_begins_while_another_is_read_to_be_recognised
-    two_hundred_databases_are_followed_with_few_descriptors_and_little_work
+    two_hundred_databases_need_few_descriptors_and_little_work
 }
 
 fn segments(bed: &Bed, prefix: &str) -> usize {
@@ -94,7 +94,7 @@ fn worked(process: &Process) -> u64 {
     fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
 }
 
-fn two_hundred_databases_are_followed_with_few_descriptors_and_little_work(bed: &Bed) {
+fn two_hundred_databases_need_few_descriptors_and_little_work(bed: &Bed) {
     let folder = bed.path("many");
     fs::create_dir(&folder).unwrap();
     let write_all = || {

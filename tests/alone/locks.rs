@@ -16,7 +16,7 @@ use litestream::source::{Options, Source};
 alone_on_a_directory! {
     the_database_and_a_read_mark_are_locked_at_every_moment
     no_read_mark_is_let_go_before_another_is_held
-    under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late
+    late_checkpoint_loses_nothing_under_a_lasting_pin
     checkpoints_of_the_application_succeed_within_three_ticks
     no_writer_waits_for_long_while_its_wal_is_kept_short
 }
@@ -131,7 +131,7 @@ fn no_read_mark_is_let_go_before_another_is_held(bed: &Bed) {
 
 /// SQLite before 3.51.3 lost commits where a checkpoint that had read the wal-index went on after the WAL had been written
 /// back and begun anew. That takes both, and under one pin there is never both, however long we stand still under it.
-fn under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late(bed: &Bed) {
+fn late_checkpoint_loses_nothing_under_a_lasting_pin(bed: &Bed) {
     let database = bed.database();
     let replicator = bed.replicate(&database);
     bed.converges(&database);
@@ -173,7 +173,7 @@ fn under_a_pin_that_stays_nothing_is_lost_to_a_checkpoint_that_comes_late(bed: &
 /// A checkpoint waits for the slot of a pin that has ended since: the next one took it, with a newer mark, which the checkpoint
 /// does not look at. It holds writers off, so nothing is committed that would move the pin.
 #[test]
-fn a_first_pin_is_given_up_for_a_checkpoint_that_waits_for_its_slot() {
+fn first_pin_yields_to_a_checkpoint_that_waits_for_its_slot() {
     let _alone = alone();
     let bed = Bed::directory("slot");
     let database = bed.path("a.db");
@@ -212,7 +212,7 @@ fn a_first_pin_is_given_up_for_a_checkpoint_that_waits_for_its_slot() {
 
 /// All its commits are checkpointed at once, by one that waits for readers and holds other writers off meanwhile.
 #[test]
-fn writers_get_their_turn_beside_one_that_checkpoints_each_commit() {
+fn writer_that_always_checkpoints_starves_no_other_writer() {
     let _alone = alone();
     let bed = Bed::directory("turns");
     let database = bed.database();
@@ -247,7 +247,7 @@ fn writers_get_their_turn_beside_one_that_checkpoints_each_commit() {
 /// A start reads the whole database under its first pin, which is slow here: half a minute, say. The application does not
 /// wait for the end of it.
 #[test]
-fn a_checkpoint_does_not_wait_until_a_start_has_compared_the_database() {
+fn checkpoint_does_not_wait_for_the_comparison_at_startup() {
     let _alone = alone();
     let bed = Bed::directory("compared");
     let database = bed.path("a.db");
@@ -278,7 +278,7 @@ fn a_checkpoint_does_not_wait_until_a_start_has_compared_the_database() {
     let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
     println!("{answer} after {:?}", begin.elapsed());
     assert!(answer.starts_with("(0,"), "it gave up: {answer}");
-    replicator.says("database not compared with what is stored");
+    replicator.says("database not compared with its backup");
     replicator.says("continuing");
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     drop(replicator);
@@ -360,7 +360,7 @@ fn no_writer_waits_for_long_while_its_wal_is_kept_short(bed: &Bed) {
 /// The server neither answers nor closes the connection, and memory is full long before that is taken for an outage. A
 /// checkpoint that waits for our pin keeps all writers waiting.
 #[test]
-fn checkpoints_of_the_application_succeed_while_the_store_stands_still() {
+fn application_checkpoints_succeed_while_the_store_hangs() {
     let _alone = alone();
     let mut bed = Bed::nats("stands-still");
     let database = bed.database();

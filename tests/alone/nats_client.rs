@@ -44,7 +44,7 @@ fn threads(name: &str) -> usize {
 }
 
 #[test]
-fn a_dropped_store_ends_its_connection_and_its_thread_also_while_the_server_is_away() {
+fn dropped_store_ends_its_connection_and_thread() {
     let _alone = alone();
     let (config, monitor) = monitored();
     let mut server = Server::start(&pinned(), &config);
@@ -106,7 +106,7 @@ fn overhear(port: u16) -> String {
 }
 
 #[test]
-fn another_process_gets_nothing_of_the_server_through_the_loopback_port() {
+fn loopback_port_gives_other_processes_nothing() {
     let _alone = alone();
     let server = Server::start(&pinned(), "server_name: hidden\nauthorization { user: u, password: p }");
     let before = our_listeners();

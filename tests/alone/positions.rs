@@ -20,8 +20,8 @@ use litestream::format::wal::{Checksum, FRAME_HEADER, FrameHeader};
 
 alone_on_a_directory! {
     each_position_holds_one_commit_more_than_the_last
-    a_moment_in_time_is_never_exceeded_and_missed_by_one_tick_at_most
-    a_moment_before_a_new_generation_is_found_in_the_one_before_it
+    restore_to_a_time_is_never_late_and_one_tick_early_at_most
+    moment_before_a_generation_is_in_the_previous_one
 }
 
 /// The default monitor-interval, and what a busy machine may add before the program gets its turn.
@@ -140,7 +140,7 @@ impl Frames<'_> {
     }
 }
 
-fn a_moment_in_time_is_never_exceeded_and_missed_by_one_tick_at_most(bed: &Bed) {
+fn restore_to_a_time_is_never_late_and_one_tick_early_at_most(bed: &Bed) {
     let database = bed.database();
     let replicator = bed.replicate(&database);
     bed.converges(&database);
@@ -165,7 +165,7 @@ fn a_moment_in_time_is_never_exceeded_and_missed_by_one_tick_at_most(bed: &Bed) 
     assert!(late[late.len() - 1] <= TICK + BUSY, "{late:?}");
 }
 
-fn a_moment_before_a_new_generation_is_found_in_the_one_before_it(bed: &Bed) {
+fn moment_before_a_generation_is_in_the_previous_one(bed: &Bed) {
     let database = bed.database();
     let mut asked = Vec::new();
     for generation in 1..=3 {

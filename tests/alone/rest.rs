@@ -17,7 +17,7 @@ alone_on_a_directory! {
     a_checkpoint_of_the_application_wakes_it_up
     without_word_of_writes_it_looks_at_each_tick
     at_rest_it_ends_at_once_when_it_is_told_to
-    a_database_of_an_image_is_followed_beside_a_writer_in_another_container
+    writer_in_another_container_is_replicated
 }
 
 /// Long enough for it to go to rest.
@@ -138,7 +138,7 @@ fn without_word_of_writes_it_looks_at_each_tick(bed: &Bed) {
         sleep(REST);
         stored_after(bed, &mut application);
     }
-    replicator.says("no word of writes here");
+    replicator.says("no inotify events here");
     let took = soonest(bed, &mut application);
     assert!(took < BEAT / 4, "{took:?}");
     until("the rows are stored", || support::equal(&database, &bed.restored()));
@@ -201,7 +201,7 @@ impl Containers {
     }
 }
 
-fn a_database_of_an_image_is_followed_beside_a_writer_in_another_container(bed: &Bed) {
+fn writer_in_another_container_is_replicated(bed: &Bed) {
     let Some(containers) = Containers::new(bed) else { return };
     bed.write(&containers.lower.join("a.db"), &["--commits", "3"]);
     let shipped = fs::read(containers.lower.join("a.db")).unwrap();

@@ -160,7 +160,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
 }
 
 #[test]
-fn in_a_year_objects_stay_few_and_each_moment_in_retention_is_exact() {
+fn year_of_commits_stays_small_and_every_moment_exact() {
     let _alone = alone();
     let mut life = Life::begin("year", 7 * DAY);
     let (mut most, mut half) = (0, 0);
@@ -187,7 +187,7 @@ fn in_a_year_objects_stay_few_and_each_moment_in_retention_is_exact() {
 }
 
 #[test]
-fn segments_are_merged_while_they_come_and_the_small_ones_go_after_a_while() {
+fn segments_are_merged_and_the_small_ones_deleted_later() {
     let _alone = alone();
     let mut life = Life::begin("merge", DAY);
     for _ in 0..600 {
@@ -335,7 +335,7 @@ fn a_pass_goes_on_behind_a_damaged_segment_and_reports_it() {
 }
 
 #[test]
-fn a_long_history_that_nothing_merged_is_deleted_and_not_merged_afterwards() {
+fn unmerged_expired_history_is_deleted_not_merged() {
     let _alone = alone();
     let mut life = Life::begin("unmerged", 30 * DAY);
     let mut all = BTreeMap::new();
@@ -404,7 +404,7 @@ fn a_clock_that_jumps_deletes_nothing() {
 /// Commits that were made while the clock was wrong are found behind those before them, and never for a moment that is
 /// earlier than the clock showed.
 #[test]
-fn a_clock_that_is_set_back_or_forward_breaks_no_order_of_moments() {
+fn clock_jumps_keep_stored_times_in_order() {
     let _alone = alone();
     for wrong in [-1, 1] {
         let mut life = Life::begin(&format!("order-{wrong}"), 30 * DAY);

@@ -116,7 +116,7 @@ fn what_lies_beside_the_output_never_meets_what_is_restored() {
     for suffix in ["-wal", "-shm", "-journal"] {
         let beside = bed.path(&format!("out.db{suffix}"));
         fs::write(&beside, "mine").unwrap();
-        restore(&[]).refused(DATABASE, &[&format!("out.db{suffix}: it exists"), "hint: ", "-force"]);
+        restore(&[]).refused(DATABASE, &[&format!("out.db{suffix}: already exists"), "hint: ", "-force"]);
         assert_eq!(fs::read(&beside).unwrap(), b"mine");
         assert!(!output.exists());
         restore(&["-force"]).succeeded();

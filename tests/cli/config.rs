@@ -143,7 +143,7 @@ fn every_option_of_the_connection_arrives() {
 }
 
 #[test]
-fn the_level_of_compression_is_auto_or_a_number_and_is_inherited() {
+fn compression_level_is_auto_or_a_number_and_inherited() {
     let level = |text: &str| parse_with(text, &[]).unwrap().dbs[0].replica.compression_level;
     assert_eq!(level(&with_replica("url: nats://h/b")), CompressionLevel::Auto);
     assert_eq!(level(&with_replica("url: nats://h/b\ncompression-level: 9")), CompressionLevel::Fixed(9));
@@ -279,13 +279,13 @@ fn keys_of_the_peer_that_do_nothing_here_are_told() {
         "line 7: l0-retention does nothing here: there are no compaction levels",
         "line 10: max-checkpoint-page-count does nothing here: checkpoints that block writers are never forced; see \
          truncate-page-n",
-        "line 13: auto-recover does nothing here: a new generation begins by itself when it must",
+        "line 13: auto-recover does nothing here: replicate starts a new generation by itself when needed",
     ];
     assert_eq!(config.warnings, expected);
 }
 
 #[test]
-fn a_key_that_is_not_known_is_named_with_its_line_and_the_nearest_one() {
+fn unknown_key_is_reported_with_line_and_nearest_key() {
     let replica = |line: &str| with_replica(&format!("url: nats://h/b\n{line}"));
     let table = [
         ("dbz: []".to_string(), "line 1: dbz: unknown key in the top level", "did you mean dbs?"),
@@ -304,18 +304,18 @@ fn a_key_that_is_not_known_is_named_with_its_line_and_the_nearest_one() {
         ("replica: {url: x}".to_string(), "line 1: replica: unknown key in the top level", "it belongs to a database"),
         (
             replica("access-key-id: x"),
-            "line 5: access-key-id: belongs to the s3 backend, which this program does not have",
+            "line 5: access-key-id: belongs to the s3 backend, which litestream does not support",
             "leave it out; replicas are of the type nats or file",
         ),
         (
             replica("endpoint: x"),
-            "line 5: endpoint: belongs to the s3 backend, which this program does not have",
+            "line 5: endpoint: belongs to the s3 backend, which litestream does not support",
             "leave it out; replicas are of the type nats or file",
         ),
         (
             replica("age: {}"),
             "line 5: age: this key is not supported",
-            "encryption is not supported: the backup would be stored in clear",
+            "encryption is not supported: the backup would be stored unencrypted",
         ),
         (
             replica("retention: 24h"),
@@ -364,8 +364,8 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
             "line 5: bucket-replicas: expected a whole number from 1 to 5, found \"6\"",
             "",
         ),
-        (replica("bucket: other"), "line 5: bucket: is not the bucket in url", "leave one of them out"),
-        (replica("type: file"), "line 5: type: is not what the scheme of url says", ""),
+        (replica("bucket: other"), "line 5: bucket: differs from the bucket in url", "remove one of them"),
+        (replica("type: file"), "line 5: type: contradicts the scheme of url", ""),
         (replica("type: s3"), "line 5: type: expected nats or file, found \"s3\"", "other backends are not supported"),
         (
             replica("path: a/../b"),
@@ -381,15 +381,15 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
         (with_replica("type: file"), "line 3: replica: the replica has no directory", "add path or url"),
         (
             with_replica("sync-interval: 1s"),
-            "line 3: replica: the replica has no place",
+            "line 3: replica: no bucket or directory is configured",
             "add url: nats://HOST/BUCKET, or bucket",
         ),
         (
             with_replica("path: /b\ntype: file\ntoken: x"),
-            "line 3: replica: token belongs to a replica of the type nats, and this one is a directory",
+            "line 3: replica: token works only for a replica of the type nats, and this one is a directory",
             "",
         ),
-        (with_replica("url: nats://h/b/p\npath: q"), "line 5: path: url has a prefix too", "leave one of them out"),
+        (with_replica("url: nats://h/b/p\npath: q"), "line 5: path: url has a prefix too", "remove one of them"),
         (database("monitor-interval: 0s"), "line 3: monitor-interval: expected more than 0, found 0", ""),
         (
             database("min-checkpoint-page-count: 0"),
@@ -402,7 +402,7 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
             "did you mean 10MiB?",
         ),
         (database("dir: /x"), "line 2: dbs: expected path or dir, found both", ""),
-        (database("pattern: x"), "line 3: pattern: belongs to a dir, and this entry has a path", ""),
+        (database("pattern: x"), "line 3: pattern: works only with dir, and this entry has a path", ""),
         (
             database("snapshot: {retention: 0s}"),
             "line 3: retention: expected more than 0, found 0",
@@ -416,17 +416,17 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
         ("dbs:\n- replica: {url: nats://h/b}".to_string(), "line 2: dbs: expected path or dir, found neither", ""),
         (
             "dbs:\n- dir: /x\n  replica: {url: nats://h/b}".to_string(),
-            "line 2: dir: is given without pattern",
+            "line 2: dir: needs pattern",
             "add pattern: \"*.db\"",
         ),
         (
             "dbs:\n- path: /x".to_string(),
-            "line 2: dbs: the replica has no place",
+            "line 2: dbs: no bucket or directory is configured",
             "add url: nats://HOST/BUCKET, or bucket",
         ),
         ("dbs: x".to_string(), "line 1: dbs: expected a list, found a text", ""),
         ("dbs:\n- x".to_string(), "line 2: dbs: expected lines of the form `key: value`, found a text", ""),
-        ("".to_string(), "no database is named", "add one under dbs"),
+        ("".to_string(), "no database is configured", "add one under dbs"),
         ("- x".to_string(), "line 1: expected lines of the form `key: value`, found a list", ""),
         ("heartbeat-interval: 30s".to_string(), "line 1: heartbeat-interval: expected 1m or more", ""),
         (
@@ -435,8 +435,8 @@ fn a_value_that_cannot_be_right_is_refused_at_its_line() {
             "",
         ),
         ("exec: sh -c 'x".to_string(), "line 1: exec: split the command to run: a ' is not closed", ""),
-        ("heartbeat-interval: 2m".to_string(), "line 1: heartbeat-interval: is given without heartbeat-url", ""),
-        (replica("token: 12345678901234567890123"), "line 5: the value is too long a number", "put it in quotes"),
+        ("heartbeat-interval: 2m".to_string(), "line 1: heartbeat-interval: needs heartbeat-url", ""),
+        (replica("token: 12345678901234567890123"), "line 5: the number has too many digits", "put it in quotes"),
     ];
     for (text, what, hint) in table {
         assert_eq!(refused(&text), (what.to_string(), hint.to_string()), "{text}");
@@ -459,11 +459,11 @@ fn exactly_one_way_to_log_in_is_taken() {
         ("seed: canary", "seed is given without jwt"),
         ("client-cert: /c", "client-cert is given without client-key"),
         ("client-key: /k", "client-key is given without client-cert"),
-        ("username: u\ntoken: canary", "expected one way to log in, found 2: username and token"),
-        ("token: canary\ncreds: /c", "expected one way to log in, found 2: token and creds"),
-        ("jwt: canary\nseed: canary\ncreds: /c", "expected one way to log in, found 2: jwt and creds"),
-        ("nkey: canary\njwt: canary\nseed: canary", "expected one way to log in, found 2: jwt and nkey"),
-        ("nkey: UCANARY", "nkey is a public key, given without its seed"),
+        ("username: u\ntoken: canary", "expected one login method, found 2: username and token"),
+        ("token: canary\ncreds: /c", "expected one login method, found 2: token and creds"),
+        ("jwt: canary\nseed: canary\ncreds: /c", "expected one login method, found 2: jwt and creds"),
+        ("nkey: canary\njwt: canary\nseed: canary", "expected one login method, found 2: jwt and nkey"),
+        ("nkey: UCANARY", "nkey is a public key, but its seed is missing"),
         ("nkey: canary", "nkey: expected a user's seed, found something else"),
         ("nkey: UCANARY\nseed: canary", "seed: expected a user's seed, found something else"),
     ];
@@ -472,7 +472,7 @@ fn exactly_one_way_to_log_in_is_taken() {
         assert_eq!(refused(&text).0, format!("line 3: replica: {expected}"), "{lines}");
     }
     let (what, _) = refused(&with_replica("url: nats://u:canary@h/b\ntoken: canary"));
-    assert_eq!(what, "line 3: replica: expected one way to log in, found 2: the login in url and token");
+    assert_eq!(what, "line 3: replica: expected one login method, found 2: the login in url and token");
 }
 
 /// A seed and its public key.
@@ -492,7 +492,7 @@ fn an_nkey_is_its_seed_or_both_halves_of_one_pair() {
         assert_eq!(only(&login(&lines).unwrap()).login, expected, "{lines}");
     }
     let error = login(&format!("nkey: {}\nseed: {seed}", key_pair().1)).unwrap_err();
-    assert_eq!(error.message(), "line 3: replica: nkey and seed are not of one key pair");
+    assert_eq!(error.message(), "line 3: replica: nkey and seed are not a key pair");
     assert_eq!(error.hint(), Some(format!("the public key of this seed is {public}").as_str()));
 }
 
@@ -532,7 +532,7 @@ fn half_a_pair_in_the_environment_is_named() {
         (&[("NATS_USER", "u")], "NATS_USER is given without NATS_PASSWORD"),
         (&[("NATS_PASSWORD", "canary")], "NATS_PASSWORD is given without NATS_USER"),
         (&[("NATS_CERT", "c")], "NATS_CERT is given without NATS_KEY"),
-        (&[("NATS_TOKEN", "t"), ("NATS_CREDS", "c")], "expected one way to log in, found 2: NATS_TOKEN and NATS_CREDS"),
+        (&[("NATS_TOKEN", "t"), ("NATS_CREDS", "c")], "expected one login method, found 2: NATS_TOKEN and NATS_CREDS"),
         (&[("NATS_NKEY", "/x")], "NATS_NKEY: read /x: no such file"),
         (&[("LOG_LEVEL", "loud")], "LOG_LEVEL: expected trace, debug, info, warn or error, found \"loud\""),
     ];
@@ -574,12 +574,12 @@ fn two_databases_never_share_a_file_or_a_place() {
     ];
     for (one, other) in shared {
         let (what, hint) = refused(&two(one, other));
-        assert!(what.starts_with("databases /1.db and /2.db: have one replica, "), "{what}");
+        assert!(what.starts_with("databases /1.db and /2.db: both would write to "), "{what}");
         assert!(hint.contains("prefix of its own"));
     }
     assert!(parse_with(&two("url: nats://h/b", "url: nats://h/b/p"), &[]).is_ok());
     let same = "dbs:\n- {path: /a.db, replica: {bucket: b}}\n- {path: sqlite:///a.db, replica: {bucket: c}}";
-    assert_eq!(refused(same).0, "database /a.db: is named twice");
+    assert_eq!(refused(same).0, "database /a.db: configured twice");
 }
 
 #[test]
@@ -611,11 +611,11 @@ fn replicas_of_one_database_have_places_and_names_of_their_own() {
         assert!(what.contains(expected), "{list}: {what}");
     }
     let shared = "dbs:\n- path: /a.db\n  replicas: [{bucket: b}, {bucket: c}]\n- {path: /b.db, replica: {bucket: c}}\n";
-    assert!(refused(shared).0.starts_with("databases /a.db and /b.db: have one replica, "), "{}", refused(shared).0);
+    assert!(refused(shared).0.starts_with("databases /a.db and /b.db: both would write to "), "{}", refused(shared).0);
 }
 
 #[test]
-fn each_replica_of_a_directory_of_databases_has_the_path_behind_its_own() {
+fn replicas_of_a_directory_append_the_path_to_their_own() {
     let text = "dbs:\n- {dir: /srv, pattern: '*.db', replicas: [{bucket: b, path: p}, {type: file, path: /x}]}\n";
     let config = parse_with(text, &[]).unwrap();
     let database = config.dirs[0].database(Path::new("t.db")).unwrap();
@@ -733,6 +733,9 @@ fn a_retention_of_less_than_an_hour_is_warned_about() {
         );
         parse_with(&text, &[]).unwrap().warnings
     };
-    assert_eq!(warnings("30m"), ["line 3: retention: nothing older than 30m can be restored: is less than 1h meant?"]);
+    assert_eq!(
+        warnings("30m"),
+        ["line 3: retention: states older than 30m cannot be restored; did you mean 1h or more?"]
+    );
     assert!(warnings("1h").is_empty() && warnings("2w").is_empty());
 }

@@ -100,7 +100,7 @@ fn paths_of_certificates_may_be_variables() {
 }
 
 #[test]
-fn the_options_of_the_connection_have_their_comments_beside_them() {
+fn connection_options_in_the_guide_have_comments() {
     let lines = "max-reconnects: -1        # for ever\nreconnect-wait: 2s        # between attempts\n\
                  timeout: 10s              # to connect";
     let options = at("nats.example.com", lines);

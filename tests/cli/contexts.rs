@@ -132,10 +132,10 @@ fn every_field_of_a_context_has_its_meaning() {
 #[test]
 fn a_context_that_cannot_be_used_is_named_without_its_secrets() {
     let table = [
-        (r#"{"password":"canary""#, "expected an object of JSON"),
-        (r#"["canary"]"#, "expected an object of JSON"),
+        (r#"{"password":"canary""#, "expected a JSON object"),
+        (r#"["canary"]"#, "expected a JSON object"),
         (r#"{"user":"canary"}"#, "user is given without password"),
-        (r#"{"token":"canary","creds":"/c"}"#, "expected one way to log in, found 2: token and creds"),
+        (r#"{"token":"canary","creds":"/c"}"#, "expected one login method, found 2: token and creds"),
         (r#"{"token":7}"#, "token: expected a text"),
         (r#"{"cert":"/c"}"#, "cert is given without key"),
         (r#"{"url":"nats://u:canary@h/path"}"#, "found a path"),

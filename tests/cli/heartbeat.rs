@@ -16,7 +16,7 @@ use native_tls::{Identity, TlsAcceptor};
 on_a_directory_only! {
     a_host_of_a_trusted_authority_is_told_past_any_proxy
     a_host_of_another_authority_or_another_name_is_not_told
-    a_host_that_does_not_answer_delays_a_snapshot_by_its_deadline_only
+    silent_heartbeat_host_delays_a_snapshot_by_its_timeout
     nobody_is_told_while_one_database_is_in_trouble
 }
 
@@ -84,7 +84,7 @@ fn a_host_of_another_authority_or_another_name_is_not_told(bed: &Bed) {
     }
 }
 
-fn a_host_that_does_not_answer_delays_a_snapshot_by_its_deadline_only(bed: &Bed) {
+fn silent_heartbeat_host_delays_a_snapshot_by_its_timeout(bed: &Bed) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/", silent.local_addr().unwrap());
     let begin = Instant::now();
@@ -116,7 +116,7 @@ fn nobody_is_told_while_one_database_is_in_trouble(bed: &Bed) {
     while troubled < 2 {
         let mut message = [0; 500];
         let count = heard.recv(&mut message).expect("a word to systemd");
-        troubled += usize::from(String::from_utf8_lossy(&message[..count]).contains("trouble with 1"));
+        troubled += usize::from(String::from_utf8_lossy(&message[..count]).contains("problem with 1"));
     }
     assert!(beats.try_recv().is_err(), "{}", replicator.log());
     bed.restored_from(&bed.url_below("a"));

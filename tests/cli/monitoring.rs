@@ -15,8 +15,8 @@ on_a_directory_only! {
     a_directory_whose_store_cannot_be_listed_is_reported
     a_damaged_backup_is_said_once_and_has_a_row
     a_lag_that_is_not_known_is_not_told
-    a_moment_after_the_newest_commit_is_the_newest_state_and_its_age_is_told
-    a_moment_without_a_zone_is_asked_back_in_the_time_of_the_machine
+    moment_after_the_newest_commit_gives_it_with_its_age
+    time_without_zone_is_refused_with_both_readings
     replica_on_the_disk_of_its_database_is_warned_about_once
 }
 
@@ -150,37 +150,37 @@ fn restore(bed: &Bed, moment: &str, more: &[&str]) -> (Ran, PathBuf) {
     (bed.run_command(command.args(["-timestamp", moment]).args(more).env("TZ", "XXX-01:30")), output)
 }
 
-fn a_moment_after_the_newest_commit_is_the_newest_state_and_its_age_is_told(bed: &Bed) {
+fn moment_after_the_newest_commit_gives_it_with_its_age(bed: &Bed) {
     let database = bed.database();
     bed.replicate_once(&database);
-    let age = "before the moment that was asked for";
+    let age = "before the requested moment";
     for moment in ["2999-01-01 00:00Z", "@4000000000", "-0s"] {
         let (ran, output) = restore(bed, moment, &[]);
         assert!(ran.stderr.contains(age), "{}", ran.stderr);
         ran.succeeded();
         support::assert_equal(&database, &output);
         let (ran, output) = restore(bed, moment, &["-strict"]);
-        ran.refused(support::NOTHING, &["what is stored reaches from "]);
+        ran.refused(support::NOTHING, &["the backup covers "]);
         assert!(!output.exists());
     }
-    restore(bed, "-1h", &[]).0.refused(support::NOTHING, &["restores the oldest state that is stored"]);
+    restore(bed, "-1h", &[]).0.refused(support::NOTHING, &["restores the oldest stored state"]);
     // What is stored of a newer generation says that there was more.
     let objects = bed.path("store/generations/ffff000000000000/wal");
     fs::create_dir_all(&objects).unwrap();
     let segment = "00000000.000000000000-00000000.000000001038-20260101T000000.000Z-20260101T000000.000Z.gz";
     fs::write(objects.join(segment), "x").unwrap();
-    restore(bed, "2999-01-01 00:00Z", &[]).0.refused(support::NOTHING, &["what is stored reaches from "]);
+    restore(bed, "2999-01-01 00:00Z", &[]).0.refused(support::NOTHING, &["the backup covers "]);
 }
 
-fn a_moment_without_a_zone_is_asked_back_in_the_time_of_the_machine(bed: &Bed) {
+fn time_without_zone_is_refused_with_both_readings(bed: &Bed) {
     let (ran, _) = restore(bed, "2026-11-23 06:08", &[]);
-    ran.refused(support::USAGE, &["2026-11-23T06:08:00Z is UTC, 2026-11-23T06:08:00+01:30 is the time here"]);
+    ran.refused(support::USAGE, &["2026-11-23T06:08:00Z is UTC, 2026-11-23T06:08:00+01:30 is local time"]);
 }
 
 /// By a service alone: cron mails each line.
 fn replica_on_the_disk_of_its_database_is_warned_about_once(bed: &Bed) {
     let database = bed.database();
-    let warning = "the replica is on the file system of its database";
+    let warning = "the replica is on the same file system as its database";
     let mut replicator = bed.replicate(&database);
     replicator.says(warning);
     bed.converges(&database);

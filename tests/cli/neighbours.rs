@@ -337,7 +337,7 @@ fn names_with_escape_sequences_reach_no_terminal() {
 
 /// A tenant who uploads junk stops nobody else's backup, at the next start neither.
 #[test]
-fn a_file_that_is_no_database_does_not_keep_the_others_from_being_stored() {
+fn file_that_is_no_database_does_not_stop_the_others() {
     let bed = Bed::directory("junk");
     let tenants = bed.path("tenants");
     fs::create_dir(&tenants).unwrap();

@@ -48,7 +48,7 @@ fn a_wrong_password_is_refused_and_stays_secret() {
 }
 
 #[test]
-fn a_password_in_the_environment_or_the_configuration_stays_secret() {
+fn password_from_environment_or_configuration_stays_secret() {
     let bed = bed("config");
     let (database, config, output) = (bed.database(), bed.path("litestream.yml"), bed.path("out.db"));
     let text = format!(
@@ -190,7 +190,7 @@ fn leaks(top: &Path) -> (Vec<String>, usize) {
 }
 
 #[test]
-fn no_file_that_is_written_beside_the_database_holds_the_password() {
+fn no_file_next_to_the_database_contains_the_password() {
     let mut bed = bed("files");
     let database = bed.database();
     let (config, metrics) = (bed.path("litestream.yml"), bed.path("litestream.prom"));
@@ -213,7 +213,7 @@ fn no_file_that_is_written_beside_the_database_holds_the_password() {
     bed.server().kill();
     // More than memory holds of it.
     bed.write(&database, &["--commits", "60", "--rows", "20", "--size", "20000", "--rate", "30"]);
-    replicator.says("trying again");
+    replicator.says("problem, retrying");
     let spool = database.with_file_name(".a.db-litestream/spool");
     until("segments wait in the spool", || {
         let some = tree(&spool).iter().any(|line| line.contains(".gz "));
@@ -225,6 +225,6 @@ fn no_file_that_is_written_beside_the_database_holds_the_password() {
     assert!(read > 6, "{read} files");
     bed.server().restart();
     bed.write(&database, &["--commits", "1"]);
-    replicator.says("working again");
+    replicator.says("problem resolved");
     replicator.stop();
 }

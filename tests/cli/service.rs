@@ -19,8 +19,8 @@ use crate::support::{
 };
 
 on_both_stores! {
-    a_child_that_ends_at_once_has_all_it_wrote_stored_and_its_status_is_passed_on
-    a_missing_database_is_restored_before_the_start_if_that_is_asked_for
+    short_command_is_completely_stored_and_its_status_used
+    missing_database_is_restored_at_startup_on_request
     many_small_segments_become_one_when_retention_is_enforced
     a_followed_copy_is_always_a_committed_state_and_keeps_up
     a_snapshot_is_forced_where_none_is_due
@@ -29,9 +29,9 @@ on_both_stores! {
 on_a_directory_only! {
     a_signal_reaches_the_child_and_its_end_is_ours
     a_child_that_makes_no_database_is_no_error
-    databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing
-    database_that_sighup_names_and_that_is_not_there_is_not_called_stored
-    a_missing_database_that_comes_later_is_not_begun_anew_while_it_cannot_be_restored
+    sighup_adds_and_removes_databases_and_ignores_a_bad_file
+    missing_database_after_sighup_is_not_reported_stored
+    failed_restore_of_an_added_database_starts_no_generation
     files_in_a_watched_directory_come_and_go
     metrics_heartbeat_and_systemd_are_told
     a_heartbeat_is_sent_by_snapshot_only_when_all_is_stored
@@ -40,7 +40,7 @@ on_a_directory_only! {
     one_that_fails_keeps_no_other_from_being_stored_once
     a_log_in_json_is_json
     under_systemd_a_line_has_no_time
-    the_level_of_the_log_is_that_of_the_option_then_of_the_environment
+    log_level_is_from_the_option_then_the_environment
     a_restore_does_nothing_where_that_is_asked_for
 }
 
@@ -66,7 +66,7 @@ fn with_config(bed: &Bed, text: &str) -> Command {
     command
 }
 
-fn a_child_that_ends_at_once_has_all_it_wrote_stored_and_its_status_is_passed_on(bed: &Bed) {
+fn short_command_is_completely_stored_and_its_status_used(bed: &Bed) {
     let database = bed.path("a.db");
     let child = exec_words(&application_command(&database, &["--commits", "5"]));
     let mut command = bed.replicate_command(&database, &bed.url());
@@ -95,7 +95,7 @@ fn a_child_that_makes_no_database_is_no_error(bed: &Bed) {
     bed.run_command(command.args(["-exec", "true"])).succeeded();
 }
 
-fn a_missing_database_is_restored_before_the_start_if_that_is_asked_for(bed: &Bed) {
+fn missing_database_is_restored_at_startup_on_request(bed: &Bed) {
     let database = bed.database();
     bed.replicate_once(&database);
     let kept = bed.path("kept.db");
@@ -136,7 +136,7 @@ fn many_small_segments_become_one_when_retention_is_enforced(bed: &Bed) {
     bed.run(&["verify", &bed.url()]).succeeded();
 }
 
-fn database_that_sighup_names_and_that_is_not_there_is_not_called_stored(bed: &Bed) {
+fn missing_database_after_sighup_is_not_reported_stored(bed: &Bed) {
     let (a, b) = (bed.path("a.db"), bed.path("mistyped.db"));
     bed.write(&a, &["--commits", "3"]);
     let (one, both) = (entry(bed, &a, "a"), entry(bed, &a, "a") + &entry(bed, &b, "b"));
@@ -149,10 +149,10 @@ fn database_that_sighup_names_and_that_is_not_there_is_not_called_stored(bed: &B
     replicator.terminate();
     replicator.exits(DATABASE);
     let log = replicator.log();
-    assert!(log.contains("mistyped.db: there is no such file, so nothing of it is stored"), "{log}");
+    assert!(log.contains("mistyped.db: no such file, nothing of it is stored"), "{log}");
 }
 
-fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(bed: &Bed) {
+fn sighup_adds_and_removes_databases_and_ignores_a_bad_file(bed: &Bed) {
     let (a, b) = (bed.path("a.db"), bed.path("b.db"));
     bed.write(&a, &["--commits", "3"]);
     bed.write(&b, &["--commits", "3"]);
@@ -172,7 +172,7 @@ fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(be
         "logging: {type: json, level: error}\ndbs: [{path: /a.db, replica: {url: nats://h/b, creds: /no/such.creds}}]";
     config(bed, wrong);
     replicator.hang_up();
-    replicator.says("level=error msg=\"configuration stays as it was\"");
+    replicator.says("level=error msg=\"configuration not reloaded, keeping the old one\"");
     bed.write(&a, &["--commits", "3"]);
     let told = |replicator: &Process| replicator.log().matches("level=info msg=\"snapshot stored\"").count();
     let before = told(&replicator);
@@ -180,9 +180,9 @@ fn databases_come_and_go_with_the_configuration_and_a_bad_one_changes_nothing(be
     until("the snapshot is told", || if told(&replicator) > before { Ok(()) } else { Err(replicator.log()) });
     config(bed, &format!("dbs:\n{one}"));
     replicator.hang_up();
-    replicator.says("let go, all is stored");
+    replicator.says("replication stopped, everything is stored");
     assert_eq!(replicator.log().matches(&format!("msg=replicating db={} to=", a.display())).count(), 1);
-    assert!(!replicator.log().contains(&format!("\"letting go\" db={}", a.display())), "a was disturbed");
+    assert!(!replicator.log().contains(&format!("\"stopping replication\" db={}", a.display())), "a was disturbed");
     replicator.stop();
     assert_equal(&a, &bed.restored_from(&bed.url_below("a")));
     assert_equal(&b, &bed.restored_from(&bed.url_below("b")));
@@ -242,7 +242,7 @@ impl Later {
     }
 
     fn reads(&self) -> usize {
-        self.replicator.log().matches("configuration read again").count()
+        self.replicator.log().matches("configuration reloaded").count()
     }
 
     fn follows(&mut self, how: &str) {
@@ -252,13 +252,13 @@ impl Later {
 }
 
 #[test]
-fn a_missing_database_that_comes_later_is_restored_and_nobody_waits_for_it() {
+fn missing_database_added_later_is_restored_in_the_background() {
     let mut later = Later::new("comes-later");
     later.bed.write(&later.first, &["--commits", "3"]);
     let stored = later.bed.url_below("a");
     until("the first one is stored", || support::equal(&later.first, &later.bed.restored_from(&stored)));
     let log = later.replicator.log();
-    assert!(!log.contains("cannot be followed") && !log.contains("msg=restored"), "it was not waiting: {log}");
+    assert!(!log.contains("cannot replicate") && !log.contains("msg=restored"), "it was not waiting: {log}");
     assert!(!later.late.exists());
     later.proxy.join();
     later.follows("msg=restored");
@@ -269,7 +269,7 @@ fn a_missing_database_that_comes_later_is_restored_and_nobody_waits_for_it() {
 }
 
 #[test]
-fn a_restore_that_is_wanted_from_elsewhere_meanwhile_is_given_up() {
+fn restore_is_cancelled_if_its_replica_changes() {
     let mut later = Later::new("elsewhere");
     let other = later.bed.path("c.db");
     let elsewhere = later.bed.url_below("c");
@@ -282,17 +282,17 @@ fn a_restore_that_is_wanted_from_elsewhere_meanwhile_is_given_up() {
 }
 
 #[test]
-fn a_database_that_its_application_makes_during_its_restore_is_left_alone() {
+fn database_created_during_its_restore_is_kept() {
     let mut later = Later::new("meanwhile");
     later.bed.write(&later.late, &["--commits", "2"]);
     later.proxy.join();
-    later.follows("msg=\"not restored, since it is there now\"");
+    later.follows("msg=\"database appeared during restore, keeping it\"");
     assert_eq!(support::judged(&later.late).seq, 2);
     later.replicator.stop();
     assert_equal(&later.late, &later.bed.restored_from(&later.bed.url_below("b")));
 }
 
-fn a_missing_database_that_comes_later_is_not_begun_anew_while_it_cannot_be_restored(bed: &Bed) {
+fn failed_restore_of_an_added_database_starts_no_generation(bed: &Bed) {
     let (a, b, c, d) = (bed.database(), bed.path("b.db"), bed.path("c.db"), bed.path("d.db"));
     let (store, away) = (bed.path("disk"), bed.path("disk-away"));
     let url_of = |name: &str| format!("file://{}", store.join(name).display());
@@ -314,7 +314,7 @@ fn a_missing_database_that_comes_later_is_not_begun_anew_while_it_cannot_be_rest
     replicator.hang_up();
     for late in [&b, &d] {
         let name = late.display();
-        replicator.says(&format!("msg=\"cannot be followed, trying again in a minute\" db={name}"));
+        replicator.says(&format!("msg=\"cannot replicate, retrying in 1m\" db={name}"));
         assert!(!late.exists() && !replicator.log().contains(&format!("msg=replicating db={name}")));
     }
     assert!(beats.recv_timeout(Duration::from_secs(7)).is_err(), "two are not followed");
@@ -353,7 +353,7 @@ fn files_in_a_watched_directory_come_and_go(bed: &Bed) {
     for suffix in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(folder.join(format!("b.db{suffix}")));
     }
-    replicator.says("let go");
+    replicator.says("replication stopped");
     bed.write(&a, &["--commits", "3"]);
     replicator.stop();
     assert_equal(&a, &bed.restored_from(&bed.url_below("a.db")));
@@ -512,7 +512,7 @@ fn under_systemd_a_line_has_no_time(bed: &Bed) {
     assert!(ran.stderr.starts_with("time="), "{}", ran.stderr);
 }
 
-fn the_level_of_the_log_is_that_of_the_option_then_of_the_environment(bed: &Bed) {
+fn log_level_is_from_the_option_then_the_environment(bed: &Bed) {
     let database = bed.database();
     let run = |variable: &str, words: &[&str]| {
         let mut command = bed.replicate_command(&database, &bed.url());

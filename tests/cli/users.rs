@@ -180,7 +180,7 @@ fn a_spool_of_root_is_the_owners(bed: &Bed) {
     fs::rename(&away, &store).unwrap();
     let mut command = bed.replicate_command(&database, &url);
     let ran = bed.run_command(&mut as_other(bed, command.arg("-once"))).succeeded();
-    assert!(ran.stderr.contains("taken up from the spool"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("segment recovered from the spool"), "{}", ran.stderr);
     assert_equal(&database, &bed.restored_from(&url));
 }
 
@@ -191,7 +191,7 @@ fn a_read_only_directory_is_named(bed: &Bed) {
     let before = support::tree(folder);
     for command in [bed.replicate_command(&database, &bed.url()), snapshot(&database, &bed.url())] {
         let ran = bed.run_command(&mut as_other(bed, &command));
-        ran.refused(DATABASE, &["a.db: open: ", "hint: ", "write access to it and to its directory"]);
+        ran.refused(DATABASE, &["a.db: open: ", "hint: ", "write access to the database and its directory"]);
         assert_eq!(support::tree(folder), before);
     }
     // With the files of the application there and its own elsewhere, nothing is to be made in it.
@@ -219,7 +219,10 @@ fn who_may_only_read_a_database_makes_nothing_beside_it(bed: &Bed) {
     let before = support::tree(folder);
     for command in [bed.replicate_command(&database, &bed.url()), snapshot(&database, &bed.url())] {
         let ran = bed.run_command(&mut as_other(bed, &command));
-        ran.refused(DATABASE, &["a.db: open: it may only be read by this user", "hint: ", "write access to it"]);
+        ran.refused(
+            DATABASE,
+            &["a.db: open: this user may read it but not write it", "hint: ", "write access to the database"],
+        );
         assert_eq!(support::tree(folder), before);
     }
 }
@@ -235,12 +238,12 @@ fn a_plain_user_is_told_what_may_not_be_written(bed: &Bed) {
     let before = support::tree(&folder);
     let refused = |part: &str| {
         for mut command in [bed.replicate_command(&database, &bed.url()), snapshot(&database, &bed.url())] {
-            bed.run_command(&mut command).refused(DATABASE, &["a.db: open: ", part, "write access to it"]);
+            bed.run_command(&mut command).refused(DATABASE, &["a.db: open: ", part, "write access to the database"]);
             assert_eq!(support::tree(&folder), before);
         }
     };
     set_mode(&database, 0o400);
-    refused("it may only be read by this user");
+    refused("this user may read it but not write it");
     set_mode(&database, 0o600);
     set_mode(&folder, 0o500);
     refused("");

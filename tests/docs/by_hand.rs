@@ -586,7 +586,7 @@ fn differences_that_do_not_fit_are_named_and_never_restored() {
     room.second_reader_refuses("the pages do not lead to the checksum of the last frame");
     // Another database.
     forge(&|_| (), 1);
-    room.program_refuses("database checksum behind a member: expected ");
+    room.program_refuses("database checksum after a member: expected ");
     room.second_reader_refuses("the database checksum differs");
     std::fs::write(&paths[5], &good).unwrap();
     room.restores(None, room.batches.len());

@@ -100,6 +100,34 @@ fn what_measures_runs_alone() {
     assert_eq!(beside_others(wrong), ["fn one() {", "on_both_stores! {"]);
 }
 
+/// The functions in `text` whose names are longer than a test's name may be.
+fn long_names(text: &str) -> Vec<&str> {
+    let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split(['(', '<']).next());
+    names.filter(|name| name.len() > MAX_NAME).collect()
+}
+
+/// A name says what the test promises, in one plain sentence.
+const MAX_NAME: usize = 60;
+
+/// Every Rust file below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("list a folder").map(|entry| entry.expect("an entry").path());
+    let nested = entries.flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] });
+    nested.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+#[test]
+fn test_names_have_at_most_60_characters() {
+    let files = [folder(), folder().with_file_name("src")].map(|folder| rust_files(&folder)).concat();
+    assert!(files.len() > 200, "{}", files.len());
+    for path in files {
+        let text = fs::read_to_string(&path).expect("read a file");
+        assert_eq!(long_names(&text), [""; 0], "{}", path.display());
+    }
+    let (fits, long) = ("x".repeat(60), "x".repeat(61));
+    assert_eq!(long_names(&format!("fn {fits}() {{}}\n    fn {long}(bed: &Bed) {{}}\n")), [long.as_str()]);
+}
+
 #[test]
 fn every_scenario_and_every_trap_has_a_test_that_is_there() {
     let folder = folder();

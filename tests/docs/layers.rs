@@ -73,7 +73,7 @@ struct Named {
 }
 
 #[test]
-fn a_module_uses_only_lower_floors_and_a_dependency_stays_with_its_owner() {
+fn modules_use_lower_layers_and_dependencies_have_one_owner() {
     let files = source_files();
     let faults: Vec<String> = files.iter().flat_map(faults).collect();
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));

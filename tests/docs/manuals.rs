@@ -47,7 +47,7 @@ fn parse(text: &str) -> Config {
 }
 
 #[test]
-fn every_option_stands_in_the_manual_under_its_command_and_no_other_does() {
+fn manual_lists_exactly_the_options_of_each_command() {
     let page = page("litestream.1");
     let commands = between(&page, ".Sh COMMANDS\n", ".Sh OUTPUT");
     for (command, options) in cli::option_names() {
@@ -66,7 +66,7 @@ fn every_option_stands_in_the_manual_under_its_command_and_no_other_does() {
 }
 
 #[test]
-fn every_key_stands_in_the_manual_under_its_place_and_no_other_does() {
+fn manual_lists_exactly_the_keys_of_each_section() {
     let page = page("litestream.yml.5");
     let room = |room: &keys::SectionKeys| room.keys.iter().map(|key| key.to_string()).collect::<BTreeSet<_>>();
     let inside = |name: &str, keys: &keys::SectionKeys| {
@@ -202,7 +202,7 @@ fn options_in(text: &str, marks: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_shell_completes_each_command_with_its_options_and_no_other() {
+fn shells_complete_exactly_the_options_of_each_command() {
     let [bash, zsh, fish] = ["litestream.bash", "_litestream", "litestream.fish"];
     let [bash, zsh, fish] = [bash, zsh, fish].map(|name| page(&format!("completions/{name}")));
     for (command, options) in cli::option_names() {
@@ -227,6 +227,84 @@ fn every_shell_completes_each_command_with_its_options_and_no_other() {
         assert!(fish.contains(&format!("__litestream_needs_command -f -a {command} ")), "fish {command}");
         assert!(zsh.contains(&format!("        '{command}:")), "zsh {command}");
     }
+}
+
+/// The text of every file below `folder` before its unit tests.
+fn sources(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = entries.flat_map(|path| match path.is_dir() {
+        true => sources(&path),
+        false => vec![std::fs::read_to_string(path).unwrap()],
+    });
+    texts.map(|text| text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_string()).collect()
+}
+
+/// The messages that `text` logs, each with its level: none if its level is decided when it runs.
+fn log_messages(text: &str) -> Vec<(Option<&'static str>, String)> {
+    let mut found = Vec::new();
+    for level in ["trace", "debug", "info", "warn", "error", "at"] {
+        for (at, call) in text.match_indices(&format!("log::{level}")) {
+            let rest = &text[at + call.len()..];
+            if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+                continue;
+            }
+            let arguments = rest.strip_prefix('(').map(|rest| rest.strip_prefix("level,").unwrap_or(rest).trim_start());
+            let message = arguments.and_then(|rest| rest.strip_prefix('"')?.split('"').next());
+            let message = message.unwrap_or_else(|| panic!("a message that is not a literal: {:.60}", &text[at..]));
+            found.push(((level != "at").then_some(level), message.to_string()));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_manual_lists_every_log_message() {
+    let page = page("litestream.1");
+    let section = between(&page, ".Sh LOG\n", ".Sh SIGNALS\n");
+    let listed = |level: &str| -> BTreeSet<String> {
+        let part = between(section, &format!("Messages of the level\n.Cm {level} :\n"), ".El\n");
+        part.lines().filter_map(|line| line.strip_prefix(".It Dq ")).map(str::to_string).collect()
+    };
+    let (mut any, mut logged) = (BTreeSet::new(), BTreeSet::new());
+    for (level, message) in sources(Path::new("src")).iter().flat_map(|text| log_messages(text)) {
+        match level {
+            None => assert!(any.insert(message)),
+            Some("trace" | "debug") => {}
+            Some(level) => _ = logged.insert((level, message)),
+        }
+    }
+    let mut found: BTreeSet<(&str, String)> = BTreeSet::new();
+    for level in ["info", "warn", "error"] {
+        found.extend(listed(level).into_iter().map(|message| (level, message)));
+    }
+    assert_eq!(logged.difference(&found).collect::<Vec<_>>(), [&("", String::new()); 0], "not in the manual");
+    let rest: BTreeSet<String> = found.difference(&logged).map(|(_, message)| message.clone()).collect();
+    assert_eq!(rest, any, "in the manual, but not logged at that level");
+    assert!(found.len() > 50, "{}", found.len());
+}
+
+#[test]
+fn the_manual_lists_every_log_key() {
+    let page = page("litestream.1");
+    let section = between(&page, ".Sh LOG\n", ".Sh SIGNALS\n");
+    let listed: BTreeSet<&str> = section.lines().filter_map(|line| line.strip_prefix(".It Cm ")).collect();
+    let texts = sources(Path::new("src"));
+    let used = texts.iter().flat_map(|text| text.split(".field(\"").skip(1)).filter_map(|rest| rest.split('"').next());
+    let used: BTreeSet<&str> = used.chain(["time", "level", "msg"]).collect();
+    assert_eq!(listed, used);
+}
+
+#[test]
+fn a_log_message_is_found_in_the_source() {
+    let text = "log::info(\n    \"one\").emit(); crate::log::warn(\"two\"); log::at(level, \"three\"); log::warning(x)";
+    let expected = [(Some("info"), "one"), (Some("warn"), "two"), (None, "three")];
+    assert_eq!(log_messages(text), expected.map(|(level, message)| (level, message.to_string())));
+}
+
+#[test]
+#[should_panic = "not a literal"]
+fn a_log_message_that_is_not_a_literal_is_refused() {
+    log_messages("let line = if new { log::warn } else { log::debug };");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 on_a_directory_only! {
     every_result_has_the_columns_that_the_manual_lists
-    status_tells_how_far_behind_a_backup_is_in_bytes_and_in_seconds
+    status_shows_bytes_and_seconds_behind
 }
 
 /// The names under a command in the section OUTPUT.
@@ -76,7 +76,7 @@ fn dated(path: &Path, time: SystemTime) {
     fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
-fn status_tells_how_far_behind_a_backup_is_in_bytes_and_in_seconds(bed: &Bed) {
+fn status_shows_bytes_and_seconds_behind(bed: &Bed) {
     let database = bed.database();
     let wal = PathBuf::from(format!("{}-wal", database.display()));
     let says = || status(bed, &database, &bed.url());

@@ -68,7 +68,7 @@ fn a_package_is_the_same_whatever_the_umask_and_the_directory() {
 }
 
 #[test]
-fn a_tarball_holds_the_program_its_manual_and_all_that_the_readme_points_to() {
+fn tarball_has_the_binary_manuals_and_linked_files() {
     let scratch = Scratch::new("packages");
     let [tarball, _] = packed(&scratch, "armv7-unknown-linux-musleabihf", "077");
     let version = env!("CARGO_PKG_VERSION");
@@ -120,7 +120,7 @@ fn a_debian_package_has_each_file_where_debian_looks_for_it() {
 }
 
 #[test]
-fn a_debian_package_describes_itself_and_its_scripts_are_clean_shell() {
+fn debian_package_has_control_data_and_clean_scripts() {
     let scratch = Scratch::new("packages");
     let [_, package] = packed(&scratch, "x86_64-unknown-linux-musl", "022");
     let control = listing(&sh(&format!("ar p \"$1\" control.tar.gz | {LIST}"), &[&package]));

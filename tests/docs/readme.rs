@@ -325,7 +325,7 @@ fn what_differs_from_run_to_run_is_masked_and_the_rest_is_not() {
 
 /// The program's own words, or those of OpenSSL and the server that it looks for.
 #[test]
-fn what_the_troubleshooting_table_quotes_is_what_the_program_says() {
+fn troubleshooting_table_quotes_real_messages() {
     let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(top.join("README.md")).unwrap();
     let table = readme.split("## Troubleshooting").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();

@@ -40,7 +40,7 @@ fn replicate(bed: &Bed, url: &str, database: &Path) -> Process {
 }
 
 #[test]
-fn a_server_that_asks_its_clients_to_leave_is_left_for_another_one() {
+fn lame_duck_server_is_left_for_another_one() {
     let mut cluster = Cluster::new();
     let bed = Bed::directory("lame");
     let database = bed.database();
@@ -91,7 +91,7 @@ impl Dice {
 }
 
 #[test]
-fn each_server_of_a_cluster_may_die_while_a_database_is_replicated_and_restored() {
+fn any_cluster_server_may_die_during_backup_and_restore() {
     let mut cluster = Cluster::new();
     let bed = Bed::directory("cluster");
     let database = bed.database();
@@ -171,7 +171,7 @@ fn upgraded(bed: &Bed, cluster: &mut Cluster, proxies: &[Proxy], command: &mut C
 }
 
 #[test]
-fn a_snapshot_and_a_restore_survive_a_rolling_upgrade_of_a_cluster() {
+fn snapshot_and_restore_survive_a_rolling_cluster_upgrade() {
     if number("CLUSTER_ROUNDS").is_none() {
         return println!("skipped: it takes more than a minute; `make cluster` runs it");
     }

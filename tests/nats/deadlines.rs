@@ -36,7 +36,7 @@ fn ticks(pid: u32) -> u64 {
 }
 
 #[test]
-fn a_replicator_waits_for_a_server_that_is_not_up_yet_and_sleeps_meanwhile() {
+fn replicator_sleeps_while_it_waits_for_a_server() {
     let mut bed = Bed::nats("early");
     let database = bed.database();
     bed.server().kill();
@@ -52,7 +52,7 @@ fn a_replicator_waits_for_a_server_that_is_not_up_yet_and_sleeps_meanwhile() {
     // The same once it was connected.
     bed.server().kill();
     bed.write(&database, &["--commits", "3"]);
-    replicator.says("trying again");
+    replicator.says("problem, retrying");
     let before = ticks(replicator.pid());
     sleep(Duration::from_secs(seconds));
     let used = ticks(replicator.pid()) - before;
@@ -61,13 +61,13 @@ fn a_replicator_waits_for_a_server_that_is_not_up_yet_and_sleeps_meanwhile() {
     let lines = replicator.log().lines().count();
     assert!(lines < 20, "told over and over:\n{}", replicator.log());
     bed.server().restart();
-    replicator.says("working again");
+    replicator.says("problem resolved");
     bed.converges(&database);
     replicator.stop();
 }
 
 #[test]
-fn reconnects_that_are_used_up_end_the_program_and_none_means_none() {
+fn exhausted_reconnects_end_the_program_and_0_means_none() {
     for (most, at_least) in [("0", Duration::ZERO), ("3", Duration::from_millis(600))] {
         let mut bed = Bed::nats("most");
         let database = bed.database();
@@ -138,7 +138,7 @@ fn a_link_that_dies_without_a_word_is_noticed_by_its_silence() {
     proxy.stall();
     replicator.says("silent for");
     proxy.join();
-    replicator.says("working again");
+    replicator.says("problem resolved");
     bed.write(&database, &["--commits", "3"]);
     bed.converges(&database);
     replicator.stop();
@@ -175,7 +175,7 @@ fn limit_descriptors(pid: u32, most: Option<u64>) -> u64 {
 }
 
 #[test]
-fn strangers_at_the_loopback_port_burn_no_processor_time_while_descriptors_are_used_up() {
+fn loopback_connects_do_not_spin_at_the_descriptor_limit() {
     let mut bed = Bed::nats("descriptors");
     let database = bed.database();
     let mut replicator = bed.spawn(&mut configured(&bed, &database, &bed.url(), "reconnect-wait: 500ms"));

@@ -130,7 +130,7 @@ fn a_restore_goes_on_where_it_was_after_each_cut() {
 }
 
 #[test]
-fn a_restore_from_a_server_that_falls_silent_ends_with_a_clear_error() {
+fn restore_from_a_silent_server_ends_with_a_clear_error() {
     let (bed, proxy, database, url) = stored_behind_a_proxy("silent");
     let config = bed.path("litestream.yml");
     let text =
@@ -199,7 +199,7 @@ fn many_small_segments_are_not_a_round_trip_each() {
 }
 
 #[test]
-fn a_link_on_which_a_chunk_takes_longer_than_the_time_out_still_works_as_long_as_bytes_move() {
+fn link_slower_than_the_timeout_per_chunk_still_works() {
     let server = Server::plain();
     let proxy = Proxy::narrow(server.port, 64_000);
     // 128 KiB take two seconds.
@@ -227,7 +227,7 @@ fn snapshots(bed: &Bed) -> Vec<String> {
 /// While an application's own TRUNCATE, RESTART or FULL waits for a reader it has the write lock, and nobody can write. No
 /// snapshot keeps it waiting, however long it takes: here longer than the application would wait.
 #[test]
-fn a_snapshot_that_takes_long_keeps_no_checkpoint_of_the_application_waiting() {
+fn long_snapshot_delays_no_application_checkpoint() {
     let mut bed = Bed::nats("long");
     let database = bed.path("large.db");
     bed.write(&database, &["--commits", "30", "--rows", "100", "--size", "9000", "--change", "0"]);
@@ -251,7 +251,7 @@ fn a_snapshot_that_takes_long_keeps_no_checkpoint_of_the_application_waiting() {
 
 /// The same while the store takes nothing at all.
 #[test]
-fn a_snapshot_that_a_stalled_link_does_not_take_keeps_no_writer_waiting() {
+fn snapshot_on_a_stalled_link_delays_no_writer() {
     let bed = Bed::nats("held");
     let database = bed.path("large.db");
     let mut application = bed.session(&database);
@@ -277,7 +277,7 @@ fn a_snapshot_that_a_stalled_link_does_not_take_keeps_no_writer_waiting() {
 
 /// Without a WAL nobody can write while a snapshot reads, and that need not be as long as the link takes.
 #[test]
-fn a_snapshot_of_a_database_without_a_wal_locks_writers_out_for_a_moment_only() {
+fn snapshot_without_wal_blocks_writers_only_briefly() {
     let mut bed = Bed::nats("without_wal");
     let database = bed.path("large.db");
     let journal = ["--journal", "delete"];

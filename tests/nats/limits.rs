@@ -42,14 +42,14 @@ fn a_full_bucket_is_told_and_waited_for_and_shows_nothing_half() {
     assert!(replicator.is_running());
     raw::update(&address(&bed), BUCKET, json!({"max_bytes": 400_000_000}));
     bed.converges(&database);
-    replicator.says("working again");
+    replicator.says("problem resolved");
     replicator.stop();
     bed.run(&["verify", &bed.url()]).succeeded();
     assert_equal(&database, &bed.restored());
 }
 
 #[test]
-fn a_run_that_cannot_store_all_for_want_of_room_does_not_say_that_it_did() {
+fn run_without_room_does_not_claim_success() {
     let bed = Bed::nats("once");
     raw::create(&address(&bed), BUCKET, json!({"max_bytes": 20_000}));
     let database = bed.path("a.db");
@@ -89,12 +89,12 @@ fn a_sealed_bucket_is_told_and_can_be_restored_from() {
     bed.write(&database, &["--commits", "2"]);
     let mut replicator = replicate(&bed, &database);
     replicator.says("the bucket is sealed");
-    replicator.says("not stored, trying again");
+    replicator.says("problem, retrying");
     assert!(replicator.is_running());
 }
 
 #[test]
-fn a_bucket_that_was_deleted_and_made_again_gets_a_new_generation() {
+fn recreated_bucket_gets_a_new_generation() {
     let bed = Bed::nats("deleted");
     raw::create(&address(&bed), BUCKET, json!({}));
     let database = bed.database();
@@ -177,7 +177,7 @@ fn bucket_with_a_message_limit_gets_smaller_chunks() {
 }
 
 #[test]
-fn full_account_is_waited_for_from_the_start_and_the_limit_is_named() {
+fn start_waits_for_a_full_account_and_names_the_limit() {
     let config =
         "accounts { A { jetstream { max_consumers: 4 }, users = [ { user: u, password: p } ] } }\nno_auth_user: u";
     let bed = Bed::nats_with("consumers", config);
@@ -244,7 +244,7 @@ fn an_account_without_room_is_told_and_waited_for() {
     let mut replicator = bed.replicate(&database);
     bed.converges(&database);
     bed.write(&database, &["--commits", "40", "--size", "60000"]);
-    replicator.says("not stored, trying again");
+    replicator.says("problem, retrying");
     restores_a_commit(&bed, &database);
     until("the cause is told", || {
         let log = replicator.log();
@@ -261,7 +261,7 @@ fn a_bucket_that_would_throw_chunks_away_is_refused() {
     let database = bed.database();
     let expected = [
         "bucket backup: expected max_msgs_per_subject -1, found 1",
-        "hint: it destroys every large object: nats stream edit OBJ_backup --max-msgs-per-subject=-1",
+        "hint: this limit destroys every large object: nats stream edit OBJ_backup --max-msgs-per-subject=-1",
     ];
     let path = database.to_str().expect("a path");
     bed.run(&["replicate", path, &bed.url()]).refused(STORE, &expected);
@@ -273,7 +273,7 @@ fn a_bucket_that_would_throw_chunks_away_is_refused() {
 }
 
 #[test]
-fn a_bucket_that_deletes_history_is_refused_by_its_limit_and_one_in_memory_is_warned_about() {
+fn history_deleting_bucket_is_refused_in_memory_one_warned() {
     let bed = Bed::nats("dropping");
     let database = bed.database();
     let path = database.to_str().expect("a path");
@@ -293,7 +293,7 @@ fn a_bucket_that_deletes_history_is_refused_by_its_limit_and_one_in_memory_is_wa
     // Beyond the retention it is said, and a reader takes the bucket as it is.
     for (config, warning) in [
         (json!({"max_age": 172_800_000_000_000u64}), "max_age 48h"),
-        (json!({"storage": "memory"}), "is kept in memory"),
+        (json!({"storage": "memory"}), "the bucket is in memory"),
     ] {
         raw::create(&address(&bed), BUCKET, config);
         let ran = bed.replicate_once(&database);
@@ -307,7 +307,7 @@ fn a_bucket_that_deletes_history_is_refused_by_its_limit_and_one_in_memory_is_wa
 }
 
 #[test]
-fn an_account_with_too_many_connections_is_waited_for_and_no_password_is_blamed() {
+fn connection_limit_is_waited_out_without_blaming_the_password() {
     let bed = Bed::nats_with(
         "connections",
         "accounts { A { jetstream: enabled, limits { max_connections: 1 }, users = [ { user: u, password: p } ] } }\n\
@@ -317,7 +317,7 @@ fn an_account_with_too_many_connections_is_waited_for_and_no_password_is_blamed(
     let held = raw::hold(&address(&bed));
     let mut replicator = bed.replicate(&database);
     replicator.says("maximum account active connections exceeded");
-    replicator.says("the limit is the connections that the account may have");
+    replicator.says("the limit is the number of connections that the account allows");
     assert!(replicator.is_running());
     assert!(!replicator.log().contains("password"), "{}", replicator.log());
     drop(held);

@@ -63,7 +63,7 @@ fn table(bed: &Bed, right: &[String], wrong: &[(String, i32, &[&str])]) {
 const VIOLATION: &[&str] = &["Authorization Violation", "hint: "];
 
 #[test]
-fn a_user_and_a_password_in_the_file_the_url_and_the_environment() {
+fn user_and_password_work_from_file_url_and_environment() {
     let bed = Bed::nats_with("user", "authorization { user: me, password: \"c4nary-pass/@\" }");
     let (url, host) = (bed.url(), host(&bed));
     table(
@@ -157,7 +157,7 @@ fn a_jwt_and_credentials_that_are_replaced_while_it_runs() {
     fs::remove_file(&creds).expect("remove the credentials");
     replicator.says("app.creds: no such file");
     secret_file(&creds, &authority.creds());
-    replicator.says("working again");
+    replicator.says("problem resolved");
     let cmdline = fs::read_to_string(format!("/proc/{}/cmdline", replicator.pid())).expect("its command line");
     silent(&cmdline, "the process list");
     silent(&replicator.log(), "the log");
@@ -165,7 +165,7 @@ fn a_jwt_and_credentials_that_are_replaced_while_it_runs() {
 }
 
 #[test]
-fn credentials_that_expire_by_their_own_date_are_told_and_new_ones_are_taken_up() {
+fn expired_credentials_are_reported_and_new_ones_are_used() {
     let authority = jwt::authority();
     let bed = Bed::nats_with("expires", &authority.config);
     let (database, creds) = (bed.database(), bed.path("app.creds"));
@@ -186,13 +186,13 @@ fn credentials_that_expire_by_their_own_date_are_told_and_new_ones_are_taken_up(
     replicator.says("Authorization Violation");
     assert!(replicator.is_running());
     secret_file(&creds, &from_now(3600));
-    replicator.says("working again");
+    replicator.says("problem resolved");
     silent(&replicator.log(), "the log");
     replicator.stop();
 }
 
 #[test]
-fn a_login_that_is_withdrawn_is_told_and_one_that_is_given_back_is_used() {
+fn revoked_login_is_reported_and_used_again_when_restored() {
     let config = |password: &str| format!("authorization {{ user: me, password: \"{password}\" }}");
     let mut bed = Bed::nats_with("withdrawn", &config("c4nary-pass"));
     let database = bed.database();
@@ -214,7 +214,7 @@ fn a_login_that_is_withdrawn_is_told_and_one_that_is_given_back_is_used() {
     assert!((1..=waits + 1).contains(&(more as u128)), "{more} attempts in {:?}", begun.elapsed());
     fs::write(&conf, text).expect("change it back");
     bed.server().restart();
-    replicator.says("working again");
+    replicator.says("problem resolved");
     silent(&replicator.log(), "the log");
     // What the server complains of comes out as a line of ours, and in no other way.
     let strange = |line: &&str| !line.starts_with("time=");
@@ -272,7 +272,7 @@ fn a_server_is_trusted_by_its_authority_and_its_name_alone() {
             (
                 format!("{}, root-cas: [{root}]", at("nats", "127.0.0.1")),
                 STORE,
-                &["mismatch", "hint: connect by a name"],
+                &["mismatch", "hint: connect with a name"],
             ),
             (format!("{}, root-cas: [/dev/null]", at("nats", "localhost")), USAGE, &["/dev/null"]),
             (format!("{}, root-cas: [/nonexistent.pem]", at("nats", "localhost")), USAGE, &["/nonexistent.pem"]),
@@ -307,7 +307,7 @@ fn mutual_tls_takes_every_form_of_key_and_refuses_strangers() {
         &[
             (format!("url: \"{url}\", root-cas: [{}]", text(&root)), STORE, &["hint: ", "client-cert"]),
             (case(&foreign), STORE, &["hint: the server may", "client-cert"]),
-            (case(&mixed), USAGE, &["foreign.key: expected the key of the certificate", "must be of one pair"]),
+            (case(&mixed), USAGE, &["foreign.key: expected the key of the certificate", "must be a pair"]),
             (case(&open), USAGE, &["open.key"]),
             (format!("url: \"{url}\", client-cert: {}", text(&pair.certificate)), USAGE, &["client-key"]),
         ],
@@ -337,7 +337,7 @@ fn clear_text_is_never_spoken_where_tls_is_asked_for() {
 }
 
 #[test]
-fn a_certificate_that_goes_wrong_while_it_runs_is_told_and_waited_out() {
+fn certificate_that_becomes_invalid_is_reported_and_retried() {
     let (ca, other) = (Authority::new("ours"), Authority::new("theirs"));
     let good = ca.sign("server", HERE, 2);
     // By name, and with the handshake before the first line.
@@ -363,10 +363,10 @@ fn a_certificate_that_goes_wrong_while_it_runs_is_told_and_waited_out() {
         assert!(replicator.is_running(), "{}", replicator.log());
         fs::write(&conf, &right).expect("change it back");
         bed.server().restart();
-        let ends = replicator.log().matches("working again").count();
+        let ends = replicator.log().matches("problem resolved").count();
         bed.write(&bed.path("a.db"), &["--commits", "1"]);
         support::until("it works again", || match replicator.log() {
-            log if log.matches("working again").count() > ends => Ok(()),
+            log if log.matches("problem resolved").count() > ends => Ok(()),
             log => Err(log),
         });
     }
@@ -375,7 +375,7 @@ fn a_certificate_that_goes_wrong_while_it_runs_is_told_and_waited_out() {
 }
 
 #[test]
-fn a_key_that_is_not_the_certificates_own_is_named_whatever_kind_the_two_are_of() {
+fn key_of_another_certificate_is_named_for_every_key_type() {
     let ca = Authority::new("ours");
     let bed = Bed::nats_with("pairs", "");
     let kinds = ["rsa:2048", "P-256", "P-384", "ed25519"];
@@ -387,7 +387,7 @@ fn a_key_that_is_not_the_certificates_own_is_named_whatever_kind_the_two_are_of(
             let other = if one == two { &strangers[one] } else { other };
             let mixed = Pair { certificate: pair.certificate.clone(), key: other.key.clone() };
             let more = format!("url: \"{}\", {}", bed.url(), with(&ca.root(), &mixed));
-            wrong.push((more, USAGE, &["expected the key of the certificate", "must be of one pair"][..]));
+            wrong.push((more, USAGE, &["expected the key of the certificate", "must be a pair"][..]));
         }
         // The pair itself is no fault: what is told is that this server speaks no TLS.
         let more = format!("url: \"{}\", {}", bed.url(), with(&ca.root(), pair));

@@ -55,7 +55,7 @@ fn an_outage_is_in_the_log_and_its_end_too() {
 }
 
 #[test]
-fn a_server_that_asks_its_clients_to_leave_is_left_at_once_and_found_again() {
+fn lame_duck_server_is_left_at_once_and_found_again() {
     let mut bed = Bed::nats("lame");
     let database = bed.database();
     let mut replicator = bed.replicate(&database);
@@ -65,7 +65,7 @@ fn a_server_that_asks_its_clients_to_leave_is_left_at_once_and_found_again() {
     replicator.says("the server is going down (lame duck mode)");
     application.exits(0);
     bed.server().restart();
-    replicator.says("working again");
+    replicator.says("problem resolved");
     bed.converges(&database);
     all_committed(&[judged(&bed.restored())], &database);
     let told = replicator.log().matches("lame duck").count();
@@ -74,7 +74,7 @@ fn a_server_that_asks_its_clients_to_leave_is_left_at_once_and_found_again() {
 }
 
 #[test]
-fn a_stop_while_the_server_is_away_does_not_claim_that_all_is_stored() {
+fn stop_during_an_outage_does_not_claim_success() {
     let mut bed = Bed::nats("stop");
     let database = bed.database();
     let mut replicator = bed.replicate(&database);

@@ -74,12 +74,12 @@ fn costs_no_question(binary: &Path) {
 }
 
 #[test]
-fn what_is_stored_and_deleted_by_one_connection_is_never_asked_for() {
+fn own_objects_are_never_asked_for() {
     costs_no_question(&pinned());
 }
 
 #[test]
-fn what_is_stored_and_deleted_by_one_connection_is_never_asked_for_on_the_server_of_this_machine() {
+fn own_objects_are_never_asked_for_on_the_system_server() {
     nats::on_system(costs_no_question);
 }
 
@@ -110,12 +110,12 @@ fn notices_others(binary: &Path) {
 }
 
 #[test]
-fn what_others_did_to_our_objects_is_noticed_and_nothing_is_left() {
+fn changes_of_own_objects_by_others_are_noticed() {
     notices_others(&pinned());
 }
 
 #[test]
-fn what_others_did_to_our_objects_is_noticed_on_the_server_of_this_machine() {
+fn changes_by_others_are_noticed_on_the_system_server() {
     nats::on_system(notices_others);
 }
 
@@ -156,11 +156,11 @@ fn outlives_a_lost_acknowledgement(binary: &Path) {
 }
 
 #[test]
-fn a_put_whose_acknowledgement_was_lost_is_put_again() {
+fn put_with_a_lost_ack_is_repeated() {
     outlives_a_lost_acknowledgement(&pinned());
 }
 
 #[test]
-fn a_put_whose_acknowledgement_was_lost_is_put_again_on_the_server_of_this_machine() {
+fn put_with_a_lost_ack_is_repeated_on_the_system_server() {
     nats::on_system(outlives_a_lost_acknowledgement);
 }

@@ -16,7 +16,7 @@ use litestream::secret::Secret;
 use litestream::store::nats::options::{Credentials, Options};
 
 #[test]
-fn the_harness_starts_kills_and_restarts_a_server_on_the_same_port() {
+fn harness_restarts_a_killed_server_on_the_same_port() {
     let mut server = Server::plain();
     let reach = |server: &Server| TcpStream::connect(server.address());
     assert!(reach(&server).is_ok());
@@ -47,7 +47,7 @@ fn user(name: &str, password: &str) -> Credentials {
 }
 
 #[test]
-fn a_user_with_the_right_password_gets_in_and_another_is_told_why_not() {
+fn right_password_is_accepted_and_a_wrong_one_explained() {
     let server = Server::start(&pinned(), "authorization { user: u, password: \"s3cret p@ss\" }");
     logs_in(&server, user("u", "s3cret p@ss"));
     for login in [user("u", "wr0ng"), Credentials::None, Credentials::Token(Secret::new("wr0ng"))] {
@@ -89,7 +89,7 @@ fn a_jwt_and_a_credentials_file_get_in() {
 }
 
 #[test]
-fn a_missing_bucket_is_an_error_with_a_hint_unless_it_may_be_made() {
+fn missing_bucket_is_an_error_with_a_hint_unless_created() {
     let server = Server::plain();
     let store = store_on(&server, |options| options.create_bucket = false);
     let error = connect(store.as_ref()).expect_err("no bucket");
@@ -105,7 +105,7 @@ fn a_server_without_jetstream_says_so() {
     let store = store_on(&server, |options| options.login = user("u", "p"));
     let error = connect(store.as_ref()).expect_err("no JetStream");
     assert!(error.hint().is_some_and(|hint| hint.contains("enable JetStream")), "{error}");
-    assert!(error.hint().is_some_and(|hint| hint.contains("behind a leaf node")), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("JetStream domain")), "{error}");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn what_the_user_may_not_do_is_named() {
 }
 
 #[test]
-fn nothing_is_left_in_the_stream_by_replacing_deleting_and_dropping() {
+fn replace_delete_and_drop_leave_nothing_in_the_stream() {
     let (config, monitor) = monitored();
     let server = Server::start(&pinned(), &config);
     let store = store_on(&server, |_| {});
@@ -212,7 +212,7 @@ fn nobody_there_is_unreachable_and_named() {
 }
 
 #[test]
-fn a_server_whose_queue_is_full_gets_the_chunks_again_and_in_order() {
+fn server_with_a_full_queue_gets_the_chunks_again_in_order() {
     let (config, monitor) = monitored();
     let server = Server::start_tuned(&pinned(), "max_buffered_msgs: 2", &config);
     let store = store_on(&server, |_| {});
@@ -278,12 +278,12 @@ fn a_listing_while_others_write(binary: &std::path::Path) {
 }
 
 #[test]
-fn a_listing_shows_each_object_though_others_replace_add_and_delete_some_meanwhile() {
+fn listing_is_complete_while_others_change_objects() {
     a_listing_while_others_write(&pinned());
 }
 
 #[test]
-fn a_listing_shows_each_object_on_the_server_of_this_machine_too() {
+fn listing_is_complete_on_the_system_server() {
     nats::on_system(a_listing_while_others_write);
 }
 

@@ -87,7 +87,7 @@ fn send(store: &dyn Store, name: &str, bytes: &[u8], mut midway: impl FnMut()) -
 }
 
 #[test]
-fn a_server_killed_in_mid_put_leaves_nothing_half_visible_and_a_retry_works() {
+fn put_interrupted_by_a_server_kill_is_invisible_and_retried() {
     let mut server = Server::plain();
     let store = store_on(&server, |_| {});
     let store = store.as_ref();
@@ -183,7 +183,7 @@ fn lists_and_deletes_survive_a_restart_of_the_server() {
 }
 
 #[test]
-fn a_frozen_server_blocks_nothing_and_is_noticed_and_used_again_when_it_thaws() {
+fn frozen_server_is_noticed_and_used_again_after_thawing() {
     let server = Server::plain();
     let store = store_on(&server, |options| options.timeout = Duration::from_secs(2));
     let store = store.as_ref();

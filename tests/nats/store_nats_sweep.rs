@@ -78,12 +78,12 @@ fn a_sweep_removes_orphans_and_nothing_else() {
 }
 
 #[test]
-fn a_sweep_removes_orphans_and_nothing_else_on_the_server_of_this_machine() {
+fn orphan_cleanup_is_exact_on_the_system_server() {
     nats::on_system(orphans_go_and_nothing_else);
 }
 
 #[test]
-fn a_follower_sweeps_some_minutes_after_its_start_and_its_neighbours_in_the_bucket_do_not() {
+fn one_replicator_per_bucket_cleans_orphans_after_its_start() {
     let server = Server::plain();
     let store = bucket::store_on(&server, |_| {});
     connect(store.as_ref()).expect("connect");

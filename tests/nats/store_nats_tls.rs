@@ -42,7 +42,7 @@ fn fails(server: &Server, host: &str, tls: Tls) -> Error {
 }
 
 #[test]
-fn a_server_with_a_certificate_of_a_named_authority_is_trusted_by_name_and_by_address() {
+fn certificate_of_a_named_authority_is_trusted() {
     let ca = Authority::new("ours");
     let server = Server::start(&pinned(), &ca.sign("server", HERE, 2).config(""));
     for host in ["localhost", "127.0.0.1"] {
@@ -62,7 +62,7 @@ fn a_handshake_before_the_first_line_works() {
 }
 
 #[test]
-fn a_certificate_that_is_not_to_be_trusted_is_refused_with_its_fault() {
+fn untrusted_certificate_is_refused_with_the_reason() {
     let (ca, other) = (Authority::new("ours"), Authority::new("theirs"));
     let server = Server::start(&pinned(), &ca.sign("server", "DNS:localhost", 2).config(""));
     let error = fails(&server, "localhost", trusting(other.root()));
@@ -83,7 +83,7 @@ fn an_expired_certificate_is_called_expired() {
 }
 
 #[test]
-fn a_client_certificate_gets_in_with_a_key_of_any_usual_form_and_none_is_refused() {
+fn client_certificate_is_accepted_with_every_key_format() {
     let ca = Authority::new("ours");
     let config = format!("verify: true, ca_file: \"{}\"", ca.root().display());
     let server = Server::start(&pinned(), &ca.sign("server", HERE, 2).config(&config));

@@ -37,7 +37,7 @@ fn in_the_domain_of_the_hub(binary: &Path) {
     assert_equal(&database, &bed.restored_from(&leaf("?js-api-prefix=$JS.hub.API")));
     bed.run(&["list", &list("?js-domain=hub")]).succeeded();
     bed.restore(&leaf(""), &bed.fresh("none.db")).refused(4, &["there is no such bucket"]);
-    bed.restore(&leaf("?js-domain=nowhere"), &bed.fresh("none.db")).refused(4, &["nobody answers for JetStream"]);
+    bed.restore(&leaf("?js-domain=nowhere"), &bed.fresh("none.db")).refused(4, &["JetStream does not answer"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn through_another_account(binary: &Path) {
 }
 
 #[test]
-fn the_imported_api_of_another_account_is_used_with_inboxes_of_ones_own() {
+fn imported_api_of_another_account_works_with_own_inboxes() {
     through_another_account(&pinned());
 }
 

@@ -107,7 +107,7 @@ fn each_operation_counts_for_its_purpose(server: &Server, tls: Tls) {
 }
 
 #[test]
-fn each_operation_is_counted_for_its_purpose_and_the_sum_is_what_the_socket_carried() {
+fn traffic_by_purpose_adds_up_to_that_of_the_socket() {
     each_operation_counts_for_its_purpose(&Server::plain(), Tls::default());
 }
 
@@ -154,7 +154,7 @@ fn metric(path: &Path, name: &str) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn replicate_tells_what_its_link_carried_in_its_metrics_and_at_debug_level() {
+fn replicate_reports_the_traffic_of_its_link() {
     let mut bed = Bed::nats("traffic");
     let (database, metrics) = (bed.database(), bed.path("litestream.prom"));
     let proxy = Proxy::new(bed.server().port);

@@ -52,7 +52,7 @@ fn refused_from_the_start(binary: &Path) {
 }
 
 #[test]
-fn a_bucket_of_the_same_name_at_another_site_is_refused_before_anything_is_visible() {
+fn same_bucket_name_at_another_site_is_refused_at_once() {
     refused_from_the_start(&pinned());
 }
 
@@ -62,7 +62,7 @@ fn an_old_server_tells_the_same() {
 }
 
 #[test]
-fn a_bucket_that_another_site_makes_later_ends_the_run_and_names_both() {
+fn bucket_created_later_at_another_site_ends_the_run() {
     let sites = Sites::new(&pinned());
     let bed = Bed::directory("two-sites-later");
     let database = bed.database();

@@ -132,7 +132,7 @@ fn random_database_again(bed: &Bed, database: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_real_server_that_pings_every_second_is_answered_between_messages() {
+fn pings_of_a_real_server_are_answered_between_messages() {
     let bed = Bed::nats_with("pinging", "ping_interval: \"1s\"\nping_max: 2\n");
     let database = random_database(&bed, 100);
     for _ in 0..2 {

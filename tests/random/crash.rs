@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 on_a_directory_only! {
-    a_commit_whose_writer_died_before_publishing_it_never_happened
+    commit_unpublished_by_a_killed_writer_never_happened
     a_commit_whose_fsync_failed_never_happened
     a_commit_whose_writer_died_with_nobody_connected_did_happen
     a_replicator_that_dies_at_any_system_call_loses_nothing
@@ -55,7 +55,7 @@ fn dead_commits(bed: &Bed, fate: &str) {
     assert_eq!(bed.generations().len(), 1);
 }
 
-fn a_commit_whose_writer_died_before_publishing_it_never_happened(bed: &Bed) {
+fn commit_unpublished_by_a_killed_writer_never_happened(bed: &Bed) {
     dead_commits(bed, "signal=KILL");
 }
 

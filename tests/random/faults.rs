@@ -12,14 +12,14 @@ use crate::support::{
 };
 
 on_both_stores! {
-    a_first_run_that_is_cut_short_anywhere_is_made_good_by_the_next
-    a_later_run_that_is_cut_short_anywhere_is_made_good_by_the_next
+    next_run_repairs_a_first_run_interrupted_anywhere
+    next_run_repairs_a_later_run_interrupted_anywhere
 }
 
 on_a_directory_only! {
     a_replicator_that_dies_anywhere_is_made_good_by_the_next
     a_replicator_that_meets_an_error_anywhere_gets_over_it
-    a_snapshot_that_is_cut_short_anywhere_is_made_good_by_the_next
+    next_snapshot_repairs_one_interrupted_anywhere
     a_restore_that_is_cut_short_anywhere_leaves_all_or_nothing
     a_restore_without_room_leaves_nothing
     a_store_without_room_loses_nothing
@@ -84,7 +84,7 @@ fn made_good(bed: &Bed, database: &Path, url: &str, ran: &Ran) {
     assert_equal(database, &bed.restored_from(url));
 }
 
-fn a_first_run_that_is_cut_short_anywhere_is_made_good_by_the_next(bed: &Bed) {
+fn next_run_repairs_a_first_run_interrupted_anywhere(bed: &Bed) {
     let database = bed.database();
     let prefix = std::cell::Cell::new(0);
     let url = || bed.url_below(&format!("run-{}", prefix.get()));
@@ -97,7 +97,7 @@ fn a_first_run_that_is_cut_short_anywhere_is_made_good_by_the_next(bed: &Bed) {
     everywhere(bed, command, |ran| made_good(bed, &database, &url(), ran));
 }
 
-fn a_later_run_that_is_cut_short_anywhere_is_made_good_by_the_next(bed: &Bed) {
+fn next_run_repairs_a_later_run_interrupted_anywhere(bed: &Bed) {
     let database = bed.database();
     let command = || {
         bed.write(&database, &["--commits", "2", "--abandon"]);
@@ -108,7 +108,7 @@ fn a_later_run_that_is_cut_short_anywhere_is_made_good_by_the_next(bed: &Bed) {
     everywhere(bed, command, |ran| made_good(bed, &database, &bed.url(), ran));
 }
 
-fn a_snapshot_that_is_cut_short_anywhere_is_made_good_by_the_next(bed: &Bed) {
+fn next_snapshot_repairs_one_interrupted_anywhere(bed: &Bed) {
     let database = bed.database();
     let command = || {
         bed.write(&database, &["--commits", "2", "--abandon"]);
@@ -234,7 +234,7 @@ fn a_store_without_room_loses_nothing(bed: &Bed) {
     let mut command = litestream();
     command.arg("-config").arg(&config).args(["replicate", "-once"]);
     let ran = bed.run_command(&mut without_room(&command, 100_000)).refused(STORE, &["too large"]);
-    assert_eq!(ran.stderr.matches("trying again").count(), 1, "the same trouble is logged once: {}", ran.stderr);
+    assert_eq!(ran.stderr.matches("problem, retrying").count(), 1, "the same trouble is logged once: {}", ran.stderr);
     assert_eq!(tree(&bed.path("store")), [""; 0]);
     bed.replicate_once(&database);
     assert_equal(&database, &bed.restored());

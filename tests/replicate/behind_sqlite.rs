@@ -13,11 +13,11 @@ on_a_directory_only! {
     an_older_copy_over_a_database_in_use_begins_a_new_generation
     a_copy_over_the_database_is_noticed_at_the_end
     checkpoints_of_anybody_are_no_copies
-    a_byte_that_flips_on_the_disk_is_found_and_begins_a_new_generation
-    a_database_in_use_is_compared_all_the_time_without_a_false_alarm
+    flipped_byte_on_disk_starts_a_new_generation
+    constant_comparison_gives_no_false_alarm
     what_a_neighbour_does_to_its_files_stops_no_other_database
     a_restore_takes_no_file_from_under_those_who_have_it_open
-    a_database_that_is_moved_away_leaves_nothing_in_the_way_of_the_next_one
+    moved_database_does_not_disturb_its_successor
 }
 
 const OVERWRITTEN: &str = "reason=\"database file overwritten";
@@ -68,7 +68,7 @@ fn a_copy_over_a_database_that_nobody_uses_is_what_is_restored(bed: &Bed) {
         let (database, mut replicator) = left(bed, checkpoint);
         copy_over(&other(bed, "wal"), &database);
         replicator.says(OVERWRITTEN);
-        replicator.says("removed what belonged to the file");
+        replicator.says("removed a file of the replaced database");
         bed.sql(&database, &["INSERT INTO r VALUES ('new')"]);
         bed.converges(&database);
         let found = rows(bed, &bed.restored());
@@ -152,7 +152,7 @@ fn checkpoints_of_anybody_are_no_copies(bed: &Bed) {
 const COMPARED: &str = "database compared with what is stored";
 
 /// Not even the time of the last change tells.
-fn a_byte_that_flips_on_the_disk_is_found_and_begins_a_new_generation(bed: &Bed) {
+fn flipped_byte_on_disk_starts_a_new_generation(bed: &Bed) {
     let database = bed.database();
     let mut application = bed.session(&database);
     application.sql("CREATE TABLE r (x)");
@@ -173,7 +173,7 @@ fn a_byte_that_flips_on_the_disk_is_found_and_begins_a_new_generation(bed: &Bed)
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     file.set_modified(modified).unwrap();
     replicator.signal(libc::SIGCONT);
-    replicator.says("reason=\"database is not what its commits lead to");
+    replicator.says("reason=\"database differs from its commits");
     until("a restore has what the disk has", || {
         let restored = bed.restored_if_any().ok_or("nothing to restore")?;
         let same = fs::read(&restored).unwrap() == fs::read(&database).unwrap();
@@ -194,7 +194,7 @@ fn a_byte_that_flips_on_the_disk_is_found_and_begins_a_new_generation(bed: &Bed)
     assert!(fs::read(&output).unwrap() == fs::read(&good).unwrap());
 }
 
-fn a_database_in_use_is_compared_all_the_time_without_a_false_alarm(bed: &Bed) {
+fn constant_comparison_gives_no_false_alarm(bed: &Bed) {
     let database = bed.database();
     let mut replicator = bed.replicate_comparing(&database);
     let options = ["--seconds", "8", "--rate", "60", "--rows", "8", "--rollback", "0.2", "--vacuum"];
@@ -208,11 +208,11 @@ fn a_database_in_use_is_compared_all_the_time_without_a_false_alarm(bed: &Bed) {
     replicator.stop();
 }
 
-fn a_database_that_is_moved_away_leaves_nothing_in_the_way_of_the_next_one(bed: &Bed) {
+fn moved_database_does_not_disturb_its_successor(bed: &Bed) {
     let (database, mut replicator) = left(bed, false);
     let moved = bed.path("moved.db");
     fs::rename(&database, &moved).unwrap();
-    replicator.says("removed what belonged to the file");
+    replicator.says("removed a file of the replaced database");
     for suffix in ["-wal", "-shm"] {
         assert!(!Path::new(&format!("{}{suffix}", database.display())).exists());
     }
@@ -271,7 +271,7 @@ fn what_a_neighbour_does_to_its_files_stops_no_other_database(bed: &Bed) {
         stored(&mut replicator);
     }
     let log = replicator.log();
-    assert!(log.contains("-shm file: made shorter by another process"), "{log}");
+    assert!(log.contains("-shm file: truncated by another process"), "{log}");
     let named = |line: &&str| line.contains("WARN") || line.contains("warn");
     assert!(log.lines().filter(named).any(|line| line.contains("bad.db")), "{log}");
     replicator.kill();

@@ -16,7 +16,7 @@ on_both_stores! {
     a_snapshot_is_taken_behind_a_wal_that_was_emptied
     snapshots_at_the_same_time_are_all_taken
     the_snapshot_is_taken_also_if_the_replicator_dies_over_it
-    a_replicator_that_starts_while_a_snapshot_is_taken_waits_for_it
+    replicator_started_during_a_snapshot_waits_for_it
 }
 
 on_a_directory_only! {
@@ -142,7 +142,7 @@ fn stopped_with_the_lock(bed: &Bed, database: &Path) -> Process {
 }
 
 /// A service that starts while cron's snapshot runs.
-fn a_replicator_that_starts_while_a_snapshot_is_taken_waits_for_it(bed: &Bed) {
+fn replicator_started_during_a_snapshot_waits_for_it(bed: &Bed) {
     let database = bed.database();
     bed.replicate_once(&database);
     let mut first = stopped_with_the_lock(bed, &database);
@@ -177,7 +177,7 @@ fn an_answer_that_cannot_be_written_is_written_again() {
             names => Err(format!("{names:?}")),
         });
     }
-    replicator.says("a snapshot that was asked for cannot be answered");
+    replicator.says("cannot answer a request for a snapshot");
     bed.converges(&database);
 }
 
@@ -231,7 +231,7 @@ fn a_snapshot_for_another_store_is_refused_by_name(bed: &Bed) {
     bed.converges(&database);
     let other = format!("file://{}", bed.path("other").display());
     let ran = bed.run_command(&mut snapshot_command(&database, &other));
-    ran.refused(LOCKED, &["a.db: the running replicate, asked for a snapshot: ", &bed.url(), &other, "one replica"]);
+    ran.refused(LOCKED, &["a.db: snapshot by the running replicate: ", &bed.url(), &other, "one replica"]);
     assert_eq!(tree(&bed.path("other")), [""; 0]);
     replicator.stop();
 }

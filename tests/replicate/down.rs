@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use crate::support::{Bed, Process, assert_equal, on_a_directory_only, on_both_stores};
 
 on_both_stores! {
-    commits_then_a_checkpoint_then_a_small_restart_are_not_missed
+    small_restart_after_commits_and_checkpoint_is_noticed
     the_last_close_deletes_the_wal_and_nothing_is_missed
 }
 
 on_a_directory_only! {
-    a_checkpoint_and_a_small_restart_after_a_clean_stop_are_not_missed
-    an_application_that_opens_it_for_each_transaction_is_not_missed
+    small_restart_after_a_clean_stop_is_noticed
+    application_with_one_connection_per_commit_is_noticed
     what_lies_beside_the_database_may_be_damaged_or_gone
-    a_truncated_wal_that_grew_past_the_old_position_is_not_mistaken_for_it
-    two_restarts_to_the_same_frame_count_are_not_mistaken_for_none
+    truncated_wal_that_grew_again_is_not_mistaken
+    two_restarts_to_the_same_frame_count_are_noticed
     a_deleted_and_regrown_wal_is_not_mistaken_for_the_old_one
     nothing_happened_and_the_generation_goes_on
     appended_commits_are_taken_up_and_the_generation_goes_on
@@ -73,11 +73,11 @@ fn wal_size(database: &Path) -> u64 {
     fs::metadata(wal_of(database)).map_or(0, |data| data.len())
 }
 
-fn commits_then_a_checkpoint_then_a_small_restart_are_not_missed(bed: &Bed) {
+fn small_restart_after_commits_and_checkpoint_is_noticed(bed: &Bed) {
     a_small_restart_is_not_missed(bed, &left_behind(bed));
 }
 
-fn a_checkpoint_and_a_small_restart_after_a_clean_stop_are_not_missed(bed: &Bed) {
+fn small_restart_after_a_clean_stop_is_noticed(bed: &Bed) {
     a_small_restart_is_not_missed(bed, &ended_by(bed, Process::stop));
 }
 
@@ -91,7 +91,7 @@ fn a_small_restart_is_not_missed(bed: &Bed, database: &Path) {
     comes_back(bed, database);
 }
 
-fn an_application_that_opens_it_for_each_transaction_is_not_missed(bed: &Bed) {
+fn application_with_one_connection_per_commit_is_noticed(bed: &Bed) {
     let database = ended_by(bed, Process::stop);
     bed.write(&database, &["--commits", "12", "--churn"]);
     comes_back(bed, &database);
@@ -121,7 +121,7 @@ fn the_last_close_deletes_the_wal_and_nothing_is_missed(bed: &Bed) {
     comes_back(bed, &database);
 }
 
-fn a_truncated_wal_that_grew_past_the_old_position_is_not_mistaken_for_it(bed: &Bed) {
+fn truncated_wal_that_grew_again_is_not_mistaken(bed: &Bed) {
     let database = left_behind(bed);
     let size = wal_size(&database);
     write(bed, &database, "80", &["--checkpoint", "truncate", "--every", "30"]);
@@ -129,7 +129,7 @@ fn a_truncated_wal_that_grew_past_the_old_position_is_not_mistaken_for_it(bed: &
     comes_back(bed, &database);
 }
 
-fn two_restarts_to_the_same_frame_count_are_not_mistaken_for_none(bed: &Bed) {
+fn two_restarts_to_the_same_frame_count_are_noticed(bed: &Bed) {
     let database = left_behind(bed);
     let before = live_frames(&database);
     // One process, since the first to come after the last has gone forgets that a restart was due.

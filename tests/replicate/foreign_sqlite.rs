@@ -12,21 +12,21 @@ use litestream::format::wal::{ByteOrder, WalHeader};
 
 on_a_directory_only! {
     a_wal_with_a_header_and_no_commit_is_taken_up_whole
-    a_commit_killed_at_its_fsync_never_happened_while_anybody_is_connected
+    commit_killed_at_fsync_is_gone_while_others_are_connected
     a_commit_whose_fsync_fails_never_happened_and_its_retry_did
-    a_commit_killed_at_its_fsync_did_happen_if_nobody_was_connected
-    a_commit_killed_at_its_fsync_did_happen_if_the_replicator_died_too
-    what_a_transaction_wrote_over_in_place_is_copied_as_it_was_committed
+    commit_killed_at_fsync_is_kept_if_nobody_was_connected
+    commit_killed_at_fsync_is_kept_if_the_replicator_died_too
+    frames_overwritten_in_a_transaction_are_copied_as_committed
     a_wal_of_the_other_byte_order_is_followed
     frames_without_checksums_are_followed
-    a_history_that_forked_while_everything_was_down_begins_a_new_generation
+    history_that_forked_offline_starts_a_new_generation
     a_garbled_wal_index_is_healed_and_the_generation_goes_on
     a_database_in_exclusive_mode_is_waited_for
-    a_database_that_is_not_in_wal_mode_is_waited_for_where_it_may_not_be_switched
+    database_with_enable_wal_false_is_waited_for
     a_database_that_cannot_be_switched_now_is_switched_later
     the_journal_mode_cannot_be_changed_under_us
     a_backup_into_the_live_database_is_followed
-    a_backup_of_another_page_size_is_refused_by_sqlite_and_changes_nothing
+    backup_of_another_page_size_is_refused_by_sqlite
     any_journal_size_limit_is_followed
     a_database_that_does_not_exist_yet_is_waited_for
     a_hard_link_is_refused
@@ -101,7 +101,7 @@ fn inserts(session: &mut Session) -> u32 {
     (0..50).take_while(|_| session.try_sql(INSERT).is_ok()).count() as u32
 }
 
-fn a_commit_killed_at_its_fsync_never_happened_while_anybody_is_connected(bed: &Bed) {
+fn commit_killed_at_fsync_is_gone_while_others_are_connected(bed: &Bed) {
     let database = bed.database();
     let Some(library) = at_the_fsync(bed, KILL) else { return };
     let replicator = bed.replicate(&database);
@@ -136,7 +136,7 @@ fn a_commit_whose_fsync_fails_never_happened_and_its_retry_did(bed: &Bed) {
     assert_eq!(bed.generations().len(), 1);
 }
 
-fn a_commit_killed_at_its_fsync_did_happen_if_nobody_was_connected(bed: &Bed) {
+fn commit_killed_at_fsync_is_kept_if_nobody_was_connected(bed: &Bed) {
     let database = bed.database();
     let Some(library) = at_the_fsync(bed, KILL) else { return };
     for nth in 2..5 {
@@ -148,7 +148,7 @@ fn a_commit_killed_at_its_fsync_did_happen_if_nobody_was_connected(bed: &Bed) {
 }
 
 /// The next to open the database recovers the WAL, and finds the commit in it.
-fn a_commit_killed_at_its_fsync_did_happen_if_the_replicator_died_too(bed: &Bed) {
+fn commit_killed_at_fsync_is_kept_if_the_replicator_died_too(bed: &Bed) {
     let database = bed.database();
     let Some(library) = at_the_fsync(bed, KILL) else { return };
     let rows = |file: &Path| bed.sql(file, &["SELECT count(*) FROM t"]);
@@ -173,7 +173,7 @@ fn spilling(bed: &Bed, database: &Path) -> Session {
 }
 
 /// More than the cache holds is written, looked at for some ticks, and changed again before it is committed.
-fn what_a_transaction_wrote_over_in_place_is_copied_as_it_was_committed(bed: &Bed) {
+fn frames_overwritten_in_a_transaction_are_copied_as_committed(bed: &Bed) {
     let database = bed.database();
     let replicator = bed.replicate(&database);
     bed.converges(&database);
@@ -309,7 +309,7 @@ type Damage = fn(&fs::File, u64) -> std::io::Result<()>;
 const FRAME: u64 = 24 + 4096;
 
 /// Power fails while all is down: the machine comes back with a WAL that ends earlier, or has another end.
-fn a_history_that_forked_while_everything_was_down_begins_a_new_generation(bed: &Bed) {
+fn history_that_forked_offline_starts_a_new_generation(bed: &Bed) {
     let kinds: [Damage; 3] = [
         |wal, length| wal.set_len(length - FRAME),
         |wal, _| wal.set_len(0),
@@ -373,7 +373,7 @@ fn a_database_in_exclusive_mode_is_waited_for(bed: &Bed) {
     replicator.stop();
 }
 
-fn a_database_that_is_not_in_wal_mode_is_waited_for_where_it_may_not_be_switched(bed: &Bed) {
+fn database_with_enable_wal_false_is_waited_for(bed: &Bed) {
     let database = bed.path("a.db");
     bed.write(&database, &["--commits", "3", "--journal", "delete"]);
     let mut replicator = with_options(bed, &database, "    enable-wal: false\n");
@@ -448,7 +448,7 @@ fn backup(bed: &Bed, from: &Path, to: &Path) -> support::Ran {
     bed.run_command(command.args(["-c", script]).arg(from).arg(to))
 }
 
-fn a_backup_of_another_page_size_is_refused_by_sqlite_and_changes_nothing(bed: &Bed) {
+fn backup_of_another_page_size_is_refused_by_sqlite(bed: &Bed) {
     let (database, other) = (bed.database(), bed.path("other.db"));
     bed.write(&other, &["--commits", "50", "--seed", "5", "--page-size", "8192"]);
     let replicator = bed.replicate(&database);

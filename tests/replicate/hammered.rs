@@ -174,7 +174,7 @@ impl Hammer {
 }
 
 #[test]
-fn beside_writers_that_checkpoint_shrink_and_die_each_snapshot_is_a_commit_and_nothing_is_missed() {
+fn snapshots_are_commits_under_checkpoints_vacuum_and_kills() {
     let seed = std::process::id().into();
     println!("seed {seed}");
     let mut hammer = Hammer::new(seed);

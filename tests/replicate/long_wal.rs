@@ -76,7 +76,7 @@ fn continues(bed: &Bed, database: &Path) -> Process {
 }
 
 #[test]
-fn a_wal_of_more_than_4_gib_is_followed_continued_and_begun_anew() {
+fn wal_over_4_gib_is_replicated_continued_and_restarted() {
     let bed = Bed::directory("long-wal");
     let database = bed.path("a.db");
     let mut application = bed.session(&database);

@@ -9,7 +9,7 @@ use crate::support::proxy::Proxy;
 use crate::support::{Bed, LOCKED, NOTHING, Ran, assert_equal, on_both_stores, python};
 
 on_both_stores! {
-    a_second_database_for_one_prefix_is_refused_and_told_who_has_it
+    second_database_for_a_prefix_is_refused_by_name
     a_snapshot_and_a_restore_run_beside_a_replicator
     a_replicator_that_was_killed_leaves_the_prefix_free
 }
@@ -20,7 +20,7 @@ fn other_database(bed: &Bed) -> PathBuf {
     other
 }
 
-fn a_second_database_for_one_prefix_is_refused_and_told_who_has_it(bed: &Bed) {
+fn second_database_for_a_prefix_is_refused_by_name(bed: &Bed) {
     let (database, other) = (bed.database(), other_database(bed));
     let first = bed.replicate(&database);
     bed.converges(&database);
@@ -28,7 +28,7 @@ fn a_second_database_for_one_prefix_is_refused_and_told_who_has_it(bed: &Bed) {
     for extra in [&["-once"][..], &[]] {
         let mut command = bed.replicate_command(&other, &bed.url());
         let ran = bed.run_command(command.args(extra));
-        ran.refused(LOCKED, &["is already replicated to by", &pid, "hint: one replicator a "]);
+        ran.refused(LOCKED, &["is already replicated to by", &pid, "hint: only one replicator per "]);
     }
     bed.write(&database, &["--commits", "3"]);
     bed.converges(&database);
@@ -77,14 +77,14 @@ fn a_login_that_may_not_ask_goes_on_and_says_so_once() {
     let database = bed.database();
     let url = bed.url().replace("nats://", "nats://u:p@");
     let mut replicator = bed.replicate_to(&database, &url);
-    replicator.says("the login may not ask who else keeps this prefix");
+    replicator.says("no permission on litestream.alive.>");
     bed.write(&database, &["--commits", "3"]);
     let output = bed.path("out.db");
     support::until("the restore equals the live database", || {
         let ran = bed.run(&["restore", "-force", "-o", output.to_str().expect("a path"), &url]);
         if ran.status == 0 { support::equal(&database, &output) } else { Err(ran.stderr) }
     });
-    assert_eq!(replicator.log().matches("may not ask").count(), 1);
+    assert_eq!(replicator.log().matches("no permission on litestream.alive").count(), 1);
     replicator.stop();
 }
 
@@ -134,10 +134,11 @@ fn port_of(bed: &Bed) -> u16 {
 }
 
 #[test]
-fn a_replicator_that_was_cut_off_and_replaced_stops_when_it_is_back() {
+fn replaced_replicator_stops_when_it_reconnects() {
     let (log, status) = superseded("replaced", true);
     assert!(
-        log.contains("was taken over while we were cut off by process") || log.contains("another replicator"),
+        log.contains("was taken over while this process was disconnected by process")
+            || log.contains("another replicator"),
         "{log}"
     );
     status.succeeded();
@@ -145,7 +146,7 @@ fn a_replicator_that_was_cut_off_and_replaced_stops_when_it_is_back() {
 
 /// Tried again in a minute, it would take the prefix back as soon as the other one is not there for a moment.
 #[test]
-fn a_replicator_of_several_databases_stops_too_when_one_of_them_was_taken_over() {
+fn replicator_of_several_stops_if_one_was_taken_over() {
     let two = |bed: &Bed, database: &Path, url: &str| {
         let beside = bed.path("beside.db");
         bed.write(&beside, &["--commits", "1"]);
@@ -156,15 +157,15 @@ fn a_replicator_of_several_databases_stops_too_when_one_of_them_was_taken_over()
         bed.start(&["-config", config.to_str().expect("a path"), "replicate", "-create-bucket"])
     };
     let (log, status) = superseded_by("several", true, two);
-    assert!(!log.contains("trying again in a minute"), "{log}");
+    assert!(!log.contains("retrying in 1m"), "{log}");
     status.succeeded();
 }
 
 #[test]
-fn a_replicator_stops_for_a_generation_that_another_began_and_left() {
+fn replicator_stops_for_a_generation_of_another_one() {
     let (log, status) = superseded("left", false);
-    assert!(log.contains("another replicator has begun generation "), "{log}");
-    assert!(log.contains("hint: what this one has not stored is still in its database"), "{log}");
+    assert!(log.contains("another replicator has started generation "), "{log}");
+    assert!(log.contains("hint: commits that this one has not stored are still in its database"), "{log}");
     status.succeeded();
 }
 
@@ -192,7 +193,7 @@ const PEER: &str = "import asyncio,sys,nats\nasync def m():\n nc=await nats.conn
                     await nc.close()\nasyncio.run(m())";
 
 #[test]
-fn the_files_of_the_peer_are_recognised_named_once_and_left_alone() {
+fn ltx_files_are_reported_once_and_ignored() {
     let bed = Bed::nats("peer");
     let database = bed.database();
     bed.replicate_once(&database);

@@ -24,7 +24,7 @@ on_a_directory_only! {
     a_name_with_spaces_and_foreign_letters_is_only_a_name
     a_relative_path_begins_where_the_program_was_started
     a_link_leads_to_its_database
-    a_database_that_is_not_in_wal_mode_is_switched_and_the_log_says_so
+    database_not_in_wal_mode_is_switched_and_logged
     a_snapshot_leaves_the_journal_mode_as_it_is
     nothing_is_written_into_the_database
 }
@@ -176,7 +176,7 @@ fn a_link_leads_to_its_database(bed: &Bed) {
     assert!(!bed.path("link.db-wal").exists(), "a WAL beside the link is nobody's");
 }
 
-fn a_database_that_is_not_in_wal_mode_is_switched_and_the_log_says_so(bed: &Bed) {
+fn database_not_in_wal_mode_is_switched_and_logged(bed: &Bed) {
     let database = bed.path("a.db");
     bed.write(&database, &["--commits", "5", "--journal", "delete"]);
     let ran = bed.replicate_once(&database);

@@ -44,7 +44,7 @@ fn write_behind(begun: &[u8], mut snapshot: Snapshot, output: &Path) {
 
 /// Each kind of checkpoint that another process may run while the snapshot is being read, and none.
 #[test]
-fn pages_that_are_written_again_and_checkpointed_are_those_of_the_commit() {
+fn snapshot_has_the_pages_of_its_commit_despite_checkpoints() {
     let bed = Bed::directory("snapshot");
     let database = bed.path("a.db");
     let mut application = bed.session(&database);
@@ -81,7 +81,7 @@ fn pages_that_are_written_again_and_checkpointed_are_those_of_the_commit() {
 /// What SQLite does, and why a snapshot must not take nBackfill for the state of the file: a checkpoint that a reader
 /// holds back leaves out each page that has a newer frame behind the reader's mark, with all its older frames.
 #[test]
-fn a_checkpoint_held_back_by_a_reader_does_not_make_the_file_the_readers_state() {
+fn checkpoint_blocked_by_a_reader_does_not_change_the_snapshot() {
     let bed = Bed::directory("held-back");
     let database = bed.path("a.db");
     let mut application = bed.session(&database);
@@ -104,7 +104,7 @@ fn a_checkpoint_held_back_by_a_reader_does_not_make_the_file_the_readers_state()
 /// Beside a replicator and alone, while commits come as fast as they can: each snapshot is a commit, and what follows it
 /// joins on.
 #[test]
-fn a_snapshot_under_a_writer_that_never_pauses_is_a_commit_and_what_follows_joins_on() {
+fn snapshot_under_constant_writes_is_a_commit_and_continues() {
     let bed = Bed::directory("full-speed");
     let database = bed.path("a.db");
     bed.write(&database, &["--commits", "200", "--rows", "20", "--size", "800"]);
@@ -144,7 +144,7 @@ fn a_snapshot_under_a_writer_that_never_pauses_is_a_commit_and_what_follows_join
 
 /// SQLite never uses the page at byte 2^30, and a database that is large enough has a hole there.
 #[test]
-fn a_database_over_a_gigabyte_comes_back_with_its_lock_byte_page() {
+fn database_over_1_gib_is_restored_with_its_lock_byte_page() {
     let bed = Bed::directory("large");
     let database = bed.path("a.db");
     let large = "INSERT INTO t VALUES (zeroblob(540000000)), (zeroblob(540000000))";
@@ -186,7 +186,7 @@ fn a_snapshot_that_lets_go_of_the_database_is_the_commit_still() {
 
 /// Text and noise in one database, at levels that keep and that change: all of it is plain gzip to whoever reads it.
 #[test]
-fn what_is_compressed_at_any_level_is_read_by_gunzip_and_by_python() {
+fn gunzip_and_python_read_every_compression_level() {
     const PYTHON: &str = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.stdin.buffer).read())";
     let bed = Bed::directory("levels");
     let database = bed.path("a.db");

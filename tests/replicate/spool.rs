@@ -47,7 +47,7 @@ fn overrun(name: &str) -> (Bed, PathBuf, Process) {
 }
 
 #[test]
-fn what_does_not_fit_into_memory_waits_on_disk_and_is_stored_in_order() {
+fn overflow_waits_on_disk_and_is_stored_in_order() {
     let (mut bed, database, replicator) = overrun("spool");
     bed.server().restart();
     bed.converges(&database);
@@ -58,18 +58,18 @@ fn what_does_not_fit_into_memory_waits_on_disk_and_is_stored_in_order() {
 }
 
 #[test]
-fn a_process_that_dies_in_an_outage_leaves_a_spool_that_the_next_one_takes_up() {
+fn spool_of_a_killed_process_is_recovered_by_the_next() {
     let (mut bed, database, replicator) = overrun("spool-killed");
     replicator.kill();
     bed.server().restart();
     let ran = bed.replicate_once(&database);
-    assert!(ran.stderr.contains("taken up from the spool"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("segment recovered from the spool"), "{}", ran.stderr);
     assert_equal(&database, &bed.restored());
     assert_eq!(spooled(&database), 0);
 }
 
 #[test]
-fn a_damaged_spool_costs_the_history_of_the_outage_and_nothing_else() {
+fn damaged_spool_loses_only_the_moments_of_the_outage() {
     let (mut bed, database, replicator) = overrun("spool-damaged");
     replicator.kill();
     for line in support::tree(&spool_of(&database)).iter().filter(|line| line.contains(".gz ")) {
@@ -84,7 +84,7 @@ fn a_damaged_spool_costs_the_history_of_the_outage_and_nothing_else() {
 
 /// Each thing that may happen to the spool of a running process.
 #[test]
-fn a_spool_that_is_damaged_or_gone_while_it_is_needed_costs_the_history_of_the_outage_and_nothing_else() {
+fn spool_lost_during_an_outage_ends_the_generation_only() {
     let remove: fn(&Path) = |path| fs::remove_file(path).unwrap();
     let cut: fn(&Path) = |path| fs::write(path, &fs::read(path).unwrap()[..100]).unwrap();
     for (number, harm) in [remove, cut].into_iter().enumerate() {
@@ -115,7 +115,7 @@ fn a_spool_whose_disk_fails_loses_nothing() {
         bed.converges(&database);
         bed.server().kill();
         bed.write(&database, &BURST);
-        replicator.says("no more is spooled");
+        replicator.says("cannot spool, segments wait in memory");
         bed.server().restart();
         bed.converges(&database);
         bed.run(&["verify", &bed.url()]).succeeded();
@@ -126,7 +126,7 @@ fn a_spool_whose_disk_fails_loses_nothing() {
 
 /// A disk that refuses what is put in the spool, with memory full, for a short while or for good.
 #[test]
-fn a_disk_that_fails_for_a_moment_ends_no_generation_and_one_that_is_broken_does() {
+fn only_a_lasting_spool_failure_ends_the_generation() {
     for (for_good, begun) in [(false, 1), (true, 2)] {
         let mut bed = Bed::nats("spool-moment");
         let database = bed.database();
@@ -135,15 +135,15 @@ fn a_disk_that_fails_for_a_moment_ends_no_generation_and_one_that_is_broken_does
         bed.server().kill();
         fs::write(spool_of(&database), "no directory").unwrap();
         bed.write(&database, &BURST);
-        replicator.says("no more is spooled");
+        replicator.says("cannot spool, segments wait in memory");
         if for_good {
             replicator.says("store away for too long");
         } else {
             // Longer than the pause between two looks.
             std::thread::sleep(Duration::from_millis(1500));
             fs::remove_file(spool_of(&database)).unwrap();
-            replicator.says("spooled again");
-            assert_eq!(replicator.log().matches("no more is spooled").count(), 1, "said once");
+            replicator.says("spooling again");
+            assert_eq!(replicator.log().matches("cannot spool, segments wait in memory").count(), 1, "said once");
         }
         bed.server().restart();
         bed.converges(&database);

@@ -138,7 +138,7 @@ fn one_wrong_prefix_does_not_stop_other_databases(bed: &Bed) {
     let text = format!("dbs:\n{}{}", entry(&shop, &bed.url()), entry(&good, &bed.url_below("good")));
     fs::write(&config, text).expect("write");
     let mut running = bed.start(&["-config", &config.display().to_string(), "replicate"]);
-    running.says("cannot be followed");
+    running.says("cannot replicate, retrying");
     bed.sql(&good, &["INSERT INTO pages VALUES(2)"]);
     support::until("the good one is stored", || support::equal(&bed.restored_from(&bed.url_below("good")), &good));
     running.terminate();

@@ -112,7 +112,7 @@ fn one_that_is_away_delays_the_other_in_nothing_and_catches_up() {
 }
 
 #[test]
-fn one_whose_spool_is_at_its_bound_ends_its_own_generation_alone() {
+fn full_spool_ends_only_the_generation_of_its_replica() {
     let mut two = Two::new("two-full", "spool-limit: 1MiB");
     let mut replicator = two.replicate();
     two.both_converge();
@@ -203,7 +203,7 @@ fn a_single_run_stores_what_it_can_and_fails_for_what_it_cannot() {
 }
 
 #[test]
-fn commands_are_about_each_replica_or_about_the_one_that_is_chosen() {
+fn commands_use_every_replica_or_the_chosen_one() {
     let mut two = Two::new("two-commands", "");
     let database = two.database.to_str().unwrap().to_string();
     two.run(&["replicate", "-once"]).succeeded();
@@ -237,7 +237,7 @@ fn commands_are_about_each_replica_or_about_the_one_that_is_chosen() {
 }
 
 #[test]
-fn a_snapshot_is_asked_for_in_each_replica_of_a_running_replicator() {
+fn snapshot_is_requested_in_each_replica_of_a_replicator() {
     let two = Two::new("two-snapshot", "");
     let replicator = two.replicate();
     two.both_converge();
@@ -252,7 +252,7 @@ fn a_snapshot_is_asked_for_in_each_replica_of_a_running_replicator() {
 }
 
 #[test]
-fn one_that_another_replicator_keeps_is_refused_and_the_other_is_stored() {
+fn replica_of_another_replicator_is_refused_the_other_stored() {
     let two = Two::new("two-taken", "");
     let other = two.bed.path("other.db");
     two.bed.write(&other, &["--commits", "3"]);

@@ -12,15 +12,15 @@ use crate::support::{
 };
 
 on_both_stores! {
-    every_restore_under_load_is_a_committed_state_and_none_goes_back
+    restores_under_load_are_committed_states_in_order
     a_replicator_that_is_killed_again_and_again_loses_nothing
     a_transaction_of_40_mb_comes_back_whole
 }
 
 on_a_directory_only! {
-    the_applications_own_checkpoints_break_nothing_and_are_not_held_up
+    application_checkpoints_are_harmless_and_not_delayed
     a_database_that_shrinks_by_vacuum_is_followed
-    a_database_that_shrinks_and_grows_again_in_one_wal_is_followed
+    database_that_shrinks_and_grows_in_one_wal_is_replicated
     a_database_that_is_opened_for_each_transaction_is_followed
     what_was_rolled_back_is_never_restored
     a_long_reader_delays_nothing_for_good
@@ -54,7 +54,7 @@ fn followed(bed: &Bed, options: &[&str]) -> Process {
     replicator
 }
 
-fn every_restore_under_load_is_a_committed_state_and_none_goes_back(bed: &Bed) {
+fn restores_under_load_are_committed_states_in_order(bed: &Bed) {
     followed(bed, &["--seconds", "6", "--rate", "200"]).stop();
 }
 
@@ -89,7 +89,7 @@ fn a_transaction_of_40_mb_comes_back_whole(bed: &Bed) {
     assert_equal(&database, &bed.restored());
 }
 
-fn the_applications_own_checkpoints_break_nothing_and_are_not_held_up(bed: &Bed) {
+fn application_checkpoints_are_harmless_and_not_delayed(bed: &Bed) {
     let database = bed.database();
     let replicator = bed.replicate(&database);
     let options = ["--seconds", "6", "--checkpoint", "truncate,restart,full,passive", "--every", "10"];
@@ -120,7 +120,7 @@ fn grow(application: &mut Session, rows: u32) {
 
 /// By VACUUM, and in each of SQLite's two ways to do with less. (That a restored file has the length that its header
 /// tells, the judge looks.)
-fn a_database_that_shrinks_and_grows_again_in_one_wal_is_followed(bed: &Bed) {
+fn database_that_shrinks_and_grows_in_one_wal_is_replicated(bed: &Bed) {
     for (mode, shrink) in [("NONE", "VACUUM"), ("FULL", ""), ("INCREMENTAL", "PRAGMA incremental_vacuum")] {
         let (database, url) = (bed.path(&format!("{mode}.db")), bed.url_below(mode));
         let mut application = bed.session(&database);

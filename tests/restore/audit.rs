@@ -43,7 +43,7 @@ fn a_bucket_that_was_made_again_is_filled_before_the_end() {
 }
 
 #[test]
-fn objects_that_were_deleted_by_hand_are_stored_again_before_the_end() {
+fn objects_deleted_by_hand_are_stored_again_before_exit() {
     for (room, which) in [("snapshots", "first"), ("wal", "first"), ("wal", "middle"), ("wal", "last")] {
         let bed = Bed::directory("by-hand");
         let database = bed.database();
@@ -85,7 +85,7 @@ fn comes_back_as_it_was(name: &str, binary: &Path, limits: &str) {
     bed.server().restart();
     // Nobody writes meanwhile: the reconnect alone makes it look.
     bed.converges(&database);
-    replicator.says("not stored, trying again");
+    replicator.says("problem, retrying");
     replicator.stop();
     assert_equal(&bed.restored(), &database);
 }
@@ -108,7 +108,7 @@ fn stream_in_memory_is_filled_again_after_a_restart() {
         let (database, bucket) = (bed.database(), bucket(&bed));
         raw::create(&bed.server().address(), &bucket, json!({"storage": "memory"}));
         let mut replicator = bed.replicate(&database);
-        replicator.says("the bucket is kept in memory");
+        replicator.says("the bucket is in memory");
         bed.converges(&database);
         bed.server().kill();
         bed.server().restart();

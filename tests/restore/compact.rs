@@ -227,7 +227,8 @@ fn compact_of_nothing_says_so(bed: &Bed) {
     assert_eq!(ran.status, NOTHING, "{}", ran.stderr);
     let row = &rows(&ran)[0];
     assert!(row["merged"].is_null() && row["deleted"].is_null() && row["error"].is_string(), "{row}");
-    bed.run(&["compact", "-json", &bed.url()]).refused(USAGE, &["option -json: expected -once or -dry-run"]);
+    bed.run(&["compact", "-json", &bed.url()]).refused(USAGE, &["option -json works only with -once or -dry-run"]);
     bed.run(&["compact", "-once", "-interval", "1m", &bed.url()]).refused(USAGE, &["-once", "-interval"]);
-    bed.run(&["compact", "-once", "-retention", "1h"]).refused(USAGE, &["option -retention: expected a REPLICA_URL"]);
+    bed.run(&["compact", "-once", "-retention", "1h"])
+        .refused(USAGE, &["option -retention works only with a REPLICA_URL"]);
 }

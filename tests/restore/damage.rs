@@ -72,14 +72,14 @@ fn a_damaged_snapshot_is_told_with_what_can_be_done_instead(bed: &Bed) {
         (object, whole)
     };
     let (only, whole) = damage(0);
-    refuses(bed, &only, "hint: no other snapshot is stored: `snapshot` stores one of the live database");
+    refuses(bed, &only, "hint: there is no other snapshot: take one of the live database with `snapshot`");
     fs::write(&only, whole).unwrap();
     run(&[]);
     run(&["-force-snapshot"]);
     run(&[]);
     assert_eq!((bed.generations().len(), bed.objects("snapshots").len()), (1, 2));
     let (newer, _) = damage(1);
-    let refusal = refuses(bed, &newer, "; without that object in the store, the snapshot of ");
+    let refusal = refuses(bed, &newer, "; if you remove that object from the store, the snapshot of ");
     what_the_hint_says_works(bed, &database, &refusal);
     fs::remove_file(&newer).unwrap();
     assert_equal(&database, &bed.restored());
@@ -149,7 +149,7 @@ fn a_moment_outside_of_what_is_stored_is_refused_with_the_range(bed: &Bed) {
         let by_config = bed.run_command(restore().arg("-config").arg(&config).arg(&database));
         assert_eq!(by_url.stderr, by_config.stderr);
         for ran in [by_url, by_config] {
-            ran.refused(NOTHING, &[&format!("timestamp {moment}: what is stored reaches from 20"), " to 20", "hint: "]);
+            ran.refused(NOTHING, &[&format!("timestamp {moment}: the backup covers 20"), " to 20", "hint: "]);
         }
         assert!(!output.exists());
     }

@@ -31,7 +31,7 @@ on_a_directory_only! {
     a_snapshot_larger_than_its_header_says_is_given_up_at_once
     a_frame_that_leaps_far_ahead_asks_for_no_disk
     a_leap_behind_the_point_to_stop_at_asks_for_nothing_either
-    a_snapshot_larger_than_the_disk_is_refused_before_the_first_byte
+    snapshot_larger_than_the_disk_is_refused_at_once
     names_in_other_letters_are_of_strangers
     a_name_in_other_letters_beside_ours_is_never_read
     two_names_of_one_directory_are_one_store
@@ -236,7 +236,7 @@ fn a_leap_behind_the_point_to_stop_at_asks_for_nothing_either(bed: &Bed) {
     assert_nothing_beside(&output);
 }
 
-fn a_snapshot_larger_than_the_disk_is_refused_before_the_first_byte(bed: &Bed) {
+fn snapshot_larger_than_the_disk_is_refused_at_once(bed: &Bed) {
     put_snapshot(bed, ABSURD, 2);
     let output = bed.path("out.db");
     let ran = within(bed, MEMORY, &mut restore_command(&bed.url(), &output));
@@ -289,7 +289,7 @@ fn names_in_other_letters_are_of_strangers(bed: &Bed) {
                 }
                 None => {
                     let ran = ran.succeeded();
-                    assert!(ran.stderr.contains("names that are not ours"), "{}", ran.stderr);
+                    assert!(ran.stderr.contains("object(s) of other programs"), "{}", ran.stderr);
                     assert!(support::equal(&database, &output).is_err(), "the last segment was applied");
                 }
             }
@@ -345,7 +345,7 @@ fn a_last_segment_of_any_size_is_not_read_into_memory(bed: &Bed) {
     fs::File::options().write(true).open(segments.last().unwrap()).unwrap().set_len(1 << 30).unwrap();
     let mut command = bed.replicate_command(&database, &bed.url());
     let ran = within(bed, 2 * MEMORY, command.arg("-once")).succeeded();
-    assert!(ran.stderr.contains("newest stored object is damaged"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("newest stored object damaged"), "{}", ran.stderr);
     assert_equal(&database, &bed.restored());
 }
 
@@ -424,6 +424,6 @@ fn names_that_somebody_pours_into_a_bucket_stop_no_restore() {
     }
     let output = bed.path("out.db");
     let ran = within(&bed, MEMORY + (96 << 20), &mut restore_command(&bed.url(), &output)).succeeded();
-    assert!(ran.stderr.contains("100000 object(s) with names that are not ours"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("100000 object(s) of other programs"), "{}", ran.stderr);
     assert_equal(&database, &output);
 }

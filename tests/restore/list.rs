@@ -139,8 +139,8 @@ fn a_monitor_hears_what_is_late_and_what_is_gone(bed: &Bed) {
     let gone = [".: gone: nothing is stored", "lost: gone: ", "lost/x: gone: "];
     says(&monitor(bed, &["-missing", expected_word]), 1, &gone);
     // Nobody writes: it is not late as long as its replicator says that all is stored. A directory has nobody to ask.
-    let late = ["t/one: late: the newest state is of 20"];
-    let late_too = ["app: late: the newest state is of 20", late[0]];
+    let late = ["t/one: late: the newest state is from 20"];
+    let late_too = ["app: late: the newest state is from 20", late[0]];
     let late: &[&str] = if on_nats(bed) { &late } else { &late_too };
     let old = until("what was stored is old", || {
         let ran = monitor(bed, &["-max-age", "1s"]);
@@ -188,19 +188,19 @@ fn a_mistyped_place_and_a_wrong_file_are_refused(bed: &Bed) {
         bed.run(&["list", &url]).refused(NOTHING, &["nothing is stored"]);
     }
     place(bed, &["readme".to_string(), "app/generations/junk".to_string()]);
-    bed.run(&["list", &url]).refused(NOTHING, &["nothing is stored", "2 object(s) of other programs are there"]);
+    bed.run(&["list", &url]).refused(NOTHING, &["nothing is stored", "there are 2 object(s) of other programs"]);
     bed.run(&["list", &url, "-max-age", "5m"]).refused(NOTHING, &["nothing is stored"]);
     stored(bed, "t1");
     bed.run(&["list", &bed.url_below("t2")])
-        .refused(NOTHING, &["nothing is stored", "check the prefix: stored are ", "t1"]);
+        .refused(NOTHING, &["nothing is stored", "check the prefix; stored prefixes: ", "t1"]);
     let file = bed.path("expected");
     let word = file.to_str().unwrap();
     bed.run(&["list", &url, "-missing", word]).refused(USAGE, &["option -missing: read ", word]);
     fs::write(&file, "\n\n").unwrap();
-    bed.run(&["list", &url, "-missing", word]).refused(USAGE, &["names no prefix", "one prefix a line"]);
+    bed.run(&["list", &url, "-missing", word]).refused(USAGE, &["names no prefix", "one prefix per line"]);
     bed.run(&["list", &url, "-max-age", "5"]).refused(USAGE, &["option -max-age", "did you mean 5s"]);
     bed.run(&["list", &url, "-max-age", "0"]).refused(USAGE, &["option -max-age: expected more than 0"]);
-    bed.run(&["list"]).refused(USAGE, &["list: no place is given"]);
+    bed.run(&["list"]).refused(USAGE, &["list: no replica URL is given"]);
     bed.run(&["list", &url, "more"]).refused(USAGE, &["list: expected at most 1"]);
 }
 
@@ -325,7 +325,7 @@ fn a_login_that_may_not_ask_who_replicates_is_told_the_rest() {
 }
 
 #[test]
-fn a_replicator_that_does_not_answer_is_not_known_and_what_is_stored_decides() {
+fn silent_replicator_is_unknown_and_the_store_decides() {
     let bed = Bed::nats("list-frozen");
     let database = bed.database();
     let replicator = bed.replicate_to(&database, &bed.url_below("app"));
@@ -338,7 +338,7 @@ fn a_replicator_that_does_not_answer_is_not_known_and_what_is_stored_decides() {
     let rows = listed(&bed, &bed.url(), &["-max-age", "1s"]);
     let app = &rows["app"];
     assert_eq!((&app["live"], &app["lag"]), (&Value::Null, &Value::Null));
-    assert!(text(&app["problem"]).starts_with("late: the newest state is of "), "{app}");
+    assert!(text(&app["problem"]).starts_with("late: the newest state is from "), "{app}");
     replicator.signal(libc::SIGCONT);
     replicator.stop();
 }

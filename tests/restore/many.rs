@@ -85,7 +85,7 @@ fn every_configured_database_is_restored_with_one_line_each(bed: &Bed) {
         assert_equal(&saved.join(database.file_name().unwrap()), database);
     }
     // What exists is not touched, and is an error unless that is asked for.
-    restore_all(bed, &[]).refused(support::DATABASE, &["app.db", "it exists"]);
+    restore_all(bed, &[]).refused(support::DATABASE, &["app.db", "already exists"]);
     let ran = restore_all(bed, &["-if-db-not-exists", "-json"]).succeeded();
     let rows: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert!(rows.as_array().unwrap().iter().all(|row| row["skipped"] == "the database exists"), "{rows}");
@@ -164,7 +164,7 @@ fn a_deleted_database_leaves_nothing_and_the_others_stay(bed: &Bed) {
     let ran = bed.run(&["delete", "-dry-run", &url]).succeeded();
     assert!(ran.stdout.starts_with("would delete ") && ran.stdout.contains("every moment from"), "{}", ran.stdout);
     // Standard input is no terminal: nobody can confirm.
-    bed.run(&["delete", &url]).refused(USAGE, &["no terminal", "-yes"]);
+    bed.run(&["delete", &url]).refused(USAGE, &["not a terminal", "-yes"]);
     bed.restore(&url, &bed.path("still.db")).succeeded();
     let ran = bed.run(&["delete", "-yes", "-json", &url]).succeeded();
     let row: Value = serde_json::from_str(&ran.stdout).unwrap();

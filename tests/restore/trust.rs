@@ -16,9 +16,9 @@ on_both_stores! {
 
 on_a_directory_only! {
     snapshot_with_a_clock_that_goes_back_buries_no_generation
-    snapshot_deletes_what_is_older_than_the_retention_that_it_is_given
-    generation_far_ahead_is_passed_by_the_next_and_not_by_each_one
-    generation_with_the_greatest_number_is_named_and_nothing_is_called_stored
+    snapshot_applies_the_retention_of_its_option
+    generation_far_ahead_is_passed_once_by_the_next
+    generation_with_the_greatest_number_is_an_error
 }
 
 const MINUTE: i64 = 60;
@@ -48,7 +48,7 @@ fn clock_that_goes_back_at_each_start_buries_no_generation(bed: &Bed) {
         change(bed, &database, run);
         let ran = once_with_clock(bed, &database, &library, -back * MINUTE);
         assert_equal(&database, &bed.restored());
-        let words = ran.stderr.matches("clock is behind what is stored").count();
+        let words = ran.stderr.matches("clock behind the newest stored commit").count();
         assert!(words <= 1 && (words == 1) == (back > 0), "{}", ran.stderr);
         assert_eq!(begun(&ran), 1, "{}", ran.stderr);
         warned += words;
@@ -76,13 +76,13 @@ fn snapshot_with_a_clock_that_goes_back_buries_no_generation(bed: &Bed) {
         let command = with_clock(command.args(["snapshot", path, &bed.url()]), &library, -back * MINUTE);
         let ran = bed.run_command(command).succeeded();
         assert_equal(&database, &bed.restored());
-        assert_eq!(ran.stderr.matches("clock is behind what is stored").count(), usize::from(back > 0));
+        assert_eq!(ran.stderr.matches("clock behind the newest stored commit").count(), usize::from(back > 0));
     }
     assert_eq!(bed.generations().len(), 6);
 }
 
 /// By cron, and without a configuration. The default of a day would delete more.
-fn snapshot_deletes_what_is_older_than_the_retention_that_it_is_given(bed: &Bed) {
+fn snapshot_applies_the_retention_of_its_option(bed: &Bed) {
     const HOUR: i64 = 60 * MINUTE;
     let (database, library) = (bed.path("plain.db"), wrong_clock(bed));
     let path = database.to_str().expect("a path");
@@ -102,7 +102,7 @@ fn snapshot_deletes_what_is_older_than_the_retention_that_it_is_given(bed: &Bed)
 }
 
 /// A folder that somebody copied: whole, and of a time to come.
-fn generation_far_ahead_is_passed_by_the_next_and_not_by_each_one(bed: &Bed) {
+fn generation_far_ahead_is_passed_once_by_the_next(bed: &Bed) {
     let database = bed.database();
     bed.replicate_once(&database);
     let ours = bed.generations().pop_first().expect("a generation");
@@ -121,7 +121,7 @@ fn generation_far_ahead_is_passed_by_the_next_and_not_by_each_one(bed: &Bed) {
 }
 
 /// What another program left there. A restore takes it, so nothing that is stored besides counts.
-fn generation_with_the_greatest_number_is_named_and_nothing_is_called_stored(bed: &Bed) {
+fn generation_with_the_greatest_number_is_an_error(bed: &Bed) {
     let database = bed.database();
     bed.replicate_once(&database);
     let folder = bed.path("store/generations/ffffffffffffffff/snapshots");
@@ -129,7 +129,7 @@ fn generation_with_the_greatest_number_is_named_and_nothing_is_called_stored(bed
     fs::write(folder.join("00000000.000000000000-20260101T000000.000Z.gz"), "x").expect("write an object");
     let before = bed.stored();
     let path = database.to_str().expect("a path");
-    let words = ["generations/ffffffffffffffff/: no new generation can begin", "hint: litestream did not choose"];
+    let words = ["generations/ffffffffffffffff/: no new generation can start", "hint: litestream did not choose"];
     for _ in 0..2 {
         let mut command = bed.replicate_command(&database, &bed.url());
         bed.run_command(command.arg("-once")).refused(CORRUPT, &words);

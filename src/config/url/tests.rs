@@ -79,7 +79,10 @@ fn address_without_a_scheme_is_no_directory() {
     let error = parse("u:s3cret@host/b").unwrap_err();
     assert!(!format!("{error:?}").contains("s3cret"), "{error}");
     let error = parse("backup").unwrap_err();
-    assert_eq!(error.hint(), Some("the bucket on the server of NATS_URL is nats:///backup, the directory is ./backup"));
+    assert_eq!(
+        error.hint(),
+        Some("write nats:///backup for the bucket on the server of NATS_URL, ./backup for the directory")
+    );
     for path in ["./127.0.0.1:4222", "./backup", "/backup", "a/b:1", "..", "backup/"] {
         assert_eq!(parse(path).unwrap(), Url::Dir(path.into()));
     }
@@ -108,15 +111,15 @@ fn what_is_no_replica_url_is_refused_and_the_reason_is_told() {
         ("file:/a", "expected // after the scheme"),
         ("file://relative", "expected an absolute path after file://"),
         ("file://host/a", "expected an absolute path after file://"),
-        ("file:///a?b", "a query or fragment is not understood"),
+        ("file:///a?b", "a query or fragment is not supported"),
         ("s3://bucket/db", "the s3 backend is not supported"),
         ("sftp://h/db", "the sftp backend is not supported"),
         ("ftp://h/db", "unknown scheme"),
-        ("nats://h/B?x=1", "a query or fragment is not understood"),
-        ("nats://h/B#x", "a query or fragment is not understood"),
-        ("nats://u:pa?ss@h/B", "a query or fragment is not understood"),
-        ("nats://h/B?js-domain", "a query or fragment is not understood"),
-        ("nats://h/B?js-domain=a&js-domain=b", "a query or fragment is not understood"),
+        ("nats://h/B?x=1", "a query or fragment is not supported"),
+        ("nats://h/B#x", "a query or fragment is not supported"),
+        ("nats://u:pa?ss@h/B", "a query or fragment is not supported"),
+        ("nats://h/B?js-domain", "a query or fragment is not supported"),
+        ("nats://h/B?js-domain=a&js-domain=b", "a query or fragment is not supported"),
         ("nats://h/B?js-domain=a.b", "js-domain: expected the name of a JetStream domain"),
         ("nats://h/B?js-domain=a&js-api-prefix=b", "expected js-domain or js-api-prefix, found both"),
         ("nats://h:0/B", "server 1: expected a port from 1 to 65535"),
@@ -127,16 +130,16 @@ fn what_is_no_replica_url_is_refused_and_the_reason_is_told() {
         ("nats://::1/B", "server 1: too many colons"),
         ("nats://[::1/B", "server 1: a [ is not closed"),
         ("nats://[h]/B", "server 1: expected an IPv6 address in the brackets"),
-        ("nats://[::1]4/B", "server 1: expected a port behind the brackets"),
+        ("nats://[::1]4/B", "server 1: expected a port after the brackets"),
         ("nats://:4222/B", "server 1: expected the name or address of a host"),
         ("nats://h h/B", "server 1: expected the name or address of a host"),
         ("nats://u:@h/B", "server 1: expected USER:PASSWORD@ or TOKEN@, found an empty part"),
         ("nats://:p@h/B", "server 1: expected USER:PASSWORD@ or TOKEN@, found an empty part"),
         ("nats://@h/B", "server 1: expected USER:PASSWORD@ or TOKEN@, found an empty part"),
         ("nats://u:p@h,v:p@g/B", "server 2: expected one login for all servers, found two"),
-        ("nats://u%zz:p@h/B", "server 1: expected two hex digits behind %"),
-        ("nats://u:p%f@h/B", "server 1: expected two hex digits behind %"),
-        ("nats://u:%ff@h/B", "server 1: expected UTF-8 behind the % codes"),
+        ("nats://u%zz:p@h/B", "server 1: expected two hex digits after %"),
+        ("nats://u:p%f@h/B", "server 1: expected two hex digits after %"),
+        ("nats://u:%ff@h/B", "server 1: expected % codes that give UTF-8"),
         ("nats://h/my.bucket", "expected a bucket of letters, digits, - and _"),
         ("nats://h/a%2Fb", "expected a bucket of letters, digits, - and _"),
         ("nats://h//p", "the bucket is empty, but a prefix follows"),

@@ -111,7 +111,7 @@ mod tests {
     use crate::format::wal::{ByteOrder, Salt};
 
     #[test]
-    fn a_pass_is_due_after_its_interval_and_slower_while_something_is_committed() {
+    fn pass_is_due_after_its_interval_and_slower_under_commits() {
         let begun = Instant::now();
         let pace = ComparisonPace { interval: Duration::from_secs(60), piece: 1 << 20 };
         let copied = |frame| WalMark {

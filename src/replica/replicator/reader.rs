@@ -206,7 +206,7 @@ impl Reader {
 
     /// The pin does not move before the database is read, and an application's checkpoint waits for it.
     fn give_up_comparing(&self, comparing: ComparingFile) -> Compared {
-        log::warn("database not compared with what is stored: a checkpoint of the application waited for that")
+        log::warn("database not compared with its backup, a checkpoint of the application was waiting")
             .field("db", &self.name)
             .emit();
         Compared::Done(Box::new(comparing.source), comparing.check.give_up())
@@ -231,7 +231,7 @@ impl Reader {
     pub(super) fn keep_note(&mut self, positions: &[Position], closing: bool, now: Instant) {
         let (Some(note), ReaderStage::Open(database)) = (&mut self.note, &mut self.stage) else { return };
         if let Err(error) = note.poll(&mut database.source, positions, closing, now) {
-            log::debug("no note of the database file").field("db", &self.name).error(&error).emit();
+            log::debug("cannot note the state of the database file").field("db", &self.name).error(&error).emit();
         }
     }
 }

@@ -67,7 +67,7 @@ impl<O: PageOutput> Restore<'_, O> {
         }
         let begun = header.payload_offset == Offset::ZERO;
         let before = if begun { Some(header.checksum_before) } else { self.state.chain_end.checksum };
-        let unknown = || Error::new(Kind::Corrupt, "expected differences behind a known frame checksum, found none");
+        let unknown = || Error::new(Kind::Corrupt, "expected differences after a known frame checksum, found none");
         let mut frames = DifferenceFrames::new(reader, header, before.ok_or_else(unknown)?)?;
         let mut frame = Vec::new();
         let mut number = header.payload_offset.frame(header.page_size).unwrap_or(0);
@@ -130,6 +130,6 @@ impl<O: PageOutput> Pages<'_, O> {
 fn proven(told: &Differences, running: &RunningChecksum) -> Result<()> {
     match told.checksum == running.sum() {
         true => Ok(()),
-        false => Err(other_checksum("behind a member", told.checksum, running.sum())),
+        false => Err(other_checksum("after a member", told.checksum, running.sum())),
     }
 }

@@ -13,7 +13,7 @@ pub fn io_error(operation: &str, path: &Path, error: &io::Error) -> Error {
     let kind = if error.kind() == ErrorKind::NotFound { Kind::NotFound } else { Kind::StoreRefused };
     let made = Error::io(kind, format!("{operation} {}", path.display()), error);
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => made.with_hint("make room on the file system of the store"),
+        Some(libc::ENOSPC | libc::EDQUOT) => made.with_hint("free space on the file system of the store"),
         Some(libc::EACCES | libc::EPERM) => {
             made.with_hint("the store's directory must be writable by the user that runs litestream")
         }

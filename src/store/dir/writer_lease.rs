@@ -32,7 +32,7 @@ impl DirLease {
             Err(TryLockError::WouldBlock) => return Err(self.taken(&directory)),
             Err(TryLockError::Error(error)) => error,
         };
-        log::debug("the directory cannot be locked: two replicators at once are not noticed")
+        log::debug("cannot lock the directory, a second replicator would not be detected")
             .field("store", self.root.display())
             .field("detail", error)
             .emit();
@@ -44,7 +44,7 @@ impl DirLease {
         let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
         let holder = holder(&locks, inode).map_or("another process".to_string(), |pid| format!("process {pid}"));
         Error::new(Kind::Locked, format!("store {}: is already replicated to by {holder}", self.root.display()))
-            .with_hint("one replicator a directory: stop that one, or give this database a directory of its own")
+            .with_hint("only one replicator per directory: stop that one, or give this database its own directory")
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_holder_is_refused_and_told_of_the_first_until_that_one_is_gone() {
+    fn second_holder_is_refused_until_the_first_is_gone() {
         let name = format!("litestream-claim-{}", std::process::id());
         let root = std::env::temp_dir().join(&name);
         let now = Instant::now();

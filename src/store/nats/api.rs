@@ -63,7 +63,7 @@ impl ApiError {
         let text: String = description.chars().filter(|c| !c.is_control()).take(300).collect();
         let error = Error::new(kind, format!("{text} (code {code}, error {err_code})"));
         if let Some(limit) = full {
-            return error.with_hint(format!("it is tried again until there is room; the limit is {limit}"));
+            return error.with_hint(format!("litestream retries until there is room; the limit is {limit}"));
         }
         match *err_code {
             NEEDS_SIZE => error.with_hint(
@@ -86,10 +86,10 @@ struct ResponseHeader {
 /// Reads an answer; the server's refusal is the inner error.
 pub fn parse_response<T: DeserializeOwned>(mail: &Reply) -> Result<std::result::Result<T, ApiError>> {
     if mail.status == Some(503) {
-        let error = Error::new(Kind::StoreUnreachable, "nobody answers for JetStream");
+        let error = Error::new(Kind::StoreUnreachable, "JetStream does not answer");
         return Err(error.with_hint(format!("{ENABLE}, or wait until it is ready; {BEHIND_LEAF}")));
     }
-    let odd = |_| Error::new(Kind::StoreRefused, "expected an answer of JetStream, found something else");
+    let odd = |_| Error::new(Kind::StoreRefused, "expected a JetStream response, found something else");
     let envelope: ResponseHeader = serde_json::from_slice(&mail.data).map_err(odd)?;
     match envelope.error {
         Some(error) => Ok(Err(error)),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_with_the_time_out_where_nothing_moves_and_later_where_something_does() {
+    fn timeout_is_extended_only_by_progress() {
         const SECOND: Duration = Duration::from_secs(1);
         // When it is over if so many bytes move in a tenth of a second.
         let over = |rate: u64| {

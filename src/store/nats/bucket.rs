@@ -278,34 +278,37 @@ fn check_settings(
         // All chunks of an object have one subject: the server would throw the first ones away while the next ones come.
         return refuse(
             &format!("expected max_msgs_per_subject -1, found {}", config.max_msgs_per_subject),
-            &format!("it destroys every large object: nats stream edit OBJ_{} --max-msgs-per-subject=-1", place.bucket),
+            &format!(
+                "this limit destroys every large object: nats stream edit OBJ_{} --max-msgs-per-subject=-1",
+                place.bucket
+            ),
         );
     }
     if !matches!(config.retention.as_str(), "" | "limits") {
         let what = format!("expected retention limits, found {:?}", printable(&config.retention));
-        return refuse(&what, "its messages go once somebody has read them: make it with: nats object add");
+        return refuse(&what, "messages are deleted once they are read; create the bucket with: nats object add");
     }
     if (1..LEAST_MESSAGE).contains(&config.max_msg_size) {
         return refuse(
             &format!("expected max_msg_size of at least {LEAST_MESSAGE}, found {}", config.max_msg_size),
-            &format!("what describes an object does not fit: nats stream edit OBJ_{} --max-msg-size=-1", place.bucket),
+            &format!("object metadata does not fit: nats stream edit OBJ_{} --max-msg-size=-1", place.bucket),
         );
     }
     let mut warnings = Vec::new();
     if config.sealed {
-        warnings.push("the bucket is sealed: it can be restored from, but nothing can be stored".to_string());
+        warnings.push("the bucket is sealed: restores work, but nothing can be stored".to_string());
     } else if !config.allow_rollup_hdrs {
         let what = "the bucket allows no roll-ups: of an object that is replaced, the old description stays until it is deleted";
         warnings.push(what.to_string());
     }
     if config.deny_purge && !config.sealed {
-        warnings.push("the bucket denies purges: deleted and replaced objects keep their space".to_string());
+        warnings.push("the bucket denies purges: deleted and replaced objects keep using space".to_string());
     }
     if !config.sealed {
         warnings.extend(check_limits(place, config, must_keep)?);
     }
     if config.storage == "memory" {
-        warnings.push("the bucket is kept in memory: its objects are gone when its server restarts".to_string());
+        warnings.push("the bucket is in memory: its objects are lost when its server restarts".to_string());
     }
     Ok(warnings)
 }
@@ -329,10 +332,12 @@ fn check_limits(place: &ObjectNames, config: &StreamConfig, must_keep: Option<Du
     }
     let mut warnings = Vec::new();
     for (limit, option, harmless) in found {
-        let what = format!("the bucket deletes what is stored by its limit {limit}");
+        let what = format!("the bucket deletes objects by its limit {limit}");
         if must_keep.is_some() && !harmless {
-            let hint =
-                format!("it deletes history within the retention: nats stream edit OBJ_{} {option}", place.bucket);
+            let hint = format!(
+                "it deletes objects that retention still needs: nats stream edit OBJ_{} {option}",
+                place.bucket
+            );
             return Err(Error::new(Kind::StoreRefused, what).with_hint(hint));
         }
         warnings.push(what);
@@ -399,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_cannot_keep_the_promises_is_refused_or_warned_of() {
+    fn unsuitable_bucket_is_refused_or_warned_about() {
         assert!(config(|c| c.allow_rollup_hdrs = false).unwrap()[0].contains("roll-ups"));
         assert!(config(|c| c.subjects = vec!["x".into()]).is_err());
         assert!(config(|c| c.sealed = true).unwrap()[0].contains("sealed"));

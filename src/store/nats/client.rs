@@ -282,7 +282,7 @@ impl Client {
         }
         *late = true;
         let step = self.proxy.status.lock().step.clone();
-        Err(Error::new(Kind::StoreUnreachable, format!("connect: still at it after {limit:?}: {step}")))
+        Err(Error::new(Kind::StoreUnreachable, format!("connect: not finished after {limit:?}: {step}")))
     }
 
     /// Whether the connection is up now; after a reconnect it has a new inbox.
@@ -342,7 +342,7 @@ impl Client {
         }
         self.cuts.set(((cuts + 1).min(MOST_CUTS), epoch));
         if cuts > 0 {
-            log::warn("connection lost while an object was read, less is asked for at once from now on")
+            log::warn("connection lost during a read, requesting less at once")
                 .field("server", &self.proxy.status.lock().address)
                 .emit();
         }

@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn a_far_window_doubles_in_each_round_trip_until_the_link_is_full() {
+    fn far_window_doubles_per_round_trip_until_the_link_is_full() {
         // Two chunks, then 2, 4 and 8 MiB, then 16 MiB each time: 13 round trips carry over 135 MB.
         let (_, answered) = run(400_000, &[(1_300, 100)]);
         assert!(answered > 130_000_000, "{answered}");
     }
 
     #[test]
-    fn a_far_fast_link_gets_a_large_window_and_a_near_or_slow_one_does_not() {
+    fn only_a_far_fast_link_gets_a_large_window() {
         assert_eq!(settle(200_000, 100), MAX_WINDOW);
         assert!((LAN_WINDOW..LAN_WINDOW * 5 / 4).contains(&settle(300_000, 1)));
         assert!(settle(500, 30) <= 600_000, "about a second of 500 kB/s");
@@ -217,12 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_becomes_longer_gets_its_window_after_some_seconds() {
+    fn longer_route_gets_its_window_after_some_seconds() {
         assert_eq!(moved(200_000, &[(5_000, 10), (30_000, 200)]), settle(200_000, 200));
     }
 
     #[test]
-    fn a_window_that_is_measured_again_and_again_stays_what_the_link_needs() {
+    fn repeated_measurements_keep_the_window() {
         assert!(moved(300_000, &[(120_000, 1)]) <= LAN_WINDOW * 2);
         let (limit, answered) = run(150_000, &[(120_000, 100)]);
         assert_eq!(limit, MAX_WINDOW);

@@ -119,7 +119,10 @@ impl NatsGet {
     fn restart_limited(&mut self) -> Result<()> {
         self.restarts += 1;
         if self.restarts > MAX_RESTARTS {
-            return Err(Error::new(Kind::StoreUnreachable, format!("the server broke off {MAX_RESTARTS} times")));
+            return Err(Error::new(
+                Kind::StoreUnreachable,
+                format!("the server aborted the read {MAX_RESTARTS} times"),
+            ));
         }
         self.restart();
         Ok(())
@@ -197,8 +200,7 @@ impl NatsGet {
         let missing = || Error::new(Kind::NotFound, "no such object");
         let json = api::stored_message(mail)?.ok_or_else(missing)?;
         let meta = Meta::parse(&json);
-        let meta =
-            meta.ok_or_else(|| Error::new(Kind::Corrupt, "expected the meta of an object, found something else"))?;
+        let meta = meta.ok_or_else(|| Error::new(Kind::Corrupt, "expected object metadata, found something else"))?;
         if meta.deleted {
             return Err(missing());
         }
@@ -338,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_ahead_is_bounded_in_bytes_whatever_the_size_of_a_chunk() {
+    fn prefetch_is_bounded_in_bytes_for_every_chunk_size() {
         const MIB: u64 = 1024 * 1024;
         let (near, far) = (Duration::from_micros(300), Duration::from_millis(100));
         let table = [

@@ -252,7 +252,11 @@ impl NatsScan {
     fn on_meta(&mut self, meta: Meta) -> Option<ListedObject> {
         let object = !meta.deleted && !meta.link;
         if object && is_ltx_name(&meta.name) && !self.ltx.replace(true) {
-            log::warn(LTX_WARNING).field("bucket", &self.names.bucket).field("such_as", &meta.name).emit();
+            log::warn("objects of another program ignored")
+                .field("bucket", &self.names.bucket)
+                .field("such_as", &meta.name)
+                .field("detail", LTX_WARNING)
+                .emit();
         }
         let name = self.names.strip_prefix(&meta.name).filter(|name| name.starts_with(&self.prefix))?;
         let ours = name::validate(name).is_ok();

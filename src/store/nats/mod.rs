@@ -92,7 +92,7 @@ fn check_prefix(prefix: &str) -> Result<()> {
         return Ok(());
     }
     let what = format!("expected a prefix of at most {MAX_PREFIX} bytes, found {}", prefix.len());
-    Err(Error::new(Kind::Usage, what).with_hint("the subjects of its objects would be longer than a server takes"))
+    Err(Error::new(Kind::Usage, what).with_hint("the subjects of its objects would be longer than a server allows"))
 }
 
 /// One prefix of one bucket.
@@ -204,7 +204,7 @@ impl NatsStore {
     /// A bucket that was not there before.
     fn on_new_bucket(&self, found: &bucket::BucketInfo) {
         for warning in &found.warnings {
-            log::warn(warning).field("store", &self.url).emit();
+            log::warn("bucket settings").field("store", &self.url).field("detail", warning).emit();
         }
         self.created.replace(found.created.clone());
         self.client.own_objects.borrow_mut().clear();

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept_and_one_that_was_stored_again_counts_as_new() {
+    fn newest_are_kept_and_one_stored_again_counts_as_new() {
         let mut own = OwnObjects::default();
         let last = MAX_OBJECTS as u64;
         own.insert("first", object(1));

@@ -156,14 +156,14 @@ impl NatsLease {
             }
         }
         if self.client.lease_queries_denied() {
-            self.log_once("the login may not ask who else keeps this prefix: two at once are not noticed");
+            self.log_once("no permission on litestream.alive.>");
             return Ok(Some(why));
         }
         if now < *until {
             return Ok(None);
         }
         if why == QueryReason::Acquire {
-            self.log_once("somebody who keeps this prefix does not answer; it may have died just now");
+            self.log_once("a replicator registered for this prefix does not answer");
         }
         Ok(Some(why))
     }
@@ -177,9 +177,13 @@ impl NatsLease {
         }
     }
 
-    fn log_once(&mut self, what: &str) {
+    fn log_once(&mut self, reason: &str) {
         if !std::mem::replace(&mut self.last_logged, true) {
-            log::info(what).field("store", &self.url).field("subject", &self.subject).emit();
+            log::info("a second replicator may not be detected")
+                .field("store", &self.url)
+                .field("subject", &self.subject)
+                .field("reason", reason)
+                .emit();
         }
     }
 
@@ -208,11 +212,14 @@ impl NatsLease {
 fn lease_taken_error(url: &str, other: &WriterInfo, why: QueryReason) -> Error {
     let word = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
     let WriterInfo { host, pid, db, .. } = other;
-    let done =
-        if why == QueryReason::Reconnect { "was taken over while we were cut off" } else { "is already replicated to" };
+    let done = if why == QueryReason::Reconnect {
+        "was taken over while this process was disconnected"
+    } else {
+        "is already replicated to"
+    };
     let what = format!("{url}: {done} by process {pid} on {} from {}", word(host), word(db));
     Error::new(Kind::Locked, what)
-        .with_hint("one replicator a prefix: stop that one, or give this database a path of its own in the bucket")
+        .with_hint("only one replicator per prefix: stop that one, or give this database its own path in the bucket")
 }
 
 impl WriterLease for NatsLease {
@@ -263,7 +270,7 @@ mod tests {
         assert!(
             lease_taken_error("u", &other, QueryReason::Reconnect)
                 .message()
-                .contains("taken over while we were cut off")
+                .contains("taken over while this process was disconnected")
         );
     }
 }

@@ -89,7 +89,7 @@ impl WriterQuery {
     /// Those who have not answered are not known, and are not asked any more.
     fn give_up(&mut self, why: &str) {
         if !std::mem::replace(&mut self.gave_up, true) {
-            log::info(why).field("store", &self.url).emit();
+            log::info("replicators unknown").field("store", &self.url).field("reason", why).emit();
         }
         self.answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| *answer = Some(Writer::Unknown));
         (self.asked, self.in_flight) = (self.answers.len(), 0);
@@ -115,9 +115,9 @@ impl FindWriters for WriterQuery {
         }
         let silent = self.last_progress.is_some_and(|last| now.saturating_duration_since(last) > QUERY_TIMEOUT);
         if self.in_flight > 0 && self.client.lease_queries_denied() {
-            self.give_up("the login may not ask who replicates: that is not known");
+            self.give_up("no permission on litestream.alive.>");
         } else if self.in_flight > 0 && silent {
-            self.give_up("a replicator does not answer: it may have died just now");
+            self.give_up("a replicator does not answer");
         }
         Ok(self.in_flight == 0 && self.asked == self.subjects.len())
     }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_any_version_is_read_and_what_it_does_not_say_is_not_known() {
+    fn answers_of_any_version_are_read() {
         assert_eq!(writer(&reply(Some(503), "")), Writer::Nobody);
         assert_eq!(writer(&reply(None, "junk")), Writer::Unknown);
         let old = r#"{"id":"x","host":"pi","pid":7,"db":"/a.db","since":1}"#;

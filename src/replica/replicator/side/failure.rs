@@ -24,10 +24,10 @@ impl Side {
     pub(in crate::replica::replicator) fn fail(&mut self, error: Error, clock: &dyn Clock) {
         let taken_over = self.begun && error.kind() == Kind::Locked;
         let again = self.settings.wait_for_database && !taken_over;
-        let line = log::error(match again {
-            true => "not stored in this replica, trying again in a minute",
-            false => "not stored in this replica",
-        });
+        let line = match again {
+            true => log::error("not stored in this replica, retrying in 1m"),
+            false => log::error("not stored in this replica"),
+        };
         self.name.tag(line).error(&error).emit();
         self.counters.error(error.kind());
         self.problems.set(clock.now(), &error);

@@ -133,7 +133,7 @@ impl Side {
 
 /// Logs that a clock is not believed.
 pub fn warn_clock(database: &str, newest: &HighWaterMark, wall: Timestamp) {
-    log::warn("clock is behind what is stored, new commits get the newest stored time until it catches up")
+    log::warn("clock behind the newest stored commit, using its time")
         .field("db", database)
         .field("clock", wall)
         .field("newest_stored", newest.moment)

@@ -91,7 +91,7 @@ fn handshake(
     let offered = info.tls_required || info.tls_available;
     if tls.required && !offered {
         let failure = Failure::new(Kind::StoreRefused, "expected TLS, found a server that does not offer it");
-        return Err(failure.hint("take the TLS options away, or give the server a certificate"));
+        return Err(failure.hint("remove the TLS options, or give the server a certificate"));
     }
     match plain {
         Stream::Plain(socket) if tls.required || info.tls_required => {

@@ -27,7 +27,7 @@ pub fn log_in(stream: &mut Stream, mut connect: Value, timeout: Duration) -> Res
     queue.push(format!("CONNECT {connect}\r\nPING\r\n").as_bytes());
     let answered = read_reply(stream, &mut queue, timeout);
     // A server that does not take our certificate may reset the connection before its alert is read.
-    let hint = "the server may not take our certificate, or want one: client-cert and client-key";
+    let hint = "the server may refuse the client certificate, or require one: client-cert and client-key";
     let bare = |failure: &Failure| tls && failure.hint.is_none();
     answered.map_err(|failure| if bare(&failure) { failure.hint(hint) } else { failure })
 }
@@ -100,8 +100,8 @@ pub fn parse_err(line: &[u8]) -> String {
 /// What a server says that is full for now, and the limit that makes it so (server/errors.go of nats-server).
 const FULL: [(&str, &str); 3] = [
     ("maximum connections", "max_connections of the server"),
-    ("maximum account active connections", "the connections that the account may have (conn in its limits)"),
-    ("connection throttling", "the connections that the server takes at the same time"),
+    ("maximum account active connections", "the number of connections that the account allows (conn in its limits)"),
+    ("connection throttling", "the number of connections that the server allows at the same time"),
 ];
 /// What a server says that is going down, or was too slow.
 const PASSING: [&str; 3] = ["server shutdown", "timeout", "lame duck"];
@@ -112,7 +112,7 @@ fn refusal(line: &[u8]) -> Failure {
     let lower = text.to_ascii_lowercase();
     if let Some((_, limit)) = FULL.iter().find(|(sign, _)| lower.contains(sign)) {
         return Failure::new(Kind::StoreUnreachable, format!("login: {text}"))
-            .hint(&format!("it is tried again until there is room; the limit is {limit}"));
+            .hint(&format!("litestream retries until there is room; the limit is {limit}"));
     }
     if PASSING.iter().any(|sign| lower.contains(sign)) {
         return Failure::new(Kind::StoreUnreachable, format!("login: {text}"));
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(hear("-ERR 'maximum connections exceeded'\r\n").unwrap_err().kind, Kind::StoreUnreachable);
         let full = hear("-ERR 'maximum account active connections exceeded'\r\n").unwrap_err();
         assert_eq!(full.kind, Kind::StoreUnreachable);
-        assert!(full.hint.is_some_and(|hint| hint.contains("the connections that the account may have")));
+        assert!(full.hint.is_some_and(|hint| hint.contains("connections that the account allows")));
         assert_eq!(hear("HELLO\r\n").unwrap_err().kind, Kind::StoreRefused);
     }
 }

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn however_it_is_cut_a_boundary_is_where_a_message_ends_and_nowhere_else() {
+    fn boundaries_are_message_ends_however_the_bytes_are_split() {
         let client = b"PING\r\nSUB a.> 1\r\nPUB a r 6\r\nPING\r\n\r\nPUB _LINK.FLUSH 3\r\nxyz\r\nPUB b 0\r\n\r\nHPUB b 2 4\r\nhhpp\r\n";
         let server = b"INFO {}\r\nMSG a 1 4\r\n+OK\n\r\nPING\r\nHMSG a 1 r 12 13\r\nNATS/1.0 503c\r\nMSG a 1 0\r\n\r\n";
         for step in 1..60 {

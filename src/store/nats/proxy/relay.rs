@@ -307,7 +307,10 @@ impl<'a> Relay<'a> {
         }
         // The crate ends each message within milliseconds, by its flusher if by nothing else.
         if self.own_to_server.waiting(now).is_some_and(|waited| waited > timeout) {
-            return Err(Error::new(Kind::StoreUnreachable, format!("a message has been half sent for {timeout:?}")));
+            return Err(Error::new(
+                Kind::StoreUnreachable,
+                format!("a message has been only partly sent for {timeout:?}"),
+            ));
         }
         let silence = now.duration_since(self.liveness.last_received.max(self.liveness.last_progress));
         if self.liveness.last_request.is_some_and(|asked| now.duration_since(asked) > timeout)
@@ -347,7 +350,7 @@ impl<'a> Relay<'a> {
 fn last_server_error(text: &str) -> Error {
     let error = Error::new(Kind::StoreUnreachable, format!("the server closed the connection: {text}"));
     if text.to_ascii_lowercase().contains("authentication expired") {
-        return error.with_hint("the credentials have expired: put new ones in their place");
+        return error.with_hint("the credentials have expired: replace them");
     }
     error
 }
@@ -471,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_link_waits_for_the_end_of_a_message_in_both_directions() {
+    fn own_line_waits_for_the_end_of_a_message() {
         let shared = SharedStatus::default();
         let ((crate_side, mut the_crate), (server, mut the_server)) = (pair(), pair());
         let mut pump = Relay::new(crate_side, counted(server, &shared), RHYTHM, &shared);
@@ -508,6 +511,6 @@ mod tests {
         pump.on_server_bytes(b"PING\r\n").unwrap();
         pump.check(Instant::now() + Duration::from_secs(9)).unwrap();
         let error = pump.check(Instant::now() + Duration::from_secs(11)).unwrap_err();
-        assert_eq!(error.message(), "a message has been half sent for 10s");
+        assert_eq!(error.message(), "a message has been only partly sent for 10s");
     }
 }

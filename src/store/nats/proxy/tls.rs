@@ -35,7 +35,7 @@ fn connector(tls: &Tls) -> Result<TlsConnector, Failure> {
     builder.build().map_err(|e| match &tls.identity {
         Some((certificate, key)) if e.to_string().contains("key values mismatch") => {
             bad_file(key, &format!("expected the key of {}, found another one", certificate.display()))
-                .hint("client-cert and client-key must be of one pair")
+                .hint("client-cert and client-key must be a pair")
         }
         _ => Failure::new(Kind::StoreRefused, format!("set up TLS: {}", short_tls_error(&e.to_string()))),
     })
@@ -91,13 +91,13 @@ pub fn refused(text: &str) -> Failure {
     if found("expired") {
         failure(Kind::StoreRefused).hint("renew the certificate, or check the clock of this machine")
     } else if found("ostname mismatch") || found("IP address mismatch") {
-        failure(Kind::StoreRefused).hint("connect by a name that stands in the server's certificate")
+        failure(Kind::StoreRefused).hint("connect with a name that is in the server's certificate")
     } else if found("certificate verify failed") || found("unable to get local issuer") || found("self-signed") {
         failure(Kind::StoreRefused).hint("root-cas must name the authority that signed the server's certificate")
     } else if found("wrong version number") || found("packet length too long") || found("record layer") {
         failure(Kind::StoreRefused).hint("the server does not speak TLS at this point; check tls and tls-first")
     } else if found("alert") {
-        failure(Kind::StoreRefused).hint("the server may want a certificate of the client: client-cert and client-key")
+        failure(Kind::StoreRefused).hint("the server may require a client certificate: client-cert and client-key")
     } else {
         failure(Kind::StoreUnreachable)
     }

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_told_by_the_inbox_or_the_consumer_of_its_operation() {
+    fn message_is_attributed_by_inbox_or_consumer() {
         for (line, expected) in [
             ("PUB $O.b.C.x _INBOX.0123456789abcdefghijKL.h12.1 300", Purpose::Changes),
             ("HPUB $O.b.M.x _INBOX.0123456789abcdefghijKL.s3.0 20 300", Purpose::Snapshots),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_counts_for_nothing_and_the_rest_keeps_the_connection() {
+    fn waiting_counts_for_nothing_and_the_rest_for_the_connection() {
         let (counters, mut queued) = (TrafficCounters::default(), QueuedBytes::default());
         queued.push(Purpose::KeepAlive, 10);
         queued.push(Purpose::Changes, 100);
