@@ -371,9 +371,13 @@ mod tests {
         let reading = Some(Reply::Reading { read: 1, total: 2, stored: 0 });
         let table = [
             (None, Kind::Locked, "/a.db: already replicated by process 7, which did not answer within 30s"),
-            (Some(Reply::Waiting("no disk".into())), Kind::StoreUnreachable, "asked for a snapshot: no disk"),
-            (Some(Reply::Waiting(String::new())), Kind::StoreUnreachable, "it came no further for 30s"),
-            (reading, Kind::StoreUnreachable, "it came no further for 30s"),
+            (
+                Some(Reply::Waiting("no disk".into())),
+                Kind::StoreUnreachable,
+                "snapshot by the running replicate: no disk",
+            ),
+            (Some(Reply::Waiting(String::new())), Kind::StoreUnreachable, "no progress for 30s"),
+            (reading, Kind::StoreUnreachable, "no progress for 30s"),
         ];
         for (answer, kind, text) in table {
             let error = check(std::slice::from_ref(&answer), 31).unwrap_err();

@@ -228,7 +228,7 @@ mod tests {
 
     /// What one transaction does is seen at once, so that the database shrinks and grows within one member.
     #[test]
-    fn the_checksum_follows_databases_of_each_page_size_with_reserved_bytes_and_auto_vacuum() {
+    fn checksum_follows_every_page_size_and_auto_vacuum() {
         let fill = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<30)
                     INSERT INTO t SELECT randomblob(1900) FROM n;";
         let kinds = [(512, "NONE", 0), (1024, "FULL", 8), (4096, "INCREMENTAL", 32), (16_384, "NONE", 255)];

@@ -330,7 +330,7 @@ pub(super) mod tests {
 
     /// The first pin is on READ0, which keeps nobody from beginning the WAL anew over the frames that are being read.
     #[test]
-    fn pages_are_given_up_where_the_wal_is_begun_anew_while_a_start_reads_them() {
+    fn start_gives_up_pages_if_the_wal_restarts_meanwhile() {
         let live = Live::new("anew");
         run(&live, "INSERT INTO t SELECT randomblob(3000) FROM (VALUES(1),(2),(3),(4),(5),(6),(7),(8));");
         let mut source = known(&live);
