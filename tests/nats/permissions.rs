@@ -128,7 +128,7 @@ fn device_and_compactor(name: &str, rollups: bool) {
 }
 
 #[test]
-fn a_device_that_may_not_delete_and_a_compactor_each_need_what_the_table_says() {
+fn device_and_compactor_need_what_the_table_says() {
     device_and_compactor("permissions", true);
 }
 
@@ -175,7 +175,7 @@ fn publishes(address: &str, user: &str, subject: &str, headers: &str, payload: &
 }
 
 #[test]
-fn whoever_takes_a_device_that_may_not_delete_destroys_nothing_where_the_bucket_allows_no_rollups() {
+fn thief_of_a_device_that_may_not_delete_destroys_nothing() {
     let bed = bed("thief", false);
     let (database, url) = (bed.database(), bed.url());
     store_segments(&bed, &database, "device", ", compaction: false");
