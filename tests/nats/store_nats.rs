@@ -115,7 +115,7 @@ fn a_missing_bucket_in_a_domain_is_told_with_the_domain() {
     let error = connect(store.as_ref()).expect_err("no bucket");
     assert_eq!(error.kind(), Kind::NotFound);
     let hint = error.hint().expect("a hint");
-    assert!(hint.starts_with("this is JetStream domain edge: for a bucket of another domain, connect to"), "{hint}");
+    assert!(hint.starts_with("this is JetStream domain edge: for a bucket of another domain, set js-domain"), "{hint}");
 }
 
 #[test]
