@@ -323,6 +323,8 @@ class Generation:
     def replay(self):
         for at, time, path in self.snapshots:
             self.named(path, self.read_snapshot, point_of(at), milliseconds(time))
+        # What is before the first snapshot leads nowhere: an earlier attempt at one did not get through.
+        self.first = min(self.states, default=None)
         # A segment is replayed when the state that it begins at is known, whichever objects lead there.
         for start, end, first, last, part, path in sorted(self.segments):
             self.named(path, self.read_segment, point_of(start), point_of(end), milliseconds(first), milliseconds(last), part)
@@ -396,7 +398,8 @@ class Generation:
             self.count[member.version] += 1
         need(before["point"] == end, f"ends at {show(before['point'])}")
         need(seen == last and bool(member.flags & PART) == bool(part), "its last batch is another one")
-        need(state is not None, f"a gap: nothing leads to {show(start)} or beyond")
+        before_first = self.first is None or end <= self.first
+        need(state is not None or before_first, f"a gap: nothing leads to {show(start)} or beyond")
 
     def latest(self):
         """The last state that is not inside of a transaction."""
