@@ -17,7 +17,6 @@ on_both_stores! {
     a_mistyped_prefix_is_answered_with_what_is_stored
     a_deleted_database_leaves_nothing_and_the_others_stay
     a_database_that_is_replicated_is_not_deleted
-    a_second_replica_is_refused_with_two_commands_that_store_it
 }
 
 /// Stores three databases: two that are named, one in a directory.
@@ -186,31 +185,4 @@ fn a_database_that_is_replicated_is_not_deleted(bed: &Bed) {
     replicator.stop();
     bed.run(&["delete", "-yes", &bed.url()]).succeeded();
     assert!(bed.restored_if_any().is_none());
-}
-
-/// The refusal of a second replica says what to do instead, and that works, again and again.
-fn a_second_replica_is_refused_with_two_commands_that_store_it(bed: &Bed) {
-    let database = bed.database();
-    let mut application = bed.session(&database);
-    let (copy, second) = (bed.path("copy.db"), format!("file://{}", bed.path("second").display()));
-    let config = bed.path("litestream.yml");
-    let replicas = format!("replicas: [{{url: \"{}\"}}, {{url: \"{second}\"}}]", bed.url());
-    fs::write(&config, format!("dbs: [{{path: {}, {replicas}}}]\n", database.display())).unwrap();
-    let ran = bed.run(&["-config", config.to_str().unwrap(), "replicate"]);
-    let quoted = ran.stderr.split('`').nth(1).map(str::to_string);
-    ran.refused(USAGE, &["replicas: expected one entry, found 2", "hint: a database has one replica"]);
-    let script = quoted.expect("commands between back quotes");
-    let program = support::litestream().get_program().to_str().unwrap().to_string();
-    let script = script.replace("litestream", &program).replace("OTHER_URL", &second);
-    let script = script.replace("COPY", copy.to_str().unwrap()).replace("URL", &bed.url());
-    let mut replicator = bed.replicate(&database);
-    for number in 0..3 {
-        application.sql(&format!("CREATE TABLE second{number} (x)"));
-        bed.converges(&database);
-        bed.run_command(std::process::Command::new("sh").args(["-c", &script])).succeeded();
-        assert_equal(&database, &bed.restored_from(&second));
-    }
-    bed.run(&["verify", &second]).succeeded();
-    assert!(replicator.is_running(), "{}", replicator.log());
-    replicator.stop();
 }
