@@ -231,7 +231,10 @@ fn a_snapshot_for_another_store_is_refused_by_name(bed: &Bed) {
     bed.converges(&database);
     let other = format!("file://{}", bed.path("other").display());
     let ran = bed.run_command(&mut snapshot_command(&database, &other));
-    ran.refused(LOCKED, &["a.db: snapshot by the running replicate: ", &bed.url(), &other, "a replica that the running replicate has"]);
+    ran.refused(
+        LOCKED,
+        &["a.db: snapshot by the running replicate: ", &bed.url(), &other, "a replica that the running replicate has"],
+    );
     assert_eq!(tree(&bed.path("other")), [""; 0]);
     replicator.stop();
 }
