@@ -10,7 +10,8 @@
 //!
 //! # Layers
 //!
-//! Lowest first. A module uses only lower layers; `tests/docs/layers.rs` checks it:
+//! Lowest first. A module uses only lower layers (`tests/docs/layers.rs` checks it), and no files use each other in a circle
+//! (`tests/docs/circles.rs`):
 //! `error printable host random` | `log clock fault secret http directory interrupt` | `format` | `source` `store` `control` | `backup` | `replica` `restore` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!

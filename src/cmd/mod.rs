@@ -21,6 +21,7 @@ mod replicate;
 mod restore;
 mod restore_all;
 mod restore_missing;
+mod restore_one;
 mod signals;
 mod snapshot;
 mod status;

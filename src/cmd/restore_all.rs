@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::{self, RestoreSource};
 use crate::cmd::find_databases::stored;
 use crate::cmd::find_replicas::stored_below;
-use crate::cmd::restore::{Outcome, restore_one};
+use crate::cmd::restore_one::{Outcome, restore_one};
 use crate::cmd::{Context, ExitStatus, print, print_error};
 use crate::config::{self, Database, Replica};
 use crate::error::{Error, Kind, Result};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::database::Database;
 use super::{Replica, glob, url};
 use crate::error::{Error, Kind, Result};
+use crate::format::sidecar::is_sidecar;
 use crate::store::Target;
 
 /// An entry of `dbs` with `dir` and `pattern`. Which files there are is asked when the program runs.
@@ -32,8 +33,10 @@ impl DatabaseDir {
     pub fn matches(&self, relative: &Path) -> bool {
         let Some(name) = relative.file_name().and_then(|name| name.to_str()) else { return false };
         let depth = relative.components().count();
-        let is_beside = ["-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end));
-        (self.recursive || depth == 1) && !is_beside && !name.starts_with('.') && glob::matches(&self.pattern, name)
+        (self.recursive || depth == 1)
+            && !is_sidecar(name)
+            && !name.starts_with('.')
+            && glob::matches(&self.pattern, name)
     }
 
     /// The database in a file, by its path below the directory; its prefix is the entry's, and the path behind it.

@@ -7,6 +7,7 @@ pub mod check_files;
 mod credentials;
 mod database;
 mod database_dir;
+mod dbs_entry;
 mod document;
 mod environment;
 mod glob;
@@ -40,7 +41,7 @@ use crate::format::compression_level::CompressionLevel;
 use crate::log::Level;
 use crate::secret::Secret;
 use crate::store::Target;
-use database::{DbsEntry, Defaults};
+use dbs_entry::{DbsEntry, Defaults};
 use document::{Document, Section};
 use replica_settings::ReplicaSettings;
 
@@ -186,7 +187,7 @@ pub fn parse(text: &str, around: &Environment<'_>, expand: bool) -> Result<Confi
     let mut config = parse_top_level(&root, around, &mut warnings)?;
     let inherited = Defaults { layer: ReplicaSettings::read(&root, around)?, snapshot: config.snapshot };
     for section in root.sections("dbs")? {
-        match database::read(&section, &inherited, around, &mut warnings)? {
+        match dbs_entry::read(&section, &inherited, around, &mut warnings)? {
             DbsEntry::Database(database) => config.dbs.push(database),
             DbsEntry::Directory(dir) => config.dirs.push(dir),
         }

@@ -2,18 +2,18 @@
 
 use crate::error::Result;
 use crate::format::listing::Listing;
-use crate::format::plan::{Plan, Target, plan_objects};
+use crate::format::plan_objects::{Plan, at_time, latest};
 use crate::format::position::Generation;
 use crate::format::time::{Timestamp, age_text};
 
 /// The plan for `time`, where a moment after the newest stored one is the newest stored state, if nothing that is stored
 /// says that there was a later one.
 ///
-/// Errors: as for [`Target::Time`], which refuses such a moment.
+/// Errors: as for [`at_time`], which refuses such a moment.
 pub(super) fn as_of(listing: &Listing, generation: Option<Generation>, time: Timestamp) -> Result<Plan> {
     match newest(listing, generation, time)? {
         Some(plan) => Ok(plan),
-        None => plan_objects(listing, generation, &Target::Time(time)),
+        None => at_time(listing, generation, time),
     }
 }
 
@@ -27,7 +27,7 @@ fn newest(listing: &Listing, generation: Option<Generation>, time: Timestamp) ->
     if newer || !restorable {
         return Ok(None);
     }
-    let mut plan = plan_objects(listing, generation, &Target::Latest)?;
+    let mut plan = latest(listing, generation)?;
     let segments = plan.segments.iter().map(|(key, _)| key.last_seen);
     let reach = segments.chain([plan.snapshot.time]).max();
     if reach != Some(last) || !plan.warnings.is_empty() {
@@ -44,7 +44,7 @@ mod tests {
     use crate::error::{Error, Kind};
     use crate::format::fixtures::{millis, point};
     use crate::format::key::{SegmentKey, SnapshotKey};
-    use crate::format::plan::{StopAt, plan};
+    use crate::format::plan::{StopAt, Target, plan};
 
     fn snapshot(generation: u64, time: u64) -> String {
         SnapshotKey { generation: Generation::new(generation), position: point(0, 8), time: millis(time) }.to_string()

@@ -12,7 +12,7 @@ use crate::format::member_header::{
     corrupt,
 };
 use crate::format::position::{Generation, Offset, PageSize, WalPosition};
-use crate::format::segment::{Differences, MemberHeader};
+use crate::format::segment_header::{Differences, MemberHeader};
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt, WalHeader};
 
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::format::fixtures::{Wal, millis, point, size, wal};
-    use crate::format::segment::key_of;
+    use crate::format::segment_header::key_of;
 
     fn with_differences(header: MemberHeader, tells_wal: bool) -> MemberHeader {
         let differences = Some(Differences { checksum: DatabaseChecksum::new(u64::MAX - 3), checkpoint: 0, tells_wal });

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::key::SegmentKey;
 use crate::format::member_header::corrupt;
 use crate::format::position::{Generation, Offset, PageSize, WalPosition};
-use crate::format::segment::MemberHeader;
+use crate::format::segment_header::MemberHeader;
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 

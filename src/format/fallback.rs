@@ -4,7 +4,7 @@ use crate::error::Kind;
 use crate::format::chain::SegmentChain;
 use crate::format::key::SnapshotKey;
 use crate::format::listing::{GenerationObjects, Listing};
-use crate::format::plan::{Plan, Target, plan_objects};
+use crate::format::plan_objects::{Plan, at_time};
 use crate::format::position::Generation;
 use crate::format::time::Timestamp;
 
@@ -29,7 +29,7 @@ pub fn fallback_hint(listing: &Listing, generation: Option<Generation>, plan: &P
 /// The newest moment before it, which needs an older snapshot.
 fn older_moment(listing: &Listing, generation: Option<Generation>, snapshot: &SnapshotKey) -> Option<String> {
     let moment = Timestamp::from_millis(snapshot.time.millis().checked_sub(1)?);
-    match plan_objects(listing, generation, &Target::Time(moment)) {
+    match at_time(listing, generation, moment) {
         Ok(_) => Some(format!("-timestamp {moment} restores the state before it")),
         // There is a gap on the way.
         Err(error) if error.kind() == Kind::Corrupt => error.hint().map(str::to_string),
@@ -67,6 +67,7 @@ mod tests {
     use super::*;
     use crate::format::fixtures::{millis, point};
     use crate::format::key::SegmentKey;
+    use crate::format::plan::{Target, plan};
 
     fn snapshot(generation: u64, at: u64, time: u64) -> (String, u64) {
         let key = SnapshotKey { generation: Generation::new(generation), position: point(0, at), time: millis(time) };
@@ -90,7 +91,7 @@ mod tests {
 
     fn hint(entries: &[(String, u64)], generation: Option<u64>, target: Target) -> String {
         let (listing, generation) = (Listing::new(entries.to_vec()), generation.map(Generation::new));
-        fallback_hint(&listing, generation, &plan_objects(&listing, generation, &target).unwrap())
+        plan(&listing, generation, &target).unwrap().fallback_hint
     }
 
     #[test]

@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Kind, Result};
+use crate::format::wal_layout::WAL_HEADER;
+
+pub use crate::format::wal_layout::PageSize;
 
 /// An unbroken run of changes that starts with a snapshot: 16 hex digits.
 ///
@@ -45,39 +48,6 @@ impl FromStr for Generation {
     }
 }
 
-/// The size of a page in bytes: a power of two from 512 to 65536.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PageSize(u32);
-
-impl fmt::Debug for PageSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl PageSize {
-    pub const MIN: PageSize = PageSize(512);
-    pub const MAX: PageSize = PageSize(65_536);
-
-    /// Errors: [`Kind::Corrupt`] for anything that SQLite cannot have written.
-    pub fn new(bytes: u32) -> Result<PageSize> {
-        if bytes.is_power_of_two() && (Self::MIN.0..=Self::MAX.0).contains(&bytes) {
-            return Ok(PageSize(bytes));
-        }
-        Err(Error::new(Kind::Corrupt, format!("page size {bytes}: expected a power of two from 512 to 65536")))
-    }
-
-    /// In bytes.
-    pub fn get(self) -> u32 {
-        self.0
-    }
-
-    /// Bytes of one frame in a WAL: a 24-byte header and the page.
-    pub fn frame(self) -> usize {
-        super::wal::FRAME_HEADER + self.0 as usize
-    }
-}
-
 /// A byte in a WAL file: 0, or just behind the header or a frame.
 ///
 /// At most 48 bits, which the 2^32 frames of 64 KiB that SQLite can count never fill in practice.
@@ -101,7 +71,7 @@ impl Offset {
         if frame == 0 {
             return Offset::ZERO;
         }
-        Offset(super::wal::WAL_HEADER as u64 + u64::from(frame) * page_size.frame() as u64)
+        Offset(WAL_HEADER as u64 + u64::from(frame) * page_size.frame() as u64)
     }
 
     /// The frame that ends here, counted from 1; 0 at the start; none if no frame of this page size ends here.
@@ -109,7 +79,7 @@ impl Offset {
         if self.0 == 0 {
             return Some(0);
         }
-        let body = self.0.checked_sub(super::wal::WAL_HEADER as u64)?;
+        let body = self.0.checked_sub(WAL_HEADER as u64)?;
         let size = page_size.frame() as u64;
         if body == 0 || body % size != 0 {
             return None;

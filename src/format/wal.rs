@@ -3,12 +3,10 @@
 use std::fmt;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::position::PageSize;
+use crate::format::wal_layout::PageSize;
 
-/// Bytes of the header at the start of a WAL file.
-pub const WAL_HEADER: usize = 32;
-/// Bytes of the header before each page.
-pub const FRAME_HEADER: usize = 24;
+pub use crate::format::wal_layout::{FRAME_HEADER, WAL_HEADER};
+
 /// The only WAL version there has been, since SQLite 3.7.0 (sqlite3.c 67761, WAL_MAX_VERSION).
 pub const WAL_VERSION: u32 = 3_007_000;
 /// The magic number with the lowest bit clear: checksums read the content as little-endian words.

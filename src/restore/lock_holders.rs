@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
-use crate::restore::output_file::with_suffix;
+use crate::format::sidecar::with_suffix;
 
 /// PENDING, RESERVED and SHARED bytes: who reads or writes a database holds one, and in WAL mode who is connected to it
 /// (unixLock, sqlite3.c).

@@ -10,10 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::directory::{Directory, effective_user, inherit_owner, parent, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::format::sidecar::{SUFFIXES, with_suffix};
 use crate::restore::lock_holders::refuse_open;
-
-/// SQLite would replay these into a database that appears under the same name.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Those of them that hold what a database has and its file has not.
 const RECOVERY_FILES: [&str; 2] = ["-wal", "-journal"];
@@ -38,7 +36,7 @@ pub enum Overwrite {
 pub fn refuse_existing(output: &Path, replaced: Overwrite) -> Result<()> {
     let mut names = vec![output.to_path_buf()];
     match replaced {
-        Overwrite::Never => names.extend(SIDECARS.iter().map(|suffix| with_suffix(output, suffix))),
+        Overwrite::Never => names.extend(SUFFIXES.iter().map(|suffix| with_suffix(output, suffix))),
         Overwrite::EmptyWal => names
             .extend(RECOVERY_FILES.iter().map(|suffix| with_suffix(output, suffix)).filter(|log| is_not_empty(log))),
         Overwrite::IfUnused => {
@@ -75,12 +73,6 @@ fn already_exists(name: &Path) -> Error {
 
 fn is_not_empty(log: &Path) -> bool {
     log.metadata().is_ok_and(|data| data.len() > 0)
-}
-
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// A file that is removed unless it becomes the output.
@@ -211,7 +203,7 @@ impl TemporaryFile {
 }
 
 fn remove_sidecars(output: &Path) -> Result<()> {
-    for sidecar in SIDECARS.iter().map(|suffix| with_suffix(output, suffix)) {
+    for sidecar in SUFFIXES.iter().map(|suffix| with_suffix(output, suffix)) {
         fault::point("restore.sidecar")?;
         match fs::remove_file(&sidecar) {
             Err(e) if e.kind() != ErrorKind::NotFound => {

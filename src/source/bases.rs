@@ -21,7 +21,7 @@ use crate::format::differences::Composer;
 use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{FRAME_HEADER, FrameHeader};
-use crate::source::comparison::ComparedPages;
+use crate::source::compared_pages::ComparedPages;
 use crate::source::wal_pages::{Files, WalPages};
 
 /// Bytes of pages that are kept from a start until they are copied, at most.

@@ -12,9 +12,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::format::sidecar::with_suffix;
 use crate::log;
 use crate::source::connection::{CheckpointMode, checkpoint};
-use crate::source::identity::{Identity, Inode, with_suffix};
+use crate::source::identity::{Identity, Inode};
 use crate::source::{Source, file_state::FileState};
 
 /// PENDING, RESERVED and SHARED bytes of a database (sqlite.org/c3ref/io_methods.html; os.h: PENDING_BYTE).

@@ -19,11 +19,9 @@
 use std::sync::atomic::{Ordering, fence};
 
 use crate::error::Result;
-use crate::format::database_checksum::DatabaseChecksum;
-use crate::format::position::PageSize;
-use crate::format::running_checksum::RunningChecksum;
 use crate::source::Source;
 use crate::source::bases::Bases;
+use crate::source::compared_pages::ComparedPages;
 use crate::source::wal_index::IndexHeader;
 
 /// How far a comparison has come.
@@ -36,37 +34,6 @@ pub enum Comparison {
     /// The database is what it should be. The next call begins anew.
     Equal,
     Differs,
-}
-
-/// The pages that were read so far, and have followed all frames since.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ComparedPages(RunningChecksum);
-
-impl ComparedPages {
-    pub(super) fn new(page_size: PageSize) -> ComparedPages {
-        ComparedPages(RunningChecksum::new(page_size))
-    }
-
-    /// A frame of this page has changed the checksum of the database.
-    pub(super) fn follow(&mut self, page: u32, before: &RunningChecksum, behind: &RunningChecksum) {
-        if page <= self.0.extent() {
-            let change = behind.sum().get().wrapping_sub(before.sum().get());
-            self.0 = self.0.moved_by(DatabaseChecksum::new(change));
-        }
-    }
-
-    /// The database ends behind this page. `read` fills a page that is cut off with what it held.
-    pub(super) fn cut(
-        &mut self,
-        pages: u32,
-        read: &mut dyn FnMut(u32, &mut [u8]) -> Result<()>,
-        page: &mut [u8],
-    ) -> Result<()> {
-        if pages < self.0.extent() {
-            self.0.commit(pages, read, page)?;
-        }
-        Ok(())
-    }
 }
 
 impl Source {

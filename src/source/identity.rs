@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::sidecar::with_suffix;
 use crate::source::wal_file;
 
 /// The files of a database, by device and inode. Another inode under the same name is another file.
@@ -46,12 +47,6 @@ impl Identity {
 
 fn inode(path: &Path) -> Option<Inode> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
-pub(super) fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> Error {

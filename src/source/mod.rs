@@ -35,6 +35,7 @@ mod border;
 mod borders;
 mod checkpoint;
 mod close;
+mod compared_pages;
 mod comparison;
 mod connection;
 mod copy;

@@ -58,12 +58,12 @@ const IMPURE: [&str; 5] = ["std::fs", "std::net", "std::env", "std::process", "s
 const MAIN_LINES: usize = 60;
 
 /// A source file.
-struct File {
+pub struct File {
     /// Such as `store::nats::options`; `main` and `lib` for the roots.
-    module: String,
-    text: String,
+    pub module: String,
+    pub text: String,
     /// Compiled for tests only.
-    test: bool,
+    pub test: bool,
 }
 
 /// A name in a file, from its root: `crate::…`, a dependency, or a module in scope.
@@ -140,7 +140,7 @@ fn what_is_allowed_is_not_called_a_violation() {
     }
 }
 
-fn forged(module: &str, text: &str) -> File {
+pub fn forged(module: &str, text: &str) -> File {
     File { module: module.to_string(), text: text.to_string(), test: false }
 }
 
@@ -252,7 +252,7 @@ fn names(module: &str, tokens: &[Token]) -> Vec<Named> {
 
 /// The path that begins at a token, and where the next one may begin. A leading `::` stays, to tell a dependency from
 /// a module of the same name.
-fn plain_path(tokens: &[Token], mut at: usize) -> (String, usize) {
+pub fn plain_path(tokens: &[Token], mut at: usize) -> (String, usize) {
     let mut path = String::new();
     while let Some(token) = tokens.get(at) {
         let joined = path.is_empty() || path.ends_with("::");
@@ -267,7 +267,7 @@ fn plain_path(tokens: &[Token], mut at: usize) -> (String, usize) {
 }
 
 /// The paths of a `use` tree, and the token behind it.
-fn use_tree(tokens: &[Token], mut at: usize, prefix: &str, found: &mut Vec<String>) -> usize {
+pub fn use_tree(tokens: &[Token], mut at: usize, prefix: &str, found: &mut Vec<String>) -> usize {
     let (path, next) = plain_path(tokens, at);
     let word = if path.is_empty() { at } else { next };
     at = word;
@@ -296,7 +296,7 @@ fn use_tree(tokens: &[Token], mut at: usize, prefix: &str, found: &mut Vec<Strin
 }
 
 /// `super::`, `self::` and the library's own name, read from where they stand.
-fn absolute(module: &str, path: &str) -> String {
+pub fn absolute(module: &str, path: &str) -> String {
     let mut above: Vec<&str> = module.split("::").collect();
     let mut rest = path.strip_prefix("self::").unwrap_or(path);
     if let Some(inner) = rest.strip_prefix("litestream::") {
@@ -316,17 +316,17 @@ fn absolute(module: &str, path: &str) -> String {
 }
 
 /// A word or a mark of the code, without comments and literals.
-struct Token {
-    text: String,
+pub struct Token {
+    pub text: String,
     /// Inside an item under `#[cfg(test)]`.
-    test: bool,
+    pub test: bool,
 }
 
-fn is_word(text: &str) -> bool {
+pub fn is_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-fn tokens(code: &str) -> Vec<Token> {
+pub fn tokens(code: &str) -> Vec<Token> {
     let mut tokens: Vec<Token> = Vec::new();
     let mut rest = code;
     while let Some(first) = rest.chars().next() {
@@ -410,7 +410,7 @@ fn root() -> &'static Path {
 }
 
 /// Every file below src. One that its parent declares under `#[cfg(test)]` is test code.
-fn source_files() -> Vec<File> {
+pub fn source_files() -> Vec<File> {
     let mut files = BTreeMap::new();
     read_folder(&root().join("src"), "", &mut files);
     assert!(files.contains_key("main") && files.contains_key("lib"), "src is not where it was");

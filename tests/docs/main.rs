@@ -6,6 +6,7 @@ mod support;
 
 mod by_hand;
 mod catalogue;
+mod circles;
 mod completions;
 mod interop;
 mod layers;

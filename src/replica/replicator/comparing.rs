@@ -5,67 +5,13 @@
 //! at anyway, and a quarter of that where something was committed meanwhile. So a database at rest wakes nobody up more
 //! often than without it. A snapshot counts as a pass: it reads everything, too.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::format::position::PageSize;
 use crate::log;
+use crate::replica::replicator::comparison_schedule::PIECE_INTERVAL;
 use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::settings::SharedBuffers;
-use crate::source::{Comparison, GenerationEnd, WalMark};
-
-/// How often a database is compared, and how fast.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ComparisonPace {
-    /// From the end of a pass to the next one.
-    pub interval: Duration,
-    /// Bytes that are read at once, in each [`PIECE_INTERVAL`].
-    pub piece: usize,
-}
-
-/// A fraction of what the slowest card reads in a second, and less than a thousandth of a core.
-const PIECE: usize = 1 << 20;
-
-/// Between two pieces, of all databases of a process.
-const PIECE_INTERVAL: Duration = Duration::from_secs(1);
-/// The part of a piece that is read where something was committed since the last one.
-const BUSY_SHARE: usize = 4;
-
-impl ComparisonPace {
-    pub fn each(interval: Duration) -> ComparisonPace {
-        ComparisonPace { interval, piece: PIECE }
-    }
-}
-
-/// When a database is to be compared.
-pub(super) struct ComparisonSchedule {
-    pace: Option<ComparisonPace>,
-    due: Instant,
-    /// Since when a pass has been under way.
-    begun: Option<Instant>,
-    /// What was copied at the last piece.
-    copied: Option<WalMark>,
-}
-
-impl ComparisonSchedule {
-    /// All of it is known to be as stored, or to become so.
-    pub(super) fn new(pace: Option<ComparisonPace>, now: Instant) -> ComparisonSchedule {
-        let due = now + pace.map_or(Duration::ZERO, |pace| pace.interval);
-        ComparisonSchedule { pace, due, begun: None, copied: None }
-    }
-
-    /// A snapshot reads all of it.
-    pub(super) fn put_off(&mut self, now: Instant) {
-        *self = ComparisonSchedule { copied: self.copied, ..ComparisonSchedule::new(self.pace, now) };
-    }
-
-    /// How much to read now.
-    fn piece(&mut self, now: Instant, copied: WalMark, size: PageSize) -> Option<usize> {
-        let pace = self.pace.filter(|_| now >= self.due)?;
-        let busy = self.copied.replace(copied).is_some_and(|before| before != copied);
-        let piece = if busy { pace.piece / BUSY_SHARE } else { pace.piece };
-        Some(piece.max(size.get() as usize))
-    }
-}
+use crate::source::{Comparison, GenerationEnd};
 
 impl OpenDatabase {
     /// Compares a piece, where one is due. The reason for which the generation ends, if the database is not what it should be.
@@ -80,10 +26,10 @@ impl OpenDatabase {
         match compared {
             Ok(Comparison::Waiting) => return None,
             Ok(Comparison::Going) => {
-                self.comparison.begun.get_or_insert(now);
+                self.comparison.begin(now);
             }
             Ok(Comparison::Equal) => {
-                let begun = self.comparison.begun.unwrap_or(now);
+                let begun = self.comparison.begin(now);
                 log::info("database compared with what is stored")
                     .field("db", db)
                     .field("seconds", now.duration_since(begun).as_secs())
@@ -102,36 +48,5 @@ impl OpenDatabase {
         }
         tools.next_comparison = Some(now + PIECE_INTERVAL);
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::wal::{ByteOrder, Salt};
-
-    #[test]
-    fn pass_is_due_after_its_interval_and_slower_under_commits() {
-        let begun = Instant::now();
-        let pace = ComparisonPace { interval: Duration::from_secs(60), piece: 1 << 20 };
-        let copied = |frame| WalMark {
-            page_size: PageSize::MIN,
-            order: ByteOrder::Little,
-            salt: Salt(1, 2),
-            frame,
-            checksum: None,
-        };
-        let mut schedule = ComparisonSchedule::new(Some(pace), begun);
-        let later = |seconds| begun + Duration::from_secs(seconds);
-        assert_eq!(schedule.piece(later(59), copied(0), PageSize::MIN), None);
-        assert_eq!(schedule.piece(later(60), copied(0), PageSize::MIN), Some(1 << 20));
-        assert_eq!(schedule.piece(later(61), copied(1), PageSize::MIN), Some(1 << 18));
-        assert_eq!(schedule.piece(later(62), copied(1), PageSize::MIN), Some(1 << 20));
-        schedule.put_off(later(62));
-        assert_eq!(schedule.piece(later(121), copied(1), PageSize::MIN), None);
-        assert_eq!(schedule.piece(later(122), copied(1), PageSize::MIN), Some(1 << 20));
-        let mut small = ComparisonSchedule::new(Some(ComparisonPace { piece: 1, ..pace }), begun);
-        assert_eq!(small.piece(later(60), copied(0), PageSize::MAX), Some(65_536));
-        assert_eq!(ComparisonSchedule::new(None, begun).piece(later(1 << 30), copied(0), PageSize::MIN), None);
     }
 }

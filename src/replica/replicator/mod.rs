@@ -4,6 +4,8 @@
 //! that is writing, and moves its pin only behind what all of them have taken.
 
 mod comparing;
+mod comparison_schedule;
+mod file_place;
 mod open_database;
 mod opening;
 mod reader;
@@ -20,7 +22,7 @@ use crate::format::position::Position;
 use crate::source::GenerationEnd;
 use crate::store::Store;
 
-pub use comparing::ComparisonPace;
+pub use comparison_schedule::ComparisonPace;
 pub use settings::{ReplicaTarget, Settings, SharedBuffers, WakeOn};
 pub use side::warn_clock;
 pub use status::{ReplicatorStatus, SnapshotStatus};

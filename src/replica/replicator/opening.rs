@@ -6,34 +6,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::backup::stored_end::{Known, StoredEnd};
+use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::format::position::Position;
+use crate::replica::replicator::file_place::FilePlace;
 use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::reader::{Compared, ComparingFile, ReaderStage};
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
 use crate::replica::replicator::side::{Side, SideStage};
 use crate::replica::replicator::{Replicator, handle_side_error};
-use crate::source::{self, GenerationEnd, MarkPlace, Source, WalMark};
+use crate::source::{self, GenerationEnd, MarkPlace, Source};
 
 /// So long the first pin waits for stores that are being asked, where others have answered.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A place before all that the WAL holds, where a database is recognised by its file: what else is known to be there.
-pub(super) struct FilePlace {
-    mark: WalMark,
-    known: Option<Known>,
-    /// The positions that the note has of the file.
-    positions: Vec<Position>,
-}
-
-impl FilePlace {
-    fn is_of(&self, end: &StoredEnd, source: &Source) -> bool {
-        let known = self.known.is_some() && self.known == end.database;
-        source.start() == self.mark && (known || self.positions.contains(&end.position()))
-    }
-}
 
 impl Replicator {
     pub(super) fn open(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {

@@ -8,7 +8,7 @@ use crate::format::compression_level::{CompressionLevel, SegmentLevels};
 use crate::format::differences::Composer;
 use crate::format::segment::Encoder;
 use crate::replica::maintenance::Maintenance;
-use crate::replica::replicator::comparing::ComparisonPace;
+use crate::replica::replicator::comparison_schedule::ComparisonPace;
 use crate::replica::segment_builder::new_encoder;
 use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::SnapshotBuffers;

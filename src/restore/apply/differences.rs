@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::differences::{Bases, DifferenceFrames};
+use crate::format::difference_frames::{Bases, DifferenceFrames};
 use crate::format::position::{Offset, PageSize, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::{Differences, MemberHeader, Reader};

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::Inbox;
+use super::client::{Cleanup, Inbox};
 
 /// After this an answer will not come; the sweep finds what is left.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,9 +26,10 @@ impl AbandonedPut {
         let epoch = mailbox.client.session();
         AbandonedPut { inbox: mailbox, unanswered, purge: Some(purge), session: epoch, end: now + CLEANUP_TIMEOUT }
     }
+}
 
-    /// True: done, or given up.
-    pub fn poll(&mut self, now: Instant) -> bool {
+impl Cleanup for AbandonedPut {
+    fn poll(&mut self, now: Instant) -> bool {
         if self.inbox.client.session() != self.session {
             // Nothing of the old connection is answered any more.
             self.session = self.inbox.client.session();

@@ -1,14 +1,12 @@
 //! JetStream's API: what is asked, and what the answers mean.
 
-use std::time::{Duration, Instant};
-
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::base64;
-use super::client::{Inbox, Reply};
 use super::object::ObjectNames;
+use super::reply::Reply;
 use crate::error::{Error, Kind, Result};
 
 /// A consumer whose reader is gone is removed by the server after this (ns). Longer than any pause of a slow reader of ours.
@@ -252,47 +250,6 @@ pub fn delete_consumer_request(place: &ObjectNames, name: &str) -> String {
     format!("{}.{name}", place.api("CONSUMER.DELETE"))
 }
 
-/// An answer may take longer than the time-out on a slow link, where a message of 128 KiB or what stands before it takes as
-/// long: so many time-outs in a row are waited out in which at least so many bytes of messages have moved.
-const MAX_EXTENSIONS: u32 = 12;
-const MIN_PROGRESS_BYTES: u64 = 4096;
-
-/// How long an operation has gone without progress.
-#[derive(Default)]
-pub struct ProgressTimeout {
-    since: Option<Instant>,
-    /// What had moved then, and how often it was waited on since more had.
-    moved: u64,
-    extensions: u32,
-}
-
-impl ProgressTimeout {
-    pub fn reset(&mut self) {
-        *self = ProgressTimeout::default();
-    }
-
-    /// Errors: the server refused what was asked; or no answer came for the client's time-out, in which the link stood
-    /// still.
-    pub fn check(&mut self, now: Instant, mailbox: &Inbox) -> Result<()> {
-        mailbox.check_denied()?;
-        let client = &mailbox.client;
-        if self.is_expired(now, client.timeout(), client.bytes_moved()) { Err(client.timeout_error()) } else { Ok(()) }
-    }
-
-    fn is_expired(&mut self, now: Instant, timeout: Duration, moved: u64) -> bool {
-        let Some(since) = self.since else {
-            (self.since, self.moved) = (Some(now), moved);
-            return false;
-        };
-        if now.saturating_duration_since(since) <= timeout.max(Duration::from_millis(1)) {
-            return false;
-        }
-        let moves = moved.saturating_sub(self.moved) >= MIN_PROGRESS_BYTES && self.extensions < MAX_EXTENSIONS;
-        (self.since, self.moved, self.extensions) = (Some(now), moved, self.extensions + 1);
-        !moves
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,18 +303,6 @@ mod tests {
             assert_eq!(error.kind(), Kind::StoreUnreachable);
             assert!(error.hint().is_some_and(|hint| hint.contains(limit)), "{code}");
         }
-    }
-
-    #[test]
-    fn timeout_is_extended_only_by_progress() {
-        const SECOND: Duration = Duration::from_secs(1);
-        // When it is over if so many bytes move in a tenth of a second.
-        let over = |rate: u64| {
-            let (mut patience, start) = (ProgressTimeout::default(), Instant::now());
-            (0..1000).find(|tick| patience.is_expired(start + SECOND / 10 * *tick, SECOND, rate * u64::from(*tick)))
-        };
-        assert_eq!((over(0), over(300)), (Some(11), Some(11)));
-        assert_eq!(over(1000), Some(11 * (MAX_EXTENSIONS + 1)));
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{self, ProgressTimeout};
-use super::client::{Client, Inbox, Reply};
+use super::api;
+use super::client::{Client, Inbox};
 use super::object::{ObjectNames, copy_error};
 use super::options::Options;
+use super::progress_timeout::ProgressTimeout;
+use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::store::traffic::Purpose;
 

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use nats::{Connection, HeaderMap, Message, Subscription};
 
-use super::abandoned_put::AbandonedPut;
 use super::api;
 use super::auth;
 use super::congestion::CongestionWindow;
@@ -26,6 +25,7 @@ use super::object::ObjectNames;
 use super::options::Options;
 use super::own_objects::OwnObjects;
 use super::proxy::{FLUSH_SUBJECT, Proxy};
+use super::reply::{DeliveryInfo, Reply};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::log;
@@ -51,25 +51,10 @@ const ASKED: usize = 128;
 /// What the link may take longer than its own deadlines.
 const CONNECT_GRACE: Duration = Duration::from_secs(5);
 
-/// A message for one operation.
-pub struct Reply {
-    /// What the operation named its question.
-    pub tag: u64,
-    pub status: Option<u16>,
-    pub data: Vec<u8>,
-    /// Set on what a consumer delivers: where in the stream it comes from.
-    pub delivery: Option<DeliveryInfo>,
-}
-
-/// What a consumer says of a message that it delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeliveryInfo {
-    pub stream_seq: u64,
-    pub consumer_seq: u64,
-    /// Nanoseconds since 1970.
-    pub stored_nanos: u64,
-    /// How many follow.
-    pub pending: u64,
+/// Work that is left to be done for an operation that is over, while others wait.
+pub trait Cleanup {
+    /// Makes progress. True: done, or given up.
+    fn poll(&mut self, now: Instant) -> bool;
 }
 
 type InboxQueue = Rc<RefCell<VecDeque<Reply>>>;
@@ -86,7 +71,7 @@ pub struct Client {
     pub window: RefCell<CongestionWindow>,
     flags: ConnectionFlags,
     /// What abandoned puts left to be removed.
-    abandoned_puts: RefCell<Vec<AbandonedPut>>,
+    abandoned_puts: RefCell<Vec<Box<dyn Cleanup>>>,
     /// When which bucket was last swept.
     last_cleanup: RefCell<HashMap<String, Timestamp>>,
     /// Puts that failed: their bucket may be gone.
@@ -546,7 +531,7 @@ impl Client {
     }
 
     /// Leaves a chore to be done in later waits.
-    pub fn defer_cleanup(&self, chore: AbandonedPut) {
+    pub fn defer_cleanup(&self, chore: Box<dyn Cleanup>) {
         self.abandoned_puts.borrow_mut().push(chore);
     }
 

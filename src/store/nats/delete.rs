@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::api::{self, ProgressTimeout, Purged};
-use super::client::{Client, Inbox, Reply};
+use super::api::{self, Purged};
+use super::client::{Client, Inbox};
 use super::object::{Meta, ObjectNames};
+use super::progress_timeout::ProgressTimeout;
+use super::reply::Reply;
 use crate::error::{Result, ResultExt};
 use crate::fault;
 use crate::store::Delete;

@@ -6,9 +6,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::api::{self, ProgressTimeout, StartAt};
-use super::client::{Client, Inbox, Reply};
+use super::api::{self, StartAt};
+use super::client::{Client, Inbox};
 use super::object::{ContentDigest, Meta, ObjectNames};
+use super::progress_timeout::ProgressTimeout;
+use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::store::traffic::Purpose;

@@ -18,11 +18,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::api::{self, ProgressTimeout};
+use super::api;
 use super::base64;
-use super::client::{Client, Inbox, Reply};
-use super::list::{MetaEvent, MetaReader};
+use super::client::{Client, Inbox};
+use super::metas::{MetaEvent, MetaReader};
 use super::object::{Meta, ObjectNames, is_nuid};
+use super::progress_timeout::ProgressTimeout;
+use super::reply::Reply;
 use crate::error::{Result, ResultExt};
 use crate::format::time::Timestamp;
 use crate::store::traffic::Purpose;

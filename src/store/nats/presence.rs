@@ -4,9 +4,10 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::api::{self, ProgressTimeout};
+use super::api;
 use super::client::{Client, Inbox};
 use super::object::{Meta, ObjectNames};
+use super::progress_timeout::ProgressTimeout;
 use crate::error::{Result, ResultExt};
 use crate::store::Presence;
 use crate::store::traffic::Purpose;

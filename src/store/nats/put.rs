@@ -12,11 +12,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::abandoned_put::AbandonedPut;
-use super::api::{self, ProgressTimeout};
-use super::client::{Client, Inbox, Reply, ReplyTo};
+use super::api;
+use super::client::{Client, Inbox, ReplyTo};
 use super::in_flight::{InFlightChunks, Resend, SentChunk};
 use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
 use super::own_objects::OwnObject;
+use super::progress_timeout::ProgressTimeout;
+use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::random;
@@ -416,7 +418,8 @@ impl NatsPut {
             let purge = (self.names.api("STREAM.PURGE"), api::purge_request(&self.names.chunk_subject(&self.nuid)));
             let (client, fresh) = (self.inbox.client.clone(), self.inbox.fresh());
             let mailbox = std::mem::replace(&mut self.inbox, fresh);
-            client.defer_cleanup(AbandonedPut::new(mailbox, flight.unanswered(), purge, Instant::now()));
+            let cleanup = AbandonedPut::new(mailbox, flight.unanswered(), purge, Instant::now());
+            client.defer_cleanup(Box::new(cleanup));
         }
     }
 }

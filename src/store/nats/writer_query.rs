@@ -6,7 +6,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Inbox, Reply};
+use super::client::{Client, Inbox};
+use super::reply::Reply;
 use super::writer_lease::{LeaseSubjects, WriterInfo};
 use crate::error::Result;
 use crate::log;

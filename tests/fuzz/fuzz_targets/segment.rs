@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use litestream::error::Result;
-use litestream::format::differences::{Bases, DifferenceFrames};
+use litestream::format::difference_frames::{Bases, DifferenceFrames};
 use litestream::format::frames::MemberFrames;
 use litestream::format::key::{Key, SegmentKey};
 use litestream::format::segment::{Reader, last_member};

@@ -9,11 +9,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::api::{self, ProgressTimeout};
-use super::client::{Client, Inbox, Reply};
-use super::list::MetaEvent;
-use super::object::{Meta, ObjectNames};
+use super::MetaEvent;
 use crate::error::Result;
+use crate::store::nats::api;
+use crate::store::nats::client::{Client, Inbox};
+use crate::store::nats::object::{Meta, ObjectNames};
+use crate::store::nats::progress_timeout::ProgressTimeout;
+use crate::store::nats::reply::Reply;
 use crate::store::traffic::Purpose;
 
 const SUBJECTS: u64 = 1;

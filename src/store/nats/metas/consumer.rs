@@ -1,0 +1,142 @@
+//! All metas of a bucket from a consumer: quick, but it may read from a replica that is behind.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::MetaEvent;
+use crate::error::Result;
+use crate::fault;
+use crate::store::nats::api::{self, StartAt};
+use crate::store::nats::client::{Client, Inbox};
+use crate::store::nats::object::{Meta, ObjectNames};
+use crate::store::nats::progress_timeout::ProgressTimeout;
+use crate::store::nats::reply::Reply;
+use crate::store::traffic::Purpose;
+
+const CREATED: u64 = 1;
+const BATCH: u64 = 2;
+const GONE: u64 = 3;
+const HEARTBEAT: u16 = 100;
+/// Metas asked for at once; two batches are on their way.
+const BATCH_SIZE: u64 = 2_000;
+/// A consumer that owes something answers sooner.
+const STALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Metas from a consumer.
+pub struct ConsumerReader {
+    names: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
+    consumer: bool,
+    /// The last meta was given out.
+    ended: bool,
+    /// Metas that the consumer has and that have not come; so many of them were asked for.
+    remaining: u64,
+    requested: u64,
+    /// It said that it has nothing, although it owes something.
+    stalled: bool,
+    /// When it was last heard.
+    last_received: Option<Instant>,
+    timeout: ProgressTimeout,
+}
+
+impl ConsumerReader {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> ConsumerReader {
+        ConsumerReader {
+            names: place.clone(),
+            inbox: client.open_inbox(Purpose::Listing),
+            session: None,
+            consumer: false,
+            ended: false,
+            remaining: 0,
+            requested: 0,
+            stalled: false,
+            last_received: None,
+            timeout: ProgressTimeout::default(),
+        }
+    }
+
+    /// None: the consumer is not to be believed.
+    pub fn step(&mut self, now: Instant) -> Result<Option<MetaEvent>> {
+        let epoch = self.inbox.client.session();
+        if epoch != self.session {
+            self.session = epoch;
+            self.restart()?;
+            return Ok(Some(MetaEvent::Restarted));
+        }
+        while !self.ended
+            && let Some(mail) = self.inbox.next()
+        {
+            self.timeout.reset();
+            self.last_received = Some(now);
+            if let Some(step) = self.on_reply(&mail)? {
+                return Ok(Some(step));
+            }
+        }
+        if self.ended {
+            return Ok(Some(MetaEvent::End));
+        }
+        let quiet = STALL_TIMEOUT.min(self.inbox.client.timeout() / 2);
+        if self.stalled || self.last_received.is_some_and(|heard| now.saturating_duration_since(heard) > quiet) {
+            return Ok(None);
+        }
+        self.timeout.check(now, &self.inbox)?;
+        Ok(Some(MetaEvent::Pending))
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.inbox = self.inbox.fresh();
+        self.last_received = None;
+        (self.ended, self.stalled, self.consumer) = (false, false, self.session.is_some());
+        (self.remaining, self.requested) = (0, 0);
+        if self.session.is_none() {
+            return Ok(());
+        }
+        let filter = self.names.all_metas();
+        let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.consumer(), &filter, StartAt::All);
+        self.inbox.request(CREATED, &subject, &request)
+    }
+
+    fn on_reply(&mut self, mail: &Reply) -> Result<Option<MetaEvent>> {
+        match (mail.tag, mail.delivery) {
+            (CREATED, None) => {
+                let consumer: api::Consumer = api::parse_success(mail)?;
+                self.remaining = consumer.num_pending;
+                self.ended = self.remaining == 0;
+                self.prefetch()?;
+            }
+            (_, Some(origin)) => {
+                self.remaining = origin.pending;
+                self.requested = self.requested.saturating_sub(1);
+                self.ended = self.remaining == 0;
+                self.prefetch()?;
+                return Ok(Some(MetaEvent::Meta(Meta::parse(&mail.data))));
+            }
+            (BATCH, None) if mail.status != Some(HEARTBEAT) => self.stalled = true,
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn prefetch(&mut self) -> Result<()> {
+        let unasked = self.remaining.saturating_sub(self.requested);
+        if self.ended || unasked == 0 || self.requested > BATCH_SIZE {
+            return Ok(());
+        }
+        fault::point("list.ask")?;
+        let batch = unasked.min(BATCH_SIZE);
+        let (subject, request) = api::next_request(&self.names, &self.inbox.consumer(), batch);
+        self.requested += batch;
+        self.inbox.request(BATCH, &subject, &request)?;
+        self.prefetch()
+    }
+}
+
+impl Drop for ConsumerReader {
+    fn drop(&mut self) {
+        if self.consumer {
+            // Best effort: the server removes it by itself, later.
+            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.consumer()), b"");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What comes back from the server for one operation.
+
+/// A message for one operation.
+pub struct Reply {
+    /// What the operation named its question.
+    pub tag: u64,
+    pub status: Option<u16>,
+    pub data: Vec<u8>,
+    /// Set on what a consumer delivers: where in the stream it comes from.
+    pub delivery: Option<DeliveryInfo>,
+}
+
+/// What a consumer says of a message that it delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryInfo {
+    pub stream_seq: u64,
+    pub consumer_seq: u64,
+    /// Nanoseconds since 1970.
+    pub stored_nanos: u64,
+    /// How many follow.
+    pub pending: u64,
+}
