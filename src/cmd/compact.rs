@@ -12,7 +12,7 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::find_replicas::with_stored_hint;
 use crate::cmd::print::{self, Table};
 use crate::cmd::{
-    Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, print_error, signals, with_signal_status,
+    Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, signals, with_signal_status,
 };
 use crate::config::{self, Database, DatabaseDir, Heartbeat, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -235,19 +235,42 @@ fn compact_place(
     let store = connect(&place.replica, pool)?;
     let entries = list(&*store, &SystemClock, "").context(|| format!("compact {url}"))?;
     let mut stored = by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    for Named { prefix, replica, retention } in place.select(stored.keys().cloned().collect::<Vec<_>>().into_iter())? {
-        interrupt::check()?;
+    let databases = place.select(stored.keys().cloned().collect::<Vec<_>>().into_iter())?;
+    let mut compact = |Named { prefix, replica, retention }: Named| {
         let done = match stored.remove(&prefix) {
             None => Err(Error::new(Kind::NothingToRestore, "nothing is stored")),
             Some(objects) if dry_run => Ok(Done::Planned(planned(objects, retention))),
             Some(objects) => compact_database(&replica, objects, retention, jumps, pool).map(Done::Compacted),
         };
-        rows.push(Row { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url });
-    }
-    if !dry_run {
+        Row { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url }
+    };
+    let whole = each_database(databases.into_iter(), &mut compact, &interrupt::check, rows)?;
+    if whole && !dry_run {
         remove_orphans(&*store).context(|| format!("compact {url}"))?;
     }
     Ok(())
+}
+
+/// Compacts one database after the other, until the end is asked for. False: it was, and the row of the database in which
+/// that happened says so.
+///
+/// Errors: the end was asked for, and no row says so.
+fn each_database<T>(
+    databases: impl Iterator<Item = T>,
+    compact: &mut dyn FnMut(T) -> Row,
+    check: &dyn Fn() -> Result<()>,
+    rows: &mut Vec<Row>,
+) -> Result<bool> {
+    for database in databases {
+        check()?;
+        let row = compact(database);
+        let failed = row.done.is_err();
+        rows.push(row);
+        if failed && check().is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn planned(objects: Vec<(String, u64)>, retention: Option<Duration>) -> Preview {
@@ -286,7 +309,7 @@ fn log_row(row: &Row) {
             .field("deleted", done.deleted)
             .emit(),
         Ok(_) => {}
-        Err(error) => print_error(error),
+        Err(error) => log::warn("not compacted, trying again").field("replica", &row.replica).error(error).emit(),
     }
 }
 
@@ -349,5 +372,40 @@ fn json_row(row: &Row, dry_run: bool) -> Value {
             "deleted": compacted.map(|it| it.deleted),
             "error": error,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What two databases and their place say, if the signal comes in the n-th piece of work and ends it or does not.
+    fn told(signal_in: u32, breaks_off: bool) -> (usize, bool) {
+        let signalled = Cell::new(false);
+        let stopped = || Error::new(Kind::Database, "stopped by signal 15");
+        let check = || if signalled.get() { Err(stopped()) } else { Ok(()) };
+        let mut compact = |database: u32| {
+            signalled.set(database == signal_in);
+            let done = if breaks_off { check() } else { Ok(()) };
+            Row {
+                replica: database.to_string(),
+                done: done.map(|()| Done::Compacted(MaintenanceResult::default())),
+            }
+        };
+        let mut rows = Vec::new();
+        let whole = each_database(1..=2, &mut compact, &check, &mut rows);
+        let errors = rows.iter().filter(|row| row.done.is_err()).count() + usize::from(whole.is_err());
+        (errors, whole.unwrap_or(false))
+    }
+
+    #[test]
+    fn a_signal_is_told_once_wherever_it_comes() {
+        assert_eq!(told(1, true), (1, false));
+        assert_eq!(told(1, false), (1, false));
+        assert_eq!(told(2, true), (1, false));
+        assert_eq!(told(2, false), (0, true));
+        assert_eq!(told(3, true), (0, true));
     }
 }

@@ -22,6 +22,7 @@ on_a_directory_only! {
     a_signal_ends_it_though_its_server_hangs
     a_signal_ends_it_between_two_passes
     compact_of_nothing_says_so
+    an_error_of_compact_that_goes_on_is_a_line_of_the_log
 }
 
 /// Later than the time for which what was merged stays for restores that are under way.
@@ -216,6 +217,23 @@ fn a_bucket_is_listed_once_for_all_its_databases() {
     let ran = bed.run(&["compact", "-once", "-json", "-config", config.to_str().unwrap()]);
     assert!(ran.status == NOTHING && ran.stderr.contains("missing: nothing is stored"), "{}", ran.stderr);
     assert_eq!(rows(&ran).iter().filter(|row| row["error"].is_null()).count(), 4);
+}
+
+fn an_error_of_compact_that_goes_on_is_a_line_of_the_log(bed: &Bed) {
+    let database = bed.path("never-stored.db");
+    let config = configuration(bed, &database, "");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("logging:\n  type: json\n{text}")).unwrap();
+    fs::create_dir_all(bed.path("store")).unwrap();
+    let mut process = bed.start(&["compact", "-interval", "1s", "-config", config.to_str().unwrap()]);
+    process.says("not compacted, trying again");
+    let log = process.log();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    let told = lines.iter().find(|line| line["msg"] == "not compacted, trying again").unwrap();
+    assert!(told["level"] == "warn" && told["replica"].is_string(), "{told}");
+    assert!(told["error"].as_str().is_some_and(|error| error.contains("nothing is stored")), "{told}");
+    process.stop();
 }
 
 fn compact_of_nothing_says_so(bed: &Bed) {

@@ -1,12 +1,61 @@
-//! The link: one thread that joins the crate's connection, a loopback socket, to a real server.
+//! The proxy: one thread that joins the crate's connection, a loopback socket, to a real server.
 //!
-//! It does what the crate cannot: deadlines on every step, TLS by the platform's library, stall detection, a rotating
-//! list of servers, and the exact cause of a failure. The crate's own connection then lives as long as the process.
+//! ```text
+//! nats crate ── 127.0.0.1 ──> listener   relay   stream ── TCP or TLS ──> server
+//!                             (secret)           (deadlines)
+//! ```
 //!
-//! A session is: the crate knocks; a server is reached; the crate shows its secret and its login; the server accepts;
-//! bytes pass until one side ends it. The crate then knocks again by itself.
+//! # Why it exists
 //!
-//! The listening port is held until the crate's thread has ended: nobody else can ever take it and be sent a login.
+//! The crate's own way to a server has defects that cannot be mended from outside. tests/TRAPS.md numbers them; the tests
+//! of each stand there too.
+//!
+//! | The crate | trap | here |
+//! |---|---|---|
+//! | loses wake-ups and the end of the data in its TLS | 2 | `tls` and `stream`: the platform's TLS, whose queue waits |
+//! | has no time-out on a connect, and spins on a name that does not resolve | 8, 9 | `connect`: a deadline on each step |
+//! | cannot be told to try once, and dies after 60 attempts | 6, 7 | [`ProxyThread`] counts the attempts |
+//! | holds its lock while a write blocks | 11 | `relay` takes whatever the crate writes |
+//! | notices a dead link after six minutes | 12 | `relay`: pings, and a bound on silence |
+//! | flushes each 5 ms, or waits for a PONG | 4, 10 | `protocol` swallows [`FLUSH_SUBJECT`]; PINGs are answered here |
+//! | tells a refused permission to a callback only | 14 | `relay` keeps it in [`SharedStatus`] |
+//! | goes to servers that it discovers, by names that fail TLS | 20 | `listener`: the INFO that it gets names none |
+//! | ends the connection over headers and subjects that are no text | 31, 33 | `protocol` passes none of them on |
+//! | cannot read an INFO above 4 KiB | 32 | `protocol` keeps it here |
+//! | says "connection refused" whatever the cause | - | `status`: the exact failure, for each server that was tried |
+//!
+//! # The two state machines
+//!
+//! [`ProxyThread`] makes sessions, and a session is a [`Relay`]:
+//!
+//! ```text
+//! wait_for_client ──crate connects──> connect_any ──server reached──> wait_for_handshake ──secret shown──> log_in
+//!       ^  ^                            │   ^                              │                                 │
+//!       │  └──each server failed once───┘   └──pause, next server──┐       │ a stranger, or none             │ +OK
+//!       │                                                          │       v                                 v
+//!       └────────────────── the crate's socket is closed ──────────┴───────────────────────────────── relay until its end
+//! told to stop: drain_until_crate_exits holds the port until the crate's thread has ended, so that nobody else can take it
+//! and be sent a login.
+//!
+//! relay, once a turn:   poll ──> bytes of the crate ──> Parser ──> to_server ──┐
+//!                        ^  └──> bytes of the server ─> Parser ──> to_crate ───┤
+//!                        └── own lines where a message ends, pings, time-outs <┘
+//! ```
+//!
+//! # Bytes of its own
+//!
+//! * PING and PONG, to either side, and only where a message of that direction has ended ([`injected_lines`]): in the
+//!   middle of one they would be read as a part of it. The crate writes the payload of a message before its end, so in an
+//!   upload a message is half sent nearly always.
+//! * To the crate: an INFO of its own with the server's nonce, and messages whose headers hold nothing but a status.
+//! * To the server: the crate's CONNECT without the secret. Nothing else is added, and of what the crate publishes only
+//!   the flush is left out.
+//!
+//! # What a repaired crate would make unnecessary
+//!
+//! With deadlines on connect, write and silence, TLS that is sound, and a flush that does not wait, all of it could go but
+//! `tls` (whose certificates are the platform's), the list of servers with its failures, and the filter of headers. Keys in
+//! PKCS#1 and SEC1 are converted here because native-tls does not take them.
 
 mod connect;
 mod injected_lines;
