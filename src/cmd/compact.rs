@@ -11,9 +11,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::find_replicas::with_stored_hint;
 use crate::cmd::print::{self, Table};
-use crate::cmd::{
-    Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, signals, with_signal_status,
-};
+use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, signals, with_signal_status};
 use crate::config::{self, Database, DatabaseDir, Heartbeat, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::listing::Listing;
@@ -389,10 +387,7 @@ mod tests {
         let mut compact = |database: u32| {
             signalled.set(database == signal_in);
             let done = if breaks_off { check() } else { Ok(()) };
-            Row {
-                replica: database.to_string(),
-                done: done.map(|()| Done::Compacted(MaintenanceResult::default())),
-            }
+            Row { replica: database.to_string(), done: done.map(|()| Done::Compacted(MaintenanceResult::default())) }
         };
         let mut rows = Vec::new();
         let whole = each_database(1..=2, &mut compact, &check, &mut rows);

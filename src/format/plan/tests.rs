@@ -159,8 +159,7 @@ fn a_time_outside_of_what_is_stored_is_refused_with_the_range() {
     {
         let error = refused(&two(), generation, Target::Time(millis(time)));
         assert_eq!(error.kind(), Kind::NothingToRestore);
-        let text =
-            format!("timestamp {}: the backup covers {} to {}", millis(time), millis(range.0), millis(range.1));
+        let text = format!("timestamp {}: the backup covers {} to {}", millis(time), millis(range.0), millis(range.1));
         assert_eq!(error.message(), text);
         let oldest = format!("-timestamp {} restores the oldest stored state", millis(range.0));
         let latest = "leave out -timestamp to restore the latest state";
@@ -196,10 +195,7 @@ fn a_gap_on_the_way_is_refused_and_one_behind_the_target_is_not() {
         let error = refused(&entries, None, target);
         assert_eq!(error.kind(), Kind::Corrupt, "{target:?}");
         assert!(error.message().contains("no segment begins at 00000000:000000000010; the next"), "{error}");
-        assert_eq!(
-            error.hint(),
-            Some("-timestamp 1970-01-01T00:00:00.016Z restores the latest state before the gap")
-        );
+        assert_eq!(error.hint(), Some("-timestamp 1970-01-01T00:00:00.016Z restores the latest state before the gap"));
     }
     for target in [Target::Time(millis(15)), Target::Time(millis(16)), at(1, 8), at(1, 16)] {
         assert!(planned(&entries, target).warnings.is_empty(), "{target:?}");
