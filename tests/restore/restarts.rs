@@ -44,11 +44,18 @@ fn survives(bed: &mut Bed, proxy: &Proxy, mut process: Process) {
         let sent = proxy.moved() - before;
         if sent > RATE { Ok(()) } else { Err(format!("{sent} bytes")) }
     });
-    bed.server().kill();
+    lose_server(bed, proxy);
     std::thread::sleep(AWAY);
     assert!(process.is_running(), "it ended: {}", process.log());
     bed.server().restart();
     process.exits(0);
+}
+
+/// Kills the server, and with it goes what it has sent and the network still holds: without that a restore could get all it needs
+/// from there.
+fn lose_server(bed: &mut Bed, proxy: &Proxy) {
+    bed.server().kill();
+    proxy.cut();
 }
 
 #[test]
@@ -87,7 +94,7 @@ fn restore_from_a_lost_server_ends_with_the_waiting_time() {
     let before = proxy.moved();
     let mut process = bed.spawn(&mut command(&config, &words));
     until("it is in the middle", || if proxy.moved() - before > RATE { Ok(()) } else { Err("too little") });
-    bed.server().kill();
+    lose_server(&mut bed, &proxy);
     process.exits(STORE);
     assert!(process.log().contains("unreachable for 30s"), "{}", process.log());
     assert!(!output.exists());
