@@ -1,7 +1,8 @@
 //! Named points at which a test run can die or fail. An ordinary build has nothing here but an empty inline function.
 //!
 //! In a build with the feature `fault`, `LITESTREAM_FAULT` says what happens at the n-th point that is reached, counted
-//! from 1: `die:N` (the process is killed), `fail:N` (an error, once) or `fail:N:NAME` (only points of that name count).
+//! from 1: `die:N` (the process is killed), `fail:N` (an error, once), `fail:N:NAME` (only points of that name count) or
+//! `fail:0:NAME` (an error at each of them).
 //! `LITESTREAM_FAULT_LOG=FILE` appends the name of each point as it is reached.
 
 #[cfg(not(feature = "fault"))]
@@ -57,7 +58,7 @@ mod enabled {
         if plan.name_filter.as_deref().is_some_and(|only| only != name) {
             return Ok(());
         }
-        if HITS.fetch_add(1, Ordering::SeqCst) + 1 != plan.nth {
+        if plan.nth > 0 && HITS.fetch_add(1, Ordering::SeqCst) + 1 != plan.nth {
             return Ok(());
         }
         if plan.die {

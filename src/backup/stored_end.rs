@@ -42,6 +42,11 @@ pub enum ResumeCheck {
 }
 
 impl ResumeCheck {
+    /// Whether the place is known, and what is read proves only that the database is the stored one.
+    pub fn is_only_proof(&self) -> bool {
+        matches!(self, ResumeCheck::State(_))
+    }
+
     /// What follows if it is not read to the end. Where the WAL has told the place, the copy goes on, unproven until the next
     /// snapshot; else nothing tells it.
     pub fn give_up(&self) -> std::result::Result<(), GenerationEnd> {

@@ -1,6 +1,7 @@
 //! Whether the database, at the place where a copy goes on, is what is stored: read whole, at a gigabyte a second or so.
 
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::running_checksum::RunningChecksum;
 use crate::source::Source;
@@ -43,6 +44,7 @@ impl Source {
     /// Compares the database at the place with what is stored, a buffer at each call; none: there is more to read. If it is
     /// equal, the pages before a frame are known from then on.
     pub fn prove(&mut self, check: &mut StateCheck, buffer: &mut [u8]) -> Result<Option<Proof>> {
+        fault::point("source.prove")?;
         let running = match check.running {
             Some(running) => running,
             None => match self.wal_pages()? {

@@ -19,6 +19,7 @@ on_both_stores! {
 on_a_directory_only! {
     a_replicator_that_dies_anywhere_is_made_good_by_the_next
     a_replicator_that_meets_an_error_anywhere_gets_over_it
+    a_page_that_cannot_be_compared_stops_no_backup
     next_snapshot_repairs_one_interrupted_anywhere
     a_restore_that_is_cut_short_anywhere_leaves_all_or_nothing
     a_restore_without_room_leaves_nothing
@@ -186,6 +187,23 @@ fn a_replicator_that_meets_an_error_anywhere_gets_over_it(bed: &Bed) {
         replicator.stop();
         assert_equal(&database, &bed.restored());
     }
+}
+
+/// A sector that cannot be read, at each start: the WAL tells where the copy continues, and new commits are stored.
+fn a_page_that_cannot_be_compared_stops_no_backup(bed: &Bed) {
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.write(&database, &["--commits", "2", "--abandon"]);
+    bed.converges(&database);
+    // Left as it is, the WAL holds the end of what is stored.
+    replicator.kill();
+    bed.write(&database, &["--commits", "2", "--abandon"]);
+    let command = bed.replicate_command(&database, &bed.url());
+    let Some(mut command) = faulty(&command, "fail:0:source.prove", &bed.fresh("points")) else { return };
+    let ran = bed.run_command(command.arg("-once")).succeeded();
+    assert!(ran.stderr.contains("database not compared with what is stored"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("continuing") && !ran.stderr.contains("new generation"), "{}", ran.stderr);
+    assert_equal(&database, &bed.restored());
 }
 
 /// The same command, which cannot make a file longer than this; that includes what it says.

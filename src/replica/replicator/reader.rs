@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::backup::checkpoint_note::{CheckpointNote, NoteKeeper};
 use crate::backup::stored_end::{ResumeCheck, StoredEnd};
 use crate::clock::Clock;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::log;
 use crate::replica::replicator::RETRY_DELAY;
@@ -190,7 +190,14 @@ impl Reader {
         let turn = clock.now() + TIME_SLICE;
         loop {
             let ComparingFile { source, end, note, check, .. } = &mut *comparing;
-            match end.resume_step(source, note, check, buffer)? {
+            let step = match end.resume_step(source, note, check, buffer) {
+                Err(error) if check.is_only_proof() => {
+                    self.warn_not_compared(&error);
+                    Some(check.give_up())
+                }
+                step => step?,
+            };
+            match step {
                 Some(resumed) => return Ok(Compared::Done(Box::new(comparing.source), resumed)),
                 None if clock.now() >= turn => {
                     let late = clock.now() - comparing.begun >= COMPARE_PATIENCE;
@@ -202,6 +209,11 @@ impl Reader {
                 None => {}
             }
         }
+    }
+
+    /// A page that cannot be read keeps no commit from being stored: the WAL has told where the copy continues.
+    fn warn_not_compared(&self, error: &Error) {
+        log::warn("database not compared with what is stored").field("db", &self.name).error(error).emit();
     }
 
     /// The pin does not move before the database is read, and an application's checkpoint waits for it.
