@@ -27,6 +27,7 @@ pub mod listing;
 pub mod member_header;
 pub mod moment;
 pub mod monitor;
+pub mod net_change;
 pub mod origin;
 pub mod page_delta;
 pub mod page_diff;

@@ -75,6 +75,11 @@ impl PageDelta {
         self.literals.len()
     }
 
+    /// Bytes of memory that it takes beyond its own size.
+    pub(super) fn memory(&self) -> usize {
+        self.literals.capacity() + self.steps.capacity() * size_of::<DeltaStep>()
+    }
+
     pub(super) fn clear(&mut self) {
         self.steps.clear();
         self.literals.clear();
