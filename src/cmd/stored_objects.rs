@@ -61,12 +61,16 @@ pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
     for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
         for (key, size) in &stored.segments {
             let position = |point| Position { generation, wal_position: point }.to_string().into();
-            let kind = if key.part { "part" } else { "whole" };
+            let kind = match (key.part, key.is_rollup()) {
+                (true, _) => "part",
+                (_, true) => "rollup",
+                _ => "whole",
+            };
             table.row([
                 position(key.start),
                 position(key.end),
                 (*size).into(),
-                key.first_seen.to_string().into(),
+                key.first_moment().to_string().into(),
                 key.last_seen.to_string().into(),
                 kind.into(),
             ]);

@@ -44,8 +44,8 @@ pub const LONG_LEN: usize = LONG_CRC.at + LONG_CRC.size;
 /// What is known before a member is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
-    generation: Generation,
-    point: WalPosition,
+    pub(super) generation: Generation,
+    pub(super) point: WalPosition,
     seen: Timestamp,
     /// Of the WAL at that point; none where only a name is known.
     wal: Option<Wal>,
@@ -163,6 +163,7 @@ fn decode<const N: usize>(
         visible_by: Timestamp::from_millis(fields.get(SEEN)),
         previous_crc: 0,
         differences: Some(Differences { checksum: DatabaseChecksum::new(fields.get(DATABASE)), checkpoint, tells_wal }),
+        rollup: None,
     };
     header.check()?;
     Ok(header)

@@ -2,7 +2,7 @@
 //!
 //! Stored segments may overlap: one was uploaded again after a crash, or a merged one from A to C stands beside those from
 //! A to B and from B to C.
-//! A chain takes the way that reaches furthest, and of several the one with the fewest objects.
+//! A chain takes the way that reaches furthest, and of several the one that costs least: in bytes, and in objects.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,9 +34,13 @@ pub struct Gap {
     pub next: Key,
 }
 
+/// What an object costs besides its bytes, in bytes: it has to be asked for, and it stands in each listing. So a merged segment
+/// is taken before its parts, and a rollup before what it was made of.
+const OBJECT_COST: u64 = 16 << 10;
+
 /// What a way over segments has reached, and how.
 struct Reached {
-    objects: usize,
+    cost: u64,
     /// The last segment on the way; none at the snapshot.
     previous: Option<usize>,
 }
@@ -103,11 +107,13 @@ impl fmt::Display for Gap {
 /// They are in order of their starts, and each ends behind its start: so each point is settled before any way goes on
 /// from it, and one pass is enough.
 fn longest_path(at: WalPosition, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
-    let mut reached = HashMap::from([(at, Reached { objects: 0, previous: None })]);
-    for (place, (key, _)) in segments.iter().enumerate().filter(|(_, (key, _))| key.end > at) {
-        let Some(objects) = reached.get(&key.start.max(at)).map(|step| step.objects + 1) else { continue };
-        if reached.get(&key.end).is_none_or(|step| objects < step.objects) {
-            reached.insert(key.end, Reached { objects, previous: Some(place) });
+    let mut reached = HashMap::from([(at, Reached { cost: 0, previous: None })]);
+    let joins = |key: &SegmentKey| key.start >= at || key.leads_on_from(at);
+    for (place, (key, size)) in segments.iter().enumerate().filter(|(_, (key, _))| key.end > at && joins(key)) {
+        let Some(before) = reached.get(&key.start.max(at)) else { continue };
+        let cost = before.cost.saturating_add(*size).saturating_add(OBJECT_COST);
+        if reached.get(&key.end).is_none_or(|step| cost < step.cost) {
+            reached.insert(key.end, Reached { cost, previous: Some(place) });
         }
     }
     let mut way = Vec::new();
@@ -171,7 +177,7 @@ mod tests {
     type Row = (u64, &'static [(u64, u64)], &'static [(u64, u64)], Option<u64>);
 
     #[test]
-    fn chain_takes_the_longest_path_with_the_fewest_objects() {
+    fn chain_takes_the_longest_path_and_of_several_the_cheapest() {
         let table: [Row; 11] = [
             (0, &[], &[], None),
             (0, &[(0, 1), (1, 2)], &[(0, 1), (1, 2)], None),
@@ -181,7 +187,7 @@ mod tests {
             (0, &[(0, 1), (0, 2), (1, 2), (2, 3)], &[(0, 2), (2, 3)], None),
             // The snapshot's point is inside an object.
             (1, &[(0, 2), (2, 3)], &[(0, 2), (2, 3)], None),
-            (1, &[(0, 2), (1, 2), (2, 3)], &[(0, 2), (2, 3)], None),
+            (1, &[(0, 2), (1, 2), (2, 3)], &[(1, 2), (2, 3)], None),
             // Fewest objects is not nearest: the long way round reaches further.
             (0, &[(0, 5), (0, 2), (2, 4), (4, 6)], &[(0, 2), (2, 4), (4, 6)], None),
             // Gaps.

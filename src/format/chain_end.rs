@@ -35,7 +35,8 @@ impl ChainEnd {
             order: header.order,
             salt: header.salt,
             checksum: (!broken).then_some(header.checksum_after),
-            crc: Some(crc),
+            // A batch of format 1 knows the batch before it, and not the rollup that took its place.
+            crc: header.rollup.is_none().then_some(crc),
         }
     }
 }
@@ -93,7 +94,8 @@ fn require_equal<T: PartialEq + fmt::Debug>(what: &str, expected: T, found: T) -
 
 /// An object must hold what its name says; a foreign or renamed one is refused.
 pub fn check_key(key: &SegmentKey, first: &MemberHeader) -> Result<()> {
-    let found = (first.generation, first.start, first.visible_by);
+    let seen = if first.rollup.is_some() { SegmentKey::ROLLUP } else { first.visible_by };
+    let found = (first.generation, first.start, seen);
     let expected = (key.generation, key.start, key.first_seen);
     if found == expected {
         return Ok(());

@@ -83,16 +83,18 @@ fn is_worthwhile(run: &[Unit], places: &Range<usize>) -> bool {
     places.len() >= MIN_SEGMENTS && bytes <= MAX_MERGED_BYTES && bytes <= fewer * MAX_BYTES_PER_SEGMENT
 }
 
-/// The segment that a group of neighbours becomes; none if they are not that.
+/// The segment that a group of neighbours becomes; none if they are not that, or if one is a rollup: that stays by itself,
+/// under a name that tells it.
 pub fn merged_key(group: &[(SegmentKey, u64)]) -> Option<SegmentKey> {
     let ((first, _), (last, _)) = (group.first()?, group.last()?);
     let joined = group.windows(2).all(|pair| matches!(pair, [(one, _), (two, _)] if is_adjacent(one, two)));
     let key = SegmentKey { end: last.end, last_seen: last.last_seen, part: last.part, ..*first };
-    (joined && group.len() > 1 && !last.part && first.first_seen <= last.last_seen).then_some(key)
+    let whole = joined && group.len() > 1 && !last.part && first.first_seen <= last.last_seen;
+    (whole && !group.iter().any(|(key, _)| key.is_rollup())).then_some(key)
 }
 
 fn is_adjacent(one: &SegmentKey, two: &SegmentKey) -> bool {
-    one.generation == two.generation && one.end == two.start && one.last_seen <= two.first_seen
+    one.generation == two.generation && one.end == two.start && one.last_seen <= two.first_moment()
 }
 
 /// Behind a part that nothing joins, the rest of its transaction continues nothing.
@@ -195,7 +197,7 @@ mod tests {
         let segments = chain(&repeat(4, 1));
         let key = merged_key(&segments).unwrap();
         assert_eq!((key.start, key.end), (point(0, 0), point(0, 4)));
-        assert_eq!((key.first_seen, key.last_seen, key.part), (millis(0), millis(3000), false));
+        assert_eq!((key.first_seen, key.last_seen, key.part), (millis(1), millis(3001), false));
         assert_eq!(merged_key(&chain(&[1, -1])), None);
     }
 

@@ -23,14 +23,14 @@ pub fn millis(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// From offset to offset, seen at the offsets' seconds.
+/// From offset to offset, seen a millisecond after the offsets' seconds.
 pub fn segment_key(start: u64, end: u64) -> SegmentKey {
     SegmentKey {
         generation: Generation::new(GENERATION),
         start: point(0, start),
         end: point(0, end),
-        first_seen: millis(start * 1000),
-        last_seen: millis((end - 1) * 1000),
+        first_seen: millis(1 + start * 1000),
+        last_seen: millis(1 + (end - 1) * 1000),
         part: false,
     }
 }
@@ -123,6 +123,7 @@ impl Wal {
             visible_by: millis(seen),
             previous_crc: 0,
             differences: None,
+            rollup: None,
         }
     }
 

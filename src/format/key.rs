@@ -41,6 +41,24 @@ pub struct SegmentKey {
 }
 
 impl SegmentKey {
+    /// What stands for `first_seen` in the name of a rollup.
+    pub const ROLLUP: Timestamp = Timestamp::EPOCH;
+
+    /// Only its end can be restored, and only from its start: see [`crate::format::rollup`].
+    pub fn is_rollup(&self) -> bool {
+        self.first_seen == SegmentKey::ROLLUP
+    }
+
+    /// The first moment that can be restored with it.
+    pub fn first_moment(&self) -> Timestamp {
+        if self.is_rollup() { self.last_seen } else { self.first_seen }
+    }
+
+    /// It leads on from this point: from its start, or from within.
+    pub fn leads_on_from(&self, point: WalPosition) -> bool {
+        self.start == point || (self.start < point && point < self.end && !self.is_rollup())
+    }
+
     /// The order in which a chain takes segments of one generation. Of two that differ in nothing but `part`, the whole one
     /// comes first, so that the order of a listing decides nothing.
     pub fn rank(&self) -> impl Ord + use<> {

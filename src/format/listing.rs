@@ -109,7 +109,7 @@ impl GenerationObjects {
 
     /// The earliest moment in any name.
     pub fn earliest_time(&self) -> Option<Timestamp> {
-        self.segments.iter().map(|(key, _)| key.first_seen).chain(self.first_snapshot()).min()
+        self.segments.iter().map(|(key, _)| key.first_moment()).chain(self.first_snapshot()).min()
     }
 
     /// The latest moment in any name.

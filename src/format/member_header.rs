@@ -16,6 +16,8 @@ pub const FORMAT_VERSION: u8 = 1;
 pub const WITH_SUBFIELDS: u8 = 2;
 /// The version of a segment's member that holds differences.
 pub const WITH_DIFFERENCES: u8 = 2;
+/// The version of a segment's member that is a rollup.
+pub const ROLLUP: u8 = 3;
 /// Bytes of the subfields behind the first one, at most: more is not looked at.
 const MAX_SUBFIELDS: usize = 2048;
 /// Bytes of the header before the fields.
@@ -255,8 +257,8 @@ fn not_our_header() -> Error {
 }
 
 fn unsupported_version(version: u8) -> Error {
-    let error = corrupt(format!("expected format version {FORMAT_VERSION} or {WITH_DIFFERENCES}, found {version}"));
-    if version > WITH_DIFFERENCES {
+    let error = corrupt(format!("expected format version {FORMAT_VERSION} to {ROLLUP}, found {version}"));
+    if version > ROLLUP {
         return error.with_hint("it was written by a newer litestream: upgrade this one");
     }
     error
@@ -311,8 +313,8 @@ mod tests {
             (0, 0, "expected a gzip member, found the bytes 00 8b 08 04"),
             (3, 8, "expected a gzip header with only the extra field LS, found another"),
             (12, b'B', "expected a gzip header with only the extra field LS, found another"),
-            (16, 3, "expected format version 1 or 2, found 3"),
-            (16, 0, "expected format version 1 or 2, found 0"),
+            (16, 4, "expected format version 1 to 3, found 4"),
+            (16, 0, "expected format version 1 to 3, found 0"),
             (17, 2, "expected a segment, found a snapshot"),
             (17, 9, "expected a segment, found kind 9"),
             (14, 21, "extra field: expected 24 bytes with a subfield of 20, found 24 bytes with a subfield of 21"),
@@ -328,7 +330,7 @@ mod tests {
     #[test]
     fn a_newer_format_version_asks_for_an_upgrade() {
         let mut newer = sample();
-        newer[16] = WITH_DIFFERENCES + 1;
+        newer[16] = ROLLUP + 1;
         let error = read(&newer[..18]).err().unwrap();
         assert_eq!(error.hint(), Some("it was written by a newer litestream: upgrade this one"));
     }

@@ -59,7 +59,7 @@ pub(super) fn at_time(listing: &Listing, generation: Option<Generation>, time: T
     if time > reach {
         chain.require_no_gap()?;
     }
-    let wanted = chain.segments.iter().take_while(|(key, _)| key.first_seen <= time).count();
+    let wanted = chain.segments.iter().take_while(|(key, _)| key.first_moment() <= time).count();
     chain.segments.truncate(wanted);
     let mut plan = Plan::new(chain, StopAt::Time(time));
     if time > reach {
@@ -87,6 +87,10 @@ pub(super) fn at_position(listing: &Listing, generation: Option<Generation>, pos
     if chain.segments.last().is_some_and(|(key, _)| key.part && key.end == position.wal_position) {
         return Err(Error::new(Kind::NothingToRestore, format!("position {position} is inside a transaction"))
             .with_hint("the `wal` command lists the stored positions"));
+    }
+    if let Some((key, _)) = chain.segments.last().filter(|(key, _)| key.is_rollup() && key.end > position.wal_position)
+    {
+        return Err(not_kept(position, key));
     }
     Ok(Plan {
         snapshot: chain.snapshot.0,
@@ -173,6 +177,13 @@ fn check_range(listing: &Listing, generation: Option<Generation>, time: Timestam
     };
     let what = format!("timestamp {time}: the backup covers {first} to {last}");
     Err(Error::new(Kind::NothingToRestore, what).with_hint(hint))
+}
+
+fn not_kept(position: &Position, rollup: &SegmentKey) -> Error {
+    let SegmentKey { generation, start, end, .. } = rollup;
+    let what = format!("position {position} is not kept: between {start} and {end} every state was thinned out");
+    Error::new(Kind::NothingToRestore, what)
+        .with_hint(format!("-position {generation}/{end} restores the next state, -timestamp the one before a moment"))
 }
 
 fn position_out_of_range(

@@ -13,10 +13,11 @@ use crate::format::brief_header::{self, Before};
 use crate::format::differences::{self, Composer};
 use crate::format::gzip::{MemberReader, MemberWriter};
 use crate::format::key::SegmentKey;
-use crate::format::member_header::{MemberKind, WITH_DIFFERENCES, corrupt};
+use crate::format::member_header::{MemberKind, ROLLUP, WITH_DIFFERENCES, corrupt};
+use crate::format::rollup;
 
 pub use crate::format::chain_end::{ChainEnd, check_continues};
-pub use crate::format::segment_header::{Differences, FIELDS, FIELDS_LEN, MemberHeader, key_of};
+pub use crate::format::segment_header::{Differences, FIELDS, FIELDS_LEN, MemberHeader, Rollup, key_of};
 
 /// gzip's level for whoever does not decide: it keeps up with any writer. [`crate::format::compression_level`] decides.
 pub const LEVEL: u32 = 1;
@@ -85,6 +86,7 @@ impl<R: Read> Reader<R> {
     pub fn next_member(&mut self) -> Result<Option<MemberHeader>> {
         let header = match self.inflater.outline()? {
             Some((WITH_DIFFERENCES, kind, length)) if kind == MemberKind::Batch as u8 => self.next_brief(length)?,
+            Some((ROLLUP, kind, _)) if kind == MemberKind::Batch as u8 => self.next_rollup()?,
             _ => self.next_raw()?,
         };
         if let Some(header) = &header {
@@ -113,6 +115,16 @@ impl<R: Read> Reader<R> {
             self.before.as_ref().ok_or_else(|| corrupt("expected the name of the segment, which says the rest"));
         let header = before.and_then(|before| found.decode(before)).context(|| "segment header")?;
         self.inflater.expect_at_most(differences::most_bytes(&header));
+        Ok(Some(header))
+    }
+
+    fn next_rollup(&mut self) -> Result<Option<MemberHeader>> {
+        let fields = self.inflater.next_version::<{ rollup::FIELDS_LEN }>(MemberKind::Batch, ROLLUP)?;
+        let Some(fields) = fields else { return Ok(None) };
+        let before = self.before.ok_or_else(|| corrupt("expected the name of the segment, which says the rest"));
+        let header = before.and_then(|before| rollup::decode(&fields, before.generation, before.point));
+        let header = header.context(|| "segment header")?;
+        self.inflater.expect_at_most(rollup::most_bytes(&header));
         Ok(Some(header))
     }
 

@@ -91,6 +91,15 @@ pub struct MemberHeader {
     pub previous_crc: u32,
     /// What a member of format 2 has more, and a raw one does not have.
     pub differences: Option<Differences>,
+    /// What a rollup has more. Its frames are not known: payload offset and checksum before are zero.
+    pub rollup: Option<Rollup>,
+}
+
+/// What a rollup says, besides where it leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rollup {
+    /// The smallest size of the database on the way, in pages: what is behind it holds zeros, then what is in the rollup.
+    pub least: u32,
 }
 
 /// What a member says whose frames are stored as differences of pages.
@@ -173,6 +182,7 @@ impl MemberHeader {
             visible_by: Timestamp::from_millis(fields.get(VISIBLE_BY)),
             previous_crc: fields.get_u32(PREVIOUS_CRC),
             differences: None,
+            rollup: None,
         };
         header.check()?;
         Ok(header)

@@ -12,6 +12,8 @@ pub struct Timestamp(u64);
 const MS_PER_DAY: u64 = 86_400_000;
 
 impl Timestamp {
+    /// 1970 begins.
+    pub const EPOCH: Timestamp = Timestamp(0);
     /// 9999-12-31T23:59:59.999Z: the last moment that has a text of the usual length.
     pub const MAX: Timestamp = Timestamp(253_402_300_799_999);
 

@@ -132,6 +132,7 @@ impl SegmentBuilder {
             visible_by: seen,
             previous_crc: self.end.chain_end.crc.unwrap_or(0),
             differences: None,
+            rollup: None,
         }
     }
 

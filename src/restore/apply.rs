@@ -6,6 +6,7 @@
 //! checksum is kept up with each frame, and held to each one that is stored and to the output as it is in the end.
 
 mod differences;
+mod rollup;
 
 use std::cell::Cell;
 use std::io::Read;
@@ -19,7 +20,7 @@ use crate::format::key::SegmentKey;
 use crate::format::plan::Plan;
 use crate::format::position::{Generation, Offset, PageSize, Position, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
-use crate::format::segment::{MemberHeader, Reader};
+use crate::format::segment::{Differences, MemberHeader, Reader};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FRAME_HEADER, Salt};
@@ -240,8 +241,8 @@ impl<O: PageOutput> Restore<'_, O> {
         self.finish(stop)
     }
 
-    fn apply_segment(&mut self, key: &SegmentKey, download: ObjectReader<'_>, stop: WalPosition) -> Result<()> {
-        let mut reader = Reader::named(key, download);
+    fn apply_segment<R: Read>(&mut self, key: &SegmentKey, stored: R, stop: WalPosition) -> Result<()> {
+        let mut reader = Reader::named(key, stored);
         let mut first = true;
         while let Some(header) = reader.next_member()? {
             if std::mem::take(&mut first) {
@@ -266,9 +267,9 @@ impl<O: PageOutput> Restore<'_, O> {
         Ok(())
     }
 
-    fn apply_member(
+    fn apply_member<R: Read>(
         &mut self,
-        reader: &mut Reader<ObjectReader<'_>>,
+        reader: &mut Reader<R>,
         header: &MemberHeader,
         stop: WalPosition,
     ) -> Result<()> {
@@ -276,7 +277,10 @@ impl<O: PageOutput> Restore<'_, O> {
             check_continues(&self.state.chain_end, header)?;
         }
         if let Some(told) = &header.differences {
-            self.differences(reader, header, told, stop)?;
+            match &header.rollup {
+                Some(rollup) => self.rollup(reader, header, (rollup, told), stop)?,
+                None => self.differences(reader, header, told, stop)?,
+            }
             self.state.chain_end = ChainEnd::after_member(header, reader.crc());
             return Ok(());
         }
@@ -316,25 +320,33 @@ impl<O: PageOutput> Restore<'_, O> {
     }
 
     fn apply(&mut self, page: u32, commit: u32, bytes: &[u8]) -> Result<()> {
-        let size = u64::from(self.state.page_size.get());
-        let at = |page: u32| u64::from(page.saturating_sub(1)) * size;
+        self.apply_page(page, bytes)?;
+        self.state.at_commit = commit != 0;
+        if commit != 0 { self.end_transaction(commit) } else { Ok(()) }
+    }
+
+    fn apply_page(&mut self, page: u32, bytes: &[u8]) -> Result<()> {
         let Restore { output, state, old, .. } = self;
         old.resize(bytes.len(), 0);
-        expect_growth(output, &state.running, page.max(commit), state.page_size)?;
+        expect_growth(output, &state.running, page, state.page_size)?;
         if page <= state.running.extent() {
-            output.read_at(at(page), old)?;
+            output.read_at(page_offset(page, state.page_size), old)?;
         }
         state.running.frame(page, old, bytes);
-        output.write_at(at(page), bytes)?;
-        state.at_commit = commit != 0;
-        if commit != 0 {
-            state.pages = commit;
-            let cut = commit < state.running.extent();
-            state.running.commit(commit, &mut |page, bytes| output.read_at(at(page), bytes), old)?;
-            if cut {
-                // What is cut off here must not show again if the database grows later.
-                output.set_len(u64::from(commit) * size)?;
-            }
+        output.write_at(page_offset(page, state.page_size), bytes)
+    }
+
+    /// The database has so many pages now.
+    fn end_transaction(&mut self, pages: u32) -> Result<()> {
+        let Restore { output, state, old, .. } = self;
+        old.resize(state.page_size.get() as usize, 0);
+        expect_growth(output, &state.running, pages, state.page_size)?;
+        state.pages = pages;
+        let (size, cut) = (state.page_size, pages < state.running.extent());
+        state.running.commit(pages, &mut |page, bytes| output.read_at(page_offset(page, size), bytes), old)?;
+        if cut {
+            // What is cut off here must not show again if the database grows later.
+            output.set_len(u64::from(pages) * u64::from(size.get()))?;
         }
         Ok(())
     }
@@ -376,6 +388,18 @@ impl<O: PageOutput> Restore<'_, O> {
         self.output.set_len(bytes)?;
         let position = Position { generation: state.chain_end.generation, wal_position: stop };
         Ok(RestoreResult { position, time: state.time, bytes, read: self.read.get() })
+    }
+}
+
+fn page_offset(page: u32, size: PageSize) -> u64 {
+    u64::from(page.saturating_sub(1)) * u64::from(size.get())
+}
+
+/// What a member tells of the database behind it.
+fn proven(told: &Differences, running: &RunningChecksum) -> Result<()> {
+    match told.checksum == running.sum() {
+        true => Ok(()),
+        false => Err(other_checksum("after a member", told.checksum, running.sum())),
     }
 }
 

@@ -106,7 +106,7 @@ fn commit_positions(bed: &Bed) -> Vec<Position> {
         while let Some(header) = reader.next_member().unwrap() {
             let before = if header.payload_offset == Offset::ZERO { header.checksum_before } else { chain };
             let mut frames = match header.differences {
-                Some(_) => Frames::Differences(DifferenceFrames::new(&mut reader, &header, before).unwrap()),
+                Some(_) => Frames::Differences(DifferenceFrames::new(&mut reader, &header, before)),
                 None => Frames::Raw(MemberFrames::new(&mut reader, &header).unwrap()),
             };
             chain = header.checksum_after;

@@ -7,14 +7,17 @@ use std::process::{Command, Output};
 
 use crate::support::python;
 use litestream::format::brief_header;
+use litestream::format::compose::Composition;
 use litestream::format::database_checksum::DatabaseChecksum;
 use litestream::format::deflate_blocks::{Block, BlockCompressor};
 use litestream::format::differences::Composer;
+use litestream::format::key::Key;
 use litestream::format::member_header::{
     FLAG_BEGINS, FLAG_BIG_ENDIAN, FLAG_DATABASE_CHECKSUM, FLAG_PART, FLAG_UNCHECKSUMMED, FLAG_WAL_UNKNOWN,
-    FORMAT_VERSION, Field, HEADER_BYTES, MemberKind, WITH_DIFFERENCES, WITH_SUBFIELDS,
+    FORMAT_VERSION, Field, HEADER_BYTES, MemberKind, ROLLUP, WITH_DIFFERENCES, WITH_SUBFIELDS,
 };
 use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
+use litestream::format::rollup::{self, RollupEncoder};
 use litestream::format::running_checksum::RunningChecksum;
 use litestream::format::segment::{self, Differences, MemberHeader};
 use litestream::format::snapshot;
@@ -48,6 +51,7 @@ fn the_tables_of_the_manual_are_the_layout_of_the_code() {
     for (table, fields) in [
         ("segment fields", &segment::FIELDS[..]),
         ("segment fields of version 2", &brief_header::FIELDS[..]),
+        ("rollup fields", &rollup::FIELDS[..]),
         ("snapshot fields", &snapshot::FIELDS[..]),
     ] {
         let rows: Vec<Vec<&str>> = marked(table)
@@ -58,9 +62,10 @@ fn the_tables_of_the_manual_are_the_layout_of_the_code() {
         let coded: Vec<_> = fields.iter().map(|Field { at, size, name }| format!("{at},{size},{name}")).collect();
         assert_eq!(told, coded, "{table}");
         let value = |name: &str| rows.iter().find(|row| row[2] == name).map(|row| row[3]);
-        let kind = if table.starts_with("segment") { MemberKind::Batch } else { MemberKind::Snapshot };
+        let kind = if !table.starts_with("snapshot") { MemberKind::Batch } else { MemberKind::Snapshot };
         let versions = match table {
-            "segment fields" => format!("{FORMAT_VERSION}; version {WITH_DIFFERENCES} is below"),
+            "segment fields" => format!("{FORMAT_VERSION}; versions {WITH_DIFFERENCES} and {ROLLUP} are below"),
+            "rollup fields" => ROLLUP.to_string(),
             "snapshot fields" => format!("{FORMAT_VERSION}, or {WITH_SUBFIELDS} with the origin below"),
             _ => WITH_DIFFERENCES.to_string(),
         };
@@ -256,6 +261,24 @@ impl Room {
         encoder.differences(&MemberHeader { differences, ..*header }, &composer, out)
     }
 
+    /// Replaces objects by the rollup of them.
+    fn roll_up(&self, objects: &[PathBuf]) -> PathBuf {
+        let store = self.dir.join("store");
+        let mut made = Composition::new(1, usize::MAX);
+        for path in objects {
+            let name = path.strip_prefix(&store).unwrap().to_str().unwrap();
+            let Some(Key::Segment(key)) = Key::parse(name) else { panic!("{name}") };
+            made.add(&key, std::fs::read(path).unwrap().as_slice()).unwrap();
+            std::fs::remove_file(path).unwrap();
+        }
+        let (header, net) = made.rollup().unwrap();
+        let mut out = Vec::new();
+        let mut encoder = RollupEncoder::new(&header, 6, &mut out);
+        net.pages().for_each(|(number, delta)| encoder.page(number, delta, &mut out));
+        encoder.finish(&mut out);
+        self.put(rollup::key_of(&header), &out)
+    }
+
     fn put_each(&self) -> Vec<PathBuf> {
         (0..self.batches.len()).map(|batch| self.put_segment(batch..batch + 1)).collect()
     }
@@ -408,6 +431,7 @@ fn member(
         visible_by: time(batches.len()),
         previous_crc: batches.last().map_or(0, |batch| crc32fast::hash(&batch.payload)),
         differences: None,
+        rollup: None,
     }
 }
 
@@ -537,6 +561,58 @@ fn differences_and_raw_frames_are_one_history() {
         room.put_later(8);
         room.restores(None, all);
         room.program_restores(None, all);
+    }
+}
+
+#[test]
+fn rollups_lead_where_their_members_led() {
+    let mut room = Room::new("rollups");
+    room.brief = |_| true;
+    room.put_base();
+    let all = room.batches.len();
+    let ends = |count: usize| !room.batches[count - 1].header.part;
+    // One of a few, one over the border of the two WALs with VACUUM and the large transaction in it, and one of both.
+    let border = room.batches.iter().position(|batch| batch.header.index == 1).unwrap();
+    assert!(ends(5) && ends(border) && border > 20);
+    let each = room.put_each();
+    let mut rollups = vec![room.roll_up(&each[2..5]), room.roll_up(&each[5..border + 3])];
+    for round in 0..2 {
+        room.restores(None, all);
+        room.program_restores(None, all);
+        room.second_reader_agrees(all);
+        assert!(room.program("verify", &[]).status.success());
+        // What is asked for between the ends of a rollup is the state at its start.
+        for (asked, count) in [(1, 2), (3, 2), (border - 2, if round == 0 { 5 } else { 2 }), (border + 2, border + 3)] {
+            room.restores(Some(time(asked)), count);
+            room.program_restores(Some(time(asked)), count);
+        }
+        if round == 0 {
+            rollups = vec![room.roll_up(&rollups)];
+        }
+    }
+    // From the midst of a rollup nothing leads on.
+    room.put_later(8);
+    room.restores(Some(time(7)), 8);
+    room.program_restores(Some(time(7)), 8);
+    room.refuses(None, "gap: no segment begins at 00000000.");
+    room.program_refuses("no segment begins at 00000000:");
+}
+
+#[test]
+fn a_flipped_bit_in_a_rollup_is_never_restored() {
+    let mut room = Room::new("flipped_rollup");
+    room.brief = |_| true;
+    room.put_base();
+    let each = room.put_each();
+    let path = room.roll_up(&each[2..5]);
+    let good = std::fs::read(&path).unwrap();
+    for bit in (0..good.len() * 8).step_by(good.len() / 6) {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, bad).unwrap();
+        let ran = room.program("restore", &["-o", "program.db"]);
+        assert!(!ran.status.success(), "bit {bit}");
+        room.second_reader_refuses("second_reader.py: ");
     }
 }
 

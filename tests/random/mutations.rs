@@ -130,6 +130,7 @@ fn batch() -> (MemberHeader, Vec<u8>) {
         visible_by: Timestamp::from_millis(2),
         previous_crc: 0,
         differences: None,
+        rollup: None,
     };
     (member, bytes)
 }
@@ -209,7 +210,7 @@ impl Bases for Zeros {
 }
 
 fn read_differences(reader: &mut Reader<&[u8]>, header: &MemberHeader) -> usize {
-    let Ok(mut frames) = DifferenceFrames::new(reader, header, header.checksum_before) else { return 0 };
+    let mut frames = DifferenceFrames::new(reader, header, header.checksum_before);
     let (mut frame, mut total) = (Vec::new(), 0);
     while let Ok(Some(_)) = frames.next_frame(&mut Zeros, &mut frame) {
         total += frame.len();

@@ -149,6 +149,7 @@ fn put_frames(bed: &Bed, frames: &[(u32, u32)], differences: bool) {
         visible_by: seen,
         previous_crc: 0,
         differences: None,
+        rollup: None,
     };
     let mut object = Vec::new();
     if differences {

@@ -165,14 +165,10 @@ class Numbers:
         return value >> 1 if value & 1 == 0 else -(value + 1 >> 1)
 
 
-def differences(payload, count, pages, database):
+def differences(payload, pages, database):
     """Yields (page, commit, content) of each frame; the database must have taken the one before."""
-    numbers = Numbers(payload, 0, len(payload))
-    length = numbers.number()
-    literals = numbers.at + length
-    need(literals <= len(payload), "the steps are longer than the payload")
-    numbers.end = literals
-    size, page = database.size, 0
+    numbers = Numbers(payload, 0, 0)
+    literals, size, page = 0, database.size, 0
 
     def literal(count):
         nonlocal literals
@@ -180,7 +176,12 @@ def differences(payload, count, pages, database):
         literals += count
         return payload[literals - count:literals]
 
-    for _ in range(count):
+    while numbers.at < numbers.end or literals < len(payload):
+        if numbers.at == numbers.end:
+            numbers.at, numbers.end = literals, len(payload)
+            length = numbers.number()
+            literals = numbers.end = numbers.at + length
+            need(0 < length and literals <= len(payload), "the steps are longer than the payload")
         page = page + numbers.signed() & 0xffffffff
         need(page > 0, "a frame of page 0")
         form = numbers.byte()
@@ -205,7 +206,6 @@ def differences(payload, count, pages, database):
                     new += old[start:start + copied]
         need(len(new) == size, "a page is longer than it may be")
         yield page, commit, new
-    need(numbers.at == numbers.end and literals == len(payload), "the payload holds more than its frames")
 
 
 # Objects.
@@ -215,7 +215,7 @@ class Member:
 
     def __init__(self, generation, before, fields, payload, crc):
         self.payload, self.crc, self.version = payload, crc, fields[0]
-        need(self.version in (1, 2), f"version {self.version} is not known")
+        need(self.version in (1, 2, 3), f"version {self.version} is not known")
         need(fields[1] == 1, "another kind of object")
         if self.version == 1:
             need(len(fields) == 100, "length of the fields")
@@ -227,6 +227,14 @@ class Member:
             self.before, self.after, self.checksum = (sum1, sum2), (sum3, sum4), None
             need(self.begin in (0, offset), "the payload does not begin where the member does")
             self.count = (self.stop - max(self.begin, 32)) // (24 + self.size)
+        elif self.version == 3:
+            need(len(fields) == 62, "length of the fields")
+            (_, _, self.flags, self.index, self.stop, sum3, sum4, self.least, self.pages, seen, self.checksum, self.size,
+             salt1, salt2, _) = struct.unpack("<BBHIQIIII6sQIIII", fields)
+            self.seen, self.start, self.after = int.from_bytes(seen, "little"), before["point"], (sum3, sum4)
+            self.wal = (self.size, salt1, salt2, self.flags & BIG_ENDIAN)
+            self.begin, self.before, self.previous, self.crc = 0, None, None, None
+            need((self.index, self.stop) > self.start, "a rollup that leads nowhere")
         else:
             need(len(fields) in (38, 50, 54), "length of the fields")
             _, _, self.flags, self.count, sum3, sum4, self.pages = struct.unpack_from("<BBHIIII", fields)
@@ -251,6 +259,8 @@ class Member:
     def apply(self, database, chain):
         """Applies the frames, and checks what they end in."""
         need(self.size == database.size, "the page size is another one")
+        if self.version == 3:
+            return self.roll(database)
         wal, big_endian = self.wal[1:3], self.wal[3]
         if self.version == 1:
             frames = self.payload
@@ -283,6 +293,18 @@ class Member:
             need(database.sum == self.checksum, "the database checksum differs")
         return self.after
 
+    def roll(self, database):
+        database.resize(self.least)
+        before = 0
+        for page, commit, content in differences(self.payload, self.pages, database):
+            need(not commit and before < page <= self.pages, "the pages of a rollup")
+            database.put(page, content)
+            before = page
+        need(len(database.pages) <= self.pages, "the size of the database")
+        database.resize(self.pages)
+        need(database.sum == self.checksum, "the database checksum differs")
+        return self.after
+
     def frames(self, database):
         if self.version == 1:
             need(self.count > 0, "no frames")
@@ -293,8 +315,11 @@ class Member:
                 yield page, commit, content, header
         else:
             need(self.count > 0, "no frames")
-            for page, commit, content in differences(self.payload, self.count, self.pages, database):
+            done = 0
+            for page, commit, content in differences(self.payload, self.pages, database):
                 yield page, commit, content, None
+                done += 1
+            need(done == self.count, "the payload holds more than its frames")
 
 
 def milliseconds(text):
@@ -308,7 +333,7 @@ class Generation:
 
     def __init__(self, root, name):
         self.root, self.number = os.path.join(root, name), int(name, 16)
-        self.states, self.count = {}, {1: 0, 2: 0, "passed over": 0}
+        self.states, self.count = {}, {1: 0, 2: 0, 3: 0, "passed over": 0}
         self.snapshots = self.names("snapshots", SNAPSHOT)
         self.segments = self.names("wal", SEGMENT)
 
@@ -374,12 +399,15 @@ class Generation:
 
     def read_segment(self, data, start, end, first, last, part):
         before = {"point": start, "wal": None}
-        state, seen, sizes = self.states.get(start), None, set()
+        state, seen, sizes, rolled = self.states.get(start), None, set(), False
         member = None
         for fields, _, payload, crc in members(data):
             member = Member(self.number, before, fields, payload, crc)
             need(member.start == before["point"], f"a member does not start at {show(before['point'])}")
-            need(seen is not None or member.seen == first, "its first batch was seen at another time")
+            told = 0 if member.version == 3 else member.seen
+            need(seen is not None or told == first, "its first batch was seen at another time")
+            need(not rolled, "a rollup that is not alone")
+            rolled = member.version == 3
             seen, before = member.seen, {"point": member.end, "wal": member.wal}
             if state is None:
                 self.count["passed over"] += 1
@@ -392,7 +420,7 @@ class Generation:
                 need(member.before in (None, chain[2:]), "checksum before")
             need(None in (previous, member.previous) or previous == member.previous, "previous crc32")
             after = member.apply(database, chain[2:])
-            state = database, (*member.wal[1:3], *after), crc
+            state = database, (*member.wal[1:3], *after), member.crc
             need(member.flags & PART or database.sum == database.checksum(), "the sums of this reader")
             self.reach(member.end, *state)
             self.count[member.version] += 1
@@ -419,7 +447,7 @@ def main(directory, output=None):
         generation.replay()
         count = generation.count
         print(f"{name} {show(generation.latest())} snapshots={len(generation.snapshots)} segments={len(generation.segments)} "
-              f"v1={count[1]} v2={count[2]} passed={count['passed over']} positions={len(generation.states)}")
+              f"v1={count[1]} v2={count[2]} v3={count[3]} passed={count['passed over']} positions={len(generation.states)}")
         latest = generation.states[generation.latest()][0]
     if output and latest:
         with open(output, "wb") as file:

@@ -9,7 +9,7 @@ use crate::format::position::{Offset, PageSize, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::{Differences, MemberHeader, Reader};
 use crate::format::wal::{FRAME_HEADER, FrameHeader};
-use crate::restore::apply::{Restore, other_checksum};
+use crate::restore::apply::{Restore, proven};
 use crate::restore::page_output::{PageOutput, expect_growth};
 
 /// Bytes of pages behind the point to stop at that are kept to prove the member, at most. A writer's members have less.
@@ -68,7 +68,7 @@ impl<O: PageOutput> Restore<'_, O> {
         let begun = header.payload_offset == Offset::ZERO;
         let before = if begun { Some(header.checksum_before) } else { self.state.chain_end.checksum };
         let unknown = || Error::new(Kind::Corrupt, "expected differences after a known frame checksum, found none");
-        let mut frames = DifferenceFrames::new(reader, header, before.ok_or_else(unknown)?)?;
+        let mut frames = DifferenceFrames::new(reader, header, before.ok_or_else(unknown)?);
         let mut frame = Vec::new();
         let mut number = header.payload_offset.frame(header.page_size).unwrap_or(0);
         let mut ahead = None;
@@ -124,12 +124,5 @@ impl<O: PageOutput> Pages<'_, O> {
             kept.shortest = Some(kept.shortest.map_or(found.commit, |shortest| shortest.min(found.commit)));
         }
         Ok((running, kept))
-    }
-}
-
-fn proven(told: &Differences, running: &RunningChecksum) -> Result<()> {
-    match told.checksum == running.sum() {
-        true => Ok(()),
-        false => Err(other_checksum("after a member", told.checksum, running.sum())),
     }
 }

@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     while let Ok(Some(header)) = reader.next_member() {
         if header.differences.is_some() {
             let before = header.checksum_before;
-            let Ok(mut frames) = DifferenceFrames::new(&mut reader, &header, before) else { return };
+            let mut frames = DifferenceFrames::new(&mut reader, &header, before);
             while let Ok(Some(_)) = frames.next_frame(&mut Zeros, &mut frame) {}
             continue;
         }
