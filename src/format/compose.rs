@@ -88,7 +88,7 @@ impl Composition {
 
 fn add_deltas<R: Read>(net: &mut NetChange, reader: &mut Reader<R>, header: &MemberHeader) -> Result<()> {
     let mut deltas = PayloadDeltas::new(reader, header);
-    while let Some(step) = deltas.next()? {
+    while let Some(step) = deltas.next_delta()? {
         net.page(step.page, step.delta)?;
         if step.commit != 0 {
             net.commit(step.commit);

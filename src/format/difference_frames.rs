@@ -36,7 +36,7 @@ impl<'a, R: Read> DifferenceFrames<'a, R> {
     ///
     /// The frame must be applied before the next one is asked for: that may be made from it.
     pub fn next_frame(&mut self, bases: &mut dyn Bases, frame: &mut Vec<u8>) -> Result<Option<FrameHeader>> {
-        let Some(step) = self.deltas.next()? else {
+        let Some(step) = self.deltas.next_delta()? else {
             self.verify_chain()?;
             return Ok(None);
         };

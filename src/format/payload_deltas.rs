@@ -62,11 +62,11 @@ impl<'a, R: Read> PayloadDeltas<'a, R> {
     }
 
     /// The next one; none behind the last one, when all is verified.
-    pub fn next(&mut self) -> Result<Option<Step>> {
-        self.next_step().context(|| "differences")
+    pub fn next_delta(&mut self) -> Result<Option<Step>> {
+        self.checked_step().context(|| "differences")
     }
 
-    fn next_step(&mut self) -> Result<Option<Step>> {
+    fn checked_step(&mut self) -> Result<Option<Step>> {
         self.fill_ahead(self.header.page_size.get() as usize)?;
         let end_of_block = self.read == self.steps.len();
         let ended = match self.left {

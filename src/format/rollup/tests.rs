@@ -27,7 +27,7 @@ fn read(key: &SegmentKey, stored: &[u8], step: usize) -> Result<(MemberHeader, V
     let header = reader.next_member()?.unwrap();
     check_key(key, &header)?;
     let (mut deltas, mut pages) = (PayloadDeltas::new(&mut reader, &header), Vec::new());
-    while let Some(Step { page, commit, delta }) = deltas.next()? {
+    while let Some(Step { page, commit, delta }) = deltas.next_delta()? {
         assert_eq!(commit, 0);
         pages.push((page, delta));
     }

@@ -34,7 +34,7 @@ impl<O: PageOutput> Restore<'_, O> {
         let mut deltas = PayloadDeltas::new(reader, header);
         let size = header.page_size.get() as usize;
         let (mut old, mut new) = (vec![0; size], vec![0; size]);
-        while let Some(step) = deltas.next()? {
+        while let Some(step) = deltas.next_delta()? {
             self.change(step.page, &step.delta, &mut old, &mut new)?;
         }
         self.end_transaction(header.pages)?;
