@@ -12,7 +12,7 @@
 //!
 //! Lowest first. A module uses only lower layers (`tests/docs/layers.rs` checks it), and no files use each other in a circle
 //! (`tests/docs/circles.rs`):
-//! `error printable host random` | `log clock fault secret http directory interrupt` | `format` | `source` `store` `control` | `backup` | `replica` `restore` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host random` | `log clock fault secret http directory interrupt wakeup` | `format` | `source` `store` `control` | `backup` | `replica` `restore` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
 //! * `format`: file names and file contents. Pure: no file, no clock, no network.
@@ -124,3 +124,4 @@ pub mod restore;
 pub mod secret;
 pub mod source;
 pub mod store;
+pub mod wakeup;

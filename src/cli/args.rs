@@ -275,8 +275,8 @@ pub(super) struct Wal {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "status")]
 pub(super) struct Status {
-    /// default: every configured database
-    #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
+    /// default: all configured; URL alone: ask replicator
+    #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
     /// print the result as JSON
     #[argh(switch)]

@@ -203,8 +203,17 @@ pub struct ListOptions {
 
 #[derive(Debug, PartialEq)]
 pub struct Status {
-    pub selection: DatabaseSelection,
+    pub target: StatusTarget,
     pub json: bool,
+}
+
+/// Of what the status is asked.
+#[derive(Debug, PartialEq)]
+pub enum StatusTarget {
+    /// Live databases, compared with what is stored of them.
+    Compared(DatabaseSelection),
+    /// The process that replicates there.
+    Live(Secret),
 }
 
 #[derive(Debug, PartialEq)]

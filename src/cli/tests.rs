@@ -154,9 +154,8 @@ fn a_list_is_of_one_place_and_reads_no_configuration() {
 #[test]
 fn what_is_chosen_is_all_one_or_a_pair() {
     let chosen = |line: &str| match run(line).command {
-        Command::Snapshot(Snapshot { selection: chosen, .. }) | Command::Status(Status { selection: chosen, .. }) => {
-            chosen
-        }
+        Command::Snapshot(Snapshot { selection: chosen, .. })
+        | Command::Status(Status { target: StatusTarget::Compared(chosen), .. }) => chosen,
         other => panic!("{other:?}"),
     };
     assert_eq!(chosen("snapshot"), DatabaseSelection::Configured);
@@ -167,6 +166,8 @@ fn what_is_chosen_is_all_one_or_a_pair() {
         replica: Secret::new("/mnt/backup"),
     });
     assert_eq!(chosen("snapshot a.db /mnt/backup"), pair);
+    let Command::Status(Status { target, .. }) = run("status nats://h/b/p").command else { panic!("no status") };
+    assert_eq!(target, StatusTarget::Live(Secret::new("nats://h/b/p")));
     let proven = |line: &str| match run(line).command {
         Command::Verify(verify) => verify.target,
         other => panic!("{other:?}"),
@@ -229,6 +230,7 @@ fn options_that_contradict_each_other_are_refused() {
         ("replicate a.db nats://h/b -config x", "a replica URL and the option -config are both given"),
         ("restore nats://h/b -o a -config x", "a replica URL and the option -config are both given"),
         ("wal nats://h/b -config x", "a replica URL and the option -config are both given"),
+        ("status nats://h/b -config x", "a replica URL and the option -config are both given"),
         ("status a.db nats://h/b -config x", "a replica URL and the option -config are both given"),
         ("restore nats://h/b", "restore: option -o is needed with a replica URL"),
         ("restore", "restore: no database is given"),

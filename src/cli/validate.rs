@@ -56,9 +56,7 @@ fn command(words: Subcommand) -> Result<Command> {
         Subcommand::Generations(args) => Command::Generations(listing("generations", args.words, None, args.json)?),
         Subcommand::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
         Subcommand::Wal(args) => Command::Wal(listing("wal", args.words, args.generation, args.json)?),
-        Subcommand::Status(args) => {
-            Command::Status(Status { selection: database_selection("status", args.words)?, json: args.json })
-        }
+        Subcommand::Status(args) => Command::Status(Status { target: status_target(args.words)?, json: args.json }),
         Subcommand::Verify(args) => Command::Verify(Verify {
             target: verify_target(args.words)?,
             quiet: quiet(args.q, args.json)?,
@@ -316,6 +314,14 @@ fn database_selection(command: &str, words: Vec<String>) -> Result<DatabaseSelec
     }
 }
 
+/// Nothing, `DB_PATH`, both words, or a `REPLICA_URL` alone.
+fn status_target(words: Vec<String>) -> Result<StatusTarget> {
+    match &words[..] {
+        [url] if is_url(url) => Ok(StatusTarget::Live(Secret::new(url))),
+        _ => database_selection("status", words).map(StatusTarget::Compared),
+    }
+}
+
 /// Nothing, `DB_PATH`, `REPLICA_URL`, or both.
 fn verify_target(mut words: Vec<String>) -> Result<VerifyTarget> {
     if words.len() == 1 && words.iter().all(|word| is_url(word)) {
@@ -365,9 +371,11 @@ fn check_replica_option(command: &Command) -> Result<()> {
 fn names_a_replica(command: &Command) -> bool {
     match command {
         Command::Replicate(replicate) => replicate.pair.is_some(),
-        Command::Snapshot(Snapshot { selection: chosen, .. }) | Command::Status(Status { selection: chosen, .. }) => {
+        Command::Snapshot(Snapshot { selection: chosen, .. }) => matches!(chosen, DatabaseSelection::Explicit(_)),
+        Command::Status(Status { target: StatusTarget::Compared(chosen), .. }) => {
             matches!(chosen, DatabaseSelection::Explicit(_))
         }
+        Command::Status(_) => true,
         Command::Restore(Restore { source, .. }) => {
             matches!(source, RestoreSource::One(ReplicaRef::Replica(_)) | RestoreSource::Below(_))
         }

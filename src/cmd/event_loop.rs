@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::error::Error;
 use crate::replica::replicator::{Replicator, SharedBuffers, WakeOn};
+use crate::wakeup::WakeReceiver;
 
 /// While uploads are under way in more than one store, each is looked at this often.
 const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -19,6 +20,8 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct EventLoop {
     pub replicators: Vec<Replicator>,
     pub shared: SharedBuffers,
+    /// Ends a sleep when somebody asks for something.
+    pub wake: Option<WakeReceiver>,
     tick: Duration,
     /// When those at rest are looked at.
     next_idle_check: Instant,
@@ -31,6 +34,7 @@ impl EventLoop {
         EventLoop {
             replicators: followers,
             shared: SharedBuffers::new(),
+            wake: None,
             tick,
             next_idle_check: SystemClock.now(),
             closing: false,
@@ -74,7 +78,9 @@ impl EventLoop {
         match next {
             WakeOn::Immediately => {}
             WakeOn::StoreEvent => self.wait_for_stores(left),
-            WakeOn::NextTick | WakeOn::DatabaseWrite => self.shared.inotify.wait(left),
+            WakeOn::NextTick | WakeOn::DatabaseWrite => {
+                self.shared.inotify.wait(left, self.wake.as_ref().map(WakeReceiver::fd));
+            }
         }
         Ok(())
     }

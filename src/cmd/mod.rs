@@ -11,6 +11,7 @@ mod find_replicas;
 mod heartbeat;
 mod journal;
 mod list;
+mod live_status;
 mod metrics;
 mod newest_replica;
 mod notify;
@@ -22,6 +23,7 @@ mod restore;
 mod restore_all;
 mod restore_missing;
 mod restore_one;
+mod service;
 mod signals;
 mod snapshot;
 mod status;
@@ -107,7 +109,10 @@ fn run(invocation: &Invocation) -> Result<ExitStatus> {
         Command::Generations(options) => stored_objects::generations(&given, options),
         Command::Snapshots(options) => stored_objects::snapshots(&given, options),
         Command::Wal(options) => stored_objects::wal(&given, options),
-        Command::Status(options) => status::run(&given, options),
+        Command::Status(cli::Status { target: cli::StatusTarget::Live(url), json }) => live_status::run(url, *json),
+        Command::Status(cli::Status { target: cli::StatusTarget::Compared(chosen), json }) => {
+            status::run(&given, chosen, *json)
+        }
         Command::Verify(options) => verify::run(&given, options),
         Command::Version { json } => print::version(*json),
     }

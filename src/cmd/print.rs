@@ -98,7 +98,7 @@ impl Table {
 
     /// Prints the table, or the rows as a JSON array of objects.
     pub fn print(&self, as_json: bool) -> Result<()> {
-        if as_json { json_value(&self.json()) } else { text(&self.fitted(terminal::columns())) }
+        if as_json { json_value(&self.to_json()) } else { text(&self.fitted(terminal::columns())) }
     }
 
     /// The table, or one line a cell where the terminal is too narrow for it. A pipe gets the table always.
@@ -119,7 +119,8 @@ impl Table {
         rows.collect::<Vec<_>>().join("\n")
     }
 
-    fn json(&self) -> Value {
+    /// The rows as an array of objects.
+    pub fn to_json(&self) -> Value {
         let object = |row: &Vec<Cell>| -> Value {
             let names = self.columns.iter().map(|name| name.replace(' ', "_"));
             names.zip(row.iter().map(Cell::json)).collect::<serde_json::Map<_, _>>().into()
@@ -171,7 +172,7 @@ mod tests {
             {"name": "a", "size_in_bytes": 12, "sent": true},
             {"name": "12", "size_in_bytes": null, "sent": false}
         ]);
-        assert_eq!(table.json(), expected);
+        assert_eq!(table.to_json(), expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::cmd::event_loop::EventLoop;
 use crate::cmd::exec::ChildCommand;
 use crate::cmd::heartbeat::HeartbeatSender;
 use crate::cmd::notify::Notifier;
+use crate::cmd::service::Service;
 use crate::cmd::supervisor::Supervisor;
 use crate::cmd::traffic_log::TrafficLog;
 use crate::cmd::{
@@ -45,15 +46,19 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
     if options.once {
         return once(&mut fleet, &databases, options, config.shutdown_sync_timeout);
     }
+    let service = if config.service { Service::start(&mut fleet) } else { None };
     start_all(&mut fleet, &databases, options, exec.is_some())?;
     signals::install_hangup_handler();
     let exec = exec.as_deref().map(ChildCommand::start).transpose()?;
     let timeout = config.shutdown_sync_timeout;
-    let mut run = Daemon::new(config, fleet, exec);
+    let mut run = Daemon::new(config, fleet, exec, service);
     run.notifier.send("READY=1");
     let followed = run.run_until_stopped(given, options);
     run.notifier.send("STOPPING=1");
-    let Daemon { supervisor: mut fleet, mut notifier, mut traffic, .. } = run;
+    let Daemon { supervisor: mut fleet, mut notifier, mut traffic, service, .. } = run;
+    if let Some(service) = service {
+        service.stop(&mut fleet);
+    }
     // Also where a database has ended the run: the others are stored as far as they have come.
     let finished = drain(&mut fleet.event_loop, DrainLimit::Total(timeout), &mut |_| notifier.alive(SystemClock.now()));
     traffic.log(&fleet.traffic());
@@ -178,6 +183,8 @@ struct Daemon {
     config: Config,
     supervisor: Supervisor,
     exec: Option<ChildCommand>,
+    /// None where nobody may ask for anything.
+    service: Option<Service>,
     signal_forwarded: bool,
     notifier: Notifier,
     heartbeat: Option<HeartbeatSender>,
@@ -196,7 +203,7 @@ struct Schedule {
 }
 
 impl Daemon {
-    fn new(config: Config, fleet: Supervisor, exec: Option<ChildCommand>) -> Daemon {
+    fn new(config: Config, fleet: Supervisor, exec: Option<ChildCommand>, service: Option<Service>) -> Daemon {
         let now = SystemClock.now();
         let due = Schedule { report: now + REPORT_INTERVAL, rescan: now + RESCAN_INTERVAL, metrics: now, status: now };
         let heartbeat = config.heartbeat.clone().map(|heartbeat| HeartbeatSender::new(heartbeat, now));
@@ -205,6 +212,7 @@ impl Daemon {
             config,
             supervisor: fleet,
             exec,
+            service,
             signal_forwarded: false,
             notifier,
             heartbeat,
@@ -223,9 +231,14 @@ impl Daemon {
                 // A child's end has no other herald.
                 until = until.min(now + config::DEFAULT_MONITOR_INTERVAL);
             }
+            let asked = self.service.as_ref().and_then(|service| service.next(now));
+            until = asked.map_or(until, |soon| until.min(soon));
             if let Err(error) = self.supervisor.step(until) {
                 self.terminate_child();
                 return Err(error);
+            }
+            if let Some(service) = &mut self.service {
+                service.poll(SystemClock.now(), &mut self.supervisor);
             }
             if let Some(status) = self.exit_status()? {
                 return Ok(status);

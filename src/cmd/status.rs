@@ -19,7 +19,8 @@ use crate::store::ConnectionPool;
 const EXIT_BEHIND: ExitStatus = 1;
 
 /// New ones come last: scripts count the others.
-const COLUMNS: [&str; 7] = ["database", "status", "position", "stored until", "behind", "replica", "seconds behind"];
+pub const COLUMNS: [&str; 7] =
+    ["database", "status", "position", "stored until", "behind", "replica", "seconds behind"];
 
 /// Bytes that are read at once where the whole database must be compared.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -37,11 +38,11 @@ struct StatusRow {
     exit: ExitStatus,
 }
 
-pub fn run(given: &Context, options: &cli::Status) -> Result<ExitStatus> {
+pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
     let mut table = Table::new(&COLUMNS);
     let mut exit = 0;
-    for reported in given.reported(&options.selection, &mut pool)? {
+    for reported in given.reported(selection, &mut pool)? {
         let (database, row) = match reported {
             Reported::Configured(database) | Reported::Gone(database) => {
                 let row = status_of(&database, &mut pool);
@@ -60,7 +61,7 @@ pub fn run(given: &Context, options: &cli::Status) -> Result<ExitStatus> {
             row.seconds.into(),
         ]);
     }
-    table.print(options.json)?;
+    table.print(as_json)?;
     Ok(exit)
 }
 

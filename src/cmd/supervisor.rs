@@ -75,6 +75,10 @@ impl Supervisor {
         self.pool.traffic()
     }
 
+    pub fn event_loop_and_pool(&mut self) -> (&mut EventLoop, &mut ConnectionPool) {
+        (&mut self.event_loop, &mut self.pool)
+    }
+
     pub fn pool(&mut self) -> &mut ConnectionPool {
         &mut self.pool
     }

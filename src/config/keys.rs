@@ -24,6 +24,7 @@ pub const GLOBAL: SectionKeys = SectionKeys {
         "heartbeat-url",
         "heartbeat-interval",
         "shutdown-sync-timeout",
+        "service",
         "exec",
     ],
     ignored: &[

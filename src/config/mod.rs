@@ -71,6 +71,8 @@ pub struct Config {
     pub metrics_file: Option<PathBuf>,
     pub heartbeat: Option<Heartbeat>,
     pub shutdown_sync_timeout: Duration,
+    /// Answer to those who look for services of NATS.
+    pub service: bool,
     /// The words of a command to run beside the backup.
     pub exec: Option<Vec<String>>,
     /// To be logged: keys of the peer that do nothing here.
@@ -210,6 +212,7 @@ fn parse_top_level(root: &Section<'_>, around: &Environment<'_>, warnings: &mut 
         metrics_file: file(root, "metrics-file", around)?,
         heartbeat: heartbeat(root)?,
         shutdown_sync_timeout: root.duration("shutdown-sync-timeout")?.unwrap_or(DEFAULT_SHUTDOWN_SYNC_TIMEOUT),
+        service: root.bool("service")?.unwrap_or(true),
         exec: exec(root)?,
         warnings: Vec::new(),
     })
@@ -226,6 +229,7 @@ impl Config {
             metrics_file: None,
             heartbeat: None,
             shutdown_sync_timeout: DEFAULT_SHUTDOWN_SYNC_TIMEOUT,
+            service: true,
             exec: None,
             warnings: Vec::new(),
         }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
@@ -89,18 +89,18 @@ impl Inotify {
         }
     }
 
-    /// Waits until there is word, a signal arrives, or `timeout` is over.
-    pub fn wait(&self, timeout: Duration) {
+    /// Waits until there is word, `also` is readable, a signal arrives, or `timeout` is over.
+    pub fn wait(&self, timeout: Duration, also: Option<RawFd>) {
         let listening = self.inotify.as_ref().filter(|_| !self.file_watches.is_empty());
         // poll(2) passes over a negative descriptor.
-        let descriptor = listening.map_or(-1, AsRawFd::as_raw_fd);
-        let mut wanted = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+        let wanted = |fd: Option<RawFd>| libc::pollfd { fd: fd.unwrap_or(-1), events: libc::POLLIN, revents: 0 };
+        let mut wanted = [wanted(listening.map(AsRawFd::as_raw_fd)), wanted(also)];
         // SAFETY: all zeros is a valid timespec.
         let mut left: libc::timespec = unsafe { std::mem::zeroed() };
         left.tv_sec = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
         left.tv_nsec = timeout.subsec_nanos() as _;
-        // SAFETY: one pollfd and a timespec, alive through the call; no mask of signals.
-        unsafe { libc::ppoll(&raw mut wanted, 1, &raw const left, std::ptr::null()) };
+        // SAFETY: two pollfd and a timespec, alive through the call; no mask of signals.
+        unsafe { libc::ppoll(wanted.as_mut_ptr(), 2, &raw const left, std::ptr::null()) };
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         watch.read_events();
         assert!(wires.iter().all(|wire| !wire.was_written()));
         std::fs::OpenOptions::new().append(true).open(&one).unwrap().write_all(b"y").unwrap();
-        watch.wait(Duration::from_secs(60));
+        watch.wait(Duration::from_secs(60), None);
         watch.read_events();
         assert!(wires[0].was_written() && !wires[1].was_written());
         let again = watch.watch_once(&one).unwrap();

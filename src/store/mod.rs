@@ -4,6 +4,7 @@ pub mod blocking;
 pub mod dir;
 mod name;
 pub mod nats;
+pub mod service;
 pub mod traffic;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::format::time::Timestamp;
+use crate::wakeup::Waker;
+use service::{Endpoint, Question, RequestError, ServiceDescription, ServiceRequest};
 use traffic::{Purpose, Traffic};
 
 /// Where objects are kept: one prefix of one bucket, or one directory.
@@ -72,6 +75,16 @@ pub trait Store {
     /// Begins to remove what uploads that died have left and that was stored more than `too_young` before `wall`. None where
     /// there is nothing of the kind, or another store of this process has seen to it lately.
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>>;
+
+    /// Over which connection of this process it is reached; none where there is no such thing.
+    fn connection(&self) -> Option<&str> {
+        None
+    }
+
+    /// Begins to ask the running program with this ID; none where nobody can be asked.
+    fn ask(&self, _id: &str, _endpoint: Endpoint, _payload: &str) -> Option<Box<dyn Question>> {
+        None
+    }
 
     /// Sleeps until some operation may make progress, at most `timeout`.
     fn wait(&self, timeout: Duration);
@@ -225,6 +238,8 @@ pub struct LiveWriter {
     pub version: Option<String>,
     /// The age of the oldest commit that is not stored.
     pub lag: Option<Duration>,
+    /// Under which ID it can be asked ([`Store::ask`]).
+    pub service: Option<String>,
 }
 
 /// A look for those who have leases.
@@ -277,6 +292,35 @@ impl ConnectionPool {
     /// What has gone over each connection that is in use, by the servers that it is to.
     pub fn traffic(&self) -> BTreeMap<String, Traffic> {
         self.clients.traffic()
+    }
+
+    /// From now on, what others ask for over connections that are yet to be opened is heard; `waker` is then called.
+    pub fn listen(&mut self, waker: Waker, started: Timestamp) {
+        self.clients.listen(waker, started);
+    }
+
+    /// Hears nothing more.
+    pub fn stop_listening(&mut self) {
+        self.clients.stop_listening();
+    }
+
+    /// What was asked for. `describe` says what the program is, over a connection, in at most so many bytes.
+    pub fn requests(
+        &mut self,
+        now: Instant,
+        describe: &dyn Fn(&str, usize) -> ServiceDescription,
+    ) -> Vec<ServiceRequest> {
+        self.clients.requests(now, describe)
+    }
+
+    /// Answers one of those requests.
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        request: &ServiceRequest,
+        answer: std::result::Result<String, RequestError>,
+    ) {
+        self.clients.answer(now, request, answer);
     }
 }
 

@@ -7,7 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::support;
-use crate::support::alone::alone_on_a_directory;
+use crate::support::alone::{alone, alone_on_a_directory};
+use crate::support::raw::Requester;
 use crate::support::{Bed, Process, Session, like, litestream, meddled, until};
 
 alone_on_a_directory! {
@@ -18,6 +19,12 @@ alone_on_a_directory! {
     without_word_of_writes_it_looks_at_each_tick
     at_rest_it_ends_at_once_when_it_is_told_to
     writer_in_another_container_is_replicated
+}
+
+#[test]
+fn at_rest_it_answers_before_the_next_beat() {
+    let _alone = alone();
+    answers_at_once(&Bed::nats("rest-service"));
 }
 
 /// Long enough for it to go to rest.
@@ -228,4 +235,24 @@ fn writer_in_another_container_is_replicated(bed: &Bed) {
     replicator.stop();
     assert!(fs::read(containers.lower.join("a.db")).unwrap() == shipped);
     support::assert_equal(&written, &bed.restored());
+}
+
+/// Each request follows the answer before it: without a call from the link it would be heard with the next beat, a second later.
+fn answers_at_once(bed: &Bed) {
+    let (replicator, _application) = at_rest(bed);
+    let address = bed.url().trim_start_matches("nats://").split('/').next().expect("an address").to_string();
+    let mut requester = Requester::new(&address);
+    let before = sleeps(&replicator);
+    let begin = Instant::now();
+    for _ in 0..8 {
+        requester.request("$SRV.PING", "");
+        requester.answer_within(REST * 10).expect("an answer");
+    }
+    let took = begin.elapsed();
+    assert!(took < BEAT * 4, "{took:?}");
+    // And is not looked for all the time afterwards.
+    sleep(REST);
+    let woken = sleeps(&replicator) - before;
+    assert!(woken <= 8 * 30 + 20, "{woken} times");
+    replicator.stop();
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Lowest first. Rooms of one floor never see each other.
 const FLOORS: [&[&str]; 10] = [
     &["error", "printable", "host", "random"],
-    &["log", "clock", "fault", "secret", "http", "directory", "interrupt"],
+    &["log", "clock", "fault", "secret", "http", "directory", "interrupt", "wakeup"],
     &["format"],
     &["source", "store", "control"],
     &["backup"],

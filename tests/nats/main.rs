@@ -13,6 +13,7 @@ mod outage;
 mod own_objects;
 mod peer_defects;
 mod permissions;
+mod service;
 mod store_contract;
 mod store_nats;
 mod store_nats_interop;

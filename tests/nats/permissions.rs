@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::clock::{with_clock, wrong_clock};
-use crate::support::{Bed, Ran, assert_equal, equal, litestream, raw};
+use crate::support::{Bed, Ran, assert_equal, equal, litestream, raw, until};
 use serde_json::{Value, json};
 
 /// What the manual grants for these words in the first column of its table: subjects to publish to, and to subscribe to.
@@ -22,7 +22,7 @@ fn granted(roles: &[&str]) -> (Vec<String>, Vec<String>) {
     for line in table.lines().skip(1) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [role, verb, subject] = words[..] else { panic!("{line}") };
-        assert!(["read", "store", "delete"].contains(&role), "{line}");
+        assert!(["read", "store", "delete", "service", "ask"].contains(&role), "{line}");
         if roles.contains(&role) {
             let subject = subject.replace("BUCKET", "backup");
             match verb {
@@ -47,8 +47,9 @@ fn user(name: &str, roles: &[&str]) -> String {
 fn bed(name: &str, rollups: bool) -> Bed {
     let users = [
         "{ user: admin, password: p }".to_string(),
-        user("device", &["read", "store"]),
+        user("device", &["read", "store", "service"]),
         user("all", &["read", "store", "delete"]),
+        user("asker", &["read", "ask"]),
         user("compactor", &["read", "store", "delete"]),
         user("reader", &["read"]),
     ];
@@ -116,6 +117,10 @@ fn device_and_compactor(name: &str, rollups: bool) {
     // A window of fifteen seconds is closed once there is something of the next one.
     bed.write(&database, &["--rate", "5", "--seconds", "26"]);
     bed.converges(&database);
+    until("the replicator says that all is stored", || match bed.run(&["status", &url_of(&bed, "asker")]) {
+        ran if ran.status == 0 => Ok(allowed(ran)),
+        ran => Err(ran.stdout + &ran.stderr),
+    });
     assert!(!replicator.log().contains("Permissions Violation"), "{}", replicator.log());
     replicator.stop();
     // What was merged goes a grace of ten minutes later.

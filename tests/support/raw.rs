@@ -35,6 +35,52 @@ pub fn ask_within(patience: Duration, address: &str, subject: &str, question: &V
     Err(std::io::ErrorKind::UnexpectedEof.into())
 }
 
+/// What everybody answers to a request, as long as one answer comes within `patience` of the one before.
+pub fn answers(address: &str, subject: &str, payload: &str, patience: Duration) -> Vec<Value> {
+    let mut requester = Requester::new(address);
+    requester.request(subject, payload);
+    std::iter::from_fn(|| requester.answer_within(patience)).collect()
+}
+
+/// A connection that asks, and hears the answers later.
+pub struct Requester {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+    /// Where its answers come, and those of nobody else.
+    inbox: String,
+}
+
+impl Requester {
+    pub fn new(address: &str) -> Requester {
+        let stream = TcpStream::connect(address).expect("connect");
+        let login = r#"{"verbose":false,"headers":true,"no_responders":true}"#;
+        let inbox = format!("_INBOX.requester.{}", stream.local_addr().expect("its address").port());
+        write!(&stream, "CONNECT {login}\r\nSUB {inbox} 1\r\n").expect("log in");
+        Requester { lines: BufReader::new(stream.try_clone().expect("a handle")), stream, inbox }
+    }
+
+    pub fn request(&mut self, subject: &str, payload: &str) {
+        let inbox = &self.inbox;
+        write!(&self.stream, "PUB {subject} {inbox} {}\r\n{payload}\r\n", payload.len()).expect("ask");
+    }
+
+    /// None if no answer comes, and at once if nobody listens.
+    pub fn answer_within(&mut self, patience: Duration) -> Option<Value> {
+        self.stream.set_read_timeout(Some(patience)).expect("a deadline");
+        let mut line = String::new();
+        while self.lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+            if line.starts_with(['{', '[']) {
+                return Some(serde_json::from_str(&line).expect("JSON"));
+            }
+            if line.contains("NATS/1.0 503") {
+                return None;
+            }
+            line.clear();
+        }
+        None
+    }
+}
+
 /// A connection that is logged in, for as long as it is kept.
 pub fn hold(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connect");

@@ -12,6 +12,7 @@ mod reader;
 mod settings;
 mod side;
 mod status;
+mod syncing;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ pub use status::{ReplicatorStatus, SnapshotStatus};
 use open_database::{OpenDatabase, SyncResult};
 use reader::{Reader, ReaderStage};
 use side::{Side, SnapshotStep, ends_program};
+use syncing::SyncRounds;
 
 /// One database and its stores.
 pub struct Replicator {
@@ -42,6 +44,7 @@ pub struct Replicator {
     closing: bool,
     /// Since the first store has answered: others are waited for, for a moment.
     answered_at: Option<Instant>,
+    syncs: SyncRounds,
 }
 
 /// A file that was replaced under its name is noticed within this time.
@@ -65,6 +68,7 @@ impl Replicator {
             reader: Reader::new(settings.clone(), now),
             closing: false,
             answered_at: None,
+            syncs: SyncRounds::default(),
             settings,
         }
     }
@@ -82,6 +86,11 @@ impl Replicator {
     /// The stores in which something is under way.
     pub fn busy_stores(&self) -> impl Iterator<Item = &Rc<dyn Store>> {
         self.sides.iter().filter(|side| side.has_store_work()).map(Side::store)
+    }
+
+    /// Its stores, in the order of [`Replicator::statuses`].
+    pub fn stores(&self) -> impl Iterator<Item = &Rc<dyn Store>> {
+        self.sides.iter().map(Side::store)
     }
 
     /// Whether it has followed its database: until then, nothing is stored.
@@ -152,11 +161,13 @@ impl Replicator {
         if let ReaderStage::Open(database) = &mut self.reader.stage
             && database.skip_idle(tools, now, self.settings.monitor_interval)
             && !self.closing
+            && !self.syncs.is_pending()
         {
             return Ok(WakeOn::DatabaseWrite);
         }
         self.sides.iter_mut().for_each(|side| side.check_clock(clock.utc_now()));
         let next = self.poll_parts(tools, clock)?;
+        self.finish_sync_round();
         let settled = self.note_what_is_stored(clock);
         let calm = settled && next == WakeOn::NextTick && !self.has_store_work() && !self.closing;
         self.next_wake(calm, next, tools, clock)
@@ -236,7 +247,7 @@ impl Replicator {
         let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(WakeOn::Immediately) };
         let now = clock.now();
         let mut next = WakeOn::NextTick;
-        if database.checkpoint_waits(now) || now >= database.next_tick || self.closing {
+        if database.checkpoint_waits(now) || now >= database.next_tick || self.closing || self.syncs.is_due() {
             database.next_tick = now + database.poll_interval(now, self.settings.monitor_interval);
             match database.sync(tools, clock, &mut self.sides)? {
                 SyncResult::Lost(reason) => return self.end_generations(&reason, clock),
@@ -250,6 +261,7 @@ impl Replicator {
                 }
                 SyncResult::Done => {}
             }
+            self.begin_sync_round(now);
             self.sides.iter_mut().for_each(|side| side.close_segment(now));
         }
         if self.sides.iter().any(Side::is_behind) {

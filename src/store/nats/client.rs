@@ -31,6 +31,7 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::random;
 use crate::store::traffic::{Purpose, Traffic};
+use crate::wakeup::Waker;
 
 /// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
 static FLUSH_PADDING: [u8; 32 * 1024] = [0; 32 * 1024];
@@ -48,6 +49,8 @@ const MAX_FINISHED_PUTS: usize = 256;
 const MOST_CUTS: u32 = 6;
 /// Questions that are remembered.
 const ASKED: usize = 128;
+/// Answers that are remembered.
+const ANSWERED: usize = 64;
 /// What the link may take longer than its own deadlines.
 const CONNECT_GRACE: Duration = Duration::from_secs(5);
 
@@ -91,6 +94,10 @@ pub struct Client {
     cuts: Cell<(u32, u64)>,
     /// The last questions, each with whose it was: a refused permission names the subject alone.
     asked: RefCell<VecDeque<(String, String)>>,
+    /// Where the last answers to others went: that one was refused is nobody's trouble here.
+    answered: RefCell<VecDeque<String>>,
+    /// Others may ask for the program at this connection.
+    is_service: bool,
 }
 
 /// What the crate's callbacks tell.
@@ -115,10 +122,12 @@ struct OpenConnection {
 }
 
 impl Client {
-    pub fn new(options: &Options) -> Result<Rc<Client>> {
+    /// `waker` is called when somebody asks something of us; with none, nobody may.
+    pub fn new(options: &Options, waker: Option<Waker>) -> Result<Rc<Client>> {
         auth::options(&options.login)?;
+        let is_service = waker.is_some();
         Ok(Rc::new(Client {
-            proxy: Proxy::start(options)?,
+            proxy: Proxy::start(options, waker)?,
             options: options.clone(),
             state: RefCell::new(State::Idle { not_before: None }),
             inboxes: RefCell::default(),
@@ -137,6 +146,8 @@ impl Client {
             exclusive_streams: RefCell::default(),
             cuts: Cell::new((0, 0)),
             asked: RefCell::default(),
+            answered: RefCell::default(),
+            is_service,
         }))
     }
 
@@ -308,7 +319,7 @@ impl Client {
     /// No answer came in time. What the server refused meanwhile is the likely reason.
     pub fn timeout_error(&self) -> Error {
         let status = self.proxy.status.lock().clone();
-        if let Some(text) = status.denied_permission.back() {
+        if let Some(text) = status.denied_permission.iter().rev().find(|text| !self.is_of_an_answer(text)) {
             return denied(text).context(format!("no answer within {:?}", self.options.timeout));
         }
         if !status.up {
@@ -426,20 +437,68 @@ impl Client {
     }
 
     /// Listens at a subject of its own, also after reconnects.
-    pub fn listen(&self, subject: &str) -> Option<Subscription> {
-        match &*self.state.borrow() {
-            State::Open(open) => open.connection.subscribe(subject).ok(),
+    pub fn listen(&self, subject: &str, queue: Option<&str>) -> Option<Subscription> {
+        match (&*self.state.borrow(), queue) {
+            (State::Open(open), None) => open.connection.subscribe(subject).ok(),
+            (State::Open(open), Some(queue)) => open.connection.queue_subscribe(subject, queue).ok(),
             _ => None,
         }
     }
 
     /// Answers a question of somebody else. If it does not arrive, the question is as good as not asked.
     pub fn respond(&self, reply: &str, payload: &[u8]) {
+        self.respond_with(reply, None, payload);
+    }
+
+    /// The same, as the refusal of a service (ADR-32 of NATS).
+    pub fn respond_error(&self, reply: &str, code: u16, text: &str, payload: &str) {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Service-Error", text.chars().filter(|c| !c.is_control()).collect::<String>());
+        headers.insert("Nats-Service-Error-Code", code.to_string());
+        self.respond_with(reply, Some(&headers).filter(|_| self.has_headers()), payload.as_bytes());
+    }
+
+    fn respond_with(&self, reply: &str, headers: Option<&HeaderMap>, payload: &[u8]) {
+        let mut answered = self.answered.borrow_mut();
+        if answered.len() >= ANSWERED {
+            answered.pop_front();
+        }
+        answered.push_back(reply.to_string());
         if let State::Open(open) = &*self.state.borrow() {
             self.unflushed.set(true);
-            let _ = open.connection.publish(reply, payload);
+            let _ = open.connection.publish_with_reply_or_headers(reply, None, headers, payload);
         }
         self.flush();
+    }
+
+    fn is_of_an_answer(&self, refusal: &str) -> bool {
+        self.answered.borrow().iter().any(|reply| refusal.contains(&format!("\"{reply}\"")))
+    }
+
+    /// What the server said of an answer that it did not let through.
+    pub fn answer_denied(&self) -> Option<String> {
+        let status = self.proxy.status.lock();
+        status.denied_permission.iter().find(|text| self.is_of_an_answer(text)).cloned()
+    }
+
+    /// What the server said of a subject of the service that the login may not use.
+    pub fn service_denied(&self) -> Option<String> {
+        self.proxy.status.lock().service_denied.clone()
+    }
+
+    /// Which server it is, or was last, connected to.
+    pub fn server_address(&self) -> String {
+        self.proxy.status.lock().address.clone()
+    }
+
+    /// What nobody else is called.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Under which ID others may ask for the program at this connection; none if they may not.
+    pub fn service_id(&self) -> Option<&str> {
+        self.is_service.then_some(&*self.id)
     }
 
     /// Whether the server forbids asking who else is there.

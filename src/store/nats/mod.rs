@@ -23,6 +23,7 @@ mod in_flight;
 pub mod key_pair;
 mod list;
 mod metas;
+mod micro;
 pub mod nkey;
 mod object;
 pub mod options;
@@ -33,6 +34,8 @@ mod progress_timeout;
 mod proxy;
 mod put;
 mod reply;
+mod service;
+mod service_query;
 mod writer_lease;
 mod writer_query;
 
@@ -46,23 +49,37 @@ use client::Client;
 use object::ObjectNames;
 use options::Options;
 use orphan_cleanup::NatsCleanup;
+use service::{Describe, ServiceListener};
 use writer_lease::LeaseSubjects;
 
 use super::{Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, WriterLease};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::time::Timestamp;
 use crate::log;
+use crate::store::service::{Endpoint, Question, RequestError, ServiceRequest};
 use crate::store::traffic::Traffic;
+use crate::wakeup::Waker;
 
 /// The connections of this process, each with what it was opened for.
 #[derive(Default)]
-pub struct ClientCache(Vec<(Options, Weak<Client>)>);
+pub struct ClientCache {
+    clients: Vec<(Options, Weak<Client>)>,
+    /// What hears requests of others; none while nobody listens.
+    service: Option<Service>,
+}
+
+/// The program as a service, on each of its connections.
+struct Service {
+    waker: Waker,
+    started: Timestamp,
+    listeners: Vec<ServiceListener>,
+}
 
 impl ClientCache {
     /// What has gone over each connection, by the servers that it is to.
     pub fn traffic(&self) -> BTreeMap<String, Traffic> {
         let mut links = BTreeMap::<String, Traffic>::new();
-        for (options, client) in &self.0 {
+        for (options, client) in &self.clients {
             if let Some(client) = client.upgrade() {
                 let traffic = links.entry(servers(options)).or_default();
                 *traffic = traffic.and(client.traffic());
@@ -74,14 +91,43 @@ impl ClientCache {
     /// The connection for `options`: one that is there already, if it differs only in bucket and prefix.
     fn get(&mut self, options: &Options) -> Result<Rc<Client>> {
         let key = Options { bucket: String::new(), prefix: String::new(), must_keep: None, ..options.clone() };
-        self.0.retain(|(_, client)| client.strong_count() > 0);
-        let known = self.0.iter().find(|(known, _)| *known == key).and_then(|(_, client)| client.upgrade());
+        self.clients.retain(|(_, client)| client.strong_count() > 0);
+        let known = self.clients.iter().find(|(known, _)| *known == key).and_then(|(_, client)| client.upgrade());
         if let Some(client) = known {
             return Ok(client);
         }
-        let client = Client::new(&key)?;
-        self.0.push((key, Rc::downgrade(&client)));
+        let client = Client::new(&key, self.service.as_ref().map(|service| service.waker.clone()))?;
+        self.clients.push((key, Rc::downgrade(&client)));
+        if let Some(Service { started, listeners, .. }) = &mut self.service {
+            listeners.retain(ServiceListener::is_alive);
+            listeners.push(ServiceListener::new(&client, *started));
+        }
         Ok(client)
+    }
+
+    pub fn listen(&mut self, waker: Waker, started: Timestamp) {
+        self.service = Some(Service { waker, started, listeners: Vec::new() });
+    }
+
+    pub fn stop_listening(&mut self) {
+        self.service = None;
+    }
+
+    pub fn requests(&mut self, now: Instant, describe: Describe<'_>) -> Vec<ServiceRequest> {
+        let listeners = self.service.iter_mut().flat_map(|service| &mut service.listeners);
+        listeners.flat_map(|listener| listener.poll(now, describe)).collect()
+    }
+
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        request: &ServiceRequest,
+        answer: std::result::Result<String, RequestError>,
+    ) {
+        let mut listeners = self.service.iter_mut().flat_map(|service| &mut service.listeners);
+        if let Some(listener) = listeners.find(|listener| listener.id() == request.connection) {
+            listener.answer(now, request, answer);
+        }
     }
 }
 
@@ -273,6 +319,14 @@ impl Store for NatsStore {
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
         let due = self.client.cleanup_is_due(&self.options.bucket, wall);
         due.then(|| Box::new(NatsStore::start_cleanup(self, wall, young)) as Box<dyn OrphanCleanup>)
+    }
+
+    fn connection(&self) -> Option<&str> {
+        Some(self.client.id())
+    }
+
+    fn ask(&self, id: &str, endpoint: Endpoint, payload: &str) -> Option<Box<dyn Question>> {
+        Some(Box::new(service_query::ServiceQuery::new(&self.client, id, endpoint, payload)))
     }
 
     fn wait(&self, timeout: Duration) {

@@ -41,6 +41,8 @@ pub(super) struct WriterInfo {
     pub version: String,
     /// The age of the oldest commit that is not stored, in milliseconds.
     pub lag: Option<u64>,
+    /// Under which ID its service is found; empty without one.
+    pub service: String,
 }
 
 impl WriterInfo {
@@ -117,6 +119,7 @@ impl NatsLease {
             since: holder.since.millis(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             lag: None,
+            service: client.service_id().unwrap_or_default().to_string(),
         };
         NatsLease {
             client: client.clone(),
@@ -190,7 +193,7 @@ impl NatsLease {
     fn acquired(&mut self, why: QueryReason, now: Instant) {
         self.stage = Stage::Held;
         if why == QueryReason::Acquire {
-            self.queries = self.client.listen(&self.subject);
+            self.queries = self.client.listen(&self.subject, None);
             self.session = true;
             if !self.client.lease_queries_denied() {
                 self.query(QueryReason::Confirm, now);

@@ -140,6 +140,7 @@ fn writer(reply: &Reply) -> Writer {
         database: text(info.db),
         version: text(info.version),
         lag: info.lag.map(Duration::from_millis),
+        service: text(info.service),
     })
 }
 

@@ -59,6 +59,6 @@ impl Side {
     }
 }
 
-fn reaches(position: Option<Position>, target: Position) -> bool {
+pub(super) fn reaches(position: Option<Position>, target: Position) -> bool {
     position.is_some_and(|at| at.generation == target.generation && at.wal_position >= target.wal_position)
 }

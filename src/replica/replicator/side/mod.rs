@@ -8,6 +8,7 @@ mod generation;
 mod requests;
 mod snapshots;
 mod starting;
+mod syncing;
 mod takeover;
 mod uploads;
 mod writing;
@@ -79,6 +80,8 @@ pub(super) struct Side {
     store_reached: bool,
     closing: bool,
     end_of_run: EndOfRun,
+    /// Where the last sync began that somebody asked for.
+    sync_target: Option<Position>,
     retry_at: Instant,
     stored: Option<Position>,
     last_snapshot: Option<Position>,
@@ -138,6 +141,7 @@ impl Side {
             store_reached: false,
             closing: false,
             end_of_run: EndOfRun::default(),
+            sync_target: None,
             retry_at: now,
             stored: None,
             last_snapshot: None,

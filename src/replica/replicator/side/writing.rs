@@ -139,11 +139,16 @@ impl Side {
     /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.
     pub(in crate::replica::replicator) fn close_segment(&mut self, now: Instant) {
         let (interval, closing) = (self.target.sync_interval, self.closing);
-        let Side { stage: SideStage::Writing(writing), uploads, .. } = self else { return };
+        let Some(writing) = self.writing() else { return };
         let waited = writing.last_close.is_none_or(|last| now.duration_since(last) >= interval);
-        if !waited && !closing && !writing.snapshot_waits_for_open_segment() {
-            return;
+        if waited || closing || writing.snapshot_waits_for_open_segment() {
+            self.finish_segment(now);
         }
+    }
+
+    /// Sends what was taken so far on its way.
+    pub(super) fn finish_segment(&mut self, now: Instant) {
+        let Side { stage: SideStage::Writing(writing), uploads, .. } = self else { return };
         if let Some(segment) = writing.builder.finish() {
             uploads.push(segment, now);
             writing.last_close = Some(now);

@@ -78,7 +78,7 @@ use std::time::{Duration, Instant};
 
 pub use connect::address;
 use listener::{ClientConnection, ProxyListener};
-use poll::{WakeReceiver, Waker, poll, time_left};
+use poll::{Interest, poll, time_left};
 pub use protocol::FLUSH_SUBJECT;
 use relay::{Relay, SessionEnd, Timeouts};
 use status::Failure;
@@ -89,9 +89,12 @@ use super::auth;
 use super::options::{Credentials, Options, Server, Tls};
 use crate::error::{Error, Kind, Result};
 use crate::random;
+use crate::wakeup::{self, WakeReceiver, Waker};
 
 /// What the subjects begin with on which replicators find each other.
 pub const LEASE_QUERY_SUBJECTS: &str = "litestream.alive.";
+/// What the subjects of the service begin with (micro.rs).
+pub const SERVICE_SUBJECTS: [&str; 3] = ["$SRV.", "litestream.status.", "litestream.sync."];
 /// How often it is seen whether the crate's thread has ended.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -108,12 +111,13 @@ pub struct Proxy {
 
 impl Proxy {
     /// Opens the near end and starts the thread; no server is contacted before the crate connects.
-    pub fn start(options: &Options) -> Result<Proxy> {
+    /// `request_waker` is called when a request of somebody else has come.
+    pub fn start(options: &Options, request_waker: Option<Waker>) -> Result<Proxy> {
         let failed = |e: std::io::Error| Error::io(Kind::StoreRefused, "open a loopback port for the link", &e);
         let secret = random::token() + &random::token();
         let (door, address) = ProxyListener::open(secret.clone()).map_err(failed)?;
-        let (bell, ear) = poll::waker().map_err(failed)?;
-        let (shared, crate_gone) = (SharedStatus::default(), Arc::new(AtomicBool::new(true)));
+        let (bell, ear) = wakeup::waker().map_err(failed)?;
+        let (shared, crate_gone) = (SharedStatus::new(request_waker), Arc::new(AtomicBool::new(true)));
         let runner = ProxyThread {
             listener: door,
             wake_receiver: ear,
@@ -190,7 +194,7 @@ impl ProxyThread {
 
     /// Sleeps; wakes early when told to stop, and for a visitor if `listen`.
     fn sleep(&mut self, time: Duration, listen: bool) {
-        let (mut all, mut time) = (vec![self.wake_receiver.interest()], time);
+        let (mut all, mut time) = (vec![Interest::read(self.wake_receiver.fd())], time);
         if listen {
             all.extend(self.listener.interests());
             time = time.min(self.listener.accept_backoff().unwrap_or(time));
@@ -315,6 +319,7 @@ impl ProxyThread {
         status.gave_up = false;
         status.denied_permission.clear();
         status.lease_queries_denied = false;
+        status.service_denied = None;
         status.step = "connected".into();
     }
 

@@ -1,8 +1,7 @@
-//! poll(2), and the pipe that ends it early.
+//! poll(2).
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 /// One descriptor to wait for, and what for.
@@ -53,35 +52,4 @@ fn pollfd(interest: &Interest) -> libc::pollfd {
 /// Time that is left until `end`.
 pub fn time_left(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now())
-}
-
-/// Wakes the thread that polls the other end.
-pub struct Waker(UnixStream);
-
-/// The end that is polled.
-pub struct WakeReceiver(UnixStream);
-
-pub fn waker() -> io::Result<(Waker, WakeReceiver)> {
-    let (bell, ear) = UnixStream::pair()?;
-    bell.set_nonblocking(true)?;
-    ear.set_nonblocking(true)?;
-    Ok((Waker(bell), WakeReceiver(ear)))
-}
-
-impl Waker {
-    pub fn wake(&self) {
-        let _ = (&self.0).write(b"!");
-    }
-}
-
-impl WakeReceiver {
-    pub fn interest(&self) -> Interest {
-        Interest::read(self.0.as_raw_fd())
-    }
-
-    /// Forgets what was rung so far.
-    pub fn drain(&self) {
-        let mut rung = [0; 64];
-        while matches!((&self.0).read(&mut rung), Ok(n) if n > 0) {}
-    }
 }

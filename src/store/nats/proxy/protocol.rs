@@ -6,6 +6,7 @@
 //! read (not UTF-8, no colon, a line over 4096 bytes): one such message in a bucket would end every listing of it. So of a
 //! header block only its status is passed on, and a subject or reply that the crate might not read is not passed on at all.
 
+use super::SERVICE_SUBJECTS;
 use super::traffic::purpose_of;
 use crate::error::{Error, Kind, Result};
 use crate::store::traffic::{Purpose, PurposeBytes};
@@ -73,6 +74,8 @@ pub struct Parser {
     purpose: Purpose,
     /// What was read of messages since it was last taken.
     read: PurposeBytes,
+    /// The line of a request of somebody else was read.
+    request: bool,
 }
 
 impl Parser {
@@ -83,6 +86,7 @@ impl Parser {
             partial: Vec::new(),
             purpose: Purpose::KeepAlive,
             read: PurposeBytes::default(),
+            request: false,
         }
     }
 
@@ -95,6 +99,11 @@ impl Parser {
     /// What was read of messages, by what they are for, since the last time. The lines of the connection are not counted.
     pub fn take_read(&mut self) -> PurposeBytes {
         std::mem::take(&mut self.read)
+    }
+
+    /// Whether a request of somebody else to us was passed on since the last time. Not before all of it was.
+    pub fn take_request(&mut self) -> bool {
+        self.is_between() && std::mem::take(&mut self.request)
     }
 
     /// Reads `input` whole and hands out what is in it, in order.
@@ -165,12 +174,14 @@ impl Parser {
                 out(Event::Forward(line))
             }
             (Direction::Server, b"MSG") => {
+                self.request |= is_request(&words);
                 let to = route(words.get(1..words.len().saturating_sub(1)), text)?;
                 let payload = size(words.last(), text)?;
                 self.state = forward(payload.saturating_add(LINE_END));
                 out(Event::Forward(&[b"MSG ", to.as_slice(), format!("{payload}\r\n").as_bytes()].concat()))
             }
             (Direction::Server, b"HMSG") => {
+                self.request |= is_request(&words);
                 let to = route(words.get(1..words.len().saturating_sub(2)), text)?;
                 let header = size(words.iter().nth_back(1), text)?;
                 let payload = size(words.last(), text)?.checked_sub(header).ok_or_else(|| malformed(text))?;
@@ -225,6 +236,12 @@ fn route(words: Option<&[&[u8]]>, text: &[u8]) -> Result<Vec<u8>> {
         to.push(b' ');
     }
     Ok(to)
+}
+
+/// Whether the words are those of a message that somebody else sends to the service.
+fn is_request(words: &[&[u8]]) -> bool {
+    let subject = words.get(1).copied().unwrap_or_default();
+    SERVICE_SUBJECTS.iter().any(|beginning| subject.starts_with(beginning.as_bytes()))
 }
 
 fn is_flush(text: &[u8]) -> bool {

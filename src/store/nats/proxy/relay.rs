@@ -13,18 +13,19 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use super::LEASE_QUERY_SUBJECTS;
 use super::connect::parse_info;
 use super::injected_lines::InjectedLines;
 use super::listener::ProxyListener;
 use super::login::parse_err;
-use super::poll::{Interest, WakeReceiver, poll};
+use super::poll::{Interest, poll};
 use super::protocol::{Direction, Event, Parser};
 use super::status::{Failure, SharedStatus};
 use super::stream::{ReadOutcome, Stream, WriteBuffer, read_some};
 use super::traffic::QueuedBytes;
+use super::{LEASE_QUERY_SUBJECTS, SERVICE_SUBJECTS};
 use crate::error::{Error, Kind, Result};
 use crate::store::traffic::Purpose;
+use crate::wakeup::{WakeReceiver, Waker};
 
 /// Bytes that wait for the server before the link gives up on our own side's discipline.
 const MAX_QUEUED: usize = 128 * 1024 * 1024;
@@ -164,7 +165,7 @@ impl<'a> Relay<'a> {
         let crate_side = Interest { fd: self.crate_side.as_raw_fd(), read: true, write: !self.to_crate.is_empty() };
         let room = self.to_crate.len() < MAX_CLIENT_BACKLOG;
         let server = Interest { fd: self.server.fd(), read: room, write: !self.to_server.is_empty() };
-        let mut all = vec![ear.interest(), crate_side, server];
+        let mut all = vec![Interest::read(ear.fd()), crate_side, server];
         all.extend(door.interests());
         let pause = if self.client_backlog && room { Duration::ZERO } else { self.next_check() };
         let ready = poll(&all, pause).map_err(|e| Error::io(Kind::StoreUnreachable, "poll", &e))?;
@@ -273,6 +274,9 @@ impl<'a> Relay<'a> {
             }
             Ok(())
         })?;
+        if self.from_server.take_request() {
+            self.status.request_waker.iter().for_each(Waker::wake);
+        }
         let read = self.from_server.take_read();
         Purpose::ALL
             .into_iter()
@@ -424,6 +428,8 @@ fn put_in(lines: &mut InjectedLines, queue: &mut WriteBuffer, crate_side: &mut T
 fn on_server_error(shared: &SharedStatus, complaint: &mut Option<String>, text: String) {
     if text.contains(LEASE_QUERY_SUBJECTS) {
         shared.lock().lease_queries_denied = true;
+    } else if SERVICE_SUBJECTS.iter().any(|subject| text.contains(&format!("\"{subject}"))) {
+        shared.lock().service_denied.get_or_insert(text);
     } else if text.to_ascii_lowercase().starts_with("permissions violation") {
         shared.deny(text);
     } else {

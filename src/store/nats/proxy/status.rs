@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::traffic::TrafficCounters;
 use crate::error::{Error, Kind};
+use crate::wakeup::Waker;
 
 /// What a server says of itself when a client comes. Everything may be missing.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -88,6 +89,8 @@ pub struct ProxyStatus {
     /// How many permissions the server has refused, and what it said of the last ones in this connection.
     pub denials: u64,
     pub denied_permission: VecDeque<String>,
+    /// What the server said when it refused a subject of the service in this connection.
+    pub service_denied: Option<String>,
     /// The server refused a subject on which replicators find each other.
     pub lease_queries_denied: bool,
 }
@@ -98,9 +101,15 @@ pub struct SharedStatus {
     status: Arc<Mutex<ProxyStatus>>,
     bytes_moved: Arc<AtomicU64>,
     pub traffic: TrafficCounters,
+    /// Called when a request of somebody else has come.
+    pub request_waker: Option<Waker>,
 }
 
 impl SharedStatus {
+    pub fn new(request_waker: Option<Waker>) -> SharedStatus {
+        SharedStatus { request_waker, ..SharedStatus::default() }
+    }
+
     /// A panic elsewhere leaves plain values behind, which are still right.
     pub fn lock(&self) -> MutexGuard<'_, ProxyStatus> {
         self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
