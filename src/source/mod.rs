@@ -27,6 +27,7 @@
 //! | the file of a database that is not in WAL mode | writers | the time to copy it aside (`Snapshot::detach`) |
 
 pub mod page_checksums;
+pub mod page_writer;
 pub mod resume;
 pub mod snapshot;
 

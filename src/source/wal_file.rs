@@ -73,7 +73,7 @@ pub fn wal_path(database: &Path) -> PathBuf {
 }
 
 /// Where the header of frame `frame` (from 1) begins.
-fn frame_offset(frame: u32, page_size: PageSize) -> u64 {
+pub(super) fn frame_offset(frame: u32, page_size: PageSize) -> u64 {
     match frame.checked_sub(1) {
         None | Some(0) => WAL_HEADER as u64,
         Some(before) => Offset::end_of_frame(before, page_size).get(),

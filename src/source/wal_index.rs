@@ -19,13 +19,13 @@ use crate::format::wal::{ByteOrder, Checksum, Salt, WAL_VERSION};
 use crate::source::connection;
 
 /// 32-bit words in one of the two copies of the header.
-const HEADER_WORDS: usize = 12;
+pub(super) const HEADER_WORDS: usize = 12;
 /// The word behind both copies: how many frames are in the database file already (nBackfill).
 const BACKFILL_WORD: usize = 2 * HEADER_WORDS;
 /// How many frames a checkpoint has begun to copy there (nBackfillAttempted), at byte 128.
 const ATTEMPTED_WORD: usize = 32;
 /// Bytes of the first block of the -shm file, which holds the header (WALINDEX_PGSZ, sqlite3.c 67985).
-const BLOCK: i32 = 32_768;
+pub(super) const BLOCK: i32 = 32_768;
 /// A writer changes both copies within nanoseconds; a header that is still torn after so many looks is broken.
 const MAX_READS: u32 = 2_000;
 
@@ -191,6 +191,12 @@ fn decode(words: &[u32; HEADER_WORDS], backfilled: u32) -> Result<Option<IndexHe
         salt: Salt(u32::from_be(words[8]), u32::from_be(words[9])),
         backfilled,
     }))
+}
+
+/// A header of which both copies have these words; none if they are not one.
+#[cfg(test)]
+pub(super) fn decoded(words: &[u32; HEADER_WORDS]) -> Option<IndexHeader> {
+    checksum_ok(words).then(|| decode(words, 0).ok().flatten()).flatten()
 }
 
 #[cfg(test)]
