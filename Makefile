@@ -40,7 +40,7 @@ BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 
-.PHONY: all build demo test-quick test test-plain bench bench-quick bench-scale bench-store cluster soak fuzz check lint-man msrv install static dist test-static reproducible plots clean python
+.PHONY: all build demo test-quick test test-plain bench bench-quick bench-scale bench-store cluster soak standby fuzz check lint-man msrv install static dist test-static reproducible plots clean python
 
 all: build
 
@@ -94,6 +94,11 @@ cluster:
 
 soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test alone --test random -- deterministic:: model:: --nocapture
+
+# Readers beside a follower that is killed again and again, while 10,000 commits are applied.
+standby:
+	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
+	STANDBY_COMMITS=10000 $(CARGO) test --locked $(FEATURES) --test random -- standby:: --nocapture
 
 # Each target for SECONDS. cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets this one take them.
 FUZZ := wal segment snapshot key plan config page_delta

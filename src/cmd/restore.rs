@@ -16,8 +16,7 @@ use crate::format::moment::Moment;
 use crate::format::plan::Plan;
 use crate::log;
 use crate::restore::apply::RestoreResult;
-use crate::restore::output_file::refuse_existing;
-use crate::restore::standby;
+use crate::restore::standby::{self, Followed};
 use crate::store::ConnectionPool;
 
 pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
@@ -74,10 +73,22 @@ fn follow_standby(
         log::info("database exists, nothing to do").field("path", output.display()).emit();
         return Ok(0);
     }
-    refuse_existing(output, wanted.overwrite)?;
     let store = connect(replica, pool)?;
-    let mut report = |restored: &RestoreResult, took: Duration| report(output, *restored, took, options.json);
-    match standby::follow(&*store, &SystemClock, &replica.url, &wanted, output, interval, &mut report) {
+    let source = database.map_or_else(|| replica.url.clone(), |database| database.display().to_string());
+    let mut report = |restored: &RestoreResult, took: Duration| match options.quiet {
+        true => Ok(()),
+        false => report(output, *restored, took, options.json),
+    };
+    let followed = Followed {
+        store: &*store,
+        clock: &SystemClock,
+        url: &replica.url,
+        source: &source,
+        wanted: &wanted,
+        output,
+        interval,
+    };
+    match standby::follow(&followed, &mut report) {
         Err(error) if options.if_replica_exists && matches!(error.kind(), Kind::NothingToRestore | Kind::NotFound) => {
             log::info("no backup, nothing to do").field("replica", &replica.url).field("detail", error).emit();
             Ok(0)

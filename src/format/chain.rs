@@ -102,6 +102,16 @@ impl fmt::Display for Gap {
     }
 }
 
+/// The segments that lead on from `at`, up to the last one that ends a transaction; none if something is stored beyond that
+/// does not join.
+pub fn continuation(stored: &GenerationObjects, at: WalPosition) -> Option<Vec<(SegmentKey, u64)>> {
+    let way = longest_path(at, &stored.segments);
+    let mut segments: Vec<_> = way.into_iter().filter_map(|place| stored.segments.get(place).copied()).collect();
+    let end = segments.last().map_or(at, |(key, _)| key.end);
+    while segments.pop_if(|(key, _)| key.part).is_some() {}
+    gap(stored, end).is_none().then_some(segments)
+}
+
 /// The segments, by their places in the slice, that lead furthest from `at`.
 ///
 /// They are in order of their starts, and each ends behind its start: so each point is settled before any way goes on
@@ -217,6 +227,24 @@ mod tests {
              the next stored one begins at 00000000:000000000020"
         );
         assert_eq!(error.hint(), Some("-timestamp 1970-01-01T00:00:00.016Z restores the latest state before the gap"));
+    }
+
+    #[test]
+    fn what_leads_on_from_a_point_needs_no_snapshot_and_shows_a_gap() {
+        let parts = |stored: &GenerationObjects, at| {
+            let found = continuation(stored, point(0, at))?;
+            Some(found.iter().map(|(key, _)| (key.start.offset.get(), key.end.offset.get())).collect::<Vec<_>>())
+        };
+        let mut all = stored(&[4], &[(0, 2), (2, 3), (2, 6), (3, 4), (4, 6), (6, 7)]);
+        assert_eq!(parts(&all, 2), Some(vec![(2, 6), (6, 7)]));
+        assert_eq!(parts(&all, 1), Some(vec![(0, 2), (2, 6), (6, 7)]));
+        assert_eq!(parts(&all, 7), Some(vec![]));
+        // Behind a point that nobody knows any more, and behind the end.
+        assert_eq!((parts(&all, 5), parts(&all, 8)), (Some(vec![(2, 6), (6, 7)]), Some(vec![])));
+        all.segments.last_mut().unwrap().0.part = true;
+        assert_eq!(parts(&all, 6), Some(vec![]));
+        let gap = stored(&[4], &[(0, 2), (4, 6)]);
+        assert_eq!((parts(&gap, 2), parts(&gap, 4)), (None, Some(vec![(4, 6)])));
     }
 
     #[test]

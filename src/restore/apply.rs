@@ -67,6 +67,7 @@ pub struct Restore<'a, O> {
 }
 
 /// How far the output is.
+#[derive(Clone, Copy)]
 struct RestoredState {
     chain_end: ChainEnd,
     snapshot: WalPosition,
@@ -99,9 +100,44 @@ pub fn restore<O: PageOutput>(
 }
 
 /// What was restored, to be continued by [`apply_more`].
+#[derive(Clone, Copy)]
 pub struct ResumableRestore(RestoredState);
 
+/// Where a restore has ended: all that is needed to go on from there another time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RestoredEnd {
+    pub chain_end: ChainEnd,
+    /// When the last commit in it was seen.
+    pub time: Timestamp,
+    /// Size of the database in pages.
+    pub pages: u32,
+    pub checksum: DatabaseChecksum,
+    /// Some stored checksum was equal to it.
+    pub proven: bool,
+}
+
 impl ResumableRestore {
+    /// To go on with a database that is at `end`.
+    pub fn at(end: &RestoredEnd) -> ResumableRestore {
+        let page_size = end.chain_end.page_size;
+        ResumableRestore(RestoredState {
+            chain_end: end.chain_end,
+            snapshot: end.chain_end.end,
+            time: end.time,
+            page_size,
+            pages: end.pages,
+            running: RunningChecksum::known(page_size, end.checksum, end.pages),
+            proven: end.proven,
+            at_commit: true,
+            applied_to: end.chain_end.end,
+        })
+    }
+
+    pub fn end(&self) -> RestoredEnd {
+        let RestoredState { chain_end, time, pages, running, proven, .. } = self.0;
+        RestoredEnd { chain_end, time, pages, checksum: running.sum(), proven }
+    }
+
     /// Behind the last commit in it.
     pub fn position(&self) -> Position {
         Position { generation: self.0.chain_end.generation, wal_position: self.0.applied_to }

@@ -3,7 +3,7 @@
 use crate::backup::listing::load_listing_patiently;
 use crate::clock::Clock;
 use crate::error::{Kind, Result};
-use crate::format::listing::{LTX_WARNING, is_ltx_name};
+use crate::format::listing::{LTX_WARNING, Listing, is_ltx_name};
 use crate::format::plan::{Plan, plan};
 use crate::log;
 use crate::restore::request::RestoreRequest;
@@ -17,7 +17,12 @@ pub const MAX_PLANS: u32 = 4;
 /// Errors: those of the store, with `url`; of kind `NothingToRestore` or `Corrupt` if there is no such state.
 pub fn load_plan(store: &dyn Store, clock: &dyn Clock, url: &str, wanted: &RestoreRequest) -> Result<Plan> {
     let listing = load_listing_patiently(store, clock).map_err(|e| e.context(url))?;
-    plan(&listing, wanted.generation, &wanted.target).map_err(|e| {
+    plan_from(&listing, url, wanted)
+}
+
+/// The same by a listing that is there.
+pub fn plan_from(listing: &Listing, url: &str, wanted: &RestoreRequest) -> Result<Plan> {
+    plan(listing, wanted.generation, &wanted.target).map_err(|e| {
         let e = e.context(format!("restore {url}"));
         let peer = listing.is_empty() && listing.foreign_example().is_some_and(is_ltx_name);
         if peer { e.with_hint(LTX_WARNING) } else { e }

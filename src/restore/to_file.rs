@@ -14,7 +14,7 @@ use crate::format::origin::DatabaseOrigin;
 use crate::format::plan::Plan;
 use crate::printable::human_size;
 use crate::restore::StartProgress;
-use crate::restore::apply::{self, RestoreResult};
+use crate::restore::apply::{self, RestoreResult, ResumableRestore};
 use crate::restore::output_file::TemporaryFile;
 use crate::restore::page_output::PageOutput;
 use crate::restore::plan::{load_plan, log_warnings, retry_with_new_plan};
@@ -49,6 +49,20 @@ fn write_output(
     output: &Path,
     progress: StartProgress<'_>,
 ) -> Result<RestoreResult> {
+    let (temporary, result, _) = beside(store, clock, plan, wanted, output, progress)?;
+    temporary.publish(output, wanted.overwrite)?;
+    Ok(result)
+}
+
+/// Restores into a file beside the output, whole and verified.
+pub fn beside(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    plan: &Plan,
+    wanted: &RestoreRequest,
+    output: &Path,
+    progress: StartProgress<'_>,
+) -> Result<(TemporaryFile, RestoreResult, ResumableRestore)> {
     let mut temporary = TemporaryFile::create(output, "restore")?;
     let mode = Cell::new(None);
     let mut show = progress(plan.bytes());
@@ -59,21 +73,20 @@ fn write_output(
         url: store.url(),
         mode: &mode,
     };
-    let result = apply::restore(store, clock, plan, pages, &mut show);
+    let result = apply::restore_resumable(store, clock, plan, pages, &mut show);
     drop(show);
-    let result = result.context(|| format!("restore {}", output.display()))?;
+    let (result, end) = result.context(|| format!("restore {}", output.display()))?;
     mode.get().into_iter().for_each(|mode| temporary.prefer_mode(mode));
     if let Some(how) = wanted.check {
         fault::point("restore.check")?;
         source::check_integrity(&temporary.path, how).context(|| format!("restore {}", output.display()))?;
     }
     wanted.check_cancelled()?;
-    temporary.publish(output, wanted.overwrite)?;
-    Ok(result)
+    Ok((temporary, result, end))
 }
 
 /// Errors: of kind `Database`, if `bytes` are more than what is free. What is free may not be known.
-fn room_for(bytes: u64, free: Option<u64>, directory: &Path) -> Result<()> {
+pub(super) fn room_for(bytes: u64, free: Option<u64>, directory: &Path) -> Result<()> {
     match free {
         Some(free) if free < bytes => {
             let what = format!(

@@ -544,7 +544,8 @@ fn a_followed_copy_is_always_a_committed_state_and_keeps_up(bed: &Bed) {
     let mut command = support::restore_command(&bed.url(), &output);
     command.args(["-f", "-follow-interval", "50ms"]);
     let mut follower = Process::start("restore -f", &mut command, bed.fresh("follow"));
-    until("the copy is there", || if output.exists() { Ok(()) } else { Err(follower.log()) });
+    let wal = bed.path("copy.db-wal");
+    until("the copy is open", || if wal.exists() { Ok(()) } else { Err(follower.log()) });
     let mut application = bed.application(&database, &["--commits", "300"]);
     let mut states = Vec::new();
     while application.is_running() {

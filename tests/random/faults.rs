@@ -29,7 +29,7 @@ on_a_directory_only! {
 const KILLED: i32 = 128 + libc::SIGKILL;
 
 /// The program with its fault points in it, which `make test` builds. None, and that is said, without it.
-fn with_points() -> Option<PathBuf> {
+pub fn with_points() -> Option<PathBuf> {
     let built = Path::new(env!("CARGO_BIN_EXE_litestream")).with_file_name("examples").join("litestream-fault");
     if built.exists() {
         return Some(built);
@@ -39,7 +39,7 @@ fn with_points() -> Option<PathBuf> {
 }
 
 /// The same command, to which `fault` happens; the points that it reaches are written to `log`.
-fn faulty(command: &Command, fault: &str, log: &Path) -> Option<Command> {
+pub fn faulty(command: &Command, fault: &str, log: &Path) -> Option<Command> {
     let mut faulty = like(command, Command::new(with_points()?));
     faulty.env("LITESTREAM_FAULT", fault).env("LITESTREAM_FAULT_LOG", log);
     Some(faulty)

@@ -10,5 +10,6 @@ mod hostile_store;
 mod list;
 mod many;
 mod restarts;
+mod standby;
 mod trust;
 mod verify;

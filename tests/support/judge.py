@@ -4,6 +4,8 @@ judge.py state FILE...   integrity, and m.sum against the rows; prints `seq sum 
 judge.py equal A B       the same schema, rows and settings in both; prints what differs
 judge.py sql FILE SQL... runs statements one by one, each in its own transaction; prints the rows of each
 judge.py shell FILE SQL  runs statements as sqlite3's shell does, and prints the rows as it does
+judge.py watch FILE END  reads on one connection until a file END is there: each look must be one commit whole, and none
+                         older than the last; prints how many commits it saw, and how many looks it took
 judge.py session FILE    runs the statements of standard input, one a line, on one connection; answers each with a line,
                          `ok ROWS` or `error TEXT`, and ends like a crash: nothing is closed
 """
@@ -27,6 +29,8 @@ def open_to_read(path):
 
 def sound(path):
     connection = open_to_read(path)
+    # One state for all that follows: others may be writing.
+    connection.execute("BEGIN")
     found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
     if found != ["ok"]:
         sys.exit(f"{path}: integrity check: {found[:3]}")
@@ -90,6 +94,26 @@ def shell(path, statements):
     connection.close()
 
 
+def watch(path, end):
+    connection = sqlite3.connect(f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro", uri=True, timeout=10)
+    last, looks, commits = -1, 0, 0
+    while not os.path.exists(end):
+        looks += 1
+        connection.execute("BEGIN")
+        seq, total = connection.execute("SELECT seq, sum FROM m").fetchone()
+        rows = sum(row_hash(key, body) for key, body in connection.execute("SELECT id, body FROM t"))
+        if rows % MODULUS != total:
+            sys.exit(f"at seq {seq} the rows do not add up to m.sum: a mix of commits")
+        if looks % 10 == 0 and (found := connection.execute("PRAGMA integrity_check").fetchone()) != ("ok",):
+            sys.exit(f"at seq {seq}: {found}")
+        connection.execute("COMMIT")
+        if seq < last:
+            sys.exit(f"seq {seq} after {last}")
+        commits += seq != last
+        last = seq
+    print(commits, looks)
+
+
 def session(path):
     connection = sqlite3.connect(path, timeout=10, isolation_level=None)
     for statement in sys.stdin:
@@ -101,5 +125,5 @@ def session(path):
 
 
 if __name__ == "__main__":
-    commands = {"state": states, "equal": equal, "sql": sql, "shell": shell, "session": session}
+    commands = {"state": states, "equal": equal, "sql": sql, "shell": shell, "session": session, "watch": watch}
     commands[sys.argv[1]](*sys.argv[2:])

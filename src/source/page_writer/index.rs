@@ -213,7 +213,9 @@ impl Table<'_> {
             collisions -= 1;
             key = (key + 1) % SLOTS;
         }
-        let (Some(entry), Ok(number)) = (self.pages.get(index as usize - 1), u16::try_from(index)) else { return false };
+        let (Some(entry), Ok(number)) = (self.pages.get(index as usize - 1), u16::try_from(index)) else {
+            return false;
+        };
         entry.store(page, Ordering::Relaxed);
         self.slots[key].store(number, Ordering::SeqCst);
         true

@@ -29,6 +29,7 @@ mod log;
 mod transaction;
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,9 +39,11 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
+use crate::format::sidecar::with_suffix;
 use crate::format::wal::Salt;
 use crate::random::random_below;
 use crate::source::connection::{self, CheckpointMode};
+use crate::source::sigbus::FaultCount;
 use crate::source::wal_index::WalIndex;
 
 use index::{IndexWriter, Published};
@@ -51,6 +54,8 @@ pub use transaction::Transaction;
 /// In the header of a database: the versions to write and to read with. 1 is a rollback journal, 2 is WAL.
 const WAL_VERSIONS: [u8; 2] = [2, 2];
 const VERSIONS_OFFSET: u64 = 18;
+/// For how long a recovery by somebody else is waited for.
+const OPEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A database to write pages to. While it lives nobody else writes.
 pub struct PageWriter {
@@ -63,6 +68,9 @@ pub struct PageWriter {
     published: Published,
     page_size: PageSize,
     path: PathBuf,
+    /// Somebody who makes the -shm file shorter takes our mapping of it away.
+    faults: FaultCount,
+    index_inode: u64,
     /// Dropped last: what is above is mapped by it.
     connection: Connection,
 }
@@ -92,7 +100,7 @@ impl PageWriter {
 
     /// Begins to write. Nothing is seen by anybody before [`Transaction::commit`].
     ///
-    /// Errors: of kind `DatabaseNotReady`, if another process is writing.
+    /// Errors: of kind `DatabaseNotReady`, if another process is writing; of kind `AnotherDatabase`, if one has written.
     pub fn begin(&mut self) -> Result<Transaction<'_>> {
         self.hold_write_lock()?;
         Transaction::begin(self)
@@ -100,7 +108,7 @@ impl PageWriter {
 
     /// Lets SQLite copy the WAL into the database file, durably, and empty it. False if a reader needs it still.
     ///
-    /// Errors: as for [`PageWriter::begin`]; of kind `AnotherDatabase`, if another process has written to the database.
+    /// Errors: as for [`PageWriter::begin`].
     pub fn checkpoint(&mut self) -> Result<bool> {
         self.hold_write_lock()?;
         fault::point("standby.checkpoint")?;
@@ -144,18 +152,26 @@ impl PageWriter {
             return Ok(());
         }
         begin_immediate(&self.connection)?;
+        // With the lock goes the belief that the header is as we left it: it is looked at again whenever it is taken.
+        self.take_over_header().inspect_err(|_| connection::rollback(&self.connection))
+    }
+
+    fn take_over_header(&mut self) -> Result<()> {
+        let changed =
+            |what: &str| Error::new(Kind::AnotherDatabase, format!("database {}: {what}", self.path.display()));
+        self.faults.check(self.index_inode).map_err(|e| changed(e.message()))?;
         let found = published(&self.header, &self.index, self.pages())?;
-        let same = Published { frames: 0, checksum: found.checksum, salt: found.salt, order: found.order, ..self.published };
-        if found == self.published {
-            return Ok(());
+        let (checksum, salt, order) = (found.checksum, found.salt, found.order);
+        let emptied = Published { frames: 0, checksum, salt, order, ..self.published };
+        if found != self.published && found != emptied {
+            return Err(changed("another process has written to it"));
         }
         // Emptied, by us or by an application: everything is in the file (walCheckpoint resets the WAL only then, 69788).
-        if found == same {
+        if found.frames == 0 {
             self.frames.clear();
-            self.published = found;
-            return Ok(());
         }
-        Err(Error::new(Kind::AnotherDatabase, format!("database {}: another process has written to it", self.path.display())))
+        self.published = found;
+        Ok(())
     }
 
     /// Where the next frame goes: behind the last one, or into a new WAL.
@@ -179,12 +195,15 @@ fn begin_immediate(connection: &Connection) -> Result<()> {
 }
 
 fn open(path: &Path) -> Result<PageWriter> {
-    let connection = connection::open(path, Duration::ZERO)?;
+    let faults = FaultCount::current();
+    let connection = connection::open(path, OPEN_PATIENCE)?;
     let mut versions = [0; 2];
     connection::read_file(&connection, VERSIONS_OFFSET, &mut versions)?;
     if versions != WAL_VERSIONS {
         return Err(Error::new(Kind::Database, "expected a database in WAL mode, found another one"));
     }
+    // From now on nobody is waited for: a reader who is in the way of a checkpoint is let be.
+    connection.busy_timeout(Duration::ZERO).map_err(|e| connection::from_sqlite(&e, "open"))?;
     begin_immediate(&connection)?;
     let page_size = PageSize::new(connection::pragma_number(&connection, "page_size")?)?;
     let (header, index) = (WalIndex::map(&connection)?, IndexWriter::new(&connection)?);
@@ -195,7 +214,9 @@ fn open(path: &Path) -> Result<PageWriter> {
     for frame in 1..=published.frames {
         frames.insert(log.page_of(frame, published.salt)?, frame);
     }
-    Ok(PageWriter { log, index, header, frames, published, page_size, path: path.to_path_buf(), connection })
+    let index_inode = std::fs::metadata(with_suffix(path, "-shm")).map_or(0, |file| file.ino());
+    let path = path.to_path_buf();
+    Ok(PageWriter { log, index, header, frames, published, page_size, path, faults, index_inode, connection })
 }
 
 /// What the header says. Where the WAL is empty, the size of the database is that of its file, `in_file`.

@@ -47,7 +47,8 @@ impl<'a> Transaction<'a> {
     /// Puts `content`, a whole page, in the place of what was there.
     pub fn write(&mut self, number: u32, content: &[u8]) -> Result<()> {
         if content.len() != self.writer.page_size.get() as usize || number == 0 {
-            let what = format!("page {number}: expected {} bytes, found {}", self.writer.page_size.get(), content.len());
+            let what =
+                format!("page {number}: expected {} bytes, found {}", self.writer.page_size.get(), content.len());
             return Err(Error::new(Kind::Database, what));
         }
         self.waiting.insert(number, content.to_vec());
@@ -119,7 +120,6 @@ impl<'a> Transaction<'a> {
         *published = Published { change, order, frames: last, pages, checksum, salt };
         index.publish(published, *page_size);
         frames.extend(self.written);
-        fault::point("standby.published")?;
         Ok(())
     }
 }

@@ -1,0 +1,169 @@
+//! `litestream restore -f`: a copy that follows what is stored, and can be read all the time.
+//!
+//! What is stored is applied to the file that the readers have open, a transaction at a time ([`copy`]).
+
+mod copy;
+mod notes;
+mod output;
+mod record;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::backup::listing::load_listing_patiently;
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::format::chain::continuation;
+use crate::format::key::SegmentKey;
+use crate::format::listing::Listing;
+use crate::format::plan::Plan;
+use crate::format::position::Position;
+use crate::interrupt;
+use crate::log;
+use crate::log::problem_log::ProblemLog;
+use crate::log::target_name::TargetName;
+use crate::restore::apply::RestoreResult;
+use crate::restore::output_file::refuse_existing;
+use crate::restore::plan::plan_from;
+use crate::restore::request::RestoreRequest;
+use crate::restore::to_file;
+use crate::store::Store;
+
+use copy::Copy;
+
+/// A signal is noticed within this time.
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes of segments that are read without asking whether a snapshot is the shorter way.
+const MAX_DETOUR_BYTES: u64 = 1 << 20;
+
+/// Told of each state that the copy shows, and how long that took.
+pub type OnPublished<'a> = &'a mut dyn FnMut(&RestoreResult, Duration) -> Result<()>;
+
+/// What to follow, and where to.
+pub struct Followed<'a> {
+    pub store: &'a dyn Store,
+    pub clock: &'a dyn Clock,
+    pub url: &'a str,
+    /// What a copy is one of: it goes on only with the same.
+    pub source: &'a str,
+    pub wanted: &'a RestoreRequest,
+    pub output: &'a Path,
+    /// Between two looks at what is stored.
+    pub interval: Duration,
+}
+
+struct Standby<'a> {
+    followed: &'a Followed<'a>,
+    on_published: OnPublished<'a>,
+    copy: Option<Copy>,
+    /// What could not be restored when the copy was to be made anew.
+    failed: Option<Plan>,
+}
+
+/// Follows what is stored until the end is asked for.
+///
+/// Errors: those of the first restore. Later ones are logged, and what is there stays.
+pub fn follow(followed: &Followed<'_>, on_published: OnPublished<'_>) -> Result<()> {
+    let copy = Copy::find(followed.output, followed.source)?;
+    if copy.is_none() {
+        refuse_existing(followed.output, followed.wanted.overwrite)?;
+    }
+    let mut standby = Standby { followed, on_published, copy, failed: None };
+    let mut trouble = ProblemLog::default();
+    let name = TargetName::of_database(&followed.output.display().to_string());
+    if let Some(shown) = standby.copy.as_ref().and_then(Copy::shown) {
+        (standby.on_published)(&shown, Duration::ZERO)?;
+    }
+    while interrupt::requested().is_none() {
+        match standby.catch_up() {
+            Ok(()) => trouble.clear(followed.clock.now(), &name),
+            Err(error) if standby.copy.is_none() => return Err(error),
+            Err(_) if interrupt::requested().is_some() => break,
+            Err(error) => trouble.report(followed.clock.now(), &name, &error, None),
+        }
+        standby.sleep();
+    }
+    // The file alone has everything then, if no reader is in the way.
+    standby.copy.as_mut().map_or(Ok(()), Copy::checkpoint)
+}
+
+impl Standby<'_> {
+    /// Applies what is stored beyond the copy. Where there is none, or what is stored does not lead on from it, it is made.
+    fn catch_up(&mut self) -> Result<()> {
+        let Followed { store, clock, url, wanted, .. } = *self.followed;
+        let listing = load_listing_patiently(store, clock).map_err(|e| e.context(url))?;
+        let plan = || plan_from(&listing, url, wanted);
+        self.copy.as_mut().map_or(Ok(()), Copy::ensure_open)?;
+        let at = self.copy.as_ref().and_then(Copy::at);
+        let Some(segments) = at.and_then(|at| news(&listing, &at.position())) else { return self.make(&plan()?) };
+        if bytes(&segments) > MAX_DETOUR_BYTES && plan()?.bytes() < bytes(&segments) {
+            return self.make(&plan()?);
+        }
+        match self.apply(&segments) {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::AnotherDatabase) => {
+                self.begin_anew(error, plan()?)
+            }
+            applied => applied,
+        }
+    }
+
+    fn apply(&mut self, segments: &[(SegmentKey, u64)]) -> Result<()> {
+        let Followed { store, clock, .. } = *self.followed;
+        let Some(copy) = &mut self.copy else { return Ok(()) };
+        for transaction in segments.chunk_by(|(key, _), _| key.part) {
+            let begun = clock.now();
+            let restored = copy.apply(store, clock, transaction)?;
+            (self.on_published)(&restored, clock.now().saturating_duration_since(begun))?;
+            if interrupt::requested().is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What did not fit may be the copy, or what is stored: then it may lead there by another way. One that has failed is not
+    /// tried again.
+    fn begin_anew(&mut self, error: Error, plan: Plan) -> Result<()> {
+        let unharmed = self.copy.as_mut().map_or(Ok(true), Copy::is_unharmed)?;
+        match unharmed {
+            true if error.kind() != Kind::Corrupt || self.failed.as_ref() == Some(&plan) => return Err(error),
+            true => log::warn("what is stored does not continue the copy, making it anew").error(&error).emit(),
+            false => log::warn("copy differs from what is stored, making it anew").error(&error).emit(),
+        }
+        self.make(&plan).inspect_err(|_| self.failed = Some(plan))
+    }
+
+    /// Restores from a snapshot.
+    fn make(&mut self, plan: &Plan) -> Result<()> {
+        let Followed { store, clock, source, wanted, output, .. } = *self.followed;
+        let begun = clock.now();
+        let (fresh, restored, at) = to_file::beside(store, clock, plan, wanted, output, &|_| Box::new(|_| ()))?;
+        match &mut self.copy {
+            Some(copy) => copy.replace(fresh, at, source)?,
+            none => *none = Some(Copy::publish(fresh, at, output, source, wanted.overwrite)?),
+        }
+        (self.on_published)(&restored, clock.now().saturating_duration_since(begun))
+    }
+
+    /// Until what is stored is looked at again, or the end is asked for.
+    fn sleep(&self) {
+        let Followed { clock, interval, .. } = *self.followed;
+        let end = clock.now() + interval;
+        while clock.now() < end && interrupt::requested().is_none() {
+            clock.sleep(SIGNAL_CHECK_INTERVAL.min(interval));
+        }
+    }
+}
+
+/// What is stored behind the position; none if it does not lead on from there.
+fn news(listing: &Listing, at: &Position) -> Option<Vec<(SegmentKey, u64)>> {
+    let (newest, stored) = listing.generations().next_back()?;
+    if newest != at.generation {
+        return None;
+    }
+    continuation(stored, at.wal_position)
+}
+
+fn bytes(segments: &[(SegmentKey, u64)]) -> u64 {
+    segments.iter().map(|(_, size)| size).sum()
+}

@@ -1,0 +1,186 @@
+//! The copy that `restore -f` keeps: who reads it, who may write to it, and what is left when its machine dies.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::random::Random;
+use crate::support::{
+    Bed, Process, all_committed, assert_equal, equal, judged, on_a_directory_only, restore_command, until,
+};
+
+on_a_directory_only! {
+    a_connection_to_a_copy_sees_each_new_commit_and_generation
+    nobody_writes_to_a_copy_and_what_was_written_later_is_undone
+    a_copy_goes_on_where_it_was_and_reads_no_snapshot_again
+    a_copy_is_made_good_whatever_a_power_failure_left
+    another_page_size_takes_the_name_of_the_copy
+    a_file_that_is_no_copy_is_not_replaced
+}
+
+fn command(bed: &Bed, copy: &Path) -> Command {
+    let mut command = restore_command(&bed.url(), copy);
+    command.args(["-f", "-follow-interval", "50ms"]);
+    command
+}
+
+fn follow(bed: &Bed, copy: &Path) -> Process {
+    bed.spawn(&mut command(bed, copy))
+}
+
+/// A follower whose copy is open.
+fn following(bed: &Bed, copy: &Path) -> Process {
+    let follower = follow(bed, copy);
+    let wal = copy.with_extension("db-wal");
+    until("the copy is there", || if wal.exists() { Ok(()) } else { Err(follower.log()) });
+    follower
+}
+
+fn a_connection_to_a_copy_sees_each_new_commit_and_generation(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut follower = following(bed, &copy);
+    let mut reader = bed.session(&copy);
+    let count = "SELECT count(*) FROM t";
+    let live = |bed: &Bed| bed.sql(&database, &[count]).trim().to_string();
+    let before = reader.sql(count);
+    bed.write(&database, &["--commits", "2", "--change", "0"]);
+    until("the reader sees it", || Some(reader.sql(count)).filter(|now| *now == live(bed)).ok_or("not yet"));
+    assert_ne!(reader.sql(count), before);
+    // A new generation is one more transaction.
+    let generations = bed.generations().len();
+    replicator.stop();
+    bed.sql(&database, &["DELETE FROM t", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]);
+    bed.write(&database, &["--commits", "2", "--change", "0"]);
+    let replicator = bed.replicate(&database);
+    until("the reader sees it", || Some(reader.sql(count)).filter(|now| *now == live(bed)).ok_or("not yet"));
+    assert!(bed.generations().len() > generations);
+    replicator.stop();
+    assert!(follower.is_running());
+    drop(reader);
+    follower.stop();
+    assert_equal(&database, &copy);
+    assert_eq!(fs::metadata(bed.path("copy.db-wal")).unwrap().len(), 0, "the file alone has everything");
+}
+
+fn nobody_writes_to_a_copy_and_what_was_written_later_is_undone(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    bed.replicate_once(&database);
+    let follower = following(bed, &copy);
+    let mut other = bed.session(&copy);
+    other.sql("PRAGMA busy_timeout = 100");
+    assert_eq!(other.try_sql("DELETE FROM t"), Err("database is locked".to_string()));
+    follower.kill();
+    other.sql("DELETE FROM t");
+    let mut follower = follow(bed, &copy);
+    follower.says("copy is at no known position, making it anew");
+    until("the copy is made anew", || equal(&database, &copy));
+    drop(other);
+    follower.stop();
+}
+
+fn a_copy_goes_on_where_it_was_and_reads_no_snapshot_again(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    bed.write(&database, &["--commits", "100", "--size", "1000", "--abandon"]);
+    bed.replicate_once(&database);
+    following(bed, &copy).kill();
+    for end in [Process::kill as fn(Process), Process::stop] {
+        bed.write(&database, &["--commits", "1", "--abandon"]);
+        bed.replicate_once(&database);
+        let follower = bed.spawn(command(bed, &copy).arg("-json"));
+        until("the copy has caught up", || equal(&database, &copy));
+        let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let read: Vec<u64> = follower.output().lines().map(|line| row(line)["read"].as_u64().unwrap()).collect();
+        assert!(read[0] == 0 && read.len() >= 2 && read.iter().all(|bytes| *bytes < 10_000), "{read:?}");
+        end(follower);
+    }
+    // Two do not follow with one copy.
+    let follower = following(bed, &copy);
+    bed.run_command(&mut command(bed, &copy)).refused(7, &["another process follows with it"]);
+    follower.stop();
+}
+
+/// What a disk may hold after a power failure: of what was not synced, the WAL and the notes, any part; and worse.
+fn a_copy_is_made_good_whatever_a_power_failure_left(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut random = Random(7);
+    for round in 0..12 {
+        let follower = following(bed, &copy);
+        bed.write(&database, &["--commits", "4"]);
+        until("the copy has caught up", || equal(&database, &copy));
+        follower.kill();
+        let _ = fs::remove_file(bed.path("copy.db-shm"));
+        // The first two lines of the notes were synced, what was added behind them was not.
+        let notes = fs::read_to_string(bed.path("copy.db-standby")).unwrap();
+        let synced: usize = notes.split_inclusive('\n').take(2).map(str::len).sum();
+        for (name, synced) in [("copy.db-wal", 0), ("copy.db-standby", synced as u64)] {
+            let file = OpenOptions::new().write(true).open(bed.path(name)).unwrap();
+            let length = file.metadata().unwrap().len();
+            file.set_len(synced + random.below(length + 1 - synced)).unwrap();
+        }
+        if round % 3 == 0 {
+            fs::remove_file(bed.path("copy.db-standby")).unwrap();
+            bed.run_command(&mut command(bed, &copy)).refused(3, &["already exists"]);
+            bed.spawn(command(bed, &copy).arg("-force")).stop_when_equal(&database, &copy);
+            continue;
+        }
+        // SQLite finds a commit there, however much of the WAL is gone.
+        all_committed(&[judged(&copy)], &database);
+        if round % 3 == 1 {
+            let file = OpenOptions::new().write(true).open(&copy).unwrap();
+            let at = random.below(file.metadata().unwrap().len());
+            file.write_all_at(&[7; 100], at).unwrap();
+        }
+        follow(bed, &copy).stop_when_equal(&database, &copy);
+    }
+    replicator.stop();
+}
+
+trait StopWhenEqual {
+    fn stop_when_equal(self, database: &Path, copy: &Path);
+}
+
+impl StopWhenEqual for Process {
+    fn stop_when_equal(mut self, database: &Path, copy: &Path) {
+        until("the copy is good again", || {
+            assert!(self.is_running(), "{}", self.log());
+            equal(database, copy)
+        });
+        self.stop();
+    }
+}
+
+fn another_page_size_takes_the_name_of_the_copy(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    bed.replicate_once(&database);
+    let mut follower = following(bed, &copy);
+    bed.sql(&database, &["PRAGMA journal_mode=DELETE", "PRAGMA page_size=8192", "VACUUM", "PRAGMA journal_mode=WAL"]);
+    bed.write(&database, &["--commits", "1"]);
+    bed.replicate_once(&database);
+    until("the copy has caught up", || equal(&database, &copy));
+    bed.write(&database, &["--commits", "1"]);
+    bed.replicate_once(&database);
+    until("the copy has caught up", || equal(&database, &copy));
+    assert!(follower.is_running());
+    follower.stop();
+}
+
+fn a_file_that_is_no_copy_is_not_replaced(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    bed.replicate_once(&database);
+    following(bed, &copy).stop();
+    // Another file under the name of the copy, and a copy of something else.
+    let aside = bed.path("aside.db");
+    fs::rename(&copy, &aside).unwrap();
+    bed.sql(&copy, &["CREATE TABLE mine(a)"]);
+    bed.run_command(&mut command(bed, &copy)).refused(3, &["already exists"]);
+    assert_eq!(bed.sql(&copy, &["SELECT name FROM sqlite_schema"]).trim(), "('mine',)");
+    fs::rename(&aside, &copy).unwrap();
+    let mut other = restore_command(&bed.url_below("other"), &copy);
+    bed.run_command(other.arg("-f")).refused(3, &["already exists"]);
+    follow(bed, &copy).stop_when_equal(&database, &copy);
+}
