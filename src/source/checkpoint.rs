@@ -31,6 +31,9 @@ const LOCKED_CHECKPOINT_COPY: (u32, usize) = (256, 1 << 20);
 /// Frames, and their bytes, that may be left to write back while writers are held off: some 20 ms, and the two fsyncs of
 /// a checkpoint, of files that were synced a moment before.
 const LOCKED_CHECKPOINT_BACKFILL: (u32, usize) = (1000, 4 << 20);
+/// Times in a row that writers are held off for the pin. Each lets a checkpoint write back what came while the one before it
+/// ran, which is less each time where the disk is faster than the writer.
+const MAX_PASSES: u8 = 5;
 /// Between two checkpoints while a reader or a steady load keeps them from finishing. Each costs an fsync or two.
 const MIN_CHECKPOINT_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two attempts at making the file shorter.
@@ -43,6 +46,8 @@ pub(super) struct CheckpointState {
     blocking: BlockingCheckpoint,
     last: Option<Instant>,
     last_truncate: Option<Instant>,
+    /// Times in a row that writers were held off for the pin.
+    passes: u8,
     /// The last one met an error of the disk, and that has been said.
     failed: bool,
 }
@@ -54,7 +59,9 @@ enum BlockingCheckpoint {
     None,
     /// Trying to become the only writer, since then.
     AcquiringLock(Instant),
-    /// We are the only writer.
+    /// We are the only writer, for as long as it takes to copy what is left and to move the pin behind it.
+    LockedForPin,
+    /// We are the only writer, for that and for a checkpoint.
     Locked,
 }
 
@@ -64,13 +71,16 @@ impl CheckpointState {
     }
 
     pub(super) fn is_locked(&self) -> bool {
-        self.blocking == BlockingCheckpoint::Locked
+        matches!(self.blocking, BlockingCheckpoint::Locked | BlockingCheckpoint::LockedForPin)
+    }
+
+    fn has_waited(&self, now: Instant, least: Duration) -> bool {
+        self.last.is_none_or(|last| now.duration_since(last) >= least)
     }
 
     pub(super) fn is_due(&self, now: Instant, header: &IndexHeader, source: &Source) -> bool {
-        let waited = |least: Duration| self.last.is_none_or(|last| now.duration_since(last) >= least);
-        let long = header.frames >= source.options.checkpoint_frames && waited(MIN_CHECKPOINT_INTERVAL);
-        let old = source.options.checkpoint_interval.is_some_and(waited);
+        let long = header.frames >= source.options.checkpoint_frames && self.has_waited(now, MIN_CHECKPOINT_INTERVAL);
+        let old = source.options.checkpoint_interval.is_some_and(|least| self.has_waited(now, least));
         !header.is_backfilled() && (long || (old && self.last.is_some()))
     }
 }
@@ -79,6 +89,12 @@ impl CheckpointState {
 pub(super) fn advance(source: &mut Source, now: Instant) -> Result<bool> {
     match source.checkpoints.blocking {
         BlockingCheckpoint::Locked => return checkpoint_under_lock(source),
+        BlockingCheckpoint::LockedForPin => {
+            let moved = source.repin();
+            release_writers(source);
+            moved?;
+            return passive_then_repin(source, now);
+        }
         BlockingCheckpoint::AcquiringLock(since) => {
             source.repin()?;
             return try_lock_writers(source, since, now);
@@ -93,6 +109,39 @@ pub(super) fn advance(source: &mut Source, now: Instant) -> Result<bool> {
         return passive_then_repin(source, now);
     }
     Ok(false)
+}
+
+/// The end of a turn in which the copy has not caught up. True if writers are held off for the rest.
+///
+/// A writer that never pauses commits while a frame is copied, so that a round never ends by itself: the pin stays, no
+/// checkpoint gets past it, and the WAL grows without bound. Where the WAL is long and little of it is left, that little is
+/// copied under the lock.
+pub(super) fn lock_to_catch_up(source: &mut Source, now: Instant) -> Result<bool> {
+    let header = source.header()?;
+    let long = header.frames >= source.options.checkpoint_frames.saturating_mul(LOCKED_CHECKPOINT_FACTOR);
+    if !long || source.is_copied(&header) || !little_to_copy(source, &header) {
+        return Ok(false);
+    }
+    let (since, again) = match source.checkpoints.blocking {
+        BlockingCheckpoint::Locked | BlockingCheckpoint::LockedForPin => return Ok(true),
+        BlockingCheckpoint::AcquiringLock(since) => (since, source.checkpoints.passes < MAX_PASSES),
+        BlockingCheckpoint::None => (now, false),
+    };
+    if little_to_backfill(source, &header) {
+        try_lock_writers(source, since, now)?;
+        return Ok(source.checkpoints.is_locked());
+    }
+    if !again && !source.checkpoints.has_waited(now, MIN_CHECKPOINT_INTERVAL) || !acquire_write_lock(source)? {
+        return Ok(false);
+    }
+    source.checkpoints.passes = if again { source.checkpoints.passes + 1 } else { 1 };
+    source.checkpoints.blocking = BlockingCheckpoint::LockedForPin;
+    source.all_copied = false;
+    let header = source.header()?;
+    if !little_to_copy(source, &header) {
+        release_writers(source);
+    }
+    Ok(source.checkpoints.is_locked())
 }
 
 /// A passive checkpoint; if it got everything, the pin moves to READ0 so that the next writer can restart the WAL.
@@ -145,27 +194,27 @@ fn acquire_write_lock(source: &mut Source) -> Result<bool> {
 /// Whether it is worth while to hold writers off. What can be written back while they write is, before.
 fn worth_locking(source: &mut Source) -> Result<bool> {
     let header = source.header()?;
-    if within_limit(
-        header.frames.saturating_sub(header.backfilled),
-        source.position.page_size,
-        LOCKED_CHECKPOINT_BACKFILL,
-    ) {
+    if little_to_backfill(source, &header) {
         return Ok(true);
     }
     checkpoint_passive(source);
     let header = source.header()?;
     // A reader that holds it back would do so under the seal as well.
-    Ok(within_limit(
-        header.frames.saturating_sub(header.backfilled),
-        source.position.page_size,
-        LOCKED_CHECKPOINT_BACKFILL,
-    ))
+    Ok(little_to_backfill(source, &header))
 }
 
 fn little_left(source: &Source, header: &IndexHeader) -> bool {
-    let size = source.position.page_size;
-    within_limit(header.frames.saturating_sub(source.position.frame), size, LOCKED_CHECKPOINT_COPY)
-        && within_limit(header.frames.saturating_sub(header.backfilled), size, LOCKED_CHECKPOINT_BACKFILL)
+    little_to_copy(source, header) && little_to_backfill(source, header)
+}
+
+fn little_to_backfill(source: &Source, header: &IndexHeader) -> bool {
+    let left = header.frames.saturating_sub(header.backfilled);
+    within_limit(left, source.position.page_size, LOCKED_CHECKPOINT_BACKFILL)
+}
+
+fn little_to_copy(source: &Source, header: &IndexHeader) -> bool {
+    let left = header.frames.saturating_sub(source.position.frame);
+    within_limit(left, source.position.page_size, LOCKED_CHECKPOINT_COPY)
 }
 
 fn within_limit(frames: u32, size: PageSize, (most, bytes): (u32, usize)) -> bool {
@@ -304,6 +353,8 @@ fn truncate(source: &mut Source) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::differences::Composer;
+    use crate::source::ReadResult;
     use crate::source::tests::{Live, copy};
 
     /// The outbox is full, say, and the round before could not move the pin: what was committed since is not copied, and
@@ -320,6 +371,57 @@ mod tests {
         assert!(!source.finish_round(now).unwrap() && !source.blocks_writers());
         (0..3).for_each(|_| live.commit());
         assert_eq!(copy(&mut source), 4);
+    }
+
+    /// Reads one batch, as a turn that is over in the middle does.
+    fn copy_batch(source: &mut Source, buffer: &mut [u8]) {
+        let batch = source.read(buffer, &mut Composer::default()).unwrap();
+        assert!(matches!(batch, ReadResult::Batch(_)));
+    }
+
+    /// No round ends by itself: something is committed while the last batch is copied.
+    #[test]
+    fn a_writer_that_never_pauses_lets_the_wal_stay_short() {
+        let live = Live::new("never-pausing");
+        live.application.execute_batch("PRAGMA synchronous = OFF").unwrap();
+        let (mut source, mut now) = (live.follow(), Instant::now());
+        let (mut buffer, mut longest, mut held) = (vec![0; 1 << 20], 0, 0);
+        live.commit();
+        for _ in 0..120 {
+            (0..100).for_each(|_| live.commit());
+            copy_batch(&mut source, &mut buffer);
+            live.commit();
+            now += Duration::from_millis(20);
+            while source.lock_to_catch_up(now).unwrap() {
+                held += 1;
+                live.application.execute("DELETE FROM t", []).expect_err("writers are held off");
+                assert!(copy(&mut source) <= LOCKED_CHECKPOINT_COPY.0 as usize);
+                source.finish_round(now).unwrap();
+            }
+            assert!(!source.blocks_writers());
+            longest = longest.max(source.header().unwrap().frames);
+        }
+        assert!(held > 0 && longest <= 5000, "{longest} frames, held off {held} times");
+        assert!(source.has_work(now).unwrap());
+        assert_eq!(copy(&mut source), 1);
+    }
+
+    /// A copy that is far behind holds nobody off, and nor does one beside a short WAL.
+    #[test]
+    fn writers_are_held_off_for_a_long_wal_and_a_short_rest_only() {
+        let live = Live::new("long-and-short");
+        live.application.execute_batch("PRAGMA synchronous = OFF").unwrap();
+        let (mut source, now) = (live.follow(), Instant::now());
+        (0..3000).for_each(|_| live.commit());
+        copy(&mut source);
+        assert!(!source.lock_to_catch_up(now).unwrap(), "the WAL is short");
+        (0..1500).for_each(|_| live.commit());
+        assert!(!source.lock_to_catch_up(now).unwrap(), "much is left");
+        copy(&mut source);
+        live.commit();
+        assert!(source.lock_to_catch_up(now).unwrap());
+        source.release_writers();
+        live.commit();
     }
 
     #[test]

@@ -464,6 +464,12 @@ impl Source {
         checkpoint::advance(self, now)
     }
 
+    /// Ends a turn in which [`Source::read`] did not come to an end. True if it is to go on now, because writers are held off
+    /// for the rest: see [`Source::release_writers`].
+    pub fn lock_to_catch_up(&mut self, now: Instant) -> Result<bool> {
+        checkpoint::lock_to_catch_up(self, now)
+    }
+
     /// Moves the pin for one who copies nothing, but reads a snapshot and keeps nobody waiting meanwhile.
     pub fn move_pin(&mut self) -> Result<()> {
         let header = self.header()?;

@@ -108,9 +108,15 @@ impl OpenDatabase {
             self.hot_until = None;
             match self.copy_until_current(tools, clock, sides)? {
                 CopyResult::Ended => {}
-                CopyResult::More => return Ok(SyncResult::Again),
+                CopyResult::More => match self.holds_off_writers_for_the_rest(sides, clock.now())? {
+                    true => continue,
+                    false => return Ok(SyncResult::Again),
+                },
                 CopyResult::Lost(reason) => return Ok(SyncResult::Lost(reason)),
-                CopyResult::NoRoom => return Ok(SyncResult::NoRoom),
+                CopyResult::NoRoom => {
+                    self.source.release_writers();
+                    return Ok(SyncResult::NoRoom);
+                }
             }
             if sides.iter().any(Side::is_behind) && !self.source.blocks_writers() {
                 // Under the next pin the WAL might be begun anew over what they lack.
@@ -121,6 +127,11 @@ impl OpenDatabase {
             }
         }
         Ok(SyncResult::Again)
+    }
+
+    /// A long WAL, little of which is not copied. What the sides that joined behind the place lack must stay under the pin.
+    fn holds_off_writers_for_the_rest(&mut self, sides: &[Side], now: Instant) -> Result<bool> {
+        Ok(!sides.iter().any(Side::is_behind) && self.source.lock_to_catch_up(now)?)
     }
 
     /// Copies until nothing is left or no side takes more, but not for longer than a turn: unless writers are held off,
