@@ -41,27 +41,28 @@ mod comparison;
 mod connection;
 mod copy;
 mod facts;
+mod file_crc_check;
 mod file_stamp;
 mod file_state;
 mod foreign_locks;
 mod identity;
 mod idle;
 mod inotify;
+mod integrity;
 mod lock;
+mod opening;
 mod pins;
 mod preimages;
 mod proof;
 mod reread;
+mod resuming;
 mod sigbus;
 mod wal_file;
 mod wal_index;
 mod wal_pages;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use rusqlite::Connection;
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -69,20 +70,22 @@ use crate::format::differences::Composer;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::time::Timestamp;
-use crate::format::wal::{Checksum, FrameChecksum};
+use crate::format::wal::FrameChecksum;
 
 pub use borders::SnapshotHandle;
 pub use comparison::Comparison;
 pub use copy::{Batch, ReadResult};
 pub use facts::is_another_file;
+pub use file_crc_check::FileCrcCheck;
 pub use file_stamp::FileStamp;
 pub use foreign_locks::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE};
 pub use inotify::Inotify;
+pub use integrity::{Integrity, check_integrity};
 pub use lock::{Lock, LockWait, default_meta_path};
+pub use opening::check;
 pub use proof::{Proof, StateCheck};
 pub use reread::MarkPlace;
 pub use resume::{GenerationEnd, WalMark};
-pub use snapshot::FileCrcCheck;
 
 use bases::Bases;
 use borders::Borders;
@@ -92,40 +95,14 @@ use foreign_locks::ForeignLocks;
 use identity::Identity;
 use idle::IdleWatches;
 use pins::ReadPins;
-use resume::{WalState, check_resumable};
 use sigbus::FaultCount;
 use snapshot::ActiveSnapshots;
 use wal_file::WalFile;
 use wal_index::{IndexHeader, WalIndex};
-use wal_pages::WalPages;
 
 /// The version of SQLite in here.
 pub fn sqlite_version() -> &'static str {
     rusqlite::version()
-}
-
-/// How thoroughly SQLite looks at a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Integrity {
-    /// `PRAGMA quick_check`: everything but the content of indexes.
-    Quick,
-    /// `PRAGMA integrity_check`.
-    Full,
-}
-
-/// Lets SQLite check a file that nobody uses. Nothing is written, and no -wal or -shm file appears.
-///
-/// Errors: [`Kind::Corrupt`] with what SQLite found.
-pub fn check_integrity(path: &Path, how: Integrity) -> Result<()> {
-    let pragma = match how {
-        Integrity::Quick => "quick_check",
-        Integrity::Full => "integrity_check",
-    };
-    let connection = connection::open_immutable(path)?;
-    match connection::pragma_text(&connection, pragma)?.as_str() {
-        "ok" => Ok(()),
-        found => Err(Error::new(Kind::Corrupt, format!("{pragma}: {found}"))),
-    }
 }
 
 /// How a database is to be followed.
@@ -207,7 +184,7 @@ impl Source {
     /// [`Kind::Database`] where it cannot.
     pub fn open(path: &Path, options: &Options) -> Result<Source> {
         let real = identity::resolve(path, options.allow_network)?;
-        open(&real, options).map_err(|e| e.context(format!("database {}", path.display())))
+        opening::open(&real, options).map_err(|e| e.context(format!("database {}", path.display())))
     }
 
     /// The commit that was pinned at the start.
@@ -247,85 +224,6 @@ impl Source {
         std::fs::metadata(file).and_then(|found| found.modified()).ok().map(Timestamp::from_system_time)
     }
 
-    /// Continues behind `stored`, the last commit that the store has, instead of at the pinned one.
-    ///
-    /// The outer error is trouble; the inner one says why the generation cannot go on, and leaves the source at
-    /// [`Source::start`].
-    pub fn resume(&mut self, stored: &WalMark) -> Result<std::result::Result<(), GenerationEnd>> {
-        fault::point("source.resume")?;
-        let wal = WalFile::open(&self.path)?;
-        let (mut header, mut frame) = (None, None);
-        if let Some(wal) = &wal {
-            header = wal.header()?.map(|(_, header)| header);
-            if stored.frame > 0 {
-                frame = wal.frame_header(stored.frame, stored.page_size)?;
-            }
-        }
-        let observed = WalState { index: &self.header_at_open, header: header.as_ref(), frame: frame.as_ref() };
-        if let Err(reason) = check_resumable(stored, &observed) {
-            return Ok(Err(reason));
-        }
-        self.wal = wal;
-        self.position = CopyPosition {
-            page_size: stored.page_size,
-            frame: stored.frame,
-            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
-            chain_known: true,
-        };
-        self.passed_first_pin = stored.frame == self.header_at_open.frames;
-        self.all_copied = self.passed_first_pin;
-        Ok(Ok(()))
-    }
-
-    /// Continues before the first frame of the WAL, if the database file is exactly the one that is stored: then whatever
-    /// was committed since stands in this WAL from its first frame on. Reads the whole file, a buffer at each call; none:
-    /// there is more to read.
-    ///
-    /// This is how a database is recognised that had no WAL when it was stored.
-    pub fn resume_at_file(
-        &mut self,
-        check: &mut FileCrcCheck,
-        buffer: &mut [u8],
-    ) -> Result<Option<std::result::Result<(), GenerationEnd>>> {
-        let size = self.position.page_size.get();
-        if check.is_at_start() {
-            check.early = self.early_pages(0)?;
-        }
-        let length = std::fs::metadata(&self.path).map(|found| found.len());
-        let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
-        let same = length == u64::from(check.pages) * u64::from(size);
-        if same && !snapshot::update_file_crc(self.pins.idle_connection(), check, length, size, buffer)? {
-            return Ok(None);
-        }
-        if !same || !check.is_expected() {
-            return Ok(Some(Err(GenerationEnd::DatabaseChangedWhileNotRunning)));
-        }
-        let chain = FrameChecksum::new(self.header_at_open.order, self.header_at_open.salt, Checksum::default());
-        self.position = CopyPosition { page_size: self.position.page_size, frame: 0, chain, chain_known: false };
-        self.passed_first_pin = self.header_at_open.frames == 0;
-        self.all_copied = self.passed_first_pin;
-        if check.checksum.is_some() {
-            let (page_size, early) = (self.position.page_size, std::mem::take(&mut check.early));
-            let found = WalPages::before(check.pages, BTreeSet::new());
-            let bases = Bases::new(page_size, check.checksum, check.pages, found);
-            self.bases = Some(bases.with(early)).filter(|_| self.options.differences);
-        }
-        Ok(Some(Ok(())))
-    }
-
-    /// Continues behind `stored` as if this source had copied it, and the WAL had been restarted since. The database file
-    /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
-    pub fn resume_behind_restart(&mut self, stored: &WalMark) {
-        self.position = CopyPosition {
-            page_size: stored.page_size,
-            frame: stored.frame,
-            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
-            chain_known: true,
-        };
-        self.passed_first_pin = self.header_at_open.frames == 0;
-        self.all_copied = self.passed_first_pin;
-    }
-
     /// The stamp of the database file as it is now.
     pub fn stamp(&self) -> Result<FileStamp> {
         FileStamp::of(&self.path)
@@ -347,18 +245,6 @@ impl Source {
     /// write, and the next run finds the file as this one has left it.
     pub fn checkpoint_at_end(&mut self) -> Result<()> {
         checkpoint::at_end(self)
-    }
-
-    /// How many committed frames of the WAL have not been given out.
-    pub fn uncopied_frames(&self) -> u32 {
-        let same = self.header_at_open.salt == self.position.chain.salt();
-        self.header_at_open.frames.saturating_sub(if same { self.position.frame } else { 0 })
-    }
-
-    /// Whether the WAL was restarted behind what was given out, and has commits since: no place in it is known before they
-    /// are read.
-    pub fn has_unread_restart(&self) -> bool {
-        self.header_at_open.salt != self.position.chain.salt() && self.header_at_open.frames > 0
     }
 
     /// Whether a round is worth while: something was committed, restarted or not yet given out, or the pin was lost. Costs
@@ -548,269 +434,5 @@ impl CopyPosition {
     }
 }
 
-/// Looks whether `path` is a database that can be read, and changes nothing.
-///
-/// Errors: as [`Source::open`].
-pub fn check(path: &Path, options: &Options) -> Result<()> {
-    let real = identity::resolve(path, options.allow_network)?;
-    let look = || -> Result<()> {
-        let connection = connection::open(&real, options.busy_timeout)?;
-        connection::read_schema(&connection)?;
-        not_empty(&connection)
-    };
-    look().map_err(|e| e.context(format!("database {}", path.display())))
-}
-
-fn open(real: &Path, options: &Options) -> Result<Source> {
-    fault::point("source.open")?;
-    let before = Identity::of(real)?;
-    let faults = FaultCount::current();
-    let readers = [open_first(real, options)?, open_second(real, options)?];
-    if readers.iter().any(connection::has_moved) {
-        return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
-    }
-    let index = WalIndex::map(&readers[0])?;
-    let (pins, first) = first_pin(readers, &index)?;
-    let identity = Identity::of(real)?;
-    if before.changed(&identity).is_some_and(|what| what.starts_with("database")) {
-        return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
-    }
-    let wal = WalFile::open(real)?;
-    let place = initial_position(&first, wal.as_ref(), pins.idle_connection())?;
-    let mut source = Source {
-        pins,
-        index,
-        wal,
-        path: real.to_path_buf(),
-        identity,
-        options: options.clone(),
-        position: place,
-        header_at_pin: first,
-        header_at_open: first,
-        passed_first_pin: true,
-        all_copied: true,
-        idle_repins: 0,
-        checkpoints: CheckpointState::default(),
-        idle_watches: IdleWatches::default(),
-        file_watch: FileWatcher::default(),
-        foreign_locks: ForeignLocks::default(),
-        faults,
-        active_snapshots: ActiveSnapshots::default(),
-        bases: None,
-        borders: Borders::default(),
-        differs: false,
-        overtaken: 0,
-    };
-    source.file_watch.base = source.file_state()?;
-    Ok(source)
-}
-
-/// Opens the first connection, and settles the journal mode.
-fn open_first(path: &Path, options: &Options) -> Result<Connection> {
-    let first = connection::open(path, options.busy_timeout)?;
-    connection::read_schema(&first)?;
-    not_empty(&first)?;
-    ensure_wal(&first, path, options.enable_wal)?;
-    connection::read_schema(&first)?;
-    Ok(first)
-}
-
-fn not_empty(connection: &Connection) -> Result<()> {
-    match connection::pragma_number(connection, "page_count")? {
-        0 => Err(Error::new(Kind::DatabaseNotReady, "still empty: nothing has been written to it yet")),
-        _ => Ok(()),
-    }
-}
-
-fn open_second(path: &Path, options: &Options) -> Result<Connection> {
-    let second = connection::open(path, options.busy_timeout)?;
-    connection::read_schema(&second)?;
-    Ok(second)
-}
-
-/// The one thing that is ever changed in a database: its journal mode, because only a WAL can be followed.
-fn ensure_wal(connection: &Connection, path: &Path, enable: bool) -> Result<()> {
-    let mode = connection::pragma_text(connection, "journal_mode")?;
-    if mode.eq_ignore_ascii_case("wal") {
-        return Ok(());
-    }
-    let not_wal = |what: &str| {
-        Error::new(Kind::DatabaseNotReady, format!("journal mode is {mode}, not wal{what}"))
-            .with_hint("run `PRAGMA journal_mode=WAL` once while nothing else uses the database")
-    };
-    if !enable {
-        return Err(not_wal(", and enable-wal is false"));
-    }
-    fault::point("source.journal")?;
-    let now: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(|e| {
-        let error = connection::from_sqlite(&e, "journal_mode");
-        match error.kind() {
-            Kind::DatabaseNotReady => not_wal(&format!(", and cannot be changed now: {error}")),
-            _ => error.context(format!("change journal mode {mode} to wal")),
-        }
-    })?;
-    if !now.eq_ignore_ascii_case("wal") {
-        return Err(not_wal(&format!(", and stays {now}")));
-    }
-    crate::log::warn("database switched to WAL mode").field("db", path.display()).field("was", mode).emit();
-    Ok(())
-}
-
-/// Begins the first pin so that its commit is known exactly: the wal-index was the same before and behind it.
-fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(ReadPins, IndexHeader)> {
-    fault::point("source.pin")?;
-    let pins = ReadPins::new(readers);
-    for _ in 0..1000 {
-        let before = index.read()?;
-        pins.begin()?;
-        let behind = index.read()?;
-        match (before, behind) {
-            (Some(before), Some(behind)) if before.same_commit(&behind) => return Ok((pins, behind)),
-            (None, _) | (_, None) => connection::read_schema(pins.idle_connection())?,
-            _ => {}
-        }
-        pins.end();
-    }
-    Err(Error::new(Kind::DatabaseNotReady, "written too fast to pin a commit"))
-}
-
-/// Where the copy stands at the first pin.
-fn initial_position(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection) -> Result<CopyPosition> {
-    let page_size = PageSize::new(connection::pragma_number(connection, "page_size")?)?;
-    if first.frames > 0 {
-        let chain = FrameChecksum::new(first.order, first.salt, first.checksum);
-        return Ok(CopyPosition { page_size, frame: first.frames, chain, chain_known: true });
-    }
-    let header = match wal {
-        Some(wal) => wal.header()?.map(|(_, header)| header).filter(|header| header.salt == first.salt),
-        None => None,
-    };
-    let sum = header.map(|header| header.checksum);
-    let chain = FrameChecksum::new(first.order, first.salt, sum.unwrap_or_default());
-    Ok(CopyPosition { page_size, frame: 0, chain, chain_known: sum.is_some() })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A database with nothing in its WAL, and an application that is connected to it. Its files are gone with it.
-    pub(super) struct Live {
-        pub(super) application: Connection,
-        pub(super) path: PathBuf,
-    }
-
-    impl Live {
-        pub(super) fn new(name: &str) -> Live {
-            let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
-            let application = Connection::open(&path).unwrap();
-            Live::begun(application, path)
-        }
-
-        /// One of this page size, auto-vacuum mode and number of reserved bytes at the end of each page.
-        pub(super) fn of(name: &str, page_size: u32, vacuum: &str, reserved: std::ffi::c_int) -> Live {
-            let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
-            let application = Connection::open(&path).unwrap();
-            let mut bytes = reserved;
-            // SAFETY: this operation takes an int (sqlite.org/c3ref/c_fcntl_begin_atomic_write.html).
-            let code = unsafe {
-                let (code, at) = (rusqlite::ffi::SQLITE_FCNTL_RESERVE_BYTES, (&raw mut bytes).cast());
-                rusqlite::ffi::sqlite3_file_control(application.handle(), c"main".as_ptr(), code, at)
-            };
-            assert_eq!(code, rusqlite::ffi::SQLITE_OK);
-            let setup = format!("PRAGMA page_size = {page_size}; PRAGMA auto_vacuum = {vacuum};");
-            application.execute_batch(&setup).unwrap();
-            Live::begun(application, path)
-        }
-
-        fn begun(application: Connection, path: PathBuf) -> Live {
-            let setup = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t(a);";
-            application.execute_batch(setup).unwrap();
-            application.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-            Live { application, path }
-        }
-
-        /// A commit of one frame.
-        pub(super) fn commit(&self) {
-            self.application.execute("REPLACE INTO t(rowid, a) VALUES (1, random())", []).unwrap();
-        }
-
-        pub(super) fn follow(&self) -> Source {
-            let options = Options {
-                busy_timeout: Duration::ZERO,
-                enable_wal: false,
-                allow_network: false,
-                differences: true,
-                checkpoint_frames: 1000,
-                checkpoint_interval: None,
-                truncate_frames: None,
-            };
-            Source::open(&self.path, &options).unwrap()
-        }
-    }
-
-    impl Drop for Live {
-        fn drop(&mut self) {
-            for end in ["", "-wal", "-shm"] {
-                let _ = std::fs::remove_file(format!("{}{end}", self.path.display()));
-            }
-        }
-    }
-
-    /// Copies what there is; how many frames that was.
-    pub(super) fn copy(source: &mut Source) -> usize {
-        let (mut buffer, mut count, size) = (vec![0; 1 << 20], 0, source.page_size().frame());
-        loop {
-            match source.read(&mut buffer, &mut Composer::default()).unwrap() {
-                ReadResult::CaughtUp => return count,
-                ReadResult::Batch(batch) => count += batch.frames.len() / size,
-                ReadResult::Broken(reason) => panic!("{reason}"),
-            }
-        }
-    }
-
-    /// The first pin was on READ0 while frames of that WAL were still to be copied: nothing keeps the application from
-    /// emptying the WAL then. What was not copied is lost, also where the rest of a transaction is.
-    #[test]
-    fn wal_emptied_before_the_first_pin_is_a_loss() {
-        for part in [false, true] {
-            let live = Live::new("emptied");
-            let mut source = live.follow();
-            live.commit();
-            copy(&mut source);
-            let mark = source.position.mark();
-            drop(source);
-            let large = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<9)
-                         INSERT INTO t SELECT zeroblob(4000) FROM n;";
-            live.application.execute_batch(large).unwrap();
-            live.application.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
-            let mut source = live.follow();
-            assert_eq!(source.resume(&mark).unwrap(), Ok(()));
-            let mut buffer = vec![0; 4 * source.page_size().frame()];
-            if part {
-                let read = source.read(&mut buffer, &mut Composer::default()).unwrap();
-                assert!(matches!(&read, ReadResult::Batch(batch) if batch.part), "{read:?}");
-            }
-            live.application.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-            let read = source.read(&mut buffer, &mut Composer::default()).unwrap();
-            let lost = matches!(read, ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
-            assert!(lost, "part {part}: {read:?}");
-            assert!(source.whole_file().unwrap().is_none());
-        }
-    }
-
-    /// Without a commit, nothing but the pin itself says so; until the next one it would be too late.
-    #[test]
-    fn a_pin_that_was_lost_is_noticed_while_nothing_is_committed() {
-        let live = Live::new("unpinned");
-        let mut source = live.follow();
-        for _ in 0..=IDLE_REPINS {
-            assert!(!source.has_work(Instant::now()).unwrap());
-        }
-        source.pins.end();
-        assert!(source.has_work(Instant::now()).unwrap());
-        let mut buffer = [0; 1 << 16];
-        let lost = source.read(&mut buffer, &mut Composer::default()).unwrap();
-        assert!(matches!(lost, ReadResult::Broken(GenerationEnd::WalBroken(_))), "{lost:?}");
-    }
-}
+mod tests;

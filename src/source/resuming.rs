@@ -1,0 +1,106 @@
+//! A source that has just been opened continues where a copy ended before.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::format::wal::{Checksum, FrameChecksum};
+use crate::source::bases::Bases;
+use crate::source::file_crc_check::{FileCrcCheck, update_file_crc};
+use crate::source::resume::{GenerationEnd, WalMark, WalState, check_resumable};
+use crate::source::wal_file::WalFile;
+use crate::source::wal_pages::WalPages;
+use crate::source::{CopyPosition, Source};
+
+impl Source {
+    /// Continues behind `stored`, the last commit that the store has, instead of at the pinned one.
+    ///
+    /// The outer error is trouble; the inner one says why the generation cannot go on, and leaves the source at
+    /// [`Source::start`].
+    pub fn resume(&mut self, stored: &WalMark) -> Result<std::result::Result<(), GenerationEnd>> {
+        fault::point("source.resume")?;
+        let wal = WalFile::open(&self.path)?;
+        let (mut header, mut frame) = (None, None);
+        if let Some(wal) = &wal {
+            header = wal.header()?.map(|(_, header)| header);
+            if stored.frame > 0 {
+                frame = wal.frame_header(stored.frame, stored.page_size)?;
+            }
+        }
+        let observed = WalState { index: &self.header_at_open, header: header.as_ref(), frame: frame.as_ref() };
+        if let Err(reason) = check_resumable(stored, &observed) {
+            return Ok(Err(reason));
+        }
+        self.wal = wal;
+        self.position = CopyPosition {
+            page_size: stored.page_size,
+            frame: stored.frame,
+            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
+            chain_known: true,
+        };
+        self.passed_first_pin = stored.frame == self.header_at_open.frames;
+        self.all_copied = self.passed_first_pin;
+        Ok(Ok(()))
+    }
+
+    /// Continues before the first frame of the WAL, if the database file is exactly the one that is stored: then whatever
+    /// was committed since stands in this WAL from its first frame on. Reads the whole file, a buffer at each call; none:
+    /// there is more to read.
+    ///
+    /// This is how a database is recognised that had no WAL when it was stored.
+    pub fn resume_at_file(
+        &mut self,
+        check: &mut FileCrcCheck,
+        buffer: &mut [u8],
+    ) -> Result<Option<std::result::Result<(), GenerationEnd>>> {
+        let size = self.position.page_size.get();
+        if check.is_at_start() {
+            check.early = self.early_pages(0)?;
+        }
+        let length = std::fs::metadata(&self.path).map(|found| found.len());
+        let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
+        let same = length == u64::from(check.pages) * u64::from(size);
+        if same && !update_file_crc(self.pins.idle_connection(), check, length, size, buffer)? {
+            return Ok(None);
+        }
+        if !same || !check.is_expected() {
+            return Ok(Some(Err(GenerationEnd::DatabaseChangedWhileNotRunning)));
+        }
+        let chain = FrameChecksum::new(self.header_at_open.order, self.header_at_open.salt, Checksum::default());
+        self.position = CopyPosition { page_size: self.position.page_size, frame: 0, chain, chain_known: false };
+        self.passed_first_pin = self.header_at_open.frames == 0;
+        self.all_copied = self.passed_first_pin;
+        if check.checksum.is_some() {
+            let (page_size, early) = (self.position.page_size, std::mem::take(&mut check.early));
+            let found = WalPages::before(check.pages, BTreeSet::new());
+            let bases = Bases::new(page_size, check.checksum, check.pages, found);
+            self.bases = Some(bases.with(early)).filter(|_| self.options.differences);
+        }
+        Ok(Some(Ok(())))
+    }
+
+    /// Continues behind `stored` as if this source had copied it, and the WAL had been restarted since. The database file
+    /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
+    pub fn resume_behind_restart(&mut self, stored: &WalMark) {
+        self.position = CopyPosition {
+            page_size: stored.page_size,
+            frame: stored.frame,
+            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
+            chain_known: true,
+        };
+        self.passed_first_pin = self.header_at_open.frames == 0;
+        self.all_copied = self.passed_first_pin;
+    }
+
+    /// How many committed frames of the WAL have not been given out.
+    pub fn uncopied_frames(&self) -> u32 {
+        let same = self.header_at_open.salt == self.position.chain.salt();
+        self.header_at_open.frames.saturating_sub(if same { self.position.frame } else { 0 })
+    }
+
+    /// Whether the WAL was restarted behind what was given out, and has commits since: no place in it is known before they
+    /// are read.
+    pub fn has_unread_restart(&self) -> bool {
+        self.header_at_open.salt != self.position.chain.salt() && self.header_at_open.frames > 0
+    }
+}
