@@ -7,6 +7,7 @@
 
 mod differences;
 mod rollup;
+mod state;
 
 use std::cell::Cell;
 use std::io::Read;
@@ -28,6 +29,9 @@ use crate::restore::object_reader::{ObjectReader, Prefetcher};
 use crate::restore::page_output::{PageOutput, expect_growth};
 use crate::restore::stop::resolve_stop;
 use crate::store::Store;
+
+use state::RestoredState;
+pub use state::{RestoredEnd, ResumableRestore};
 
 /// Bytes that are written at once while a snapshot is unpacked.
 const WRITE_BYTES: usize = 256 << 10;
@@ -66,25 +70,6 @@ pub struct Restore<'a, O> {
     old: Vec<u8>,
 }
 
-/// How far the output is.
-#[derive(Clone, Copy)]
-struct RestoredState {
-    chain_end: ChainEnd,
-    snapshot: WalPosition,
-    time: Timestamp,
-    page_size: PageSize,
-    /// Size of the database in pages behind the last commit.
-    pages: u32,
-    /// Of what is in the output.
-    running: RunningChecksum,
-    /// Some stored checksum was equal to it.
-    proven: bool,
-    /// The last frame that was applied ended a transaction.
-    at_commit: bool,
-    /// Behind the last frame that was applied.
-    applied_to: WalPosition,
-}
-
 /// Carries out `plan`, writing pages into `output`, which must be empty.
 ///
 /// Errors: [`Kind::Corrupt`] for anything that is damaged, missing or out of order, naming the object; the store's own.
@@ -97,51 +82,6 @@ pub fn restore<O: PageOutput>(
     progress: &mut dyn FnMut(u64),
 ) -> Result<RestoreResult> {
     restore_resumable(store, clock, plan, output, progress).map(|(restored, _)| restored)
-}
-
-/// What was restored, to be continued by [`apply_more`].
-#[derive(Clone, Copy)]
-pub struct ResumableRestore(RestoredState);
-
-/// Where a restore has ended: all that is needed to go on from there another time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RestoredEnd {
-    pub chain_end: ChainEnd,
-    /// When the last commit in it was seen.
-    pub time: Timestamp,
-    /// Size of the database in pages.
-    pub pages: u32,
-    pub checksum: DatabaseChecksum,
-    /// Some stored checksum was equal to it.
-    pub proven: bool,
-}
-
-impl ResumableRestore {
-    /// To go on with a database that is at `end`.
-    pub fn at(end: &RestoredEnd) -> ResumableRestore {
-        let page_size = end.chain_end.page_size;
-        ResumableRestore(RestoredState {
-            chain_end: end.chain_end,
-            snapshot: end.chain_end.end,
-            time: end.time,
-            page_size,
-            pages: end.pages,
-            running: RunningChecksum::known(page_size, end.checksum, end.pages),
-            proven: end.proven,
-            at_commit: true,
-            applied_to: end.chain_end.end,
-        })
-    }
-
-    pub fn end(&self) -> RestoredEnd {
-        let RestoredState { chain_end, time, pages, running, proven, .. } = self.0;
-        RestoredEnd { chain_end, time, pages, checksum: running.sum(), proven }
-    }
-
-    /// Behind the last commit in it.
-    pub fn position(&self) -> Position {
-        Position { generation: self.0.chain_end.generation, wal_position: self.0.applied_to }
-    }
 }
 
 /// The same as [`restore`], and how to go on from there.

@@ -86,6 +86,11 @@ pub trait Store {
         None
     }
 
+    /// Begins to tell of objects as they are stored. None where the store cannot.
+    fn watch(&self, _now: Instant) -> Option<Box<dyn Watch>> {
+        None
+    }
+
     /// Sleeps until some operation may make progress, at most `timeout`.
     fn wait(&self, timeout: Duration);
 }
@@ -182,6 +187,26 @@ pub enum ScanEvent {
 /// Names on their way out of the store, in no order. One that is written or deleted meanwhile may come or not, or twice.
 pub trait Scan {
     fn poll(&mut self, now: Instant) -> Result<ScanEvent>;
+}
+
+/// What a watch has to tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WatchEvent {
+    /// Nothing is told for now: it has not begun, or was cut off.
+    Down,
+    /// From now on everything is told; what was stored before may have been missed.
+    Started,
+    Stored(Entry),
+    /// Nothing was stored.
+    Pending,
+}
+
+/// Tells of objects as they are stored, in this order.
+pub trait Watch {
+    /// Makes progress.
+    ///
+    /// Errors: it cannot go on, and nothing more is told.
+    fn poll(&mut self, now: Instant) -> Result<WatchEvent>;
 }
 
 /// Objects being deleted.

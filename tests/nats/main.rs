@@ -14,6 +14,7 @@ mod own_objects;
 mod peer_defects;
 mod permissions;
 mod service;
+mod standby;
 mod store_contract;
 mod store_nats;
 mod store_nats_interop;

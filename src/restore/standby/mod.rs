@@ -3,6 +3,7 @@
 //! What is stored is applied to the file that the readers have open, a transaction at a time ([`copy`]).
 
 mod copy;
+mod news;
 mod notes;
 mod output;
 mod record;
@@ -14,7 +15,7 @@ use crate::backup::listing::load_listing_patiently;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::chain::continuation;
-use crate::format::key::SegmentKey;
+use crate::format::key::{Key, SegmentKey};
 use crate::format::listing::Listing;
 use crate::format::plan::Plan;
 use crate::format::position::Position;
@@ -27,12 +28,11 @@ use crate::restore::output_file::refuse_existing;
 use crate::restore::plan::plan_from;
 use crate::restore::request::RestoreRequest;
 use crate::restore::to_file;
-use crate::store::Store;
+use crate::store::{Entry, Store};
 
 use copy::Copy;
+use news::{News, Next};
 
-/// A signal is noticed within this time.
-const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes of segments that are read without asking whether a snapshot is the shorter way.
 const MAX_DETOUR_BYTES: u64 = 1 << 20;
 
@@ -74,14 +74,20 @@ pub fn follow(followed: &Followed<'_>, on_published: OnPublished<'_>) -> Result<
     if let Some(shown) = standby.copy.as_ref().and_then(Copy::shown) {
         (standby.on_published)(&shown, Duration::ZERO)?;
     }
+    let (mut news, mut next) = (News::new(followed.store, followed.clock, followed.interval), Next::Look);
     while interrupt::requested().is_none() {
-        match standby.catch_up() {
+        let done = match &next {
+            Next::Look => standby.catch_up(),
+            Next::Take(entry) => standby.take(entry),
+        };
+        let failed = done.is_err();
+        match done {
             Ok(()) => trouble.clear(followed.clock.now(), &name),
             Err(error) if standby.copy.is_none() => return Err(error),
             Err(_) if interrupt::requested().is_some() => break,
             Err(error) => trouble.report(followed.clock.now(), &name, &error, None),
         }
-        standby.sleep();
+        next = news.wait(failed);
     }
     // The file alone has everything then, if no reader is in the way.
     standby.copy.as_mut().map_or(Ok(()), Copy::checkpoint)
@@ -104,6 +110,17 @@ impl Standby<'_> {
                 self.begin_anew(error, plan()?)
             }
             applied => applied,
+        }
+    }
+
+    /// Applies what was stored just now, if it is the next of what is to be applied; else looks at everything.
+    fn take(&mut self, entry: &Entry) -> Result<()> {
+        let at = self.copy.as_ref().and_then(Copy::at).map(|at| at.position());
+        match at.map_or(Use::Look, |at| use_of(&entry.name, &at)) {
+            Use::Nothing => Ok(()),
+            Use::Look => self.catch_up(),
+            // What fails here, a look tells why.
+            Use::Apply(key) => self.apply(&[(key, entry.size)]).or_else(|_| self.catch_up()),
         }
     }
 
@@ -144,15 +161,6 @@ impl Standby<'_> {
         }
         (self.on_published)(&restored, clock.now().saturating_duration_since(begun))
     }
-
-    /// Until what is stored is looked at again, or the end is asked for.
-    fn sleep(&self) {
-        let Followed { clock, interval, .. } = *self.followed;
-        let end = clock.now() + interval;
-        while clock.now() < end && interrupt::requested().is_none() {
-            clock.sleep(SIGNAL_CHECK_INTERVAL.min(interval));
-        }
-    }
 }
 
 /// What is stored behind the position; none if it does not lead on from there.
@@ -164,6 +172,62 @@ fn news(listing: &Listing, at: &Position) -> Option<Vec<(SegmentKey, u64)>> {
     continuation(stored, at.wal_position)
 }
 
+/// What an object is to a copy at a position.
+#[derive(PartialEq, Eq, Debug)]
+enum Use {
+    /// It tells nothing new, or not all of a transaction.
+    Nothing,
+    /// It continues the copy.
+    Apply(SegmentKey),
+    /// It does not join.
+    Look,
+}
+
+fn use_of(name: &str, at: &Position) -> Use {
+    match Key::parse(name) {
+        None => Use::Nothing,
+        Some(Key::Snapshot(key)) if key.generation == at.generation => Use::Nothing,
+        Some(Key::Segment(key)) if key.generation == at.generation => match key.start <= at.wal_position {
+            _ if key.end <= at.wal_position || key.part => Use::Nothing,
+            true => Use::Apply(key),
+            false => Use::Look,
+        },
+        Some(_) => Use::Look,
+    }
+}
+
 fn bytes(segments: &[(SegmentKey, u64)]) -> u64 {
     segments.iter().map(|(_, size)| size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::fixtures::{GENERATION, millis, point};
+    use crate::format::key::SnapshotKey;
+    use crate::format::position::Generation;
+
+    #[test]
+    fn an_object_is_applied_only_where_it_continues_the_copy() {
+        let generation = Generation::new(GENERATION);
+        let at = Position { generation, wal_position: point(1, 100) };
+        let segment = |generation, start, end, part| {
+            let (first_seen, last_seen) = (millis(1), millis(2));
+            SegmentKey { generation, start: point(1, start), end: point(1, end), first_seen, last_seen, part }
+        };
+        let use_of = |key: SegmentKey| use_of(&key.to_string(), &at);
+        for (start, end) in [(100, 200), (50, 200)] {
+            let key = segment(generation, start, end, false);
+            assert_eq!(use_of(key), Use::Apply(key));
+        }
+        assert_eq!(use_of(segment(generation, 50, 100, false)), Use::Nothing);
+        assert_eq!(use_of(segment(generation, 100, 200, true)), Use::Nothing);
+        assert_eq!(use_of(segment(generation, 150, 200, false)), Use::Look);
+        let other = Generation::new(GENERATION + 1);
+        assert_eq!(use_of(segment(other, 100, 200, false)), Use::Look);
+        let snapshot = |generation| SnapshotKey { generation, position: point(1, 300), time: millis(3) }.to_string();
+        assert_eq!(super::use_of(&snapshot(generation), &at), Use::Nothing);
+        assert_eq!(super::use_of(&snapshot(other), &at), Use::Look);
+        assert_eq!(super::use_of("something/else", &at), Use::Nothing);
+    }
 }

@@ -1,5 +1,7 @@
 //! JetStream's API: what is asked, and what the answers mean.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -212,6 +214,8 @@ pub fn delete_message_request(seq: u64) -> Vec<u8> {
 #[derive(Clone, Copy)]
 pub enum StartAt {
     All,
+    /// What is stored from now on.
+    New,
     After(u64),
 }
 
@@ -223,6 +227,7 @@ pub fn new_consumer_request(place: &ObjectNames, name: &str, filter: &str, begin
     });
     let (policy, start) = match begin {
         StartAt::All => ("all", None),
+        StartAt::New => ("new", None),
         StartAt::After(seq) => ("by_start_sequence", Some(seq.saturating_add(1))),
     };
     if let Some(fields) = config.as_object_mut() {
@@ -243,6 +248,19 @@ pub struct Consumer {
 /// Asks a consumer for its next messages, as subject and payload. It says so when there are none.
 pub fn next_request(place: &ObjectNames, consumer: &str, batch: u64) -> (String, Vec<u8>) {
     let request = json!({ "batch": batch, "no_wait": true });
+    (format!("{}.{consumer}", place.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
+}
+
+/// Asks a consumer for its next messages as they come, for so long. It shows that it is there by heartbeats.
+pub fn open_request(
+    place: &ObjectNames,
+    consumer: &str,
+    batch: u64,
+    open_for: Duration,
+    heartbeat: Duration,
+) -> (String, Vec<u8>) {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let request = json!({ "batch": batch, "expires": nanos(open_for), "idle_heartbeat": nanos(heartbeat) });
     (format!("{}.{consumer}", place.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
 }
 

@@ -36,6 +36,7 @@ mod put;
 mod reply;
 mod service;
 mod service_query;
+mod watch;
 mod writer_lease;
 mod writer_query;
 
@@ -52,7 +53,9 @@ use orphan_cleanup::NatsCleanup;
 use service::{Describe, ServiceListener};
 use writer_lease::LeaseSubjects;
 
-use super::{Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, WriterLease};
+use super::{
+    Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, Watch, WriterLease,
+};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::time::Timestamp;
 use crate::log;
@@ -327,6 +330,10 @@ impl Store for NatsStore {
 
     fn ask(&self, id: &str, endpoint: Endpoint, payload: &str) -> Option<Box<dyn Question>> {
         Some(Box::new(service_query::ServiceQuery::new(&self.client, id, endpoint, payload)))
+    }
+
+    fn watch(&self, now: Instant) -> Option<Box<dyn Watch>> {
+        Some(Box::new(watch::NatsWatch::new(&self.client, &self.names, now)))
     }
 
     fn wait(&self, timeout: Duration) {

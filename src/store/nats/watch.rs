@@ -1,0 +1,163 @@
+//! Objects as they are stored, told by the server: a consumer of the metas, from now on, with a question that stays open.
+//!
+//! What the consumer delivers is numbered; where a number is missing, where it falls silent (it is gone, or its server is),
+//! or where the connection was another one, it is made anew, and whoever watches has to look at everything once.
+//! At rest a heartbeat comes each [`HEARTBEAT`], and the question is asked anew each [`OPEN_FOR`].
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::api::{self, StartAt};
+use super::client::{Client, Inbox};
+use super::object::{Meta, ObjectNames};
+use super::progress_timeout::ProgressTimeout;
+use super::reply::Reply;
+use crate::error::{Result, ResultExt};
+use crate::fault;
+use crate::store::traffic::Purpose;
+use crate::store::{Entry, Watch, WatchEvent, name};
+
+const CREATED: u64 = 1;
+const OPEN: u64 = 2;
+const GONE: u64 = 3;
+/// The server says that a question is over, and that a consumer is alive.
+const OVER: u16 = 408;
+const ALIVE: u16 = 100;
+/// How long a question stays open, and how many objects it is answered with.
+const OPEN_FOR: Duration = Duration::from_secs(60);
+const BATCH: u64 = 1_000;
+/// Servers take no heartbeat that is longer than half the time for which a question is open.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A consumer that has missed two heartbeats is gone.
+const SILENCE: Duration = Duration::from_secs(25);
+
+pub struct NatsWatch {
+    names: Rc<ObjectNames>,
+    inbox: Inbox,
+    session: Option<u64>,
+    /// It is there: whatever is stored from now on is told.
+    created: bool,
+    /// Messages that it has delivered.
+    delivered: u64,
+    /// Of the open question, how many are to come.
+    owed: u64,
+    heard: Instant,
+    timeout: ProgressTimeout,
+}
+
+impl NatsWatch {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, now: Instant) -> NatsWatch {
+        NatsWatch {
+            names: names.clone(),
+            inbox: client.open_inbox(Purpose::Listing),
+            session: None,
+            created: false,
+            delivered: 0,
+            owed: 0,
+            heard: now,
+            timeout: ProgressTimeout::default(),
+        }
+    }
+
+    fn step(&mut self, now: Instant) -> Result<WatchEvent> {
+        let session = self.inbox.client.session();
+        if session != self.session || (self.created && now.saturating_duration_since(self.heard) > SILENCE) {
+            self.session = session;
+            self.restart(now)?;
+        }
+        if self.session.is_none() {
+            return Ok(WatchEvent::Down);
+        }
+        self.inbox.client.receive_ready();
+        while let Some(reply) = self.inbox.next() {
+            (self.heard, self.timeout) = (now, ProgressTimeout::default());
+            if let Some(event) = self.on_reply(&reply, now)? {
+                return Ok(event);
+            }
+        }
+        if !self.created {
+            self.timeout.check(now, &self.inbox)?;
+            return Ok(WatchEvent::Down);
+        }
+        self.inbox.check_denied()?;
+        Ok(WatchEvent::Pending)
+    }
+
+    fn restart(&mut self, now: Instant) -> Result<()> {
+        self.remove_consumer();
+        self.inbox = self.inbox.fresh();
+        (self.created, self.delivered, self.owed, self.heard) = (false, 0, 0, now);
+        self.timeout = ProgressTimeout::default();
+        if self.session.is_none() {
+            return Ok(());
+        }
+        fault::point("watch.create")?;
+        let filter = self.names.all_metas();
+        let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.consumer(), &filter, StartAt::New);
+        self.inbox.request(CREATED, &subject, &request)
+    }
+
+    fn on_reply(&mut self, reply: &Reply, now: Instant) -> Result<Option<WatchEvent>> {
+        match (reply.tag, reply.delivery) {
+            (CREATED, None) => {
+                api::parse_success::<api::Consumer>(reply)?;
+                self.created = true;
+                self.ask()?;
+                return Ok(Some(WatchEvent::Started));
+            }
+            (_, Some(delivery)) => {
+                self.delivered += 1;
+                self.owed = self.owed.saturating_sub(1);
+                if delivery.consumer_seq != self.delivered {
+                    self.restart(now)?;
+                    return Ok(Some(WatchEvent::Down));
+                }
+                if self.owed == 0 {
+                    self.ask()?;
+                }
+                return Ok(Meta::parse(&reply.data).and_then(|meta| self.stored(&meta)).map(WatchEvent::Stored));
+            }
+            (OPEN, None) if reply.status == Some(ALIVE) => {}
+            (OPEN, None) if reply.status == Some(OVER) => self.ask()?,
+            // The consumer is not there any more.
+            (OPEN, None) => {
+                self.restart(now)?;
+                return Ok(Some(WatchEvent::Down));
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        let (subject, request) = api::open_request(&self.names, &self.inbox.consumer(), BATCH, OPEN_FOR, HEARTBEAT);
+        self.owed = BATCH;
+        self.inbox.request(OPEN, &subject, &request)
+    }
+
+    /// Whatever is not ours is passed over, and so is what was deleted.
+    fn stored(&self, meta: &Meta) -> Option<Entry> {
+        let name = self.names.strip_prefix(&meta.name).filter(|_| !meta.deleted && !meta.link)?;
+        name::validate(name).ok()?;
+        Some(Entry { name: name.to_string(), size: meta.size })
+    }
+
+    fn remove_consumer(&self) {
+        if self.created {
+            // Best effort: the server removes it by itself, later.
+            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.consumer()), b"");
+        }
+    }
+}
+
+impl Watch for NatsWatch {
+    fn poll(&mut self, now: Instant) -> Result<WatchEvent> {
+        self.step(now).context(|| format!("watch {}", self.names.bucket))
+    }
+}
+
+impl Drop for NatsWatch {
+    fn drop(&mut self) {
+        self.remove_consumer();
+    }
+}
