@@ -15,7 +15,7 @@ _litestream() {
     done
     case $command in
         replicate) options="-exec -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket -allow-other-database" ;;
-        restore) options="-o -all -timestamp -strict -generation -position -if-db-not-exists -if-replica-exists -force -force-open -allow-other-database -dry-run -integrity-check -f -follow-interval -q -json" ;;
+        restore) options="-o -all -timestamp -strict -generation -position -if-db-not-exists -if-replica-exists -force -force-open -allow-other-database -dry-run -integrity-check -f -promote -follow-interval -q -json" ;;
         snapshot) options="-create-bucket -allow-other-database -enforce-retention -retention -q -json" ;;
         delete) options="-dry-run -yes -json" ;;
         list) options="-max-age -missing -json" ;;

@@ -125,6 +125,9 @@ pub(super) struct Restore {
     /// keep the output up to date until stopped
     #[argh(switch)]
     pub f: bool,
+    /// end -f for good: the copy becomes a database to write to
+    #[argh(switch)]
+    pub promote: bool,
     /// with -f: poll interval (default 1s)
     #[argh(option, arg_name = "D")]
     pub follow_interval: Option<String>,

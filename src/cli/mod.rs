@@ -116,6 +116,8 @@ pub struct Restore {
     pub integrity_check: IntegrityCheck,
     /// Keep the output up to date, looking this often.
     pub follow: Option<Duration>,
+    /// Make the copy that was followed with a database to write to.
+    pub promote: bool,
     /// Print nothing but warnings and errors.
     pub quiet: bool,
     pub json: bool,

@@ -241,6 +241,8 @@ fn options_that_contradict_each_other_are_refused() {
         ("restore a -position x -generation y", "options -position and -generation exclude each other"),
         ("restore a -generation x -f", "options -generation and -f exclude each other"),
         ("restore a -dry-run -f", "options -dry-run and -f exclude each other"),
+        ("restore a -f -promote", "options -f and -promote exclude each other"),
+        ("restore a -promote -timestamp x", "options -timestamp and -promote exclude each other"),
         ("restore a -force -if-db-not-exists", "options -force and -if-db-not-exists exclude each other"),
         ("restore a -follow-interval 1s", "option -follow-interval works only with -f"),
         ("restore a -f -follow-interval 0", "option -follow-interval: expected more than 0, found 0"),

@@ -131,6 +131,7 @@ fn restore(args: args::Restore) -> Result<Restore> {
         dry_run: args.dry_run,
         integrity_check: integrity_check(args.integrity_check.as_deref())?,
         follow,
+        promote: args.promote,
         quiet: quiet(args.q, args.json)?,
         json: args.json,
     })
@@ -171,10 +172,17 @@ fn restore_conflicts(args: &args::Restore) -> Result<()> {
     let position = (args.position.is_some(), "-position");
     let generation = (args.generation.is_some(), "-generation");
     let follow = (args.f, "-f");
+    let promote = (args.promote, "-promote");
     let all = (args.all, "-all");
     let dry_run = (args.dry_run, "-dry-run");
     let pairs = [
         (timestamp, position),
+        (follow, promote),
+        (timestamp, promote),
+        (position, promote),
+        (generation, promote),
+        (dry_run, promote),
+        (all, promote),
         (timestamp, follow),
         (position, follow),
         (position, generation),

@@ -11,7 +11,7 @@ use crate::cmd::print::{self, Table};
 use crate::cmd::restore_one::{Outcome, request, restore_one};
 use crate::cmd::{Context, ExitStatus, connect, environment, restore_all, signals, with_signal_status};
 use crate::config::{self, Replica};
-use crate::error::{Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::moment::Moment;
 use crate::format::plan::Plan;
 use crate::log;
@@ -39,6 +39,9 @@ fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
         ReplicaRef::Replica(_) => (given.replica(source)?.0, None),
     };
     let output = options.output.clone().or(database.clone());
+    if let (true, Some(output)) = (options.promote, &output) {
+        return promote(&replica, options, database.as_deref(), output, &mut pool);
+    }
     if let (Some(interval), Some(output)) = (options.follow, &output) {
         return follow_standby(&replica, options, database.as_deref(), output, interval, &mut pool);
     }
@@ -95,6 +98,38 @@ fn follow_standby(
         }
         followed => followed.map(|()| 0),
     }
+}
+
+/// Ends the following for good.
+fn promote(
+    replica: &Replica,
+    options: &cli::Restore,
+    database: Option<&Path>,
+    output: &Path,
+    pool: &mut ConnectionPool,
+) -> Result<ExitStatus> {
+    let (wanted, begun) = (request(options, database)?, SystemClock.now());
+    let store = connect(replica, pool)?;
+    let source = database.map_or_else(|| replica.url.clone(), |database| database.display().to_string());
+    let followed = Followed {
+        store: &*store,
+        clock: &SystemClock,
+        url: &replica.url,
+        source: &source,
+        wanted: &wanted,
+        output,
+        interval: Duration::ZERO,
+    };
+    let Some(promoted) = standby::promote(&followed)? else {
+        let what = format!("output {}: expected a copy that restore -f made of {source}, found none", output.display());
+        return Err(
+            Error::new(Kind::Database, what).with_hint("pass the path and the replica that restore -f was given")
+        );
+    };
+    if !options.quiet {
+        report(output, promoted, begun.elapsed(), options.json)?;
+    }
+    Ok(0)
 }
 
 /// One line for each state that a standby shows.

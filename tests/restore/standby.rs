@@ -17,6 +17,7 @@ on_a_directory_only! {
     a_copy_is_made_good_whatever_a_power_failure_left
     another_page_size_takes_the_name_of_the_copy
     a_file_that_is_no_copy_is_not_replaced
+    a_promoted_copy_goes_on_in_the_same_generation
 }
 
 fn command(bed: &Bed, copy: &Path) -> Command {
@@ -183,4 +184,38 @@ fn a_file_that_is_no_copy_is_not_replaced(bed: &Bed) {
     let mut other = restore_command(&bed.url_below("other"), &copy);
     bed.run_command(other.arg("-f")).refused(3, &["already exists"]);
     follow(bed, &copy).stop_when_equal(&database, &copy);
+}
+
+fn a_promoted_copy_goes_on_in_the_same_generation(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let follower = following(bed, &copy);
+    until("the copy has caught up", || equal(&database, &copy));
+    let promote = || bed.run_command(restore_command(&bed.url(), &copy).arg("-promote"));
+    promote().refused(7, &["another process follows with it"]);
+    follower.kill();
+    // The machine dies, and the store has what the copy has not seen.
+    bed.write(&database, &["--commits", "3"]);
+    bed.converges(&database);
+    replicator.kill();
+    let mut reader = bed.session(&copy);
+    reader.sql("BEGIN");
+    reader.sql("SELECT count(*) FROM t");
+    promote().refused(3, &["a reader keeps its WAL from being emptied"]);
+    reader.sql("COMMIT");
+    assert!(promote().succeeded().stdout.starts_with("restored "));
+    assert_equal(&database, &copy);
+    promote().refused(3, &["expected a copy that restore -f made"]);
+    assert!(!bed.path("copy.db-standby").exists());
+    drop(reader);
+    // It is written to, and the generation goes on, without a snapshot.
+    let (snapshots, generations) = (bed.objects("snapshots"), bed.generations());
+    let url = bed.url();
+    let replicate = || bed.run_command(bed.replicate_command(&copy, &url).args(["-once", "-allow-other-database"]));
+    replicate().succeeded();
+    bed.write(&copy, &["--commits", "2", "--abandon"]);
+    replicate().succeeded();
+    assert_equal(&copy, &bed.restored());
+    assert_eq!((bed.objects("snapshots"), bed.generations()), (snapshots, generations));
 }

@@ -222,6 +222,26 @@ impl Copy {
         Ok(restored)
     }
 
+    /// Proves it once more, and makes it a database like any other.
+    ///
+    /// Errors: of kind `DatabaseNotReady`, if a reader keeps the WAL from being emptied. It is a copy still.
+    pub fn promote(mut self) -> Result<RestoreResult> {
+        let output = self.output.display().to_string();
+        if !self.is_unharmed()? {
+            return Err(Error::new(Kind::Database, format!("copy {output}: it is not what was applied to it"))
+                .with_hint("its disk or memory is faulty, or another process wrote to it; promote it again"));
+        }
+        let emptied = self.writer.as_mut().map_or(Ok(false), PageWriter::checkpoint)?;
+        let (true, Some(shown)) = (emptied, self.shown()) else {
+            let what = format!("copy {output}: a reader keeps its WAL from being emptied");
+            return Err(Error::new(Kind::DatabaseNotReady, what)
+                .with_hint("end the read transactions that are open, and promote it again"));
+        };
+        self.writer = None;
+        self.notes.remove()?;
+        Ok(shown)
+    }
+
     fn checkpoint_if_due(&mut self) -> Result<()> {
         match &self.writer {
             Some(writer) if writer.wal_frames() >= self.checkpoint_at => self.checkpoint(),

@@ -52,6 +52,19 @@ pub struct Followed<'a> {
     pub interval: Duration,
 }
 
+/// Applies everything that is stored now, reads the copy once to prove it by its checksum, and ends the following: from then
+/// on it is a database like any other. None if there is no such copy.
+///
+/// Errors: of kind `Locked`, if it is followed right now. It is a copy still.
+pub fn promote(followed: &Followed<'_>) -> Result<Option<RestoreResult>> {
+    let Some(copy) = Copy::find(followed.output, followed.source)? else { return Ok(None) };
+    let mut ignored = |_: &RestoreResult, _: Duration| Ok(());
+    let mut standby = Standby { followed, on_published: &mut ignored, copy: Some(copy), failed: None };
+    standby.catch_up()?;
+    interrupt::check()?;
+    standby.copy.take().map(Copy::promote).transpose()
+}
+
 struct Standby<'a> {
     followed: &'a Followed<'a>,
     on_published: OnPublished<'a>,
