@@ -101,7 +101,7 @@ standby:
 	STANDBY_COMMITS=10000 $(CARGO) test --locked $(FEATURES) --test random -- standby:: --nocapture
 
 # Each target for SECONDS. cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets this one take them.
-FUZZ := wal segment snapshot key plan config page_delta
+FUZZ := wal segment snapshot key plan config page_delta age
 fuzz:
 	@command -v cargo-fuzz >/dev/null || { echo "fuzz: needs cargo-fuzz: cargo install cargo-fuzz"; exit 1; }
 	for target in $(FUZZ); do RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz "$$target" -- \

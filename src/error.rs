@@ -24,6 +24,8 @@ pub enum Kind {
     NotFound,
     /// What is stored is damaged, incomplete or not ours.
     Corrupt,
+    /// What is stored is encrypted, and no identity is at hand that decrypts it.
+    NoIdentity,
     /// There is nothing to restore.
     NothingToRestore,
     /// Another instance owns the database or the prefix.
@@ -39,7 +41,7 @@ impl Kind {
             Kind::Usage => 2,
             Kind::Database | Kind::DatabaseNotReady => 3,
             Kind::StoreRefused | Kind::StoreUnreachable | Kind::ReconnectsExhausted | Kind::NotFound => 4,
-            Kind::Corrupt => 5,
+            Kind::Corrupt | Kind::NoIdentity => 5,
             Kind::NothingToRestore => 6,
             Kind::Locked | Kind::AnotherDatabase => 7,
         }

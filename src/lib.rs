@@ -12,10 +12,11 @@
 //!
 //! Lowest first. A module uses only lower layers (`tests/docs/layers.rs` checks it), and no files use each other in a circle
 //! (`tests/docs/circles.rs`):
-//! `error printable host random` | `log clock fault secret http directory interrupt wakeup` | `format` | `source` `store` `control` | `backup` | `replica` `restore` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host random` | `log clock fault secret http directory interrupt wakeup` | `format` `age` | `source` `store` `control` | `backup` | `replica` `restore` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
 //! * `format`: file names and file contents. Pure: no file, no clock, no network.
+//! * `age`: the file format that stored objects are encrypted in. Pure, but for random numbers.
 //! * `source`: a live SQLite database. The only user of `rusqlite`.
 //! * `store`: named objects in a directory or in NATS. Knows nothing of SQLite.
 //! * `control`: how `snapshot` asks a running `replicate` for a snapshot, by files.
@@ -103,6 +104,7 @@
 //!   of a file says what it is about; tests/README.md says which file keeps which promise.
 //! * A fault point: `LITESTREAM_FAULT`, described in `fault.rs`, makes one step fail or the process die there.
 
+pub mod age;
 pub mod backup;
 pub mod cli;
 pub mod clock;

@@ -51,7 +51,12 @@ fn repeated() -> Option<u64> {
 }
 
 fn bytes() -> [u8; 32] {
-    let mut bytes = [0; 32];
+    secret_bytes()
+}
+
+/// For keys: numbers that cannot be guessed, also where numbers are repeated.
+pub fn secret_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     // Without randomness no secret is safe, and there is nothing sensible to go on with.
     SystemRandom::new().fill(&mut bytes).expect("the system has no random numbers");
     bytes

@@ -30,7 +30,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::StoreRefused => "store",
         Kind::StoreUnreachable => "unreachable",
         Kind::NotFound => "not-found",
-        Kind::Corrupt => "corrupt",
+        Kind::Corrupt | Kind::NoIdentity => "corrupt",
         Kind::NothingToRestore => "nothing",
         Kind::Locked => "locked",
         Kind::AnotherDatabase => "another-database",

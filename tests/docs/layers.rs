@@ -9,7 +9,7 @@ use std::path::Path;
 const FLOORS: [&[&str]; 10] = [
     &["error", "printable", "host", "random"],
     &["log", "clock", "fault", "secret", "http", "directory", "interrupt", "wakeup"],
-    &["format"],
+    &["format", "age"],
     &["source", "store", "control"],
     &["backup"],
     &["replica", "restore"],
@@ -23,7 +23,7 @@ const FLOORS: [&[&str]; 10] = [
 const LOANS: [(&str, &str); 2] = [("log", "format::time"), ("clock", "format::time")];
 
 /// Each dependency, and the rooms that may use it. Test code may use any.
-const OWNERS: [(&str, &[&str]); 15] = [
+const OWNERS: [(&str, &[&str]); 16] = [
     ("argh", &["cli"]),
     ("crc32fast", &["format"]),
     ("flate2", &["format"]),
@@ -32,12 +32,13 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("native_tls", &["store::nats", "http"]),
     ("nats", &["store::nats"]),
     ("nkeys", &["store::nats"]),
-    ("openssl", &["store::nats"]),
-    ("ring", &["store", "random"]),
+    ("openssl", &["store::nats", "age"]),
+    ("ring", &["store", "random", "age"]),
     ("rusqlite", &["source"]),
     ("serde", &["config", "store::nats", "cmd"]),
     ("serde_json", &["store::nats", "cmd", "config::nats_context"]),
     ("serde_yaml", &["config"]),
+    ("zeroize", &["age"]),
     ("unsafe", &["fault", "directory", "host", "source", "store", "restore", "cmd"]),
 ];
 
