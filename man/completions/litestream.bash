@@ -4,7 +4,7 @@ _litestream() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= options= at
 
     case $before in
-        -config | --config | -o | --o | -missing | --missing) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        -config | --config | -o | --o | -missing | --missing | -identity | --identity) COMPREPLY=($(compgen -f -- "$word")); return ;;
         -log-level | --log-level) COMPREPLY=($(compgen -W "trace debug info warn error" -- "$word")); return ;;
         -integrity-check | --integrity-check) COMPREPLY=($(compgen -W "none quick full" -- "$word")); return ;;
     esac
@@ -14,18 +14,18 @@ _litestream() {
         esac
     done
     case $command in
-        replicate) options="-exec -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket -allow-other-database" ;;
-        restore) options="-o -all -timestamp -strict -generation -position -if-db-not-exists -if-replica-exists -force -force-open -allow-other-database -dry-run -integrity-check -f -promote -follow-interval -q -json" ;;
-        snapshot) options="-create-bucket -allow-other-database -enforce-retention -retention -q -json" ;;
+        replicate) options="-exec -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket -allow-other-database -allow-unencrypted" ;;
+        restore) options="-o -all -timestamp -strict -generation -position -if-db-not-exists -if-replica-exists -force -force-open -allow-other-database -dry-run -integrity-check -f -promote -follow-interval -identity -q -json" ;;
+        snapshot) options="-create-bucket -allow-other-database -allow-unencrypted -enforce-retention -retention -q -json" ;;
         delete) options="-dry-run -yes -json" ;;
-        list) options="-max-age -missing -json" ;;
-        compact) options="-once -interval -retention -dry-run -json" ;;
+        list) options="-max-age -missing -identity -json" ;;
+        compact) options="-once -interval -retention -dry-run -identity -json" ;;
         databases) options="-json" ;;
         generations) options="-json" ;;
         snapshots) options="-json" ;;
         wal) options="-generation -json" ;;
-        status) options="-json" ;;
-        verify) options="-q -json" ;;
+        status) options="-identity -json" ;;
+        verify) options="-identity -q -json" ;;
         version) options="-json" ;;
         *) options="replicate restore snapshot delete list compact databases generations snapshots wal status verify version" ;;
     esac

@@ -4,6 +4,11 @@ use std::fmt;
 
 use crate::error::{Error, Kind};
 
+/// A stanza of ours, which is no recipient.
+const NOTE: &str = "litestream";
+/// The types that need no mention.
+const OWN: [&str; 2] = ["X25519", NOTE];
+
 /// What is wrong with a file, or with the keys that are at hand for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -25,8 +30,9 @@ impl fmt::Display for Fault {
             Fault::Header(what) => write!(f, "age header: {what}"),
             Fault::Unsupported(what) => write!(f, "expected an age file of X25519 recipients, found {what}"),
             Fault::NoMatch(kinds) => {
-                write!(f, "encrypted, and no identity at hand is one of its {} recipients", kinds.len())?;
-                let other: Vec<&str> = kinds.iter().map(String::as_str).filter(|kind| *kind != "X25519").collect();
+                let count = kinds.iter().filter(|kind| *kind != NOTE).count();
+                write!(f, "encrypted, and no identity here is one of its {count} recipients")?;
+                let other: Vec<&str> = kinds.iter().map(String::as_str).filter(|kind| !OWN.contains(kind)).collect();
                 if other.is_empty() { Ok(()) } else { write!(f, " (of other types: {})", other.join(", ")) }
             }
             Fault::Mac => f.write_str("age header: its MAC is wrong, it was changed after it was written"),

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::backup::end_note;
 use crate::backup::origin::{Witnesses, witnesses};
 use crate::backup::stored_end::{StoredEnd, parse_end};
 use crate::clock::Clock;
@@ -34,6 +35,8 @@ pub struct StoreSummary {
     pub snapshot: Option<SnapshotKey>,
     /// The snapshots that tell of which database it is, newest first.
     pub witnesses: Witnesses,
+    /// To how many recipients the object at its end is encrypted; 0: it is in clear, or nothing is stored.
+    pub recipients: usize,
 }
 
 /// What was found.
@@ -136,7 +139,7 @@ impl FindEnd {
             Ok(Some(end)) => {
                 let known =
                     StoreSummary { last_snapshot: Some(end.snapshot.time), snapshot: Some(end.snapshot), ..known };
-                let get = self.store.get(&end.last.to_string());
+                let get = last_object(&*self.store, &end.last);
                 let store = self.store.clone();
                 Err(Box::new(ReadingLast { store, known, end, get, bytes: Vec::new(), segment: None }))
             }
@@ -151,7 +154,9 @@ impl FindEnd {
 impl ReadingLast {
     fn poll(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
         loop {
-            let whole = match self.get.poll(now) {
+            let polled = self.get.poll(now);
+            self.known.recipients = self.known.recipients.max(self.get.recipients());
+            let whole = match polled {
                 Ok(Chunk::Pending) => return Ok(None),
                 Ok(Chunk::Bytes(bytes)) => {
                     self.bytes.extend_from_slice(&bytes);
@@ -164,13 +169,26 @@ impl ReadingLast {
                 let what = format!("expected at most {MAX_LAST_BYTES} bytes, found more");
                 return self.unreadable(Error::new(Kind::Corrupt, what)).map(Some);
             }
-            match parse_end(&self.end, &self.bytes, whole) {
+            if self.known.recipients == 0 && self.store.recipients() > 0 {
+                return Ok(Some(StoredHistory { known: self.known, end: Err(GenerationEnd::NotEncrypted) }));
+            }
+            match self.parse(whole) {
                 Ok(Some(end)) if self.knows_more_in_snapshot(&end) => self.ask_snapshot(end),
                 Ok(Some(end)) => return self.found(end).map(Some),
                 Ok(None) if whole => return self.unreadable(Error::new(Kind::Corrupt, "it is cut short")).map(Some),
                 Ok(None) => {}
                 Err(error) => return self.unreadable(error).map(Some),
             }
+        }
+    }
+
+    /// Of an encrypted segment that cannot be read here, its writer has noted the end.
+    fn parse(&self, whole: bool) -> Result<Option<StoredEnd>> {
+        match &self.end.last {
+            Key::Segment(key) if self.known.recipients > 0 && !self.store.can_decrypt() => {
+                whole.then(|| end_note::decode(key, &self.bytes)).transpose()
+            }
+            _ => parse_end(&self.end, &self.bytes, whole),
         }
     }
 
@@ -184,7 +202,7 @@ impl ReadingLast {
     fn ask_snapshot(&mut self, segment: StoredEnd) {
         self.segment = Some(segment);
         self.end.last = Key::Snapshot(self.end.snapshot);
-        self.get = self.store.get(&self.end.last.to_string());
+        self.get = last_object(&*self.store, &self.end.last);
         self.bytes.clear();
     }
 
@@ -199,11 +217,24 @@ impl ReadingLast {
 
     /// A damaged end is no reason to stop: a new generation needs nothing of it.
     fn unreadable(&self, error: Error) -> Result<StoredHistory> {
-        if !matches!(error.kind(), Kind::Corrupt | Kind::NotFound) {
+        let kind = error.kind();
+        if !matches!(kind, Kind::Corrupt | Kind::NotFound | Kind::NoIdentity) {
             return Err(error);
         }
         let error = error.context(format!("object {}", self.end.last));
+        if kind == Kind::NoIdentity {
+            log::warn("newest stored object cannot be read here").error(&error).emit();
+            // Where nothing is to be encrypted, it was never asked for a note: it is encrypted all the same.
+            let known = StoreSummary { recipients: self.known.recipients.max(1), ..self.known };
+            return Ok(StoredHistory { known, end: Err(GenerationEnd::Encrypted) });
+        }
         log::error("newest stored object damaged").error(&error).emit();
         Ok(StoredHistory { known: self.known, end: Err(GenerationEnd::StoredHistoryHasGap) })
     }
+}
+
+/// Begins to read the object at the end, or what its writer has noted of it. A snapshot tells all with its beginning.
+fn last_object(store: &dyn Store, last: &Key) -> Box<dyn Get> {
+    let name = last.to_string();
+    store.read_note(&name, matches!(last, Key::Segment(_))).unwrap_or_else(|| store.get(&name))
 }

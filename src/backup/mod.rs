@@ -2,6 +2,7 @@
 //! database it is, and whether a live database continues it.
 
 pub mod checkpoint_note;
+pub mod end_note;
 pub mod find_end;
 pub mod listing;
 pub mod origin;

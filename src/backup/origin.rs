@@ -27,11 +27,18 @@ pub struct OriginSearch {
     store: Rc<dyn Store>,
     left: Vec<SnapshotKey>,
     read: Option<OriginRead>,
+    /// As far as snapshots were read.
+    recipients: usize,
 }
 
 impl OriginSearch {
     pub fn new(store: Rc<dyn Store>, witnesses: &Witnesses) -> OriginSearch {
-        OriginSearch { store, left: witnesses.iter().rev().copied().flatten().collect(), read: None }
+        OriginSearch { store, left: witnesses.iter().rev().copied().flatten().collect(), read: None, recipients: 0 }
+    }
+
+    /// To how many recipients what was read is encrypted; 0: it is in clear, or nothing was read.
+    pub fn recipients(&self) -> usize {
+        self.recipients
     }
 
     /// The outer none: not known yet. The inner one: none of them says so.
@@ -41,10 +48,16 @@ impl OriginSearch {
         loop {
             let Some(key) = self.left.last().copied() else { return Ok(Some(None)) };
             let read = self.read.get_or_insert_with(|| OriginRead::new(&*self.store, &key.to_string()));
-            match read.poll(now) {
+            let polled = read.poll(now);
+            self.recipients = self.recipients.max(read.recipients());
+            match polled {
                 Ok(None) => return Ok(None),
                 Ok(Some(Some(origin))) => return Ok(Some(Some(StoredOrigin { key, origin }))),
                 Ok(Some(None)) => self.left.pop(),
+                Err(error) if error.kind() == Kind::NoIdentity => {
+                    (self.read, self.recipients) = (None, self.recipients.max(1));
+                    return Err(unreadable_origin(self.store.url(), &key, &error));
+                }
                 Err(error) => {
                     self.read = None;
                     return Err(error);
@@ -53,6 +66,18 @@ impl OriginSearch {
             self.read = None;
         }
     }
+}
+
+/// What is stored may be of any database: it is not replaced unasked.
+fn unreadable_origin(url: &str, key: &SnapshotKey, error: &Error) -> Error {
+    let what = format!(
+        "{url}: expected backups that say of which database they are, found an encrypted one that cannot be read here \
+         (snapshot {key}): {error}"
+    );
+    Error::new(Kind::AnotherDatabase, what).with_hint(
+        "give each database a prefix of its own; if this is the same database, and its metadata directory was lost, start \
+         once with -allow-other-database, or with an identity under age: identities",
+    )
 }
 
 /// Of which database a snapshot is.
@@ -70,12 +95,18 @@ pub struct OriginRead {
 impl OriginRead {
     /// `name` is that of the snapshot.
     pub fn new(store: &dyn Store, name: &str) -> OriginRead {
-        OriginRead { get: store.get(name), bytes: Vec::new() }
+        let get = store.read_note(name, false).unwrap_or_else(|| store.get(name));
+        OriginRead { get, bytes: Vec::new() }
+    }
+
+    /// To how many recipients the snapshot is encrypted, once something of it was read; 0: it is in clear.
+    pub fn recipients(&self) -> usize {
+        self.get.recipients()
     }
 
     /// The outer none: not read yet. The inner one: it does not say so, it is damaged, or it is gone.
     ///
-    /// Errors: the store's.
+    /// Errors: the store's; of kind `NoIdentity` if it is encrypted, and nobody here can read it.
     pub fn poll(&mut self, now: Instant) -> Result<Option<Option<DatabaseOrigin>>> {
         loop {
             let ended = match self.get.poll(now) {
@@ -128,4 +159,13 @@ pub fn check_place(url: &str, key: &SnapshotKey, stored: &DatabaseOrigin, databa
     let what = format!("{url}: expected backups of database {here}, found those of database {stored} (snapshot {key})");
     Err(Error::new(Kind::AnotherDatabase, what)
         .with_hint("that database still exists: is this the right replica? -allow-other-database restores it anyway"))
+}
+
+/// Nothing in clear is stored behind what is encrypted, unless that was asked for.
+pub fn would_be_clear(url: &str) -> Error {
+    let what = format!("{url}: expected recipients to encrypt to, as what is stored there is encrypted; found none");
+    Error::new(Kind::AnotherDatabase, what).with_hint(
+        "write the recipients under age: recipients in the configuration; to store in clear from now on, start once with \
+         -allow-unencrypted",
+    )
 }

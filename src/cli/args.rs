@@ -74,6 +74,9 @@ pub(super) struct Replicate {
     /// replace the backup of another database
     #[argh(switch)]
     pub allow_other_database: bool,
+    /// store in clear behind what is encrypted
+    #[argh(switch)]
+    pub allow_unencrypted: bool,
 }
 
 /// restore a database from its replica
@@ -131,6 +134,9 @@ pub(super) struct Restore {
     /// with -f: poll interval (default 1s)
     #[argh(option, arg_name = "D")]
     pub follow_interval: Option<String>,
+    /// file of age identities that decrypt the backup
+    #[argh(option, arg_name = "FILE")]
+    pub identity: Option<String>,
     /// print nothing but warnings and errors
     #[argh(switch)]
     pub q: bool,
@@ -152,6 +158,9 @@ pub(super) struct Snapshot {
     /// replace the backup of another database
     #[argh(switch)]
     pub allow_other_database: bool,
+    /// store in clear behind what is encrypted
+    #[argh(switch)]
+    pub allow_unencrypted: bool,
     /// delete what retention no longer needs
     #[argh(switch)]
     pub enforce_retention: bool,
@@ -197,6 +206,9 @@ pub(super) struct List {
     /// report prefixes in FILE without a backup, exit 1
     #[argh(option, arg_name = "FILE")]
     pub missing: Option<String>,
+    /// file of age identities that decrypt the backup
+    #[argh(option, arg_name = "FILE")]
+    pub identity: Option<String>,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -221,6 +233,9 @@ pub(super) struct Compact {
     /// print what one pass would do, do nothing
     #[argh(switch)]
     pub dry_run: bool,
+    /// file of age identities that decrypt the backup
+    #[argh(option, arg_name = "FILE")]
+    pub identity: Option<String>,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -281,6 +296,9 @@ pub(super) struct Status {
     /// default: all configured; URL alone: ask replicator
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
+    /// file of age identities that decrypt the backup
+    #[argh(option, arg_name = "FILE")]
+    pub identity: Option<String>,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -293,6 +311,9 @@ pub(super) struct Verify {
     /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
+    /// file of age identities that decrypt the backup
+    #[argh(option, arg_name = "FILE")]
+    pub identity: Option<String>,
     /// print nothing but warnings and errors
     #[argh(switch)]
     pub q: bool,

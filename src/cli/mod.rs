@@ -19,6 +19,7 @@ use crate::secret::Secret;
 
 /// What the user wants.
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // There is one of it in a run.
 pub enum Parsed {
     Run(Invocation),
     /// To be printed to standard output, with exit status 0.
@@ -36,6 +37,8 @@ pub struct Invocation {
     pub context: Option<String>,
     /// Of a database with several replicas, the one that the command is about: its name or URL.
     pub replica: Option<String>,
+    /// A file of age identities, beside those of the configuration.
+    pub identity: Option<PathBuf>,
     pub command: Command,
 }
 
@@ -83,6 +86,8 @@ pub struct Replicate {
     pub create_bucket: bool,
     /// What is stored below the prefix may be of another database.
     pub allow_other_database: bool,
+    /// Store in clear, also behind what is encrypted.
+    pub allow_unencrypted: bool,
 }
 
 /// Which databases to restore.
@@ -155,6 +160,8 @@ pub struct Snapshot {
     pub create_bucket: bool,
     /// What is stored below the prefix may be of another database.
     pub allow_other_database: bool,
+    /// Store in clear, also behind what is encrypted.
+    pub allow_unencrypted: bool,
     pub enforce_retention: bool,
     /// How long a backup stays, over what the configuration says.
     pub retention: Option<Duration>,

@@ -92,6 +92,7 @@ fn every_option_of_replicate_arrives() {
         restore_if_missing: true,
         create_bucket: true,
         allow_other_database: true,
+        allow_unencrypted: false,
     };
     assert_eq!(all, expected);
     let argv = ["replicate", "-exec", "-x --config=1 'a b'"].map(str::to_string);

@@ -9,6 +9,7 @@ use crate::config::{shell_words, units};
 
 pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
     let log_level = arguments.log_level.as_deref().map(level).transpose()?;
+    let identity = identity(&arguments.command).map(PathBuf::from);
     let command = command(arguments.command)?;
     let context = arguments.context;
     if context.as_deref() == Some("") {
@@ -23,12 +24,26 @@ pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
     }
     Ok(Invocation {
         replica: arguments.replica,
+        identity,
         config: arguments.config.map(PathBuf::from),
         log_level,
         expand_env: !arguments.no_expand_env,
         context,
         command,
     })
+}
+
+/// Of the commands that read what is stored, the file of identities.
+fn identity(words: &Subcommand) -> Option<&str> {
+    let file = match words {
+        Subcommand::Restore(args) => &args.identity,
+        Subcommand::List(args) => &args.identity,
+        Subcommand::Compact(args) => &args.identity,
+        Subcommand::Status(args) => &args.identity,
+        Subcommand::Verify(args) => &args.identity,
+        _ => &None,
+    };
+    file.as_deref()
 }
 
 fn command(words: Subcommand) -> Result<Command> {
@@ -39,6 +54,7 @@ fn command(words: Subcommand) -> Result<Command> {
             selection: database_selection("snapshot", args.words)?,
             create_bucket: args.create_bucket,
             allow_other_database: args.allow_other_database,
+            allow_unencrypted: args.allow_unencrypted,
             retention: retention(args.enforce_retention, args.retention.as_deref())?,
             enforce_retention: args.enforce_retention,
             quiet: quiet(args.q, args.json)?,
@@ -88,6 +104,7 @@ fn replicate(args: args::Replicate) -> Result<Replicate> {
         restore_if_missing: args.restore_if_db_not_exists,
         create_bucket: args.create_bucket,
         allow_other_database: args.allow_other_database,
+        allow_unencrypted: args.allow_unencrypted,
     })
 }
 

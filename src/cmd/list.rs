@@ -20,13 +20,14 @@ use crate::log;
 use crate::printable::printable;
 use crate::replica::standalone_snapshot::origin_of;
 use crate::replica::survey::survey_with_writers;
+use crate::store::encrypted::described_recipients;
 use crate::store::{ConnectionPool, LiveWriter, Store, Target, Writer};
 
 /// The exit status when a database is late, gone or cannot be restored, and that was asked for.
 const EXIT_PROBLEM: ExitStatus = 1;
 
 /// New ones come last: scripts count the others.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "prefix",
     "newest",
     "age",
@@ -42,6 +43,7 @@ const COLUMNS: [&str; 15] = [
     "database",
     "pid",
     "problem",
+    "recipients",
 ];
 
 /// One database.
@@ -137,13 +139,13 @@ fn name(prefix: &str) -> &str {
 fn table(rows: &[Row], replica: &Replica, store: &dyn Store, now: Timestamp) -> Table {
     let mut table = Table::new(&COLUMNS);
     for row in rows {
-        let database = database_of(row, replica, store);
-        table.row(cells(row, database, now));
+        let (database, recipients) = database_of(row, replica, store);
+        table.row(cells(row, database, recipients, now));
     }
     table
 }
 
-fn cells(row: &Row, database: Option<String>, now: Timestamp) -> [Cell; 15] {
+fn cells(row: &Row, database: Option<String>, recipients: Option<usize>, now: Timestamp) -> [Cell; 16] {
     let newest = row.newest.as_ref().and_then(|newest| newest.as_ref().ok());
     let (live, writer) = match &row.writer {
         Writer::Live(writer) => (Some(true), writer.clone()),
@@ -167,6 +169,7 @@ fn cells(row: &Row, database: Option<String>, now: Timestamp) -> [Cell; 15] {
         database.into(),
         writer.pid.map(u64::from).into(),
         row.problem.as_ref().map(Problem::to_string).into(),
+        recipients.map(|recipients| recipients as u64).into(),
     ]
 }
 
@@ -178,20 +181,33 @@ fn seconds_up(lag: Duration) -> u64 {
 /// The host and path of the database: as its newest snapshot records them, or else its replicator says.
 ///
 /// In NATS the listing has told it. In a directory the beginning of a file is read for it, which costs nothing.
-fn database_of(row: &Row, replica: &Replica, store: &dyn Store) -> Option<String> {
-    let described = row.stored.and_then(StoredDatabase::description).map(str::to_string);
-    described.or_else(|| read_origin(row, replica, store)).or_else(|| match &row.writer {
+///
+/// And to how many recipients that snapshot is encrypted, which the description of an encrypted one says instead. Whoever can
+/// decrypt it reads its beginning.
+fn database_of(row: &Row, replica: &Replica, store: &dyn Store) -> (Option<String>, Option<usize>) {
+    let described = row.stored.and_then(StoredDatabase::description);
+    let encrypted = described.and_then(described_recipients);
+    let (database, recipients) = match (described, encrypted) {
+        (Some(words), None) => (Some(words.to_string()), Some(0)),
+        (_, Some(recipients)) if !store.can_decrypt() => (None, Some(recipients)),
+        _ => read_origin(row, replica, store).unwrap_or((None, encrypted)),
+    };
+    let by_writer = || match &row.writer {
         Writer::Live(LiveWriter { host: Some(host), database: Some(path), .. }) => Some(format!("{host}:{path}")),
         _ => None,
-    })
+    };
+    (database.or_else(by_writer), recipients)
 }
 
-fn read_origin(row: &Row, replica: &Replica, store: &dyn Store) -> Option<String> {
+fn read_origin(row: &Row, replica: &Replica, store: &dyn Store) -> Option<(Option<String>, Option<usize>)> {
     let snapshot = row.stored.and_then(StoredDatabase::newest_snapshot)?;
-    let Target::Dir(_) = &replica.target else { return None };
+    let encrypted = row.stored.and_then(StoredDatabase::description).is_some();
+    if !encrypted && !matches!(&replica.target, Target::Dir(_)) {
+        return None;
+    }
     let name = if row.prefix.is_empty() { snapshot.to_string() } else { format!("{}/{snapshot}", row.prefix) };
     match origin_of(store, &SystemClock, &name) {
-        Ok(origin) => origin.map(|origin| origin.to_string()),
+        Ok((origin, recipients)) => Some((origin.map(|origin| origin.to_string()), Some(recipients))),
         Err(error) => {
             log::warn("cannot read which database a snapshot belongs to").field("name", &name).error(&error).emit();
             None

@@ -35,14 +35,17 @@ mod verify;
 mod wiring;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
+use crate::age::identity::Identity;
 use crate::cli::{self, Command, Invocation, Parsed};
 use crate::config::{self, Config, LogFormat, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::printable::printable;
+use crate::store::encrypted::Encryption;
 use crate::store::{self, ConnectionPool, Store};
 use find_databases::Reported;
 
@@ -97,6 +100,10 @@ fn run(invocation: &Invocation) -> Result<ExitStatus> {
     if let Some(context) = &invocation.context {
         CONTEXT.get_or_init(|| context.clone());
     }
+    if let Some(file) = &invocation.identity {
+        let identities = config::age_keys::identity_file(file, "option -identity")?;
+        IDENTITIES.get_or_init(|| identities);
+    }
     let given = Context { invocation };
     match &invocation.command {
         Command::Replicate(options) => replicate::run(&given, options),
@@ -134,6 +141,18 @@ struct Context<'a> {
 
 /// The context of the nats CLI that the command line names.
 static CONTEXT: OnceLock<String> = OnceLock::new();
+
+/// The identities in the file that the command line names.
+static IDENTITIES: OnceLock<Vec<Identity>> = OnceLock::new();
+
+/// What objects of a replica are encrypted to and read with. `notes` is the directory with the key of the writer's notes.
+///
+/// Errors: of kind `Usage`, naming the file of keys that cannot be used.
+fn encryption(replica: &Replica, notes: Option<PathBuf>) -> Result<Encryption> {
+    let mut encryption = replica.age.load(notes)?;
+    encryption.identities.extend(IDENTITIES.get().into_iter().flatten().cloned());
+    Ok(encryption)
+}
 
 /// A variable of the environment, if it is set to text. The command line's context stands over the variable.
 fn environment(name: &str) -> Option<String> {
@@ -271,7 +290,7 @@ impl ErrorCollector {
 
 /// Opens the store of a replica and waits until it answers.
 fn connect(replica: &Replica, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
-    let store = store::open(&replica.target, pool)?;
+    let store = store::open(&replica.target, encryption(replica, None)?, pool)?;
     store::blocking::connect(&*store, &clock::SystemClock).map_err(|e| {
         let missing = e.kind() == Kind::NotFound;
         let error = e.context(&replica.url);

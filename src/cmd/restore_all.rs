@@ -89,7 +89,7 @@ fn severity(kind: Kind) -> (u8, ExitStatus) {
         Kind::NothingToRestore | Kind::NotFound => 1,
         Kind::Usage => 2,
         Kind::Locked | Kind::AnotherDatabase => 3,
-        Kind::Corrupt => 6,
+        Kind::Corrupt | Kind::NoIdentity => 6,
         Kind::Database | Kind::DatabaseNotReady => 4,
         _ => 5,
     };

@@ -117,6 +117,9 @@ fn restore_or_follow(
     };
     let begun = SystemClock.now();
     let result = to_file(&*store, &SystemClock, &replica.url, wanted, output, &progress_line("restore"))?;
+    if result.recipients == 0 && (store.recipients() > 0 || store.can_decrypt()) {
+        log::warn("this backup is in clear, though keys of age are given").field("replica", &replica.url).emit();
+    }
     Ok(Outcome::Restored { result, seconds: begun.elapsed().as_secs_f64() })
 }
 

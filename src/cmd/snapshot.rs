@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::backup::listing::load_listing_patiently;
+use crate::backup::origin::would_be_clear;
 use crate::cli;
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
@@ -25,7 +26,7 @@ use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::maintenance::run_one_pass;
 use crate::replica::replicator::{Replicator, warn_clock};
 use crate::replica::snapshot_upload::{SnapshotBuffers, SnapshotUpload, UploadProgress as Moved};
-use crate::replica::standalone_snapshot::{latest_stored_time, standalone_snapshot};
+use crate::replica::standalone_snapshot::{LatestStored, latest_stored, standalone_snapshot};
 use crate::source::{self, snapshot::open_rollback_snapshot};
 use crate::store::blocking::{Outage, connect};
 use crate::store::{ConnectionPool, Store};
@@ -124,6 +125,7 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
     settings.source.enable_wal = false;
     settings.enforce_retention = asked.enforce_retention;
     settings.allow_other_database = asked.allow_other_database;
+    settings.allow_unencrypted = asked.allow_unencrypted;
     let target = wiring::replica_target(database, store.clone());
     let mut follower = Replicator::with_replicas(settings, vec![target], SystemClock.now());
     match follower.check_database() {
@@ -170,9 +172,14 @@ fn stored_without_wal(
     asked: &cli::Snapshot,
     store: &Rc<dyn Store>,
 ) -> Result<Option<StoredSnapshot>> {
-    let (newest, stored) = latest_stored_time(store, &SystemClock)?;
+    let LatestStored { newest, origin, recipients } = latest_stored(store, &SystemClock)?;
+    if recipients > 0 && store.recipients() == 0 && !asked.allow_unencrypted {
+        return Err(would_be_clear(store.url()));
+    }
     let Some(snapshot) = open_rollback_snapshot(&database.path, options)? else { return Ok(None) };
-    if let Some(stored) = stored.filter(|_| !asked.allow_other_database) {
+    if !asked.allow_other_database
+        && let Some(stored) = origin?
+    {
         stored.check(store.url(), snapshot.origin())?;
     }
     if newest.is_clock_behind(SystemClock.utc_now()) {

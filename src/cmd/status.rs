@@ -19,8 +19,8 @@ use crate::store::ConnectionPool;
 const EXIT_BEHIND: ExitStatus = 1;
 
 /// New ones come last: scripts count the others.
-pub const COLUMNS: [&str; 7] =
-    ["database", "status", "position", "stored until", "behind", "replica", "seconds behind"];
+pub const COLUMNS: [&str; 8] =
+    ["database", "status", "position", "stored until", "behind", "replica", "seconds behind", "recipients"];
 
 /// Bytes that are read at once where the whole database must be compared.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -35,6 +35,8 @@ struct StatusRow {
     behind: Option<u64>,
     /// How much later the database was last written to, in seconds.
     seconds: Option<u64>,
+    /// To how many recipients what is stored is encrypted; 0: it is in clear.
+    recipients: Option<u64>,
     exit: ExitStatus,
 }
 
@@ -59,6 +61,7 @@ pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -
             row.behind.into(),
             database.replica.url.into(),
             row.seconds.into(),
+            row.recipients.into(),
         ]);
     }
     table.print(as_json)?;
@@ -68,7 +71,11 @@ pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -
 fn status_of(database: &Database, pool: &mut ConnectionPool) -> StatusRow {
     let found = wiring::open_store(database, false, pool).and_then(|store| find_end(&store, &SystemClock));
     match found {
-        Ok(found) => compare_with_live(database, &found),
+        Ok(found) => {
+            let stored = !matches!(found.end, Err(GenerationEnd::NothingStored));
+            let recipients = stored.then_some(found.known.recipients as u64);
+            StatusRow { recipients, ..compare_with_live(database, &found) }
+        }
         Err(error) => error_row("unreachable: ", &error),
     }
 }

@@ -38,7 +38,7 @@ pub fn generations(given: &Context, options: &cli::ListOptions) -> Result<ExitSt
 /// The host and path of the database that a generation was taken of, as its newest snapshot records them.
 fn database_of(store: &dyn Store, stored: &GenerationObjects) -> Result<Option<String>> {
     let Some((key, _)) = stored.snapshots.last() else { return Ok(None) };
-    Ok(origin_of(store, &SystemClock, &key.to_string())?.map(|origin| origin.to_string()))
+    Ok(origin_of(store, &SystemClock, &key.to_string())?.0.map(|origin| origin.to_string()))
 }
 
 pub fn snapshots(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {

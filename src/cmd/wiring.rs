@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::cmd::encryption;
 use crate::config::Database;
 use crate::error::Result;
 use crate::replica::replicator::{ComparisonPace, ReplicaTarget, Replicator, Settings};
@@ -26,6 +27,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,
+        allow_unencrypted: false,
         keep_note: false,
         wait_for_database: patient,
         max_backlog: database.spool_limit,
@@ -62,7 +64,8 @@ pub fn open_store(database: &Database, create_bucket: bool, pool: &mut Connectio
         options.create_bucket |= create_bucket;
         options.must_keep = Some(database.snapshot_retention.unwrap_or(Duration::MAX));
     }
-    store::open(&target, pool)
+    let notes = replicator_settings(database, false).meta();
+    store::open(&target, encryption(&database.replica, Some(notes))?, pool)
 }
 
 /// What follows `database`, ready to be polled.

@@ -34,6 +34,7 @@ pub fn config(config: &Config) -> Result<()> {
 ///
 /// Errors: [`Kind::Usage`], naming the key, the file and what is wrong with it.
 pub fn replica(replica: &Replica) -> Result<()> {
+    replica.age.load(None)?;
     match &replica.target {
         Target::Dir(_) => Ok(()),
         Target::Nats(options) => nats(options),
@@ -69,7 +70,7 @@ fn check_pem(path: &Path, name: &str, problem: fn(&str) -> Option<&'static str>)
 }
 
 /// The whole file; what is not UTF-8 cannot matter to a marker that is looked for.
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let failed = |error: &std::io::Error| Error::io(Kind::Usage, format!("read {}", path.display()), error);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| failed(&error))?;
@@ -116,12 +117,14 @@ fn holds_secrets(text: &str) -> bool {
         login.is_some_and(|login| !login.contains(['$', '/', ' ']))
     };
     text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).any(|line| {
-        in_url(line) || KEYS.iter().any(|key| line.split_once(key).is_some_and(|(_, value)| is_secret(value)))
+        in_url(line)
+            || line.contains("AGE-SECRET-KEY-1")
+            || KEYS.iter().any(|key| line.split_once(key).is_some_and(|(_, value)| is_secret(value)))
     })
 }
 
 /// Nobody but the owner may read or change a private key.
-fn require_private_mode(path: &Path, name: &str) -> Result<()> {
+pub(super) fn require_private_mode(path: &Path, name: &str) -> Result<()> {
     let meta = std::fs::metadata(path)
         .map_err(|error| Error::io(Kind::Usage, format!("{name}: check {}", path.display()), &error))?;
     let mode = meta.permissions().mode() & 0o7777;

@@ -104,6 +104,7 @@ pub const REPLICA: SectionKeys = SectionKeys {
         "inbox-prefix",
         "create-bucket",
         "bucket-replicas",
+        "age",
     ],
     ignored: &[
         ("max-sync-ltx-files", "there are no LTX files"),
@@ -121,17 +122,20 @@ pub const LOGGING: SectionKeys = SectionKeys {
 
 pub const SNAPSHOT: SectionKeys = SectionKeys { name: "snapshot", keys: &["interval", "retention"], ignored: &[] };
 
+/// Encryption of what is stored.
+pub const AGE: SectionKeys =
+    SectionKeys { name: "age", keys: &["recipients", "recipients-file", "identities"], ignored: &[] };
+
 pub const RETENTION: SectionKeys = SectionKeys { name: "retention", keys: &["enabled"], ignored: &[] };
 
 /// All rooms, for the manual's test and for telling where a misplaced key belongs.
-pub const SECTIONS: [&SectionKeys; 6] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &RETENTION];
+pub const SECTIONS: [&SectionKeys; 7] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &RETENTION, &AGE];
 
 /// The replica keys that may not be inherited: every replica would share them.
 const REPLICA_ONLY: [&str; 2] = ["path", "name"];
 
 /// Keys that would change what is stored or for how long: to pass over them would break a promise.
-const UNSUPPORTED_KEYS: [(&str, &str); 6] = [
-    ("age", "encryption is not supported: the backup would be stored unencrypted"),
+const UNSUPPORTED_KEYS: [(&str, &str); 5] = [
     ("retention-check-interval", "retention is applied after every snapshot: leave it out"),
     ("snapshot-interval", "write snapshot: { interval: ... } under the database"),
     ("retention", "write snapshot: { retention: ... } under the database"),

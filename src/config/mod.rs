@@ -3,6 +3,7 @@
 //! Nothing outside is read here but the file that [`load`] is given, and the one that `NATS_NKEY` names: the environment
 //! is an argument, and whether certificates and keys are usable is asked in [`check_files`], before anything is contacted.
 
+pub mod age_keys;
 pub mod check_files;
 mod credentials;
 mod database;
@@ -41,6 +42,7 @@ use crate::format::compression_level::CompressionLevel;
 use crate::log::Level;
 use crate::secret::Secret;
 use crate::store::Target;
+use age_keys::AgeKeys;
 use dbs_entry::{DbsEntry, Defaults};
 use document::{Document, Section};
 use replica_settings::ReplicaSettings;
@@ -127,6 +129,8 @@ pub struct Replica {
     /// Merge small segments and delete what is too old, beside replication.
     pub compaction: bool,
     pub compression_level: CompressionLevel,
+    /// What is stored there is encrypted to these, and read with these.
+    pub age: AgeKeys,
 }
 
 impl Replica {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::age_keys::AgeKeys;
 use super::document::Section;
 use super::environment::Environment;
 use super::nats_context::{self, NatsContext};
@@ -40,6 +41,7 @@ pub(super) struct ReplicaSettings {
     sync_interval: Option<Duration>,
     compaction: Option<bool>,
     compression_level: Option<CompressionLevel>,
+    age: Option<AgeKeys>,
     login: Option<Credentials>,
     tls: Option<bool>,
     tls_first: Option<bool>,
@@ -104,6 +106,7 @@ impl ReplicaSettings {
             sync_interval: section.interval("sync-interval")?,
             compaction: section.bool("compaction")?,
             compression_level: compression_level(section)?,
+            age: AgeKeys::read(section, around)?,
             login: credentials::login_in_section(section, user, around)?,
             nats_key: NATS_ONLY.iter().find(|key| section.has(key)).map(|key| key.to_string()),
             ..ReplicaSettings::default()
@@ -209,6 +212,7 @@ impl ReplicaSettings {
             sync_interval: self.sync_interval.or(below.sync_interval),
             compaction: self.compaction.or(below.compaction),
             compression_level: self.compression_level.or(below.compression_level),
+            age: self.age.or(below.age),
             login: self.login.or(below.login),
             tls: self.tls.or(below.tls),
             tls_first: self.tls_first.or(below.tls_first),
@@ -266,7 +270,8 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let compaction = own.compaction.or(inherited.compaction).unwrap_or(true);
     let compression_level = own.compression_level.or(inherited.compression_level).unwrap_or_default();
     let url = url::format_dir(&path);
-    Ok(Replica { name: own.name, url, target: Target::Dir(path), sync_interval, compaction, compression_level })
+    let age = own.age.or(inherited.age).unwrap_or_default();
+    Ok(Replica { name: own.name, url, target: Target::Dir(path), sync_interval, compaction, compression_level, age })
 }
 
 fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
@@ -294,6 +299,7 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
         sync_interval,
         compaction,
         compression_level,
+        age: sum.age.unwrap_or_default(),
     })
 }
 

@@ -232,17 +232,22 @@ impl Encoder {
 
     fn start(&mut self, out: &mut Vec<u8>) {
         if !self.started {
-            let mut fields = self.header.encode();
-            let mut subfields = self.origin.clone();
-            self.header.database.iter().for_each(|checksum| subfields.extend_from_slice(&checksum.encode()));
-            if !subfields.is_empty() {
-                fields.set(VERSION, WITH_SUBFIELDS.into());
-            }
-            // The field holds seconds until 2106 and is for show: later moments are shown as not known.
-            let seconds = u32::try_from(self.header.time.millis() / 1000).unwrap_or(0);
-            fields.write_before(seconds, &subfields, out);
+            self.write_header(out);
             self.started = true;
         }
+    }
+
+    /// Appends what stands before the database: [`header_of`] and [`origin_of`] read it also without what follows.
+    pub fn write_header(&self, out: &mut Vec<u8>) {
+        let mut fields = self.header.encode();
+        let mut subfields = self.origin.clone();
+        self.header.database.iter().for_each(|checksum| subfields.extend_from_slice(&checksum.encode()));
+        if !subfields.is_empty() {
+            fields.set(VERSION, WITH_SUBFIELDS.into());
+        }
+        // The field holds seconds until 2106 and is for show: later moments are shown as not known.
+        let seconds = u32::try_from(self.header.time.millis() / 1000).unwrap_or(0);
+        fields.write_before(seconds, &subfields, out);
     }
 }
 

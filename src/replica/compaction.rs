@@ -127,7 +127,10 @@ impl Compaction {
         while let Some(get) = &mut self.get {
             match get.poll(now)? {
                 Chunk::Pending => return Ok(UploadProgress::Waiting),
-                Chunk::Bytes(bytes) => self.bytes.extend_from_slice(&bytes),
+                Chunk::Bytes(bytes) => {
+                    check_same_encryption(get.recipients(), self.store.recipients())?;
+                    self.bytes.extend_from_slice(&bytes);
+                }
                 Chunk::End => {
                     self.get = None;
                     self.verify()?;
@@ -185,5 +188,15 @@ impl Compaction {
             PutState::Done => Ok(UploadProgress::Done),
             _ => Ok(UploadProgress::Waiting),
         }
+    }
+}
+
+/// Neither is what was encrypted stored in clear, nor what somebody may have put here in clear passed on as if it was ours.
+fn check_same_encryption(found: usize, wanted: usize) -> Result<()> {
+    match (found, wanted) {
+        (0, 0) | (1.., 1..) => Ok(()),
+        (0, _) => Err(Error::new(Kind::NoIdentity, "in clear: it is not merged into an encrypted segment")),
+        (_, 0) => Err(Error::new(Kind::NoIdentity, "encrypted: it is not merged into a segment in clear")
+            .with_hint("compact with a configuration that names the recipients under age: recipients")),
     }
 }

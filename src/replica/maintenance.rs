@@ -104,6 +104,7 @@ pub struct RetentionTask {
     last_failure: Option<String>,
     operations: u64,
     result: MaintenanceResult,
+    unreadable_logged: bool,
     /// A listing that somebody else has made, instead of the first one.
     listing: Option<Vec<Entry>>,
     snapshot_bytes: Option<u64>,
@@ -155,6 +156,7 @@ impl RetentionTask {
             last_failure: None,
             operations: 0,
             result: MaintenanceResult::default(),
+            unreadable_logged: false,
             listing: None,
             snapshot_bytes: None,
             bytes_since_snapshot: 0,
@@ -309,16 +311,36 @@ impl RetentionTask {
     }
 
     fn next_compaction(&self, sent: &SentSegments) -> Option<Compaction> {
+        let in_memory = |key: &SegmentKey| sent.get(self.id, key).is_some();
+        let readable = self.readable(in_memory);
+        let from_start = self.from_start && readable.len() == self.chain.len();
         let places = if self.is_in_pass() {
-            compaction::next_group(&self.chain, self.from_start)?
+            compaction::next_group(readable, from_start)?
         } else {
-            self.budget.next_group(&self.chain, self.from_start, |key| sent.get(self.id, key).is_some())?
+            self.budget.next_group(readable, from_start, in_memory)?
         };
-        let group = self.chain.get(places)?;
+        let group = readable.get(places)?;
         let key = compaction::merged_key(group)?;
         let input =
             |(key, size): &(SegmentKey, u64)| Input { key: *key, size: *size, parts: sent.get(self.id, key).cloned() };
         Some(Compaction::new(self.store.clone(), key, group.iter().map(input).collect()))
+    }
+
+    /// What may be merged: without an identity no more than what is still in memory.
+    fn readable(&self, in_memory: impl Fn(&SegmentKey) -> bool) -> &[(SegmentKey, u64)] {
+        if self.store.recipients() == 0 || self.store.can_decrypt() {
+            return &self.chain;
+        }
+        let last_unread = self.chain.iter().rposition(|(key, _)| !in_memory(key));
+        self.chain.get(last_unread.map_or(0, |at| at + 1)..).unwrap_or_default()
+    }
+
+    /// Says once that not all is merged.
+    fn log_unreadable(&mut self) {
+        let blind = self.store.recipients() > 0 && !self.store.can_decrypt();
+        if blind && self.compaction && !std::mem::replace(&mut self.unreadable_logged, true) {
+            self.name.tag(log::info("no age identity here: only segments that this run has stored are merged")).emit();
+        }
     }
 
     fn delete(&mut self, keys: &[Key]) -> Result<()> {
@@ -331,6 +353,7 @@ impl RetentionTask {
     fn on_listing(&mut self, entries: Vec<Entry>, clock: &dyn Clock) -> Result<PassProgress> {
         let kept = self.ended();
         self.listed = true;
+        self.log_unreadable();
         self.next_list = clock.now() + LIST_INTERVAL;
         let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
         self.update_from_listing(&listing);
@@ -419,6 +442,11 @@ impl RetentionTask {
             let end = merge.key().end;
             self.chain.retain(|(key, _)| key.start >= end);
             self.from_start = false;
+        }
+        if error.kind() == Kind::NoIdentity {
+            // Nor can any other: the next listing brings them back, and with it the warning.
+            self.chain.clear();
+            self.older_chains.clear();
         }
         self.work = Operation::None;
         self.not_before = now + RETRY_DELAY;

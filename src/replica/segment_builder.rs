@@ -18,6 +18,8 @@ pub struct Segment {
     pub bytes: Vec<u8>,
     /// When its oldest commit was seen.
     pub oldest: Timestamp,
+    /// Behind its last batch.
+    pub end: StoredEnd,
 }
 
 /// Turns the batches of one generation into segments.
@@ -102,7 +104,9 @@ impl SegmentBuilder {
 
     /// Closes the open segment, if there is one.
     pub fn finish(&mut self) -> Option<Segment> {
+        let end = self.end;
         self.open.take().map(|open| Segment {
+            end,
             key: key_of(&open.first, &open.last),
             oldest: open.first.visible_by,
             bytes: open.bytes,

@@ -58,6 +58,8 @@ pub struct SnapshotUpload {
     put: Box<dyn Put>,
     ready: Vec<u8>,
     sent: usize,
+    /// Its writer can recognise it at its next start.
+    noted: bool,
     finished: bool,
     committed: bool,
     summed: u64,
@@ -121,6 +123,7 @@ impl SnapshotUpload {
             snapshot: Some(snapshot),
             ready: Vec::new(),
             sent: 0,
+            noted: false,
             finished: false,
             committed: false,
             summed: 0,
@@ -281,6 +284,11 @@ impl SnapshotUpload {
     }
 
     fn send(&mut self) -> Result<bool> {
+        if !std::mem::replace(&mut self.noted, true) {
+            let mut header = Vec::new();
+            self.encoder.write_header(&mut header);
+            self.put.note(&header);
+        }
         let before = self.sent;
         while let Some(rest) = self.ready.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match self.put.write(rest)? {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::backup::listing::load_listing_patiently;
 use crate::backup::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
 use crate::clock::Clock;
-use crate::error::{Result, ResultExt};
+use crate::error::{Kind, Result, ResultExt};
 use crate::format::generation_number::HighWaterMark;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
@@ -15,27 +15,42 @@ use crate::source::snapshot::Snapshot;
 use crate::store::Store;
 use crate::store::blocking::MAX_SLEEP;
 
-/// What is stored: up to where, and of which database, if it says so. To be asked for before the snapshot begins: nobody
-/// can write to the database then.
-pub fn latest_stored_time(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<(HighWaterMark, Option<StoredOrigin>)> {
-    let listing = load_listing_patiently(&**store, clock)?;
-    let mut search = OriginSearch::new(store.clone(), &witnesses(&listing));
-    loop {
-        if let Some(origin) = search.poll(clock.now())? {
-            return Ok((HighWaterMark::of(&listing), origin));
-        }
-        store.wait(MAX_SLEEP);
-    }
+/// What is stored.
+pub struct LatestStored {
+    /// Up to where.
+    pub newest: HighWaterMark,
+    /// Of which database, if it says so. Errors: of kind `AnotherDatabase`, if it is encrypted and cannot be read here.
+    pub origin: Result<Option<StoredOrigin>>,
+    /// To how many recipients it is encrypted; 0: it is in clear.
+    pub recipients: usize,
 }
 
-/// Reads of which database the snapshot of this name is; none if it does not say so.
-pub fn origin_of(store: &dyn Store, clock: &dyn Clock, name: &str) -> Result<Option<DatabaseOrigin>> {
+/// Looks at what is stored. To be asked for before the snapshot begins: nobody can write to the database then.
+pub fn latest_stored(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<LatestStored> {
+    let listing = load_listing_patiently(&**store, clock)?;
+    let mut search = OriginSearch::new(store.clone(), &witnesses(&listing));
+    let origin = loop {
+        match search.poll(clock.now()) {
+            Ok(None) => store.wait(MAX_SLEEP),
+            Ok(Some(origin)) => break Ok(origin),
+            Err(error) if error.kind() == Kind::AnotherDatabase => break Err(error),
+            Err(error) => return Err(error),
+        }
+    };
+    Ok(LatestStored { newest: HighWaterMark::of(&listing), origin, recipients: search.recipients() })
+}
+
+/// Reads of which database the snapshot of this name is, none if it does not say so or cannot be read here; and to how many
+/// recipients it is encrypted, 0 if it is in clear.
+pub fn origin_of(store: &dyn Store, clock: &dyn Clock, name: &str) -> Result<(Option<DatabaseOrigin>, usize)> {
     let mut read = OriginRead::new(store, name);
     loop {
-        if let Some(origin) = read.poll(clock.now())? {
-            return Ok(origin);
+        match read.poll(clock.now()) {
+            Ok(None) => store.wait(MAX_SLEEP),
+            Ok(Some(origin)) => return Ok((origin, read.recipients())),
+            Err(error) if error.kind() == Kind::NoIdentity => return Ok((None, read.recipients())),
+            Err(error) => return Err(error),
         }
-        store.wait(MAX_SLEEP);
     }
 }
 

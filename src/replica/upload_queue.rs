@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::backup::end_note;
 use crate::backup::stored_end::StoredEnd;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -65,6 +66,8 @@ struct SpoolError {
 struct QueuedSegment {
     key: SegmentKey,
     oldest: Timestamp,
+    /// Behind its last batch.
+    end: StoredEnd,
     body: SegmentBytes,
     upload: Option<Upload>,
 }
@@ -123,8 +126,8 @@ impl UploadQueue {
     /// not enough: then all that waits goes there, so that what is on disk continues what is stored.
     pub fn push(&mut self, segment: Segment, now: Instant) {
         self.bytes += segment.bytes.len();
-        let Segment { key, bytes, oldest } = segment;
-        self.queue.push_back(QueuedSegment { key, oldest, body: SegmentBytes::Memory(bytes), upload: None });
+        let Segment { key, bytes, oldest, end } = segment;
+        self.queue.push_back(QueuedSegment { key, oldest, end, body: SegmentBytes::Memory(bytes), upload: None });
         self.spooling |= self.store_down && self.bytes >= MAX_MEMORY_BYTES;
         if self.spooling {
             self.spool_all(now);
@@ -204,6 +207,7 @@ impl UploadQueue {
             self.queue.push_back(QueuedSegment {
                 key,
                 oldest: key.first_seen,
+                end: *end,
                 body: SegmentBytes::Spooled(size),
                 upload: None,
             });
@@ -289,7 +293,9 @@ impl UploadQueue {
                 self.failed_reads = self.failed_reads.saturating_add(1);
                 item.load(&self.spool, now)?;
                 self.failed_reads = 0;
-                item.upload = Some(Upload::new(self.store.put(&item.key.to_string())));
+                let mut put = self.store.put(&item.key.to_string());
+                put.note(&end_note::encode(&item.end));
+                item.upload = Some(Upload::new(put));
             }
             let Some(upload) = &mut item.upload else { continue };
             upload.advance(item.body.bytes(), before_done, now)?;

@@ -9,7 +9,6 @@ mod differences;
 mod rollup;
 mod state;
 
-use std::cell::Cell;
 use std::io::Read;
 
 use crate::clock::Clock;
@@ -25,7 +24,7 @@ use crate::format::segment::{Differences, MemberHeader, Reader};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FRAME_HEADER, Salt};
-use crate::restore::object_reader::{ObjectReader, Prefetcher};
+use crate::restore::object_reader::{ObjectReader, Prefetcher, ReadLog};
 use crate::restore::page_output::{PageOutput, expect_growth};
 use crate::restore::stop::resolve_stop;
 use crate::store::Store;
@@ -45,6 +44,8 @@ pub struct RestoreResult {
     pub bytes: u64,
     /// Bytes read from the store.
     pub read: u64,
+    /// To how many recipients the snapshot that it began with is encrypted; 0: it is in clear.
+    pub recipients: usize,
 }
 
 /// Says how far a restore can go that leaves out a damaged object, where that is known: to the last commit before it.
@@ -64,7 +65,7 @@ pub struct Restore<'a, O> {
     output: O,
     /// Told after each piece how many bytes have been read from the store in all.
     progress: &'a mut dyn FnMut(u64),
-    read: &'a Cell<u64>,
+    read: &'a ReadLog,
     state: RestoredState,
     /// A page before a frame was applied.
     old: Vec<u8>,
@@ -92,7 +93,7 @@ pub fn restore_resumable<O: PageOutput>(
     output: O,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(RestoreResult, ResumableRestore)> {
-    let read = Cell::new(0);
+    let read = ReadLog::default();
     let (segments, stop) = resolve_stop(store, clock, plan)?;
     let mut restore = apply_snapshot(store, clock, plan, output, progress, &read)?;
     let restored = restore.apply_all(segments, stop)?;
@@ -110,7 +111,7 @@ pub fn apply_more<O: PageOutput>(
     segments: &[(SegmentKey, u64)],
     output: O,
 ) -> Result<(RestoreResult, ResumableRestore)> {
-    let read = Cell::new(0);
+    let read = ReadLog::behind(held.0.recipients);
     let stop = segments.last().map_or(held.0.applied_to, |(key, _)| key.end);
     // What is there now is to the segments what the snapshot was: members up to it are passed over.
     let state = RestoredState { snapshot: held.0.applied_to, ..held.0 };
@@ -126,12 +127,12 @@ fn apply_snapshot<'a, O: PageOutput>(
     plan: &Plan,
     mut output: O,
     progress: &'a mut dyn FnMut(u64),
-    read: &'a Cell<u64>,
+    read: &'a ReadLog,
 ) -> Result<Restore<'a, O>> {
     let name = plan.snapshot.to_string();
     let download = ObjectReader::new(store, clock, &name, read);
     let (header, running) =
-        apply_snapshot_pages(download, plan, &mut output, &mut || progress(read.get())).map_err(|e| {
+        apply_snapshot_pages(download, plan, &mut output, &mut || progress(read.bytes())).map_err(|e| {
             let error = e.context(format!("object {name}"));
             if error.kind() == Kind::Corrupt { error.with_hint(&plan.fallback_hint) } else { error }
         })?;
@@ -145,6 +146,7 @@ fn apply_snapshot<'a, O: PageOutput>(
         running,
         at_commit: true,
         applied_to: header.position,
+        recipients: read.recipients(),
     };
     Ok(Restore { store, clock, output, progress, read, state, old: Vec::new() })
 }
@@ -231,7 +233,7 @@ impl<O: PageOutput> Restore<'_, O> {
                 break;
             }
             self.apply_member(&mut reader, &header, stop)?;
-            (self.progress)(self.read.get());
+            (self.progress)(self.read.bytes());
         }
         let reached = self.state.chain_end.end;
         if self.state.applied_to < stop && reached != key.end {
@@ -363,7 +365,8 @@ impl<O: PageOutput> Restore<'_, O> {
         let bytes = u64::from(state.pages) * u64::from(state.page_size.get());
         self.output.set_len(bytes)?;
         let position = Position { generation: state.chain_end.generation, wal_position: stop };
-        Ok(RestoreResult { position, time: state.time, bytes, read: self.read.get() })
+        let (read, recipients) = (self.read.bytes(), state.recipients);
+        Ok(RestoreResult { position, time: state.time, bytes, read, recipients })
     }
 }
 

@@ -18,6 +18,45 @@ const AHEAD_BYTES: u64 = 4 << 20;
 /// At most so many objects are asked for ahead. 100 ms away, where each takes two round trips, this is 160 a second.
 const AHEAD_OBJECTS: usize = 32;
 
+/// What was read for one restore.
+#[derive(Default)]
+pub struct ReadLog {
+    /// In all.
+    bytes: Cell<u64>,
+    /// Of the snapshot that it begins with: to how many recipients that is encrypted. None: nothing was read yet.
+    recipients: Cell<Option<usize>>,
+}
+
+impl ReadLog {
+    /// For what follows an object that is encrypted to so many recipients.
+    pub fn behind(recipients: usize) -> ReadLog {
+        ReadLog { recipients: Cell::new(Some(recipients)), ..ReadLog::default() }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    pub fn recipients(&self) -> usize {
+        self.recipients.get().unwrap_or(0)
+    }
+
+    /// Errors: of kind `Corrupt` for an object in clear behind an encrypted snapshot. Anybody can write one.
+    fn add(&self, bytes: u64, recipients: usize) -> Result<()> {
+        self.bytes.set(self.bytes.get() + bytes);
+        let first = self.recipients.get();
+        if first.is_some_and(|first| first > 0) && recipients == 0 {
+            return Err(Error::new(
+                Kind::Corrupt,
+                "expected an encrypted object, as the snapshot before it is; found one in clear",
+            )
+            .with_hint("somebody who cannot encrypt has put it there, or litestream did without its recipients"));
+        }
+        self.recipients.set(first.or(Some(recipients)));
+        Ok(())
+    }
+}
+
 /// Reads one object. Ends only if all of it was right; an [`io::Error`] holds the store's own error.
 pub struct ObjectReader<'a> {
     store: &'a dyn Store,
@@ -28,14 +67,14 @@ pub struct ObjectReader<'a> {
     bytes: Vec<u8>,
     at: usize,
     ended: bool,
-    received: &'a Cell<u64>,
+    received: &'a ReadLog,
     name: String,
     given: Given,
 }
 
 impl<'a> ObjectReader<'a> {
     /// Adds to `received` the bytes that are read.
-    pub fn new(store: &'a dyn Store, clock: &'a dyn Clock, name: &str, received: &'a Cell<u64>) -> ObjectReader<'a> {
+    pub fn new(store: &'a dyn Store, clock: &'a dyn Clock, name: &str, received: &'a ReadLog) -> ObjectReader<'a> {
         ObjectReader::of(store, clock, name.to_string(), PendingObject::new(store.get(name)), received)
     }
 
@@ -44,7 +83,7 @@ impl<'a> ObjectReader<'a> {
         clock: &'a dyn Clock,
         name: String,
         arriving: PendingObject,
-        received: &'a Cell<u64>,
+        received: &'a ReadLog,
     ) -> ObjectReader<'a> {
         let (ahead, given) = (None, Given::default());
         ObjectReader {
@@ -73,7 +112,7 @@ impl<'a> ObjectReader<'a> {
                     self.store.wait(MAX_SLEEP);
                 }
                 Ok(Chunk::Bytes(bytes)) => {
-                    self.received.set(self.received.get() + bytes.len() as u64);
+                    self.received.add(bytes.len() as u64, self.pending.recipients())?;
                     (self.bytes, self.at) = (self.given.take(bytes)?, 0);
                 }
                 Ok(Chunk::End) if self.given.is_behind() => {
@@ -110,7 +149,7 @@ impl Read for ObjectReader<'_> {
 pub struct Prefetcher<'a> {
     store: &'a dyn Store,
     clock: &'a dyn Clock,
-    received: &'a Cell<u64>,
+    received: &'a ReadLog,
     /// Those that have not been asked for, the next one last.
     names: RefCell<Vec<(String, u64)>>,
     pending: RefCell<VecDeque<(String, PendingObject, u64)>>,
@@ -122,7 +161,7 @@ impl<'a> Prefetcher<'a> {
         store: &'a dyn Store,
         clock: &'a dyn Clock,
         names: impl DoubleEndedIterator<Item = (String, u64)>,
-        received: &'a Cell<u64>,
+        received: &'a ReadLog,
     ) -> Prefetcher<'a> {
         let names = RefCell::new(names.rev().collect());
         Prefetcher { store, clock, received, names, pending: RefCell::default() }

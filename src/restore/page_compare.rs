@@ -155,7 +155,7 @@ mod tests {
     fn restored(pages: u64) -> RestoreResult {
         let position =
             Position { generation: Generation::new(1), wal_position: WalPosition { index: 0, offset: Offset::ZERO } };
-        RestoreResult { position, time: Timestamp::default(), bytes: pages * 512, read: 0 }
+        RestoreResult { position, time: Timestamp::default(), bytes: pages * 512, read: 0, recipients: 0 }
     }
 
     #[test]

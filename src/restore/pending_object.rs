@@ -21,6 +21,11 @@ impl PendingObject {
         PendingObject { get, received: VecDeque::new(), ended: false }
     }
 
+    /// To how many recipients it is encrypted, once something of it was given; 0: it is in clear.
+    pub fn recipients(&self) -> usize {
+        self.get.recipients()
+    }
+
     /// Takes in what is there now.
     pub fn poll(&mut self, now: Instant) {
         while !self.ended {

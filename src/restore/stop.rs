@@ -1,7 +1,5 @@
 //! The exact point at which a restore stops.
 
-use std::cell::Cell;
-
 use crate::clock::Clock;
 use crate::error::{Result, ResultExt};
 use crate::format::key::SegmentKey;
@@ -9,7 +7,7 @@ use crate::format::plan::{Plan, StopAt};
 use crate::format::position::WalPosition;
 use crate::format::segment::Reader;
 use crate::format::time::Timestamp;
-use crate::restore::object_reader::ObjectReader;
+use crate::restore::object_reader::{ObjectReader, ReadLog};
 use crate::store::Store;
 
 /// Finds the exact point to stop at, which for a moment in time stands inside the last object.
@@ -47,7 +45,7 @@ fn last_commit_by(
     key: &SegmentKey,
     time: Timestamp,
 ) -> Result<Option<WalPosition>> {
-    let read = Cell::new(0);
+    let read = ReadLog::default();
     let mut reader = Reader::named(key, ObjectReader::new(store, clock, &key.to_string(), &read));
     let mut found = None;
     while let Some(header) = reader.next_member()? {

@@ -30,6 +30,12 @@ impl WalMark {
 pub enum GenerationEnd {
     NothingStored,
     StoredHistoryHasGap,
+    /// It was left by another device, or this one has lost the key of its notes.
+    Encrypted,
+    /// It is in clear, and what follows is to be encrypted.
+    NotEncrypted,
+    /// It is encrypted, and what follows is to be in clear.
+    NoLongerEncrypted,
     /// A bucket that was made anew, a server that lost its disk.
     StoredHistoryIsGone,
     /// The newest stored commit cannot be found again by salt and checksum.
@@ -72,6 +78,9 @@ impl fmt::Display for GenerationEnd {
         match self {
             GenerationEnd::NothingStored => f.write_str("nothing stored yet"),
             GenerationEnd::StoredHistoryHasGap => f.write_str("stored history has a gap"),
+            GenerationEnd::Encrypted => f.write_str("stored history is encrypted and cannot be read here"),
+            GenerationEnd::NotEncrypted => f.write_str("stored history is not encrypted"),
+            GenerationEnd::NoLongerEncrypted => f.write_str("no recipients any more, and that was asked for"),
             GenerationEnd::StoredHistoryIsGone => f.write_str("stored history is gone"),
             GenerationEnd::UnknownStoredPosition => f.write_str("stored position has no frame"),
             GenerationEnd::PageSizeChanged { stored, found } => {

@@ -2,6 +2,7 @@
 
 pub mod blocking;
 pub mod dir;
+pub mod encrypted;
 mod name;
 pub mod nats;
 pub mod service;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::format::time::Timestamp;
 use crate::wakeup::Waker;
+use encrypted::{EncryptedStore, Encryption, Place};
 use service::{Endpoint, Question, RequestError, ServiceDescription, ServiceRequest};
 use traffic::{Purpose, Traffic};
 
@@ -93,6 +95,24 @@ pub trait Store {
 
     /// Sleeps until some operation may make progress, at most `timeout`.
     fn wait(&self, timeout: Duration);
+
+    /// To how many recipients what is put is encrypted. 0: it is put in clear.
+    fn recipients(&self) -> usize {
+        0
+    }
+
+    /// Whether there is an identity for objects that are encrypted.
+    fn can_decrypt(&self) -> bool {
+        false
+    }
+
+    /// Begins to read what the writer of an object has noted for itself ([`Put::note`]). An object in clear is read itself
+    /// then, which [`Get::recipients`] tells. With `whole` the note is given only if all of the object is there.
+    ///
+    /// None: notes are not needed here; [`Store::get`] reads the object.
+    fn read_note(&self, _name: &str, _whole: bool) -> Option<Box<dyn Get>> {
+        None
+    }
 }
 
 /// How far a put has come.
@@ -114,6 +134,9 @@ pub trait Put {
     /// Words on the object, kept beside it where the store has a place for them: [`ScannedObject`] shows them. Before the
     /// first poll.
     fn describe(&mut self, _words: &str) {}
+
+    /// What its writer must know of the object at its next start, even where it cannot read it. Before the first byte.
+    fn note(&mut self, _note: &[u8]) {}
 
     /// What its bytes are counted for, if not for changes. Before the first byte.
     fn count_for(&mut self, _purpose: Purpose) {}
@@ -147,6 +170,11 @@ pub trait Get {
     fn count_for(&mut self, _purpose: Purpose) {}
 
     fn poll(&mut self, now: Instant) -> Result<Chunk>;
+
+    /// To how many recipients the object is encrypted, once something of it was given. 0: it is in clear.
+    fn recipients(&self) -> usize {
+        0
+    }
 }
 
 /// An object in a listing.
@@ -352,9 +380,13 @@ impl ConnectionPool {
 /// Opens a store. Nothing is contacted before [`Store::connect`].
 ///
 /// Errors: of kind `Store`, if the target cannot be right.
-pub fn open(target: &Target, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
-    match target {
-        Target::Dir(path) => Ok(Rc::new(dir::DirStore::new(path))),
-        Target::Nats(options) => Ok(Rc::new(nats::NatsStore::open(options, &mut pool.clients)?)),
-    }
+pub fn open(target: &Target, encryption: Encryption, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
+    let (inner, place): (Rc<dyn Store>, Place) = match target {
+        Target::Dir(path) => (Rc::new(dir::DirStore::new(path)), Place::Directory),
+        Target::Nats(options) => {
+            let store = nats::NatsStore::open(options, &mut pool.clients)?;
+            (Rc::new(store), Place::Prefix(options.prefix.clone()))
+        }
+    };
+    Ok(Rc::new(EncryptedStore::new(inner, place, encryption)))
 }

@@ -28,18 +28,21 @@ use crate::support::memory::Memory;
 use crate::support::python;
 use crate::support::random::Random;
 use crate::support::world::{Exit, Said, World};
+use litestream::backup::stored_end::StoredEnd;
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind};
 use litestream::format::chain::SegmentChain;
 use litestream::format::key::{SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
 use litestream::format::plan::Target;
-use litestream::format::position::{Generation, Offset, WalPosition};
+use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::time::Timestamp;
+use litestream::format::wal::{ByteOrder, Salt};
 use litestream::log;
 use litestream::replica::segment_builder::Segment;
 use litestream::replica::spool::Spool;
 use litestream::replica::upload_queue::UploadQueue;
+use litestream::source::WalMark;
 
 /// Steps of a schedule.
 const STEPS: u64 = 60;
@@ -130,6 +133,7 @@ fn second_reader_agrees_with_every_object_of_the_model() {
     let mut read = String::new();
     for seed in first..first + SECOND_READER_SCHEDULES {
         let mut model = Model::new(seed, false);
+        model.world.encrypted = None;
         // Nothing is lost, and nothing is there that is not ours.
         model.rules = vec![Rule::Clock];
         model.play();
@@ -163,7 +167,7 @@ fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
     let spool = Spool::new(&directory().join("spool"), 0);
     let mut outbox = UploadQueue::new(memory.clone(), spool);
     let (point, now) = (|offset| WalPosition { index: 0, offset }, Instant::now());
-    let time = Timestamp::from_millis(1);
+    let (time, page_size) = (Timestamp::from_millis(1), PageSize::new(512).expect("a page size"));
     let key = SegmentKey {
         generation: Generation::new(1),
         start: point(Offset::ZERO),
@@ -172,7 +176,9 @@ fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
         last_seen: time,
         part: false,
     };
-    outbox.push(Segment { key, bytes: vec![1; 10], oldest: time }, now);
+    let mark = WalMark { page_size, order: ByteOrder::Little, salt: Salt(1, 2), frame: 0, checksum: None };
+    let end = StoredEnd::at_snapshot(key.generation, &mark, time);
+    outbox.push(Segment { key, bytes: vec![1; 10], oldest: time, end }, now);
     memory.link.failing.set(100);
     let failed = (0..9).filter(|n| outbox.poll(now + Duration::from_secs(60 * n)).error.is_some()).count();
     assert!(failed > 3, "{failed} attempts failed");

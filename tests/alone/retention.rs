@@ -152,6 +152,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,
+        allow_unencrypted: false,
         keep_note: false,
         wait_for_database: true,
         max_backlog: 1 << 30,

@@ -314,8 +314,8 @@ fn unknown_key_is_reported_with_line_and_nearest_key() {
         ),
         (
             replica("age: {}"),
-            "line 5: age: this key is not supported",
-            "encryption is not supported: the backup would be stored unencrypted",
+            "line 5: age: expected recipients or recipients-file, found neither: the backup would be stored in clear",
+            "age: { recipients: [age1...] }; age-keygen makes a key pair",
         ),
         (
             replica("retention: 24h"),

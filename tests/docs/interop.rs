@@ -3,6 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use litestream::age::decryptor::Decryptor;
+use litestream::age::identity::Identity;
 
 use crate::support::{Bed, Ran, assert_equal, python};
 
@@ -33,6 +37,50 @@ fn what_another_client_has_copied_is_restored() {
     }
 }
 
+/// The real age decrypts what is stored, and the page in the manual restores that; and we decrypt what the real age made.
+#[test]
+fn age_and_the_page_in_the_manual_restore_an_encrypted_backup() {
+    if Command::new("age").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no age");
+        return;
+    }
+    let bed = Bed::directory("by-age");
+    let (database, identity, key) = (bed.database(), Identity::generate(), bed.path("key.txt"));
+    fs::write(&key, format!("{}\n", identity.reveal().as_str())).unwrap();
+    let (config, recipient) = (bed.path("litestream.yml"), identity.recipient().to_string());
+    let replica = format!("{{ url: \"{}\", age: {{ recipients: [{recipient}] }} }}", bed.url());
+    fs::write(&config, format!("dbs: [{{ path: {}, replica: {replica} }}]\n", database.display())).unwrap();
+    for _ in 0..3 {
+        bed.run(&["replicate", "-once", "-config", config.to_str().unwrap()]).succeeded();
+        bed.write(&database, &["--commits", "5", "--abandon"]);
+    }
+    bed.run(&["replicate", "-once", "-config", config.to_str().unwrap()]).succeeded();
+    let (store, clear) = (bed.path("store"), bed.fresh("clear"));
+    for object in ["snapshots", "wal"].into_iter().flat_map(|room| bed.objects(room)) {
+        let name = object.rsplit_once(' ').unwrap().0;
+        fs::create_dir_all(clear.join(name).parent().unwrap()).unwrap();
+        let mut age = Command::new("age");
+        age.args(["-d", "-i"]).arg(&key).arg("-o").arg(clear.join(name)).arg(store.join(name));
+        bed.run_command(&mut age).succeeded();
+    }
+    assert_equal(&database, &by_hand(&bed, &clear));
+    assert_age_is_read(&bed, &database, &identity);
+}
+
+/// Of several chunks.
+fn assert_age_is_read(bed: &Bed, plain: &Path, identity: &Identity) {
+    let (file, long) = (bed.path("by-age.age"), bed.path("long"));
+    fs::write(&long, fs::read(plain).unwrap().repeat(20)).unwrap();
+    let mut age = Command::new("age");
+    age.args(["-r", &identity.recipient().to_string(), "-o"]).arg(&file).arg(&long);
+    bed.run_command(&mut age).succeeded();
+    let (mut decryptor, mut output) = (Decryptor::new(), Vec::new());
+    let identities = [identity.clone()];
+    decryptor.push(&fs::read(&file).unwrap(), &identities, &mut output).unwrap();
+    decryptor.finish(&identities, &mut output).unwrap();
+    assert!(output.len() > 200_000 && output == fs::read(&long).unwrap());
+}
+
 /// A database and its backup: a snapshot and segments of more than one WAL, from runs with a kill among them.
 fn backup(bed: &Bed) -> PathBuf {
     let database = bed.database();
@@ -50,7 +98,7 @@ fn backup(bed: &Bed) -> PathBuf {
 fn by_hand(bed: &Bed, copy: &Path) -> PathBuf {
     let (page, output) = (bed.fresh("restore.py"), bed.fresh("by-hand.db"));
     fs::write(&page, page_in_the_manual()).unwrap();
-    bed.run_command(std::process::Command::new("python3").args([&page, copy, &output])).succeeded();
+    bed.run_command(Command::new("python3").args([&page, copy, &output])).succeeded();
     output
 }
 

@@ -38,7 +38,7 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("serde", &["config", "store::nats", "cmd"]),
     ("serde_json", &["store::nats", "cmd", "config::nats_context"]),
     ("serde_yaml", &["config"]),
-    ("zeroize", &["age"]),
+    ("zeroize", &["age", "config::age_keys", "store::encrypted"]),
     ("unsafe", &["fault", "directory", "host", "source", "store", "restore", "cmd"]),
 ];
 

@@ -82,7 +82,10 @@ fn manual_lists_exactly_the_keys_of_each_section() {
     database.extend(inside("snapshot", &keys::SNAPSHOT));
     assert_eq!(items(between(&page, ".Ss The top level\n", ".Ss A database"), "Ic"), global);
     assert_eq!(items(between(&page, ".Ss A database\n", ".Ss A replica"), "Ic"), database);
-    assert_eq!(items(between(&page, ".Ss A replica\n", ".Sh FILES"), "Ic"), room(&keys::REPLICA));
+    let mut replica = room(&keys::REPLICA);
+    assert!(replica.remove("age"));
+    replica.extend(inside("age", &keys::AGE));
+    assert_eq!(items(between(&page, ".Ss A replica\n", ".Sh FILES"), "Ic"), replica);
 }
 
 #[test]

@@ -21,7 +21,8 @@ fn figures() {
     if let Some(ca) = std::env::var("BENCH_CA").ok().filter(|ca| !ca.is_empty()) {
         (options.tls.required, options.tls.root_cas) = (true, vec![ca.into()]);
     }
-    let store = open(&Target::Nats(Box::new(options)), &mut ConnectionPool::default()).expect("open");
+    let store =
+        open(&Target::Nats(Box::new(options)), Default::default(), &mut ConnectionPool::default()).expect("open");
     connect(store.as_ref()).expect("connect");
     let (bytes, rounds) = (noise(number("BENCH_SIZE"), 1), number("BENCH_ROUNDS"));
     let seconds = |work: &dyn Fn()| {

@@ -240,7 +240,7 @@ fn keeps_the_contract(open: Open) {
 }
 
 fn open_dir(root: &Path, prefix: &str) -> Rc<dyn Store> {
-    store::open(&Target::Dir(root.join(prefix)), &mut ConnectionPool::default()).expect("open")
+    store::open(&Target::Dir(root.join(prefix)), Default::default(), &mut ConnectionPool::default()).expect("open")
 }
 
 fn nats_keeps_the_contract(binary: &Path) {
@@ -250,7 +250,7 @@ fn nats_keeps_the_contract(binary: &Path) {
     keeps_the_contract(&|prefix| {
         let mut options = Options::new(vec![server.in_options()], "bucket", prefix);
         options.create_bucket = true;
-        store::open(&Target::Nats(Box::new(options)), &mut stores.borrow_mut()).expect("open")
+        store::open(&Target::Nats(Box::new(options)), Default::default(), &mut stores.borrow_mut()).expect("open")
     });
 }
 

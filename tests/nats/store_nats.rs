@@ -187,7 +187,8 @@ fn stores_of_one_login_share_a_connection() {
         .map(|prefix| {
             let mut options = Options::new(vec![server.in_options()], "bucket", prefix);
             options.create_bucket = true;
-            litestream::store::open(&litestream::store::Target::Nats(Box::new(options)), &mut pool).expect("open")
+            litestream::store::open(&litestream::store::Target::Nats(Box::new(options)), Default::default(), &mut pool)
+                .expect("open")
         })
         .collect();
     for store in &stores {
@@ -205,7 +206,7 @@ fn nobody_there_is_unreachable_and_named() {
     let mut options = Options::new(vec![], "bucket", "");
     options.servers.push(litestream::store::nats::options::Server { host: "127.0.0.1".into(), port });
     let target = litestream::store::Target::Nats(Box::new(options));
-    let store = litestream::store::open(&target, &mut Default::default()).expect("open");
+    let store = litestream::store::open(&target, Default::default(), &mut Default::default()).expect("open");
     let error = connect(store.as_ref()).expect_err("nobody");
     assert_eq!(error.kind(), Kind::StoreUnreachable);
     assert_eq!(error.message(), format!("127.0.0.1:{port}: connect: connection refused"));

@@ -25,7 +25,7 @@ fn soon<T>(work: impl FnOnce() -> T) -> T {
 fn store_at(port: u16) -> std::rc::Rc<dyn Store> {
     let mut options = Options::new(vec![Address { host: "127.0.0.1".into(), port }], "bucket", "p");
     options.timeout = Duration::from_secs(2);
-    open(&Target::Nats(Box::new(options)), &mut ConnectionPool::default()).expect("open")
+    open(&Target::Nats(Box::new(options)), Default::default(), &mut ConnectionPool::default()).expect("open")
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn store_behind(proxy: &Proxy, tls: Tls) -> (Rc<dyn Store>, ConnectionPool) {
     options.servers = vec![store::nats::options::Server { host: "127.0.0.1".into(), port: proxy.port }];
     (options.create_bucket, options.tls, options.reconnect_wait) = (true, tls, Duration::from_millis(50));
     let mut pool = ConnectionPool::default();
-    let store = store::open(&Target::Nats(Box::new(options)), &mut pool).expect("open");
+    let store = store::open(&Target::Nats(Box::new(options)), Default::default(), &mut pool).expect("open");
     connect(store.as_ref()).expect("connect");
     (store, pool)
 }

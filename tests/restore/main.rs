@@ -6,6 +6,7 @@ mod support;
 mod audit;
 mod compact;
 mod damage;
+mod encryption;
 mod hostile_store;
 mod list;
 mod many;

@@ -134,7 +134,7 @@ fn damage(bed: &Bed, prefix: &str) {
         context_file: &|_| Ok(None),
     };
     let replica = config::replica(&bed.url_below(prefix), &around).unwrap();
-    let store = store::open(&replica.target, &mut store::ConnectionPool::default()).unwrap();
+    let store = store::open(&replica.target, Default::default(), &mut store::ConnectionPool::default()).unwrap();
     drive::connect(&*store).unwrap();
     let names = drive::names(&*store, "generations/").unwrap();
     let snapshot = names.iter().find(|name| name.contains("/snapshots/")).expect("a snapshot");

@@ -17,7 +17,12 @@ pub fn store_on(server: &Server, change: impl FnOnce(&mut Options)) -> Rc<dyn St
     options.timeout = Duration::from_secs(5);
     options.reconnect_wait = Duration::from_millis(100);
     change(&mut options);
-    store::open(&Target::Nats(Box::new(options)), &mut ConnectionPool::default()).expect("open")
+    store::open(
+        &Target::Nats(Box::new(options)),
+        store::encrypted::Encryption::default(),
+        &mut ConnectionPool::default(),
+    )
+    .expect("open")
 }
 
 /// The configuration for a monitoring port, and the port.

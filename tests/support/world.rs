@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use litestream::age::identity::Identity;
 use litestream::backup::checkpoint_note::CheckpointNote;
 use litestream::backup::find_end::find_end;
 use litestream::clock::Clock;
@@ -19,6 +20,7 @@ use litestream::restore::apply::restore;
 use litestream::restore::page_output::PageOutput;
 use litestream::source::{self, GenerationEnd, Source};
 use litestream::store::Store;
+use litestream::store::encrypted::{EncryptedStore, Encryption, Place};
 
 use super::application::{Application, state_of_file};
 use super::memory::{Fake, Memory};
@@ -57,6 +59,8 @@ pub struct World {
     pub second: Option<Rc<Memory>>,
     pub application: Application,
     pub settings: Settings,
+    /// What is stored is encrypted to this identity, in some schedules.
+    pub encrypted: Option<Identity>,
     pub run: Option<Run>,
     /// What a restore of these names gave.
     restored: Option<(Vec<(String, u64)>, Restored)>,
@@ -128,6 +132,8 @@ impl World {
             second: None,
             application,
             settings,
+            // Not drawn either.
+            encrypted: (seed >> 7 & 3 == 3).then(Identity::generate),
             run: None,
             restored: None,
         }
@@ -139,10 +145,12 @@ impl World {
         let settings = Settings { wait_for_database: patient, force_snapshot, ..self.settings.clone() };
         let now = self.clock.now();
         let mut follower = match &self.second {
-            None => Replicator::new(settings, self.memory.clone(), now),
+            None => Replicator::new(settings, self.encrypting(self.memory.clone()), now),
             Some(second) => {
                 let stores = [("one", self.memory.clone()), ("two", second.clone())];
-                let targets = stores.into_iter().map(|(name, store)| target(&settings, name, store)).collect();
+                let encrypting = |store| self.encrypting(store);
+                let targets =
+                    stores.into_iter().map(|(name, store)| target(&settings, name, encrypting(store))).collect();
                 Replicator::with_replicas(settings, targets, now)
             }
         };
@@ -311,13 +319,31 @@ impl World {
         let listing = Listing::new(memory.names());
         let plan = plan(&listing, None, target)?;
         let mut image = Image(Vec::new());
-        restore(&memory.reader(), &self.clock, &plan, &mut image, &mut |_| ())?;
+        let reader = self.decrypting(memory);
+        restore(&*reader, &self.clock, &plan, &mut image, &mut |_| ())?;
         Ok(image.0)
+    }
+
+    /// What the program stores to: it has no identity.
+    fn encrypting(&self, store: Rc<dyn Store>) -> Rc<dyn Store> {
+        let Some(identity) = &self.encrypted else { return store };
+        let encryption = Encryption {
+            recipients: vec![*identity.recipient()],
+            identities: Vec::new(),
+            note_directory: Some(self.settings.meta()),
+        };
+        Rc::new(EncryptedStore::new(store, Place::Prefix("model".to_string()), encryption))
+    }
+
+    /// What a restore reads from.
+    fn decrypting(&self, memory: &Memory) -> Rc<dyn Store> {
+        let encryption = Encryption { identities: self.encrypted.iter().cloned().collect(), ..Encryption::default() };
+        Rc::new(EncryptedStore::new(Rc::new(memory.reader()), Place::Prefix("model".to_string()), encryption))
     }
 
     /// What `status` says.
     pub fn status(&self) -> Said {
-        let store: Rc<dyn Store> = Rc::new(self.memory.reader());
+        let store = self.encrypting(Rc::new(self.memory.reader()));
         let end = match find_end(&store, &self.clock).map(|found| found.end) {
             Ok(Ok(end)) => end,
             Ok(Err(reason)) => return Said::Unprotected(reason.to_string()),
@@ -340,7 +366,7 @@ impl World {
     /// Whether a restore gives the live database, page for page, and its checksum is known to the store. Behind a VACUUM the rows
     /// alone would say so too soon.
     pub fn is_live_image_stored(&self) -> bool {
-        let store: Rc<dyn Store> = Rc::new(self.memory.reader());
+        let store = self.encrypting(Rc::new(self.memory.reader()));
         let known = find_end(&store, &self.clock).is_ok_and(|found| found.end.is_ok_and(|end| end.database.is_some()));
         if !known {
             return false;
@@ -393,7 +419,7 @@ fn seed_sqlite(seed: u64) {
     }
 }
 
-fn target(settings: &Settings, name: &str, store: Rc<Memory>) -> ReplicaTarget {
+fn target(settings: &Settings, name: &str, store: Rc<dyn Store>) -> ReplicaTarget {
     ReplicaTarget {
         store,
         name: Some(name.to_string()),
@@ -427,6 +453,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         enforce_retention: false,
         force_snapshot: false,
         allow_other_database: false,
+        allow_unencrypted: false,
         keep_note: false,
         wait_for_database: true,
         max_backlog: if random.chance(20) { 40_000 } else { 1 << 30 },

@@ -41,6 +41,8 @@ pub struct Settings {
     pub force_snapshot: bool,
     /// Take the place of what is stored below the prefix, also if it is of another database.
     pub allow_other_database: bool,
+    /// Store in clear, also behind what is encrypted.
+    pub allow_unencrypted: bool,
     /// Leave a note of the database file, by which the next start finds a stored position without a WAL.
     pub keep_note: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.

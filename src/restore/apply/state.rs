@@ -23,6 +23,8 @@ pub(super) struct RestoredState {
     pub(super) at_commit: bool,
     /// Behind the last frame that was applied.
     pub(super) applied_to: WalPosition,
+    /// To how many recipients the snapshot that it began with is encrypted; 0: it is in clear.
+    pub(super) recipients: usize,
 }
 
 /// What was restored, to be continued by [`super::apply_more`].
@@ -40,6 +42,8 @@ pub struct RestoredEnd {
     pub checksum: DatabaseChecksum,
     /// Some stored checksum was equal to it.
     pub proven: bool,
+    /// The snapshot that it began with is encrypted: so must be what follows.
+    pub encrypted: bool,
 }
 
 impl ResumableRestore {
@@ -56,12 +60,13 @@ impl ResumableRestore {
             proven: end.proven,
             at_commit: true,
             applied_to: end.chain_end.end,
+            recipients: usize::from(end.encrypted),
         })
     }
 
     pub fn end(&self) -> RestoredEnd {
-        let RestoredState { chain_end, time, pages, running, proven, .. } = self.0;
-        RestoredEnd { chain_end, time, pages, checksum: running.sum(), proven }
+        let RestoredState { chain_end, time, pages, running, proven, recipients, .. } = self.0;
+        RestoredEnd { chain_end, time, pages, checksum: running.sum(), proven, encrypted: recipients > 0 }
     }
 
     /// Behind the last commit in it.

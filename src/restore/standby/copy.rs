@@ -77,7 +77,8 @@ impl Copy {
         let at = self.at?;
         let end = at.end();
         let bytes = u64::from(end.pages) * u64::from(end.chain_end.page_size.get());
-        Some(RestoreResult { position: at.position(), time: end.time, bytes, read: 0 })
+        let recipients = usize::from(end.encrypted);
+        Some(RestoreResult { position: at.position(), time: end.time, bytes, read: 0, recipients })
     }
 
     /// Opens the database where it is not.

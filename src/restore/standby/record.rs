@@ -82,7 +82,7 @@ fn crc(words: &str) -> u32 {
 }
 
 pub fn encode_record(record: &Record) -> String {
-    let RestoredEnd { chain_end: end, time, pages, checksum, proven } = record.end;
+    let RestoredEnd { chain_end: end, time, pages, checksum, proven, encrypted } = record.end;
     let order = u8::from(end.order == ByteOrder::Big);
     let chain = end.checksum.map_or(UNKNOWN.to_string(), |sum| format!("{:x}.{:x}", sum.0, sum.1));
     let crc = end.crc.map_or(UNKNOWN.to_string(), |crc| format!("{crc:x}"));
@@ -97,13 +97,13 @@ pub fn encode_record(record: &Record) -> String {
         end.salt.1,
         time.millis(),
         checksum.get(),
-        u8::from(proven),
+        u8::from(proven) | u8::from(encrypted) << 1,
     ))
 }
 
 fn decode_record(words: &str) -> Option<Record> {
     let words: Vec<&str> = words.split(' ').collect();
-    let &[generation, index, offset, size, order, salt, salt2, chain, crc, time, pages, sum, proven, write, read] =
+    let &[generation, index, offset, size, order, salt, salt2, chain, crc, time, pages, sum, flags, write, read] =
         words.as_slice()
     else {
         return None;
@@ -121,7 +121,9 @@ fn decode_record(words: &str) -> Option<Record> {
         crc: optional(crc, hex32)?,
     };
     let (time, checksum) = (Timestamp::from_millis(hex(time)?), DatabaseChecksum::new(hex(sum)?));
-    let end = RestoredEnd { chain_end, time, pages: hex32(pages)?, checksum, proven: proven == "1" };
+    let (flags, pages) = (hex(flags)?, hex32(pages)?);
+    let (proven, encrypted) = (flags & 1 != 0, flags & 2 != 0);
+    let end = RestoredEnd { chain_end, time, pages, checksum, proven, encrypted };
     Some(Record { end, versions: [u8::try_from(hex(write)?).ok()?, u8::try_from(hex(read)?).ok()?] })
 }
 
@@ -155,7 +157,14 @@ mod tests {
         };
         let checksum = DatabaseChecksum::new(u64::MAX - 5);
         Record {
-            end: RestoredEnd { chain_end, time: millis(99), pages, checksum, proven: pages == 3 },
+            end: RestoredEnd {
+                chain_end,
+                time: millis(99),
+                pages,
+                checksum,
+                proven: pages == 3,
+                encrypted: pages != 3,
+            },
             versions: [1, 2],
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::backup::origin::Witnesses;
+use crate::backup::origin::{Witnesses, would_be_clear};
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::control::RequestInbox;
@@ -35,7 +35,14 @@ impl Side {
         if !self.exclusive {
             return Ok(WakeOn::StoreEvent);
         }
-        let Some(found) = start.poll(now)? else { return Ok(WakeOn::StoreEvent) };
+        let Some(mut found) = start.poll(now)? else { return Ok(WakeOn::StoreEvent) };
+        if found.known.recipients > 0 && self.store.recipients() == 0 {
+            if !self.settings.allow_unencrypted {
+                self.stage = SideStage::starting(&self.store);
+                return Err(would_be_clear(self.store.url()));
+            }
+            found.end = Err(GenerationEnd::NoLongerEncrypted);
+        }
         if !self.store_reached {
             self.writer.add_generations(start.generations().iter().copied());
         }
