@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(parts(&all, 1), Some(vec![(0, 2), (2, 6), (6, 7)]));
         assert_eq!(parts(&all, 7), Some(vec![]));
         // Behind a point that nobody knows any more, and behind the end.
-        assert_eq!((parts(&all, 5), parts(&all, 8)), (Some(vec![(2, 6), (6, 7)]), Some(vec![])));
+        assert_eq!((parts(&all, 5), parts(&all, 8)), (Some(vec![(4, 6), (6, 7)]), Some(vec![])));
         all.segments.last_mut().unwrap().0.part = true;
         assert_eq!(parts(&all, 6), Some(vec![]));
         let gap = stored(&[4], &[(0, 2), (4, 6)]);
