@@ -402,8 +402,9 @@ mod tests {
             longest = longest.max(source.header().unwrap().frames);
         }
         assert!(held > 0 && longest <= 5000, "{longest} frames, held off {held} times");
+        live.commit();
         assert!(source.has_work(now).unwrap());
-        assert_eq!(copy(&mut source), 1);
+        assert!(copy(&mut source) >= 1);
     }
 
     /// A copy that is far behind holds nobody off, and nor does one beside a short WAL.
