@@ -46,7 +46,7 @@ complete -c litestream -n '__fish_seen_subcommand_from restore' -o allow-other-d
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o dry-run -d 'print the objects that would be read, write nothing'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o integrity-check -x -a 'none quick full' -d 'check by SQLite: none, quick or full (default none)'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s f -d 'keep the output up to date until stopped'
-complete -c litestream -n '__fish_seen_subcommand_from restore' -o promote -d 'end -f for good: the copy becomes a database to write to'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o promote -d 'end -f for good: the copy becomes writable'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o follow-interval -x -d 'with -f: poll interval (default 1s)'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o identity -r -d 'file of age identities that decrypt the backup'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s q -d 'print nothing but warnings and errors'

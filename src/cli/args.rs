@@ -128,7 +128,7 @@ pub(super) struct Restore {
     /// keep the output up to date until stopped
     #[argh(switch)]
     pub f: bool,
-    /// end -f for good: the copy becomes a database to write to
+    /// end -f for good: the copy becomes writable
     #[argh(switch)]
     pub promote: bool,
     /// with -f: poll interval (default 1s)
