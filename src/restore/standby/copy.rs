@@ -90,6 +90,7 @@ impl Copy {
 
     /// Opens the database and finds by its checksum at which of the noted positions it is: reads all of it.
     fn open(&mut self) -> Result<()> {
+        self.require_name()?;
         (self.writer, self.at) = (None, None);
         let writer = match PageWriter::open(&self.output) {
             Err(error) if error.kind() == Kind::Database => {
@@ -116,6 +117,23 @@ impl Copy {
         }
         self.writer = Some(writer);
         Ok(())
+    }
+
+    /// Somebody else's file is neither written to nor replaced.
+    ///
+    /// Errors: of kind `Database`, if another file has the name by now, or none.
+    fn require_name(&mut self) -> Result<()> {
+        let identity = self.notes.identity();
+        let found = self.output.symlink_metadata();
+        if found.is_ok_and(|file| identity.is(file.ino(), &identity.source)) {
+            return Ok(());
+        }
+        // What has the name now must not meet a WAL that is not its own.
+        if let Some(mut writer) = self.writer.take() {
+            let _ = writer.checkpoint();
+        }
+        Err(Error::new(Kind::Database, format!("copy {}: it has lost its name", self.output.display()))
+            .with_hint("another file was put in its place, or it was removed: start restore -f again"))
     }
 
     /// Looks anew where it is, after an error. True if it is still where it was taken to be.
@@ -148,6 +166,7 @@ impl Copy {
     /// Makes it what was restored into `fresh`: in one transaction, so that those who have it open go on; where that cannot
     /// be (another page size, a file that is no database any more), in another file under the same name.
     pub fn replace(&mut self, fresh: TemporaryFile, at: ResumableRestore, source: &str) -> Result<()> {
+        self.require_name()?;
         match &mut self.writer {
             Some(writer) if writer.page_size() == at.end().chain_end.page_size => self.overwrite(fresh, at),
             _ => self.replace_file(fresh, at, source),
@@ -206,6 +225,7 @@ impl Copy {
         clock: &dyn Clock,
         segments: &[(SegmentKey, u64)],
     ) -> Result<RestoreResult> {
+        self.require_name()?;
         let unknown =
             || Error::new(Kind::Database, format!("copy {}: its position is not known", self.output.display()));
         let (Some(writer), Some(at)) = (&mut self.writer, self.at) else { return Err(unknown()) };
