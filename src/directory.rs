@@ -205,15 +205,21 @@ impl Directory {
 
     /// Opens a file of ours to read and to write: what an earlier run has left, and nothing that was put in its place.
     pub fn open_own(&self, name: &OsStr) -> io::Result<File> {
-        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDWR | OPEN_FLAGS, 0))
+        self.check_own(name, None, open_at(self.handle.as_raw_fd(), name, libc::O_RDWR | OPEN_FLAGS, 0))
+    }
+
+    /// The same for a file that may also belong to the owner of `beside`, such as the -wal file of that database.
+    pub fn open_beside(&self, name: &OsStr, beside: &Metadata) -> io::Result<File> {
+        let opened = open_at(self.handle.as_raw_fd(), name, libc::O_RDWR | OPEN_FLAGS, 0);
+        self.check_own(name, Some(beside.uid()), opened)
     }
 
     /// The same, only to read.
     pub fn read_own(&self, name: &OsStr) -> io::Result<File> {
-        self.check_own(name, open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | OPEN_FLAGS, 0))
+        self.check_own(name, None, open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | OPEN_FLAGS, 0))
     }
 
-    fn check_own(&self, name: &OsStr, opened: io::Result<File>) -> io::Result<File> {
+    fn check_own(&self, name: &OsStr, other: Option<libc::uid_t>, opened: io::Result<File>) -> io::Result<File> {
         let file = opened.map_err(|e| self.without_link(name, e))?;
         let (found, place) = (file.metadata()?, self.metadata()?);
         if !found.is_file() {
@@ -222,7 +228,8 @@ impl Directory {
         if found.nlink() > 1 {
             return Err(io::Error::other(format!("it has {} names (hard links), expected one", found.nlink())));
         }
-        if ![ROOT, effective_user(), place.uid()].contains(&found.uid()) {
+        let owners = [ROOT, effective_user(), place.uid()];
+        if !owners.contains(&found.uid()) && other != Some(found.uid()) {
             return Err(io::Error::other(format!(
                 "it belongs to user {}, expected {} or {}",
                 found.uid(),

@@ -180,7 +180,8 @@ fn nothing_that_the_store_holds_is_in_clear(bed: &Bed) {
     let path = database.to_str().unwrap();
     let words: [&[u8]; 5] = [&blob, b"known_name", path.as_bytes(), b"\x1f\x8b\x08\x04", b"SQLite format"];
     let files = files(bed);
-    assert!(files.len() >= 4, "{files:?}");
+    // Two snapshots and what is between them, which may be one segment.
+    assert!(files.len() >= 3, "{files:?}");
     for file in files {
         let bytes = fs::read(&file).unwrap();
         assert!(bytes.starts_with(b"age-encryption.org/v1\n"), "{}", file.display());

@@ -136,7 +136,8 @@ fn a_copy_goes_on_where_it_was_and_reads_no_snapshot_again(bed: &Bed) {
         end(follower);
     }
     // Two do not follow with one copy.
-    let follower = following(bed, &copy);
+    let follower = bed.spawn(command(bed, &copy).arg("-json"));
+    until("it follows", || if follower.output().is_empty() { Err("it says nothing") } else { Ok(()) });
     bed.run_command(&mut command(bed, &copy)).refused(7, &["another process follows with it"]);
     follower.stop();
 }

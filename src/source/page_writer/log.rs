@@ -1,9 +1,11 @@
 //! The -wal file, written as SQLite writes it: a header, then frames, each with the checksum of all before it.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::directory::{self, Directory};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
@@ -40,8 +42,11 @@ pub(super) struct LogWriter {
 impl LogWriter {
     pub fn open(database: &Path, page_size: PageSize) -> Result<LogWriter> {
         let path = wal_path(database);
-        let options = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
-        let file = options().map_err(|e| Error::io(Kind::Database, format!("open {}", path.display()), &e))?;
+        let open = || -> io::Result<File> {
+            let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+            Directory::open(directory::parent(&path))?.open_beside(name, &database.metadata()?)
+        };
+        let file = open().map_err(|e| Error::io(Kind::Database, format!("open {}", path.display()), &e))?;
         let gone = || Error::new(Kind::Database, format!("open {}: it is gone", path.display()));
         let reader = WalFile::open(database)?.ok_or_else(gone)?;
         Ok(LogWriter { file, reader, path, page_size })
