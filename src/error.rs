@@ -87,6 +87,14 @@ impl Error {
         self
     }
 
+    /// The error that an adapter wrapped into an I/O error, or that I/O error as ours.
+    pub fn of_stream(error: std::io::Error) -> Error {
+        match error.downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(error) => Error::io(Kind::StoreRefused, "read", &error),
+        }
+    }
+
     /// An operating system error of `operation` (such as `open /var/db/a.db`).
     pub fn io(kind: Kind, operation: impl fmt::Display, error: &std::io::Error) -> Error {
         let ours = Error::new(kind, format!("{operation}: {}", os_message(error)));

@@ -12,7 +12,7 @@
 //!
 //! Lowest first. A module uses only lower layers (`tests/docs/layers.rs` checks it), and no files use each other in a circle
 //! (`tests/docs/circles.rs`):
-//! `error printable host random` | `log clock fault secret http directory interrupt wakeup` | `format` `age` | `source` `store` `control` | `backup` | `replica` `restore` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host random` | `log clock fault secret http directory interrupt wakeup` | `format` `age` | `source` `store` `control` | `backup` | `replica` `restore` | `thinning` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
 //! * `format`: file names and file contents. Pure: no file, no clock, no network.
@@ -23,6 +23,7 @@
 //! * `backup`: what a store has of one database: where its history ends, of which database it is, what continues it.
 //! * `replica`: from a live database to a store: replication, snapshots, merging, retention.
 //! * `restore`: from a store to a database file. It and `replica` never see each other.
+//! * `thinning`: what a policy does not keep is taken out of what is stored, by whoever has the objects alone.
 //! * `config`, `cli`: what the operator asked for.
 //! * `cmd`: the commands, the event loop, the output. The only layer that reads the clock and sleeps.
 //!
@@ -45,6 +46,8 @@
 //! * chain (`SegmentChain`): the segments that continue a snapshot without a gap
 //! * retention: how long old states stay restorable; what is older is deleted
 //! * compaction: merging of many small segments into one
+//! * rollup: a segment with the net change from one commit to a later one, and no state in between
+//! * thinning: replacing segments by rollups, so that the states stay that the policy (`Keep`) keeps
 //! * orphan: a stored chunk that no object refers to, left by an upload that was cut off
 //!
 //! Where we are. Seven types answer this; each knows a different part:
@@ -126,4 +129,5 @@ pub mod restore;
 pub mod secret;
 pub mod source;
 pub mod store;
+pub mod thinning;
 pub mod wakeup;

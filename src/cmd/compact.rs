@@ -14,6 +14,7 @@ use crate::cmd::print::{self, Table};
 use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, signals, with_signal_status};
 use crate::config::{self, Database, DatabaseDir, Heartbeat, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::format::keep::Keep;
 use crate::format::listing::Listing;
 use crate::format::prefixes::by_prefix;
 use crate::format::preview::{Preview, preview};
@@ -21,9 +22,10 @@ use crate::format::retention::Policy;
 use crate::interrupt;
 use crate::log;
 use crate::replica::clock_jump::ClockJumpDetector;
-use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, run_one_pass};
+use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, Pass, run_one_pass};
 use crate::store::blocking::list;
 use crate::store::{ConnectionPool, Entry, Store, Target};
+use crate::thinning::{Thinned, thin};
 
 /// Between two looks whether the end was asked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -39,9 +41,16 @@ enum Selection {
     /// Those of the configuration.
     Named(Vec<Named>),
     /// The one at the place itself, and those below it.
-    Below(Option<Duration>),
+    Below(Kept),
     /// Those below it that a directory of the configuration may have.
-    OfDirectory(Box<config::DatabaseDir>, Option<Duration>),
+    OfDirectory(Box<config::DatabaseDir>, Kept),
+}
+
+/// How long what is stored stays, and which states of it.
+#[derive(Clone, Copy)]
+struct Kept {
+    retention: Option<Duration>,
+    keep: Option<Keep>,
 }
 
 /// A database whose replica is known.
@@ -50,24 +59,24 @@ struct Named {
     /// Below the place.
     prefix: String,
     replica: Replica,
-    retention: Option<Duration>,
+    kept: Kept,
 }
 
 impl Place {
     /// The databases that are to be compacted, of those that are stored.
     fn select(&self, stored: impl Iterator<Item = String>) -> Result<Vec<Named>> {
-        let below = |prefix: String, retention| {
+        let below = |prefix: String, kept| {
             let replica = match prefix.is_empty() {
                 true => self.replica.clone(),
                 false => self.replica.below(Path::new(&prefix))?,
             };
-            Ok(Named { prefix, replica, retention })
+            Ok(Named { prefix, replica, kept })
         };
         match &self.databases {
             Selection::Named(databases) => Ok(databases.clone()),
-            Selection::Below(retention) => stored.map(|prefix| below(prefix, *retention)).collect(),
-            Selection::OfDirectory(dir, retention) => {
-                stored.filter(|prefix| dir.matches(Path::new(prefix))).map(|prefix| below(prefix, *retention)).collect()
+            Selection::Below(kept) => stored.map(|prefix| below(prefix, *kept)).collect(),
+            Selection::OfDirectory(dir, kept) => {
+                stored.filter(|prefix| dir.matches(Path::new(prefix))).map(|prefix| below(prefix, *kept)).collect()
             }
         }
     }
@@ -118,7 +127,7 @@ struct Row {
 }
 
 enum Done {
-    Compacted(MaintenanceResult),
+    Compacted(MaintenanceResult, Thinned),
     Planned(Preview),
 }
 
@@ -187,24 +196,29 @@ fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Option
     if let Some(url) = &options.url {
         let replica = config::replica_from_url(url.reveal(), &environment)?;
         config::check_files::replica(&replica)?;
-        return Ok((vec![Place { replica, databases: Selection::Below(options.retention) }], None));
+        let kept = Kept { retention: options.retention, keep: None };
+        return Ok((vec![Place { replica, databases: Selection::Below(kept) }], None));
     }
     let config = given.config()?;
     config::check_files::config(&config)?;
     let named = by_bucket(config.dbs.iter().flat_map(Database::each_replica).map(|database| Named {
         prefix: String::new(),
-        retention: database.snapshot_retention,
+        kept: kept(&database),
         replica: database.replica,
     }));
     let replicas = |dir: &DatabaseDir| -> Vec<(Database, DatabaseDir)> {
         dir.template.each_replica().into_iter().map(|template| (template, dir.clone())).collect()
     };
     let directories = config.dirs.iter().flat_map(replicas).map(|(template, dir)| Place {
+        databases: Selection::OfDirectory(Box::new(dir), kept(&template)),
         replica: template.replica,
-        databases: Selection::OfDirectory(Box::new(dir), template.snapshot_retention),
     });
     let places: Vec<Place> = named.into_iter().chain(directories).collect();
     Ok((places, config.heartbeat))
+}
+
+fn kept(database: &Database) -> Kept {
+    Kept { retention: database.snapshot_retention, keep: database.keep }
 }
 
 /// Ends at the first place where the end was asked for.
@@ -234,11 +248,11 @@ fn compact_place(
     let entries = list(&*store, &SystemClock, "").context(|| format!("compact {url}"))?;
     let mut stored = by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size)));
     let databases = place.select(stored.keys().cloned().collect::<Vec<_>>().into_iter())?;
-    let mut compact = |Named { prefix, replica, retention }: Named| {
+    let mut compact = |Named { prefix, replica, kept }: Named| {
         let done = match stored.remove(&prefix) {
             None => Err(Error::new(Kind::NothingToRestore, "nothing is stored")),
-            Some(objects) if dry_run => Ok(Done::Planned(planned(objects, retention))),
-            Some(objects) => compact_database(&replica, objects, retention, jumps, pool).map(Done::Compacted),
+            Some(objects) if dry_run => Ok(Done::Planned(planned(objects, kept))),
+            Some(objects) => compact_database(&replica, objects, kept, jumps, pool),
         };
         Row { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url }
     };
@@ -271,20 +285,35 @@ fn each_database<T>(
     Ok(true)
 }
 
-fn planned(objects: Vec<(String, u64)>, retention: Option<Duration>) -> Preview {
-    preview(&Listing::new(objects), Policy { retention, grace: DELETE_GRACE_PERIOD }, SystemClock.utc_now())
+fn planned(objects: Vec<(String, u64)>, Kept { retention, keep }: Kept) -> Preview {
+    preview(&Listing::new(objects), Policy { retention, keep, grace: DELETE_GRACE_PERIOD }, SystemClock.utc_now())
 }
 
 fn compact_database(
     replica: &Replica,
     objects: Vec<(String, u64)>,
-    retention: Option<Duration>,
+    Kept { retention, keep }: Kept,
     jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
-) -> Result<MaintenanceResult> {
+) -> Result<Done> {
     let store = connect(replica, pool)?;
-    let listing = objects.into_iter().map(|(name, size)| Entry { name, size }).collect();
-    run_one_pass(&store, &replica.url, retention, Some(listing), jumps, &SystemClock)
+    let mut listing = objects.into_iter().map(|(name, size)| Entry { name, size }).collect();
+    let mut thinned = Thinned::default();
+    jumps.check(&SystemClock);
+    let trusted = !jumps.is_distrusted(SystemClock.now());
+    let done = match keep.filter(|_| trusted) {
+        Some(keep) => thin(&*store, &SystemClock, &keep, &mut listing, &mut thinned),
+        None => Ok(()),
+    };
+    // What is damaged in an old part of the history keeps nothing else from being done.
+    if let Err(error) = done.as_ref()
+        && error.kind() != Kind::Corrupt
+    {
+        return done.map(|()| Done::Compacted(MaintenanceResult::default(), thinned));
+    }
+    let pass = Pass { retention, keep, listing: Some(listing), replaced: thinned.replaced.clone() };
+    let compacted = run_one_pass(&store, &replica.url, pass, jumps, &SystemClock)?;
+    done.map(|()| Done::Compacted(compacted, thinned))
 }
 
 /// What uploads that died have left: a device that only adds objects cannot remove it.
@@ -300,12 +329,15 @@ fn remove_orphans(store: &dyn Store) -> Result<()> {
 
 fn log_row(row: &Row) {
     match &row.done {
-        Ok(Done::Compacted(done)) if done.merged + done.deleted > 0 => log::info("compacted")
-            .field("replica", &row.replica)
-            .field("merged", done.merged)
-            .field("into", done.into)
-            .field("deleted", done.deleted)
-            .emit(),
+        Ok(Done::Compacted(done, thinned)) if done.merged + done.deleted + thinned.rollups + thinned.snapshots > 0 => {
+            log::info("compacted")
+                .field("replica", &row.replica)
+                .field("merged", done.merged)
+                .field("into", done.into)
+                .field("rollups", thinned.rollups)
+                .field("deleted", done.deleted + thinned.snapshots)
+                .emit();
+        }
         Ok(_) => {}
         Err(error) => log::warn("not compacted, trying again").field("replica", &row.replica).error(error).emit(),
     }
@@ -317,15 +349,22 @@ fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
     }
     let columns: &[&str] = match options.dry_run {
         true => &["replica", "segments", "after", "delete", "bytes", "first", "first after"],
-        false => &["replica", "merged", "into", "deleted"],
+        false => &["replica", "merged", "into", "rollups", "deleted"],
     };
     let mut table = Table::new(columns);
     let number = |number: usize| (number as u64).into();
     for row in rows {
         let replica = || row.replica.clone().into();
         match &row.done {
-            Ok(Done::Compacted(done)) => {
-                table.row([replica(), number(done.merged), number(done.into), number(done.deleted)]);
+            Ok(Done::Compacted(done, thinned)) => {
+                let deleted = done.deleted + thinned.snapshots;
+                table.row([
+                    replica(),
+                    number(done.merged),
+                    number(done.into),
+                    number(thinned.rollups),
+                    number(deleted),
+                ]);
             }
             Ok(Done::Planned(planned)) => table.row([
                 replica(),
@@ -346,7 +385,7 @@ fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
 fn json_row(row: &Row, dry_run: bool) -> Value {
     let (planned, compacted) = match &row.done {
         Ok(Done::Planned(planned)) => (Some(planned), None),
-        Ok(Done::Compacted(done)) => (None, Some(done)),
+        Ok(Done::Compacted(done, thinned)) => (None, Some((done, thinned))),
         Err(_) => (None, None),
     };
     let error = row.done.as_ref().err().map(|error| error.message());
@@ -364,10 +403,11 @@ fn json_row(row: &Row, dry_run: bool) -> Value {
         }),
         false => json!({
             "replica": row.replica,
-            "merged": compacted.map(|it| it.merged),
-            "into": compacted.map(|it| it.into),
-            "bytes": compacted.map(|it| it.bytes),
-            "deleted": compacted.map(|it| it.deleted),
+            "merged": compacted.map(|(it, _)| it.merged),
+            "into": compacted.map(|(it, _)| it.into),
+            "rollups": compacted.map(|(_, thinned)| thinned.rollups),
+            "bytes": compacted.map(|(it, thinned)| it.bytes + thinned.bytes),
+            "deleted": compacted.map(|(it, thinned)| it.deleted + thinned.snapshots),
             "error": error,
         }),
     }
@@ -387,7 +427,10 @@ mod tests {
         let mut compact = |database: u32| {
             signalled.set(database == signal_in);
             let done = if breaks_off { check() } else { Ok(()) };
-            Row { replica: database.to_string(), done: done.map(|()| Done::Compacted(MaintenanceResult::default())) }
+            Row {
+                replica: database.to_string(),
+                done: done.map(|()| Done::Compacted(MaintenanceResult::default(), Thinned::default())),
+            }
         };
         let mut rows = Vec::new();
         let whole = each_database(1..=2, &mut compact, &check, &mut rows);

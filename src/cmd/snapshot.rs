@@ -23,7 +23,7 @@ use crate::format::listing::Listing;
 use crate::format::position::Position;
 use crate::log::{self, Level};
 use crate::replica::clock_jump::ClockJumpDetector;
-use crate::replica::maintenance::run_one_pass;
+use crate::replica::maintenance::{Pass, run_one_pass};
 use crate::replica::replicator::{Replicator, warn_clock};
 use crate::replica::snapshot_upload::{SnapshotBuffers, SnapshotUpload, UploadProgress as Moved};
 use crate::replica::standalone_snapshot::{LatestStored, latest_stored, standalone_snapshot};
@@ -92,7 +92,9 @@ fn row(database: &Database, done: &Result<StoredSnapshot>) -> serde_json::Value 
 fn selected_databases(given: &Context, options: &cli::Snapshot) -> Result<(Vec<Database>, Option<config::Heartbeat>)> {
     let mut databases = given.selected_databases(&options.selection)?;
     if options.retention.is_some() {
-        databases.iter_mut().for_each(|database| database.snapshot_retention = options.retention);
+        databases.iter_mut().for_each(|database| {
+            (database.snapshot_retention, database.keep) = (options.retention, None);
+        });
     }
     // A part of the configuration is not all that the heartbeat stands for.
     let heartbeat = match options.selection {
@@ -116,7 +118,8 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
     if let Some(done) = snapshot_rollback_journal(database, &options, asked, &store)? {
         if asked.enforce_retention {
             let mut unwatched = ClockJumpDetector::default();
-            run_one_pass(&store, &done.path, database.snapshot_retention, None, &mut unwatched, &SystemClock)?;
+            let pass = Pass { retention: database.snapshot_retention, keep: database.keep, ..Pass::default() };
+            run_one_pass(&store, &done.path, pass, &mut unwatched, &SystemClock)?;
         }
         return Ok(done);
     }

@@ -22,6 +22,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         snapshot_interval: database.snapshot_interval,
         comparison: database.compare_interval.map(ComparisonPace::each),
         retention: database.snapshot_retention,
+        keep: database.keep,
         compaction: database.replica.compaction,
         compression_level: database.replica.compression_level,
         enforce_retention: false,

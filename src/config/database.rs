@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Replica, SnapshotPolicy, mask_credentials};
 use crate::error::{Error, Kind, Result};
 use crate::format::crc32::Crc32;
+use crate::format::keep::Keep;
 
 /// How often the WAL is looked at. A look costs microseconds, so that a commit is seen at once.
 pub const DEFAULT_MONITOR_INTERVAL: Duration = Duration::from_millis(50);
@@ -53,6 +54,8 @@ pub struct Database {
     pub snapshot_interval: Option<Duration>,
     /// None: nothing is ever deleted.
     pub snapshot_retention: Option<Duration>,
+    /// What is kept of a longer history, if it is thinned out: then `snapshot_retention` is the longest of that.
+    pub keep: Option<Keep>,
     pub restore_if_missing: bool,
 }
 
@@ -74,8 +77,9 @@ impl Database {
             enable_wal: true,
             allow_network_file_system: false,
             compare_interval: Some(DEFAULT_COMPARE_INTERVAL),
-            snapshot_interval: policy.interval,
+            snapshot_interval: policy.interval(),
             snapshot_retention: policy.retention,
+            keep: policy.keep,
             restore_if_missing: false,
         }
     }

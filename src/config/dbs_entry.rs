@@ -113,9 +113,10 @@ fn read_snapshot(
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     let own = section.section("snapshot")?;
-    let policy = SnapshotPolicy::read(own.as_ref(), inherited.snapshot, warnings)?;
-    database.snapshot_interval = policy.interval;
+    let policy = SnapshotPolicy::read((section, own.as_ref()), inherited.snapshot, warnings)?;
+    database.snapshot_interval = policy.interval();
     database.snapshot_retention = policy.retention;
+    database.keep = policy.keep;
     Ok(())
 }
 

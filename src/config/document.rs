@@ -289,7 +289,7 @@ fn not_yaml(error: serde_yaml::Error) -> Error {
 /// The units that a duration of this key has as a rule: what looks like a slip is not to cost a history.
 fn usual_units(key: &str) -> &'static [&'static str] {
     match key {
-        "retention" => &["h", "d", "w"],
+        "retention" | "all" | "hourly" | "daily" | "weekly" | "monthly" => &["h", "d", "w"],
         "interval" => &["h", "d"],
         "heartbeat-interval" => &["m", "h"],
         _ => &["s"],

@@ -19,6 +19,7 @@ pub const GLOBAL: SectionKeys = SectionKeys {
         "dbs",
         "logging",
         "snapshot",
+        "keep",
         "retention",
         "metrics-file",
         "heartbeat-url",
@@ -62,6 +63,7 @@ pub const DATABASE: SectionKeys = SectionKeys {
         "enable-wal",
         "allow-network-file-system",
         "snapshot",
+        "keep",
         "restore-if-db-not-exists",
     ],
     ignored: &[
@@ -126,10 +128,13 @@ pub const SNAPSHOT: SectionKeys = SectionKeys { name: "snapshot", keys: &["inter
 pub const AGE: SectionKeys =
     SectionKeys { name: "age", keys: &["recipients", "recipients-file", "identities"], ignored: &[] };
 
+pub const KEEP: SectionKeys =
+    SectionKeys { name: "keep", keys: &["all", "hourly", "daily", "weekly", "monthly"], ignored: &[] };
+
 pub const RETENTION: SectionKeys = SectionKeys { name: "retention", keys: &["enabled"], ignored: &[] };
 
 /// All rooms, for the manual's test and for telling where a misplaced key belongs.
-pub const SECTIONS: [&SectionKeys; 7] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &RETENTION, &AGE];
+pub const SECTIONS: [&SectionKeys; 8] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &KEEP, &RETENTION, &AGE];
 
 /// The replica keys that may not be inherited: every replica would share them.
 const REPLICA_ONLY: [&str; 2] = ["path", "name"];

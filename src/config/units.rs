@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
-/// In nanoseconds. `d` and `w` are ours; the others are Go's.
-const DURATION_UNITS: [(&str, u64); 10] = [
+/// In nanoseconds. `d`, `w` and `y` are ours; the others are Go's.
+const DURATION_UNITS: [(&str, u64); 11] = [
     ("ns", 1),
     ("us", 1_000),
     ("µs", 1_000),
@@ -16,6 +16,8 @@ const DURATION_UNITS: [(&str, u64); 10] = [
     ("h", 3_600_000_000_000),
     ("d", 86_400_000_000_000),
     ("w", 604_800_000_000_000),
+    // 365 days.
+    ("y", 31_536_000_000_000_000),
 ];
 
 /// In bytes: powers of 1000 and of 1024.
@@ -53,7 +55,7 @@ pub fn duration_in(text: &str, usual: &[&str]) -> Result<Duration> {
     }
     let wrong = || {
         invalid("duration", text, "numbers with units, such as 50ms, 1.5s, 1h30m or 2d")
-            .with_hint("units are ns, us, ms, s, m, h, d and w")
+            .with_hint("units are ns, us, ms, s, m, h, d, w and y")
     };
     let mut rest = text;
     let mut nanos = 0u64;
@@ -147,6 +149,7 @@ mod tests {
             ("2d", 172_800_000_000_000),
             ("1d12h", 129_600_000_000_000),
             ("2w", 1_209_600_000_000_000),
+            ("1y", 365 * 86_400_000_000_000),
         ];
         for (text, nanos) in table {
             assert_eq!(duration(text).unwrap(), Duration::from_nanos(nanos), "{text}");

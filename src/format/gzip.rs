@@ -4,7 +4,7 @@ use std::io::Read;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::deflate::Deflate;
 use crate::format::member_header::{
     FORMAT_VERSION, HeaderFields, MemberKind, PREFIX, corrupt, header_len, outline, subfield, whole_len,
@@ -276,17 +276,9 @@ impl<R: Read> PeekReader<R> {
                 Ok(0) => break,
                 Ok(count) => self.end += count,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(unwrap_io(e)),
+                Err(e) => return Err(Error::of_stream(e)),
             }
         }
         Ok(())
-    }
-}
-
-/// The error that an adapter wrapped into an I/O error, or that I/O error as ours.
-fn unwrap_io(error: std::io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(ours) => ours,
-        Err(error) => Error::io(Kind::StoreRefused, "read", &error),
     }
 }

@@ -5,7 +5,7 @@ use crate::format::chain::SegmentChain;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::listing::{GenerationObjects, Listing};
 use crate::format::position::{Generation, Position, WalPosition};
-use crate::format::time::Timestamp;
+use crate::format::time::{Timestamp, age_text};
 
 /// Where a restore ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +60,16 @@ pub(super) fn at_time(listing: &Listing, generation: Option<Generation>, time: T
         chain.require_no_gap()?;
     }
     let wanted = chain.segments.iter().take_while(|(key, _)| key.first_moment() <= time).count();
+    let next = chain.segments.get(wanted).filter(|(key, _)| key.is_rollup()).map(|(key, _)| key.last_seen);
     chain.segments.truncate(wanted);
+    let newest = chain.latest_time();
     let mut plan = Plan::new(chain, StopAt::Time(time));
+    if let Some(next) = next.filter(|_| newest < time) {
+        let age = age_text(time.since(newest));
+        plan.warnings.push(format!(
+            "the newest kept state is from {newest}, {age} before the requested moment; the next is from {next}"
+        ));
+    }
     if time > reach {
         plan.warnings.push(format!("generation {chosen} reaches to {reach}: nothing is stored from then to {time}"));
     }

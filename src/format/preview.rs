@@ -85,11 +85,11 @@ mod tests {
         let mut names: Vec<(String, u64)> = (0..600).map(|at| (segment(at), 10)).collect();
         names.extend([(snapshot(0), 100), (snapshot(300), 100)]);
         let listing = Listing::new(names);
-        let keep_all = Policy { retention: None, grace: Duration::ZERO };
+        let keep_all = Policy { retention: None, keep: None, grace: Duration::ZERO };
         let planned = preview(&listing, keep_all, millis(600 * second));
         assert_eq!((planned.segments, planned.delete, planned.first_after), (600, 0, Some(millis(0))));
         assert!(planned.segments_after < 60, "{planned:?}");
-        let short = Policy { retention: Some(Duration::from_secs(200)), grace: Duration::ZERO };
+        let short = Policy { retention: Some(Duration::from_secs(200)), keep: None, grace: Duration::ZERO };
         let planned = preview(&listing, short, millis(600 * second));
         assert_eq!((planned.first, planned.first_after), (Some(millis(0)), Some(millis(300 * second))));
         // The first snapshot, and the segments that end before the second.

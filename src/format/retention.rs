@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::format::chain::SegmentChain;
+use crate::format::keep::Keep;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::listing::{GenerationObjects, Listing, latest_time};
 use crate::format::plan::{Plan, Target, plan};
 use crate::format::position::{Generation, WalPosition};
+use crate::format::thinning::{kept_moments, overlaps_partly, reference};
 use crate::format::time::Timestamp;
 
 /// What is kept.
@@ -24,6 +26,8 @@ use crate::format::time::Timestamp;
 pub struct Policy {
     /// Any moment of this long can be restored. None: for ever.
     pub retention: Option<Duration>,
+    /// What is kept of a longer history, if it is thinned out: then `retention` is the longest of that.
+    pub keep: Option<Keep>,
     /// What a plan of this long ago needs is kept too, for a restore that is under way.
     pub grace: Duration,
 }
@@ -52,17 +56,26 @@ const UNPROVEN: &str = "the remaining objects would not give the same restores";
 /// Decides what of `listing` may be deleted.
 pub fn plan_deletions(listing: &Listing, policy: Policy, now: Timestamp) -> Deletions {
     let Some(newest) = latest_time(listing) else { return Deletions::default() };
-    if let Some(refused) = clock_distrust(newest, policy.retention, now) {
+    let trusted = policy.keep.map(|keep| keep.all).or(policy.retention);
+    if let Some(refused) = clock_distrust(newest, trusted, now) {
         return Deletions { delete: Vec::new(), skipped_reason: Some(refused) };
     }
     let horizon = policy.retention.map(|retention| cutoff(now, retention + policy.grace).min(newest));
     let mut delete = horizon.map(|horizon| expired(listing, horizon)).unwrap_or_default();
     let known: HashSet<Key> = delete.iter().copied().collect();
     delete.extend(superseded(listing, cutoff(now, policy.grace)).into_iter().filter(|key| !known.contains(key)));
-    if delete.is_empty() || preserves_restores(listing, &delete, horizon) {
+    let kept: Vec<Timestamp> = policy.keep.map(|keep| old_moments(listing, &keep, now)).unwrap_or_default();
+    if delete.is_empty() || preserves_restores(listing, &delete, horizon, &kept) {
         return Deletions { delete, skipped_reason: None };
     }
     Deletions { delete: Vec::new(), skipped_reason: Some(UNPROVEN) }
+}
+
+/// The states that a policy keeps of the part of a history in which not every commit is kept.
+fn old_moments(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Timestamp> {
+    let reference = reference(listing, now);
+    let moments = kept_moments(listing, keep, now).into_iter().map(|moment| moment.time);
+    moments.filter(|time| !keep.keeps_all(reference, *time)).collect()
 }
 
 /// Why a clock cannot be believed, seen from the newest stored moment.
@@ -116,11 +129,29 @@ fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
     let mut found = Vec::new();
     for (_, stored) in listing.generations() {
         let way = restore_path(stored);
+        let crossing = crossing_rollups(stored);
         let mut larger = way.iter().map(|(key, _)| key).peekable();
         for (key, _) in &stored.segments {
+            let apart = |of: &SegmentKey| !crossing.contains(of);
             while larger.next_if(|of| of.end < key.end).is_some() {}
-            let covered = larger.peek().is_some_and(|of| covers(of, key) && of.last_seen.max(key.last_seen) <= since);
+            let covered = larger
+                .peek()
+                .is_some_and(|of| covers(of, key) && apart(of) && of.last_seen.max(key.last_seen) <= since);
             found.extend(covered.then_some(Key::Segment(*key)));
+        }
+    }
+    found
+}
+
+/// What overlaps a rollup, or is one that is overlapped, and neither contains the other: two programs thinned or merged in
+/// different ways at the same time. Each may have deleted what the other relies on, so neither replaces anything.
+fn crossing_rollups(stored: &GenerationObjects) -> HashSet<SegmentKey> {
+    let range = |key: &SegmentKey| (key.start, key.end);
+    let rollups = stored.segments.iter().filter(|(key, _)| key.is_rollup());
+    let mut found = HashSet::new();
+    for (rollup, _) in rollups {
+        for (other, _) in stored.segments.iter().filter(|(other, _)| overlaps_partly(range(rollup), range(other))) {
+            found.extend([*rollup, *other]);
         }
     }
     found
@@ -140,12 +171,17 @@ fn covers(large: &SegmentKey, small: &SegmentKey) -> bool {
 }
 
 /// Whether every plan that matters is the same without these.
-fn preserves_restores(listing: &Listing, delete: &[Key], horizon: Option<Timestamp>) -> bool {
+fn preserves_restores(listing: &Listing, delete: &[Key], horizon: Option<Timestamp>, thinned: &[Timestamp]) -> bool {
     let gone: HashSet<Key> = delete.iter().copied().collect();
     let rest = listing.without(&gone);
     let kept = rest.generations().flat_map(|(_, stored)| stored.snapshots.iter().map(|(key, _)| *key));
     let kept: Vec<SnapshotKey> = kept.collect();
-    let moments = kept.iter().map(|key| key.time).chain(horizon).filter(|time| horizon.is_none_or(|h| *time >= h));
+    let moments = kept
+        .iter()
+        .map(|key| key.time)
+        .chain(thinned.iter().copied())
+        .chain(horizon)
+        .filter(|time| horizon.is_none_or(|h| *time >= h));
     let targets = moments.map(Target::Time).chain([Target::Latest]);
     let same_plans =
         targets.into_iter().all(|target| same_outcome(&plan(listing, None, &target), &plan(&rest, None, &target)));
@@ -180,7 +216,7 @@ mod tests {
 
     fn policy(hours: u64, grace: u64) -> Policy {
         let retention = Some(Duration::from_millis(hours * HOUR));
-        Policy { retention, grace: Duration::from_millis(grace * HOUR) }
+        Policy { retention, keep: None, grace: Duration::from_millis(grace * HOUR) }
     }
 
     /// A snapshot at a point that is its hour.
@@ -240,7 +276,7 @@ mod tests {
         assert_eq!(at(59), Deletions { delete: Vec::new(), skipped_reason: Some(CLOCK_BEHIND) });
         assert_eq!(at(60 + 35 * 24 + 1), Deletions { delete: Vec::new(), skipped_reason: Some(CLOCK_AHEAD) });
         assert_eq!(at(60 + 35 * 24).delete.len(), 1);
-        let ever = Policy { retention: None, grace: Duration::ZERO };
+        let ever = Policy { retention: None, keep: None, grace: Duration::ZERO };
         assert_eq!(plan_deletions(&listing(&keys), ever, millis(100 * HOUR)), Deletions::default());
         assert_eq!(plan_deletions(&listing(&[]), policy(1, 0), millis(100 * HOUR)), Deletions::default());
     }
@@ -374,7 +410,7 @@ mod tests {
                 assert!(same(&keys), "seed {seed}");
                 let actions = plan_deletions(
                     &listing(&keys),
-                    Policy { retention: None, grace: Duration::ZERO },
+                    Policy { retention: None, keep: None, grace: Duration::ZERO },
                     millis(count * HOUR),
                 );
                 assert_eq!(actions.delete.len(), group.len(), "seed {seed}");

@@ -42,6 +42,12 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// The months since year 0 of the calendar.
+    pub fn month(self) -> u64 {
+        let (year, month, _) = civil_from_days(self.0 / MS_PER_DAY);
+        year * 12 + month
+    }
+
     /// The form in object keys, which sorts as time does: `20261123T060812.345Z`.
     pub fn to_key(self) -> String {
         let (year, month, day) = civil_from_days(self.0 / MS_PER_DAY);

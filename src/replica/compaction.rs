@@ -192,7 +192,7 @@ impl Compaction {
 }
 
 /// Neither is what was encrypted stored in clear, nor what somebody may have put here in clear passed on as if it was ours.
-fn check_same_encryption(found: usize, wanted: usize) -> Result<()> {
+pub fn check_same_encryption(found: usize, wanted: usize) -> Result<()> {
     match (found, wanted) {
         (0, 0) | (1.., 1..) => Ok(()),
         (0, _) => Err(Error::new(Kind::NoIdentity, "in clear: it is not merged into an encrypted segment")),

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::compaction;
+use crate::format::keep::Keep;
 use crate::format::key::{Key, SegmentKey};
 use crate::format::listing::Listing;
 use crate::format::position::Generation;
@@ -62,6 +63,8 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 pub struct Maintenance {
     /// How long any moment stays restorable; none: for ever.
     pub retention: Option<Duration>,
+    /// What is kept of a longer history, if it is thinned out: then `retention` is the longest of that.
+    pub keep: Option<Keep>,
     /// Merge and delete beside replication. False: only in a pass that was asked for.
     pub compaction: bool,
     /// One whole pass at once.
@@ -135,7 +138,7 @@ impl RetentionTask {
             store,
             name,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            policy: Policy { retention: what.retention, grace: DELETE_GRACE_PERIOD },
+            policy: Policy { retention: what.retention, keep: what.keep, grace: DELETE_GRACE_PERIOD },
             compaction: what.compaction,
             budget: TransferBudget::default(),
             generation: None,
@@ -166,7 +169,8 @@ impl RetentionTask {
     /// The newest moment that was stored before this run: if the clock does not fit it, it is doubted.
     pub fn started(&mut self, newest: Timestamp, clock: &dyn Clock) {
         let known = newest != Timestamp::default();
-        if let Some(why) = clock_distrust(newest, self.policy.retention, clock.utc_now()).filter(|_| known) {
+        let trusted = self.policy.keep.map(|keep| keep.all).or(self.policy.retention);
+        if let Some(why) = clock_distrust(newest, trusted, clock.utc_now()).filter(|_| known) {
             self.suspend(why);
             self.clock_jumps.distrust(clock.now());
         }
@@ -314,10 +318,15 @@ impl RetentionTask {
         let in_memory = |key: &SegmentKey| sent.get(self.id, key).is_some();
         let readable = self.readable(in_memory);
         let from_start = self.from_start && readable.len() == self.chain.len();
+        // What is to be thinned out later must not be hidden in one object with what is not.
+        let may_merge = |group: &[(SegmentKey, u64)]| match (self.policy.keep, group) {
+            (Some(keep), [(first, _), .., (last, _)]) => keep.allows_merge(first.last_seen, last.last_seen),
+            _ => true,
+        };
         let places = if self.is_in_pass() {
-            compaction::next_group(readable, from_start)?
+            compaction::next_group_where(readable, from_start, may_merge)?
         } else {
-            self.budget.next_group(readable, from_start, in_memory)?
+            self.budget.next_group(readable, from_start, in_memory, may_merge)?
         };
         let group = readable.get(places)?;
         let key = compaction::merged_key(group)?;
@@ -465,7 +474,19 @@ impl RetentionTask {
     }
 }
 
-/// One whole pass over a store, for a command that has nothing else to do meanwhile. `listing` is one that is at hand, and
+/// What one whole pass is to do.
+#[derive(Default)]
+pub struct Pass {
+    /// As in [`Maintenance`].
+    pub retention: Option<Duration>,
+    pub keep: Option<Keep>,
+    /// One that is at hand.
+    pub listing: Option<Vec<Entry>>,
+    /// What a larger object has replaced just now: it goes in a later pass.
+    pub replaced: Vec<Key>,
+}
+
+/// One whole pass over a store, for a command that has nothing else to do meanwhile.
 /// `clock_jumps` has watched the clock before, if anything has.
 ///
 /// Errors: the store's; [`Kind::Corrupt`] for a segment that is damaged, once all else is done. One that another program has
@@ -473,14 +494,15 @@ impl RetentionTask {
 pub fn run_one_pass(
     store: &Rc<dyn Store>,
     name: &str,
-    retention: Option<Duration>,
-    listing: Option<Vec<Entry>>,
+    pass: Pass,
     clock_jumps: &mut ClockJumpDetector,
     clock: &dyn Clock,
 ) -> Result<MaintenanceResult> {
-    let what = Maintenance { retention, compaction: true, single_pass: true };
+    let Pass { retention, keep, listing, replaced } = pass;
+    let what = Maintenance { retention, keep, compaction: true, single_pass: true };
     let mut task = RetentionTask::new(store.clone(), TargetName::of_database(name), what, clock.now());
     (task.listing, task.all_generations) = (listing, true);
+    task.merged.push_back((clock.now() + DELETE_GRACE_PERIOD, replaced));
     task.clock_jumps = std::mem::take(clock_jumps);
     let done = finish_pass(&mut task, store, clock);
     *clock_jumps = task.clock_jumps;

@@ -61,13 +61,14 @@ impl TransferBudget {
 
     /// The places of the segments that should become one now. `in_memory` tells which need not be fetched.
     ///
-    /// Old segments that cost too much to fetch are left out: those behind them can be merged all the same. `from_start` as
-    /// for [`next_group_where`].
+    /// Old segments that cost too much to fetch are left out: those behind them can be merged all the same. `from_start` and
+    /// `may_merge` as for [`next_group_where`].
     pub fn next_group(
         &self,
         segments: &[(SegmentKey, u64)],
         from_start: bool,
         in_memory: impl Fn(&SegmentKey) -> bool,
+        may_merge: impl Fn(&[(SegmentKey, u64)]) -> bool,
     ) -> Option<Range<usize>> {
         let mut to_fetch = 0;
         let affordable = segments.iter().rev().take_while(|(key, size)| {
@@ -76,7 +77,8 @@ impl TransferBudget {
         });
         let first = segments.len() - affordable.count();
         let affordable = segments.get(first..)?;
-        let group = next_group_where(affordable, from_start && first == 0, |group| self.may_send(group))?;
+        let group =
+            next_group_where(affordable, from_start && first == 0, |group| self.may_send(group) && may_merge(group))?;
         Some(group.start + first..group.end + first)
     }
 }
@@ -104,7 +106,7 @@ mod tests {
             });
             let oldest = chain.len() - first.count();
             let Some(from) = chain.get(oldest).map(|(key, _)| key.start) else { continue };
-            if let Some(places) = budget.next_group(&chain, true, |key| key.start >= from) {
+            if let Some(places) = budget.next_group(&chain, true, |key| key.start >= from, |_| true) {
                 let group = chain[places.clone()].to_vec();
                 let bytes = group.iter().map(|(_, size)| size).sum();
                 let fetched = group.iter().filter(|(key, _)| key.start < from);
@@ -136,16 +138,16 @@ mod tests {
         chain.extend((20..50).map(|at| (key(at, at + 1), 10)));
         let budget = TransferBudget::default();
         // The first window that is merged begins behind a segment that is known.
-        assert_eq!(budget.next_group(&chain, true, |key| key.start >= point(0, 20)), Some(30..45));
-        assert_eq!(budget.next_group(&chain, false, |_| false), Some(30..45));
+        assert_eq!(budget.next_group(&chain, true, |key| key.start >= point(0, 20), |_| true), Some(30..45));
+        assert_eq!(budget.next_group(&chain, false, |_| false, |_| true), Some(30..45));
         let mut spent = TransferBudget::default();
         spent.merged(&[], key(900, 901), INITIAL, 0);
-        assert_eq!(spent.next_group(&chain, false, |_| true), Some(15..30));
+        assert_eq!(spent.next_group(&chain, false, |_| true, |_| true), Some(15..30));
         (15..45).for_each(|at| spent.merged(&[], key(at, at + 1), 0, 0));
-        assert_eq!(spent.next_group(&chain, false, |_| true), None);
+        assert_eq!(spent.next_group(&chain, false, |_| true, |_| true), None);
         let mut fetched = TransferBudget::default();
         fetched.merged(&[], key(900, 901), 0, INITIAL);
-        assert_eq!(fetched.next_group(&chain, false, |_| false), None);
-        assert_eq!(fetched.next_group(&chain, true, |key| key.start >= point(0, 20)), Some(30..45));
+        assert_eq!(fetched.next_group(&chain, false, |_| false, |_| true), None);
+        assert_eq!(fetched.next_group(&chain, true, |key| key.start >= point(0, 20), |_| true), Some(30..45));
     }
 }

@@ -111,13 +111,40 @@ pub fn apply_more<O: PageOutput>(
     segments: &[(SegmentKey, u64)],
     output: O,
 ) -> Result<(RestoreResult, ResumableRestore)> {
-    let read = ReadLog::behind(held.0.recipients);
     let stop = segments.last().map_or(held.0.applied_to, |(key, _)| key.end);
+    apply_until(store, clock, held, (segments, stop), output)
+}
+
+/// The same, up to the end of a transaction at `stop`.
+pub fn apply_until<O: PageOutput>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    held: ResumableRestore,
+    (segments, stop): (&[(SegmentKey, u64)], WalPosition),
+    output: O,
+) -> Result<(RestoreResult, ResumableRestore)> {
+    let read = ReadLog::behind(held.0.recipients);
     // What is there now is to the segments what the snapshot was: members up to it are passed over.
     let state = RestoredState { snapshot: held.0.applied_to, ..held.0 };
     let mut restore = Restore { store, clock, output, progress: &mut |_| (), read: &read, state, old: Vec::new() };
     let restored = restore.apply_all(segments, stop)?;
     Ok((restored, ResumableRestore(restore.state)))
+}
+
+/// Applies one whole object whose bytes are at hand.
+pub fn apply_object<O: PageOutput, R: Read>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    held: ResumableRestore,
+    (key, bytes): (&SegmentKey, R),
+    output: O,
+) -> Result<ResumableRestore> {
+    let read = ReadLog::behind(held.0.recipients);
+    let state = RestoredState { snapshot: held.0.applied_to, ..held.0 };
+    let mut restore = Restore { store, clock, output, progress: &mut |_| (), read: &read, state, old: Vec::new() };
+    restore.apply_segment(key, bytes, key.end)?;
+    restore.finish(key.end)?;
+    Ok(ResumableRestore(restore.state))
 }
 
 /// Unpacks the snapshot.

@@ -1,11 +1,7 @@
 //! Proving a backup: each generation is restored to nowhere, and the newest one is compared with the live database.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-
 use crate::backup::listing::load_listing_patiently;
 use crate::clock::Clock;
-use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
 use crate::format::plan::{Target, plan};
@@ -16,6 +12,7 @@ use crate::restore::live_state::{LiveMatch, LiveState};
 use crate::restore::page_compare::{Difference, PageComparer};
 use crate::restore::page_output::PageOutput;
 use crate::restore::plan::retry_with_new_plan;
+use crate::restore::scratch::scratch;
 use crate::store::Store;
 
 /// What was found of one generation.
@@ -139,18 +136,6 @@ impl Verification<'_> {
             }
         }
     }
-}
-
-/// A file without a name for the pages that are restored: what is stored as a difference is made whole from them. On the
-/// disk, and not in /tmp, which may be in memory.
-fn scratch() -> Result<File> {
-    let wanted = std::env::var_os("TMPDIR").map(PathBuf::from);
-    let usual = Path::new("/var/tmp");
-    let place = wanted.unwrap_or_else(|| if usual.is_dir() { usual.to_path_buf() } else { std::env::temp_dir() });
-    Directory::open(&place).and_then(|directory| directory.create_unlinked()).map_err(|error| {
-        Error::io(Kind::Database, format!("create a file in {}", place.display()), &error)
-            .with_hint("set TMPDIR to use another directory")
-    })
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! Waiting for a store, for commands that have nothing else to do meanwhile.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::log;
-use crate::store::{Entry, Store};
+use crate::store::traffic::Purpose;
+use crate::store::{Entry, PutState, Store};
 
 /// How long a store may be away in the middle of what was begun, without one byte more of it: a server that restarts, a
 /// cluster that chooses another leader.
@@ -49,6 +51,49 @@ pub fn list(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<En
         interrupt::check()?;
         store.wait(MAX_SLEEP);
     }
+}
+
+/// Bytes of an object that are offered at once.
+const PIECE: usize = 64 << 10;
+
+/// Stores an object, read from `bytes`.
+pub fn put(store: &dyn Store, clock: &dyn Clock, name: &str, purpose: Purpose, bytes: &mut dyn Read) -> Result<()> {
+    let mut put = store.put(name);
+    put.count_for(purpose);
+    let mut piece = vec![0; PIECE];
+    loop {
+        let count = bytes.read(&mut piece).map_err(Error::of_stream)?;
+        let mut rest = piece.get(..count).unwrap_or_default();
+        if rest.is_empty() {
+            break;
+        }
+        while !rest.is_empty() {
+            let taken = put.write(rest)?;
+            rest = rest.get(taken..).unwrap_or_default();
+            if taken == 0 {
+                interrupt::check()?;
+                put.poll(clock.now())?;
+                store.wait(MAX_SLEEP);
+            }
+        }
+    }
+    put.finish();
+    put.commit();
+    while put.poll(clock.now())? != PutState::Done {
+        interrupt::check()?;
+        store.wait(MAX_SLEEP);
+    }
+    Ok(())
+}
+
+/// Deletes objects, in this order.
+pub fn delete(store: &dyn Store, clock: &dyn Clock, names: Vec<String>) -> Result<()> {
+    let mut delete = store.delete(names);
+    while !delete.poll(clock.now())? {
+        interrupt::check()?;
+        store.wait(MAX_SLEEP);
+    }
+    Ok(())
 }
 
 /// A store that is away in the middle of an operation.

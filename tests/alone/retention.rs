@@ -17,7 +17,7 @@ use litestream::format::position::{Generation, Offset, WalPosition};
 use litestream::format::retention::{Policy, plan_deletions};
 use litestream::format::time::Timestamp;
 use litestream::replica::clock_jump::ClockJumpDetector;
-use litestream::replica::maintenance::{DELETE_GRACE_PERIOD, run_one_pass};
+use litestream::replica::maintenance::{DELETE_GRACE_PERIOD, Pass, run_one_pass};
 use litestream::replica::replicator::{Replicator, Settings, SharedBuffers};
 use litestream::restore::apply::{RestoreResult, restore};
 use litestream::source;
@@ -130,6 +130,10 @@ fn rows_of(path: &Path) -> u64 {
     u64::try_from(count).unwrap()
 }
 
+fn retain(retention: Duration) -> Pass {
+    Pass { retention: Some(retention), ..Pass::default() }
+}
+
 fn settings(path: PathBuf, retention: Duration) -> Settings {
     Settings {
         source: source::Options {
@@ -147,6 +151,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         snapshot_interval: Some(DAY),
         comparison: None,
         retention: Some(retention),
+        keep: None,
         compaction: true,
         compression_level: Default::default(),
         enforce_retention: false,
@@ -252,9 +257,9 @@ fn without_compaction_objects_are_only_added() {
     // What does compact is asked for it.
     let store: Rc<dyn Store> = life.memory.clone();
     life.clock.pass(HOUR);
-    run_one_pass(&store, "a", Some(DAY), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
+    run_one_pass(&store, "a", retain(DAY), &mut ClockJumpDetector::default(), &life.clock).unwrap();
     life.clock.pass(HOUR);
-    run_one_pass(&store, "a", Some(DAY), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
+    run_one_pass(&store, "a", retain(DAY), &mut ClockJumpDetector::default(), &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < 40, "{} objects", life.memory.objects.borrow().len());
     life.has(Duration::ZERO);
 }
@@ -273,7 +278,7 @@ fn a_clock_that_leaps_between_two_passes_deletes_nothing() {
     let mut jumps = ClockJumpDetector::default();
     let snapshots = |life: &Life| life.listing().generations().map(|(_, stored)| stored.snapshots.len()).sum::<usize>();
     let mut pass = |life: &Life| {
-        run_one_pass(&store, "a", Some(2 * DAY), None, &mut jumps, &life.clock).unwrap();
+        run_one_pass(&store, "a", retain(2 * DAY), &mut jumps, &life.clock).unwrap();
     };
     pass(&life);
     let before = snapshots(&life);
@@ -282,7 +287,7 @@ fn a_clock_that_leaps_between_two_passes_deletes_nothing() {
     assert_eq!(snapshots(&life), before);
     life.has(DAY);
     // A program that has not seen the leap can only believe the clock.
-    run_one_pass(&store, "a", Some(2 * DAY), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
+    run_one_pass(&store, "a", retain(2 * DAY), &mut ClockJumpDetector::default(), &life.clock).unwrap();
     assert!(snapshots(&life) < before);
 }
 
@@ -304,7 +309,7 @@ fn a_pass_merges_the_generations_that_have_ended_too() {
     }
     assert_eq!(life.listing().generations().count(), 3);
     let store: Rc<dyn Store> = life.memory.clone();
-    run_one_pass(&store, "a", None, None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
+    run_one_pass(&store, "a", Pass::default(), &mut ClockJumpDetector::default(), &life.clock).unwrap();
     for (generation, stored) in life.listing().generations() {
         let merged = stored.segments.iter().filter(|(key, _)| key.first_seen != key.last_seen).count();
         assert!(merged >= 4, "{merged} merged segments in {generation}");
@@ -326,13 +331,13 @@ fn a_pass_goes_on_behind_a_damaged_segment_and_reports_it() {
     life.memory.objects.borrow_mut().get_mut(&damaged).unwrap()[30] ^= 1;
     let store: Rc<dyn Store> = life.memory.clone();
     let mut jumps = ClockJumpDetector::default();
-    let error = run_one_pass(&store, "a", None, None, &mut jumps, &life.clock).unwrap_err();
+    let error = run_one_pass(&store, "a", Pass::default(), &mut jumps, &life.clock).unwrap_err();
     assert!(error.kind() == Kind::Corrupt && error.message().contains(&damaged), "{error}");
     let merged = life.newest_segments().iter().filter(|key| key.first_seen != key.last_seen).count();
     assert!(merged >= 4, "{merged} merged segments");
     // One that is gone is somebody else's deletion.
     life.memory.objects.borrow_mut().remove(&damaged);
-    run_one_pass(&store, "a", None, None, &mut jumps, &life.clock).unwrap();
+    run_one_pass(&store, "a", Pass::default(), &mut jumps, &life.clock).unwrap();
 }
 
 #[test]
@@ -352,7 +357,7 @@ fn unmerged_expired_history_is_deleted_not_merged() {
     *life.memory.objects.borrow_mut() = all;
     life.clock.pass(2 * DAY);
     let store: Rc<dyn Store> = life.memory.clone();
-    run_one_pass(&store, "a", Some(HOUR), None, &mut ClockJumpDetector::default(), &life.clock).unwrap();
+    run_one_pass(&store, "a", retain(HOUR), &mut ClockJumpDetector::default(), &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < stored - 30, "of {stored}");
     assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
 }
@@ -540,7 +545,7 @@ fn a_year_of_one_commit_a_second_in_names() {
         if second % 3600 == 0 {
             let names = chain.iter().map(|(key, size)| (key.to_string(), *size));
             let listing = Listing::new(names.chain(snapshots.iter().map(|key| (key.to_string(), SNAPSHOT))));
-            let policy = Policy { retention: Some(DAY), grace: DELETE_GRACE_PERIOD };
+            let policy = Policy { retention: Some(DAY), keep: None, grace: DELETE_GRACE_PERIOD };
             let actions = plan_deletions(&listing, policy, time(second + 1));
             assert_eq!(actions.skipped_reason, None);
             let gone: HashSet<Key> = actions.delete.into_iter().collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use litestream::config::{self, Config, Database, Environment, LogFormat};
 use litestream::error::{Error, Kind, Result};
 use litestream::format::compression_level::CompressionLevel;
+use litestream::format::keep::Keep;
 use litestream::log::Level;
 use litestream::secret::Secret;
 use litestream::store::Target;
@@ -191,6 +192,47 @@ fn replicas_inherit_what_they_do_not_say() {
 }
 
 #[test]
+fn keep_replaces_retention_and_is_inherited_as_a_whole() {
+    let hours = |count: u64| Duration::from_secs(count * 3600);
+    let text = "
+keep: { all: 24h, hourly: 1w, monthly: 10y }
+dbs:
+  - { path: /a.db, replica: { bucket: b, path: a } }
+  - { path: /b.db, replica: { bucket: b, path: b }, keep: { all: 2d, daily: 90d }, snapshot: { interval: 6h } }
+  - { path: /c.db, replica: { bucket: b, path: c }, snapshot: { retention: 3d } }
+";
+    let config = parse_with(text, &[]).unwrap();
+    let [a, b, c] = &config.dbs[..] else { panic!("{config:?}") };
+    let none = Duration::ZERO;
+    let years = Keep { all: hours(24), hourly: hours(168), daily: none, weekly: none, monthly: hours(87_600) };
+    assert_eq!((a.keep, a.snapshot_retention, a.snapshot_interval), (Some(years), Some(hours(87_600)), None));
+    let months = Keep { all: hours(48), daily: hours(2160), ..Keep::default() };
+    assert_eq!((b.keep, b.snapshot_retention, b.snapshot_interval), (Some(months), Some(hours(2160)), Some(hours(6))));
+    assert_eq!((c.keep, c.snapshot_retention, c.snapshot_interval), (None, Some(hours(72)), Some(hours(24))));
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn keep_that_cannot_be_meant_is_refused_by_name() {
+    let of = |keep: &str| format!("dbs: [{{ path: /a.db, replica: {{ bucket: b }}, {keep} }}]");
+    let table = [
+        ("keep: { hourly: 7d }", "all: expected how long every commit is kept, found nothing"),
+        ("keep: { all: 30m }", "all: expected 1h or more"),
+        ("keep: { all: 7d, daily: 1d }", "daily: expected at least as long as all, found less"),
+        ("keep: { all: 1d, daily: 90d, monthly: 9w }", "monthly: expected at least as long as daily, found less"),
+        ("keep: { all: 1d, yearly: 90d }", "yearly"),
+        ("keep: { all: 7 }", "all: duration \"7\": expected a number with a unit"),
+        ("keep: { all: 1d }, snapshot: { retention: 2d }", "retention: works only without keep"),
+    ];
+    for (keep, text) in table {
+        let (message, _) = refused(&of(keep));
+        assert!(message.contains(text), "{keep}: {message}");
+    }
+    let (message, _) = refused(&format!("retention: {{ enabled: false }}\nkeep: {{ all: 1d }}\n{}", of("")));
+    assert!(message.contains("keep: works only where retention is enabled"), "{message}");
+}
+
+#[test]
 fn every_key_of_the_file_arrives() {
     let config = fixture("full.yml", &[]);
     assert_eq!((config.logging.level, config.logging.format), (Some(Level::Debug), LogFormat::Json));
@@ -216,6 +258,7 @@ fn every_key_of_the_file_arrives() {
         allow_network_file_system: true,
         snapshot_interval: None,
         snapshot_retention: None,
+        keep: None,
         restore_if_missing: true,
     };
     assert_eq!(config.dbs, [expected]);

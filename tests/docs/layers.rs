@@ -6,13 +6,14 @@ use std::fs;
 use std::path::Path;
 
 /// Lowest first. Rooms of one floor never see each other.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["error", "printable", "host", "random"],
     &["log", "clock", "fault", "secret", "http", "directory", "interrupt", "wakeup"],
     &["format", "age"],
     &["source", "store", "control"],
     &["backup"],
     &["replica", "restore"],
+    &["thinning"],
     &["config"],
     &["cli"],
     &["cmd"],

@@ -73,13 +73,19 @@ fn manual_lists_exactly_the_keys_of_each_section() {
         keys.keys.iter().map(|key| format!("{name}.{key}")).collect::<BTreeSet<_>>()
     };
     let mut global = room(&keys::GLOBAL);
-    for (name, keys) in [("logging", &keys::LOGGING), ("snapshot", &keys::SNAPSHOT), ("retention", &keys::RETENTION)] {
+    for (name, keys) in [
+        ("logging", &keys::LOGGING),
+        ("snapshot", &keys::SNAPSHOT),
+        ("keep", &keys::KEEP),
+        ("retention", &keys::RETENTION),
+    ] {
         assert!(global.remove(name));
         global.extend(inside(name, keys));
     }
     let mut database = room(&keys::DATABASE);
-    assert!(database.remove("snapshot"));
+    assert!(database.remove("snapshot") && database.remove("keep"));
     database.extend(inside("snapshot", &keys::SNAPSHOT));
+    database.extend(inside("keep", &keys::KEEP));
     assert_eq!(items(between(&page, ".Ss The top level\n", ".Ss A database"), "Ic"), global);
     assert_eq!(items(between(&page, ".Ss A database\n", ".Ss A replica"), "Ic"), database);
     let mut replica = room(&keys::REPLICA);

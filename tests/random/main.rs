@@ -8,3 +8,4 @@ mod faults;
 mod model;
 mod mutations;
 mod standby;
+mod thinning;

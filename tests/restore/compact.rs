@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use litestream::format::keep::Keep;
+use litestream::format::time::Timestamp;
+
 use crate::support::clock::{with_clock, wrong_clock};
 use crate::support::proxy::Proxy;
 use crate::support::{
@@ -16,6 +19,7 @@ use crate::support::{
 on_both_stores! {
     compact_does_what_a_device_leaves_undone
     compactors_that_die_beside_a_replicator_lose_nothing
+    each_state_that_keep_keeps_is_restored
 }
 
 on_a_directory_only! {
@@ -152,6 +156,63 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
     assert_equal(&database, &bed.restored());
     let commits = commits(&database);
     commits.windows(2).skip(BEFORE).step_by(61).for_each(|pair| assert_moment(bed, &pair[0], &pair[1]));
+}
+
+const HOUR: i64 = 3600;
+
+/// Two commits each day, for some days: when each was seen, in the order of the commits.
+fn days_of_commits(bed: &Bed, config: &Path, database: &Path, library: &Path) -> Vec<Timestamp> {
+    let mut session = bed.session(database);
+    session.sql("PRAGMA wal_autocheckpoint=0");
+    session.sql("CREATE TABLE kept(x)");
+    for commit in 0..12 {
+        session.sql("INSERT INTO kept VALUES(hex(randomblob(300)))");
+        let mut command = litestream();
+        command.args(["replicate", "-once", "-config", config.to_str().unwrap()]);
+        with_clock(&mut command, library, commit / 2 * 24 * HOUR + commit % 2 * HOUR / 2);
+        bed.run_command(&mut command).succeeded();
+    }
+    let rows = rows(&bed.run(&["wal", "-json", &bed.url()]).succeeded());
+    let times = rows.iter().map(|row| Timestamp::parse(row["last"].as_str().unwrap()).unwrap());
+    times.collect()
+}
+
+fn each_state_that_keep_keeps_is_restored(bed: &Bed) {
+    let (database, library) = (bed.database(), wrong_clock(bed));
+    let config = configuration(bed, &database, "");
+    let policy = "keep: { all: 1h, hourly: 2d, daily: 30d }\n";
+    fs::write(&config, format!("{policy}{}", fs::read_to_string(&config).unwrap())).unwrap();
+    let times = days_of_commits(bed, &config, &database, &library);
+    let hours = |count: i64| Some(Duration::from_secs((count * HOUR) as u64));
+    let keep = Keep::new([hours(1), hours(48), hours(24 * 30), None, None]).unwrap();
+    let newest = times[times.len() - 1];
+    let next = |commit: usize| times.get(commit + 1).copied().unwrap_or(Timestamp::MAX);
+    let kept: Vec<bool> = (0..times.len()).map(|commit| keep.keeps(newest, times[commit], next(commit))).collect();
+    let words = ["-once", "-json", "-config", config.to_str().unwrap()];
+    let pass = || {
+        let mut command = litestream();
+        command.arg("compact").args(words);
+        bed.run_command(with_clock(&mut command, &library, 5 * 24 * HOUR + HOUR)).succeeded()
+    };
+    let done = pass();
+    assert!(number(&done, "rollups") > 2 && number(&done, "deleted") == 0, "{}", done.stdout);
+    assert!(number(&pass(), "deleted") > 4, "what was replaced goes in the next pass");
+    assert_eq!((number(&pass(), "rollups"), number(&pass(), "deleted")), (0, 0));
+    assert!(segments(bed).len() < times.len() && segments(bed).iter().any(|row| row.contains("\"rollup\"")));
+    assert!(times.len() > 9 && kept.iter().any(|kept| !kept));
+    for (at, kept) in kept.into_iter().enumerate() {
+        let output = bed.fresh("moment.db");
+        let moment = times[at].to_string();
+        let ran = bed.run(&["restore", "-timestamp", &moment, "-o", output.to_str().unwrap(), &bed.url()]).succeeded();
+        let count = bed.sql(&output, &["SELECT count(*) FROM kept"]).replace(|c: char| !c.is_ascii_digit(), "");
+        let count: usize = count.parse().unwrap();
+        // The first ones are in the snapshot.
+        let wanted = 12 - (times.len() - 1 - at);
+        assert!(if kept { count == wanted } else { count < wanted }, "{count} for {wanted}");
+        assert_eq!(ran.stderr.contains("the newest kept state is from "), !kept, "{}", ran.stderr);
+    }
+    bed.run(&["verify", &bed.url()]).succeeded();
+    assert_equal(&database, &bed.restored());
 }
 
 /// The time-out of a connect.

@@ -448,6 +448,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         comparison: None,
         snapshot_interval: random.chance(70).then(|| seconds(random, &[60, 3600, 86_400])),
         retention: random.chance(70).then(|| seconds(random, &[600, 7200, 86_400])),
+        keep: None,
         compaction: true,
         compression_level: Default::default(),
         enforce_retention: false,

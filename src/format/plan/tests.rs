@@ -345,3 +345,25 @@ fn a_listing_of_a_hundred_thousand_segments_is_planned_at_once() {
     let plan = plan(&listing, None, &Target::Latest).unwrap();
     assert_eq!(plan.segments.len(), 100_000);
 }
+
+#[test]
+fn between_two_kept_states_the_earlier_one_is_given_and_named() {
+    let rollup = |range: (u64, u64)| timed(1, range, (0, range.1), false);
+    let entries = [snapshot(1, 0, 5), rollup((0, 20)), rollup((20, 3_600_040)), segment(1, 3_600_040, 3_600_050)];
+    let plan = planned(&entries, Target::Time(millis(3_600_030)));
+    assert_eq!((ranges(&plan), plan.stop), (vec![(0, 20)], StopAt::Time(millis(3_600_030))));
+    let warning = "the newest kept state is from 1970-01-01T00:00:00.020Z, 1h before the requested moment; the next is from \
+                   1970-01-01T01:00:00.040Z";
+    assert_eq!(plan.warnings, [warning]);
+    // At a kept one there is nothing to say.
+    assert_eq!(planned(&entries, Target::Time(millis(20))).warnings, [""; 0]);
+    assert_eq!(ranges(&planned(&entries, Target::Latest)).len(), 3);
+    // A position within is refused with the next one that can be given.
+    let error = refused(&entries, None, at(1, 30));
+    assert_eq!(error.kind(), Kind::NothingToRestore);
+    assert!(error.message().contains("is not kept: between "), "{error}");
+    assert_eq!(ranges(&planned(&entries, at(1, 20))), [(0, 20)]);
+    // From a snapshot within a rollup nothing leads on.
+    let within = [&entries[..], &[snapshot(1, 30, 30)]].concat();
+    assert_eq!(refused(&within, None, Target::Latest).kind(), Kind::Corrupt);
+}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::format::compression_level::{CompressionLevel, SegmentLevels};
 use crate::format::differences::Composer;
+use crate::format::keep::Keep;
 use crate::format::segment::Encoder;
 use crate::replica::maintenance::Maintenance;
 use crate::replica::replicator::comparison_schedule::ComparisonPace;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub comparison: Option<ComparisonPace>,
     /// How long any moment stays restorable; none: for ever.
     pub retention: Option<Duration>,
+    /// What is kept of a longer history, if it is thinned out.
+    pub keep: Option<Keep>,
     /// Merge small segments and delete what is too old. False: only add objects.
     pub compaction: bool,
     pub compression_level: CompressionLevel,
@@ -54,7 +57,8 @@ pub struct Settings {
 
 impl Settings {
     pub fn maintenance(&self) -> Maintenance {
-        Maintenance { retention: self.retention, compaction: self.compaction, single_pass: self.enforce_retention }
+        let Settings { retention, keep, compaction, enforce_retention: single_pass, .. } = *self;
+        Maintenance { retention, keep, compaction, single_pass }
     }
 
     /// The directory of what concerns one replica: that of the lock, or `directory` in there.

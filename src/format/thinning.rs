@@ -1,0 +1,228 @@
+//! What of a history can be thinned out, so that exactly the states stay that a policy keeps.
+//!
+//! Ages are counted back from now, or from the newest stored commit if that is earlier: a clock that is ahead thins nothing.
+//!
+//! What must hold:
+//!
+//! * A group becomes one rollup. It begins and ends at a state that stays: one that the policy keeps, the point of a snapshot,
+//!   or the edge of a segment that has such a point within. So of two rollups, whoever made them, one contains the other, or they
+//!   do not overlap; a group that would overlap something stored in another way is left as it is.
+//! * A segment with a state within that is kept stays whole: finer than wanted, until all of it is old enough.
+//! * A snapshot that a restore does not need to be cheap is superfluous. The first one of a generation and the last one stay, and
+//!   one that is about to become the first: another program may be deleting what is before it.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::format::chain::SegmentChain;
+use crate::format::keep::Keep;
+use crate::format::key::{SegmentKey, SnapshotKey};
+use crate::format::listing::{GenerationObjects, Listing, latest_time};
+use crate::format::plan::{Target, plan};
+use crate::format::position::{Generation, WalPosition};
+use crate::format::time::Timestamp;
+
+/// A state that is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    pub generation: Generation,
+    pub position: WalPosition,
+    pub time: Timestamp,
+}
+
+/// What can be thinned out of one generation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Thinning {
+    pub generation: Generation,
+    /// The way from the oldest snapshot to the end.
+    pub chain: SegmentChain,
+    /// Of its segments, those that should become one rollup each.
+    pub groups: Vec<Range<usize>>,
+    /// Snapshots that may go once it is proven that the chain leads to each of them.
+    pub superfluous: Vec<SnapshotKey>,
+}
+
+/// Where ages are counted from.
+pub fn reference(listing: &Listing, now: Timestamp) -> Timestamp {
+    latest_time(listing).map_or(now, |newest| newest.min(now))
+}
+
+/// What is to be thinned out, by generation. One with a gap stays as it is.
+pub fn plan_thinning(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Thinning> {
+    let reference = reference(listing, now);
+    let plans = whole_chains(listing).map(|(generation, stored, chain)| {
+        let units = units(&chain, stored, keep, reference);
+        let groups = groups(&units, &chain, stored);
+        let superfluous = superfluous_snapshots(&chain, stored, keep, reference);
+        Thinning { generation, chain, groups, superfluous }
+    });
+    plans.filter(|plan| !plan.groups.is_empty() || !plan.superfluous.is_empty()).collect()
+}
+
+/// The states that the policy keeps, as far as names tell them: those at the ends of segments, and the oldest and the newest of
+/// each generation.
+pub fn kept_moments(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Moment> {
+    let reference = reference(listing, now);
+    let moments = whole_chains(listing).flat_map(|(generation, stored, chain)| {
+        let (oldest, _) = chain.snapshot;
+        let first = Moment { generation, position: oldest.position, time: oldest.time };
+        let kept = units(&chain, stored, keep, reference).into_iter().filter(|unit| unit.kept);
+        let ends = kept.filter_map(|unit| chain.segments.get(unit.places.end - 1)).map(|(key, _)| *key);
+        let ends = ends.map(move |key| Moment { generation, position: key.end, time: key.last_seen });
+        [first].into_iter().chain(ends).collect::<Vec<_>>()
+    });
+    moments.collect()
+}
+
+/// Whether `rest` leads to the same state as `listing` at each moment that is kept, and to the same end.
+pub fn leads_to_the_same(listing: &Listing, rest: &Listing, keep: &Keep, now: Timestamp) -> bool {
+    let reference = reference(listing, now);
+    let old = |moment: &Moment| !keep.keeps_all(reference, moment.time);
+    let moments = kept_moments(listing, keep, now).into_iter().filter(old).map(|moment| Target::Time(moment.time));
+    moments.chain([Target::Latest]).all(|target| {
+        let end = |listing: &Listing| {
+            let plan = plan(listing, None, &target).ok()?;
+            let end = plan.segments.last().map_or(plan.snapshot.position, |(key, _)| key.end);
+            Some((plan.snapshot.generation, end.max(plan.snapshot.position), plan.stop))
+        };
+        end(listing) == end(rest)
+    })
+}
+
+/// Generations that can be restored from their first snapshot to their end.
+fn whole_chains(listing: &Listing) -> impl Iterator<Item = (Generation, &GenerationObjects, SegmentChain)> {
+    listing.generations().filter_map(|(generation, stored)| {
+        let chain = SegmentChain::of(stored, *stored.snapshots.first()?);
+        chain.gap.is_none().then_some((generation, stored, chain))
+    })
+}
+
+/// The segments of one transaction, or a single one with one transaction or more.
+struct Unit {
+    places: Range<usize>,
+    /// Some state within must stay, or may have to.
+    whole: bool,
+    /// The point of a snapshot is within.
+    straddles: bool,
+    /// The policy keeps the state at its end.
+    kept: bool,
+    /// That is the point of a snapshot.
+    snapshot: bool,
+    /// There is one state in it: that at its end.
+    single: bool,
+}
+
+fn units(chain: &SegmentChain, stored: &GenerationObjects, keep: &Keep, reference: Timestamp) -> Vec<Unit> {
+    let segments = &chain.segments;
+    let mut places: Vec<Range<usize>> = Vec::new();
+    let mut begin = 0;
+    for (place, (key, _)) in segments.iter().enumerate() {
+        if !key.part || place + 1 == segments.len() {
+            places.push(begin..place + 1);
+            begin = place + 1;
+        }
+    }
+    // The first moment that can be restored with a unit, if it is not only the last one.
+    let is_single = |of: &[(SegmentKey, u64)]| of.iter().all(|(key, _)| key.first_moment() == key.last_seen);
+    let first_moment = |places: &Range<usize>| {
+        let of = segments.get(places.clone())?;
+        let (single, (first, _), (last, _)) = (is_single(of), of.first()?, of.last()?);
+        Some(if single { last.last_seen } else { first.first_moment() })
+    };
+    let nexts: Vec<Option<Timestamp>> = places.iter().skip(1).map(first_moment).chain([None]).collect();
+    let units = places.iter().zip(nexts).filter_map(|(places, next)| {
+        let of = segments.get(places.clone())?;
+        let (single, (first, _), (last, _)) = (is_single(of), of.first()?, of.last()?);
+        let time = last.last_seen;
+        let within = !single && keep.keeps_between(reference, first.first_moment(), time);
+        Some(Unit {
+            places: places.clone(),
+            whole: next.is_none() || last.part || within || keep.keeps_all(reference, time),
+            straddles: points(stored).any(|at| first.start < at && at < last.end),
+            kept: !last.part && next.is_none_or(|next| keep.keeps(reference, time, next)),
+            snapshot: points(stored).any(|at| at == last.end),
+            single,
+        })
+    });
+    units.collect()
+}
+
+fn points(stored: &GenerationObjects) -> impl Iterator<Item = WalPosition> + '_ {
+    stored.snapshots.iter().map(|(key, _)| key.position)
+}
+
+fn groups(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<Range<usize>> {
+    let mut groups = Vec::new();
+    let joined = chain.segments.first().is_some_and(|(key, _)| key.start == chain.snapshot.0.position);
+    // Where a group may begin; none behind something that must stay and does not end with a kept state.
+    let mut begin = joined.then_some(0);
+    let mut several = 0;
+    for unit in units {
+        let (first, end) = (unit.places.start, unit.places.end);
+        if unit.straddles {
+            groups.extend(begin.filter(|begin| *begin < first).map(|begin| (begin..first, several)));
+            (begin, several) = (Some(end), 0);
+            continue;
+        }
+        if unit.whole {
+            (begin, several) = ((unit.kept || unit.snapshot).then_some(end), 0);
+            continue;
+        }
+        several += usize::from(!unit.single);
+        if unit.kept || unit.snapshot {
+            groups.extend(begin.map(|begin| (begin..end, several)));
+            (begin, several) = (Some(end), 0);
+        }
+    }
+    let worthwhile = |(places, several): &(Range<usize>, usize)| places.len() > 1 || *several > 0;
+    let groups = groups.into_iter().filter(worthwhile).map(|(places, _)| places);
+    groups.filter(|places| is_apart(places, chain, stored)).collect()
+}
+
+/// Nothing that is stored overlaps the group but what is within, or contains all of it.
+fn is_apart(places: &Range<usize>, chain: &SegmentChain, stored: &GenerationObjects) -> bool {
+    let Some(group) = chain.segments.get(places.clone()) else { return false };
+    let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { return false };
+    !stored.segments.iter().any(|(key, _)| overlaps_partly((key.start, key.end), (first.start, last.end)))
+}
+
+/// Whether both have something that the other has not, and something in common.
+pub fn overlaps_partly(one: (WalPosition, WalPosition), two: (WalPosition, WalPosition)) -> bool {
+    let crosses = |one: (WalPosition, WalPosition), two: (WalPosition, WalPosition)| {
+        one.0 < two.0 && two.0 < one.1 && one.1 < two.1
+    };
+    crosses(one, two) || crosses(two, one)
+}
+
+/// Snapshots that are old enough, and without which a restore reads less than twice what it reads with them.
+fn superfluous_snapshots(
+    chain: &SegmentChain,
+    stored: &GenerationObjects,
+    keep: &Keep,
+    reference: Timestamp,
+) -> Vec<SnapshotKey> {
+    let mut found = Vec::new();
+    let (mut before, end) = (chain.snapshot.0.position, chain.end());
+    let newest = stored.snapshots.last().map(|(key, _)| *key);
+    for (key, size) in stored.snapshots.iter().skip(1).filter(|(key, _)| key.position <= end) {
+        let between = chain.segments.iter().filter(|(segment, _)| segment.end > before && segment.start < key.position);
+        let bytes: u64 = between.map(|(_, size)| size).sum();
+        let old = !keep.keeps_all(reference, key.time);
+        let expires = reference.since(key.time) + margin(keep) > keep.longest();
+        if bytes < *size && Some(*key) != newest && old && !expires {
+            found.push(*key);
+        } else {
+            before = key.position;
+        }
+    }
+    found
+}
+
+/// From the plan to delete a snapshot to its end, with the difference of two clocks.
+fn margin(keep: &Keep) -> Duration {
+    const DAY: Duration = Duration::from_secs(86_400);
+    (keep.longest() / 10).min(DAY)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Thinning: what a policy does not keep is taken out of what is stored, by whoever holds nothing but the objects.
+//!
+//! [`crate::format::thinning`] decides, and nothing here is believed before it is proven:
+//!
+//! * A rollup is made of what is stored, and applied to a private copy of the database at its start. Only if the copy has the
+//!   database checksum then that the device stored with the last commit, the rollup is stored. So whoever sees it may rely on it.
+//! * It is read back and compared before anything that it replaces may go. That is left to the next pass, which deletes what a
+//!   larger object contains: see [`crate::format::retention`].
+//! * A superfluous snapshot goes only when the copy, led along the other objects, has the checksum of that snapshot there, and
+//!   when every state that is kept is led to by what stays.
+//! * An error, a kill or another program that does the same leave objects too many, never too few.
+
+mod make;
+
+use std::collections::HashSet;
+
+use crate::clock::Clock;
+use crate::error::{Kind, Result, ResultExt};
+use crate::fault;
+use crate::format::keep::Keep;
+use crate::format::key::Key;
+use crate::format::listing::{Listing, latest_time};
+use crate::format::retention::clock_distrust;
+use crate::format::thinning::{Thinning, leads_to_the_same, plan_thinning};
+use crate::format::time::Timestamp;
+use crate::interrupt;
+use crate::log;
+use crate::log::target_name::TargetName;
+use crate::store::blocking;
+use crate::store::{Entry, Store};
+
+/// Without superfluous snapshots more can be rolled up, and then again: what is left is for the next pass.
+const MAX_ROUNDS: usize = 3;
+
+/// What one pass has done.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Thinned {
+    /// Rollups that were stored, and their bytes.
+    pub rollups: usize,
+    pub bytes: u64,
+    /// What they are made of, which may go in a later pass.
+    pub replaced: Vec<Key>,
+    /// Snapshots that were deleted.
+    pub snapshots: usize,
+}
+
+/// Thins out what `entries`, a listing of `store`, have for one database, and brings them up to date. What cannot be read for want
+/// of an identity stays as it is.
+///
+/// Errors: the store's; of kind `Corrupt` for what is damaged or is proven not to lead where it should. What was done before is
+/// in `thinned`.
+pub fn thin(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    keep: &Keep,
+    entries: &mut Vec<Entry>,
+    thinned: &mut Thinned,
+) -> Result<()> {
+    if store.recipients() > 0 && !store.can_decrypt() {
+        return Ok(());
+    }
+    for _ in 0..MAX_ROUNDS {
+        let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));
+        let now = clock.utc_now();
+        let Some(newest) = latest_time(&listing) else { return Ok(()) };
+        if clock_distrust(newest, Some(keep.all), now).is_some() {
+            return Ok(());
+        }
+        let plans = plan_thinning(&listing, keep, now);
+        if plans.is_empty() {
+            return Ok(());
+        }
+        let mut pass = Pass { store, clock, keep, now, listing: &listing, entries, thinned };
+        for plan in &plans {
+            match pass.thin_generation(plan) {
+                // Somebody else has thinned or deleted meanwhile: the next pass sees what.
+                Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+                // In part encrypted, in part not: that is never mixed.
+                Err(error) if error.kind() == Kind::NoIdentity => return Ok(()),
+                done => done.context(|| format!("thin out generation {}", plan.generation))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Pass<'a> {
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    keep: &'a Keep,
+    now: Timestamp,
+    listing: &'a Listing,
+    entries: &'a mut Vec<Entry>,
+    thinned: &'a mut Thinned,
+}
+
+impl Pass<'_> {
+    /// Snapshots first: where one is gone, a rollup may lead over its point in the next round.
+    fn thin_generation(&mut self, plan: &Thinning) -> Result<()> {
+        match plan.superfluous.is_empty() {
+            false => self.delete_snapshots(plan),
+            true => make::rollups(self.store, self.clock, self.listing, plan, &mut |entry, group| {
+                self.thinned.rollups += 1;
+                self.thinned.bytes += entry.size;
+                self.thinned.replaced.extend(group.iter().map(|(key, _)| Key::Segment(*key)));
+                self.entries.push(entry);
+            }),
+        }
+    }
+
+    fn delete_snapshots(&mut self, plan: &Thinning) -> Result<()> {
+        let proven: Vec<Key> = make::proven_snapshots(self.store, self.clock, self.listing, plan)?;
+        let gone: HashSet<Key> = proven.iter().copied().collect();
+        interrupt::check()?;
+        // The proof took its time. What others have deleted meanwhile counts.
+        let entries = blocking::list(self.store, self.clock, "")?;
+        let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));
+        *self.entries = entries;
+        if gone.is_empty() || !leads_to_the_same(&listing, &listing.without(&gone), self.keep, self.now) {
+            return Ok(());
+        }
+        fault::point("thin.delete")?;
+        let names: Vec<String> = proven.iter().map(Key::to_string).collect();
+        blocking::delete(self.store, self.clock, names.clone())?;
+        let names: HashSet<String> = names.into_iter().collect();
+        self.entries.retain(|entry| !names.contains(&entry.name));
+        self.thinned.snapshots += proven.len();
+        TargetName::of_database(self.store.url())
+            .tag(log::debug("snapshots thinned out"))
+            .field("count", proven.len())
+            .emit();
+        Ok(())
+    }
+}
