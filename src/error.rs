@@ -30,6 +30,8 @@ pub enum Kind {
     NothingToRestore,
     /// Another instance owns the database or the prefix.
     Locked,
+    /// Another instance has taken over the prefix of this one.
+    TakenOver,
     /// What is stored below the prefix is of another database.
     AnotherDatabase,
 }
@@ -44,12 +46,13 @@ impl Kind {
             Kind::Corrupt | Kind::NoIdentity => 5,
             Kind::NothingToRestore => 6,
             Kind::Locked | Kind::AnotherDatabase => 7,
+            Kind::TakenOver => 8,
         }
     }
 
     /// Whether it is about one database, the files beside it or its prefix, so that others can go on.
     pub fn concerns_one_database(self) -> bool {
-        matches!(self, Kind::Database | Kind::DatabaseNotReady | Kind::AnotherDatabase | Kind::Locked)
+        matches!(self, Kind::Database | Kind::DatabaseNotReady | Kind::AnotherDatabase | Kind::Locked | Kind::TakenOver)
     }
 
     /// Whether the same operation may succeed later with nothing changed by the operator.

@@ -32,6 +32,7 @@ complete -c litestream -n '__fish_seen_subcommand_from replicate' -o restore-if-
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o create-bucket -d 'create the bucket if it does not exist'
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o allow-other-database -d 'replace the backup of another database'
 complete -c litestream -n '__fish_seen_subcommand_from replicate' -o allow-unencrypted -d 'store in clear behind what is encrypted'
+complete -c litestream -n '__fish_seen_subcommand_from replicate' -o takeover -d 'tell a replicator of the same prefix to stop'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s o -r -d 'output file (default: the path of the database)'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o all -d 'every configured database, or all below REPLICA_URL'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o timestamp -x -d 'the last commit not later than this: RFC 3339 or -1h'

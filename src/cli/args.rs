@@ -77,6 +77,9 @@ pub(super) struct Replicate {
     /// store in clear behind what is encrypted
     #[argh(switch)]
     pub allow_unencrypted: bool,
+    /// tell a replicator of the same prefix to stop
+    #[argh(switch)]
+    pub takeover: bool,
 }
 
 /// restore a database from its replica

@@ -88,6 +88,8 @@ pub struct Replicate {
     pub allow_other_database: bool,
     /// Store in clear, also behind what is encrypted.
     pub allow_unencrypted: bool,
+    /// Tell a replicator of the same prefix to stop.
+    pub takeover: bool,
 }
 
 /// Which databases to restore.

@@ -79,7 +79,7 @@ fn the_command_lines_of_the_guide_are_understood() {
 #[test]
 fn every_option_of_replicate_arrives() {
     let Command::Replicate(all) =
-        run("replicate -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket -allow-other-database").command
+        run("replicate -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket -allow-other-database -takeover").command
     else {
         panic!("no replicate")
     };
@@ -93,6 +93,7 @@ fn every_option_of_replicate_arrives() {
         create_bucket: true,
         allow_other_database: true,
         allow_unencrypted: false,
+        takeover: true,
     };
     assert_eq!(all, expected);
     let argv = ["replicate", "-exec", "-x --config=1 'a b'"].map(str::to_string);

@@ -105,6 +105,7 @@ fn replicate(args: args::Replicate) -> Result<Replicate> {
         create_bucket: args.create_bucket,
         allow_other_database: args.allow_other_database,
         allow_unencrypted: args.allow_unencrypted,
+        takeover: args.takeover,
     })
 }
 

@@ -42,8 +42,11 @@ pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
         return Ok(0);
     }
     // The claim tells whether somebody replicates to it now, and keeps one that starts from beginning.
-    let mut claim =
-        store.acquire_lease(&LeaseHolder { database: "(delete)".to_string(), since: SystemClock.utc_now() });
+    let mut claim = store.acquire_lease(&LeaseHolder {
+        database: "(delete)".to_string(),
+        since: SystemClock.utc_now(),
+        takeover: false,
+    });
     wait_for_lease(&mut *claim, &*store).context(|| format!("delete {}", replica.url))?;
     if !options.confirmed {
         confirm(&replica.url, &summary)?;

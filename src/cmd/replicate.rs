@@ -143,6 +143,7 @@ fn start_database(fleet: &mut Supervisor, database: &Database, options: &cli::Re
     settings.keep_note = true;
     settings.allow_other_database = options.allow_other_database;
     settings.allow_unencrypted = options.allow_unencrypted;
+    settings.takeover = options.takeover;
     let mut follower =
         wiring::new_replicator(database, settings, options.create_bucket, fleet.pool(), SystemClock.now())?;
     let patient = if options.pair.is_some() { exec } else { !options.once };

@@ -153,7 +153,8 @@ impl Supervisor {
         if let Err((name, error)) = self.event_loop.run_once(until) {
             let begun = self.event_loop.replicators.iter().any(|one| one.name() == name && one.has_begun());
             self.remove(&name);
-            let one_too_many = error.kind() == Kind::Locked && (begun || self.event_loop.replicators.is_empty());
+            let one_too_many = error.kind() == Kind::TakenOver
+                || (error.kind() == Kind::Locked && (begun || self.event_loop.replicators.is_empty()));
             let is_own = self.desired.len() > 1 && error.kind().concerns_one_database() && !one_too_many;
             if !is_own && !self.added_at_runtime.contains(&name) {
                 return Err(error);

@@ -29,6 +29,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         force_snapshot: false,
         allow_other_database: false,
         allow_unencrypted: false,
+        takeover: false,
         keep_note: false,
         wait_for_database: patient,
         max_backlog: database.spool_limit,

@@ -33,6 +33,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Corrupt | Kind::NoIdentity => "corrupt",
         Kind::NothingToRestore => "nothing",
         Kind::Locked => "locked",
+        Kind::TakenOver => "taken-over",
         Kind::AnotherDatabase => "another-database",
         Kind::ReconnectsExhausted => "gave up",
     }

@@ -40,6 +40,7 @@ pub enum Exclusivity {
 pub struct ExclusiveWriter {
     store: Rc<dyn Store>,
     database: String,
+    takeover: bool,
     lease: Option<Box<dyn WriterLease>>,
     /// The generations that were there when we came, and those that we began.
     known: BTreeSet<Generation>,
@@ -51,11 +52,13 @@ pub struct ExclusiveWriter {
 }
 
 impl ExclusiveWriter {
-    pub fn new(store: Rc<dyn Store>, database: &str) -> ExclusiveWriter {
+    /// `takeover`: whoever keeps it is told to stop.
+    pub fn new(store: Rc<dyn Store>, database: &str, takeover: bool) -> ExclusiveWriter {
         let database = database.to_string();
         ExclusiveWriter {
             store,
             database,
+            takeover,
             lease: None,
             known: BTreeSet::new(),
             confirmed_session: None,
@@ -71,7 +74,7 @@ impl ExclusiveWriter {
         if !self.store.connect(now)? {
             return Ok(false);
         }
-        let holder = || LeaseHolder { database: self.database.clone(), since: wall };
+        let holder = || LeaseHolder { database: self.database.clone(), since: wall, takeover: self.takeover };
         let claim = self.lease.get_or_insert_with(|| self.store.acquire_lease(&holder()));
         self.confirmed_session = claim.poll(now)?;
         Ok(self.confirmed_session.is_some())
@@ -94,7 +97,7 @@ impl ExclusiveWriter {
 
     /// Whether what follows may be written.
     ///
-    /// Errors: of kind `Locked` if another has it now, or has written to it; else the store's, and it is tried again.
+    /// Errors: of kind `TakenOver` if another has it now, or has written to it; else the store's, and it is tried again.
     pub fn poll(&mut self, now: Instant, mine: &OwnWrites) -> Result<Exclusivity> {
         let Some(claim) = &mut self.lease else { return Ok(Exclusivity::Pending) };
         let connection = claim.poll(now)?;
@@ -145,7 +148,7 @@ fn history_is_gone(listing: &Listing, mine: &OwnWrites) -> bool {
 }
 
 fn superseded(url: &str, what: &str) -> Error {
-    Error::new(Kind::Locked, format!("{url}: another replicator {what} while this one was disconnected; this one stops"))
+    Error::new(Kind::TakenOver, format!("{url}: another replicator {what} while this one was disconnected; this one stops"))
         .with_hint(
             "commits that this one has not stored are still in its database; decide which of the two databases is the right one",
         )

@@ -256,6 +256,8 @@ pub struct LeaseHolder {
     pub database: String,
     /// When it began.
     pub since: Timestamp,
+    /// Whoever has it is told to give it away, where that can be done.
+    pub takeover: bool,
 }
 
 /// A store that is kept for one holder.
@@ -263,7 +265,7 @@ pub trait WriterLease {
     /// Makes progress and tells others who ask; to be called at every tick. None: it is not known yet whether the store
     /// is ours. A number: it is. When the number changes we were cut off, and another may have written meanwhile.
     ///
-    /// Errors: of kind `Locked`, if another process has it, or has taken it over.
+    /// Errors: of kind `Locked`, if another process has it; of kind `TakenOver`, if another one has taken it over.
     fn poll(&mut self, now: Instant) -> Result<Option<u64>>;
 
     /// What those who ask are told from now on: the age of the oldest commit that is not stored; none where it is not known.

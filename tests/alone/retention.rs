@@ -158,6 +158,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         force_snapshot: false,
         allow_other_database: false,
         allow_unencrypted: false,
+        takeover: false,
         keep_note: false,
         wait_for_database: true,
         max_backlog: 1 << 30,

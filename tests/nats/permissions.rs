@@ -22,7 +22,7 @@ fn granted(roles: &[&str]) -> (Vec<String>, Vec<String>) {
     for line in table.lines().skip(1) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [role, verb, subject] = words[..] else { panic!("{line}") };
-        assert!(["read", "store", "delete", "service", "ask"].contains(&role), "{line}");
+        assert!(["read", "store", "delete", "service", "ask", "take"].contains(&role), "{line}");
         if roles.contains(&role) {
             let subject = subject.replace("BUCKET", "backup");
             match verb {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support;
+use crate::support::nats::on_system;
 use crate::support::proxy::Proxy;
-use crate::support::{Bed, LOCKED, NOTHING, Ran, assert_equal, on_both_stores, python};
+use crate::support::{Bed, LOCKED, NOTHING, Ran, TAKEN_OVER, assert_equal, on_both_stores, python};
 
 on_both_stores! {
     second_database_for_a_prefix_is_refused_by_name
@@ -118,7 +119,7 @@ fn superseded_by(
     bed.write(&database, &["--commits", "5"]);
     let before = bed.stored();
     proxy.join();
-    first.exits(LOCKED);
+    first.exits(TAKEN_OVER);
     assert_eq!(bed.stored(), before, "the first wrote on");
     bed.converges(&other);
     second.into_iter().for_each(support::Process::stop);
@@ -167,6 +168,109 @@ fn replicator_stops_for_a_generation_of_another_one() {
     assert!(log.contains("another replicator has started generation "), "{log}");
     assert!(log.contains("hint: commits that this one has not stored are still in its database"), "{log}");
     status.succeeded();
+}
+
+/// The generation that a restore would begin with.
+fn only_generation(bed: &Bed) -> String {
+    let ran = bed.run(&["generations", "-json", &bed.url()]).succeeded();
+    let rows: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(rows.as_array().map(Vec::len), Some(1), "{rows}");
+    rows[0]["generation"].as_str().expect("a generation").to_string()
+}
+
+fn restored_generation(bed: &Bed, generation: &str) -> std::path::PathBuf {
+    let output = bed.fresh("generation.db");
+    let path = output.to_str().expect("a path");
+    bed.run(&["restore", "-o", path, "-generation", generation, &bed.url()]).succeeded();
+    output
+}
+
+/// Its connection is never lost, so that nothing but its own clock tells it that others had no answer.
+#[test]
+fn replicator_that_stood_still_stops_if_it_was_replaced() {
+    let bed = Bed::nats("frozen");
+    let (database, other) = (bed.database(), other_database(&bed));
+    let mut first = bed.replicate(&database);
+    bed.converges(&database);
+    let (generation, stored) = (only_generation(&bed), bed.restored());
+    first.signal(libc::SIGSTOP);
+    let mut command = bed.replicate_command(&other, &bed.url());
+    let second = bed.spawn(command.arg("-allow-other-database"));
+    bed.converges(&other);
+    bed.write(&database, &["--commits", "5"]);
+    let before = bed.stored();
+    first.signal(libc::SIGCONT);
+    first.exits(TAKEN_OVER);
+    assert_eq!(bed.stored(), before, "the first wrote on");
+    let log = first.log();
+    assert!(log.contains("was taken over while") || log.contains("has started generation"), "{log}");
+    assert_equal(&stored, &restored_generation(&bed, &generation));
+    bed.write(&other, &["--commits", "2"]);
+    bed.converges(&other);
+    second.stop();
+}
+
+/// An application that commits all the time: what it commits after the takeover is not stored by the one that was told to stop.
+fn takeover_is_obeyed(bed: &Bed) {
+    let (database, other) = (bed.database(), other_database(bed));
+    let mut first = bed.replicate(&database);
+    bed.converges(&database);
+    let generation = only_generation(bed);
+    let mut application = bed.application(&database, &["--seconds", "6", "--rate", "50"]);
+    let mut command = bed.replicate_command(&other, &bed.url());
+    let mut second = bed.spawn(command.args(["-allow-other-database", "-takeover"]));
+    second.says("taken over");
+    first.exits(TAKEN_OVER);
+    let told = format!("was taken over by process {}", second.pid());
+    assert!(first.log().contains(&told), "{}", first.log());
+    bed.converges(&other);
+    let before = bed.stored();
+    application.exits(0);
+    assert_eq!(bed.stored(), before, "the first wrote on");
+    let restored = restored_generation(bed, &generation);
+    support::all_committed(&[support::judged(&restored)], &database);
+    second.stop();
+}
+
+#[test]
+fn takeover_is_obeyed_by_the_holder() {
+    takeover_is_obeyed(&Bed::nats("takeover"));
+}
+
+#[test]
+fn takeover_is_obeyed_on_an_old_server() {
+    on_system(|binary| takeover_is_obeyed(&Bed::nats_on("takeover-old", binary, "")));
+}
+
+/// Whoever may read may ask who is there; to tell one to stop takes a permission of its own.
+#[test]
+fn takeover_needs_a_permission_of_its_own() {
+    let allow = |publish: &str, subscribe: &str| {
+        format!(
+            "permissions: {{ publish: [\"$JS.API.>\", \"$O.>\", \"_INBOX.>\", {publish}], subscribe: [\"_INBOX.>\", {subscribe}] }}"
+        )
+    };
+    let alive = "\"litestream.alive.>\"";
+    let config = format!(
+        "authorization {{ users = [ {{ user: a, password: p }}, {{ user: reader, password: p, {} }}, {{ user: deaf, password: p, {} }} ] }}",
+        allow(alive, alive),
+        allow(alive, alive),
+    );
+    let bed = Bed::nats_with("takeover-refused", &config);
+    let (database, other) = (bed.database(), other_database(&bed));
+    let url = |user: &str| bed.url().replace("nats://", &format!("nats://{user}:p@"));
+    let taking = |user: &str| {
+        let mut command = bed.replicate_command(&other, &url(user));
+        bed.run_command(command.args(["-once", "-takeover", "-allow-other-database"]))
+    };
+    let mut first = bed.replicate_to(&database, &url("deaf"));
+    first.says("snapshot stored");
+    taking("a").refused(LOCKED, &["is already replicated to by", "cannot be told to stop"]);
+    first.stop();
+    let mut first = bed.replicate_to(&database, &url("a"));
+    first.says("level=info msg=continuing");
+    taking("reader").refused(support::STORE, &["Permissions Violation", "litestream.takeover."]);
+    first.stop();
 }
 
 #[test]

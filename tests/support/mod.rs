@@ -329,6 +329,7 @@ pub const STORE: i32 = 4;
 pub const CORRUPT: i32 = 5;
 pub const NOTHING: i32 = 6;
 pub const LOCKED: i32 = 7;
+pub const TAKEN_OVER: i32 = 8;
 
 /// The program, with nothing of the caller's environment that it would heed. `TEST_BINARY` names another build of it,
 /// such as the static one.

@@ -455,6 +455,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         force_snapshot: false,
         allow_other_database: false,
         allow_unencrypted: false,
+        takeover: false,
         keep_note: false,
         wait_for_database: true,
         max_backlog: if random.chance(20) { 40_000 } else { 1 << 30 },

@@ -46,6 +46,8 @@ pub struct Settings {
     pub allow_other_database: bool,
     /// Store in clear, also behind what is encrypted.
     pub allow_unencrypted: bool,
+    /// Tell whoever replicates to the same place to stop.
+    pub takeover: bool,
     /// Leave a note of the database file, by which the next start finds a stored position without a WAL.
     pub keep_note: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.

@@ -486,6 +486,11 @@ impl Client {
         self.proxy.status.lock().service_denied.clone()
     }
 
+    /// What the server said of a subject for taking over that the login may not use.
+    pub fn takeover_denied(&self) -> Option<String> {
+        self.proxy.status.lock().takeover_denied.clone()
+    }
+
     /// Which server it is, or was last, connected to.
     pub fn server_address(&self) -> String {
         self.proxy.status.lock().address.clone()

@@ -29,6 +29,7 @@ mod object;
 pub mod options;
 mod orphan_cleanup;
 mod own_objects;
+mod pause;
 mod presence;
 mod progress_timeout;
 mod proxy;

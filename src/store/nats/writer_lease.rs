@@ -5,7 +5,11 @@
 //!
 //! * First it asks. An answer means that the prefix is taken; that nobody listens is said by the server itself.
 //! * Then it listens, and asks once more, for another may have begun in the same moment: the later one steps down.
-//! * After each reconnect it asks again: who took the prefix over meanwhile stays, and who was cut off steps down.
+//! * After each reconnect, and after a time in which it stood still and answered nobody, it asks again: who took the prefix
+//!   over meanwhile stays, and who was cut off steps down.
+//! * Whoever is to take over a prefix whose holder answers tells the holder so, on a subject of its own that not everyone who
+//!   may ask may use. The holder stops writing, answers that it has, and ends. Its answer goes the way of what it wrote
+//!   before, so that whoever reads the answer finds all that.
 //! * A login without permission for these subjects goes on without: that is said once.
 
 use std::cell::Cell;
@@ -17,9 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use super::base64;
 use super::client::{Client, Inbox};
-use super::proxy::LEASE_QUERY_SUBJECTS;
+use super::pause::{PauseDetector, since_boot};
+use super::proxy::{LEASE_QUERY_SUBJECTS, TAKEOVER_SUBJECTS};
 use crate::error::{Error, Kind, Result};
 use crate::log;
+use crate::printable::printable;
 use crate::random;
 use crate::store::traffic::Purpose;
 use crate::store::{LeaseHolder, WriterLease};
@@ -27,6 +33,8 @@ use crate::store::{LeaseHolder, WriterLease};
 /// A replicator that lives answers within a tick of its loop and a round trip.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TAG: u64 = 1;
+/// How long one that gave its prefix away stays, so that its answer arrives.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// What one says of itself. A field that an older version does not send has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +51,10 @@ pub(super) struct WriterInfo {
     pub lag: Option<u64>,
     /// Under which ID its service is found; empty without one.
     pub service: String,
+    /// It has just come back and steps down for whoever took over.
+    pub yields: bool,
+    /// It has stopped writing, as it was told to.
+    pub released: bool,
 }
 
 impl WriterInfo {
@@ -83,8 +95,23 @@ enum QueryReason {
 
 enum Stage {
     Begin,
-    Querying { why: QueryReason, until: Instant, mailbox: Inbox },
+    Querying {
+        why: QueryReason,
+        until: Instant,
+        mailbox: Inbox,
+    },
+    /// The holder was told to give the prefix away.
+    TakingOver {
+        holder: Box<WriterInfo>,
+        until: Instant,
+        mailbox: Inbox,
+    },
     Held,
+    /// It was given away: nothing is written, and the end comes then.
+    Released {
+        to: Box<WriterInfo>,
+        until: Instant,
+    },
 }
 
 pub struct NatsLease {
@@ -100,6 +127,12 @@ pub struct NatsLease {
     epoch: Option<u64>,
     session: bool,
     last_logged: bool,
+    /// To take over from a holder that answers; once.
+    takeover: bool,
+    takeovers: Option<Subscription>,
+    pause: PauseDetector,
+    /// How often it stood still.
+    pauses: u64,
 }
 
 impl NatsLease {
@@ -120,6 +153,7 @@ impl NatsLease {
             version: env!("CARGO_PKG_VERSION").to_string(),
             lag: None,
             service: client.service_id().unwrap_or_default().to_string(),
+            ..WriterInfo::default()
         };
         NatsLease {
             client: client.clone(),
@@ -132,6 +166,10 @@ impl NatsLease {
             epoch: None,
             session: false,
             last_logged: false,
+            takeover: holder.takeover,
+            takeovers: None,
+            pause: PauseDetector::default(),
+            pauses: 0,
         }
     }
 
@@ -155,6 +193,10 @@ impl NatsLease {
             }
             let Ok(other) = serde_json::from_slice::<WriterInfo>(&mail.data) else { continue };
             if other.id != self.own.id && self.loses_to(&other, why) {
+                if why == QueryReason::Acquire && std::mem::take(&mut self.takeover) {
+                    self.take_over(other, now);
+                    return Ok(None);
+                }
                 return Err(lease_taken_error(&self.url, &other, why));
             }
         }
@@ -175,7 +217,7 @@ impl NatsLease {
         let order = (other.since, &other.id).cmp(&(self.own.since, &self.own.id));
         match why {
             QueryReason::Acquire => true,
-            QueryReason::Confirm => order.is_lt(),
+            QueryReason::Confirm => order.is_lt() && !other.yields,
             QueryReason::Reconnect => order.is_gt(),
         }
     }
@@ -194,6 +236,7 @@ impl NatsLease {
         self.stage = Stage::Held;
         if why == QueryReason::Acquire {
             self.queries = self.client.listen(&self.subject, None);
+            self.takeovers = self.client.listen(&self.takeover_subject(), None);
             self.session = true;
             if !self.client.lease_queries_denied() {
                 self.query(QueryReason::Confirm, now);
@@ -201,7 +244,67 @@ impl NatsLease {
         }
     }
 
-    fn reply_to_queries(&self) {
+    fn takeover_subject(&self) -> String {
+        self.subject.replacen(LEASE_QUERY_SUBJECTS, TAKEOVER_SUBJECTS, 1)
+    }
+
+    fn take_over(&mut self, holder: WriterInfo, now: Instant) {
+        let mailbox = self.client.open_inbox(Purpose::KeepAlive);
+        let request = serde_json::to_vec(&self.own).unwrap_or_default();
+        // Not sent: the connection is gone, and the next one begins anew.
+        let _ = mailbox.request(QUERY_TAG, &self.takeover_subject(), &request);
+        self.client.flush();
+        self.stage = Stage::TakingOver { holder: Box::new(holder), until: now + QUERY_TIMEOUT, mailbox };
+    }
+
+    /// Whether the holder has stopped writing.
+    fn read_release(&mut self, now: Instant) -> Result<()> {
+        let Stage::TakingOver { holder, until, mailbox } = &self.stage else { return Ok(()) };
+        while let Some(mail) = mailbox.next() {
+            if mail.status == Some(503) {
+                let hint =
+                    "it cannot be told to stop: it is of an older version, or its login may not listen; stop it there";
+                return Err(lease_taken_error(&self.url, holder, QueryReason::Acquire).with_hint(hint));
+            }
+            if serde_json::from_slice::<WriterInfo>(&mail.data).is_ok_and(|other| other.released) {
+                log::info("taken over")
+                    .field("store", &self.url)
+                    .field("host", printable(&holder.host))
+                    .field("pid", holder.pid)
+                    .emit();
+                self.acquired(QueryReason::Acquire, now);
+                return Ok(());
+            }
+        }
+        if let Some(text) = self.client.takeover_denied() {
+            return Err(Error::new(Kind::StoreRefused, format!("{}: take over: {text}", self.url))
+                .with_hint("the login needs to publish to litestream.takeover.>"));
+        }
+        if now >= *until {
+            // It may have ended since.
+            self.query(QueryReason::Acquire, now);
+        }
+        Ok(())
+    }
+
+    /// Gives the prefix away, if another is to have it: nothing is written from now on.
+    fn obey_takeover(&mut self, now: Instant) {
+        while let Some(request) = self.takeovers.as_ref().and_then(Subscription::try_next) {
+            let Ok(other) = serde_json::from_slice::<WriterInfo>(&request.data) else { continue };
+            if other.id == self.own.id {
+                continue;
+            }
+            if let Some(reply) = &request.reply {
+                let answer = WriterInfo { released: true, ..self.own.clone() };
+                self.client.respond(reply, &serde_json::to_vec(&answer).unwrap_or_default());
+            }
+            self.stage = Stage::Released { to: Box::new(other), until: now + FAREWELL };
+            self.queries = None;
+        }
+    }
+
+    fn reply_to_queries(&mut self) {
+        self.own.yields = matches!(self.stage, Stage::Querying { why: QueryReason::Reconnect, .. });
         let Some(questions) = &self.queries else { return };
         while let Some(question) = questions.try_next() {
             let from_us = serde_json::from_slice::<WriterInfo>(&question.data).is_ok_and(|who| who.id == self.own.id);
@@ -213,30 +316,48 @@ impl NatsLease {
 }
 
 fn lease_taken_error(url: &str, other: &WriterInfo, why: QueryReason) -> Error {
+    if why == QueryReason::Reconnect {
+        return taken_over_error(url, "was taken over while this process was disconnected", other);
+    }
+    Error::new(Kind::Locked, format!("{url}: is already replicated to by {}", described(other)))
+        .with_hint("only one replicator per prefix: stop that one, or give this database its own path in the bucket")
+}
+
+fn taken_over_error(url: &str, what: &str, other: &WriterInfo) -> Error {
+    Error::new(Kind::TakenOver, format!("{url}: {what} by {}", described(other))).with_hint(
+        "commits that this one has not stored are still in its database; decide which of the two databases is the right one",
+    )
+}
+
+fn described(other: &WriterInfo) -> String {
     let word = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
     let WriterInfo { host, pid, db, .. } = other;
-    let done = if why == QueryReason::Reconnect {
-        "was taken over while this process was disconnected"
-    } else {
-        "is already replicated to"
-    };
-    let what = format!("{url}: {done} by process {pid} on {} from {}", word(host), word(db));
-    Error::new(Kind::Locked, what)
-        .with_hint("only one replicator per prefix: stop that one, or give this database its own path in the bucket")
+    format!("process {pid} on {} from {}", word(host), word(db))
 }
 
 impl WriterLease for NatsLease {
     fn poll(&mut self, now: Instant) -> Result<Option<u64>> {
+        if let Stage::Released { to, until } = &self.stage {
+            return if now < *until { Ok(None) } else { Err(taken_over_error(&self.url, "was taken over", to)) };
+        }
         let epoch = self.client.session();
-        if epoch.is_some() && epoch != self.epoch {
+        let paused = self.pause.was_paused(since_boot(), QUERY_TIMEOUT) && self.session;
+        self.pauses += u64::from(paused);
+        if epoch.is_some() && (epoch != self.epoch || paused) {
             self.epoch = epoch;
             self.query(if self.session { QueryReason::Reconnect } else { QueryReason::Acquire }, now);
         }
         if let Some(why) = self.read_replies(now)? {
             self.acquired(why, now);
         }
+        self.read_release(now)?;
         self.reply_to_queries();
-        let number = self.epoch.map(|epoch| epoch.saturating_add(self.bucket_incarnation.get()));
+        self.obey_takeover(now);
+        if let Stage::Released { .. } = self.stage {
+            return Ok(None);
+        }
+        let more = self.bucket_incarnation.get().saturating_add(self.pauses);
+        let number = self.epoch.map(|epoch| epoch.saturating_add(more));
         Ok(number.filter(|_| self.session))
     }
 

@@ -36,7 +36,7 @@ impl Side {
                     self.retry_now(now);
                 }
             }
-            Err(error) if error.kind() == Kind::Locked => return Err(error),
+            Err(error) if matches!(error.kind(), Kind::Locked | Kind::TakenOver) => return Err(error),
             Err(error) => {
                 self.exclusive = false;
                 self.report(&error, clock);

@@ -22,7 +22,7 @@ impl Side {
     /// Gives up this store for now. One that another replicator has taken over is not taken back by itself, and a run that
     /// is to end does not wait for another attempt.
     pub(in crate::replica::replicator) fn fail(&mut self, error: Error, clock: &dyn Clock) {
-        let taken_over = self.begun && error.kind() == Kind::Locked;
+        let taken_over = error.kind() == Kind::TakenOver || (self.begun && error.kind() == Kind::Locked);
         let again = self.settings.wait_for_database && !taken_over;
         let line = match again {
             true => log::error("not stored in this replica, retrying in 1m"),
@@ -35,7 +35,7 @@ impl Side {
         self.exclusive = false;
         // What is in the spool stays there for the next attempt.
         self.uploads = UploadQueue::new(self.store.clone(), spool(&self.settings, &self.target));
-        self.writer = ExclusiveWriter::new(self.store.clone(), self.name.database());
+        self.writer = ExclusiveWriter::new(self.store.clone(), self.name.database(), false);
         self.failure = Some(Failure { error, retry_at: again.then(|| clock.now() + FAILURE_RETRY_DELAY) });
     }
 

@@ -124,7 +124,7 @@ impl Side {
             retention: RetentionTask::new(store.clone(), name.clone(), maintenance, now),
             stage: SideStage::starting(&store),
             uploads: UploadQueue::new(store.clone(), spool(&settings, &target)),
-            writer: ExclusiveWriter::new(store.clone(), &database),
+            writer: ExclusiveWriter::new(store.clone(), &database, settings.takeover),
             audit: Audit::new(store.clone(), now),
             newest_object: None,
             requests: None,
@@ -327,6 +327,7 @@ fn spool(settings: &Settings, target: &ReplicaTarget) -> Spool {
 /// Whether an error ends the program. `first`: what it is about has not been there once.
 pub(super) fn ends_program(error: &Error, first: bool, settings: &Settings) -> bool {
     let waits = error.kind().is_transient() && settings.wait_for_database;
-    let ends = matches!(error.kind(), Kind::Locked | Kind::AnotherDatabase | Kind::ReconnectsExhausted);
+    let ends =
+        matches!(error.kind(), Kind::Locked | Kind::TakenOver | Kind::AnotherDatabase | Kind::ReconnectsExhausted);
     ends || (first && !waits) || (!settings.wait_for_database && !error.kind().is_transient())
 }

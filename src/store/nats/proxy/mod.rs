@@ -93,6 +93,8 @@ use crate::wakeup::{self, WakeReceiver, Waker};
 
 /// What the subjects begin with on which replicators find each other.
 pub const LEASE_QUERY_SUBJECTS: &str = "litestream.alive.";
+/// What the subjects begin with on which a replicator is told to give its prefix to another one.
+pub const TAKEOVER_SUBJECTS: &str = "litestream.takeover.";
 /// What the subjects of the service begin with (micro.rs).
 pub const SERVICE_SUBJECTS: [&str; 3] = ["$SRV.", "litestream.status.", "litestream.sync."];
 /// How often it is seen whether the crate's thread has ended.
@@ -320,6 +322,7 @@ impl ProxyThread {
         status.denied_permission.clear();
         status.lease_queries_denied = false;
         status.service_denied = None;
+        status.takeover_denied = None;
         status.step = "connected".into();
     }
 

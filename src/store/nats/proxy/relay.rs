@@ -22,7 +22,7 @@ use super::protocol::{Direction, Event, Parser};
 use super::status::{Failure, SharedStatus};
 use super::stream::{ReadOutcome, Stream, WriteBuffer, read_some};
 use super::traffic::QueuedBytes;
-use super::{LEASE_QUERY_SUBJECTS, SERVICE_SUBJECTS};
+use super::{LEASE_QUERY_SUBJECTS, SERVICE_SUBJECTS, TAKEOVER_SUBJECTS};
 use crate::error::{Error, Kind, Result};
 use crate::store::traffic::Purpose;
 use crate::wakeup::{WakeReceiver, Waker};
@@ -428,6 +428,8 @@ fn put_in(lines: &mut InjectedLines, queue: &mut WriteBuffer, crate_side: &mut T
 fn on_server_error(shared: &SharedStatus, complaint: &mut Option<String>, text: String) {
     if text.contains(LEASE_QUERY_SUBJECTS) {
         shared.lock().lease_queries_denied = true;
+    } else if text.contains(TAKEOVER_SUBJECTS) {
+        shared.lock().takeover_denied.get_or_insert(text);
     } else if SERVICE_SUBJECTS.iter().any(|subject| text.contains(&format!("\"{subject}"))) {
         shared.lock().service_denied.get_or_insert(text);
     } else if text.to_ascii_lowercase().starts_with("permissions violation") {

@@ -91,6 +91,8 @@ pub struct ProxyStatus {
     pub denied_permission: VecDeque<String>,
     /// What the server said when it refused a subject of the service in this connection.
     pub service_denied: Option<String>,
+    /// The same of a subject on which a prefix is taken over.
+    pub takeover_denied: Option<String>,
     /// The server refused a subject on which replicators find each other.
     pub lease_queries_denied: bool,
 }
