@@ -29,7 +29,7 @@ use crate::store::Target;
 /// Between two lines that say where each database stands.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two looks for files that came or went in a watched directory.
-const RESCAN_INTERVAL: Duration = Duration::from_secs(3);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two metrics files: the node exporter is asked four times a minute at most.
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two looks at all databases together, for systemd's status and the heartbeat.

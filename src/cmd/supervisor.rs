@@ -1,5 +1,6 @@
 //! The databases that `replicate` follows: they come and go, and none of them disturbs the others.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -107,7 +108,13 @@ impl Supervisor {
 
     /// Whether there is somebody to follow, and everyone who is wanted is followed.
     pub fn all_running(&self) -> bool {
-        !self.desired.is_empty() && self.desired.iter().all(|database| self.is_replicating(database))
+        let running = self.running();
+        !self.desired.is_empty() && self.desired.iter().all(|database| running.contains(&*name_of(database)))
+    }
+
+    /// The names of those that are followed.
+    fn running(&self) -> HashSet<&str> {
+        self.event_loop.replicators.iter().map(Replicator::name).collect()
     }
 
     /// Errors: of kind `Database`, naming a database that could not be followed to the end.
@@ -198,9 +205,11 @@ impl Supervisor {
     fn start_missing(&mut self) {
         let now = SystemClock.now();
         self.restoring.retain(|_, restoring| !restoring.is_cancelled() || restoring.try_result().is_none());
+        // At each turn: with a thousand databases, none may be compared with each other one.
+        let running = self.running();
         let missing = |database: &&Database| {
-            let name = database.path.display().to_string();
-            !self.is_replicating(database) && self.retry_at.get(&name).is_none_or(|until| now >= *until)
+            let name = name_of(database);
+            !running.contains(&*name) && self.retry_at.get(&*name).is_none_or(|until| now >= *until)
         };
         let missing: Vec<Database> = self.desired.iter().filter(missing).cloned().collect();
         for database in missing {
@@ -266,5 +275,10 @@ fn is_stored(replicator: &Replicator) -> bool {
 }
 
 fn has_path(database: &Database, name: &str) -> bool {
-    database.path.display().to_string() == name
+    name_of(database) == name
+}
+
+/// What its replicator is called.
+fn name_of(database: &Database) -> Cow<'_, str> {
+    database.path.to_string_lossy()
 }
