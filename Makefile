@@ -50,10 +50,12 @@ build:
 demo: build
 	$(PYTHON) -B tests/support/demo.py $(BINARY)
 
-# Tests run the debug build, whose dependencies are optimised (Cargo.toml says so).
+# Tests run the debug build, whose dependencies are optimised (Cargo.toml says so). They wait more than they compute: two for
+# each core.
+TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
 test: python
 	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
-	$(CARGO) test --locked --no-fail-fast $(FEATURES)
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked --no-fail-fast $(FEATURES)
 
 # What a plain user meets: tests that become somebody else say that they are skipped, and those of a plain user run.
 PLAIN := neighbours:: users:: config_check::
