@@ -50,6 +50,7 @@ pub(super) fn parse(text: &str) -> Result<Url> {
         "nats" => nats(rest, false).map(Url::Nats),
         "tls" => nats(rest, true).map(Url::Nats),
         "file" => file(rest).map(Url::Dir),
+        "ws" | "wss" => Err(websocket()),
         other => Err(unknown_scheme(other)),
     };
     result.map_err(|error| error.context(format!("replica URL {}", mask_credentials(text))))
@@ -75,6 +76,16 @@ fn unknown_scheme(scheme: &str) -> Error {
         usage("unknown scheme")
     };
     error.with_hint("replicas are nats://, tls:// or file:// URLs, or paths of directories")
+}
+
+/// Of a server that speaks NATS inside of WebSocket messages.
+fn websocket() -> Error {
+    usage("websocket servers are not supported")
+        .with_hint("use the port of the server for NATS clients: nats:// or tls://")
+}
+
+fn is_websocket(text: &str) -> bool {
+    ["ws://", "wss://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
 fn directory(text: &str) -> Result<PathBuf> {
@@ -173,6 +184,9 @@ fn reject_query(rest: &str) -> Result<()> {
 /// Takes the hosts off the front, each of which may repeat the scheme, and returns the path without its first slash.
 fn parse_hosts<'a>(mut rest: &'a str, url: &mut NatsUrl) -> Result<&'a str> {
     for number in 1.. {
+        if is_websocket(rest) {
+            return Err(websocket());
+        }
         if let Some((behind, tls)) = strip_nats_scheme(rest) {
             rest = behind;
             url.tls |= tls;

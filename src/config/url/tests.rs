@@ -115,6 +115,8 @@ fn what_is_no_replica_url_is_refused_and_the_reason_is_told() {
         ("s3://bucket/db", "the s3 backend is not supported"),
         ("sftp://h/db", "the sftp backend is not supported"),
         ("ftp://h/db", "unknown scheme"),
+        ("ws://h/b", "websocket servers are not supported"),
+        ("nats://h,wss://i/b", "websocket servers are not supported"),
         ("nats://h/B?x=1", "a query or fragment is not supported"),
         ("nats://h/B#x", "a query or fragment is not supported"),
         ("nats://u:pa?ss@h/B", "a query or fragment is not supported"),
