@@ -122,6 +122,10 @@ pub(super) fn lock_to_catch_up(source: &mut Source, now: Instant) -> Result<bool
     if !long || source.is_copied(&header) || !little_to_copy(source, &header) {
         return Ok(false);
     }
+    // What snapshots need of a long WAL is kept before writers are held off, a slice in each turn.
+    if !source.checkpoints.is_locked() && !source.active_snapshots.preserve(&header) {
+        return Ok(false);
+    }
     let (since, again) = match source.checkpoints.blocking {
         BlockingCheckpoint::Locked | BlockingCheckpoint::LockedForPin => return Ok(true),
         BlockingCheckpoint::AcquiringLock(since) => (since, source.checkpoints.passes < MAX_PASSES),
@@ -405,6 +409,32 @@ mod tests {
         live.commit();
         assert!(source.has_work(now).unwrap());
         assert!(copy(&mut source) >= 1);
+    }
+
+    /// What changed since the pin is kept for the snapshot while writers go on: under the lock is little left of that, too.
+    #[test]
+    fn what_a_snapshot_needs_is_kept_before_writers_are_held_off() {
+        let live = Live::new("held-for-snapshot");
+        let fill = |sql: &str| live.application.execute_batch(sql).unwrap();
+        fill("PRAGMA synchronous = OFF");
+        fill(
+            "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<6000)
+              INSERT INTO t SELECT zeroblob(3000) FROM n",
+        );
+        let (mut source, now) = (live.follow(), Instant::now());
+        let meta = std::env::temp_dir();
+        let _snapshot = source.snapshot(&meta).unwrap().unwrap();
+        source.finish_round(now).unwrap();
+        fill("UPDATE t SET a = zeroblob(3001)");
+        copy(&mut source);
+        live.commit();
+        let now = now + MIN_CHECKPOINT_INTERVAL;
+        let refused = (0..100).take_while(|_| !source.lock_to_catch_up(now).unwrap()).count();
+        assert!(refused > 10 && source.blocks_writers(), "refused {refused} times");
+        copy(&mut source);
+        let rounds = (0..100).take_while(|_| source.finish_round(now).unwrap() && source.blocks_writers()).count();
+        assert!(rounds <= 2, "{rounds} more rounds while writers are held off");
+        assert!(!source.blocks_writers());
     }
 
     /// A copy that is far behind holds nobody off, and nor does one beside a short WAL.

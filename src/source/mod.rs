@@ -20,6 +20,7 @@
 //! | a pin (READ0 to READ4) | FULL, RESTART, TRUNCATE, and all writers behind those | two moves: each at the next tick, or within 0.5 ms where such a checkpoint waited less than 200 ms ago |
 //! | the first pin, before its first move | the same | not kept while one waits (2 s of attempts); 1 s while a start compares the database (`COMPARE_PATIENCE`) |
 //! | a snapshot's own transaction | the same | until the pin moves: what changes is kept in slices of [`snapshot`]'s budget, some milliseconds each |
+//! | WRITE, to move the pin past a writer that never pauses | writers | copying 256 frames or 1 MiB |
 //! | WRITE, by a seal | writers | copying 256 frames or 1 MiB, writing back 1000 frames or 4 MiB, and two fsyncs |
 //! | CKPT, by a passive checkpoint | checkpoints of others | writing back what is committed, and two fsyncs; writers do not wait |
 //! | CKPT, WRITE, READ1 to READ4, by our TRUNCATE | writers, checkpoints | nothing is written back: one ftruncate(2) and an fsync; gives up at once if anybody is in the way |
