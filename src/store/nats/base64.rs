@@ -1,24 +1,10 @@
 //! Base64 in the alphabet of subjects and digests; the usual one is read, too.
 
-const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+use data_encoding::BASE64URL;
 
 /// For subjects and digests: `-` and `_`, padded.
 pub fn encode_url(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let sextet = (bits >> (18 - 6 * place)) & 63;
-            text.push(if place > group.len() { '=' } else { letter(sextet) });
-        }
-    }
-    text
-}
-
-fn letter(sextet: u32) -> char {
-    let at = usize::try_from(sextet).unwrap_or(0);
-    char::from(LETTERS.get(at).copied().unwrap_or(b'='))
+    BASE64URL.encode(bytes)
 }
 
 /// Reads either alphabet, with or without padding; white space is skipped. None if anything else is in it.
