@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api;
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{ObjectNames, copy_error};
 use super::options::Options;
-use super::progress_timeout::ProgressTimeout;
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::store::traffic::Purpose;
@@ -97,12 +97,10 @@ enum BucketKind {
 /// The check, in the making.
 pub struct BucketCheck {
     names: Rc<ObjectNames>,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     create: bool,
     must_keep: Option<Duration>,
     replicas: u8,
-    timeout: ProgressTimeout,
     /// There is no such bucket: until then the names of those that are there are waited for.
     missing_until: Option<Instant>,
 }
@@ -111,12 +109,10 @@ impl BucketCheck {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, options: &Options) -> BucketCheck {
         BucketCheck {
             names: place.clone(),
-            inbox: client.open_inbox(Purpose::KeepAlive),
-            session: None,
+            exchange: Exchange::new(client, Purpose::KeepAlive),
             create: options.create_bucket,
             must_keep: options.must_keep,
             replicas: options.bucket_replicas,
-            timeout: ProgressTimeout::default(),
             missing_until: None,
         }
     }
@@ -127,31 +123,35 @@ impl BucketCheck {
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<BucketInfo>> {
-        let epoch = self.inbox.client.session();
-        if epoch != self.session {
-            self.session = epoch;
-            self.inbox.clear();
-            self.missing_until = None;
-            if epoch.is_some() {
-                self.inbox.request(INFO, &self.names.api("STREAM.INFO"), b"")?;
-            }
-        }
-        while let Some(mail) = self.inbox.next() {
-            self.timeout.reset();
-            if let Some(found) = self.on_reply(&mail, now)? {
-                return Ok(Some(found));
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => self.restart()?,
+                ExchangeEvent::Reply(reply) => {
+                    if let Some(found) = self.on_reply(&reply, now)? {
+                        return Ok(Some(found));
+                    }
+                }
             }
         }
         if self.missing_until.is_some_and(|until| now >= until) {
             return Err(bucket_missing(&self.names.bucket, &[], &self.domain()));
         }
-        self.timeout.check(now, &self.inbox)?;
+        self.exchange.check_timeout(now)?;
         Ok(None)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.exchange.renew();
+        self.missing_until = None;
+        if !self.exchange.is_connected() {
+            return Ok(());
+        }
+        self.exchange.request(INFO, &self.names.api("STREAM.INFO"), b"")
     }
 
     /// Of the server that answers.
     fn domain(&self) -> String {
-        self.inbox.client.domain()
+        self.exchange.client().domain()
     }
 
     fn on_reply(&mut self, mail: &Reply, now: Instant) -> Result<Option<BucketInfo>> {
@@ -162,7 +162,7 @@ impl BucketCheck {
         match api::parse_response::<StreamInfo>(mail)? {
             // Of a stream that was just made, the domain must be asked for.
             Ok(_) if mail.tag == CREATED => {
-                self.inbox.request(INFO, &self.names.api("STREAM.INFO"), b"")?;
+                self.exchange.request(INFO, &self.names.api("STREAM.INFO"), b"")?;
                 Ok(None)
             }
             Ok(info) => {
@@ -180,12 +180,12 @@ impl BucketCheck {
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && mail.tag == INFO => {
                 let request = stream_config(&self.names, self.replicas).to_string();
-                self.inbox.request(CREATED, &self.names.api("STREAM.CREATE"), request.as_bytes())?;
+                self.exchange.request(CREATED, &self.names.api("STREAM.CREATE"), request.as_bytes())?;
                 Ok(None)
             }
             Err(refusal) if refusal.err_code == api::NO_STREAM => {
                 self.missing_until = Some(now + NAMES_TIMEOUT);
-                self.inbox.request(NAMES, &self.names.account_api("STREAM.NAMES"), b"")?;
+                self.exchange.request(NAMES, &self.names.account_api("STREAM.NAMES"), b"")?;
                 Ok(None)
             }
             Err(refusal) => Err(refusal.error()),

@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::api::{self, Purged};
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{Meta, ObjectNames};
-use super::progress_timeout::ProgressTimeout;
 use super::reply::Reply;
 use crate::error::{Result, ResultExt};
 use crate::fault;
@@ -40,8 +40,7 @@ struct Found {
 
 pub struct NatsDelete {
     subjects: Rc<ObjectNames>,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     /// Names still to be deleted, the next one first.
     names: std::vec::IntoIter<String>,
     group: Vec<String>,
@@ -51,28 +50,25 @@ pub struct NatsDelete {
     /// Names of objects that were our own.
     replaced: Vec<String>,
     unanswered: usize,
-    timeout: ProgressTimeout,
 }
 
 impl NatsDelete {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, names: Vec<String>) -> NatsDelete {
         NatsDelete {
             subjects: place.clone(),
-            inbox: client.open_inbox(Purpose::Compaction),
-            session: None,
+            exchange: Exchange::new(client, Purpose::Compaction),
             names: names.into_iter(),
             group: Vec::new(),
             stage: Stage::Begin,
             found: BTreeMap::new(),
             replaced: Vec::new(),
             unanswered: 0,
-            timeout: ProgressTimeout::default(),
         }
     }
 
     fn begin(&mut self) -> Result<()> {
         self.subjects.require_own()?;
-        self.inbox = self.inbox.fresh();
+        self.exchange.renew();
         self.found.clear();
         self.replaced.clear();
         if self.group.is_empty() {
@@ -83,30 +79,29 @@ impl NatsDelete {
         let api = self.subjects.api("STREAM.MSG.GET");
         for (tag, name) in (0..).zip(&self.group) {
             let subject = self.subjects.meta_subject(&self.subjects.full_name(name)?);
-            if let Some(own) = self.inbox.client.own_objects.borrow_mut().take(&subject) {
+            if let Some(own) = self.exchange.client().own_objects.borrow_mut().take(&subject) {
                 self.found.insert(tag, Found { nuid: own.nuid, own_seq: Some(own.seq) });
             } else {
-                self.inbox.request(tag, &api, &api::last_message_request(&subject))?;
+                self.exchange.request(tag, &api, &api::last_message_request(&subject))?;
                 self.unanswered += 1;
             }
         }
         Ok(())
     }
 
-    fn on_reply(&mut self, mail: &Reply) -> Result<()> {
-        self.timeout.reset();
+    fn on_reply(&mut self, reply: &Reply) -> Result<()> {
         self.unanswered = self.unanswered.saturating_sub(1);
         if self.stage == Stage::Lookup {
-            if let Some(json) = api::stored_message(mail)? {
+            if let Some(json) = api::stored_message(reply)? {
                 let meta = Meta::parse(&json).filter(|meta| !meta.link);
                 self.found
-                    .insert(mail.tag, Found { nuid: meta.map_or_else(String::new, |meta| meta.nuid), own_seq: None });
+                    .insert(reply.tag, Found { nuid: meta.map_or_else(String::new, |meta| meta.nuid), own_seq: None });
             }
             return Ok(());
         }
-        let Purged { purged } = api::parse_success(mail)?;
+        let Purged { purged } = api::parse_success(reply)?;
         if self.stage == Stage::Metas && purged == 0 {
-            self.on_nothing_purged(mail.tag);
+            self.on_nothing_purged(reply.tag);
         }
         Ok(())
     }
@@ -150,7 +145,7 @@ impl NatsDelete {
         self.unanswered = questions.len();
         let api = self.subjects.api("STREAM.PURGE");
         for (tag, question) in questions {
-            self.inbox.request(*tag, &api, question)?;
+            self.exchange.request(*tag, &api, question)?;
         }
         Ok(())
     }
@@ -172,24 +167,24 @@ impl NatsDelete {
         Ok(false)
     }
 
+    fn restart(&mut self) {
+        self.exchange.renew();
+        self.unanswered = 0;
+        // Chunks whose meta is gone already are known only here: that part is asked once more as it is.
+        self.stage = if self.stage == Stage::Chunks { Stage::Metas } else { Stage::Begin };
+    }
+
     fn step(&mut self, now: Instant) -> Result<bool> {
-        let epoch = self.inbox.client.session();
-        if epoch != self.session {
-            self.session = epoch;
-            self.unanswered = 0;
-            // Chunks whose meta is gone already are known only here: that part is asked once more as it is.
-            self.stage = if self.stage == Stage::Chunks { Stage::Metas } else { Stage::Begin };
-            self.inbox = self.inbox.fresh();
-        }
-        if self.session.is_some() {
-            while let Some(mail) = self.inbox.next() {
-                self.on_reply(&mail)?;
-            }
-            if self.advance()? {
-                return Ok(true);
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => self.restart(),
+                ExchangeEvent::Reply(reply) => self.on_reply(&reply)?,
             }
         }
-        self.timeout.check(now, &self.inbox)?;
+        if self.exchange.is_connected() && self.advance()? {
+            return Ok(true);
+        }
+        self.exchange.check_timeout(now)?;
         Ok(false)
     }
 }

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::api::{self, StartAt};
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{ContentDigest, Meta, ObjectNames};
-use super::progress_timeout::ProgressTimeout;
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
@@ -57,7 +57,8 @@ enum Stage {
 pub struct NatsGet {
     names: Rc<ObjectNames>,
     name: String,
-    inbox: Inbox,
+    exchange: Exchange,
+    /// The connection in which it last asked.
     session: Option<u64>,
     stage: Stage,
     meta: Option<Meta>,
@@ -74,7 +75,6 @@ pub struct NatsGet {
     restarts: u32,
     /// Since when replicas have been found that have not all of it.
     lag_retries: Option<Instant>,
-    timeout: ProgressTimeout,
 }
 
 impl NatsGet {
@@ -82,7 +82,7 @@ impl NatsGet {
         NatsGet {
             names: place.clone(),
             name: name.to_string(),
-            inbox: client.open_inbox(Purpose::Listing),
+            exchange: Exchange::new(client, Purpose::Listing),
             session: None,
             stage: Stage::Begin,
             meta: None,
@@ -95,25 +95,21 @@ impl NatsGet {
             consumer: false,
             restarts: 0,
             lag_retries: None,
-            timeout: ProgressTimeout::default(),
         }
     }
 
     /// After a reconnect everything that was asked is void; what was given out stays.
-    fn check_session(&mut self) {
-        let epoch = self.inbox.client.session();
-        if epoch != self.session {
-            if let (Some(before), Stage::Read | Stage::SingleChunk) = (self.session, self.stage) {
-                self.inbox.client.was_cut_while_reading(before);
-            }
-            self.session = epoch;
-            self.restart();
+    fn on_new_session(&mut self) {
+        let before = std::mem::replace(&mut self.session, self.exchange.session());
+        if let (Some(before), Stage::Read | Stage::SingleChunk) = (before, self.stage) {
+            self.exchange.client().was_cut_while_reading(before);
         }
+        self.restart();
     }
 
     fn restart(&mut self) {
         self.delete_consumer();
-        self.inbox = self.inbox.fresh();
+        self.exchange.renew();
         self.stage = Stage::Begin;
     }
 
@@ -133,7 +129,8 @@ impl NatsGet {
     fn delete_consumer(&mut self) {
         if std::mem::take(&mut self.consumer) {
             // Best effort: the server removes it by itself, later.
-            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.consumer()), b"");
+            let _ =
+                self.exchange.request(GONE, &api::delete_consumer_request(&self.names, &self.exchange.consumer()), b"");
         }
     }
 
@@ -148,15 +145,16 @@ impl NatsGet {
             Some(meta) if meta.chunks == Some(1) && self.digest.chunks == 0 => {
                 let question = api::last_message_request(&self.names.chunk_subject(&meta.nuid));
                 self.stage = Stage::SingleChunk;
-                self.inbox.request(SINGLE_CHUNK, &self.names.api("STREAM.MSG.GET"), &question)
+                self.exchange.request(SINGLE_CHUNK, &self.names.api("STREAM.MSG.GET"), &question)
             }
             Some(meta) => {
                 let begin = if self.last_seq == 0 { StartAt::All } else { StartAt::After(self.last_seq) };
                 let filter = self.names.chunk_subject(&meta.nuid);
-                let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.consumer(), &filter, begin);
+                let (subject, request) =
+                    api::new_consumer_request(&self.names, &self.exchange.consumer(), &filter, begin);
                 self.stage = Stage::Create { asked: Instant::now() };
                 self.consumer = true;
-                self.inbox.request(CREATED, &subject, &request)
+                self.exchange.request(CREATED, &subject, &request)
             }
         }
     }
@@ -165,11 +163,10 @@ impl NatsGet {
         let full_name = self.names.full_name(&self.name)?;
         let question = api::last_message_request(&self.names.meta_subject(&full_name));
         self.stage = stage;
-        self.inbox.request(META, &self.names.api("STREAM.MSG.GET"), &question)
+        self.exchange.request(META, &self.names.api("STREAM.MSG.GET"), &question)
     }
 
     fn on_reply(&mut self, mail: Reply) -> Result<Option<Vec<u8>>> {
-        self.timeout.reset();
         match (self.stage, mail.tag, mail.delivery) {
             (Stage::Meta, META, _) => self.on_meta(&mail)?,
             (Stage::RecheckMeta, META, _) => self.on_recheck(&mail)?,
@@ -234,7 +231,7 @@ impl NatsGet {
     /// A consumer reads from any of the replicas, and one that was away has to catch up: the leader knew better.
     fn replica_may_lag(&mut self) -> bool {
         let since = *self.lag_retries.get_or_insert_with(Instant::now);
-        self.names.replicated.get() && since.elapsed() < self.inbox.client.timeout()
+        self.names.replicated.get() && since.elapsed() < self.exchange.client().timeout()
     }
 
     fn on_single_chunk(&mut self, mail: &Reply) -> Result<Option<Vec<u8>>> {
@@ -254,7 +251,7 @@ impl NatsGet {
             return self.request_meta(Stage::RecheckMeta);
         }
         let most = prefetch_bytes(round_trip, self.meta.as_ref().map_or(0, |meta| meta.size), found);
-        self.prefetch_limit = (most >> self.inbox.client.cuts_while_reading()).max(1);
+        self.prefetch_limit = (most >> self.exchange.client().read_halvings()).max(1);
         self.stage = Stage::Read;
         self.prefetch()
     }
@@ -266,9 +263,9 @@ impl NatsGet {
             return Ok(());
         }
         let batch = unasked.min(self.prefetch_limit.saturating_sub(self.requested));
-        let (subject, request) = api::next_request(&self.names, &self.inbox.consumer(), batch);
+        let (subject, request) = api::next_request(&self.names, &self.exchange.consumer(), batch);
         self.requested += batch;
-        self.inbox.request(BATCH, &subject, &request)
+        self.exchange.request(BATCH, &subject, &request)
     }
 
     fn deliver_chunk(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
@@ -291,24 +288,28 @@ impl NatsGet {
         if self.stage == Stage::End {
             return Ok(Chunk::End);
         }
-        self.check_session();
         if let Stage::ReplicaLagging { until } = self.stage
             && now >= until
         {
             self.restart();
         }
-        if self.stage == Stage::Begin && self.session.is_some() {
-            self.request()?;
-        }
-        while let Some(mail) = self.inbox.next() {
-            if let Some(bytes) = self.on_reply(mail)? {
-                return Ok(Chunk::Bytes(bytes));
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => self.on_new_session(),
+                ExchangeEvent::Reply(reply) => {
+                    if let Some(bytes) = self.on_reply(reply)? {
+                        return Ok(Chunk::Bytes(bytes));
+                    }
+                }
             }
+        }
+        if self.stage == Stage::Begin && self.exchange.is_connected() {
+            self.request()?;
         }
         if self.stage == Stage::End {
             return Ok(Chunk::End);
         }
-        self.timeout.check(now, &self.inbox)?;
+        self.exchange.check_timeout(now)?;
         Ok(Chunk::Pending)
     }
 }
@@ -323,7 +324,7 @@ fn prefetch_bytes(round_trip: Duration, size: u64, chunks: u64) -> u64 {
 
 impl Get for NatsGet {
     fn count_for(&mut self, purpose: Purpose) {
-        self.inbox = self.inbox.client.open_inbox(purpose);
+        self.exchange.count_for(purpose);
     }
 
     fn poll(&mut self, now: Instant) -> Result<Chunk> {

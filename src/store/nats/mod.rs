@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! put get list delete ──> client ──> nats crate ──> loopback ──> link ──> server
-//!  ADR-20, api             mailboxes   login, protocol             TLS, deadlines, reconnect
+//!  ADR-20, api             replies     login, protocol             TLS, deadlines, reconnect
 //! ```
 //!
 //! The crate is used for its login, its protocol and its subscription. What it does in TLS, time-outs, acknowledgements
@@ -15,11 +15,16 @@ mod api;
 mod auth;
 mod base64;
 mod bucket;
+mod cleanups;
 mod client;
 mod congestion;
+mod connection;
 mod delete;
+mod duplicate_streams;
+mod exchange;
 mod get;
 mod in_flight;
+mod inbox;
 pub mod key_pair;
 mod list;
 mod metas;
@@ -34,7 +39,10 @@ mod presence;
 mod progress_timeout;
 mod proxy;
 mod put;
+mod read_cuts;
+mod refusals;
 mod reply;
+mod routing;
 mod service;
 mod service_query;
 mod watch;
@@ -282,7 +290,7 @@ impl Store for NatsStore {
     }
 
     fn connect(&self, now: Instant) -> Result<bool> {
-        self.client.check_exclusive(&self.names).context(|| self.url.clone())?;
+        self.client.duplicates.borrow().check(&self.names).context(|| self.url.clone())?;
         Ok(self.client.connect(now, &self.last_logged)? && self.check_bucket(now)?)
     }
 
@@ -321,7 +329,7 @@ impl Store for NatsStore {
     }
 
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
-        let due = self.client.cleanup_is_due(&self.options.bucket, wall);
+        let due = self.client.cleanups.sweep_is_due(&self.options.bucket, wall);
         due.then(|| Box::new(NatsStore::start_cleanup(self, wall, young)) as Box<dyn OrphanCleanup>)
     }
 

@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 
 use super::api;
 use super::base64;
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
 use super::metas::{MetaEvent, MetaReader};
 use super::object::{Meta, ObjectNames, is_nuid};
-use super::progress_timeout::ProgressTimeout;
 use super::reply::Reply;
 use crate::error::{Result, ResultExt};
 use crate::format::time::Timestamp;
@@ -56,8 +56,7 @@ struct OrphanCandidate {
 
 pub struct NatsCleanup {
     names: Rc<ObjectNames>,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     now_utc: Timestamp,
     min_age: Duration,
     stage: Stage,
@@ -68,7 +67,6 @@ pub struct NatsCleanup {
     /// All metas up to this message were seen.
     metas_seen_to: Option<u64>,
     result: CleanupResult,
-    timeout: ProgressTimeout,
 }
 
 #[derive(Deserialize)]
@@ -104,8 +102,7 @@ impl NatsCleanup {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, wall: Timestamp, young: Duration) -> NatsCleanup {
         NatsCleanup {
             names: place.clone(),
-            inbox: client.open_inbox(Purpose::Compaction),
-            session: None,
+            exchange: Exchange::new(client, Purpose::Compaction),
             now_utc: wall,
             min_age: young,
             stage: Stage::Begin,
@@ -113,44 +110,40 @@ impl NatsCleanup {
             subjects_read: 0,
             metas_seen_to: None,
             result: CleanupResult::default(),
-            timeout: ProgressTimeout::default(),
         }
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
         self.names.require_own()?;
-        let epoch = self.inbox.client.session();
-        if epoch != self.session {
-            self.session = epoch;
-            self.restart();
-        }
-        if self.session.is_some() && matches!(self.stage, Stage::Begin) {
-            self.request_subjects()?;
-        }
-        while let Some(mail) = self.inbox.next() {
-            self.timeout.reset();
-            if let Some(swept) = self.on_reply(&mail)? {
-                return Ok(Some(swept));
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => self.restart()?,
+                ExchangeEvent::Reply(reply) => {
+                    if let Some(swept) = self.on_reply(&reply)? {
+                        return Ok(Some(swept));
+                    }
+                }
             }
         }
         if let Stage::Metas(_) = &self.stage {
             return self.read_metas(now);
         }
-        self.timeout.check(now, &self.inbox)?;
+        self.exchange.check_timeout(now)?;
         Ok(None)
     }
 
-    fn restart(&mut self) {
-        self.inbox = self.inbox.fresh();
+    fn restart(&mut self) -> Result<()> {
+        self.exchange.renew();
         self.stage = Stage::Begin;
         self.candidates.clear();
         (self.subjects_read, self.metas_seen_to, self.result.too_young) = (0, None, 0);
+        if self.exchange.is_connected() { self.request_subjects() } else { Ok(()) }
     }
 
     fn request_subjects(&mut self) -> Result<()> {
         self.stage = Stage::Subjects;
         let question = json!({ "subjects_filter": self.names.all_chunks(), "offset": self.subjects_read });
-        self.inbox.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
+        self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
     fn on_reply(&mut self, mail: &Reply) -> Result<Option<CleanupResult>> {
@@ -182,7 +175,7 @@ impl NatsCleanup {
         if page > 0 && self.subjects_read < info.total {
             return self.request_subjects();
         }
-        self.stage = Stage::Metas(MetaReader::new(&self.inbox.client, &self.names));
+        self.stage = Stage::Metas(MetaReader::new(self.exchange.client(), &self.names));
         Ok(())
     }
 
@@ -207,7 +200,7 @@ impl NatsCleanup {
         self.candidates.remove(&nuid);
         let question = api::last_message_request(&self.names.chunk_subject(&nuid));
         self.stage = Stage::Newest(nuid);
-        self.inbox.request(NEWEST, &self.names.api("STREAM.MSG.GET"), &question)?;
+        self.exchange.request(NEWEST, &self.names.api("STREAM.MSG.GET"), &question)?;
         Ok(None)
     }
 
@@ -232,7 +225,7 @@ impl NatsCleanup {
     fn request_next_meta(&mut self) -> Result<Option<CleanupResult>> {
         let from = self.metas_seen_to.unwrap_or(0).saturating_add(1);
         let question = json!({ "seq": from, "next_by_subj": self.names.all_metas() });
-        self.inbox.request(NEXT_META, &self.names.api("STREAM.MSG.GET"), question.to_string().as_bytes())?;
+        self.exchange.request(NEXT_META, &self.names.api("STREAM.MSG.GET"), question.to_string().as_bytes())?;
         Ok(None)
     }
 
@@ -259,7 +252,7 @@ impl NatsCleanup {
         let Stage::RecheckMetas(OrphanCandidate { nuid, up_to }) = &self.stage else { return Ok(None) };
         let question = json!({ "filter": self.names.chunk_subject(nuid), "seq": up_to });
         self.stage = Stage::Purge;
-        self.inbox.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
+        self.exchange.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
         Ok(None)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::Inbox;
+use super::inbox::Inbox;
 use crate::error::Result;
 
 /// An answer may take longer than the time-out on a slow link, where a message of 128 KiB or what stands before it takes as
@@ -26,9 +26,9 @@ impl ProgressTimeout {
 
     /// Errors: the server refused what was asked; or no answer came for the client's time-out, in which the link stood
     /// still.
-    pub fn check(&mut self, now: Instant, mailbox: &Inbox) -> Result<()> {
-        mailbox.check_denied()?;
-        let client = &mailbox.client;
+    pub fn check(&mut self, now: Instant, inbox: &Inbox) -> Result<()> {
+        inbox.check_denied()?;
+        let client = &inbox.client;
         if self.is_expired(now, client.timeout(), client.bytes_moved()) { Err(client.timeout_error()) } else { Ok(()) }
     }
 

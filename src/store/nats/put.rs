@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use super::abandoned_put::AbandonedPut;
 use super::api;
-use super::client::{Client, Inbox, ReplyTo};
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
 use super::in_flight::{InFlightChunks, Resend, SentChunk};
 use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
 use super::own_objects::OwnObject;
-use super::progress_timeout::ProgressTimeout;
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
@@ -81,8 +81,7 @@ pub struct NatsPut {
     name: String,
     description: Option<String>,
     nuid: String,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     chunk: Vec<u8>,
     chunk_size: usize,
     digest: ContentDigest,
@@ -96,7 +95,6 @@ pub struct NatsPut {
     stage: Stage,
     /// When the first chunk went out.
     started: Option<Instant>,
-    timeout: ProgressTimeout,
 }
 
 impl NatsPut {
@@ -106,8 +104,7 @@ impl NatsPut {
             name: name.to_string(),
             description: None,
             nuid: random::token(),
-            inbox: client.open_inbox(Purpose::Changes),
-            session: None,
+            exchange: Exchange::new(client, Purpose::Changes),
             chunk: Vec::new(),
             chunk_size: CHUNK_BYTES,
             digest: ContentDigest::new(),
@@ -118,12 +115,11 @@ impl NatsPut {
             commit: false,
             stage: Stage::New,
             started: None,
-            timeout: ProgressTimeout::default(),
         }
     }
 
     fn client(&self) -> &Rc<Client> {
-        &self.inbox.client
+        self.exchange.client()
     }
 
     fn start(&mut self) -> Result<()> {
@@ -131,10 +127,9 @@ impl NatsPut {
         if self.stage != Stage::New {
             return Ok(());
         }
-        self.client().check_exclusive(&self.names)?;
+        self.client().duplicates.borrow().check(&self.names)?;
         let subject = self.meta_subject()?;
-        self.session = self.client().session();
-        if self.session.is_none() {
+        if !self.exchange.join_session() {
             return Err(self.client().last_failure());
         }
         if !self.client().has_headers() {
@@ -156,10 +151,15 @@ impl NatsPut {
     }
 
     fn check_session(&self) -> Result<()> {
-        if self.stage != Stage::Done && self.client().session() != self.session {
-            return Err(self.client().last_failure().context("connection lost"));
+        if self.exchange.is_interrupted() { self.on_new_session() } else { Ok(()) }
+    }
+
+    /// Once the object is visible, a lost connection leaves chunks of the one before it, and no more.
+    fn on_new_session(&self) -> Result<()> {
+        match self.stage {
+            Stage::Purge | Stage::Done => Ok(()),
+            _ => Err(self.client().last_failure().context("connection lost")),
         }
-        Ok(())
     }
 
     /// False: the window is full.
@@ -176,9 +176,7 @@ impl NatsPut {
     }
 
     fn publish_chunk(&mut self, tag: u64, bytes: Vec<u8>) -> Result<()> {
-        let reply = ReplyTo { token: &self.inbox.token, tag };
-        let subject = self.names.chunk_subject(&self.nuid);
-        self.client().publish(&subject, &reply, &bytes)?;
+        self.exchange.request(tag, &self.names.chunk_subject(&self.nuid), &bytes)?;
         self.client().window.borrow_mut().on_send(bytes.len());
         self.in_flight.sent(tag, bytes, Instant::now());
         self.started.get_or_insert_with(Instant::now);
@@ -190,7 +188,7 @@ impl NatsPut {
         if let Some(Resend { misplaced: strays, chunks }) = self.in_flight.take_resend() {
             for seq in &strays {
                 let question = api::delete_message_request(*seq);
-                self.inbox.request(MISPLACED, &self.names.api("STREAM.MSG.DELETE"), &question)?;
+                self.exchange.request(MISPLACED, &self.names.api("STREAM.MSG.DELETE"), &question)?;
             }
             self.resend = Some((now + QUEUE_FULL_DELAY, strays.len(), chunks));
         }
@@ -229,7 +227,6 @@ impl NatsPut {
     }
 
     fn on_reply(&mut self, mail: &Reply) -> Result<()> {
-        self.timeout.reset();
         match mail.tag {
             LOOKUP => self.on_found(mail)?,
             META => self.on_meta(mail)?,
@@ -245,7 +242,7 @@ impl NatsPut {
         let Some(SentChunk { bytes, at }) = self.in_flight.is_answered(tag) else { return self.on_duplicate(mail) };
         let answer = self.ack(mail);
         let stored = matches!(answer, Ok(Ok(_)));
-        let mut window = self.inbox.client.window.borrow_mut();
+        let mut window = self.exchange.client().window.borrow_mut();
         if stored {
             window.on_ack(bytes.len(), at, Instant::now())
         } else {
@@ -264,7 +261,7 @@ impl NatsPut {
     fn on_duplicate(&self, mail: &Reply) -> Result<()> {
         match api::misplaced_ack(&mail.data) {
             Some(domain) => {
-                self.client().record_foreign_stream(&self.names, &domain);
+                self.client().duplicates.borrow_mut().record_foreign(&self.names, &domain);
                 Err(api::duplicate_of(&self.names, &domain))
             }
             None => Ok(()),
@@ -277,7 +274,7 @@ impl NatsPut {
         if answer.as_ref().is_err_and(|error| error.kind() == Kind::Locked)
             && let Some(domain) = api::misplaced_ack(&mail.data)
         {
-            self.client().record_foreign_stream(&self.names, &domain);
+            self.client().duplicates.borrow_mut().record_foreign(&self.names, &domain);
         }
         answer
     }
@@ -312,7 +309,7 @@ impl NatsPut {
 
     fn ask_what_is_replaced(&mut self) -> Result<()> {
         let question = api::last_message_request(&self.meta_subject()?);
-        self.inbox.request(LOOKUP, &self.names.api("STREAM.MSG.GET"), &question)?;
+        self.exchange.request(LOOKUP, &self.names.api("STREAM.MSG.GET"), &question)?;
         self.stage = Stage::Lookup;
         Ok(())
     }
@@ -328,7 +325,7 @@ impl NatsPut {
         let full_name = self.names.full_name(&self.name)?;
         let words = self.description.as_deref();
         let meta = write_meta(&self.names.bucket, &full_name, words, &self.nuid, &self.digest, self.chunk_size);
-        let reply = ReplyTo { token: &self.inbox.token, tag: META };
+        let reply = self.exchange.reply_to(META);
         let expected_last = self.replaced.expected_last();
         let rolls_up = expected_last != Some(0) && self.names.rollup.get();
         self.client().publish_last(&self.names.meta_subject(&full_name), &reply, expected_last, rolls_up, &meta)?;
@@ -346,18 +343,19 @@ impl NatsPut {
             return Ok(());
         };
         let question = api::purge_request(&self.names.chunk_subject(&nuid));
-        let asked = self.inbox.request(PURGE, &self.names.api("STREAM.PURGE"), &question);
+        let asked = self.exchange.request(PURGE, &self.names.api("STREAM.PURGE"), &question);
         self.stage = if asked.is_ok() { Stage::Purge } else { Stage::Done };
         Ok(())
     }
 
     fn step(&mut self, now: Instant) -> Result<PutState> {
         self.start()?;
-        if self.stage != Stage::Purge {
-            self.check_session()?;
-        }
-        while let Some(mail) = self.inbox.next() {
-            self.on_reply(&mail)?;
+        self.check_session()?;
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => self.on_new_session()?,
+                ExchangeEvent::Reply(reply) => self.on_reply(&reply)?,
+            }
         }
         self.resend_rejected(now)?;
         let due = self.chunk.len() >= self.chunk_size || (self.finished && !self.chunk.is_empty());
@@ -369,7 +367,7 @@ impl NatsPut {
             self.stage = Stage::Staged;
         }
         if self.stage == Stage::Staged && self.commit && self.is_exclusive(now) {
-            self.client().check_exclusive(&self.names)?;
+            self.client().duplicates.borrow().check(&self.names)?;
             self.send_meta()?;
         }
         self.check_timeout(now)?;
@@ -387,10 +385,10 @@ impl NatsPut {
             _ => false,
         };
         if !waiting {
-            self.timeout.reset();
+            self.exchange.reset_timeout();
             return Ok(());
         }
-        match self.timeout.check(now, &self.inbox) {
+        match self.exchange.check_timeout(now) {
             Err(_) if self.stage == Stage::Purge => {
                 self.stage = Stage::Done;
                 Ok(())
@@ -416,10 +414,10 @@ impl NatsPut {
         self.stage = Stage::Failed;
         if settled && self.digest.chunks > 0 {
             let purge = (self.names.api("STREAM.PURGE"), api::purge_request(&self.names.chunk_subject(&self.nuid)));
-            let (client, fresh) = (self.inbox.client.clone(), self.inbox.fresh());
-            let mailbox = std::mem::replace(&mut self.inbox, fresh);
-            let cleanup = AbandonedPut::new(mailbox, flight.unanswered(), purge, Instant::now());
-            client.defer_cleanup(Box::new(cleanup));
+            let client = self.client().clone();
+            let exchange = std::mem::replace(&mut self.exchange, Exchange::new(&client, Purpose::Changes));
+            let cleanup = AbandonedPut::new(exchange, flight.unanswered(), purge, Instant::now());
+            client.cleanups.defer(Box::new(cleanup));
         }
     }
 }
@@ -435,7 +433,7 @@ impl Put for NatsPut {
     }
 
     fn count_for(&mut self, purpose: Purpose) {
-        self.inbox = self.inbox.client.open_inbox(purpose);
+        self.exchange.count_for(purpose);
     }
 
     fn finish(&mut self) {
@@ -455,7 +453,7 @@ impl Put for NatsPut {
 impl Drop for NatsPut {
     fn drop(&mut self) {
         if self.stage == Stage::Done {
-            self.client().finish(&self.inbox.token, &self.names);
+            self.client().duplicates.borrow_mut().record_finished_put(self.exchange.token(), &self.names);
         } else {
             self.abandon();
         }

@@ -1,6 +1,7 @@
 //! What comes back from the server for one operation.
 
 /// A message for one operation.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
     /// What the operation named its question.
     pub tag: u64,
@@ -19,4 +20,10 @@ pub struct DeliveryInfo {
     pub stored_nanos: u64,
     /// How many follow.
     pub pending: u64,
+}
+
+/// Where the reply to a question is to go: `<inbox>.<token>.<tag>`.
+pub struct ReplyTo<'a> {
+    pub token: &'a str,
+    pub tag: u64,
 }

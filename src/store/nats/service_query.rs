@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::inbox::Inbox;
 use super::micro::endpoint_subject;
 use crate::error::{Error, Kind, Result};
 use crate::store::service::{Endpoint, Question};
@@ -25,7 +26,7 @@ pub struct ServiceQuery {
 impl ServiceQuery {
     pub fn new(client: &Rc<Client>, id: &str, endpoint: Endpoint, payload: &str) -> ServiceQuery {
         ServiceQuery {
-            inbox: client.open_inbox(Purpose::KeepAlive),
+            inbox: Inbox::open(client, Purpose::KeepAlive),
             subject: endpoint_subject(endpoint, id),
             payload: payload.as_bytes().to_vec(),
             timeout: client.timeout(),

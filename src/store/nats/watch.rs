@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::api::{self, StartAt};
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{Meta, ObjectNames};
-use super::progress_timeout::ProgressTimeout;
 use super::reply::Reply;
 use crate::error::{Result, ResultExt};
 use crate::fault;
@@ -33,8 +33,7 @@ const SILENCE: Duration = Duration::from_secs(25);
 
 pub struct NatsWatch {
     names: Rc<ObjectNames>,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     /// It is there: whatever is stored from now on is told.
     created: bool,
     /// Messages that it has delivered.
@@ -42,59 +41,60 @@ pub struct NatsWatch {
     /// Of the open question, how many are to come.
     owed: u64,
     heard: Instant,
-    timeout: ProgressTimeout,
 }
 
 impl NatsWatch {
     pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, now: Instant) -> NatsWatch {
         NatsWatch {
             names: names.clone(),
-            inbox: client.open_inbox(Purpose::Listing),
-            session: None,
+            exchange: Exchange::new(client, Purpose::Listing),
             created: false,
             delivered: 0,
             owed: 0,
             heard: now,
-            timeout: ProgressTimeout::default(),
         }
     }
 
     fn step(&mut self, now: Instant) -> Result<WatchEvent> {
-        let session = self.inbox.client.session();
-        if session != self.session || (self.created && now.saturating_duration_since(self.heard) > SILENCE) {
-            self.session = session;
+        if self.created && now.saturating_duration_since(self.heard) > SILENCE {
             self.restart(now)?;
         }
-        if self.session.is_none() {
-            return Ok(WatchEvent::Down);
-        }
-        self.inbox.client.receive_ready();
-        while let Some(reply) = self.inbox.next() {
-            (self.heard, self.timeout) = (now, ProgressTimeout::default());
-            if let Some(event) = self.on_reply(&reply, now)? {
-                return Ok(event);
+        self.exchange.client().receive_ready();
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => self.restart(now)?,
+                ExchangeEvent::Reply(reply) => {
+                    self.heard = now;
+                    if let Some(event) = self.on_reply(&reply, now)? {
+                        return Ok(event);
+                    }
+                }
             }
         }
-        if !self.created {
-            self.timeout.check(now, &self.inbox)?;
+        if !self.exchange.is_connected() {
             return Ok(WatchEvent::Down);
         }
-        self.inbox.check_denied()?;
+        if !self.created {
+            self.exchange.check_timeout(now)?;
+            return Ok(WatchEvent::Down);
+        }
+        self.exchange.check_denied()?;
         Ok(WatchEvent::Pending)
     }
 
     fn restart(&mut self, now: Instant) -> Result<()> {
         self.remove_consumer();
-        self.inbox = self.inbox.fresh();
+        self.exchange.renew();
+        self.exchange.reset_timeout();
         (self.created, self.delivered, self.owed, self.heard) = (false, 0, 0, now);
-        self.timeout = ProgressTimeout::default();
-        if self.session.is_none() {
+        if !self.exchange.is_connected() {
             return Ok(());
         }
         fault::point("watch.create")?;
         let filter = self.names.all_metas();
-        let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.consumer(), &filter, StartAt::New);
-        self.inbox.request(CREATED, &subject, &request)
+        let (subject, request) =
+            api::new_consumer_request(&self.names, &self.exchange.consumer(), &filter, StartAt::New);
+        self.exchange.request(CREATED, &subject, &request)
     }
 
     fn on_reply(&mut self, reply: &Reply, now: Instant) -> Result<Option<WatchEvent>> {
@@ -130,9 +130,9 @@ impl NatsWatch {
     }
 
     fn ask(&mut self) -> Result<()> {
-        let (subject, request) = api::open_request(&self.names, &self.inbox.consumer(), BATCH, OPEN_FOR, HEARTBEAT);
+        let (subject, request) = api::open_request(&self.names, &self.exchange.consumer(), BATCH, OPEN_FOR, HEARTBEAT);
         self.owed = BATCH;
-        self.inbox.request(OPEN, &subject, &request)
+        self.exchange.request(OPEN, &subject, &request)
     }
 
     /// Whatever is not ours is passed over, and so is what was deleted.
@@ -145,7 +145,8 @@ impl NatsWatch {
     fn remove_consumer(&self) {
         if self.created {
             // Best effort: the server removes it by itself, later.
-            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.consumer()), b"");
+            let _ =
+                self.exchange.request(GONE, &api::delete_consumer_request(&self.names, &self.exchange.consumer()), b"");
         }
     }
 }

@@ -20,7 +20,8 @@ use nats::Subscription;
 use serde::{Deserialize, Serialize};
 
 use super::base64;
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::inbox::Inbox;
 use super::pause::{PauseDetector, since_boot};
 use super::proxy::{LEASE_QUERY_SUBJECTS, TAKEOVER_SUBJECTS};
 use crate::error::{Error, Kind, Result};
@@ -98,13 +99,13 @@ enum Stage {
     Querying {
         why: QueryReason,
         until: Instant,
-        mailbox: Inbox,
+        inbox: Inbox,
     },
     /// The holder was told to give the prefix away.
     TakingOver {
         holder: Box<WriterInfo>,
         until: Instant,
-        mailbox: Inbox,
+        inbox: Inbox,
     },
     Held,
     /// It was given away: nothing is written, and the end comes then.
@@ -174,20 +175,20 @@ impl NatsLease {
     }
 
     fn query(&mut self, why: QueryReason, now: Instant) {
-        let mailbox = self.client.open_inbox(Purpose::KeepAlive);
+        let inbox = Inbox::open(&self.client, Purpose::KeepAlive);
         let question = WriterInfo::question(&self.own.id);
         // Not sent: the connection is gone, and the next one asks again.
-        let _ = mailbox.request(QUERY_TAG, &self.subject, &question);
+        let _ = inbox.request(QUERY_TAG, &self.subject, &question);
         self.client.flush();
-        self.stage = Stage::Querying { why, until: now + QUERY_TIMEOUT, mailbox };
+        self.stage = Stage::Querying { why, until: now + QUERY_TIMEOUT, inbox };
     }
 
     /// What the answers so far mean: none while it is open.
     fn read_replies(&mut self, now: Instant) -> Result<Option<QueryReason>> {
         self.client.receive_ready();
-        let Stage::Querying { why, until, mailbox } = &self.stage else { return Ok(None) };
+        let Stage::Querying { why, until, inbox } = &self.stage else { return Ok(None) };
         let why = *why;
-        while let Some(mail) = mailbox.next() {
+        while let Some(mail) = inbox.next() {
             if mail.status == Some(503) {
                 return Ok(Some(why));
             }
@@ -249,18 +250,18 @@ impl NatsLease {
     }
 
     fn take_over(&mut self, holder: WriterInfo, now: Instant) {
-        let mailbox = self.client.open_inbox(Purpose::KeepAlive);
+        let inbox = Inbox::open(&self.client, Purpose::KeepAlive);
         let request = serde_json::to_vec(&self.own).unwrap_or_default();
         // Not sent: the connection is gone, and the next one begins anew.
-        let _ = mailbox.request(QUERY_TAG, &self.takeover_subject(), &request);
+        let _ = inbox.request(QUERY_TAG, &self.takeover_subject(), &request);
         self.client.flush();
-        self.stage = Stage::TakingOver { holder: Box::new(holder), until: now + QUERY_TIMEOUT, mailbox };
+        self.stage = Stage::TakingOver { holder: Box::new(holder), until: now + QUERY_TIMEOUT, inbox };
     }
 
     /// Whether the holder has stopped writing.
     fn read_release(&mut self, now: Instant) -> Result<()> {
-        let Stage::TakingOver { holder, until, mailbox } = &self.stage else { return Ok(()) };
-        while let Some(mail) = mailbox.next() {
+        let Stage::TakingOver { holder, until, inbox } = &self.stage else { return Ok(()) };
+        while let Some(mail) = inbox.next() {
             if mail.status == Some(503) {
                 let hint =
                     "it cannot be told to stop: it is of an older version, or its login may not listen; stop it there";

@@ -6,7 +6,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Inbox};
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
 use super::reply::Reply;
 use super::writer_lease::{LeaseSubjects, WriterInfo};
 use crate::error::Result;
@@ -27,8 +28,7 @@ pub struct WriterQuery {
     url: String,
     leases: LeaseSubjects,
     subjects: Vec<String>,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     /// One a subject; none while it is not known.
     answers: Vec<Option<Writer>>,
     /// How many subjects were asked, the first ones.
@@ -48,8 +48,7 @@ impl WriterQuery {
             leases,
             answers: Vec::new(),
             subjects: Vec::new(),
-            inbox: client.open_inbox(Purpose::KeepAlive),
-            session: None,
+            exchange: Exchange::new(client, Purpose::KeepAlive),
             asked: 0,
             in_flight: 0,
             gave_up: false,
@@ -58,14 +57,10 @@ impl WriterQuery {
     }
 
     /// After a reconnect what was asked is void.
-    fn check_session(&mut self) {
-        let session = self.client.session();
-        if session != self.session {
-            self.session = session;
-            self.inbox = self.client.open_inbox(Purpose::KeepAlive);
-            self.answers.iter_mut().for_each(|answer| *answer = None);
-            (self.asked, self.in_flight, self.last_progress) = (0, 0, None);
-        }
+    fn restart(&mut self) {
+        self.exchange.renew();
+        self.answers.iter_mut().for_each(|answer| *answer = None);
+        (self.asked, self.in_flight, self.last_progress) = (0, 0, None);
     }
 
     fn send_questions(&mut self, now: Instant) -> Result<()> {
@@ -73,7 +68,7 @@ impl WriterQuery {
             && let Some(subject) = self.subjects.get(self.asked)
         {
             let tag = u64::try_from(self.asked).unwrap_or(u64::MAX);
-            self.inbox.request(tag, subject, &WriterInfo::question(&random::token()))?;
+            self.exchange.request(tag, subject, &WriterInfo::question(&random::token()))?;
             (self.asked, self.in_flight, self.last_progress) = (self.asked + 1, self.in_flight + 1, Some(now));
         }
         Ok(())
@@ -104,16 +99,20 @@ impl FindWriters for WriterQuery {
     }
 
     fn poll(&mut self, now: Instant) -> Result<bool> {
-        self.check_session();
-        if self.session.is_none() {
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => self.restart(),
+                ExchangeEvent::Reply(reply) => {
+                    self.last_progress = Some(now);
+                    self.on_reply(&reply);
+                }
+            }
+        }
+        if !self.exchange.is_connected() {
             return Err(self.client.last_failure());
         }
         self.send_questions(now)?;
         self.client.flush();
-        while let Some(reply) = self.inbox.next() {
-            self.last_progress = Some(now);
-            self.on_reply(&reply);
-        }
         let silent = self.last_progress.is_some_and(|last| now.saturating_duration_since(last) > QUERY_TIMEOUT);
         if self.in_flight > 0 && self.client.lease_queries_denied() {
             self.give_up("no permission on litestream.alive.>");

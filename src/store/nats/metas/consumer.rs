@@ -7,9 +7,9 @@ use super::MetaEvent;
 use crate::error::Result;
 use crate::fault;
 use crate::store::nats::api::{self, StartAt};
-use crate::store::nats::client::{Client, Inbox};
+use crate::store::nats::client::Client;
+use crate::store::nats::exchange::{Exchange, ExchangeEvent};
 use crate::store::nats::object::{Meta, ObjectNames};
-use crate::store::nats::progress_timeout::ProgressTimeout;
 use crate::store::nats::reply::Reply;
 use crate::store::traffic::Purpose;
 
@@ -25,8 +25,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Metas from a consumer.
 pub struct ConsumerReader {
     names: Rc<ObjectNames>,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     consumer: bool,
     /// The last meta was given out.
     ended: bool,
@@ -37,64 +36,63 @@ pub struct ConsumerReader {
     stalled: bool,
     /// When it was last heard.
     last_received: Option<Instant>,
-    timeout: ProgressTimeout,
 }
 
 impl ConsumerReader {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> ConsumerReader {
         ConsumerReader {
             names: place.clone(),
-            inbox: client.open_inbox(Purpose::Listing),
-            session: None,
+            exchange: Exchange::new(client, Purpose::Listing),
             consumer: false,
             ended: false,
             remaining: 0,
             requested: 0,
             stalled: false,
             last_received: None,
-            timeout: ProgressTimeout::default(),
         }
     }
 
     /// None: the consumer is not to be believed.
     pub fn step(&mut self, now: Instant) -> Result<Option<MetaEvent>> {
-        let epoch = self.inbox.client.session();
-        if epoch != self.session {
-            self.session = epoch;
-            self.restart()?;
-            return Ok(Some(MetaEvent::Restarted));
-        }
         while !self.ended
-            && let Some(mail) = self.inbox.next()
+            && let Some(event) = self.exchange.next()
         {
-            self.timeout.reset();
-            self.last_received = Some(now);
-            if let Some(step) = self.on_reply(&mail)? {
-                return Ok(Some(step));
+            match event {
+                ExchangeEvent::NewSession => {
+                    self.restart()?;
+                    return Ok(Some(MetaEvent::Restarted));
+                }
+                ExchangeEvent::Reply(reply) => {
+                    self.last_received = Some(now);
+                    if let Some(event) = self.on_reply(&reply)? {
+                        return Ok(Some(event));
+                    }
+                }
             }
         }
         if self.ended {
             return Ok(Some(MetaEvent::End));
         }
-        let quiet = STALL_TIMEOUT.min(self.inbox.client.timeout() / 2);
+        let quiet = STALL_TIMEOUT.min(self.exchange.client().timeout() / 2);
         if self.stalled || self.last_received.is_some_and(|heard| now.saturating_duration_since(heard) > quiet) {
             return Ok(None);
         }
-        self.timeout.check(now, &self.inbox)?;
+        self.exchange.check_timeout(now)?;
         Ok(Some(MetaEvent::Pending))
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.inbox = self.inbox.fresh();
+        self.exchange.renew();
         self.last_received = None;
-        (self.ended, self.stalled, self.consumer) = (false, false, self.session.is_some());
+        (self.ended, self.stalled, self.consumer) = (false, false, self.exchange.is_connected());
         (self.remaining, self.requested) = (0, 0);
-        if self.session.is_none() {
+        if !self.exchange.is_connected() {
             return Ok(());
         }
         let filter = self.names.all_metas();
-        let (subject, request) = api::new_consumer_request(&self.names, &self.inbox.consumer(), &filter, StartAt::All);
-        self.inbox.request(CREATED, &subject, &request)
+        let (subject, request) =
+            api::new_consumer_request(&self.names, &self.exchange.consumer(), &filter, StartAt::All);
+        self.exchange.request(CREATED, &subject, &request)
     }
 
     fn on_reply(&mut self, mail: &Reply) -> Result<Option<MetaEvent>> {
@@ -125,9 +123,9 @@ impl ConsumerReader {
         }
         fault::point("list.ask")?;
         let batch = unasked.min(BATCH_SIZE);
-        let (subject, request) = api::next_request(&self.names, &self.inbox.consumer(), batch);
+        let (subject, request) = api::next_request(&self.names, &self.exchange.consumer(), batch);
         self.requested += batch;
-        self.inbox.request(BATCH, &subject, &request)?;
+        self.exchange.request(BATCH, &subject, &request)?;
         self.prefetch()
     }
 }
@@ -136,7 +134,8 @@ impl Drop for ConsumerReader {
     fn drop(&mut self) {
         if self.consumer {
             // Best effort: the server removes it by itself, later.
-            let _ = self.inbox.request(GONE, &api::delete_consumer_request(&self.names, &self.inbox.consumer()), b"");
+            let _ =
+                self.exchange.request(GONE, &api::delete_consumer_request(&self.names, &self.exchange.consumer()), b"");
         }
     }
 }

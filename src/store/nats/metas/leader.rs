@@ -12,9 +12,9 @@ use serde_json::json;
 use super::MetaEvent;
 use crate::error::Result;
 use crate::store::nats::api;
-use crate::store::nats::client::{Client, Inbox};
+use crate::store::nats::client::Client;
+use crate::store::nats::exchange::{Exchange, ExchangeEvent};
 use crate::store::nats::object::{Meta, ObjectNames};
-use crate::store::nats::progress_timeout::ProgressTimeout;
 use crate::store::nats::reply::Reply;
 use crate::store::traffic::Purpose;
 
@@ -40,60 +40,57 @@ struct State {
 
 pub struct LeaderReader {
     names: Rc<ObjectNames>,
-    inbox: Inbox,
-    session: Option<u64>,
+    exchange: Exchange,
     /// Metas that were not asked for yet.
     subjects: Vec<String>,
     pages: SubjectPages,
     all_listed: bool,
     in_flight: usize,
-    timeout: ProgressTimeout,
 }
 
 impl LeaderReader {
     pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> LeaderReader {
         LeaderReader {
             names: place.clone(),
-            inbox: client.open_inbox(Purpose::Listing),
-            session: None,
+            exchange: Exchange::new(client, Purpose::Listing),
             subjects: Vec::new(),
             pages: SubjectPages::default(),
             all_listed: false,
             in_flight: 0,
-            timeout: ProgressTimeout::default(),
         }
     }
 
     pub fn step(&mut self, now: Instant) -> Result<MetaEvent> {
-        let epoch = self.inbox.client.session();
-        if epoch != self.session {
-            self.session = epoch;
-            self.restart()?;
-            return Ok(MetaEvent::Restarted);
-        }
-        while let Some(mail) = self.inbox.next() {
-            self.timeout.reset();
-            if let Some(step) = self.on_reply(&mail)? {
-                return Ok(step);
+        while let Some(event) = self.exchange.next() {
+            match event {
+                ExchangeEvent::NewSession => {
+                    self.restart()?;
+                    return Ok(MetaEvent::Restarted);
+                }
+                ExchangeEvent::Reply(reply) => {
+                    if let Some(event) = self.on_reply(&reply)? {
+                        return Ok(event);
+                    }
+                }
             }
         }
         if self.all_listed && self.subjects.is_empty() && self.in_flight == 0 {
             return Ok(MetaEvent::End);
         }
-        self.timeout.check(now, &self.inbox)?;
+        self.exchange.check_timeout(now)?;
         Ok(MetaEvent::Pending)
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.inbox = self.inbox.fresh();
+        self.exchange.renew();
         self.subjects.clear();
         (self.pages, self.all_listed, self.in_flight) = (SubjectPages::default(), false, 0);
-        if self.session.is_some() { self.request_subjects() } else { Ok(()) }
+        if self.exchange.is_connected() { self.request_subjects() } else { Ok(()) }
     }
 
     fn request_subjects(&self) -> Result<()> {
         let question = json!({ "subjects_filter": self.names.all_metas(), "offset": self.pages.offset });
-        self.inbox.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
+        self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
     fn on_reply(&mut self, mail: &Reply) -> Result<Option<MetaEvent>> {
@@ -127,7 +124,7 @@ impl LeaderReader {
         while self.in_flight < MAX_REQUESTS
             && let Some(subject) = self.subjects.pop()
         {
-            self.inbox.request(META, &self.names.api("STREAM.MSG.GET"), &api::last_message_request(&subject))?;
+            self.exchange.request(META, &self.names.api("STREAM.MSG.GET"), &api::last_message_request(&subject))?;
             self.in_flight += 1;
         }
         Ok(())
