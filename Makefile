@@ -50,9 +50,9 @@ build:
 demo: build
 	$(PYTHON) -B tests/support/demo.py $(BINARY)
 
-# Tests run the debug build, whose dependencies are optimised (Cargo.toml says so). They wait more than they compute: two for
-# each core.
-TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
+# Tests run the debug build, whose dependencies are optimised (Cargo.toml says so). They wait more than they compute: three
+# for each core.
+TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))))
 test: python
 	$(CARGO) build --locked $(FEATURES) --features fault --example litestream-fault
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked --no-fail-fast $(FEATURES)

@@ -62,9 +62,9 @@ fn the_database_and_a_read_mark_are_locked_at_every_moment(bed: &Bed) {
     }
     let modes = "truncate,restart,full,passive";
     let mut writers = [
-        bed.application(&database, &["--seconds", "6", "--rate", "150", "--checkpoint", modes, "--every", "9"]),
-        bed.application(&database, &["--seconds", "6", "--rate", "50", "--churn", "--seed", "2"]),
-        bed.application(&database, &["--seconds", "6", "--rate", "20", "--vacuum", "--spill", "--seed", "3"]),
+        bed.application(&database, &["--seconds", "4", "--rate", "150", "--checkpoint", modes, "--every", "9"]),
+        bed.application(&database, &["--seconds", "4", "--rate", "50", "--churn", "--seed", "2"]),
+        bed.application(&database, &["--seconds", "4", "--rate", "20", "--vacuum", "--spill", "--seed", "3"]),
     ];
     let (mut looks, mut last_snapshot) = (0, Instant::now());
     while writers.iter_mut().any(|writer| writer.is_running()) {
@@ -72,7 +72,7 @@ fn the_database_and_a_read_mark_are_locked_at_every_moment(bed: &Bed) {
         let held = (0..LOOKS_AGAIN).any(|_| holds(pid, database_inode, shm_inode) == (true, true));
         assert!(held, "at look {looks}: {:?}", holds(pid, database_inode, shm_inode));
         looks += 1;
-        if last_snapshot.elapsed() > Duration::from_secs(2) {
+        if last_snapshot.elapsed() > Duration::from_millis(1500) {
             bed.run(&["snapshot", &database.to_string_lossy(), &bed.url()]);
             last_snapshot = Instant::now();
         }
@@ -216,12 +216,12 @@ fn writer_that_always_checkpoints_starves_no_other_writer() {
     let _alone = alone();
     let bed = Bed::directory("turns");
     let database = bed.database();
-    let rival = ["--seconds", "6", "--rate", "100", "--sync", "off", "--seed", "2"];
+    let rival = ["--seconds", "4", "--rate", "100", "--sync", "off", "--seed", "2"];
     let mut last = [0.0; 2];
     for (at, beside) in [false, true].into_iter().enumerate() {
         let mut replicator = beside.then(|| bed.replicate(&database));
         let mut writers = ["full", "truncate"].map(|mode| {
-            let busy = ["--seconds", "6", "--rate", "400", "--sync", "off", "--rows", "0", "--every", "1"];
+            let busy = ["--seconds", "4", "--rate", "400", "--sync", "off", "--rows", "0", "--every", "1"];
             bed.application(&database, &[&busy[..], &["--checkpoint", mode]].concat())
         });
         let mut rival = bed.application(&database, &rival);
@@ -229,7 +229,7 @@ fn writer_that_always_checkpoints_starves_no_other_writer() {
         while rival.is_running() {
             sleep(10 * TICK);
             // Each start has a first pin, which may take the slot that such a checkpoint waits for.
-            if begin.elapsed() < Duration::from_secs(5)
+            if begin.elapsed() < Duration::from_secs(3)
                 && let Some(running) = replicator.take()
             {
                 running.kill();
@@ -333,8 +333,6 @@ fn told(output: &str, name: &str) -> f64 {
 /// reader lets the WAL grow, and a hundred times as much is to be written back when it is gone.
 fn no_writer_waits_for_long_while_its_wal_is_kept_short(bed: &Bed) {
     let options = ["--seconds", "7", "--rate", "3000", "--rows", "1", "--sync", "off", "--autocheckpoint", "0"];
-    let alone = bed.write(&bed.path("alone.db"), &options);
-    println!("alone:  {}", alone.trim());
     let database = bed.database();
     let replicator = bed.replicate(&database);
     bed.converges(&database);
@@ -349,7 +347,7 @@ fn no_writer_waits_for_long_while_its_wal_is_kept_short(bed: &Bed) {
     drop(reader);
     writer.exits(0);
     let beside = writer.output();
-    println!("beside: {} wal_mb={} with a reader={}", beside.trim(), short >> 20, length() >> 20);
+    println!("{} wal_mb={} with a reader={}", beside.trim(), short >> 20, length() >> 20);
     assert!(short < MOST_WAL, "a WAL of {short} bytes");
     assert!(told(&beside, "longest_ms=") < BOUND_MS, "{beside}");
     bed.converges(&database);

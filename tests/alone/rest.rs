@@ -27,7 +27,7 @@ fn at_rest_it_answers_before_the_next_beat() {
     answers_at_once(&Bed::nats("rest-service"));
 }
 
-/// Long enough for it to go to rest.
+/// Long enough for it to go to rest. Nothing tells from outside that it has: a look at it would be a guess on a busy machine.
 const REST: Duration = Duration::from_secs(3);
 /// A database at rest is looked at this often in any case.
 const BEAT: Duration = Duration::from_secs(1);
@@ -73,21 +73,25 @@ fn stored_after(bed: &Bed, application: &mut Session) -> Duration {
     begin.elapsed()
 }
 
-/// The shortest of three times that a commit after a rest took until it was stored.
-fn soonest(bed: &Bed, application: &mut Session) -> Duration {
-    let took = [(); 3].map(|()| {
+/// Asserts that a commit after a rest is stored sooner than `bound`, once in three times: a busy machine is slow now and then.
+/// It is at rest now.
+fn assert_stored_within(bed: &Bed, application: &mut Session, bound: Duration) {
+    let mut took = Vec::new();
+    while took.len() < 3 {
+        took.push(stored_after(bed, application));
+        if took.iter().any(|took| *took < bound) {
+            return println!("{took:?}");
+        }
+        // For the next one it is to be at rest again.
         sleep(REST);
-        stored_after(bed, application)
-    });
-    println!("{took:?}");
-    took.into_iter().min().unwrap_or_default()
+    }
+    panic!("{took:?}");
 }
 
 fn a_commit_after_a_rest_is_stored_before_the_next_beat(bed: &Bed) {
     let (replicator, mut application) = at_rest(bed);
-    let took = soonest(bed, &mut application);
     // Waiting for the beat would take half of one on average.
-    assert!(took < BEAT / 10, "{took:?}");
+    assert_stored_within(bed, &mut application, BEAT / 10);
     replicator.stop();
 }
 
@@ -109,8 +113,7 @@ fn a_writer_that_reaches_the_file_by_another_mount_wakes_it_up(bed: &Bed) {
     let mut words = support::python("judge.py");
     words.args(["session", "a.db"]);
     let mut application = bed.session_of(&mut within(&words));
-    let took = soonest(bed, &mut application);
-    assert!(took < BEAT / 4, "{took:?}");
+    assert_stored_within(bed, &mut application, BEAT / 4);
     drop(own);
     replicator.stop();
     support::assert_equal(&bed.path("a.db"), &bed.restored());
@@ -146,8 +149,8 @@ fn without_word_of_writes_it_looks_at_each_tick(bed: &Bed) {
         stored_after(bed, &mut application);
     }
     replicator.says("no inotify events here");
-    let took = soonest(bed, &mut application);
-    assert!(took < BEAT / 4, "{took:?}");
+    sleep(REST);
+    assert_stored_within(bed, &mut application, BEAT / 4);
     until("the rows are stored", || support::equal(&database, &bed.restored()));
 }
 
@@ -229,8 +232,8 @@ fn writer_in_another_container_is_replicated(bed: &Bed) {
     let mut session = support::python("judge.py");
     let mut application = bed.session_of(&mut containers.within(session.arg("session").arg(&database)));
     application.sql("CREATE TABLE r (x)");
-    let took = soonest(bed, &mut application);
-    assert!(took < BEAT / 4, "{took:?}");
+    sleep(REST);
+    assert_stored_within(bed, &mut application, BEAT / 4);
     drop(application);
     replicator.stop();
     assert!(fs::read(containers.lower.join("a.db")).unwrap() == shipped);

@@ -129,11 +129,11 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
     bed.run(&["replicate", "-once", "-config", config.to_str().unwrap()]).succeeded();
     let mut process = replicate(bed, &config);
     let mut compactors: Vec<Process> = (0..2).map(start).collect();
-    let mut application = bed.application(&database, &["--seconds", "40", "--rate", "20"]);
+    let mut application = bed.application(&database, &["--seconds", "20", "--rate", "20"]);
     let mut next = 0;
     while application.is_running() {
-        // Each dies at moments of its own, in the middle of whatever it does.
-        std::thread::sleep(Duration::from_millis(900 + next % 7 * 310));
+        // Each dies at moments of its own, in the middle of whatever it does, and about twenty of them do.
+        std::thread::sleep(Duration::from_millis(500 + next % 7 * 150));
         next += 1;
         match next % 5 {
             4 => {
@@ -147,7 +147,7 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
         }
     }
     let begun = Instant::now();
-    while segments(bed).len() > 200 {
+    while segments(bed).len() > 100 {
         assert!(begun.elapsed() < Duration::from_secs(60), "{} segments", segments(bed).len());
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -155,7 +155,7 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
     compactors.into_iter().for_each(Process::stop);
     assert_equal(&database, &bed.restored());
     let commits = commits(&database);
-    commits.windows(2).skip(BEFORE).step_by(61).for_each(|pair| assert_moment(bed, &pair[0], &pair[1]));
+    commits.windows(2).skip(BEFORE).step_by(31).for_each(|pair| assert_moment(bed, &pair[0], &pair[1]));
 }
 
 const HOUR: i64 = 3600;

@@ -9,14 +9,16 @@ use crate::support::{Bed, Process, STORE, assert_equal, litestream, until};
 
 /// Bytes a second: what is moved takes some seconds.
 const RATE: u64 = 1 << 19;
+/// When this many bytes have moved, it is in the middle.
+const MIDDLE: u64 = RATE / 2;
 /// Longer than the timeout of an operation, and shorter than a store may be away.
-const AWAY: Duration = Duration::from_secs(4);
+const AWAY: Duration = Duration::from_secs(3);
 
-/// A database of about 4 MB that does not shrink, and a configuration that reaches its store by the proxy.
+/// A database of about 2 MB that does not shrink, and a configuration that reaches its store by the proxy.
 fn case(bed: &mut Bed, mode: &str) -> (PathBuf, Proxy, PathBuf) {
     let database = bed.path("large.db");
     let rows = "INSERT INTO t SELECT randomblob(100000) FROM (WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n \
-                LIMIT 40) SELECT i FROM n)";
+                LIMIT 20) SELECT i FROM n)";
     bed.sql(&database, &[&format!("PRAGMA journal_mode={mode}"), "CREATE TABLE t(x)", rows]);
     let address = bed.server().address();
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
@@ -42,7 +44,7 @@ fn survives(bed: &mut Bed, proxy: &Proxy, mut process: Process) {
     let before = proxy.moved();
     until("it is in the middle", || {
         let sent = proxy.moved() - before;
-        if sent > RATE { Ok(()) } else { Err(format!("{sent} bytes")) }
+        if sent > MIDDLE { Ok(()) } else { Err(format!("{sent} bytes")) }
     });
     lose_server(bed, proxy);
     std::thread::sleep(AWAY);
@@ -93,7 +95,7 @@ fn restore_from_a_lost_server_ends_with_the_waiting_time() {
     let words = ["restore", "-o", output.to_str().expect("a path"), database.to_str().expect("a path")];
     let before = proxy.moved();
     let mut process = bed.spawn(&mut command(&config, &words));
-    until("it is in the middle", || if proxy.moved() - before > RATE { Ok(()) } else { Err("too little") });
+    until("it is in the middle", || if proxy.moved() - before > MIDDLE { Ok(()) } else { Err("too little") });
     lose_server(&mut bed, &proxy);
     process.exits(STORE);
     assert!(process.log().contains("unreachable for 30s"), "{}", process.log());
@@ -139,7 +141,7 @@ fn interrupted_restore_leaves_no_file_and_says_the_signal() {
         let words = ["restore", "-o", output.to_str().expect("a path"), database.to_str().expect("a path")];
         let before = proxy.moved();
         let mut process = bed.spawn(&mut command(&config, &words));
-        until("it is in the middle", || if proxy.moved() - before > RATE { Ok(()) } else { Err("too little") });
+        until("it is in the middle", || if proxy.moved() - before > MIDDLE { Ok(()) } else { Err("too little") });
         process.signal(signal);
         process.exits(128 + signal);
         assert!(process.log().contains(&format!("stopped by signal {signal}")), "{}", process.log());
