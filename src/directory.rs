@@ -240,7 +240,7 @@ impl Directory {
         Ok(file)
     }
 
-    /// Opens a regular file to read, whoever it belongs to, but not through a link.
+    /// Opens a regular file to read, no matter who owns it, but not through a link.
     pub fn read(&self, name: &OsStr) -> io::Result<File> {
         let file = open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | OPEN_FLAGS, 0);
         file.map_err(|e| self.without_link(name, e))
@@ -329,7 +329,7 @@ pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(mode))
 }
 
-/// Not through a link, and not waiting for whoever has the other end of a FIFO.
+/// Not through a link, and not waiting for the other end of a FIFO.
 const OPEN_FLAGS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 fn open_at(directory: libc::c_int, name: &OsStr, flags: libc::c_int, mode: libc::mode_t) -> io::Result<File> {

@@ -1,7 +1,7 @@
 //! What went wrong, for the operator and for the exit status.
 //!
 //! A message names the operation, the object, what was expected and what was found: lower case, no full stop.
-//! Code matches on [`Kind`], never on text. No secret may enter a message: whoever builds one masks first.
+//! Code matches on [`Kind`], never on text. No secret may enter a message: anyone who builds one masks first.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Whether somebody has asked the process to end. The signal handlers in `cmd` set it; whoever waits long asks.
+//! Whether somebody has asked the process to end. The signal handlers in `cmd` set it; anyone who waits long asks.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 

@@ -23,7 +23,7 @@
 //! * `backup`: what a store has of one database: where its history ends, of which database it is, what continues it.
 //! * `replica`: from a live database to a store: replication, snapshots, merging, retention.
 //! * `restore`: from a store to a database file. It and `replica` never see each other.
-//! * `thinning`: what a policy does not keep is taken out of what is stored, by whoever has the objects alone.
+//! * `thinning`: what a policy does not keep is taken out of what is stored, with nothing but the objects at hand.
 //! * `config`, `cli`: what the operator asked for.
 //! * `cmd`: the commands, the event loop, the output. The only layer that reads the clock and sleeps.
 //!

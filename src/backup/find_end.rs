@@ -94,7 +94,7 @@ impl FindEnd {
 
     /// Makes progress. None: not done yet.
     ///
-    /// Errors: the store's. The start then begins anew at the next poll.
+    /// Errors: the store's. Opening then starts again at the next poll.
     pub fn poll(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
         let polled = self.advance(now);
         if polled.is_err() {

@@ -161,7 +161,7 @@ pub fn check_place(url: &str, key: &SnapshotKey, stored: &DatabaseOrigin, databa
         .with_hint("that database still exists: is this the right replica? -allow-other-database restores it anyway"))
 }
 
-/// Nothing in clear is stored behind what is encrypted, unless that was asked for.
+/// Nothing in clear is stored after what is encrypted, unless that was asked for.
 pub fn would_be_clear(url: &str) -> Error {
     let what = format!("{url}: expected recipients to encrypt to, as what is stored there is encrypted; found none");
     Error::new(Kind::AnotherDatabase, what).with_hint(

@@ -84,7 +84,7 @@ impl StoredEnd {
         StoredEnd { chain_end: tail, time, file: None, database: None }
     }
 
-    /// Behind a batch whose payload has the crc32 `crc`.
+    /// After a batch whose payload has the crc32 `crc`.
     pub fn after_member(header: &MemberHeader, crc: u32) -> StoredEnd {
         let known = |differences: Differences| Known { pages: header.pages, checksum: differences.checksum };
         let database = header.differences.filter(|_| !header.part).map(known);

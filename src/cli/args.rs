@@ -74,7 +74,7 @@ pub(super) struct Replicate {
     /// replace the backup of another database
     #[argh(switch)]
     pub allow_other_database: bool,
-    /// store in clear behind what is encrypted
+    /// store in clear after what is encrypted
     #[argh(switch)]
     pub allow_unencrypted: bool,
     /// tell a replicator of the same prefix to stop
@@ -161,7 +161,7 @@ pub(super) struct Snapshot {
     /// replace the backup of another database
     #[argh(switch)]
     pub allow_other_database: bool,
-    /// store in clear behind what is encrypted
+    /// store in clear after what is encrypted
     #[argh(switch)]
     pub allow_unencrypted: bool,
     /// delete what retention no longer needs

@@ -86,7 +86,7 @@ pub struct Replicate {
     pub create_bucket: bool,
     /// What is stored below the prefix may be of another database.
     pub allow_other_database: bool,
-    /// Store in clear, also behind what is encrypted.
+    /// Store in clear, also after what is encrypted.
     pub allow_unencrypted: bool,
     /// Tell a replicator of the same prefix to stop.
     pub takeover: bool,
@@ -162,7 +162,7 @@ pub struct Snapshot {
     pub create_bucket: bool,
     /// What is stored below the prefix may be of another database.
     pub allow_other_database: bool,
-    /// Store in clear, also behind what is encrypted.
+    /// Store in clear, also after what is encrypted.
     pub allow_unencrypted: bool,
     pub enforce_retention: bool,
     /// How long a backup stays, over what the configuration says.
@@ -248,7 +248,7 @@ pub enum VerifyTarget {
 /// How often `restore -f` looks for news, if nothing else is said. The peer's default.
 pub const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads the words behind the program's name.
+/// Reads the words after the program's name.
 ///
 /// Errors: [`Kind::Usage`], with the nearest right word as hint. No error shows a URL's secrets.
 pub fn parse(argv: &[String]) -> Result<Parsed> {

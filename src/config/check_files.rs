@@ -78,7 +78,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whoever can write to the configuration of a service of root is root: it names commands, paths and servers.
+/// Anyone who can write to the configuration of a service of root is root: it names commands, paths and servers.
 ///
 /// Errors: of kind `Usage`, if others than its owner and root may write to it, and root runs us. What should be mended
 /// otherwise is told.

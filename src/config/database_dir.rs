@@ -39,7 +39,7 @@ impl DatabaseDir {
             && glob::matches(&self.pattern, name)
     }
 
-    /// The database in a file, by its path below the directory; its prefix is the entry's, and the path behind it.
+    /// The database in a file, by its path below the directory; its prefix is the entry's, and the path after it.
     ///
     /// Errors: a name that cannot be part of an object's name.
     pub fn database(&self, relative: &Path) -> Result<Database> {
@@ -85,7 +85,7 @@ impl Replica {
         })
     }
 
-    /// The same replica with a prefix behind its own, as a file below a directory has it.
+    /// The same replica with a prefix after its own, as a file below a directory has it.
     ///
     /// Errors: a path that cannot be part of an object's name.
     pub fn below(&self, relative: &Path) -> Result<Replica> {

@@ -124,7 +124,7 @@ impl Default for SnapshotPolicy {
 /// A request to a service that raises an alarm when none comes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Heartbeat {
-    /// Whoever knows it can silence the alarm, so it is not shown.
+    /// Anyone who knows it can silence the alarm, so it is not shown.
     pub url: Secret,
     pub interval: Duration,
 }

@@ -321,7 +321,7 @@ fn percent_decode(text: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| usage("expected % codes that give UTF-8"))
 }
 
-/// The URL with whatever may be secret in it replaced: all before the last `@`, all behind a `?` or `#`.
+/// The URL with whatever may be secret in it replaced: all before the last `@`, all after a `?` or `#`.
 pub fn mask_credentials(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),

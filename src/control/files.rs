@@ -6,7 +6,7 @@ pub const ANSWER: &str = "answer-";
 /// An answer that is being written.
 pub const TEMP_ANSWER: &str = ".answer-";
 
-/// The request of this id: for a snapshot, or for a pass of retention behind it too.
+/// The request of this id: for a snapshot, or for a pass of retention after it too.
 pub fn request_name(id: &str, retention: bool) -> String {
     format!("{}{id}", if retention { RETENTION } else { SNAPSHOT })
 }

@@ -131,7 +131,7 @@ impl RequestInbox {
         }
     }
 
-    /// Tells those who wait how it goes: with the snapshot, and with retention behind it.
+    /// Tells those who wait how it goes: with the snapshot, and with retention after it.
     pub fn reply_all(&mut self, snapshot: &Reply, retention: &Reply) {
         let mut told = Ok(());
         for (id, open) in &mut self.open {

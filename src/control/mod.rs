@@ -1,7 +1,7 @@
 //! The control channel: how `snapshot` asks the process that replicates a database for a snapshot, and hears what came of
 //! it. Both sides use files in the metadata directory, beside the lock that tells who replicates.
 //!
-//! * `ask-snapshot-<id>` and `ask-retention-<id>` are requests. Whoever asks holds a lock on the file while it waits, so a
+//! * `ask-snapshot-<id>` and `ask-retention-<id>` are requests. Anyone who asks holds a lock on the file while it waits, so a
 //!   request whose asker has died is told from others, and is dropped.
 //! * `answer-<id>` is how it goes: one line, replaced as a whole, and removed together with its request.
 //!

@@ -23,7 +23,7 @@ pub struct SnapshotRequest {
 }
 
 impl SnapshotRequest {
-    /// Asks whoever holds the lock in `directory` for a snapshot, and for a pass of retention behind it.
+    /// Asks the holder of the lock in `directory` for a snapshot, and for a pass of retention after it.
     ///
     /// Errors: there is no place for the request.
     pub fn create(directory: &Path, retention: bool) -> Result<SnapshotRequest> {
@@ -62,7 +62,7 @@ impl SnapshotRequest {
 
 impl Drop for SnapshotRequest {
     fn drop(&mut self) {
-        // What stays is removed by whoever keeps the database.
+        // What stays is removed by the process that replicates the database.
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(&self.answer);
     }

@@ -2,7 +2,7 @@
 //!
 //! The first member of an object starts where the name says, and was seen when the name says. Each other one starts where the
 //! one before it ended. Page size, byte order and salts stand in the longer of two forms: in the first member of an object as
-//! it is written, and wherever a WAL begins. So members of any kinds can be put behind each other.
+//! it is written, and wherever a WAL begins. So members of any kinds can be put one after another.
 
 use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
@@ -66,7 +66,7 @@ impl Before {
         Before { generation: key.generation, point: key.start, seen: key.first_seen, wal: None }
     }
 
-    /// Behind this member.
+    /// After this member.
     pub(super) fn next(header: &MemberHeader) -> Before {
         let MemberHeader { page_size, order, salt, checksum_after: checksum, .. } = *header;
         let wal = Some(Wal { page_size, order, salt, checksum });
@@ -109,7 +109,7 @@ pub(super) enum Brief {
 }
 
 impl Brief {
-    /// Errors: [`crate::error::Kind::Corrupt`] for what cannot be true behind `before`.
+    /// Errors: [`crate::error::Kind::Corrupt`] for what cannot be true after `before`.
     pub(super) fn decode(&self, before: &Before) -> Result<MemberHeader> {
         match self {
             Brief::Long(fields) => decode(fields, before, told(fields)?, true),
@@ -219,7 +219,7 @@ mod tests {
         let found = read(&one, &first).unwrap();
         assert_eq!(found, MemberHeader { visible_after: millis(100), start: found.start, ..one });
         assert_eq!(read(&two, &Before::next(&found)).unwrap(), MemberHeader { visible_after: millis(100), ..two });
-        // The checksum before the first member of an object is known to whoever has read the object before it.
+        // The checksum before the first member of an object is known to anyone who has read the object before it.
         let alone = with_differences(wal.batch(3, 2, 3, 200), true);
         let found = read(&alone, &Before::first(&key_of(&alone, &alone))).unwrap();
         assert_eq!(found, MemberHeader { visible_after: millis(200), checksum_before: Checksum::default(), ..alone });

@@ -1,4 +1,4 @@
-//! The way from a snapshot along the segments behind it.
+//! The way from a snapshot along the segments after it.
 //!
 //! Stored segments may overlap: one was uploaded again after a crash, or a merged one from A to C stands beside those from
 //! A to B and from B to C.
@@ -114,7 +114,7 @@ pub fn continuation(stored: &GenerationObjects, at: WalPosition) -> Option<Vec<(
 
 /// The segments, by their places in the slice, that lead furthest from `at`.
 ///
-/// They are in order of their starts, and each ends behind its start: so each point is settled before any way goes on
+/// They are in order of their starts, and each ends after its start: so each point is settled before any way goes on
 /// from it, and one pass is enough.
 fn longest_path(at: WalPosition, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
     let mut reached = HashMap::from([(at, Reached { cost: 0, previous: None })]);
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(parts(&all, 2), Some(vec![(2, 6), (6, 7)]));
         assert_eq!(parts(&all, 1), Some(vec![(0, 2), (2, 6), (6, 7)]));
         assert_eq!(parts(&all, 7), Some(vec![]));
-        // Behind a point that nobody knows any more, and behind the end.
+        // After a point that nobody knows any more, and after the end.
         assert_eq!((parts(&all, 5), parts(&all, 8)), (Some(vec![(2, 6), (6, 7)]), Some(vec![])));
         all.segments.last_mut().unwrap().0.part = true;
         assert_eq!(parts(&all, 6), Some(vec![]));

@@ -18,14 +18,14 @@ pub struct ChainEnd {
     pub page_size: PageSize,
     pub order: ByteOrder,
     pub salt: Salt,
-    /// The chain behind the last frame; none if it is not known, or broken there.
+    /// The chain after the last frame; none if it is not known, or broken there.
     pub checksum: Option<Checksum>,
-    /// crc32 of the last payload; none behind a snapshot, which does not know it.
+    /// crc32 of the last payload; none after a snapshot, which does not know it.
     pub crc: Option<u32>,
 }
 
 impl ChainEnd {
-    /// Behind a member whose payload has the crc32 `crc`.
+    /// After a member whose payload has the crc32 `crc`.
     pub fn after_member(header: &MemberHeader, crc: u32) -> ChainEnd {
         let broken = header.unchecksummed && header.checksum_after == Checksum::default();
         ChainEnd {
@@ -41,7 +41,7 @@ impl ChainEnd {
     }
 }
 
-/// Whether `header` is the very next batch behind `previous`.
+/// Whether `header` is the very next batch after `previous`.
 ///
 /// Errors: [`crate::error::Kind::Corrupt`], naming what differs.
 pub fn check_continues(previous: &ChainEnd, header: &MemberHeader) -> Result<()> {
@@ -118,7 +118,7 @@ mod tests {
         error.message().strip_prefix("batch does not continue the previous one: expected ").unwrap().to_string()
     }
 
-    /// The tail behind frame 2 of the sample, and the batch of frame 3.
+    /// The tail after frame 2 of the sample, and the batch of frame 3.
     fn pair() -> (ChainEnd, MemberHeader) {
         let wal = wal();
         let tail = wal.chain_end(&wal.batch(0, 0, 2, 100));

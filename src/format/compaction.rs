@@ -1,13 +1,13 @@
 //! Which small segments become one, so that a long history is few objects and no moment in it is lost.
 //!
-//! gzip members concatenate, so a merged segment is the bytes of its parts, one behind the other. Time (UTC) is cut into
+//! gzip members concatenate, so a merged segment is the bytes of its parts, one after another. Time (UTC) is cut into
 //! windows of four lengths, each of which lies whole in one of the next length. Once the chain has gone beyond a window, its
 //! segments may become one. So a byte is stored again at most four times, and one write a second is some 60 objects a day.
 //!
 //! What must hold:
 //!
 //! * A merged segment is always a whole window: it begins where the last segment of an earlier window ends, or with the first
-//!   that any restore reads. Of two merged segments, whoever made them, one then contains the other, or they do not
+//!   that any restore reads. Of two merged segments, no matter who made them, one then contains the other, or they do not
 //!   overlap. So several programs can merge, and delete what a larger segment contains, at the same time: none deletes what
 //!   another's segment needs on either side.
 //! * The newest segment stays as it is: a start has to read it, and it should be small.
@@ -97,7 +97,7 @@ fn is_adjacent(one: &SegmentKey, two: &SegmentKey) -> bool {
     one.generation == two.generation && one.end == two.start && one.last_seen <= two.first_moment()
 }
 
-/// Behind a part that nothing joins, the rest of its transaction continues nothing.
+/// After a part that nothing joins, the rest of its transaction continues nothing.
 fn units(segments: &[(SegmentKey, u64)]) -> Vec<Unit> {
     let mut units = Vec::new();
     let mut begin = 0;

@@ -1,4 +1,4 @@
-//! From segments one behind the other to the rollup that leads from the start of the first to the end of the last.
+//! From segments one after another to the rollup that leads from the start of the first to the end of the last.
 
 use std::io::Read;
 

@@ -25,7 +25,7 @@ struct Step {
 /// at 218 MB/s, level 2 0.389 at 112, level 4 0.359 at 73, level 6 0.346 at 49. Levels 3 and 5 gain little over the one before,
 /// and 7 to 9 cost several times as much as 6 for 1 % less. miniz_oxide at its level 1 makes 0.414 at 145 MB/s, and libdeflate
 /// 0.389 at 157; but the first is another dependency for a step between two of these, and streams of the second cannot be
-/// put behind each other, which a snapshot of many pieces needs.
+/// put one after another, which a snapshot of many pieces needs.
 const LADDER: [Step; 4] =
     [FASTEST, Step { level: 2, cost: 20 }, Step { level: 4, cost: 30 }, Step { level: 6, cost: 45 }];
 const FASTEST: Step = Step { level: 1, cost: 10 };
@@ -55,7 +55,7 @@ impl Default for SegmentLevels {
 }
 
 impl SegmentLevels {
-    /// The level for the next `bytes`, while `backlog` committed frames wait behind them.
+    /// The level for the next `bytes`, while `backlog` committed frames wait after them.
     pub fn next(&mut self, asked: CompressionLevel, bytes: usize, backlog: u64, now: Instant) -> u32 {
         let passed = self.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
         self.saved = (self.saved + passed / SHARE).min(MOST_SAVED);

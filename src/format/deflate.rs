@@ -1,9 +1,9 @@
 //! Raw deflate (RFC 1951), at the speed that this program needs.
 //!
 //! What goes in is compressed in parts that refer to nothing before them. Each but the last ends at a whole byte, with an empty
-//! stored block (3.2.4; zlib's Z_SYNC_FLUSH), so whoever reads the stream need not know.
+//! stored block (3.2.4; zlib's Z_SYNC_FLUSH), so anyone who reads the stream need not know.
 //!
-//! Each part is looked at when it is done. What deflate would make longer is stored as it is. Behind a part that gained next to
+//! Each part is looked at when it is done. What deflate would make longer is stored as it is. After a part that gained next to
 //! nothing the next one is tried at the fastest level first: photographs, and whatever is compressed or encrypted already,
 //! come in long runs, and better levels take several times as long to find nothing.
 
@@ -19,7 +19,7 @@ const MAX_FAST_PART: usize = 60 << 10;
 const MAX_PART: usize = 256 << 10;
 /// The best level with small parts.
 const LAST_FAST_LEVEL: u32 = 2;
-/// The level that is tried first behind a part that gained next to nothing.
+/// The level that is tried first after a part that gained next to nothing.
 const TRIAL_LEVEL: u32 = 1;
 /// A part that is shorter says nothing about the next one.
 const LEAST_TELLING: usize = 4 << 10;

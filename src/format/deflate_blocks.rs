@@ -1,6 +1,6 @@
 //! A deflate stream in pieces that are compressed apart, by anyone and in any order, and then simply follow each other.
 //!
-//! A piece refers to nothing before it, and ends at a whole byte. To whoever reads it, the whole is one ordinary stream.
+//! A piece refers to nothing before it, and ends at a whole byte. To anyone who reads it, the whole is one ordinary stream.
 
 use crate::format::deflate::Deflate;
 

@@ -32,7 +32,7 @@ impl<'a, R: Read> DifferenceFrames<'a, R> {
         DifferenceFrames { deltas: PayloadDeltas::new(reader, header), header: *header, chain: before, old }
     }
 
-    /// Makes one frame (its header and page) in `frame`; none behind the last one, when all is verified.
+    /// Makes one frame (its header and page) in `frame`; none after the last one, when all is verified.
     ///
     /// The frame must be applied before the next one is asked for: that may be made from it.
     pub fn next_frame(&mut self, bases: &mut dyn Bases, frame: &mut Vec<u8>) -> Result<Option<FrameHeader>> {

@@ -1,13 +1,13 @@
 //! Frames as differences of pages: the payload of a member of format 2.
 //!
 //! ```text
-//! length of the steps (varint)  the steps of all frames, one behind the other  the literal bytes of all frames
+//! length of the steps (varint)  the steps of all frames, one after another  the literal bytes of all frames
 //! ```
 //!
 //! The steps of a frame are its page, as a zigzag varint against that of the frame before it (0 before the first one); one
 //! byte with the [`Form`] in the lowest two bits and bit 2 if it ends a transaction; then, if so, the size of the database
 //! in pages, as a zigzag varint against the header's `pages`; then what [`crate::format::page_delta::PageDelta::write`] makes of the page. Salts and
-//! frame checksums are not stored: whoever reads the frames computes them, and must arrive at the header's `checksum after`.
+//! frame checksums are not stored: anyone who reads the frames computes them, and must arrive at the header's `checksum after`.
 
 use crate::format::page_delta::Form;
 use crate::format::page_diff::PageDiffer;
@@ -37,7 +37,7 @@ pub struct Composer {
 }
 
 impl Composer {
-    /// Begins the payload of a member with this size of the database behind its last commit.
+    /// Begins the payload of a member with this size of the database after its last commit.
     pub fn begin(&mut self, pages: u32) {
         self.steps.clear();
         self.literals.clear();

@@ -6,7 +6,7 @@ use crate::format::segment::{ChainEnd, Encoder, MemberHeader};
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt, WalHeader};
 
-/// A WAL of SQLite 3.40.1: 6 frames of 512-byte pages, commits behind frames 2, 3 and 6 (tests/data/README).
+/// A WAL of SQLite 3.40.1: 6 frames of 512-byte pages, commits after frames 2, 3 and 6 (tests/data/README).
 pub const SQLITE_WAL: &[u8] = include_bytes!("../../tests/data/small.db-wal");
 
 pub const GENERATION: u64 = 0x019a_af3c_5d10_a1b2;
@@ -39,7 +39,7 @@ pub fn segment_key(start: u64, end: u64) -> SegmentKey {
 pub struct Wal {
     pub header: WalHeader,
     pub bytes: Vec<u8>,
-    /// The chain behind the header and each frame; zero where it is broken.
+    /// The chain after the header and each frame; zero where it is broken.
     sums: Vec<Checksum>,
     /// (commit, unsealed) of each frame.
     frames: Vec<(u32, bool)>,
@@ -99,7 +99,7 @@ impl Wal {
         self
     }
 
-    /// The batch of the frames behind frame `after` up to frame `upto`.
+    /// The batch of the frames after frame `after` up to frame `upto`.
     pub fn batch(&self, index: u32, after: u32, upto: u32, seen: u64) -> MemberHeader {
         let WalHeader { order, page_size, salt, .. } = self.header;
         let (from, end) = (Offset::end_of_frame(after, page_size), Offset::end_of_frame(upto, page_size));

@@ -18,7 +18,7 @@ pub struct MemberFrames<'a, R> {
     chain: FrameChecksum,
     /// Frames that are still to come.
     frames_left: u64,
-    /// The database's size behind the last commit so far.
+    /// The database's size after the last commit so far.
     pages: u32,
     /// The last frame was a commit.
     ends_transaction: bool,
@@ -52,7 +52,7 @@ impl<'a, R: Read> MemberFrames<'a, R> {
         })
     }
 
-    /// Reads one frame (its header and page) into `frame`; none behind the last one, when all is verified.
+    /// Reads one frame (its header and page) into `frame`; none after the last one, when all is verified.
     pub fn next_frame(&mut self, frame: &mut Vec<u8>) -> Result<Option<FrameHeader>> {
         if self.frames_left == 0 {
             self.verify_end()?;

@@ -14,7 +14,7 @@ use crate::format::time::Timestamp;
 
 /// The random part of a number: as many values as its lower 16 bits have.
 pub const RANDOM_RANGE: u64 = 1 << 16;
-/// Numbers that must stay free above a new generation: 65,536 starts with the largest step. Else a few starts behind a
+/// Numbers that must stay free above a new generation: 65,536 starts with the largest step. Else a few starts after a
 /// generation of somebody else's with nearly the greatest number would use up what is left, and later ones would be refused.
 const RESERVE: u64 = 1 << 32;
 /// Clocks that are kept right by NTP differ by less than this: nothing is said about so little.

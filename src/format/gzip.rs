@@ -12,7 +12,7 @@ use crate::format::member_header::{
 
 /// Bytes read from the input at once.
 const INPUT_BUFFER: usize = 64 << 10;
-/// Bytes behind the compressed data: crc32 and size of the payload.
+/// Bytes after the compressed data: crc32 and size of the payload.
 const TRAILER: usize = 8;
 
 /// Writes gzip members. Its state is allocated once and used for all of them.
@@ -235,7 +235,7 @@ impl<R: Read> MemberReader<R> {
 /// What zlib-rs says where its quick loop had already met the fault, and forgotten which.
 const STALE_ERROR: &str = "repeated call with bad state";
 
-/// The first fault of compressed data that cannot be inflated, behind `taken` bytes of the member that could.
+/// The first fault of compressed data that cannot be inflated, after `taken` bytes of the member that could.
 fn inflate_error(error: &flate2::DecompressError, taken: u64) -> Error {
     let what = error.message().filter(|message| *message != STALE_ERROR).unwrap_or("it is not valid deflate data");
     corrupt(format!("compressed data, within {INPUT_BUFFER} bytes after byte {taken}: {what}"))

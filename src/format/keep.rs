@@ -61,7 +61,7 @@ impl Keep {
         reference.since(time) <= self.all
     }
 
-    /// Whether the commit of `time` is kept, behind which the next one is of `next`.
+    /// Whether the commit of `time` is kept, after which the next one is of `next`.
     pub fn keeps(&self, reference: Timestamp, time: Timestamp, next: Timestamp) -> bool {
         let age = reference.since(time);
         let is_last = |step: Step| step.window(time) < step.window(next);
@@ -140,14 +140,14 @@ mod tests {
     fn the_last_commit_of_a_window_is_kept_as_long_as_its_step() {
         let now = at("2026-11-28T12:00:00Z");
         let table = [
-            // Within a day every commit; behind it the last one of the hour.
+            // Within a day every commit; after it the last one of the hour.
             ("2026-11-27T12:00:00Z", "2026-11-27T12:00:01Z", true),
             ("2026-11-27T11:59:59Z", "2026-11-27T11:59:59.500Z", false),
             ("2026-11-27T11:59:59Z", "2026-11-27T12:00:00Z", true),
-            // Behind a week, the last one of the day.
+            // After a week, the last one of the day.
             ("2026-11-21T10:59:00Z", "2026-11-21T11:00:00Z", false),
             ("2026-11-20T23:00:00Z", "2026-11-23T11:00:00Z", true),
-            // Behind 90 days, the last one of the month: not of the week.
+            // After 90 days, the last one of the month: not of the week.
             ("2026-08-09T23:00:00Z", "2026-08-10T00:00:00Z", false),
             ("2026-07-30T23:00:00Z", "2026-08-01T00:00:00Z", true),
             // Older than all.

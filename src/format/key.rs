@@ -30,7 +30,7 @@ pub struct SegmentKey {
     pub generation: Generation,
     /// Where the segment before this one ended, or the point of the snapshot.
     pub start: WalPosition,
-    /// Behind the last frame in it.
+    /// After the last frame in it.
     pub end: WalPosition,
     /// When its first batch of commits was seen.
     pub first_seen: Timestamp,

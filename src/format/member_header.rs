@@ -12,13 +12,13 @@ use crate::error::{Error, Kind, Result};
 
 /// The version that is written, and the newest one that is read.
 pub const FORMAT_VERSION: u8 = 1;
-/// The version of a member that has more subfields behind the first one.
+/// The version of a member that has more subfields after the first one.
 pub const WITH_SUBFIELDS: u8 = 2;
 /// The version of a segment's member that holds differences.
 pub const WITH_DIFFERENCES: u8 = 2;
 /// The version of a segment's member that is a rollup.
 pub const ROLLUP: u8 = 3;
-/// Bytes of the subfields behind the first one, at most: more is not looked at.
+/// Bytes of the subfields after the first one, at most: more is not looked at.
 const MAX_SUBFIELDS: usize = 2048;
 /// Bytes of the header before the fields.
 pub const HEADER_BYTES: usize = 16;
@@ -136,7 +136,7 @@ impl<const N: usize> HeaderFields<N> {
         self.write_before(mtime, &[], out);
     }
 
-    /// The same, with more subfields behind the first one.
+    /// The same, with more subfields after the first one.
     pub(super) fn write_before(&self, mtime: u32, subfields: &[u8], out: &mut Vec<u8>) {
         debug_assert!(subfields.len() <= MAX_SUBFIELDS);
         let begin = out.len();
@@ -198,7 +198,7 @@ pub(super) fn outline(bytes: &[u8]) -> Option<(u8, u8, usize)> {
     Some((prefix[HEADER_BYTES], prefix[HEADER_BYTES + 1], usize::from(length)))
 }
 
-/// The subfield of these letters behind the first one, with its letters and length; none if there is none. `header` is a
+/// The subfield of these letters after the first one, with its letters and length; none if there is none. `header` is a
 /// whole header that [`HeaderFields::read`] has taken.
 pub(super) fn subfield<const N: usize>(header: &[u8], letters: [u8; 2]) -> Option<&[u8]> {
     let mut rest = header.get(header_len::<N>()..whole_len(header))?;

@@ -1,8 +1,8 @@
 //! The net change of a stretch of history: what becomes of each page, as a function of the page before all of it.
 //!
 //! Page functions compose without any page, so nothing but the stored changes is needed. Where a commit made the database
-//! shorter, the pages behind its end are zeros from then on: what follows is composed onto zeros, and is whole. That is why a
-//! net change carries the smallest size that the database had: whoever applies it cuts the database to that first.
+//! shorter, the pages after its end are zeros from then on: what follows is composed onto zeros, and is whole. That is why a
+//! net change carries the smallest size that the database had: anyone who applies it cuts the database to that first.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ impl NetChange {
         self.least.unwrap_or(0)
     }
 
-    /// The size of the database behind the last commit, in pages.
+    /// The size of the database after the last commit, in pages.
     pub fn size(&self) -> u32 {
         self.size
     }

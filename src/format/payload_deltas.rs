@@ -1,6 +1,6 @@
 //! The differences in the payload of a member, without the pages: which page, and how it changes.
 //!
-//! A payload is blocks one behind the other: the length of the steps (a varint), the steps of some frames, and their literal
+//! A payload is blocks one after another: the length of the steps (a varint), the steps of some frames, and their literal
 //! bytes. A member of format 2 is one block; a rollup is as many as it takes, so that it is read and made in little memory.
 
 use std::io::Read;
@@ -61,7 +61,7 @@ impl<'a, R: Read> PayloadDeltas<'a, R> {
         }
     }
 
-    /// The next one; none behind the last one, when all is verified.
+    /// The next one; none after the last one, when all is verified.
     pub fn next_delta(&mut self) -> Result<Option<Step>> {
         self.checked_step().context(|| "differences")
     }

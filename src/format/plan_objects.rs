@@ -1,4 +1,4 @@
-//! The objects that lead to a state: the snapshot, and the segments behind it.
+//! The objects that lead to a state: the snapshot, and the segments after it.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::chain::SegmentChain;
@@ -10,7 +10,7 @@ use crate::format::time::{Timestamp, age_text};
 /// Where a restore ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopAt {
-    /// Behind the last segment.
+    /// After the last segment.
     End,
     /// At this point, where a transaction must end.
     Point(WalPosition),

@@ -48,7 +48,7 @@ impl FromStr for Generation {
     }
 }
 
-/// A byte in a WAL file: 0, or just behind the header or a frame.
+/// A byte in a WAL file: 0, or just after the header or a frame.
 ///
 /// At most 48 bits, which the 2^32 frames of 64 KiB that SQLite can count never fill in practice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -66,7 +66,7 @@ impl Offset {
         Err(Error::new(Kind::Corrupt, format!("WAL offset {bytes}: expected at most {}", Self::MAX)))
     }
 
-    /// The offset behind frame `frame`, counted from 1; 0 for frame 0, where not even the header is copied.
+    /// The offset after frame `frame`, counted from 1; 0 for frame 0, where not even the header is copied.
     pub fn end_of_frame(frame: u32, page_size: PageSize) -> Offset {
         if frame == 0 {
             return Offset::ZERO;

@@ -41,7 +41,7 @@ pub struct Deletions {
     pub skipped_reason: Option<&'static str>,
 }
 
-/// Beyond so many retentions behind the newest stored moment, the clock is not believed,
+/// Beyond so many retentions after the newest stored moment, the clock is not believed,
 const MAX_CLOCK_LEAD: u32 = 10;
 /// and never within this time: a monthly snapshot from cron is no wrong clock.
 const MIN_CLOCK_LEAD: Duration = Duration::from_secs(35 * 86_400);
@@ -225,7 +225,7 @@ mod tests {
         Key::Snapshot(SnapshotKey { generation, position: point(0, hour), time: millis(hour * HOUR) })
     }
 
-    /// A segment from one hour to another: its first batch was seen an hour behind its start.
+    /// A segment from one hour to another: its first batch was seen an hour after its start.
     fn segment(generation: u64, start: u64, end: u64) -> Key {
         let (generation, first, last) = (Generation::new(generation), millis((start + 1) * HOUR), millis(end * HOUR));
         let (start, end) = (point(0, start), point(0, end));

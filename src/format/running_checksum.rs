@@ -1,7 +1,7 @@
 //! The database checksum of a database to which frames are applied one after the other.
 //!
 //! Between two commits the database counts with the pages of the transaction that has not ended. A page that nobody wrote
-//! holds zeros; a commit that makes the database shorter takes the pages behind its end away, and what grows there again
+//! holds zeros; a commit that makes the database shorter takes the pages after its end away, and what grows there again
 //! holds zeros. The lock-byte page is no part of any state.
 
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! Segments: gzip members one behind the other, each of which is one batch of frames and says all about itself.
+//! Segments: gzip members one after another, each of which is one batch of frames and says all about itself.
 //!
 //! What holds for every segment, and what a reader here insists on:
 //!
@@ -19,7 +19,7 @@ use crate::format::rollup;
 pub use crate::format::chain_end::{ChainEnd, check_continues};
 pub use crate::format::segment_header::{Differences, FIELDS, FIELDS_LEN, MemberHeader, Rollup, key_of};
 
-/// gzip's level for whoever does not decide: it keeps up with any writer. [`crate::format::compression_level`] decides.
+/// gzip's level for callers that do not choose one: it keeps up with any writer. [`crate::format::compression_level`] decides.
 pub const LEVEL: u32 = 1;
 
 /// Makes members. Keep one: its memory (about 256 KiB) is used again for every member.

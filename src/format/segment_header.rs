@@ -67,7 +67,7 @@ pub struct MemberHeader {
     pub index: u32,
     /// Where the payload begins in that WAL.
     pub payload_offset: Offset,
-    /// Behind the last frame.
+    /// After the last frame.
     pub end: Offset,
     pub page_size: PageSize,
     /// How the checksums read the WAL.
@@ -79,9 +79,9 @@ pub struct MemberHeader {
     pub salt: Salt,
     /// The chain before the first frame: that of the WAL header if `payload_offset` is 0. Zero if the chain is broken there.
     pub checksum_before: Checksum,
-    /// The chain behind the last frame. Zero if the chain is broken there.
+    /// The chain after the last frame. Zero if the chain is broken there.
     pub checksum_after: Checksum,
-    /// The database's size behind the last commit in here; 0 in a part that holds no commit.
+    /// The database's size after the last commit in here; 0 in a part that holds no commit.
     pub pages: u32,
     /// The commits in here became visible later than this,
     pub visible_after: Timestamp,
@@ -105,7 +105,7 @@ pub struct Rollup {
 /// What a member says whose frames are stored as differences of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Differences {
-    /// The database behind the last frame.
+    /// The database after the last frame.
     pub checksum: DatabaseChecksum,
     /// The checkpoint counter in the header of the WAL, if the frames are the first ones of it; else 0.
     pub checkpoint: u32,
@@ -188,7 +188,7 @@ impl MemberHeader {
         Ok(header)
     }
 
-    /// What cannot be true of any batch, whoever wrote it.
+    /// What cannot be true of any batch, no matter who wrote it.
     pub(super) fn check(&self) -> Result<()> {
         let whole = |offset: Offset| offset.frame(self.page_size).is_some();
         if self.end <= self.payload_offset || !whole(self.payload_offset) || !whole(self.end) {

@@ -17,7 +17,8 @@ use crate::format::segment::ChainEnd;
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 
-/// gzip's level for whoever does not decide: deflate is what bounds a snapshot. [`crate::format::compression_level`] decides.
+/// gzip's level for callers that do not choose one: deflate is what bounds a snapshot.
+/// [`crate::format::compression_level`] decides.
 pub const LEVEL: u32 = 1;
 
 const AT_INDEX: Field = GENERATION.then(4, "index");
@@ -69,7 +70,7 @@ impl Header {
         SnapshotKey { generation: self.generation, position: self.position, time: self.time }
     }
 
-    /// What the first batch behind it must continue.
+    /// What the first batch after it must continue.
     pub fn chain_end(&self) -> ChainEnd {
         ChainEnd {
             generation: self.generation,
@@ -471,7 +472,7 @@ mod tests {
                 }
             }
         }
-        // Deflate can spell the same bytes in other ways, and has spare bits behind its end.
+        // Deflate can spell the same bytes in other ways, and has spare bits after its end.
         assert!(harmless * 100 < stored.len() * 8, "{harmless}");
     }
 

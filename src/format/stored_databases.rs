@@ -1,7 +1,7 @@
 //! Many databases, each below a prefix of its own, as the names of their objects tell it.
 //!
 //! The names are taken one after another, in any order, and are not kept. What stays of a database is a few numbers, the
-//! newest snapshot, and the segments behind it, without which nobody can tell where a restore ends: a segment that a newer
+//! newest snapshot, and the segments after it, without which nobody can tell where a restore ends: a segment that a newer
 //! snapshot replaces is forgotten when that one comes.
 
 use std::collections::{BTreeMap, BTreeSet};

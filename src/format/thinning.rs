@@ -5,8 +5,8 @@
 //! What must hold:
 //!
 //! * A group becomes one rollup. It begins and ends at a state that stays: one that the policy keeps, the point of a snapshot,
-//!   or the edge of a segment that has such a point within. So of two rollups, whoever made them, one contains the other, or they
-//!   do not overlap; a group that would overlap something stored in another way is left as it is.
+//!   or the edge of a segment that has such a point within. So of two rollups, no matter who made them, one contains the
+//!   other, or they do not overlap; a group that would overlap something stored in another way is left as it is.
 //! * A segment with a state within that is kept stays whole: finer than wanted, until all of it is old enough.
 //! * A snapshot that a restore does not need to be cheap is superfluous. The first one of a generation and the last one stay, and
 //!   one that is about to become the first: another program may be deleting what is before it.
@@ -154,7 +154,7 @@ fn points(stored: &GenerationObjects) -> impl Iterator<Item = WalPosition> + '_ 
 fn groups(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let joined = chain.segments.first().is_some_and(|(key, _)| key.start == chain.snapshot.0.position);
-    // Where a group may begin; none behind something that must stay and does not end with a kept state.
+    // Where a group may begin; none after something that must stay and does not end with a kept state.
     let mut begin = joined.then_some(0);
     let mut several = 0;
     for unit in units {

@@ -108,7 +108,7 @@ impl WalHeader {
         })
     }
 
-    /// The 32 bytes that [`WalHeader::parse`] reads back; `checksum` is computed anew.
+    /// The 32 bytes that [`WalHeader::parse`] reads back; `checksum` is computed again.
     pub fn encode(&self) -> [u8; WAL_HEADER] {
         let magic = match self.order {
             ByteOrder::Little => MAGIC,
@@ -131,7 +131,7 @@ impl WalHeader {
 pub struct FrameHeader {
     /// The page, counted from 1.
     pub page: u32,
-    /// The size of the database in pages behind this frame if it ends a transaction, else 0.
+    /// The size of the database in pages after this frame if it ends a transaction, else 0.
     pub commit: u32,
     pub salt: Salt,
     pub checksum: Checksum,
@@ -167,17 +167,17 @@ pub struct FrameChecksum {
     order: ByteOrder,
     salt: Salt,
     sum: Checksum,
-    /// The last frame was unsealed: the next sealed one is where the chain begins anew.
+    /// The last frame was unsealed: the next sealed one is where the chain starts again.
     unknown: bool,
 }
 
 impl FrameChecksum {
-    /// A chain that continues behind a frame (or header) whose checksum is `sum`.
+    /// A chain that continues after a frame (or header) whose checksum is `sum`.
     pub fn new(order: ByteOrder, salt: Salt, sum: Checksum) -> FrameChecksum {
         FrameChecksum { order, salt, sum, unknown: false }
     }
 
-    /// A chain that continues behind an unsealed frame: the next sealed one is where it begins anew.
+    /// A chain that continues after an unsealed frame: the next sealed one is where it starts again.
     pub fn unknown(order: ByteOrder, salt: Salt) -> FrameChecksum {
         FrameChecksum { order, salt, sum: Checksum::default(), unknown: true }
     }
@@ -210,7 +210,7 @@ impl FrameChecksum {
         Ok(header)
     }
 
-    /// The checksum behind the last frame; none while the chain is broken by an unsealed frame.
+    /// The checksum after the last frame; none while the chain is broken by an unsealed frame.
     pub fn sum(&self) -> Option<Checksum> {
         (!self.unknown).then_some(self.sum)
     }

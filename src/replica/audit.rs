@@ -84,7 +84,7 @@ impl Audit {
         (self.work, self.listing_required) = (AuditOperation::None, true);
     }
 
-    /// What is stored is found anew, by a listing: what was known before does not count.
+    /// What is stored is found again, by a listing: what was known before does not count.
     pub fn reset(&mut self, now: Instant) {
         *self = Audit::new(self.store.clone(), now);
     }

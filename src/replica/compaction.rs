@@ -149,7 +149,7 @@ impl Compaction {
         while let Some(header) = reader.next_member()? {
             match last {
                 None => check_key(&key, &header)?,
-                // Only now, behind its end, is the crc of the member before known.
+                // Only now, after its end, is the crc of the member before known.
                 Some(before) => tail = Some(ChainEnd::after_member(&before, reader.crc())),
             }
             if let Some(tail) = &tail {

@@ -52,7 +52,7 @@ pub struct ExclusiveWriter {
 }
 
 impl ExclusiveWriter {
-    /// `takeover`: whoever keeps it is told to stop.
+    /// `takeover`: its holder is told to stop.
     pub fn new(store: Rc<dyn Store>, database: &str, takeover: bool) -> ExclusiveWriter {
         let database = database.to_string();
         ExclusiveWriter {
@@ -141,7 +141,7 @@ fn foreign_write(listing: &Listing, known: &BTreeSet<Generation>, mine: &OwnWrit
     Some(format!("has continued generation {} to {}", key.generation, key.end))
 }
 
-/// A bucket that was deleted and made anew, a server that lost its disk: nothing could be restored from what follows.
+/// A bucket that was deleted and made again, a server that lost its disk: nothing could be restored from what follows.
 fn history_is_gone(listing: &Listing, mine: &OwnWrites) -> bool {
     let Some(stored) = mine.stored.filter(|_| mine.snapshot) else { return false };
     listing.generation(stored.generation).is_none_or(|found| found.snapshots.is_empty())

@@ -5,7 +5,7 @@
 //! * Beside replication, merging keeps to a [`TransferBudget`]. A pass that somebody asked for does not.
 //! * A merged segment is committed before anything that it was made of is deleted, and that only after [`DELETE_GRACE_PERIOD`]: a
 //!   restore that has made its plan finds everything it needs for so long.
-//! * Nothing here is in the way of storing: an error is logged, and the work is begun anew a minute later.
+//! * Nothing here is in the way of storing: an error is logged, and the work is started again a minute later.
 
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
@@ -237,7 +237,7 @@ impl RetentionTask {
 
     /// Makes progress.
     ///
-    /// Errors: the store's, and a damaged segment. The work is given up and begun anew later.
+    /// Errors: the store's, and a damaged segment. The work is given up and started again later.
     pub fn poll(&mut self, sent: &mut SentSegments, clock: &dyn Clock) -> Result<PassProgress> {
         if self.clock_jumps.check(clock) {
             self.suspend("the clock jumped");
@@ -391,7 +391,7 @@ impl RetentionTask {
         Ok(PassProgress::Waiting)
     }
 
-    /// What the listing tells of the newest generation, and behind it what was stored meanwhile.
+    /// What the listing tells of the newest generation, and after it what was stored meanwhile.
     fn update_from_listing(&mut self, listing: &Listing) {
         let Some((generation, stored)) = listing.generations().next_back() else { return };
         if self.chain.last().is_some_and(|(key, _)| key.generation > generation) {

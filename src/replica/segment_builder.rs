@@ -18,7 +18,7 @@ pub struct Segment {
     pub bytes: Vec<u8>,
     /// When its oldest commit was seen.
     pub oldest: Timestamp,
-    /// Behind its last batch.
+    /// After its last batch.
     pub end: StoredEnd,
 }
 
@@ -38,7 +38,7 @@ struct OpenSegment {
 }
 
 impl SegmentBuilder {
-    /// Continues behind `end`.
+    /// Continues after `end`.
     pub fn new(end: StoredEnd) -> SegmentBuilder {
         SegmentBuilder { end, open: None, differences: true }
     }
@@ -49,7 +49,7 @@ impl SegmentBuilder {
         self.differences = on;
     }
 
-    /// Behind the last batch that was taken.
+    /// After the last batch that was taken.
     pub fn end(&self) -> &StoredEnd {
         &self.end
     }

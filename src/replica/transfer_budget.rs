@@ -61,7 +61,7 @@ impl TransferBudget {
 
     /// The places of the segments that should become one now. `in_memory` tells which need not be fetched.
     ///
-    /// Old segments that cost too much to fetch are left out: those behind them can be merged all the same. `from_start` and
+    /// Old segments that cost too much to fetch are left out: those after them can be merged all the same. `from_start` and
     /// `may_merge` as for [`next_group_where`].
     pub fn next_group(
         &self,
@@ -137,7 +137,7 @@ mod tests {
         let mut chain: Vec<(SegmentKey, u64)> = (0..20).map(|at| (key(at, at + 1), INITIAL)).collect();
         chain.extend((20..50).map(|at| (key(at, at + 1), 10)));
         let budget = TransferBudget::default();
-        // The first window that is merged begins behind a segment that is known.
+        // The first window that is merged begins after a segment that is known.
         assert_eq!(budget.next_group(&chain, true, |key| key.start >= point(0, 20), |_| true), Some(30..45));
         assert_eq!(budget.next_group(&chain, false, |_| false, |_| true), Some(30..45));
         let mut spent = TransferBudget::default();

@@ -66,7 +66,7 @@ struct SpoolError {
 struct QueuedSegment {
     key: SegmentKey,
     oldest: Timestamp,
-    /// Behind its last batch.
+    /// After its last batch.
     end: StoredEnd,
     body: SegmentBytes,
     upload: Option<Upload>,
@@ -186,7 +186,7 @@ impl UploadQueue {
     }
 
     /// Takes up what a process before this one has left in the spool, as far as it continues `end`, and moves `end`
-    /// behind it. Everything else in there is removed.
+    /// after it. Everything else in there is removed.
     pub fn adopt_spool(&mut self, mut end: Option<&mut StoredEnd>, now: Instant) -> Result<()> {
         for (key, size) in self.spool.leftover_segments(now)? {
             let follows =
@@ -304,7 +304,7 @@ impl UploadQueue {
         Ok(())
     }
 
-    /// Whatever was under way begins anew, after a pause that doubles each time. What was committed without an answer is
+    /// Whatever was under way starts again, after a pause that doubles each time. What was committed without an answer is
     /// put again under the same name with the same bytes.
     fn on_error(&mut self, now: Instant) {
         for item in &mut self.queue {
@@ -365,7 +365,7 @@ impl QueuedSegment {
     }
 }
 
-/// A segment from the spool, proven to be whole, and the end of the chain behind it.
+/// A segment from the spool, proven to be whole, and the end of the chain after it.
 fn read_verified(spool: &Spool, key: &SegmentKey, now: Instant) -> Result<(Vec<u8>, StoredEnd)> {
     let bytes = spool.read(key, now)?;
     let (last, crc) = last_member(key, &bytes).map_err(|e| e.context(format!("spooled segment {key}")))?;

@@ -1,6 +1,6 @@
 //! From stored objects to a database file: pages are written where they belong, and nothing is believed unchecked.
 //!
-//! SQLite could replay the segments itself, but it drops everything behind the first bad frame without a word, and it
+//! SQLite could replay the segments itself, but it drops everything after the first bad frame without a word, and it
 //! needs the original salts and chain. Here each byte passes the object's digest, the member's crc32, the WAL's own chain
 //! of checksums, and the link from one batch to the next; anything else is an error that names the object. The database
 //! checksum is kept up with each frame, and held to each one that is stored and to the output as it is in the end.
@@ -101,7 +101,7 @@ pub fn restore_resumable<O: PageOutput>(
     Ok((restored, ResumableRestore(restore.state)))
 }
 
-/// Applies to an output what `segments` have behind its position; the first of them may begin before it.
+/// Applies to an output what `segments` have after its position; the first of them may begin before it.
 ///
 /// Errors: as for [`restore`]. The output is then worth nothing.
 pub fn apply_more<O: PageOutput>(
@@ -401,7 +401,7 @@ fn page_offset(page: u32, size: PageSize) -> u64 {
     u64::from(page.saturating_sub(1)) * u64::from(size.get())
 }
 
-/// What a member tells of the database behind it.
+/// What a member tells of the database after it.
 fn proven(told: &Differences, running: &RunningChecksum) -> Result<()> {
     match told.checksum == running.sum() {
         true => Ok(()),

@@ -29,7 +29,7 @@ pub fn refuse_open(output: &Path) -> Result<()> {
     ))
 }
 
-/// Whoever holds one of these locks; 0 where the kernel does not say who.
+/// Anyone who holds one of these locks; 0 where the kernel does not say who.
 fn lock_holder(path: &Path, (start, length): (i64, i64)) -> Option<u32> {
     // Neither a FIFO nor a device is waited for.
     if !fs::metadata(path).ok()?.is_file() {

@@ -16,7 +16,7 @@ use crate::store::blocking::connect;
 
 /// Restores a database that is not there. Where nothing is stored that is no error, nor where somebody made it meanwhile.
 ///
-/// Errors: those of the store, which then must not be taken for an empty one: a database that begins anew would bury the
+/// Errors: those of the store, which then must not be taken for an empty one: a database that starts again would bury the
 /// one that is stored.
 pub fn restore_missing(
     store: &dyn Store,

@@ -41,7 +41,7 @@ impl ReadLog {
         self.recipients.get().unwrap_or(0)
     }
 
-    /// Errors: of kind `Corrupt` for an object in clear behind an encrypted snapshot. Anybody can write one.
+    /// Errors: of kind `Corrupt` for an object in clear after an encrypted snapshot. Anybody can write one.
     fn add(&self, bytes: u64, recipients: usize) -> Result<()> {
         self.bytes.set(self.bytes.get() + bytes);
         let first = self.recipients.get();
@@ -167,7 +167,7 @@ impl<'a> Prefetcher<'a> {
         Prefetcher { store, clock, received, names, pending: RefCell::default() }
     }
 
-    /// The next object; none behind the last one.
+    /// The next object; none after the last one.
     pub fn download(&'a self) -> Option<ObjectReader<'a>> {
         self.request_more();
         let (name, arriving, _) = self.pending.borrow_mut().pop_front()?;

@@ -18,7 +18,7 @@ pub struct Replay<'a> {
     store: &'a dyn Store,
     clock: &'a dyn Clock,
     file: File,
-    /// None only while it is led on, and behind an error.
+    /// None only while it is led on, and after an error.
     held: Option<ResumableRestore>,
     position: WalPosition,
 }
@@ -46,7 +46,7 @@ impl<'a> Replay<'a> {
         self.position
     }
 
-    /// The checksum of the whole database there; none behind an error.
+    /// The checksum of the whole database there; none after an error.
     pub fn checksum(&self) -> Option<DatabaseChecksum> {
         self.held.as_ref().map(|held| held.end().checksum)
     }

@@ -4,7 +4,7 @@
 //!
 //! 1. Zeros, where the database was not that long, or grew over the page without writing it.
 //! 2. The newest frame of the page in this WAL, among those that were copied. While a pin is held they stay where they are.
-//! 3. The database file, if no frame behind the copied ones can have been written there: a checkpoint says how far it will
+//! 3. The database file, if no frame after the copied ones can have been written there: a checkpoint says how far it will
 //!    go before it goes there, so that is asked for *after* the page was read.
 //!
 //! After a recovery of the WAL no checkpoint has said anything. So a start that reads the whole database to compare it keeps
@@ -204,7 +204,7 @@ impl EarlyPages {
 }
 
 impl Files<'_> {
-    /// The pages of the frames behind frame `after` up to frame `upto`, of which nothing is read yet.
+    /// The pages of the frames after frame `after` up to frame `upto`, of which nothing is read yet.
     pub(super) fn early(&self, after: u32, upto: u32) -> Result<EarlyPages> {
         let mut early = EarlyPages::default();
         for frame in after.saturating_add(1)..=upto {

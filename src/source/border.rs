@@ -9,7 +9,7 @@ use crate::source::bases::Bases;
 use crate::source::borders::{Border, Reached, SnapshotHandle};
 use crate::source::wal_pages::{Files, WalPages};
 
-/// A pin that begins behind the place would let a checkpoint write what is not copied yet into the database file: so often in
+/// A pin that begins after the place would let a checkpoint write what is not copied yet into the database file: so often in
 /// a row the next round is to try again. After that an application's checkpoint has waited long enough.
 const OVERTAKEN: u8 = 8;
 
@@ -92,7 +92,7 @@ impl Source {
             return Ok(());
         }
         let size = self.position.page_size;
-        // A WAL that was begun anew, or is about to be, had all its frames in the file.
+        // A WAL that was restarted, or is about to be, had all its frames in the file.
         let over = self.index.progress().salt != self.position.chain.salt();
         let found = match self.files() {
             _ if over || self.position.frame == 0 => Some(WalPages::default()),
@@ -223,7 +223,7 @@ pub(super) mod tests {
         assert_eq!(source.checksum(), Some(snapshot_of(&mut source).0));
     }
 
-    /// The snapshot is of a commit that is not copied yet: it is stored before that, or behind it.
+    /// The snapshot is of a commit that is not copied yet: it is stored before that, or after it.
     #[test]
     fn snapshot_ahead_of_the_copy_splits_the_batch() {
         for stored_first in [true, false] {
@@ -300,7 +300,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Of a source that goes on behind `mark`.
+    /// Of a source that goes on after `mark`.
     fn proof_at(live: &Live, mark: &WalMark, pages: u32, sum: DatabaseChecksum) -> Proof {
         let mut source = live.follow();
         assert_eq!(source.resume(mark).unwrap(), Ok(()));
@@ -328,7 +328,7 @@ pub(super) mod tests {
         assert_eq!(proof_at(&live, &mark, pages, sum), Proof::Differs);
     }
 
-    /// The first pin is on READ0, which keeps nobody from beginning the WAL anew over the frames that are being read.
+    /// The first pin is on READ0, which keeps nobody from restarting the WAL over the frames that are being read.
     #[test]
     fn start_gives_up_pages_if_the_wal_restarts_meanwhile() {
         let live = Live::new("anew");

@@ -35,7 +35,7 @@ pub(super) struct Reached {
 #[derive(Default)]
 pub(super) struct Borders {
     pub(super) list: Vec<Border>,
-    /// Tells bases that were begun anew from those before them.
+    /// Tells bases that were started again from those before them.
     pub(super) begun: u64,
 }
 
@@ -48,7 +48,7 @@ impl Borders {
         handle
     }
 
-    /// The frame of the next border in this WAL behind frame `after`.
+    /// The frame of the next border in this WAL after frame `after`.
     pub(super) fn next(&self, salt: Salt, after: u32) -> Option<u32> {
         let ahead = self.list.iter().map(|border| border.mark).filter(|mark| mark.salt == salt && mark.frame > after);
         ahead.map(|mark| mark.frame).min()

@@ -59,7 +59,7 @@ enum BlockingCheckpoint {
     None,
     /// Trying to become the only writer, since then.
     AcquiringLock(Instant),
-    /// We are the only writer, for as long as it takes to copy what is left and to move the pin behind it.
+    /// We are the only writer, for as long as it takes to copy what is left and to move the pin past it.
     LockedForPin,
     /// We are the only writer, for that and for a checkpoint.
     Locked,
@@ -295,7 +295,7 @@ pub(super) fn at_end(source: &mut Source) -> Result<()> {
     }
     checkpoint_passive(source);
     // The pin moves to READ0. A commit that comes meanwhile is safe from the TRUNCATE: it is either before the new pin, which
-    // then is on another mark and makes the TRUNCATE give up, or behind it, and READ0 keeps it out of the database file
+    // then is on another mark and makes the TRUNCATE give up, or after it, and READ0 keeps it out of the database file
     // (walCheckpoint, sqlite3.c: walBusyLock of WAL_READ_LOCK(0)).
     source.repin()?;
     let header = source.header()?;
@@ -362,7 +362,7 @@ mod tests {
     use crate::source::tests::{Live, copy};
 
     /// The outbox is full, say, and the round before could not move the pin: what was committed since is not copied, and
-    /// whoever wrote next would begin the WAL anew, over it.
+    /// anyone who wrote next would restart the WAL, over it.
     #[test]
     fn lock_won_without_progress_ends_without_checkpoint() {
         let live = Live::new("sealed");

@@ -22,7 +22,7 @@ impl ComparedPages {
         }
     }
 
-    /// The database ends behind this page. `read` fills a page that is cut off with what it held.
+    /// The database ends after this page. `read` fills a page that is cut off with what it held.
     pub(super) fn cut(
         &mut self,
         pages: u32,

@@ -9,10 +9,10 @@
 //!   database, which had counted another page.
 //! * If it is changed behind the reader, the next pass finds it.
 //!
-//! What must hold for the pages of a piece: the file has no frame behind the place. All that is committed is copied when
+//! What must hold for the pages of a piece: the file has no frame after the place. All that is committed is copied when
 //! the wal-index is looked at, so the pin, which began before that, keeps later frames out of the file until it moves; and
-//! only this thread moves it. Nor may the WAL be begun anew over the frames that are read: its salts are looked at again
-//! behind the reading. A piece of which that does not hold is read once more.
+//! only this thread moves it. Nor may the WAL be restarted over the frames that are read: its salts are looked at again
+//! after the reading. A piece of which that does not hold is read once more.
 //!
 //! It takes the memory of one checksum, and no read transaction of its own.
 
@@ -31,7 +31,7 @@ pub enum Comparison {
     Waiting,
     /// There is more to read.
     Going,
-    /// The database is what it should be. The next call begins anew.
+    /// The database is what it should be. The next call starts again.
     Equal,
     Differs,
 }
@@ -70,7 +70,7 @@ impl Source {
         })
     }
 
-    /// Whether no frame behind those that `header` tells of is in the file, and the WAL is still the same.
+    /// Whether no frame after those that `header` tells of is in the file, and the WAL is still the same.
     fn is_unmoved(&self, header: &IndexHeader) -> bool {
         fence(Ordering::SeqCst);
         let progress = self.index.progress();

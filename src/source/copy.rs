@@ -24,23 +24,23 @@ pub enum ReadResult<'b> {
 /// Consecutive committed frames of one WAL.
 #[derive(Debug)]
 pub struct Batch<'b> {
-    /// Set if the WAL was begun anew: its header, which comes before the frames.
+    /// Set if the WAL was restarted: its header, which comes before the frames.
     pub header: Option<[u8; WAL_HEADER]>,
-    /// Before the first of the frames: in the same WAL, at frame 0 if it was begun anew.
+    /// Before the first of the frames: in the same WAL, at frame 0 if it was restarted.
     pub start: WalMark,
-    /// Behind the last one.
+    /// After the last one.
     pub end: WalMark,
-    /// The size of the database in pages behind the last commit in here; none if no transaction ends in here.
+    /// The size of the database in pages after the last commit in here; none if no transaction ends in here.
     pub pages: Option<u32>,
     /// The last frame is inside a transaction whose other frames follow in the next batch.
     pub part: bool,
     /// Some frame in here, or the last one before it, was left without salt and checksum by its writer.
     pub unchecksummed: bool,
-    /// The database behind the last frame, if what the pages differ in was put into the composer.
+    /// The database after the last frame, if what the pages differ in was put into the composer.
     pub checksum: Option<DatabaseChecksum>,
     /// Whole frames.
     pub frames: &'b [u8],
-    /// Committed frames behind them that are still to be copied.
+    /// Committed frames after them that are still to be copied.
     pub left: u32,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut
     // The first frames of a WAL come with its header, also where the header was there before them: a transaction that
     // was rolled back after it had spilled leaves it so.
     if header.salt != place.chain.salt() || (place.frame == 0 && header.frames > 0) {
-        // A first pin on READ0 keeps nobody from starting the WAL anew, and what it held then is not copied.
+        // A first pin on READ0 keeps nobody from restarting the WAL, and what it held then is not copied.
         if !source.passed_first_pin && header.salt != source.header_at_open.salt {
             return Ok(ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
         }
@@ -91,7 +91,7 @@ fn caught_up<'b>(source: &mut Source) -> ReadResult<'b> {
 
 type RestartedWal = ([u8; WAL_HEADER], CopyPosition);
 
-/// Opens the WAL that has been begun anew. The pins allow at most one restart with data since everything was copied.
+/// Opens the WAL that has been restarted. The pins allow at most one restart with data since everything was copied.
 fn open_restarted_wal(
     source: &mut Source,
     header: &IndexHeader,
@@ -184,7 +184,7 @@ fn upto(source: &Source, header: &IndexHeader, place: &CopyPosition) -> u32 {
     border.map_or(header.frames, |frame| frame.min(header.frames))
 }
 
-/// Finds what the pages of frames behind `place` differ in from what they were; the checksum of the database behind them.
+/// Finds what the pages of frames after `place` differ in from what they were; the checksum of the database after them.
 fn compare(
     source: &mut Source,
     place: &CopyPosition,
@@ -202,7 +202,7 @@ fn compare(
         Some(files) => bases.take(&files, place.frame + 1, frames, composer)?,
         None => false,
     };
-    // Where the first pin was on READ0, the WAL may have been begun anew over the frames that pages were read from.
+    // Where the first pin was on READ0, the WAL may have been restarted over the frames that pages were read from.
     let intact = source.passed_first_pin || source.index.progress().salt == place.chain.salt();
     if !taken || !intact {
         log::warn("old page contents unknown, segments are larger until the next snapshot")
@@ -216,7 +216,7 @@ fn compare(
 }
 
 /// The wal-index names the checksum of its last frame: the proof, end to end, that what was copied is what happened.
-/// Behind an unsealed frame it is also where the writer's own chain goes on, though no frame says so.
+/// After an unsealed frame it is also where the writer's own chain goes on, though no frame says so.
 fn check_against_index(
     chain: FrameChecksum,
     header: &IndexHeader,

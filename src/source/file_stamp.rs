@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
-/// Which file (devices have other numbers behind the next boot, and do not count), how long, and when it was last written to. A time of change cannot be set by hand, as that of the last
-/// write can.
+/// Which file (devices have other numbers after the next boot, and do not count), how long, and when it was last written to.
+/// A time of change cannot be set by hand, as that of the last write can.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileStamp {
     inode: u64,

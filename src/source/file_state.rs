@@ -1,7 +1,7 @@
 //! Whether the database file was written to by anything but a checkpoint.
 //!
 //! In WAL mode nothing but a checkpoint writes to it. A checkpoint stores how far it will get (nBackfillAttempted) before
-//! its first write, and how far it got (nBackfill) behind its last one (walCheckpoint, sqlite3.c). So a time of the last
+//! its first write, and how far it got (nBackfill) after its last one (walCheckpoint, sqlite3.c). So a time of the last
 //! change that is another one, while neither of the two nor the salts moved, is a write that no checkpoint did: somebody
 //! copied another file over this one. Such a file keeps its inode, and the wal-index goes on as if nothing had happened.
 //!

@@ -28,7 +28,7 @@ pub enum LockWait {
     UntilDone,
 }
 
-/// What stands behind the process id of a holder that ends by itself.
+/// What stands after the process id of a holder that ends by itself.
 const UNTIL_DONE: &str = "until-done";
 
 /// Held until dropped. The kernel lets go of it when the process dies, however that happens.

@@ -17,14 +17,14 @@
 //!
 //! | lock | who waits | at most |
 //! |---|---|---|
-//! | a pin (READ0 to READ4) | FULL, RESTART, TRUNCATE, and all writers behind those | two moves: each at the next tick, or within 0.5 ms where such a checkpoint waited less than 200 ms ago |
+//! | a pin (READ0 to READ4) | FULL, RESTART, TRUNCATE, and all writers after those | two moves: each at the next tick, or within 0.5 ms where such a checkpoint waited less than 200 ms ago |
 //! | the first pin, before its first move | the same | not kept while one waits (2 s of attempts); 1 s while a start compares the database (`COMPARE_PATIENCE`) |
 //! | a snapshot's own transaction | the same | until the pin moves: what changes is kept in slices of [`snapshot`]'s budget, some milliseconds each |
 //! | WRITE, to move the pin past a writer that never pauses | writers | copying 256 frames or 1 MiB |
 //! | WRITE, by a seal | writers | copying 256 frames or 1 MiB, writing back 1000 frames or 4 MiB, and two fsyncs |
 //! | CKPT, by a passive checkpoint | checkpoints of others | writing back what is committed, and two fsyncs; writers do not wait |
 //! | CKPT, WRITE, READ1 to READ4, by our TRUNCATE | writers, checkpoints | nothing is written back: one ftruncate(2) and an fsync; gives up at once if anybody is in the way |
-//! | RECOVER, WRITE, CKPT, by SQLite's recovery | everybody | reading the WAL once, as for whoever is first to see a torn wal-index |
+//! | RECOVER, WRITE, CKPT, by SQLite's recovery | everybody | reading the WAL once, as for anyone who is first to see a torn wal-index |
 //! | the file of a database that is not in WAL mode | writers | the time to copy it aside (`Snapshot::detach`) |
 
 pub mod page_checksums;
@@ -160,7 +160,7 @@ pub struct Source {
     borders: Borders,
     /// A snapshot that is stored has shown that something has written to the database past SQLite.
     differs: bool,
-    /// Pins in a row that began behind the place, and were given up.
+    /// Pins in a row that began after the place, and were given up.
     overtaken: u8,
 }
 
@@ -175,7 +175,7 @@ struct CopyPosition {
 }
 
 /// READ0 is held exclusively for an instant while a checkpoint stores its result; a pin that begins in it lands on
-/// READ1 to READ4 and makes an application's RESTART wait. So a quiet database is pinned anew a few times.
+/// READ1 to READ4 and makes an application's RESTART wait. So a quiet database is pinned again a few times.
 const IDLE_REPINS: u8 = 3;
 
 impl Source {
@@ -242,7 +242,7 @@ impl Source {
         Ok((self.header()? == before).then_some(stamp))
     }
 
-    /// Empties the WAL at the end of a run, if nobody is in the way: whoever closes the database last then finds nothing to
+    /// Empties the WAL at the end of a run, if nobody is in the way: anyone who closes the database last then finds nothing to
     /// write, and the next run finds the file as this one has left it.
     pub fn checkpoint_at_end(&mut self) -> Result<()> {
         checkpoint::at_end(self)

@@ -129,7 +129,7 @@ fn ensure_wal(connection: &Connection, path: &Path, enable: bool) -> Result<()> 
     Ok(())
 }
 
-/// Begins the first pin so that its commit is known exactly: the wal-index was the same before and behind it.
+/// Begins the first pin so that its commit is known exactly: the wal-index was the same before and after it.
 fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(ReadPins, IndexHeader)> {
     fault::point("source.pin")?;
     let pins = ReadPins::new(readers);

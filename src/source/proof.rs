@@ -26,7 +26,7 @@ pub enum Proof {
     Equal,
     /// Something has written past SQLite, or the disk has failed. Or the database has shrunk and grown again, within one WAL, over
     /// a page that nobody has written since: what is stored has zeros there, and the file what was there before. While a copy
-    /// goes on it knows those pages; a start behind the next WAL does not. That is rare, and a snapshot has what the file has,
+    /// goes on it knows those pages; a start after the next WAL does not. That is rare, and a snapshot has what the file has,
     /// so that it comes once.
     Differs,
     /// A checkpoint may have written what was committed since over pages that are not in the WAL before that.
@@ -73,7 +73,7 @@ impl Source {
     }
 
     /// Whether the file may be further than the place: a checkpoint may have gone on, or been under way when the machine stopped,
-    /// with a page that is in no frame before. Where the first pin was on READ0, the WAL may have been begun anew over the
+    /// with a page that is in no frame before. Where the first pin was on READ0, the WAL may have been restarted over the
     /// frames that were read.
     fn may_be_further(&self, check: &StateCheck) -> bool {
         let progress = self.index.progress();
@@ -81,7 +81,7 @@ impl Source {
         progress.salt != self.position.chain.salt() || (written && check.early.has_any(|page| !check.wal.knows(page)))
     }
 
-    /// The pages of what is committed behind frame `after` of the WAL, to be read.
+    /// The pages of what is committed after frame `after` of the WAL, to be read.
     pub(super) fn early_pages(&self, after: u32) -> Result<EarlyPages> {
         let Some(wal) = &self.wal else { return Ok(EarlyPages::default()) };
         let (page_size, salt) = (self.position.page_size, self.header_at_open.salt);

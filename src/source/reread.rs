@@ -1,6 +1,6 @@
 //! Giving out once more what was given out: to those that join behind the place of the copy.
 //!
-//! What was given out was committed, and lies in the WAL until that is begun anew. Whether it still does is told by the
+//! What was given out was committed, and lies in the WAL until that is restarted. Whether it still does is told by the
 //! frames themselves: each one's checksum goes on from the one before, and the last one is that at which the copy stands.
 
 use crate::error::Result;
@@ -42,7 +42,7 @@ impl Source {
         self.position.frame == 0 || self.position.chain.salt() != self.header_at_open.salt
     }
 
-    /// Gives out the frames behind `from` once more, up to the place of the copy, as many as `buffer` has room for. None if
+    /// Gives out the frames after `from` once more, up to the place of the copy, as many as `buffer` has room for. None if
     /// they are not there any more, or are others.
     pub fn reread<'b>(&mut self, from: &WalMark, buffer: &'b mut [u8]) -> Result<Option<Batch<'b>>> {
         let Some(checksum) = from.checksum.filter(|_| from.frame > 0) else { return Ok(None) };
@@ -134,7 +134,7 @@ mod tests {
         settle(&mut source);
         live.application.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
         settle(&mut source);
-        // The WAL begins anew over the frames.
+        // The WAL restarts over the frames.
         (0..3).for_each(|_| live.commit());
         let header = source.header().unwrap();
         assert_ne!(header.salt, from.salt, "the WAL was not begun anew");

@@ -6,7 +6,7 @@ use crate::format::position::{Offset, PageSize};
 use crate::format::wal::{ByteOrder, Checksum, FrameHeader, Salt, WalHeader};
 use crate::source::wal_index::IndexHeader;
 
-/// A place in one particular WAL: behind frame `frame` of the WAL with this salt.
+/// A place in one particular WAL: after frame `frame` of the WAL with this salt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalMark {
     pub page_size: PageSize,
@@ -36,7 +36,7 @@ pub enum GenerationEnd {
     NotEncrypted,
     /// It is encrypted, and what follows is to be in clear.
     NoLongerEncrypted,
-    /// A bucket that was made anew, a server that lost its disk.
+    /// A bucket that was made again, a server that lost its disk.
     StoredHistoryIsGone,
     /// The newest stored commit cannot be found again by salt and checksum.
     UnknownStoredPosition,
@@ -44,7 +44,7 @@ pub enum GenerationEnd {
         stored: PageSize,
         found: PageSize,
     },
-    /// The WAL was begun anew while nobody watched.
+    /// The WAL was restarted while nobody watched.
     WalRestartedWhileNotRunning,
     /// It was stored without a WAL to recognise it by, and it is not the same file content any more.
     DatabaseChangedWhileNotRunning,

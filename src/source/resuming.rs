@@ -13,7 +13,7 @@ use crate::source::wal_pages::WalPages;
 use crate::source::{CopyPosition, Source};
 
 impl Source {
-    /// Continues behind `stored`, the last commit that the store has, instead of at the pinned one.
+    /// Continues after `stored`, the last commit that the store has, instead of at the pinned one.
     ///
     /// The outer error is trouble; the inner one says why the generation cannot go on, and leaves the source at
     /// [`Source::start`].
@@ -79,7 +79,7 @@ impl Source {
         Ok(Some(Ok(())))
     }
 
-    /// Continues behind `stored` as if this source had copied it, and the WAL had been restarted since. The database file
+    /// Continues after `stored` as if this source had copied it, and the WAL had been restarted since. The database file
     /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
     pub fn resume_behind_restart(&mut self, stored: &WalMark) {
         self.position = CopyPosition {
@@ -98,7 +98,7 @@ impl Source {
         self.header_at_open.frames.saturating_sub(if same { self.position.frame } else { 0 })
     }
 
-    /// Whether the WAL was restarted behind what was given out, and has commits since: no place in it is known before they
+    /// Whether the WAL was restarted after what was given out, and has commits since: no place in it is known before they
     /// are read.
     pub fn has_unread_restart(&self) -> bool {
         self.header_at_open.salt != self.position.chain.salt() && self.header_at_open.frames > 0

@@ -1,9 +1,9 @@
 //! A -shm file that somebody makes shorter while it is mapped ends no process.
 //!
-//! Whoever may write to a database may truncate its -shm file, and the next look at the wal-index, ours or SQLite's, then
+//! Anyone who may write to a database may truncate its -shm file, and the next look at the wal-index, ours or SQLite's, then
 //! meets a page that has no file behind it: SIGBUS (mmap(2)), which would end the replicator of every other database too.
 //! The handler puts a page of zeros there, and notes whose file it was; the source sees the note, gives up its
-//! connections, and the mapping with them, and everything is opened anew.
+//! connections, and the mapping with them, and everything is opened again.
 //!
 //! Why this is sound: zeros are a wal-index header that is not initialised, so no commit is read from it. What is copied
 //! comes from the -wal file, frame by frame under its checksums, up to a commit that the wal-index named before. SQLite

@@ -20,7 +20,7 @@ use crate::source::connection;
 
 /// 32-bit words in one of the two copies of the header.
 pub(super) const HEADER_WORDS: usize = 12;
-/// The word behind both copies: how many frames are in the database file already (nBackfill).
+/// The word after both copies: how many frames are in the database file already (nBackfill).
 const BACKFILL_WORD: usize = 2 * HEADER_WORDS;
 /// How many frames a checkpoint has begun to copy there (nBackfillAttempted), at byte 128.
 const ATTEMPTED_WORD: usize = 32;
@@ -36,7 +36,7 @@ pub struct IndexHeader {
     pub page_size: PageSize,
     /// Frames of this WAL that are committed (mxFrame).
     pub frames: u32,
-    /// The size of the database in pages, behind those frames.
+    /// The size of the database in pages, after those frames.
     pub pages: u32,
     /// The checksum of frame `frames` (aFrameCksum).
     pub checksum: Checksum,
@@ -137,7 +137,7 @@ impl WalIndex {
     /// 70026).
     ///
     /// A checkpoint that knows a later commit leaves out each page that has a newer frame, and stops at a reader's mark:
-    /// what it then calls backfilled is not all that our commit needs. So the header must be the same behind that look
+    /// what it then calls backfilled is not all that our commit needs. So the header must be the same after that look
     /// (as in walTryBeginRead, sqlite3.c 70677).
     fn read_consistent(&self) -> Option<([u32; HEADER_WORDS], u32)> {
         let copy = |start: usize| -> [u32; HEADER_WORDS] {
@@ -228,7 +228,7 @@ mod tests {
         assert!(!checksum_ok(&words));
     }
 
-    /// A checkpoint that a reader's mark holds at frame n, behind the commit of frame n + 1: never is all of it in the
+    /// A checkpoint that a reader's mark holds at frame n, after the commit of frame n + 1: never is all of it in the
     /// file, though n frames are committed at one moment, and n are in the file at the next.
     #[test]
     fn what_is_in_the_file_is_never_told_of_a_commit_before() {

@@ -153,7 +153,7 @@ impl Files<'_> {
         Ok(true)
     }
 
-    /// What the frames behind frame `after` up to frame `upto` add to `pages`; none if the WAL is not what it should be, or too
+    /// What the frames after frame `after` up to frame `upto` add to `pages`; none if the WAL is not what it should be, or too
     /// long.
     pub(super) fn wal_pages(&self, mut pages: WalPages, after: u32, upto: u32) -> Result<Option<WalPages>> {
         for frame in after.saturating_add(1)..=upto {

@@ -256,7 +256,7 @@ pub struct LeaseHolder {
     pub database: String,
     /// When it began.
     pub since: Timestamp,
-    /// Whoever has it is told to give it away, where that can be done.
+    /// Anyone who has it is told to give it away, where that can be done.
     pub takeover: bool,
 }
 
@@ -282,7 +282,7 @@ pub enum Writer {
     Unknown,
 }
 
-/// Whoever has a lease, as it says itself: each field may be unknown. None of it is to be trusted with a terminal.
+/// Anyone who has a lease, as it says itself: each field may be unknown. None of it is to be trusted with a terminal.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LiveWriter {
     pub host: Option<String>,

@@ -53,7 +53,7 @@ impl RequestError {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ServiceDescription {
     pub metadata: BTreeMap<String, String>,
-    /// More of it, for whoever asks about this one program.
+    /// More of it, for those who ask about this one program.
     pub details: BTreeMap<String, String>,
     /// JSON.
     pub data: String,

@@ -1,4 +1,4 @@
-//! Bytes on the link to a server, by what they are for: whoever pays for a SIM card can see what he pays.
+//! Bytes on the link to a server, by what they are for: anyone who pays for a SIM card can see what he pays.
 
 /// What an operation is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,7 +22,7 @@ fn the_end_comes_beside_an_application_that_never_pauses() {
         world.start(true).unwrap();
         world.pass(Duration::from_secs(5)).unwrap();
         commit(&mut world);
-        // The store answers slowly: there is always something new behind what it was asked for.
+        // The store answers slowly: there is always something new after what it was asked for.
         world.memory.link.delay.set(40);
         let (before, begun) = (world.application.commits.len() - 1, world.clock.now());
         assert!(matches!(world.finish_while(commit), Exit::Success), "seed {seed}");

@@ -670,7 +670,7 @@ impl Model {
         }
     }
 
-    /// A process may be killed at any moment, and the next one goes on behind the newest object: so what is stored of a
+    /// A process may be killed at any moment, and the next one goes on after the newest object: so what is stored of a
     /// generation joins at each moment, from its first snapshot to its last object.
     fn judge_the_chains(&self) {
         if self.has_junk() || self.forgot {

@@ -130,7 +130,7 @@ fn no_read_mark_is_let_go_before_another_is_held(bed: &Bed) {
 }
 
 /// SQLite before 3.51.3 lost commits where a checkpoint that had read the wal-index went on after the WAL had been written
-/// back and begun anew. That takes both, and under one pin there is never both, however long we stand still under it.
+/// back and started again. That takes both, and under one pin there is never both, however long we stand still under it.
 fn late_checkpoint_loses_nothing_under_a_lasting_pin(bed: &Bed) {
     let database = bed.database();
     let replicator = bed.replicate(&database);
@@ -161,7 +161,7 @@ fn late_checkpoint_loses_nothing_under_a_lasting_pin(bed: &Bed) {
             assert!(!written_back || numbers[2] == 0, "{mode}: {answer}");
             bed.sql(&database, &[insert]);
         }
-        // From a pin on READ0 the WAL may be begun anew once.
+        // From a pin on READ0 the WAL may be started again once.
         assert!(seen.len() <= 1 + usize::from(written_back), "{} times", seen.len());
         replicator.signal(libc::SIGCONT);
         bed.converges(&database);

@@ -95,7 +95,7 @@ impl Pages {
     }
 }
 
-/// Behind each commit frame of each segment, in order.
+/// After each commit frame of each segment, in order.
 fn commit_positions(bed: &Bed) -> Vec<Position> {
     let (mut positions, mut pages) = (Vec::new(), Pages::of_the_first_snapshot(bed));
     let (mut chain, mut bytes) = (Checksum::default(), Vec::new());
@@ -151,7 +151,7 @@ fn restore_to_a_time_is_never_late_and_one_tick_early_at_most(bed: &Bed) {
 
     let commits: Vec<Commit> = commits(&database).into_iter().filter(|commit| commit.begun > begin).collect();
     let last = commits.last().unwrap().begun;
-    // In the middle of a commit, just behind it, and a while later.
+    // In the middle of a commit, just after it, and a while later.
     let behind = |commit: &Commit| [0, 7, 31].map(|after| millis(commit.begun + Duration::from_millis(after)));
     let asked: Vec<u64> =
         commits.iter().step_by(commits.len() / 20).flat_map(behind).filter(|asked| *asked < millis(last)).collect();

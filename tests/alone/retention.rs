@@ -408,7 +408,7 @@ fn a_clock_that_jumps_deletes_nothing() {
     assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
 }
 
-/// Commits that were made while the clock was wrong are found behind those before them, and never for a moment that is
+/// Commits that were made while the clock was wrong are found after those before them, and never for a moment that is
 /// earlier than the clock showed.
 #[test]
 fn clock_jumps_keep_stored_times_in_order() {

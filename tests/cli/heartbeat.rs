@@ -94,7 +94,7 @@ fn silent_heartbeat_host_delays_a_snapshot_by_its_timeout(bed: &Bed) {
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
-/// What is told to systemd comes right behind the decision.
+/// What is told to systemd comes right after the decision.
 fn nobody_is_told_while_one_database_is_in_trouble(bed: &Bed) {
     let authority = Authority::new("ours");
     let (port, beats) = host(&authority.sign("server", "DNS:localhost", 2));

@@ -383,7 +383,7 @@ fn held_lock(database: &Path) -> fs::File {
     let meta = database.with_file_name(format!(".{name}-litestream"));
     fs::create_dir_all(&meta).unwrap();
     fs::set_permissions(&meta, Permissions::from_mode(0o700)).unwrap();
-    // Whoever holds it may write into it whatever they like.
+    // Anyone who holds it may write into it whatever they like.
     fs::write(meta.join("lock"), format!("{}\n", std::process::id())).unwrap();
     let lock = fs::File::options().write(true).read(true).open(meta.join("lock")).unwrap();
     lock.try_lock().unwrap();

@@ -210,7 +210,7 @@ fn a_read_only_directory_is_named(bed: &Bed) {
     assert_equal(&database, &bed.restored());
 }
 
-/// A -shm file of theirs would keep out whoever may write.
+/// A -shm file of theirs would keep out anyone who may write.
 fn who_may_only_read_a_database_makes_nothing_beside_it(bed: &Bed) {
     let Some(database) = of_another(bed) else { return };
     let folder = database.parent().unwrap();

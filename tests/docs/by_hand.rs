@@ -162,7 +162,7 @@ impl Room {
         Room { dir, base, last, batches: batches(&wals), brief: |_| false }
     }
 
-    /// The database behind the first `count` batches, by direct application.
+    /// The database after the first `count` batches, by direct application.
     fn state(&self, count: usize) -> Vec<u8> {
         let mut database = self.base.clone();
         self.batches[..count].iter().for_each(|batch| apply(&mut database, batch));
@@ -201,7 +201,7 @@ impl Room {
         self.put_snapshot(&header, &self.base);
     }
 
-    /// The snapshot behind the first `count` batches.
+    /// The snapshot after the first `count` batches.
     fn put_later(&self, count: usize) {
         let MemberHeader { generation, page_size, order, salt, checksum_after, pages, visible_by: seen, .. } =
             self.batches[count - 1].header;
@@ -386,7 +386,7 @@ fn batches(wals: &[Vec<u8>]) -> Vec<Batch> {
         let mut chain = FrameChecksum::new(header.order, header.salt, header.checksum);
         let (mut from, mut before, mut frame, mut waiting) = (0, header.checksum, 0, 0);
         for bytes in wal[WAL_HEADER..].chunks_exact(header.page_size.frame()) {
-            // Behind the frames of this WAL stand those of the one before.
+            // After the frames of this WAL stand those of the one before.
             let Ok(found) = chain.push(bytes) else { break };
             (frame, waiting) = (frame + 1, waiting + 1);
             if found.commit == 0 && waiting < PART {
@@ -544,7 +544,7 @@ fn differences_and_raw_frames_are_one_history() {
         room.brief = brief;
         let all = room.batches.len();
         room.put_base();
-        // Members of both kinds one behind the other, and each alone.
+        // Members of both kinds one after another, and each alone.
         for range in [0..3, 3..4, 4..all - 2, all - 2..all] {
             room.put_segment(range);
         }

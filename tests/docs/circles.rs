@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::layers::{File, Token, absolute, forged, is_word, plain_path, source_files, tokens, use_tree};
 
-/// Who uses whom. Re-exports are looked through: whoever names `crate::source::Lock` uses `source::lock`.
+/// Who uses whom. Re-exports are looked through: anyone who names `crate::source::Lock` uses `source::lock`.
 struct Uses<'a> {
     modules: BTreeSet<&'a str>,
     /// `source::Lock`, and what that is.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use litestream::cli;
 
-/// What `shell` prints for a script with these words behind it; none where there is no such shell.
+/// What `shell` prints for a script with these words after it; none where there is no such shell.
 fn run(shell: &str, options: &[&str], script: &str, words: &[String]) -> Option<String> {
     if Command::new(shell).args(["-c", "exit 0"]).output().is_err() {
         println!("skipped: there is no {shell}");
@@ -134,7 +134,7 @@ fn told() -> Vec<(String, BTreeMap<String, String>)> {
     lines
 }
 
-/// What a shell shows for each line: it stands behind a mark, and `between` parts a word from what is told of it.
+/// What a shell shows for each line: it stands after a mark, and `between` parts a word from what is told of it.
 fn tells(shell: &str, answers: &str, between: &str) {
     let lines = told();
     let blocks: Vec<&str> = answers.split("== ").skip(1).collect();

@@ -269,7 +269,7 @@ pub fn plain_path(tokens: &[Token], mut at: usize) -> (String, usize) {
     (path.clone(), if path.is_empty() { at + 1 } else { at })
 }
 
-/// The paths of a `use` tree, and the token behind it.
+/// The paths of a `use` tree, and the token after it.
 pub fn use_tree(tokens: &[Token], mut at: usize, prefix: &str, found: &mut Vec<String>) -> usize {
     let (path, next) = plain_path(tokens, at);
     let word = if path.is_empty() { at } else { next };

@@ -21,7 +21,7 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
     behind.split_once(to).map_or(behind, |(inside, _)| inside)
 }
 
-/// The words behind `.It <macro>` that are no punctuation or other macro's argument.
+/// The words after `.It <macro>` that are no punctuation or other macro's argument.
 fn items(text: &str, macro_name: &str) -> BTreeSet<String> {
     let start = format!(".It {macro_name} ");
     let words = text.lines().filter_map(|line| line.strip_prefix(&start)).flat_map(|rest| {
@@ -203,7 +203,7 @@ fn the_pages_are_clean_mdoc_where_mandoc_can_say_so() {
     }
 }
 
-/// The options behind these marks, each up to what cannot be in a name.
+/// The options after these marks, each up to what cannot be in a name.
 fn options_in(text: &str, marks: &[&str]) -> BTreeSet<String> {
     let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().map(str::to_string);
     let found = marks.iter().flat_map(|mark| text.split(*mark).skip(1).filter_map(name));

@@ -186,7 +186,7 @@ fn short_of_space(bed: &Bed) -> PathBuf {
     library
 }
 
-/// The n-th write to a file takes half of its bytes, and the one behind it none; with 0, each takes half.
+/// The n-th write to a file takes half of its bytes, and the one after it none; with 0, each takes half.
 fn writing_short(mut command: Command, library: &Path, when: u32) -> Command {
     command.env("LD_PRELOAD", library).env("SHORT_WRITE", when.to_string());
     command

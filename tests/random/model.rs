@@ -115,7 +115,7 @@ struct Model {
     writers: Vec<Process>,
     replicator: Option<Process>,
     /// With this one the database is never closed by all, so SQLite never replays a WAL. Only so may writers spill: older
-    /// SQLite leaves frames without checksums behind a rolled back savepoint, and its own recovery drops what follows.
+    /// SQLite leaves frames without checksums after a rolled back savepoint, and its own recovery drops what follows.
     holder: Option<Session>,
     /// Writers may keep a read transaction open. Then nobody asks for more than a passive checkpoint: any other would keep
     /// all writers waiting for that reader, with us or without us.

@@ -368,7 +368,7 @@ fn a_wrong_clock_thins_out_nothing() {
         thinned
     };
     let day = DAY as i64;
-    // Behind what is stored, and far ahead of it.
+    // After what is stored, and far ahead of it.
     for wrong in [-day, 60 * day, 4_000 * day] {
         assert_eq!(thinned_at(wrong), Thinned::default(), "{wrong}");
         assert_eq!(device.rollups(), 0);

@@ -1,4 +1,4 @@
-//! `snapshot` while another process keeps the database: whatever the application has done, whoever comes and goes, there is
+//! `snapshot` while another process keeps the database: whatever the application has done, no matter who comes and goes, there is
 //! a full snapshot when it ends with status 0, and nothing is left in the meta path.
 
 use std::path::Path;

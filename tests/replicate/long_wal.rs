@@ -1,4 +1,4 @@
-//! A WAL of more than 4 GiB, as one that a reader has kept from being begun anew for days.
+//! A WAL of more than 4 GiB, as one that a reader has kept from being started again for days.
 //!
 //! Nobody writes 4 GiB here: the wal-index is told that so many frames are committed and written back to the database
 //! file, which nobody looks at again, and the -wal file has a hole in their place. All that follows is real: SQLite's own
@@ -34,7 +34,7 @@ fn beside(database: &Path, end: &str) -> File {
 }
 
 /// Makes the WAL as long as if [`BEFORE`] frames were in it. All that is in it must be in the database file, with a reader
-/// on the first mark, so that no writer begins it anew.
+/// on the first mark, so that no writer begins it again.
 fn lengthen(database: &Path) {
     let (index, wal) = (beside(database, "-shm"), beside(database, "-wal"));
     let mut bytes = [0; 4 * 34];
@@ -102,7 +102,7 @@ fn wal_over_4_gib_is_replicated_continued_and_restarted() {
     insert(&mut application);
     let replicator = continues(&bed, &database);
     assert!(stored_end(&bed) > first);
-    // A snapshot that reads from behind 4 GiB what is not in the file.
+    // A snapshot that reads beyond 4 GiB what is not in the file.
     insert(&mut application);
     bed.run(&["snapshot", database.to_str().unwrap(), &bed.url()]).succeeded();
     bed.converges(&database);

@@ -242,7 +242,7 @@ fn takeover_is_obeyed_on_an_old_server() {
     on_system(|binary| takeover_is_obeyed(&Bed::nats_on("takeover-old", binary, "")));
 }
 
-/// Whoever may read may ask who is there; to tell one to stop takes a permission of its own.
+/// Anyone who may read may ask who is there; to tell one to stop takes a permission of its own.
 #[test]
 fn takeover_needs_a_permission_of_its_own() {
     let allow = |publish: &str, subscribe: &str| {

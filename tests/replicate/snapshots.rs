@@ -79,7 +79,7 @@ fn snapshot_has_the_pages_of_its_commit_despite_checkpoints() {
 }
 
 /// What SQLite does, and why a snapshot must not take nBackfill for the state of the file: a checkpoint that a reader
-/// holds back leaves out each page that has a newer frame behind the reader's mark, with all its older frames.
+/// holds back leaves out each page that has a newer frame after the reader's mark, with all its older frames.
 #[test]
 fn checkpoint_blocked_by_a_reader_does_not_change_the_snapshot() {
     let bed = Bed::directory("held-back");
@@ -184,7 +184,7 @@ fn a_snapshot_that_lets_go_of_the_database_is_the_commit_still() {
     assert!(expected == fs::read(output).unwrap());
 }
 
-/// Text and noise in one database, at levels that keep and that change: all of it is plain gzip to whoever reads it.
+/// Text and noise in one database, at levels that keep and that change: all of it is plain gzip to anyone who reads it.
 #[test]
 fn gunzip_and_python_read_every_compression_level() {
     const PYTHON: &str = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.stdin.buffer).read())";

@@ -81,7 +81,7 @@ fn assert_moment(bed: &Bed, commit: &Commit, next: &Commit) {
     let at = format!("@{}.{:03}", millis / 1000, millis % 1000);
     bed.run(&["restore", "-timestamp", &at, "-o", output.to_str().unwrap(), &bed.url()]).succeeded();
     let state = judged(&output);
-    // Several commits may share a member, which was seen behind the last of them.
+    // Several commits may share a member, which was seen after the last of them.
     assert!(state.seq <= commit.state.seq && state.seq + 40 >= commit.state.seq, "{state:?} at {:?}", commit.state);
 }
 

@@ -100,7 +100,7 @@ fn only_an_identity_restores_what_a_device_stores(bed: &Bed) {
     bed.write(&database, &["--commits", "20"]);
     converges(bed, &database, &two);
     process.kill();
-    // Behind a segment, and behind a WAL that the application has emptied.
+    // After a segment, and after a WAL that the application has emptied.
     bed.write(&database, &["--commits", "5", "--abandon"]);
     let again = once(bed, &config, &[]).succeeded();
     assert!(again.stderr.contains("continuing") && !again.stderr.contains("new generation"), "{}", again.stderr);
@@ -308,7 +308,7 @@ fn a_device_without_an_identity_merges_what_it_stored_itself(bed: &Bed) {
     assert!(column(&done, "merged").as_u64().unwrap() > 2, "{}", done.stdout);
     converges(bed, &database, &key);
     assert!(files(bed).iter().all(|file| fs::read(file).unwrap().starts_with(b"age-encryption.org/v1")));
-    // The device goes on behind what was merged elsewhere.
+    // The device goes on after what was merged elsewhere.
     bed.write(&database, &["--commits", "3", "--abandon"]);
     let again = once(bed, &blind, &[]).succeeded();
     assert!(again.stderr.contains("continuing"), "{}", again.stderr);

@@ -99,7 +99,7 @@ fn each_database_is_told_with_what_a_restore_gives(bed: &Bed) {
     let quiet = &rows["tenants/t1.db"];
     assert_eq!(quiet["live"], false);
     assert!(["host", "pid", "version", "lag"].iter().all(|column| quiet[column].is_null()), "{quiet}");
-    // Below a prefix, names begin behind it; at a database they are that of the place itself.
+    // Below a prefix, names begin after it; at a database they are that of the place itself.
     assert_eq!(listed(bed, &bed.url_below("tenants"), &[]).into_keys().collect::<Vec<_>>(), ["t1.db"]);
     let here = listed(bed, &bed.url_below("app"), &[]);
     assert_eq!((here.len(), &here["."]["pid"]), (1, &json!(replicator.pid())));

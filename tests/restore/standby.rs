@@ -154,7 +154,7 @@ fn a_copy_is_made_good_whatever_a_power_failure_left(bed: &Bed) {
         until("the copy has caught up", || equal(&database, &copy));
         follower.kill();
         let _ = fs::remove_file(bed.path("copy.db-shm"));
-        // The first two lines of the notes were synced, what was added behind them was not.
+        // The first two lines of the notes were synced, what was added after them was not.
         let notes = fs::read_to_string(bed.path("copy.db-standby")).unwrap();
         let synced: usize = notes.split_inclusive('\n').take(2).map(str::len).sum();
         for (name, synced) in [("copy.db-wal", 0), ("copy.db-standby", synced as u64)] {

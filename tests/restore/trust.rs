@@ -1,5 +1,5 @@
 //! An exit 0 that can be believed: after it, a restore gives the live database, whatever the clock says, whatever other
-//! generations the store holds, and whoever wrote there before.
+//! generations the store holds, and anyone who wrote there before.
 
 use std::fs;
 use std::path::Path;

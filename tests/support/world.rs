@@ -162,7 +162,7 @@ impl World {
         Ok(())
     }
 
-    /// One turn of the poll loop, and the time that it sleeps behind it.
+    /// One turn of the poll loop, and the time that it sleeps after it.
     ///
     /// Errors: those that end the program, which has ended then.
     pub fn turn(&mut self) -> Result<WakeOn> {
@@ -363,7 +363,7 @@ impl World {
         }
     }
 
-    /// Whether a restore gives the live database, page for page, and its checksum is known to the store. Behind a VACUUM the rows
+    /// Whether a restore gives the live database, page for page, and its checksum is known to the store. After a VACUUM the rows
     /// alone would say so too soon.
     pub fn is_live_image_stored(&self) -> bool {
         let store = self.encrypting(Rc::new(self.memory.reader()));

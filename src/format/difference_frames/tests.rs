@@ -88,7 +88,7 @@ fn frames_of<'a>(wal: &'a Wal, header: &MemberHeader) -> impl Iterator<Item = &'
     wal.bytes[first..header.end.get() as usize].chunks_exact(header.page_size.frame())
 }
 
-/// All frames of an object, one behind the other, and its last header.
+/// All frames of an object, one after another, and its last header.
 fn read(key: &SegmentKey, stored: &[u8], before: Checksum, pages: &mut Pages) -> Result<(Vec<u8>, MemberHeader)> {
     let mut reader = Reader::named(key, stored);
     let header = reader.next_member()?.unwrap();

@@ -132,7 +132,7 @@ fn a_flipped_bit_is_an_error_or_changes_nothing() {
             }
         }
     }
-    // Deflate can spell the same bytes in other ways, and has spare bits behind its end.
+    // Deflate can spell the same bytes in other ways, and has spare bits after its end.
     assert!(harmless * 100 < stored.len() * 8, "{harmless}");
 }
 

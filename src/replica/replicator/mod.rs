@@ -1,7 +1,7 @@
 //! One database, kept stored: the steps that the poll loop calls over and over. Nothing in here waits.
 //!
 //! A [`Reader`] follows the database, and a [`Side`] keeps a store. The reader gives each batch of commits to every side
-//! that is writing, and moves its pin only behind what all of them have taken.
+//! that is writing, and moves its pin only past what all of them have taken.
 
 mod comparing;
 mod comparison_schedule;
@@ -37,7 +37,7 @@ use syncing::SyncRounds;
 pub struct Replicator {
     settings: Rc<Settings>,
     name: String,
-    // Dropped in this order: whoever waits for the lock finds the store free, and the connections of snapshots go before
+    // Dropped in this order: anyone who waits for the lock finds the store free, and the connections of snapshots go before
     // that of the source.
     sides: Vec<Side>,
     reader: Reader,
@@ -125,7 +125,7 @@ impl Replicator {
     }
 
     /// Whether everything that was committed when it was last looked at is stored, snapshot included, and nothing speaks
-    /// against a restore that gives it. At the end a listing must have shown that. Behind a reconnect nothing is known
+    /// against a restore that gives it. At the end a listing must have shown that. After a reconnect nothing is known
     /// until the store has been listed: it may have lost what it acknowledged.
     ///
     /// Where an application goes on committing, it is enough that what was committed when the end was asked for is stored.

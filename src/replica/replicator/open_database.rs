@@ -86,7 +86,7 @@ impl OpenDatabase {
         }
     }
 
-    /// Copies what is committed, and moves the pin behind it.
+    /// Copies what is committed, and moves the pin past it.
     pub(super) fn sync(
         &mut self,
         tools: &mut SharedBuffers,
@@ -98,7 +98,7 @@ impl OpenDatabase {
 
     fn sync_rounds(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock, sides: &mut [Side]) -> Result<SyncResult> {
         let mut rounds = 0;
-        // Whoever holds writers off goes on, however long it took already.
+        // One that holds writers off goes on, however long it took already.
         while rounds < MAX_ROUNDS || self.source.blocks_writers() {
             rounds += 1;
             if !self.source.has_work(clock.now())? && self.caught_up {
@@ -119,7 +119,7 @@ impl OpenDatabase {
                 }
             }
             if sides.iter().any(Side::is_behind) && !self.source.blocks_writers() {
-                // Under the next pin the WAL might be begun anew over what they lack.
+                // Under the next pin the WAL might be restarted over what they lack.
                 return Ok(SyncResult::Done);
             }
             if !self.source.finish_round(clock.now())? {
@@ -163,7 +163,7 @@ impl OpenDatabase {
                         }
                     }
                     self.idle_state = IdleState::Polling;
-                    // The wall clock is read behind the wal-index, so that no commit is stamped before it happened.
+                    // The wall clock is read after the wal-index, so that no commit is stamped before it happened.
                     let seen = clock.utc_now();
                     self.at_commit = !batch.part;
                     let mut packing = Packing {

@@ -1,7 +1,7 @@
 //! The way to an open database, and each side's to its place there.
 //!
 //! The side whose stored end is the newest goes on where the reader begins. The others join it: at the same place, or
-//! behind it, where the WAL still holds what they lack. A side whose end is nowhere to be found begins a new generation
+//! after it, where the WAL still holds what they lack. A side whose end is nowhere to be found begins a new generation
 //! where the reader is. One whose store answers later joins later in the same way.
 
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ impl Replicator {
     }
 
     pub(super) fn continue_compare(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
-        // After an error it begins anew.
+        // After an error it starts again.
         match std::mem::replace(&mut self.reader.stage, ReaderStage::Closed) {
             ReaderStage::Comparing(comparing) => self.compare(comparing, tools, clock),
             _ => Ok(WakeOn::Immediately),
@@ -158,7 +158,7 @@ impl Replicator {
     }
 }
 
-/// Lets a side go on behind its end, if what follows that is at hand; or it says why not.
+/// Lets a side go on after its end, if what follows that is at hand; or it says why not.
 fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) {
     let Some(end) = side.resumable_end() else { return };
     let source = &database.source;
@@ -186,7 +186,7 @@ fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) 
     side.trust_differences(end.database.is_some());
 }
 
-/// Lets a side that cannot go on begin anew where the reader is, or asks first of which database it is.
+/// Lets a side that cannot go on start again where the reader is, or asks first of which database it is.
 ///
 /// Errors: the outer one of the database, the inner one of the store.
 fn begin_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) -> Result<Result<()>> {

@@ -14,7 +14,7 @@ use crate::replica::replicator::open_database::{OpenDatabase, TIME_SLICE};
 use crate::replica::replicator::settings::Settings;
 use crate::source::{self, CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Lock, LockWait, Source};
 
-/// How long the first pin stays while a database is compared with what is stored, whoever waits for it.
+/// How long the first pin stays while a database is compared with what is stored, no matter who waits for it.
 const COMPARE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
@@ -135,7 +135,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Tries again where the lock is waited for: whoever has it keeps the store for itself, too. True if it is ours, or not
+    /// Tries again where the lock is waited for: its holder keeps the store for itself, too. True if it is ours, or not
     /// waited for.
     pub(super) fn wait_for_lock(&mut self, now: Instant) -> Result<bool> {
         if self.waits_for_lock {

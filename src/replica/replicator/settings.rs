@@ -44,9 +44,9 @@ pub struct Settings {
     pub force_snapshot: bool,
     /// Take the place of what is stored below the prefix, also if it is of another database.
     pub allow_other_database: bool,
-    /// Store in clear, also behind what is encrypted.
+    /// Store in clear, also after what is encrypted.
     pub allow_unencrypted: bool,
-    /// Tell whoever replicates to the same place to stop.
+    /// Tell anyone who replicates to the same place to stop.
     pub takeover: bool,
     /// Leave a note of the database file, by which the next start finds a stored position without a WAL.
     pub keep_note: bool,

@@ -12,7 +12,7 @@ use crate::format::wal::{FRAME_HEADER, FrameHeader};
 use crate::restore::apply::{Restore, proven};
 use crate::restore::page_output::{PageOutput, expect_growth};
 
-/// Bytes of pages behind the point to stop at that are kept to prove the member, at most. A writer's members have less.
+/// Bytes of pages after the point to stop at that are kept to prove the member, at most. A writer's members have less.
 const BEHIND: usize = 16 << 20;
 
 /// Where the pages are while a member is read.
@@ -20,7 +20,7 @@ struct Pages<'a, O> {
     output: &'a mut O,
     page_size: PageSize,
     running: RunningChecksum,
-    /// Of the frames behind the point to stop at, which the output does not get; none before it.
+    /// Of the frames after the point to stop at, which the output does not get; none before it.
     behind: Option<Behind>,
 }
 
@@ -98,7 +98,7 @@ impl<O: PageOutput> Restore<'_, O> {
 }
 
 impl<O: PageOutput> Pages<'_, O> {
-    /// Takes a frame behind the point to stop at.
+    /// Takes a frame after the point to stop at.
     fn keep(mut self, found: &FrameHeader, new: &[u8]) -> Result<(RunningChecksum, Behind)> {
         let mut running = self.running;
         expect_growth(self.output, &running, found.page.max(found.commit), self.page_size)?;

@@ -13,7 +13,7 @@ pub(super) struct RestoredState {
     pub(super) snapshot: WalPosition,
     pub(super) time: Timestamp,
     pub(super) page_size: PageSize,
-    /// Size of the database in pages behind the last commit.
+    /// Size of the database in pages after the last commit.
     pub(super) pages: u32,
     /// Of what is in the output.
     pub(super) running: RunningChecksum,
@@ -21,7 +21,7 @@ pub(super) struct RestoredState {
     pub(super) proven: bool,
     /// The last frame that was applied ended a transaction.
     pub(super) at_commit: bool,
-    /// Behind the last frame that was applied.
+    /// After the last frame that was applied.
     pub(super) applied_to: WalPosition,
     /// To how many recipients the snapshot that it began with is encrypted; 0: it is in clear.
     pub(super) recipients: usize,
@@ -69,7 +69,7 @@ impl ResumableRestore {
         RestoredEnd { chain_end, time, pages, checksum: running.sum(), proven, encrypted: recipients > 0 }
     }
 
-    /// Behind the last commit in it.
+    /// After the last commit in it.
     pub fn position(&self) -> Position {
         Position { generation: self.0.chain_end.generation, wal_position: self.0.applied_to }
     }

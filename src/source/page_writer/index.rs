@@ -1,8 +1,8 @@
 //! The wal-index, written as SQLite writes it: the hash tables that say where the newest frame of a page is, and the header
 //! that says which frames are committed.
 //!
-//! A commit is the header alone. What stands in the tables for frames behind the header's last one is not seen by any reader
-//! (walFindFrame, sqlite3.c 70960 on, looks no further), and is removed by the next writer, whoever that is (walCleanupHash).
+//! A commit is the header alone. What stands in the tables for frames after the header's last one is not seen by any reader
+//! (walFindFrame, sqlite3.c 70960 on, looks no further), and is removed by the next writer, no matter who that is (walCleanupHash).
 //!
 //! Line numbers are those of sqlite3.c 3.53.2; the layout is fixed by sqlite.org/walformat.html#the_wal_index_file_format.
 
@@ -39,7 +39,7 @@ pub(super) struct Published {
     pub frames: u32,
     /// Size of the database in pages.
     pub pages: u32,
-    /// The running checksum behind the last frame.
+    /// The running checksum after the last frame.
     pub checksum: Checksum,
     pub salt: Salt,
 }
@@ -65,7 +65,7 @@ impl Published {
     }
 }
 
-/// SQLite's mapping of the -shm file, to write to. Valid as long as the connection that it was made of; whoever writes must
+/// SQLite's mapping of the -shm file, to write to. Valid as long as the connection that it was made of; anyone who writes must
 /// hold the WRITE lock.
 pub(super) struct IndexWriter {
     file: NonNull<ffi::sqlite3_file>,
@@ -118,7 +118,7 @@ impl IndexWriter {
         self.barrier();
     }
 
-    /// The count of commits, which a recovery begins anew.
+    /// The count of commits, which a recovery starts again.
     pub fn change(&self) -> u32 {
         self.header_word(2).load(Ordering::SeqCst)
     }
@@ -221,7 +221,7 @@ impl Table<'_> {
         true
     }
 
-    /// Forgets the frames behind `limit`.
+    /// Forgets the frames after `limit`.
     fn cut(&self, limit: u32) {
         let behind = |slot: &&AtomicU16| u32::from(slot.load(Ordering::Relaxed)) > limit;
         self.slots.iter().filter(behind).for_each(|slot| slot.store(0, Ordering::Relaxed));

@@ -52,8 +52,8 @@ impl LogWriter {
         Ok(LogWriter { file, reader, path, page_size })
     }
 
-    /// Begins the WAL anew, with salts of its own (walFrames, 71525, as it does where `nCkpt` is 0). The header is durable
-    /// before any frame is: else a power failure could leave new frames behind an old header
+    /// Restarts the WAL, with salts of its own (walFrames, 71525, as it does where `nCkpt` is 0). The header is durable
+    /// before any frame is: else a power failure could leave new frames after an old header
     /// (sqlite.org/src/info/ff5be73dee, cited at 71556).
     pub fn begin(&self, salt: Salt) -> Result<LogEnd> {
         fault::point("standby.wal-header")?;
@@ -65,7 +65,7 @@ impl LogWriter {
         Ok(LogEnd { frames: 0, order: NATIVE, salt, checksum: WalHeader::parse(&bytes)?.checksum })
     }
 
-    /// Writes the frame behind `end` (walEncodeFrame, 68411). `commit` is the size of the database in pages where the frame
+    /// Writes the frame after `end` (walEncodeFrame, 68411). `commit` is the size of the database in pages where the frame
     /// ends a transaction, else 0.
     pub fn write(&self, end: &mut LogEnd, page: u32, commit: u32, content: &[u8]) -> Result<()> {
         fault::point("standby.frame")?;

@@ -8,11 +8,11 @@
 //!
 //! 1. The database is in WAL mode. A reader takes its snapshot from the wal-index header alone; it waits for no writer, and
 //!    no writer waits for it (sqlite.org/wal.html).
-//! 2. Whoever writes holds the WRITE lock, by a transaction of SQLite's (BEGIN IMMEDIATE: sqlite3WalBeginWriteTransaction,
+//! 2. Anyone who writes holds the WRITE lock, by a transaction of SQLite's (BEGIN IMMEDIATE: sqlite3WalBeginWriteTransaction,
 //!    sqlite3.c 71135). It is held from the first look to the end, but for the time of a checkpoint: so an application that
 //!    tries to write gets SQLITE_BUSY, and nobody else restarts the WAL (walRestartHdr and RESTART and TRUNCATE need the
 //!    WRITE lock: 71311, 71777).
-//! 3. Frames go behind the last committed one, then into the hash tables, then the header is published (walFrames, 71474 to
+//! 3. Frames go after the last committed one, then into the hash tables, then the header is published (walFrames, 71474 to
 //!    71697). Up to there no reader sees anything, and a death leaves nothing but what the next writer overwrites. If nobody
 //!    has the database open by then, the recovery finds the frames up to the last commit (walIndexRecover, 68826): the
 //!    whole transaction or none of it.
@@ -93,7 +93,7 @@ impl PageWriter {
         self.published.pages
     }
 
-    /// Frames in the WAL. What a checkpoint copied counts until the WAL begins anew.
+    /// Frames in the WAL. What a checkpoint copied counts until the WAL restarts.
     pub fn wal_frames(&self) -> u32 {
         self.published.frames
     }
@@ -174,7 +174,7 @@ impl PageWriter {
         Ok(())
     }
 
-    /// Where the next frame goes: behind the last one, or into a new WAL.
+    /// Where the next frame goes: after the last one, or into a new WAL.
     fn log_end(&self) -> Result<LogEnd> {
         match self.published.frames {
             0 => self.log.begin(Salt(random_word(), random_word())),

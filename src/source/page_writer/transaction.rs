@@ -20,9 +20,9 @@ pub struct Transaction<'a> {
     written: HashMap<u32, u32>,
     /// The pages of the frames that were written, in their order.
     pages_of_frames: Vec<u32>,
-    /// Behind the last frame; none before the first.
+    /// After the last frame; none before the first.
     end: Option<LogEnd>,
-    /// Pages behind this one hold nothing but what was written since they were cut off, or were never there.
+    /// Pages after this one hold nothing but what was written since they were cut off, or were never there.
     kept: u32,
 }
 

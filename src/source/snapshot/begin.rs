@@ -14,7 +14,7 @@ use crate::source::wal_pages::WalPages;
 use crate::source::{Source, connection};
 
 impl Source {
-    /// Begins a snapshot at a commit at or behind the one that [`Source::read`] has come to. None if writers were too
+    /// Begins a snapshot at a commit at or after the one that [`Source::read`] has come to. None if writers were too
     /// fast just now: try again in the next round. Pages that change while it is read wait
     /// in a file in the directory `meta`.
     pub fn snapshot(&mut self, meta: &Path) -> Result<Option<Snapshot>> {
@@ -67,7 +67,7 @@ impl Source {
             return Ok(None);
         }
         if pinned.frames == 0 {
-            // Reset, or not begun yet: the state is that behind the last frame of the WAL before. The pins allow a reset
+            // Reset, or not begun yet: the state is that after the last frame of the WAL before. The pins allow a reset
             // only when all of it has been copied, unless the copy has not caught up since the start.
             return Ok(self.passed_first_pin.then(|| self.position.mark()));
         }
@@ -83,7 +83,7 @@ impl Source {
         }))
     }
 
-    /// Whether the last frame says what the wal-index says of it. Behind one that was left without checksum the next batch
+    /// Whether the last frame says what the wal-index says of it. After one that was left without checksum the next batch
     /// says that the chain is broken, and so must a snapshot that it follows.
     fn is_checksummed(&self, pinned: &IndexHeader) -> Result<bool> {
         let Some(wal) = WalFile::open(&self.path)? else { return Ok(false) };

@@ -4,12 +4,12 @@
 //! began, the file is read plainly. If not, the last frame of each page stands in front of the file: all frames from the
 //! first on, for two reasons. A checkpoint may be writing any of those pages right now. And nBackfill reaching our commit
 //! later does not mean that the file has its state: a checkpoint that is held at our mark leaves out each page that has a
-//! newer frame behind the mark (walCheckpoint, sqlite3.c: `iFrame>mxSafeFrame`), older frames of that page included.
+//! newer frame after the mark (walCheckpoint, sqlite3.c: `iFrame>mxSafeFrame`), older frames of that page included.
 //!
 //! The transaction ends when the source's pin moves on for the first time. From then on that pin is the only one, and
-//! what must hold is this: **a page that has a frame behind the commit is kept, as it was, before the pin that keeps it in
+//! what must hold is this: **a page that has a frame after the commit is kept, as it was, before the pin that keeps it in
 //! the file or the WAL ends** ([`SnapshotState::hand_over_to_pin`]). So is a page that a commit cuts off. Any other page is still what it
-//! was, and whoever checkpoints meanwhile writes what is there already. An application's own TRUNCATE, RESTART or FULL
+//! was, and anyone who checkpoints meanwhile writes what is there already. An application's own TRUNCATE, RESTART or FULL
 //! therefore waits as long for a snapshot as it does without one: until the pin moves.
 
 mod active;
@@ -109,7 +109,7 @@ impl Snapshot {
         Ok(bytes.len())
     }
 
-    /// Fills `page` with the page of this number, which must exist; [`Snapshot::read`] goes on behind it.
+    /// Fills `page` with the page of this number, which must exist; [`Snapshot::read`] goes on after it.
     pub fn page(&mut self, number: u32, page: &mut [u8]) -> Result<()> {
         self.next = number.max(1);
         self.read(page).map(|_| ())

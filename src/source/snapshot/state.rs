@@ -38,7 +38,7 @@ pub(super) struct SnapshotState {
     pub(super) overlay: Vec<(u32, u32)>,
     /// The WAL of the commit, and its frame.
     commit: (Salt, u32),
-    /// Each page that has a frame behind the commit is kept, up to this frame of this WAL.
+    /// Each page that has a frame after the commit is kept, up to this frame of this WAL.
     preserved_up_to: (Salt, u32),
     /// Each page beyond this one is kept.
     intact_below: u32,
@@ -101,7 +101,7 @@ impl SnapshotState {
         Ok(())
     }
 
-    /// Pages of which no frame behind the commit is in the database file, or on its way there.
+    /// Pages of which no frame after the commit is in the database file, or on its way there.
     fn read_current(&self, first: u32, count: u32, bytes: &mut [u8]) -> Result<()> {
         let size = self.mark.page_size.get() as usize;
         let start = u64::from(first - 1) * size as u64;
@@ -139,7 +139,7 @@ impl SnapshotState {
             if self.overlay_obsolete(&before, &now) {
                 self.overlay.clear();
             } else if !self.overlay.is_empty() && now.backfilled >= self.commit.1 {
-                // Under the new pin the WAL might be begun anew. One more look tells that its frames are not needed.
+                // Under the new pin the WAL might be restarted. One more look tells that its frames are not needed.
                 before = now;
                 continue;
             }
@@ -155,7 +155,7 @@ impl SnapshotState {
     /// `now`, and all pages that frames up to `now` change are kept.
     ///
     /// A checkpoint that was over by `before` knew no more frames than `now` has. So what it left out, for a newer frame
-    /// or for being cut off, is kept. A WAL that was begun anew had all its frames in the file.
+    /// or for being cut off, is kept. A WAL that was restarted had all its frames in the file.
     fn overlay_obsolete(&self, before: &IndexHeader, now: &IndexHeader) -> bool {
         let (salt, frame) = self.commit;
         before.salt != salt || now.salt != salt || before.backfilled >= frame
@@ -163,8 +163,8 @@ impl SnapshotState {
 
     /// Keeps each page that a frame up to `now` changes or a commit cuts off. False if that is more than `left` allows.
     ///
-    /// While a pin is held, no frame that it needs can go: the WAL is either the same, or was begun anew once, and then
-    /// nothing behind the pin was in the one before.
+    /// While a pin is held, no frame that it needs can go: the WAL is either the same, or was restarted once, and then
+    /// nothing after the pin was in the one before.
     pub(super) fn preserve(&mut self, now: &IndexHeader, left: &mut u32) -> Result<bool> {
         let broken = |what: String| Error::new(Kind::Database, format!("snapshot: {what}"));
         if now.salt != self.preserved_up_to.0 {
@@ -198,7 +198,7 @@ impl SnapshotState {
         Ok(true)
     }
 
-    /// The database was cut off behind `page`.
+    /// The database was cut off after `page`.
     fn preserve_truncated(&mut self, page: u32, left: &mut u32) -> Result<bool> {
         while self.intact_below > page.max(self.next_unread - 1) {
             if *left == 0 {

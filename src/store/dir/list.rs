@@ -15,7 +15,7 @@ const ENTRIES_PER_POLL: usize = 1024;
 /// The files below a directory, one after another.
 pub struct Walk {
     prefix: String,
-    /// Directories still to be read, each with the name it has below the root (with a slash behind it).
+    /// Directories still to be read, each with the name it has below the root (with a slash after it).
     open: Vec<(PathBuf, String)>,
     current: Option<(ReadDir, String)>,
     /// None once it has come to its end.

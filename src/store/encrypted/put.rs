@@ -17,7 +17,7 @@ pub struct EncryptingPut {
     keys: Rc<Keys>,
     binding: [u8; BINDING_LEN],
     note: Option<Vec<u8>>,
-    /// None before the first byte, and behind the last one.
+    /// None before the first byte, and after the last one.
     encryptor: Option<Encryptor>,
     begun: bool,
     /// Encrypted, and not taken by the store yet: at most a header and two chunks.
@@ -106,7 +106,7 @@ impl Put for EncryptingPut {
         Ok(now.len())
     }
 
-    /// The words are of the host and the path: they are not for whoever reads the bucket.
+    /// The words are of the host and the path: they are not for anyone who reads the bucket.
     fn describe(&mut self, _words: &str) {
         self.inner.describe(&describe(self.keys.encryption.recipients.len()));
     }

@@ -186,7 +186,7 @@ fn the_writer_alone_reads_its_note_without_an_identity() {
         let again = folder.store(&PLACE, &[&one], &[]);
         assert_eq!(read(again.read_note(NAME, whole).unwrap()).unwrap(), (b"where it ends".to_vec(), 1));
     }
-    // Whoever has an identity reads the object itself.
+    // Anyone who has an identity reads the object itself.
     assert!(folder.store(&PLACE, &[&one], &[&one]).read_note(NAME, true).is_none());
     let key = folder.0.join("meta/note-key");
     let text = std::fs::read_to_string(&key).unwrap();

@@ -1,6 +1,6 @@
 //! What is left to do after a put was abandoned: its chunks must go.
 //!
-//! They are purged only once every chunk has been answered, for one that is still on its way would land behind the purge.
+//! They are purged only once every chunk has been answered, for one that is still on its way would land after the purge.
 
 use std::time::{Duration, Instant};
 

@@ -34,7 +34,7 @@ impl Cleanups {
         self.deferred.borrow_mut().append(&mut cleanups);
     }
 
-    /// Whether `bucket` should be swept by whoever asks; the next one is told no.
+    /// Whether `bucket` should be swept by the caller; the next one is told no.
     pub fn sweep_is_due(&self, bucket: &str, now_utc: Timestamp) -> bool {
         let mut last_sweeps = self.last_sweeps.borrow_mut();
         let due = last_sweeps.get(bucket).is_none_or(|last| now_utc.since(*last) > SWEEP_INTERVAL);

@@ -38,7 +38,7 @@ pub struct CongestionWindow {
     queued: bool,
 }
 
-/// Measuring the way anew.
+/// Measuring the way again.
 #[derive(Clone, Copy)]
 enum RttProbe {
     None,

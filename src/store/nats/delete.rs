@@ -3,7 +3,7 @@
 //!
 //! Names are taken in groups whose questions travel together. The server works off what one connection asks in order, so the
 //! order of the names is kept; after a lost connection a group is done again. What this connection has stored itself is not
-//! asked for. If such an object has been replaced by somebody else meanwhile, it is asked for and goes behind its group.
+//! asked for. If such an object has been replaced by somebody else meanwhile, it is asked for and goes after its group.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

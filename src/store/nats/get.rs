@@ -1,7 +1,7 @@
 //! Reading an object: its meta message from the stream's leader, then its chunks in order from a consumer that we pull from
 //! (one chunk alone is asked for directly). Size, number of chunks and digest are checked.
 //!
-//! After a lost connection it goes on behind the last chunk that was given out.
+//! After a lost connection it goes on after the last chunk that was given out.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ pub struct NatsGet {
     stage: Stage,
     meta: Option<Meta>,
     digest: ContentDigest,
-    /// Behind this one it goes on after a lost connection.
+    /// After this one it goes on after a lost connection.
     last_seq: u64,
     /// Of the consumer: how many it has given, and how many it owes.
     consumer_seq: u64,
@@ -113,7 +113,7 @@ impl NatsGet {
         self.stage = Stage::Begin;
     }
 
-    /// Begins again behind the last chunk, but not for ever.
+    /// Begins again after the last chunk, but not for ever.
     fn restart_limited(&mut self) -> Result<()> {
         self.restarts += 1;
         if self.restarts > MAX_RESTARTS {
@@ -174,7 +174,7 @@ impl NatsGet {
             (Stage::Create { asked }, CREATED, _) => self.on_created(&mail, asked.elapsed())?,
             (Stage::Read, _, Some(origin)) => {
                 if origin.consumer_seq != self.consumer_seq + 1 {
-                    // Something was lost on the way: once more from behind what we have.
+                    // Something was lost on the way: once more from the end of what we have.
                     return self.restart_limited().map(|()| None);
                 }
                 self.consumer_seq = origin.consumer_seq;

@@ -1,7 +1,7 @@
 //! The chunks of one put that are on their way, and what to do when the server refuses some because its queue is full.
 //!
 //! Chunks must lie in the stream in their order. A refusal comes at once, an ack only when the chunk is stored; so once all
-//! are answered, whatever was stored behind the first refused chunk is removed again, and all from that one on are sent anew.
+//! are answered, whatever was stored after the first refused chunk is removed again, and all from that one on are sent again.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub struct SentChunk {
 #[derive(Default)]
 pub struct InFlightChunks {
     waiting: BTreeMap<u64, SentChunk>,
-    /// To be sent anew: the refused ones, and what was stored behind the first of them.
+    /// To be sent again: the refused ones, and what was stored after the first of them.
     rejected: BTreeMap<u64, Vec<u8>>,
     /// Where in the stream the latter are.
     misplaced: Vec<u64>,
@@ -42,12 +42,12 @@ impl InFlightChunks {
         self.waiting.values().map(|sent| sent.bytes.len()).sum()
     }
 
-    /// Nothing is on its way, and nothing must be sent anew.
+    /// Nothing is on its way, and nothing must be sent again.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.rejected.is_empty()
     }
 
-    /// Something must be sent anew; nothing new may go out before that.
+    /// Something must be sent again; nothing new may go out before that.
     pub fn needs_resend(&self) -> bool {
         !self.rejected.is_empty()
     }
@@ -67,7 +67,7 @@ impl InFlightChunks {
         }
     }
 
-    /// It was refused. False: one behind it is known to be stored, so the order can no longer be mended.
+    /// It was refused. False: one after it is known to be stored, so the order can no longer be mended.
     pub fn on_reject(&mut self, chunk: u64, bytes: Vec<u8>) -> bool {
         self.rejected.insert(chunk, bytes);
         chunk > self.stored

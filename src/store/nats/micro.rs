@@ -1,7 +1,7 @@
 //! The micro protocol of NATS (ADR-32): on which subjects a service is found, and what it says there. No input or output.
 //!
 //! Who looks for services asks on `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, with the name of a service or with name and ID
-//! behind it. An endpoint has the ID in its subject, and the ID is its queue group: a request reaches this one connection of
+//! after it. An endpoint has the ID in its subject, and the ID is its queue group: a request reaches this one connection of
 //! this one process. With the protocol's default, one subject for all and the queue group `q`, any replicator would answer
 //! for another.
 

@@ -225,7 +225,7 @@ impl NatsStore {
         NatsCleanup::new(&self.client, &self.names, wall, young)
     }
 
-    /// Looks again after each reconnect and each failed put, for it may have been deleted and made anew.
+    /// Looks again after each reconnect and each failed put, for it may have been deleted and made again.
     fn check_bucket(&self, now: Instant) -> Result<bool> {
         let state = &mut *self.bucket.borrow_mut();
         let looked = CheckedAt { session: self.client.session(), failed_puts: self.client.failed_puts.get() };

@@ -8,7 +8,7 @@
 //! * Before each removal the metas are read that were stored since the chunks were listed: an object that was given another
 //!   name keeps its chunks, and where metas are asked for one by one, neither its old nor its new one may have been seen.
 //! * What is no name of an upload is left alone: in the question that removes it, it might mean others, too.
-//! * Whoever loses the connection begins again.
+//! * Anyone who loses the connection begins again.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -48,7 +48,7 @@ enum Stage {
     Purge,
 }
 
-/// An upload that is old, and the message behind its newest chunk.
+/// An upload that is old, and the message after its newest chunk.
 struct OrphanCandidate {
     nuid: String,
     up_to: u64,

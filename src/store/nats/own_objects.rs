@@ -1,6 +1,6 @@
 //! The objects that this connection stored last: to replace or to delete one of them, the server need not be asked what it is.
 //!
-//! What is remembered may be out of date, since others may write below the same prefix. Whoever acts on it names the place of
+//! What is remembered may be out of date, since others may write below the same prefix. Anyone who acts on it names the place of
 //! the meta message in the stream as well, which is never used twice, and asks after all if it is no longer there.
 
 use std::collections::{HashMap, VecDeque};
@@ -44,7 +44,7 @@ impl OwnObjects {
         self.objects.remove(meta_subject)
     }
 
-    /// A bucket that was made anew counts its messages from 1 again.
+    /// A bucket that was made again counts its messages from 1 again.
     pub fn clear(&mut self) {
         *self = OwnObjects::default();
     }

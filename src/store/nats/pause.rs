@@ -1,4 +1,4 @@
-//! Whether this process stood still: stopped by a signal, frozen with its container, or asleep with its machine. Whoever asked
+//! Whether this process stood still: stopped by a signal, frozen with its container, or asleep with its machine. Anyone who asked
 //! it something meanwhile had no answer, and may take it for dead.
 
 use std::time::Duration;

@@ -86,7 +86,7 @@ pub struct NatsPut {
     chunk_size: usize,
     digest: ContentDigest,
     in_flight: InFlightChunks,
-    /// Refused chunks that wait to be sent anew: from when on, and how many removals are still unanswered.
+    /// Refused chunks that wait to be sent again: from when on, and how many removals are still unanswered.
     resend: Option<(Instant, usize, BTreeMap<u64, Vec<u8>>)>,
     /// What this one replaces.
     replaced: Replaced,

@@ -1,8 +1,8 @@
 //! Objects as they are stored, told by the server: a consumer of the metas, from now on, with a question that stays open.
 //!
 //! What the consumer delivers is numbered; where a number is missing, where it falls silent (it is gone, or its server is),
-//! or where the connection was another one, it is made anew, and whoever watches has to look at everything once.
-//! At rest a heartbeat comes each [`HEARTBEAT`], and the question is asked anew each [`OPEN_FOR`].
+//! or where the connection was another one, it is made again, and anyone who watches has to look at everything once.
+//! At rest a heartbeat comes each [`HEARTBEAT`], and the question is asked again each [`OPEN_FOR`].
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

@@ -1,15 +1,15 @@
 //! Who keeps a prefix: asked and answered over NATS, with nothing stored.
 //!
-//! Whoever replicates into a prefix listens at a subject that is derived from the bucket and the prefix, and answers each
+//! Anyone who replicates into a prefix listens at a subject that is derived from the bucket and the prefix, and answers each
 //! question there with its host, process and database.
 //!
 //! * First it asks. An answer means that the prefix is taken; that nobody listens is said by the server itself.
 //! * Then it listens, and asks once more, for another may have begun in the same moment: the later one steps down.
 //! * After each reconnect, and after a time in which it stood still and answered nobody, it asks again: who took the prefix
 //!   over meanwhile stays, and who was cut off steps down.
-//! * Whoever is to take over a prefix whose holder answers tells the holder so, on a subject of its own that not everyone who
+//! * Anyone who is to take over a prefix whose holder answers tells the holder so, on a subject of its own that not everyone who
 //!   may ask may use. The holder stops writing, answers that it has, and ends. Its answer goes the way of what it wrote
-//!   before, so that whoever reads the answer finds all that.
+//!   before, so that anyone who reads the answer finds all that.
 //! * A login without permission for these subjects goes on without: that is said once.
 
 use std::cell::Cell;
@@ -52,7 +52,7 @@ pub(super) struct WriterInfo {
     pub lag: Option<u64>,
     /// Under which ID its service is found; empty without one.
     pub service: String,
-    /// It has just come back and steps down for whoever took over.
+    /// It has just come back and steps down for anyone who took over.
     pub yields: bool,
     /// It has stopped writing, as it was told to.
     pub released: bool,
@@ -86,7 +86,7 @@ impl LeaseSubjects {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum QueryReason {
-    /// Before anything is ours: whoever answers has it.
+    /// Before anything is ours: anyone who answers has it.
     Acquire,
     /// Ours already, but another may have begun in the same moment: the earlier one has it.
     Confirm,
@@ -252,7 +252,7 @@ impl NatsLease {
     fn take_over(&mut self, holder: WriterInfo, now: Instant) {
         let inbox = Inbox::open(&self.client, Purpose::KeepAlive);
         let request = serde_json::to_vec(&self.own).unwrap_or_default();
-        // Not sent: the connection is gone, and the next one begins anew.
+        // Not sent: the connection is gone, and the next one starts again.
         let _ = inbox.request(QUERY_TAG, &self.takeover_subject(), &request);
         self.client.flush();
         self.stage = Stage::TakingOver { holder: Box::new(holder), until: now + QUERY_TIMEOUT, inbox };

@@ -1,4 +1,4 @@
-//! Who keeps each of many prefixes, asked of whoever does: nothing is stored, and nothing is taken.
+//! Who keeps each of many prefixes, asked of anyone who does: nothing is stored, and nothing is taken.
 //!
 //! The questions are those of a lease that begins (writer_lease.rs), many at a time. That nobody listens is said by the
 //! server itself.

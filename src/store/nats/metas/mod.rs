@@ -4,7 +4,7 @@
 //! Names are base64 in the subjects, so the server cannot filter by prefix: a listing reads the metas of the whole bucket.
 //! After a lost connection it begins again.
 //!
-//! Others may write meanwhile. A meta that is replaced before it was delivered comes later, behind what is new: so a listing
+//! Others may write meanwhile. A meta that is replaced before it was delivered comes later, after what is new: so a listing
 //! ends only when the consumer says that nothing is left, not after as many metas as there were at its beginning. A consumer
 //! that falls silent or has nothing to give, although it owes something, is not believed: metas that are deleted before they
 //! were delivered may make it so for good (servers 2.9), or only for now (with `last_per_subject`, all that we know of). Then

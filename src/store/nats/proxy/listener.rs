@@ -70,7 +70,7 @@ impl ProxyListener {
         listener.into_iter().chain(visitors).map(Interest::read).collect()
     }
 
-    /// How much longer nobody is let in; none if whoever comes is.
+    /// How much longer nobody is let in; none if a visitor is let in.
     pub fn accept_backoff(&self) -> Option<Duration> {
         self.backoff_until.get().map(time_left).filter(|rest| !rest.is_zero())
     }

@@ -107,7 +107,7 @@ pub struct Proxy {
     pub secret: String,
     pub status: SharedStatus,
     waker: Waker,
-    /// Set by whoever knows that the crate's thread has ended, or was never started.
+    /// Set when the crate's thread has ended, and before it is started.
     pub crate_thread_ended: Arc<AtomicBool>,
 }
 
@@ -219,7 +219,7 @@ impl ProxyThread {
     fn connect_any(&mut self) -> Option<(ServerConnection, String)> {
         let first = self.status.lock().sessions == 0;
         if first {
-            // Whoever asks makes the pause.
+            // Anyone who asks makes the pause.
             self.failed = 0;
         }
         let mut failures: Vec<Failure> = Vec::new();
@@ -278,7 +278,7 @@ impl ProxyThread {
     }
 
     /// Logs the crate in and passes bytes until the session ends. A failure is written down before the crate's socket is
-    /// closed, so that whoever sees the one finds the other.
+    /// closed, so that anyone who sees the one finds the other.
     fn login_and_relay(&mut self, reached: ServerConnection, address: &str) {
         let ServerConnection { mut stream, nonce } = reached;
         let begun = Instant::now();

@@ -57,7 +57,7 @@ enum State {
 
 /// A message with headers whose line has been read.
 struct Header {
-    /// Subject, subscription and reply, with a space behind each.
+    /// Subject, subscription and reply, with a space after each.
     routing: Vec<u8>,
     bytes_read: Vec<u8>,
     header: usize,

@@ -1,4 +1,4 @@
-//! What the link knows, for whoever asks: is it up, since when, and if not, why.
+//! What the link knows, for those who ask: is it up, since when, and if not, why.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

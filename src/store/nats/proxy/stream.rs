@@ -109,7 +109,7 @@ impl WriteBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes `bytes` behind what is queued; what the peer does not take now is queued.
+    /// Writes `bytes` after what is queued; what the peer does not take now is queued.
     pub fn send(&mut self, bytes: &[u8], peer: &mut impl Write) -> io::Result<usize> {
         if !self.is_empty() {
             self.push(bytes);

@@ -14,11 +14,11 @@ use super::stream::Socket;
 use crate::error::Kind;
 use crate::store::nats::options::Tls;
 
-/// Reads the certificate files anew at each connect, so that they can be rotated.
+/// Reads the certificate files again at each connect, so that they can be rotated.
 fn connector(tls: &Tls) -> Result<TlsConnector, Failure> {
     let mut builder = TlsConnector::builder();
     builder.min_protocol_version(Some(Protocol::Tlsv12));
-    // Whoever names authorities trusts these alone.
+    // Anyone who names authorities trusts these alone.
     builder.disable_built_in_roots(!tls.root_cas.is_empty());
     for path in &tls.root_cas {
         let certificates = Certificate::stack_from_pem(&read(path)?).map_err(|e| bad_file(path, &e.to_string()))?;
