@@ -60,11 +60,13 @@
 mod connect;
 mod injected_lines;
 mod listener;
+mod liveness;
 mod login;
 mod pem;
 mod poll;
 mod protocol;
 mod relay;
+mod server_lines;
 mod status;
 mod stream;
 mod tls;
@@ -78,9 +80,10 @@ use std::time::{Duration, Instant};
 
 pub use connect::address;
 use listener::{ClientConnection, ProxyListener};
+use liveness::Timeouts;
 use poll::{Interest, poll, time_left};
 pub use protocol::FLUSH_SUBJECT;
-use relay::{Relay, SessionEnd, Timeouts};
+use relay::{Relay, SessionEnd};
 use status::Failure;
 pub use status::SharedStatus;
 use stream::Stream;
