@@ -6,7 +6,8 @@ use super::database::Database;
 use super::database_dir::DatabaseDir;
 use super::document::Section;
 use super::environment::Environment;
-use super::replica_settings::{self, ReplicaSettings};
+use super::replica_settings::ReplicaSettings;
+use super::resolve_replica;
 use super::{Replica, SnapshotPolicy, glob, is_same_location, keys};
 use crate::error::Result;
 
@@ -131,7 +132,7 @@ fn replicas(
     for own in own_replicas(section)? {
         warnings.extend(keys::check(&own, &keys::REPLICA)?);
         let layer = ReplicaSettings::read(&own, around)?;
-        let replica = replica_settings::replica(layer, inherited.layer.clone(), around);
+        let replica = resolve_replica::replica(layer, inherited.layer.clone(), around);
         let replica = own.with_section_context(replica)?;
         if let Some(why) = replicas.iter().find_map(|other| clash(other, &replica)) {
             return Err(own.error_here(why));
@@ -141,7 +142,7 @@ fn replicas(
     if let Some(first) = replicas.first() {
         return Ok((first.clone(), replicas));
     }
-    let replica = replica_settings::replica(ReplicaSettings::default(), inherited.layer.clone(), around);
+    let replica = resolve_replica::replica(ReplicaSettings::default(), inherited.layer.clone(), around);
     section.with_section_context(replica).map(|replica| (replica.clone(), vec![replica]))
 }
 

@@ -1,5 +1,5 @@
-//! What one place says about replicas: a replica's own section, the top level, a URL, the environment. Places are put
-//! over each other, the nearest first; then the sum becomes a [`Replica`].
+//! What one place says about replicas: a replica's own section, the top level, or a URL. Places are put over each other, the
+//! nearest first; `resolve_replica` makes a replica of the sum.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,13 +7,11 @@ use std::time::Duration;
 use super::age_keys::AgeKeys;
 use super::document::Section;
 use super::environment::Environment;
-use super::nats_context::{self, NatsContext};
-use super::url::{self, NatsUrl, Url};
-use super::{Replica, credentials, subjects};
-use crate::error::{Error, Kind, Result};
+use super::url::{self, Url};
+use super::{credentials, subjects};
+use crate::error::Result;
 use crate::format::compression_level::CompressionLevel;
-use crate::store::Target;
-use crate::store::nats::options::{Credentials, Options, Server};
+use crate::store::nats::options::Credentials;
 
 /// How long new commits may wait for others to share their segment. The peer's default.
 pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,11 +19,8 @@ pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of the name of a replica, at most.
 const MAX_NAME: usize = 64;
 
-/// The server if nothing names one: as for the nats CLI.
-const DEFAULT_HOST: &str = "127.0.0.1";
-
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum ReplicaType {
+pub(super) enum ReplicaType {
     Nats,
     File,
 }
@@ -33,33 +28,33 @@ enum ReplicaType {
 /// Everything is optional: what is left open is taken from the layer below.
 #[derive(Clone, Default)]
 pub(super) struct ReplicaSettings {
-    name: Option<String>,
-    kind: Option<ReplicaType>,
-    url: Option<Url>,
-    path: Option<String>,
-    bucket: Option<String>,
-    sync_interval: Option<Duration>,
-    compaction: Option<bool>,
-    compression_level: Option<CompressionLevel>,
-    age: Option<AgeKeys>,
-    login: Option<Credentials>,
-    tls: Option<bool>,
-    tls_first: Option<bool>,
-    root_cas: Option<Vec<PathBuf>>,
-    identity: Option<(PathBuf, PathBuf)>,
-    max_reconnects: Option<i64>,
-    reconnect_wait: Option<Duration>,
-    reconnect_jitter: Option<Duration>,
-    timeout: Option<Duration>,
-    ping_interval: Option<Duration>,
-    max_pings_out: Option<u32>,
+    pub(super) name: Option<String>,
+    pub(super) kind: Option<ReplicaType>,
+    pub(super) url: Option<Url>,
+    pub(super) path: Option<String>,
+    pub(super) bucket: Option<String>,
+    pub(super) sync_interval: Option<Duration>,
+    pub(super) compaction: Option<bool>,
+    pub(super) compression_level: Option<CompressionLevel>,
+    pub(super) age: Option<AgeKeys>,
+    pub(super) login: Option<Credentials>,
+    pub(super) tls: Option<bool>,
+    pub(super) tls_first: Option<bool>,
+    pub(super) root_cas: Option<Vec<PathBuf>>,
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+    pub(super) max_reconnects: Option<i64>,
+    pub(super) reconnect_wait: Option<Duration>,
+    pub(super) reconnect_jitter: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) ping_interval: Option<Duration>,
+    pub(super) max_pings_out: Option<u32>,
     /// What the subjects of the JetStream API begin with.
-    api_prefix: Option<String>,
-    inbox_prefix: Option<String>,
-    create_bucket: Option<bool>,
-    bucket_replicas: Option<u8>,
+    pub(super) api_prefix: Option<String>,
+    pub(super) inbox_prefix: Option<String>,
+    pub(super) create_bucket: Option<bool>,
+    pub(super) bucket_replicas: Option<u8>,
     /// A key that means something for NATS only, if there is one.
-    nats_key: Option<String>,
+    pub(super) nats_key: Option<String>,
 }
 
 /// Keys that mean nothing to a directory.
@@ -202,7 +197,7 @@ impl ReplicaSettings {
     }
 
     /// What this layer says, and below it the other.
-    fn or(self, below: ReplicaSettings) -> ReplicaSettings {
+    pub(super) fn or(self, below: ReplicaSettings) -> ReplicaSettings {
         ReplicaSettings {
             name: self.name,
             kind: self.kind.or(below.kind),
@@ -232,166 +227,9 @@ impl ReplicaSettings {
         }
     }
 
-    fn explicit_type(&self) -> Option<ReplicaType> {
+    pub(super) fn explicit_type(&self) -> Option<ReplicaType> {
         let of_bucket = self.bucket.as_ref().map(|_| ReplicaType::Nats);
         self.kind.or(self.url.as_ref().map(url_type)).or(of_bucket)
-    }
-}
-
-/// The replica that `own` describes, where `inherited` fills what it leaves open and the environment the rest.
-///
-/// Errors: of kind `Usage`; no place is named, since the answer may come from several.
-pub(super) fn replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
-    let of_path = own.path.as_ref().map(|_| ReplicaType::File);
-    match own.explicit_type().or(inherited.explicit_type()).or(of_path) {
-        Some(ReplicaType::Nats) => nats_replica(own, inherited, around),
-        Some(ReplicaType::File) => file_replica(own, inherited, around),
-        None => Err(usage("no bucket or directory is configured").with_hint("add url: nats://HOST/BUCKET, or bucket")),
-    }
-}
-
-fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
-    if let Some(key) = &own.nats_key {
-        return Err(usage(format!("{key} works only for a replica of the type nats, and this one is a directory")));
-    }
-    let base = [&own.url, &inherited.url].into_iter().find_map(|url| match url {
-        Some(Url::Dir(path)) => Some(path.clone()),
-        _ => None,
-    });
-    let path = match (base, own.path) {
-        (Some(base), None) => base,
-        (Some(base), Some(path)) => base.join(path.trim_start_matches('/')),
-        (None, Some(path)) if !path.contains("://") => PathBuf::from(path),
-        (None, Some(_)) => return Err(usage("path: expected a path, found a URL").with_hint("write url instead")),
-        (None, None) => return Err(usage("the replica has no directory").with_hint("add path or url")),
-    };
-    let path = around.absolute(&path.to_string_lossy())?;
-    let sync_interval = own.sync_interval.or(inherited.sync_interval).unwrap_or(DEFAULT_SYNC_INTERVAL);
-    let compaction = own.compaction.or(inherited.compaction).unwrap_or(true);
-    let compression_level = own.compression_level.or(inherited.compression_level).unwrap_or_default();
-    let url = url::format_dir(&path);
-    let age = own.age.or(inherited.age).unwrap_or_default();
-    Ok(Replica { name: own.name, url, target: Target::Dir(path), sync_interval, compaction, compression_level, age })
-}
-
-fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
-    let prefix = prefix(&own, &inherited)?;
-    let url = nats_url(&own).or(nats_url(&inherited)).cloned().unwrap_or_default();
-    let bucket = own.bucket.clone().or(nats_url(&own).and_then(|url| url.bucket.clone()));
-    let sum = own.or(inherited);
-    let Some(bucket) = bucket.or(url.bucket.clone()).or(sum.bucket.clone()) else {
-        return Err(usage("the replica has no bucket").with_hint("write nats://HOST/BUCKET, or add bucket"));
-    };
-    let outside = outside(url, &sum, around)?;
-    let mut options = Options::new(outside.servers.clone(), bucket, prefix);
-    options.login = sum.login.clone().or(outside.login.clone()).unwrap_or(Credentials::None);
-    set_tls(&mut options, &sum, &outside, around)?;
-    let sync_interval = sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL);
-    set_connection(&mut options, &sum);
-    set_subjects(&mut options, &sum, &outside.context);
-    let compaction = sum.compaction.unwrap_or(true);
-    let compression_level = sum.compression_level.unwrap_or_default();
-    let url = url::format_nats(&options);
-    Ok(Replica {
-        name: sum.name,
-        url,
-        target: Target::Nats(Box::new(options)),
-        sync_interval,
-        compaction,
-        compression_level,
-        age: sum.age.unwrap_or_default(),
-    })
-}
-
-fn nats_url(layer: &ReplicaSettings) -> Option<&NatsUrl> {
-    match &layer.url {
-        Some(Url::Nats(url)) => Some(url),
-        _ => None,
-    }
-}
-
-/// The replica's own prefix, below an inherited one.
-fn prefix(own: &ReplicaSettings, inherited: &ReplicaSettings) -> Result<String> {
-    let path = own.path.as_deref().map(url::parse_prefix).transpose().map_err(|error| error.context("path"))?;
-    let base = nats_url(own).or(nats_url(inherited)).map(|url| url.prefix.clone()).unwrap_or_default();
-    let parts = [base, path.unwrap_or_default()];
-    Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"))
-}
-
-/// What the environment and a context of the nats CLI give where nothing else does.
-struct Outside {
-    servers: Vec<Server>,
-    tls: bool,
-    login: Option<Credentials>,
-    context: NatsContext,
-}
-
-/// The nearest place that names servers, and that has a login, wins: URL and configuration (`url`, `sum`), then the
-/// variables, then the context.
-fn outside(url: NatsUrl, sum: &ReplicaSettings, around: &Environment<'_>) -> Result<Outside> {
-    let from_environment = match url.servers.is_empty() {
-        true => around.non_empty("NATS_URL").map(|text| url::parse_servers(&text, "NATS_URL")).transpose()?,
-        false => None,
-    };
-    let by_url = url.tls;
-    let found = from_environment.clone().unwrap_or(url);
-    let context = nats_context::load(!found.servers.is_empty(), around)?.unwrap_or_default();
-    let (servers, tls, login_in_url) = match found.servers.is_empty() {
-        false => (found.servers, found.tls, None),
-        true => (context.servers.clone(), context.tls, context.login_in_url.clone()),
-    };
-    let login = match sum.login {
-        Some(_) => None,
-        None => credentials::login_in_environment(from_environment.and_then(|found| found.user), around)?
-            .or(context.login.clone())
-            .or(login_in_url),
-    };
-    let default = || vec![Server { host: DEFAULT_HOST.to_string(), port: Options::DEFAULT_PORT }];
-    let servers = if servers.is_empty() { default() } else { servers };
-    Ok(Outside { servers, tls: by_url || tls, login, context })
-}
-
-/// Any option about TLS asks for TLS; `tls: false` takes back only an inherited `tls: true`.
-fn set_tls(options: &mut Options, sum: &ReplicaSettings, outside: &Outside, around: &Environment<'_>) -> Result<()> {
-    let (tls, context) = (&mut options.tls, &outside.context);
-    tls.handshake_first = sum.tls_first.unwrap_or(context.tls_first);
-    let variable = |name: &str| around.non_empty(name).map(|path| around.absolute(&path)).transpose();
-    tls.root_cas = match &sum.root_cas {
-        Some(paths) => paths.clone(),
-        None => variable("NATS_CA")?.or(context.root_ca.clone()).into_iter().collect(),
-    };
-    tls.identity = match &sum.identity {
-        Some(identity) => Some(identity.clone()),
-        None => {
-            let pair = ((variable("NATS_CERT")?, "NATS_CERT"), (variable("NATS_KEY")?, "NATS_KEY"));
-            credentials::both_or_neither(pair.0, pair.1)?.or(context.identity.clone())
-        }
-    };
-    let required = outside.tls || sum.tls == Some(true) || tls.handshake_first;
-    tls.required = required || !tls.root_cas.is_empty() || tls.identity.is_some();
-    Ok(())
-}
-
-fn set_connection(options: &mut Options, sum: &ReplicaSettings) {
-    options.timeout = sum.timeout.unwrap_or(options.timeout);
-    options.max_reconnects = match sum.max_reconnects {
-        Some(count) => u32::try_from(count).ok(),
-        None => options.max_reconnects,
-    };
-    options.reconnect_wait = sum.reconnect_wait.unwrap_or(options.reconnect_wait);
-    options.reconnect_jitter = sum.reconnect_jitter.unwrap_or(options.reconnect_jitter);
-    options.ping_interval = sum.ping_interval.unwrap_or(options.ping_interval);
-    options.max_pings_out = sum.max_pings_out.unwrap_or(options.max_pings_out);
-    options.create_bucket = sum.create_bucket.unwrap_or(options.create_bucket);
-    options.bucket_replicas = sum.bucket_replicas.unwrap_or(options.bucket_replicas);
-}
-
-fn set_subjects(options: &mut Options, sum: &ReplicaSettings, context: &NatsContext) {
-    if let Some(prefix) = sum.api_prefix.as_ref().or(context.api_prefix.as_ref()) {
-        options.api_prefix.clone_from(prefix);
-    }
-    if let Some(prefix) = sum.inbox_prefix.as_ref().or(context.inbox_prefix.as_ref()) {
-        options.inbox_prefix.clone_from(prefix);
     }
 }
 
@@ -439,8 +277,4 @@ fn bucket(section: &Section<'_>) -> Result<Option<String>> {
         section.with_key_context("bucket", url::check_bucket(bucket))?;
     }
     Ok(bucket)
-}
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }
