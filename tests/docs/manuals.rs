@@ -304,6 +304,30 @@ fn the_manual_lists_every_log_key() {
     assert_eq!(listed, used);
 }
 
+/// The texts of a `match` over reasons for a new generation, each up to what is filled in.
+fn reasons(file: &str, marks: &[&str]) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default().replace("(\n                ", "(");
+    let found = marks.iter().flat_map(|mark| code.split(mark).skip(1).filter_map(|rest| rest.split('"').next()));
+    found.map(|text| text.split(['{', ':']).next().unwrap_or_default().trim().to_string()).collect()
+}
+
+#[test]
+fn the_manual_lists_each_reason_of_a_new_generation() {
+    let page = page("litestream.1");
+    let section = between(&page, ".Sh LOG\n", ".Sh SIGNALS\n");
+    let list = between(section, ".Dq new generation\nsays why", ".El\n");
+    let listed: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix(".It Ql ")).collect();
+    let mut used = reasons("src/source/resume.rs", &["f.write_str(\"", "write!(f, \""]);
+    used.extend(reasons("src/source/identity.rs", &["Some(\"", "then_some(\""]));
+    used.extend(reasons("src/source/mod.rs", &["Replaced(\""]));
+    let unlisted: Vec<_> =
+        used.iter().filter(|reason| !listed.iter().any(|item| item.starts_with(reason.as_str()))).collect();
+    assert!(unlisted.is_empty(), "not in the manual: {unlisted:?}");
+    assert_eq!(listed.len(), used.len(), "{listed:?}\n{used:?}");
+    assert!(used.len() > 20, "{used:?}");
+}
+
 #[test]
 fn a_log_message_is_found_in_the_source() {
     let text = "log::info(\n    \"one\").emit(); crate::log::warn(\"two\"); log::at(level, \"three\"); log::warning(x)";
