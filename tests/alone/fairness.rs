@@ -58,6 +58,7 @@ fn a_commit_is_stored_while_another_database_has_much_to_copy(bed: &Bed) {
     let begin = Instant::now();
     while segments(bed, "small") == before {
         assert!(begin.elapsed() < support::SOON, "the small database's commit was not stored");
+        // Measured to a millisecond.
         sleep(Duration::from_millis(1));
     }
     let small_took = begin.elapsed();
@@ -120,8 +121,10 @@ fn two_hundred_databases_need_few_descriptors_and_little_work(bed: &Bed) {
     until("each has a snapshot", || all_have("snapshots"));
     write_all();
     until("each has a segment", || all_have("wal"));
+    // Long enough for all of them to go to rest.
     sleep(Duration::from_secs(3));
     let (before, begun) = (worked(&replicator), Instant::now());
+    // What is measured: three seconds at rest.
     sleep(Duration::from_secs(3));
     let (work, passed) = (worked(&replicator) - before, begun.elapsed());
     let descriptors = fs::read_dir(format!("/proc/{}/fd", replicator.pid())).unwrap().count();

@@ -76,6 +76,7 @@ fn the_database_and_a_read_mark_are_locked_at_every_moment(bed: &Bed) {
             bed.run(&["snapshot", &database.to_string_lossy(), &bed.url()]);
             last_snapshot = Instant::now();
         }
+        // Looked at thousands of times while they write.
         sleep(Duration::from_micros(300));
     }
     assert!(looks > 1000, "only {looks} looks");
@@ -146,6 +147,7 @@ fn late_checkpoint_loses_nothing_under_a_lasting_pin(bed: &Bed) {
         if written_back {
             application.sql("PRAGMA wal_checkpoint(PASSIVE)");
         }
+        // Part of the schedule: some ticks at rest, in which marks are moved.
         sleep(20 * TICK);
         replicator.signal(libc::SIGSTOP);
         let mut seen = BTreeSet::from([salts()]);
@@ -227,6 +229,7 @@ fn writer_that_always_checkpoints_starves_no_other_writer() {
         let mut rival = bed.application(&database, &rival);
         let begin = Instant::now();
         while rival.is_running() {
+            // Part of the schedule: another start each half second.
             sleep(10 * TICK);
             // Each start has a first pin, which may take the slot that such a checkpoint waits for.
             if begin.elapsed() < Duration::from_secs(3)
@@ -338,11 +341,13 @@ fn no_writer_waits_for_long_while_its_wal_is_kept_short(bed: &Bed) {
     bed.converges(&database);
     let mut writer = bed.application(&database, &options);
     let length = || fs::metadata(bed.path("a.db-wal")).map_or(0, |found| found.len());
+    // Part of the schedule: three seconds without a reader, and two with one.
     sleep(Duration::from_secs(3));
     let short = length();
     let mut reader = bed.session(&database);
     reader.sql("BEGIN");
     reader.sql("SELECT count(*) FROM t");
+    // The two seconds with a reader.
     sleep(Duration::from_secs(2));
     drop(reader);
     writer.exits(0);

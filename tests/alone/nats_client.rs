@@ -8,6 +8,7 @@ use crate::support::alone::alone;
 use crate::support::bucket::{self, monitored, store_on};
 use crate::support::drive::{connect, get, put};
 use crate::support::nats::{Server, pinned};
+use crate::support::until;
 use litestream::secret::Secret;
 use litestream::store::Store;
 use litestream::store::nats::options::{Credentials, Options};
@@ -59,21 +60,17 @@ fn dropped_store_ends_its_connection_and_thread() {
     connect(&one).expect("connect");
     connect(&two).expect("connect");
     drop(one);
+    until("its connection is closed", || match bucket::http_get(monitor, "/connz")["num_connections"].as_u64() {
+        Some(1) => Ok(()),
+        other => Err(format!("{other:?} connections")),
+    });
     let end = Instant::now() + Duration::from_secs(30);
-    let connections = || bucket::http_get(monitor, "/connz")["num_connections"].as_u64();
-    while connections() != Some(1) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(connections(), Some(1));
     server.kill();
     while two.connect(Instant::now()).is_ok() && Instant::now() < end {
         two.wait(Duration::from_millis(20));
     }
     drop(two);
-    while threads("link") > before && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(threads("link") <= before, "the link's thread stays");
+    until("the link's thread ends", || if threads("link") <= before { Ok(()) } else { Err("it stays") });
 }
 
 /// Ports of 127.0.0.1 that this process listens on.

@@ -175,6 +175,7 @@ fn moment_before_a_generation_is_in_the_previous_one(bed: &Bed) {
             bed.write(&database, &["--commits", "5"]);
             bed.converges(&database);
             asked.push((millis(SystemTime::now()), judged(&database)));
+            // Part of the schedule: what is asked for lies between two batches.
             sleep(10 * TICK);
         }
         replicator.kill();

@@ -68,6 +68,7 @@ fn stored_after(bed: &Bed, application: &mut Session) -> Duration {
     let begin = Instant::now();
     while bed.objects("wal").len() == before {
         assert!(begin.elapsed() < Duration::from_secs(60), "not stored");
+        // Measured to a millisecond.
         sleep(Duration::from_millis(1));
     }
     begin.elapsed()

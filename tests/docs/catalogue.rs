@@ -155,3 +155,32 @@ fn a_name_that_is_no_test_is_told() {
     assert_eq!(row("| 7 | what | a.rs::b, c.rs::d | |"), Some((7, vec![("a.rs", "b"), ("c.rs", "d")])));
     assert_eq!(row("| number | scenario | tests | note |"), None);
 }
+
+/// The numbers of the lines that sleep without a comment above, other than for a constant that has one.
+fn bare_sleeps(text: &str) -> Vec<usize> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_commented = |at: usize| at > 0 && lines[at - 1].starts_with("//");
+    let is_explained = |line: &str| {
+        let constant = line.split("sleep(").nth(1).and_then(|rest| rest.split(')').next()).unwrap_or_default();
+        let begin = format!("const {constant}:");
+        lines.iter().position(|line| line.contains(&begin)).is_some_and(is_commented)
+    };
+    let sleeps = |line: &str| line.find("sleep(").is_some_and(|at| !line[..at].contains(['"', '/']));
+    let bare = |at: &usize| {
+        let line = lines[*at];
+        sleeps(line) && !line.contains("fn sleep(") && !is_commented(*at) && !is_explained(line)
+    };
+    (0..lines.len()).filter(bare).map(|at| at + 1).collect()
+}
+
+/// It is part of a schedule, of a measurement, or of a loop with a deadline. A test that waits for something to happen
+/// uses `support::until`.
+#[test]
+fn each_sleep_says_what_it_is_part_of() {
+    for path in rust_files(&folder()) {
+        let text = fs::read_to_string(&path).expect("read a file of tests");
+        assert_eq!(bare_sleeps(&text), [0; 0], "{}: a sleep without a comment above", path.display());
+    }
+    let text = "/// Long enough.\nconst REST: u8 = 1;\nconst NAP: u8 = 1;\nsleep(REST);\nsleep(NAP);\n// Why.\nsleep(1);\nsleep(2);";
+    assert_eq!(bare_sleeps(text), [5, 8]);
+}

@@ -112,6 +112,7 @@ fn any_cluster_server_may_die_during_backup_and_restore() {
         };
         let (visible, output) = (bed.fresh("visible.db"), bed.fresh("during.db"));
         let before = bed.restore(&url, &visible).succeeded();
+        // Part of the random schedule.
         sleep(Duration::from_millis(dice.below(700)));
         println!("round {round}: kill server {victim}");
         cluster.servers[victim].kill();
@@ -121,6 +122,7 @@ fn any_cluster_server_may_die_during_backup_and_restore() {
             if ran.status == 0 { Ok(()) } else { Err(ran.stderr) }
         });
         assert!(judged(&output).seq >= judged(&visible).seq, "something visible is gone: {}", before.stdout);
+        // Part of the random schedule.
         sleep(Duration::from_millis(dice.below(1500)));
         cluster.servers[victim].restart();
         cluster.settle();

@@ -43,6 +43,7 @@ fn replicator_sleeps_while_it_waits_for_a_server() {
     let mut replicator = bed.spawn(&mut configured(&bed, &database, &bed.url(), "reconnect-wait: 500ms"));
     replicator.says("connection refused");
     let (before, seconds) = (ticks(replicator.pid()), 5);
+    // What is measured: its work in so many seconds.
     sleep(Duration::from_secs(seconds));
     let used = ticks(replicator.pid()) - before;
     println!("{used} hundredths of a second of processor time in {seconds} s of an outage at the start");
@@ -54,6 +55,7 @@ fn replicator_sleeps_while_it_waits_for_a_server() {
     bed.write(&database, &["--commits", "3"]);
     replicator.says("problem, retrying");
     let before = ticks(replicator.pid());
+    // What is measured: its work in so many seconds.
     sleep(Duration::from_secs(seconds));
     let used = ticks(replicator.pid()) - before;
     println!("{used} hundredths of a second of processor time in {seconds} s of an outage");
@@ -191,8 +193,10 @@ fn loopback_connects_do_not_spin_at_the_descriptor_limit() {
             bed.server().kill();
         }
         let more: Vec<TcpStream> = (0..3).map(|_| knock()).collect();
+        // Time for the link to refuse them; what follows is measured.
         sleep(Duration::from_millis(500));
         let (before, seconds) = (ticks(replicator.pid()), 3);
+        // What is measured: its work in so many seconds.
         sleep(Duration::from_secs(seconds));
         let used = ticks(replicator.pid()) - before;
         println!("{used} hundredths of a second of processor time in {seconds} s without descriptors");

@@ -122,6 +122,7 @@ fn a_restore_goes_on_where_it_was_after_each_cut() {
     command.args(["restore", "-o"]).arg(&output).arg(&url);
     let mut restore = bed.spawn(&mut command);
     for _ in 0..3 {
+        // Part of the schedule: the link is cut in the middle of the restore.
         std::thread::sleep(Duration::from_millis(250));
         proxy.cut();
     }
@@ -160,11 +161,13 @@ fn a_link_that_stalls_and_is_cut_again_and_again_loses_nothing() {
     let replicator = replicate(&bed, &database, &url, "timeout: 2s, reconnect-wait: 200ms");
     let mut application = bed.application(&database, &["--seconds", "9", "--rate", "80"]);
     for round in 0..3 {
+        // Part of the schedule: a second of a link that works, then one that does not.
         std::thread::sleep(Duration::from_millis(1000));
         match round {
             1 => proxy.stall(),
             _ => proxy.part(),
         }
+        // Part of the schedule: how long it does not.
         std::thread::sleep(Duration::from_millis(1500));
         proxy.join();
     }

@@ -209,6 +209,7 @@ fn revoked_login_is_reported_and_used_again_when_restored() {
     // It waits between its attempts, as it does for a server that is not there.
     let attempts = |bed: &mut Bed| bed.server().log().matches("authentication error").count();
     let (before, begun) = (attempts(&mut bed), Instant::now());
+    // What is measured: attempts in two seconds.
     sleep(Duration::from_secs(2));
     let (more, waits) = (attempts(&mut bed) - before, begun.elapsed().as_millis() / 200);
     assert!((1..=waits + 1).contains(&(more as u128)), "{more} attempts in {:?}", begun.elapsed());

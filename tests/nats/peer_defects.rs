@@ -186,6 +186,7 @@ fn an_idle_replicator_is_small_and_sleeps() {
         words[10] + words[11]
     };
     let before = stat();
+    // What is measured: five seconds at rest.
     std::thread::sleep(std::time::Duration::from_secs(5));
     let used = stat() - before;
     let status = fs::read_to_string(format!("/proc/{}/status", replicator.pid())).expect("its memory");
@@ -210,6 +211,7 @@ fn long_burst_without_application_checkpoints_keeps_wal_small() {
     let mut most = 0;
     while application.is_running() {
         most = most.max(fs::metadata(&wal).map_or(0, |wal| wal.len()));
+        // A sample of the WAL's length each 50 ms while it writes.
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     application.exits(0);

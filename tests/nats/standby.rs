@@ -59,6 +59,7 @@ fn a_copy_at_rest_asks_nothing() {
     until("it is at rest", || {
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(2) {
+            // What is measured: two seconds at rest, in samples.
             std::thread::sleep(Duration::from_millis(50));
         }
         let before = std::mem::replace(&mut last, received());

@@ -47,6 +47,7 @@ impl Asking {
 fn copy(mut from: TcpStream, mut to: TcpStream, pause: Duration) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(n @ 1..) = from.read(&mut bytes) {
+        // Part of the schedule: the pace of the slow server.
         sleep(pause);
         if to.write_all(&bytes[..n]).is_err() {
             break;
@@ -57,6 +58,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, pause: Duration) {
 
 fn copy_asking(mut from: BufReader<TcpStream>, mut to: TcpStream, pause: Duration, asked: &AtomicU64) {
     while let Some(mut message) = message(&mut from) {
+        // Part of the schedule: the pace of the slow server.
         sleep(pause);
         if message.starts_with(b"MSG") || message.starts_with(b"HMSG") {
             message.extend_from_slice(b"PING\r\n");

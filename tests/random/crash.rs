@@ -253,6 +253,7 @@ fn a_replicator_whose_disk_fails_now_and_then_loses_nothing(bed: &Bed) {
         if let Some(restored) = bed.restored_if_any() {
             judged(&restored);
         }
+        // Part of the schedule: the disk fails a second longer, while nobody writes.
         sleep(Duration::from_secs(1));
         replicator.kill();
         bed.replicate_once(&database);

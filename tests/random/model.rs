@@ -194,6 +194,7 @@ impl Model {
         if self.replicator.is_none() && self.random.chance(60) {
             self.start_the_replicator();
         }
+        // Part of the random schedule.
         sleep(Duration::from_millis(self.random.below(200)));
     }
 
@@ -367,6 +368,7 @@ impl Model {
         self.say("the end");
         while !self.writers.is_empty() {
             self.look_after_processes();
+            // Until the writers end by themselves: each has a length of its own.
             sleep(Duration::from_millis(20));
         }
         self.say("no writer is left");

@@ -59,6 +59,7 @@ fn readers_see_whole_commits_while_the_follower_dies_anywhere(bed: &Bed) {
         let Some(mut command) = faulty(&follow(bed, &copy), &format!("die:{at}"), &log) else { return };
         let mut follower = bed.spawn(&mut command);
         while follower.is_running() && application.is_running() {
+            // Until either ends; the next reader comes soon after the one before.
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         if application.is_running() {

@@ -40,6 +40,7 @@ fn left(bed: &Bed, checkpoint: bool) -> (PathBuf, Process) {
 
 /// A copy within the same second as somebody's checkpoint cannot be told from it: a look must come between the two.
 fn a_look_comes() {
+    // Part of the schedule: longer than the second between two looks.
     std::thread::sleep(std::time::Duration::from_millis(2500));
 }
 
@@ -266,6 +267,7 @@ fn what_a_neighbour_does_to_its_files_stops_no_other_database(bed: &Bed) {
     for harm in harms {
         for _ in 0..20 {
             harm();
+            // Part of the schedule: harm each 100 ms, for two seconds.
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         stored(&mut replicator);

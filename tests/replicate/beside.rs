@@ -76,6 +76,7 @@ fn a_snapshot_is_taken_behind_a_wal_that_was_emptied(bed: &Bed) {
         application.sql(&format!("PRAGMA wal_checkpoint({mode})"));
         // Nothing is committed any more; at once, and when the replicator has gone to rest.
         for pause in [0, 3] {
+            // Part of the schedule: at once, and at rest.
             sleep(Duration::from_secs(pause));
             snapshot(bed, &database);
             expected += 1;
@@ -96,6 +97,7 @@ fn snapshots_at_the_same_time_are_all_taken(bed: &Bed) {
     let start = |_| bed.start_command(&mut snapshot_command(&database, &bed.url()));
     // One that begins while another is under way.
     let mut first: Vec<Process> = (0..2).map(start).collect();
+    // Part of the schedule: the others come while the first are under way.
     sleep(Duration::from_millis(700));
     let mut then: Vec<Process> = (0..2).map(start).collect();
     first.iter_mut().chain(&mut then).for_each(|asks| asks.exits(0));

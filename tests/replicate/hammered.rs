@@ -141,6 +141,7 @@ impl Hammer {
         let mut bytes = Vec::new();
         loop {
             for _ in 0..rounds {
+                // Part of the random schedule.
                 std::thread::sleep(Duration::from_micros(self.random.below(800)));
                 self.round();
             }
@@ -159,6 +160,7 @@ impl Hammer {
         self.writers = (0..WRITERS.len()).map(|number| self.writer(number)).collect();
         let mut taken = Vec::new();
         while self.begun.elapsed() < time() {
+            // Part of the random schedule.
             std::thread::sleep(Duration::from_micros(self.random.below(2000)));
             self.round();
             let meta = self.bed.path("");

@@ -282,6 +282,7 @@ fn a_connection_that_was_cut_and_nobody_took_the_prefix_goes_on() {
     let replicator = bed.replicate_to(&database, &through);
     let mut application = bed.application(&database, &["--seconds", "4", "--rate", "100"]);
     for _ in 0..4 {
+        // Part of the schedule: cut each 700 ms while it writes.
         std::thread::sleep(std::time::Duration::from_millis(700));
         proxy.cut();
     }

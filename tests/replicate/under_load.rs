@@ -66,6 +66,7 @@ fn a_replicator_that_is_killed_again_and_again_loses_nothing(bed: &Bed) {
     let mut lives = [40, 900, 150, 600, 20, 1200, 300, 90].into_iter().cycle();
     while application.is_running() {
         let replicator = bed.replicate(&database);
+        // Part of the schedule: how long this one lives.
         sleep(Duration::from_millis(lives.next().unwrap_or_default()));
         replicator.kill();
         states.extend(bed.restored_if_any().map(|restored| judged(&restored)));
@@ -215,6 +216,7 @@ fn an_application_that_is_killed_again_and_again_is_followed(bed: &Bed) {
     let mut states = Vec::new();
     while Instant::now() < end {
         let application = bed.application(&database, &["--sync", "full"]);
+        // Part of the schedule: how long this application lives.
         sleep(Duration::from_millis(400));
         application.kill();
         states.extend(bed.restored_if_any().map(|restored| judged(&restored)));

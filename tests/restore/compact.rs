@@ -13,7 +13,7 @@ use crate::support::clock::{with_clock, wrong_clock};
 use crate::support::proxy::Proxy;
 use crate::support::{
     Bed, Commit, NOTHING, Process, Ran, USAGE, assert_equal, commits, judged, litestream, on_a_directory_only,
-    on_both_stores,
+    on_both_stores, until,
 };
 
 on_both_stores! {
@@ -146,11 +146,10 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
             }
         }
     }
-    let begun = Instant::now();
-    while segments(bed).len() > 100 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{} segments", segments(bed).len());
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    until("few segments are left", || match segments(bed).len() {
+        0..=100 => Ok(()),
+        more => Err(more),
+    });
     process.stop();
     compactors.into_iter().for_each(Process::stop);
     assert_equal(&database, &bed.restored());

@@ -131,11 +131,13 @@ fn a_comparison_keeps_no_checkpoint_of_the_application_waiting(bed: &Bed) {
             |file: std::fs::DirEntry| std::fs::read_link(file.path()).is_ok_and(|path| path == Path::new(&wal));
         open.any(|file| file.is_ok_and(is_wal)).then_some(()).ok_or_else(|| "not yet".to_string())
     });
+    // Part of the schedule: the checkpoint comes while the pin is held.
     std::thread::sleep(std::time::Duration::from_millis(300));
     while verify.is_running() {
         let answer = application.sql("PRAGMA wal_checkpoint(TRUNCATE)");
         assert!(answer.starts_with("(0,"), "held up for its whole busy timeout: {answer}");
         application.sql("UPDATE t SET body = zeroblob(length(body) + 1) WHERE id = 1");
+        // Part of the schedule: the pace of the writer.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     verify.exits(1);

@@ -41,6 +41,7 @@ impl Cluster {
                 return;
             }
             assert!(Instant::now() < end, "the cluster finds no leader");
+            // Looked at again until the deadline above.
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -67,6 +68,7 @@ impl Cluster {
                 return n;
             }
             assert!(Instant::now() < end, "the stream finds no leader");
+            // Looked at again until the deadline above.
             std::thread::sleep(Duration::from_millis(100));
         }
     }

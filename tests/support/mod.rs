@@ -618,6 +618,7 @@ impl Process {
                 return status.code().or(status.signal().map(|signal| 128 + signal)).expect("a status");
             }
             assert!(Instant::now() < end, "{} does not end:\n{}", self.name, self.log());
+            // Looked at again until the deadline above.
             sleep(LOOK / 10);
         }
     }

@@ -226,6 +226,7 @@ impl Server {
         while !self.log().contains("Server is ready") {
             let gone = self.child.as_mut().is_some_and(|child| child.try_wait().ok().flatten().is_some());
             assert!(!gone && Instant::now() < end, "nats-server does not come up:\n{}", self.log());
+            // Looked at again until the deadline above.
             std::thread::sleep(Duration::from_millis(10));
         }
     }

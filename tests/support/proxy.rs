@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+/// A link that stalls is looked at this often.
 const STEP: Duration = Duration::from_millis(2);
 
 /// Passes bytes to a server. Ends with the test.
@@ -189,6 +190,7 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, shared: &Arc<Shared>, up: boo
             let most = if rate == 0 { bytes.len() } else { (rate / 50).max(1) as usize };
             let Ok(n @ 1..) = from.read(&mut bytes[..most]) else { break };
             if rate > 0 {
+                // The pace of a slow link.
                 sleep(Duration::from_millis(20));
             }
             if up {
@@ -217,6 +219,7 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, shared: &Arc<Shared>, up: boo
     let ours = shared.clone();
     spawn(move || {
         for (due, bytes) in receiver {
+            // The delay of a far link.
             sleep(due.saturating_duration_since(Instant::now()));
             while ours.stalls.load(Ordering::SeqCst) && !ours.ended.load(Ordering::SeqCst) {
                 sleep(STEP);

@@ -171,6 +171,7 @@ pub fn create(address: &str, bucket: &str, change: Value) -> Value {
         if answer["error"]["err_code"] != 10049 || std::time::Instant::now() >= deadline {
             return good(answer);
         }
+        // Asked again until the deadline above.
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -128,6 +128,7 @@ impl Model {
         // A copy within the same second as a checkpoint cannot be told from it.
         let emptied = self.bed.sql(&self.database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
         assert!(emptied.starts_with("(0,"), "{emptied}");
+        // Part of the schedule: long enough to go to rest.
         sleep(Duration::from_millis(2500));
         let mut log = fs::OpenOptions::new().append(true).open(log_of(&self.database)).expect("open the log");
         std::io::Write::write_all(&mut log, copied.as_bytes()).expect("write to the log");
