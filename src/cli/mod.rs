@@ -4,6 +4,7 @@ mod args;
 mod foreign_words;
 mod help;
 mod normalize;
+mod positional;
 mod validate;
 
 use std::path::PathBuf;

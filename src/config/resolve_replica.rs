@@ -1,5 +1,7 @@
 //! A replica out of what its own section, the top level, a URL, the environment and a context of the nats CLI say.
 
+use std::path::PathBuf;
+
 use super::environment::Environment;
 use super::nats_context::{self, NatsContext};
 use super::replica_settings::{DEFAULT_SYNC_INTERVAL, ReplicaSettings, ReplicaType};

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::alone::alone;
-use crate::support::bucket::{self, monitored, store_on};
+use crate::support::bucket::{self, monitored_server, store_on};
 use crate::support::drive::{connect, get, put};
 use crate::support::nats::{Server, pinned};
 use crate::support::until;
@@ -47,8 +47,7 @@ fn threads(name: &str) -> usize {
 #[test]
 fn dropped_store_ends_its_connection_and_thread() {
     let _alone = alone();
-    let (config, monitor) = monitored();
-    let mut server = Server::start(&pinned(), &config);
+    let (mut server, monitor) = monitored_server(&pinned());
     let open = || {
         let mut options = Options::new(vec![server.in_options()], "bucket", "p");
         (options.create_bucket, options.reconnect_wait) = (true, Duration::from_millis(50));

@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use litestream::config::{self, Config, Environment, check_files};
+use crate::support;
+use litestream::config::{self, Config, check_files};
 use litestream::error::{Kind, Result};
 
 const CERTIFICATE: &str = "subject=x\n-----BEGIN CERTIFICATE-----\nMIIB\nAAAA==\n-----END CERTIFICATE-----\n";
@@ -60,14 +61,7 @@ impl Drop for Directory {
 }
 
 fn parsed(replica: &str) -> Config {
-    let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Environment {
-        env: &|_| None,
-        current_dir: PathBuf::from("/"),
-        seed_file: &seed_file,
-        context_file: &|_| Ok(None),
-    };
-    config::parse(&format!("dbs: [{{path: /a.db, replica: {{bucket: b, {replica}}}}}]"), &around, false).unwrap()
+    support::config::parse(&format!("dbs: [{{path: /a.db, replica: {{bucket: b, {replica}}}}}]"), false).unwrap()
 }
 
 fn checked(replica: &str) -> Result<()> {
@@ -182,16 +176,9 @@ fn configuration_that_others_can_write_is_refused_to_root() {
 
 #[test]
 fn variable_that_is_not_set_is_not_named_in_a_secret() {
-    let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Environment {
-        env: &|_| None,
-        current_dir: PathBuf::from("/"),
-        seed_file: &seed_file,
-        context_file: &|_| Ok(None),
-    };
     let refused = |replica: &str| {
         let text = format!("dbs:\n- path: /a.db\n  replica:\n    {replica}\n");
-        config::parse(&text, &around, true).unwrap_err().message().to_string()
+        support::config::parse(&text, true).unwrap_err().message().to_string()
     };
     for replica in ["password: pa$canary", "url: nats://u:pa$canary@h/b", "token: a${canary}b"] {
         let message = refused(replica);

@@ -1,12 +1,13 @@
 //! The manual pages and the program say the same: each option, key, default and exit status stands in both.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use crate::support;
 use litestream::cli;
 use litestream::config::units::{format_duration, size};
-use litestream::config::{self, Config, Database, Environment, keys};
+use litestream::config::{self, Config, Database, keys};
 use litestream::error::Kind;
 use litestream::store::Target;
 use litestream::store::nats::options::Options;
@@ -36,14 +37,7 @@ fn set(words: &[String]) -> BTreeSet<String> {
 }
 
 fn parse(text: &str) -> Config {
-    let seed_file = |_: &Path| unreachable!("NATS_NKEY is not set");
-    let around = Environment {
-        env: &|_| None,
-        current_dir: PathBuf::from("/"),
-        seed_file: &seed_file,
-        context_file: &|_| Ok(None),
-    };
-    config::parse(text, &around, true).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    support::config::parse(text, true).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support;
-use crate::support::bucket::{messages, monitored, store_on};
+use crate::support::bucket::{messages, monitored_server, store_on};
 use crate::support::drive;
 use crate::support::drive::{connect, get, names, noise, put};
 use crate::support::nats::{Server, pinned};
@@ -51,8 +51,7 @@ fn a_far_link_is_kept_busy() {
 
 #[test]
 fn a_cut_costs_the_object_that_was_on_its_way_and_nothing_else() {
-    let (config, monitor) = monitored();
-    let server = Server::start(&pinned(), &config);
+    let (server, monitor) = monitored_server(&pinned());
     let proxy = Proxy::new(server.port);
     let store = through(&proxy, &server, Duration::from_secs(10));
     connect(store.as_ref()).expect("connect");

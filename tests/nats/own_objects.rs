@@ -4,7 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::support::bucket::{messages, monitored, store_on};
+use crate::support::bucket::{messages, monitored_server, store_on};
 use crate::support::drive::{connect, connect_patiently, delete, get, names, noise, put};
 use crate::support::nats::{self, Server, pinned};
 use crate::support::proxy::Proxy;
@@ -50,8 +50,7 @@ fn wait_for_messages(stores: &[&dyn Store], monitor: u16, expected: u64) {
 }
 
 fn costs_no_question(binary: &Path) {
-    let (config, monitor) = monitored();
-    let server = Server::start(binary, &config);
+    let (server, monitor) = monitored_server(binary);
     let (near, far) = (Proxy::new(server.port), Proxy::new(server.port));
     let (ours, other) = (store_behind(&server, &near), store_behind(&server, &far));
     near.overhear();
@@ -84,8 +83,7 @@ fn own_objects_are_never_asked_for_on_the_system_server() {
 }
 
 fn notices_others(binary: &Path) {
-    let (config, monitor) = monitored();
-    let server = Server::start(binary, &config);
+    let (server, monitor) = monitored_server(binary);
     let (ours, other) = (store_on(&server, |_| {}), store_on(&server, |_| {}));
     let (ours, other) = (ours.as_ref(), other.as_ref());
     connect(ours).expect("connect");
@@ -121,8 +119,7 @@ fn changes_by_others_are_noticed_on_the_system_server() {
 
 /// The connection ends while the acknowledgement of the meta message is on its way back.
 fn outlives_a_lost_acknowledgement(binary: &Path) {
-    let (config, monitor) = monitored();
-    let server = Server::start(binary, &config);
+    let (server, monitor) = monitored_server(binary);
     let proxy = Proxy::new(server.port);
     let store = store_behind(&server, &proxy);
     let store = store.as_ref();

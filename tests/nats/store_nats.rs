@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::bucket;
-use crate::support::bucket::{consumers, messages, monitored, store_on};
+use crate::support::bucket::{consumers, messages, monitored, monitored_server, store_on};
 use crate::support::drive;
 use crate::support::drive::{connect, delete, get, list, noise, put};
 use crate::support::jwt;
@@ -134,8 +134,7 @@ fn what_the_user_may_not_do_is_named() {
 
 #[test]
 fn replace_delete_and_drop_leave_nothing_in_the_stream() {
-    let (config, monitor) = monitored();
-    let server = Server::start(&pinned(), &config);
+    let (server, monitor) = monitored_server(&pinned());
     let store = store_on(&server, |_| {});
     let store = store.as_ref();
     connect(store).expect("connect");
@@ -179,8 +178,7 @@ fn a_full_bucket_refuses_a_put_and_shows_nothing_of_it() {
 
 #[test]
 fn stores_of_one_login_share_a_connection() {
-    let (config, monitor) = monitored();
-    let server = Server::start(&pinned(), &config);
+    let (server, monitor) = monitored_server(&pinned());
     let mut pool = litestream::store::ConnectionPool::default();
     let stores: Vec<_> = ["a", "b", "c"]
         .into_iter()

@@ -1,6 +1,6 @@
 //! What we store, others read; what others store, we read. The other is nats-py.
 
-use crate::support::bucket::{messages, monitored, store_on};
+use crate::support::bucket::{messages, monitored_server, store_on};
 use crate::support::drive::{connect, delete, get, list, names, noise, put};
 use crate::support::nats;
 use crate::support::nats::{Server, pinned, python};
@@ -73,8 +73,7 @@ fn another_client_reads_and_lists_what_we_store() {
 
 #[test]
 fn objects_of_another_client_are_read_and_junk_is_ignored() {
-    let (config, monitor) = monitored();
-    let server = Server::start(&pinned(), &config);
+    let (server, monitor) = monitored_server(&pinned());
     if !python(WRITE, &[&server.address()]) {
         return;
     }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::support::bucket::{messages, monitored, store_on};
+use crate::support::bucket::{messages, monitored_server, store_on};
 use crate::support::drive::{connect, connect_patiently, delete, get, list, names, noise, put};
 use crate::support::nats;
 use crate::support::nats::Server;
@@ -228,8 +228,7 @@ fn an_idle_connection_to_a_frozen_server_is_noticed_by_pings() {
 
 #[test]
 fn a_write_that_failed_is_not_stored_later() {
-    let (config, monitor) = monitored();
-    let mut server = Server::start(&nats::pinned(), &config);
+    let (mut server, monitor) = monitored_server(&nats::pinned());
     let store = store_on(&server, |_| {});
     let store = store.as_ref();
     connect(store).expect("connect");

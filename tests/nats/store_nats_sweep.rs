@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::bucket;
-use crate::support::bucket::{messages, monitored};
+use crate::support::bucket::{messages, monitored_server};
 use crate::support::cluster;
 use crate::support::drive;
 use crate::support::drive::{connect, get, noise, put};
@@ -49,8 +49,7 @@ fn sweep(store: &NatsStore, young: Duration) -> CleanupResult {
 }
 
 fn orphans_go_and_nothing_else(binary: &Path) {
-    let (config, monitor) = monitored();
-    let server = Server::start(binary, &config);
+    let (server, monitor) = monitored_server(binary);
     let mut options = Options::new(vec![server.in_options()], "bucket", "p");
     options.create_bucket = true;
     let store = NatsStore::open(&options, &mut ClientCache::default()).expect("open");

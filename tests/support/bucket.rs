@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +30,12 @@ pub fn store_on(server: &Server, change: impl FnOnce(&mut Options)) -> Rc<dyn St
 pub fn monitored() -> (String, u16) {
     let port = free_port();
     (format!("http: \"127.0.0.1:{port}\"\n"), port)
+}
+
+/// A server with a monitoring port, and the port.
+pub fn monitored_server(binary: &Path) -> (Server, u16) {
+    let (config, port) = monitored();
+    (Server::start(binary, &config), port)
 }
 
 /// How many messages are in all streams: two for a small object, one for an empty one.

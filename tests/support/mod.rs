@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod certificates;
 pub mod clock;
 pub mod cluster;
+pub mod config;
 pub mod drive;
 pub mod jwt;
 pub mod memory;

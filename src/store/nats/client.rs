@@ -15,7 +15,6 @@ use super::cleanups::Cleanups;
 use super::congestion::CongestionWindow;
 use super::connection::{OpenConnection, ServerConnection};
 use super::duplicate_streams::DuplicateStreams;
-use super::object::ObjectNames;
 use super::options::Options;
 use super::own_objects::OwnObjects;
 use super::proxy::{FLUSH_SUBJECT, Proxy};
@@ -305,15 +304,6 @@ impl Client {
     /// Under which ID others may ask for the program at this connection; none if they may not.
     pub fn service_id(&self) -> Option<&str> {
         self.is_service.then_some(&*self.id)
-    }
-
-    /// Whether another stream than that of `names` had its time to answer in this connection.
-    pub fn is_exclusive(&self, names: &ObjectNames) -> bool {
-        self.duplicates.borrow().is_exclusive(names, self.session())
-    }
-
-    pub fn record_exclusive(&self, names: &ObjectNames) {
-        self.duplicates.borrow_mut().record_exclusive(names, self.session());
     }
 
     /// Pushes what the crate still holds, then sleeps until a message is there or `timeout` is over.

@@ -4,11 +4,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::api;
 use super::object::ObjectNames;
-use crate::error::Result;
+use super::reply::Reply;
+use crate::error::{Kind, Result};
 
+/// Where there are JetStream domains, the first object of a connection becomes visible no sooner than this: a stream of another
+/// site that has the same subjects answers within it, as a rule.
+const DUPLICATE_WAIT: Duration = Duration::from_millis(300);
 /// Puts that are remembered when they are done.
 const MAX_FINISHED_PUTS: usize = 256;
 
@@ -29,18 +34,43 @@ impl DuplicateStreams {
     }
 
     /// A message for `names` was stored in another stream too, which is in the domain `other`.
-    pub fn record_foreign(&mut self, names: &ObjectNames, other: &str) {
+    fn record_foreign(&mut self, names: &ObjectNames, other: &str) {
         self.foreign.entry(names.stream()).or_insert_with(|| other.to_string());
     }
 
-    /// Whether another stream had its time to answer in this connection.
-    pub fn is_exclusive(&self, names: &ObjectNames, session: Option<u64>) -> bool {
-        session.is_some_and(|session| self.exclusive.get(&names.stream()) == Some(&session))
+    /// Whether another stream had its time to answer in this connection. The first put of it has waited for so long.
+    pub fn is_proven_exclusive(&mut self, names: &ObjectNames, session: Option<u64>, waited: Duration) -> bool {
+        let has_domain = names.domain.borrow().as_ref().is_some_and(|domain| !domain.is_empty());
+        let known = session.is_some_and(|session| self.exclusive.get(&names.stream()) == Some(&session));
+        if !has_domain || known {
+            return true;
+        }
+        let proven = waited >= DUPLICATE_WAIT;
+        if let (true, Some(session)) = (proven, session) {
+            self.exclusive.insert(names.stream(), session);
+        }
+        proven
     }
 
-    pub fn record_exclusive(&mut self, names: &ObjectNames, session: Option<u64>) {
-        if let Some(session) = session {
-            self.exclusive.insert(names.stream(), session);
+    /// The sequence that an acknowledgement tells. One of another domain is remembered: no put may begin any more.
+    pub fn read_ack(&mut self, reply: &Reply, names: &ObjectNames) -> Result<std::result::Result<u64, api::ApiError>> {
+        let answer = api::ack(reply, names);
+        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Locked)
+            && let Some(domain) = api::misplaced_ack(&reply.data)
+        {
+            self.record_foreign(names, &domain);
+        }
+        answer
+    }
+
+    /// What was answered already is answered again: two streams have its subject.
+    pub fn check_repeated_ack(&mut self, reply: &Reply, names: &ObjectNames) -> Result<()> {
+        match api::misplaced_ack(&reply.data) {
+            Some(domain) => {
+                self.record_foreign(names, &domain);
+                Err(api::duplicate_of(names, &domain))
+            }
+            None => Ok(()),
         }
     }
 

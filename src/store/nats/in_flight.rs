@@ -4,12 +4,37 @@
 //! are answered, whatever was stored after the first refused chunk is removed again, and all from that one on are sent again.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a server whose queue is full is left alone.
+const QUEUE_FULL_DELAY: Duration = Duration::from_millis(50);
 
 /// What to remove from the stream, and what to send then.
 pub struct Resend {
     pub misplaced: Vec<u64>,
     pub chunks: BTreeMap<u64, Vec<u8>>,
+}
+
+/// Refused chunks that wait to be sent again.
+pub struct ScheduledResend {
+    from: Instant,
+    /// Removals of misplaced chunks that are still unanswered.
+    removals: usize,
+    pub chunks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl ScheduledResend {
+    pub fn new(resend: Resend, now: Instant) -> ScheduledResend {
+        ScheduledResend { from: now + QUEUE_FULL_DELAY, removals: resend.misplaced.len(), chunks: resend.chunks }
+    }
+
+    pub fn on_removed(&mut self) {
+        self.removals = self.removals.saturating_sub(1);
+    }
+
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.removals == 0 && now >= self.from
+    }
 }
 
 pub struct SentChunk {

@@ -50,6 +50,31 @@ impl OwnObjects {
     }
 }
 
+/// The object that had the name before.
+pub enum Replaced {
+    /// As far as we know there is none, or it is our own.
+    Assumed(Option<OwnObject>),
+    /// The server was asked: the name of its chunks, if there are any.
+    Known(Option<String>),
+}
+
+impl Replaced {
+    /// The sequence of its meta message, if that must be as we assume.
+    pub fn expected_last(&self) -> Option<u64> {
+        match self {
+            Replaced::Assumed(own) => Some(own.as_ref().map_or(0, |own| own.seq)),
+            Replaced::Known(_) => None,
+        }
+    }
+
+    pub fn nuid(self) -> Option<String> {
+        match self {
+            Replaced::Assumed(own) => own.map(|own| own.nuid),
+            Replaced::Known(nuid) => nuid,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,17 +7,16 @@
 //! A put that loses its connection ends: whether the last chunks arrived is unknown, and to send them again could store them
 //! twice. Its own chunks are removed when it is dropped without being done.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::abandoned_put::AbandonedPut;
 use super::api;
 use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
-use super::in_flight::{InFlightChunks, Resend, SentChunk};
+use super::in_flight::{InFlightChunks, ScheduledResend, SentChunk};
 use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
-use super::own_objects::OwnObject;
+use super::own_objects::{OwnObject, Replaced};
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
@@ -30,11 +29,6 @@ const META: u64 = 0;
 const LOOKUP: u64 = u64::MAX - 1;
 const PURGE: u64 = u64::MAX - 3;
 const MISPLACED: u64 = u64::MAX - 4;
-/// How long a server whose queue is full is left alone.
-const QUEUE_FULL_DELAY: Duration = Duration::from_millis(50);
-/// Where there are JetStream domains, the first object of a connection becomes visible no sooner than this: a stream of another
-/// site that has the same subjects answers within it, as a rule.
-const DUPLICATE_WAIT: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -51,31 +45,6 @@ enum Stage {
     Failed,
 }
 
-/// The object that had the name before.
-enum Replaced {
-    /// As far as we know there is none, or it is our own.
-    Assumed(Option<OwnObject>),
-    /// The server was asked: the name of its chunks, if there are any.
-    Known(Option<String>),
-}
-
-impl Replaced {
-    /// The sequence of its meta message, if that must be as we assume.
-    fn expected_last(&self) -> Option<u64> {
-        match self {
-            Replaced::Assumed(own) => Some(own.as_ref().map_or(0, |own| own.seq)),
-            Replaced::Known(_) => None,
-        }
-    }
-
-    fn nuid(self) -> Option<String> {
-        match self {
-            Replaced::Assumed(own) => own.map(|own| own.nuid),
-            Replaced::Known(nuid) => nuid,
-        }
-    }
-}
-
 pub struct NatsPut {
     names: Rc<ObjectNames>,
     name: String,
@@ -86,8 +55,7 @@ pub struct NatsPut {
     chunk_size: usize,
     digest: ContentDigest,
     in_flight: InFlightChunks,
-    /// Refused chunks that wait to be sent again: from when on, and how many removals are still unanswered.
-    resend: Option<(Instant, usize, BTreeMap<u64, Vec<u8>>)>,
+    resend: Option<ScheduledResend>,
     /// What this one replaces.
     replaced: Replaced,
     finished: bool,
@@ -185,17 +153,15 @@ impl NatsPut {
 
     /// Mends what a full queue of the server has torn: see [`InFlightChunks`].
     fn resend_rejected(&mut self, now: Instant) -> Result<()> {
-        if let Some(Resend { misplaced: strays, chunks }) = self.in_flight.take_resend() {
-            for seq in &strays {
+        if let Some(resend) = self.in_flight.take_resend() {
+            for seq in &resend.misplaced {
                 let question = api::delete_message_request(*seq);
                 self.exchange.request(MISPLACED, &self.names.api("STREAM.MSG.DELETE"), &question)?;
             }
-            self.resend = Some((now + QUEUE_FULL_DELAY, strays.len(), chunks));
+            self.resend = Some(ScheduledResend::new(resend, now));
         }
-        if self.resend.as_ref().is_some_and(|(time, removals, _)| *removals == 0 && now >= *time)
-            && let Some((_, _, chunks)) = self.resend.take()
-        {
-            for (tag, bytes) in chunks {
+        if let Some(resend) = self.resend.take_if(|resend| resend.is_due(now)) {
+            for (tag, bytes) in resend.chunks {
                 self.publish_chunk(tag, bytes)?;
             }
         }
@@ -204,9 +170,7 @@ impl NatsPut {
 
     fn on_removed(&mut self, mail: &Reply) -> Result<()> {
         api::parse_success::<serde_json::Value>(mail)?;
-        if let Some((_, removals, _)) = &mut self.resend {
-            *removals = removals.saturating_sub(1);
-        }
+        self.resend.iter_mut().for_each(ScheduledResend::on_removed);
         Ok(())
     }
 
@@ -239,8 +203,10 @@ impl NatsPut {
     }
 
     fn on_chunk(&mut self, tag: u64, mail: &Reply) -> Result<()> {
-        let Some(SentChunk { bytes, at }) = self.in_flight.is_answered(tag) else { return self.on_duplicate(mail) };
-        let answer = self.ack(mail);
+        let Some(SentChunk { bytes, at }) = self.in_flight.is_answered(tag) else {
+            return self.client().duplicates.borrow_mut().check_repeated_ack(mail, &self.names);
+        };
+        let answer = self.client().duplicates.borrow_mut().read_ack(mail, &self.names);
         let stored = matches!(answer, Ok(Ok(_)));
         let mut window = self.exchange.client().window.borrow_mut();
         if stored {
@@ -257,46 +223,19 @@ impl NatsPut {
         Ok(())
     }
 
-    /// What was answered already is answered again: two streams have its subject.
-    fn on_duplicate(&self, mail: &Reply) -> Result<()> {
-        match api::misplaced_ack(&mail.data) {
-            Some(domain) => {
-                self.client().duplicates.borrow_mut().record_foreign(&self.names, &domain);
-                Err(api::duplicate_of(&self.names, &domain))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// An ack of another domain is remembered: no put may begin any more.
-    fn ack(&self, mail: &Reply) -> Result<std::result::Result<u64, api::ApiError>> {
-        let answer = api::ack(mail, &self.names);
-        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Locked)
-            && let Some(domain) = api::misplaced_ack(&mail.data)
-        {
-            self.client().duplicates.borrow_mut().record_foreign(&self.names, &domain);
-        }
-        answer
-    }
-
     /// Whether no other stream can be seen to have our subjects.
     fn is_exclusive(&self, now: Instant) -> bool {
-        let domains = self.names.domain.borrow().as_ref().is_some_and(|domain| !domain.is_empty());
-        let Some(begun) = self.started.filter(|_| domains && !self.client().is_exclusive(&self.names)) else {
-            return true;
-        };
-        let proven = now.saturating_duration_since(begun) >= DUPLICATE_WAIT;
-        if proven {
-            self.client().record_exclusive(&self.names);
-        }
-        proven
+        let waited = self.started.map(|started| now.saturating_duration_since(started));
+        let (client, names) = (self.client(), &self.names);
+        waited.is_none_or(|waited| client.duplicates.borrow_mut().is_proven_exclusive(names, client.session(), waited))
     }
 
     fn on_meta(&mut self, mail: &Reply) -> Result<()> {
         if self.stage != Stage::Meta {
-            return self.on_duplicate(mail);
+            return self.client().duplicates.borrow_mut().check_repeated_ack(mail, &self.names);
         }
-        match self.ack(mail)? {
+        let answer = self.client().duplicates.borrow_mut().read_ack(mail, &self.names);
+        match answer? {
             Ok(seq) => self.on_stored(seq),
             Err(refusal) if refusal.is_wrong_last_sequence() && self.replaced.expected_last().is_some() => {
                 self.ask_what_is_replaced()
