@@ -218,12 +218,12 @@ fn writer_that_always_checkpoints_starves_no_other_writer() {
     let _alone = alone();
     let bed = Bed::directory("turns");
     let database = bed.database();
-    let rival = ["--seconds", "4", "--rate", "100", "--sync", "off", "--seed", "2"];
+    let rival = ["--seconds", "6", "--rate", "100", "--sync", "off", "--seed", "2"];
     let mut last = [0.0; 2];
     for (at, beside) in [false, true].into_iter().enumerate() {
         let mut replicator = beside.then(|| bed.replicate(&database));
         let mut writers = ["full", "truncate"].map(|mode| {
-            let busy = ["--seconds", "4", "--rate", "400", "--sync", "off", "--rows", "0", "--every", "1"];
+            let busy = ["--seconds", "6", "--rate", "400", "--sync", "off", "--rows", "0", "--every", "1"];
             bed.application(&database, &[&busy[..], &["--checkpoint", mode]].concat())
         });
         let mut rival = bed.application(&database, &rival);
@@ -232,7 +232,7 @@ fn writer_that_always_checkpoints_starves_no_other_writer() {
             // Part of the schedule: another start each half second.
             sleep(10 * TICK);
             // Each start has a first pin, which may take the slot that such a checkpoint waits for.
-            if begin.elapsed() < Duration::from_secs(3)
+            if begin.elapsed() < Duration::from_secs(5)
                 && let Some(running) = replicator.take()
             {
                 running.kill();

@@ -58,7 +58,7 @@ impl Authority {
     /// A certificate for `names` (as in `DNS:localhost,IP:127.0.0.1`) that is good from now on for `days`.
     pub fn sign(&self, file: &str, names: &str, days: i32) -> Pair {
         let path = |end: &str| self.scratch.join(&format!("{file}.{end}"));
-        let (key, request, certificate, extensions) = (path("key"), path("csr"), path("pem"), path("ext"));
+        let (key, request, certificate) = (path("key"), path("csr"), path("pem"));
         openssl(&[
             "req",
             "-newkey",
@@ -73,25 +73,17 @@ impl Authority {
             "-out",
             text(&request),
         ]);
-        std::fs::write(&extensions, format!("subjectAltName={names}\n")).expect("write extensions");
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            text(&request),
-            "-CA",
-            text(&self.root()),
-            "-CAkey",
-            text(&self.scratch.join("ca.key")),
-            "-CAcreateserial",
-            "-days",
-            &days.to_string(),
-            "-extfile",
-            text(&extensions),
-            "-out",
-            text(&certificate),
-        ]);
+        self.sign_request(&request, names, days, &certificate);
         Pair { certificate, key }
+    }
+
+    fn sign_request(&self, request: &Path, names: &str, days: i32, certificate: &Path) {
+        let extensions = certificate.with_extension("ext");
+        std::fs::write(&extensions, format!("subjectAltName={names}\n")).expect("write extensions");
+        let (root, ca_key, days) = (self.root(), self.scratch.join("ca.key"), days.to_string());
+        let by = ["-CA", text(&root), "-CAkey", text(&ca_key), "-CAcreateserial", "-days", &*days];
+        let words = ["x509", "-req", "-in", text(request), "-extfile", text(&extensions), "-out", text(certificate)];
+        openssl(&[&words[..], &by[..]].concat());
     }
 
     /// A certificate with a key of `kind`: `rsa:2048`, the name of a curve, or `ed25519`.
@@ -118,27 +110,10 @@ impl Authority {
     /// The key of `pair` in the older forms: PKCS#1 does not exist for EC, so a new RSA pair is made for it.
     pub fn sign_rsa(&self, file: &str, names: &str) -> Pair {
         let path = |end: &str| self.scratch.join(&format!("{file}.{end}"));
-        let (key, request, certificate, extensions) = (path("key"), path("csr"), path("pem"), path("ext"));
+        let (key, request, certificate) = (path("key"), path("csr"), path("pem"));
         openssl(&["genrsa", "-traditional", "-out", text(&key), "2048"]);
         openssl(&["req", "-new", "-key", text(&key), "-subj", "/CN=rsa", "-out", text(&request)]);
-        std::fs::write(&extensions, format!("subjectAltName={names}\n")).expect("write extensions");
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            text(&request),
-            "-CA",
-            text(&self.root()),
-            "-CAkey",
-            text(&self.scratch.join("ca.key")),
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            text(&extensions),
-            "-out",
-            text(&certificate),
-        ]);
+        self.sign_request(&request, names, 2, &certificate);
         Pair { certificate, key }
     }
 }
@@ -151,8 +126,10 @@ pub fn as_sec1(pair: &Pair) -> Pair {
 }
 
 impl Pair {
-    /// The server's tls block; `more` goes into it.
+    /// The server's tls block; `more` goes into it. A busy machine gets more time for a handshake than the two seconds that are
+    /// the server's default.
     pub fn config(&self, more: &str) -> String {
-        format!("tls {{ cert_file: \"{}\", key_file: \"{}\", {more} }}\n", text(&self.certificate), text(&self.key))
+        let (certificate, key) = (text(&self.certificate), text(&self.key));
+        format!("tls {{ cert_file: \"{certificate}\", key_file: \"{key}\", timeout: 20, {more} }}\n")
     }
 }
