@@ -7,6 +7,7 @@
 
 mod differences;
 mod rollup;
+mod snapshot_pages;
 mod state;
 
 use std::io::Read;
@@ -29,11 +30,10 @@ use crate::restore::page_output::{PageOutput, expect_growth};
 use crate::restore::stop::resolve_stop;
 use crate::store::Store;
 
+use snapshot_pages::{WRITE_BYTES, write_snapshot};
 use state::RestoredState;
 pub use state::{RestoredEnd, ResumableRestore};
 
-/// Bytes that are written at once while a snapshot is unpacked.
-const WRITE_BYTES: usize = 256 << 10;
 /// What was restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RestoreResult {
@@ -158,8 +158,9 @@ fn apply_snapshot<'a, O: PageOutput>(
 ) -> Result<Restore<'a, O>> {
     let name = plan.snapshot.to_string();
     let download = ObjectReader::new(store, clock, &name, read);
-    let (header, running) =
-        apply_snapshot_pages(download, plan, &mut output, &mut || progress(read.bytes())).map_err(|e| {
+    let (header, running) = write_snapshot(download, plan, &mut output, &mut || progress(read.bytes()))
+        .and_then(proven_snapshot)
+        .map_err(|e| {
             let error = e.context(format!("object {name}"));
             if error.kind() == Kind::Corrupt { error.with_hint(&plan.fallback_hint) } else { error }
         })?;
@@ -178,51 +179,13 @@ fn apply_snapshot<'a, O: PageOutput>(
     Ok(Restore { store, clock, output, progress, read, state, old: Vec::new() })
 }
 
-fn apply_snapshot_pages<O: PageOutput>(
-    download: ObjectReader<'_>,
-    plan: &Plan,
-    output: &mut O,
-    progress: &mut dyn FnMut(),
+fn proven_snapshot(
+    (header, running): (snapshot::Header, RunningChecksum),
 ) -> Result<(snapshot::Header, RunningChecksum)> {
-    let mut reader = snapshot::Reader::open(download)?;
-    let header = *reader.header();
-    if header.key() != plan.snapshot {
-        return Err(Error::new(Kind::Corrupt, format!("it contains another snapshot: {}", header.key())));
-    }
-    if let Some(origin) = reader.origin() {
-        output.origin(origin, &plan.snapshot)?;
-    }
-    output.expect(header.payload_len())?;
-    let mut running = RunningChecksum::new(header.page_size);
-    let mut piece = vec![0; WRITE_BYTES];
-    let mut at = 0;
-    loop {
-        let count = fill(&mut reader, &mut piece)?;
-        let pages = piece.get(..count).unwrap_or_default();
-        if count == 0 {
-            break;
-        }
-        output.write_at(at, pages)?;
-        pages.chunks(header.page_size.get() as usize).for_each(|page| running.push(page));
-        at += count as u64;
-        progress();
-    }
     match header.database {
         Some(expected) if expected != running.sum() => Err(other_checksum("of the snapshot", expected, running.sum())),
         _ => Ok((header, running)),
     }
-}
-
-/// Reads whole pages; fewer than there is room for only at the end.
-fn fill<R: Read>(reader: &mut snapshot::Reader<R>, piece: &mut [u8]) -> Result<usize> {
-    let mut have = 0;
-    while have < piece.len() {
-        match reader.read(&mut piece[have..])? {
-            0 => break,
-            count => have += count,
-        }
-    }
-    Ok(have)
 }
 
 fn other_checksum(whose: &str, expected: DatabaseChecksum, found: DatabaseChecksum) -> Error {

@@ -84,22 +84,22 @@ struct ResponseHeader {
 }
 
 /// Reads an answer; the server's refusal is the inner error.
-pub fn parse_response<T: DeserializeOwned>(mail: &Reply) -> Result<std::result::Result<T, ApiError>> {
-    if mail.status == Some(503) {
+pub fn parse_response<T: DeserializeOwned>(reply: &Reply) -> Result<std::result::Result<T, ApiError>> {
+    if reply.status == Some(503) {
         let error = Error::new(Kind::StoreUnreachable, "JetStream does not answer");
         return Err(error.with_hint(format!("{ENABLE}, or wait until it is ready; {BEHIND_LEAF}")));
     }
     let odd = |_| Error::new(Kind::StoreRefused, "expected a JetStream response, found something else");
-    let envelope: ResponseHeader = serde_json::from_slice(&mail.data).map_err(odd)?;
+    let envelope: ResponseHeader = serde_json::from_slice(&reply.data).map_err(odd)?;
     match envelope.error {
         Some(error) => Ok(Err(error)),
-        None => serde_json::from_slice(&mail.data).map(Ok).map_err(odd),
+        None => serde_json::from_slice(&reply.data).map(Ok).map_err(odd),
     }
 }
 
 /// The same where any refusal is an error.
-pub fn parse_success<T: DeserializeOwned>(mail: &Reply) -> Result<T> {
-    parse_response(mail)?.map_err(|refusal| refusal.error())
+pub fn parse_success<T: DeserializeOwned>(reply: &Reply) -> Result<T> {
+    parse_response(reply)?.map_err(|refusal| refusal.error())
 }
 
 #[derive(Deserialize)]
@@ -111,8 +111,8 @@ struct Ack {
 }
 
 /// An ack is one only if it says in which stream and where the message is.
-pub fn ack(mail: &Reply, place: &ObjectNames) -> Result<std::result::Result<u64, ApiError>> {
-    let ack: Ack = match parse_response(mail)? {
+pub fn ack(reply: &Reply, place: &ObjectNames) -> Result<std::result::Result<u64, ApiError>> {
+    let ack: Ack = match parse_response(reply)? {
         Ok(ack) => ack,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -178,8 +178,8 @@ struct StoredMessage {
 }
 
 /// The payload of the message that was asked for; none if there is none.
-pub fn stored_message(mail: &Reply) -> Result<Option<Vec<u8>>> {
-    let stored: Stored = match parse_response(mail)? {
+pub fn stored_message(reply: &Reply) -> Result<Option<Vec<u8>>> {
+    let stored: Stored = match parse_response(reply)? {
         Ok(stored) => stored,
         Err(refusal) if refusal.err_code == NO_MESSAGE => return Ok(None),
         Err(refusal) => return Err(refusal.error()),
@@ -272,14 +272,14 @@ pub fn delete_consumer_request(place: &ObjectNames, name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn mail(data: &str) -> Reply {
+    fn reply(data: &str) -> Reply {
         Reply { tag: 0, status: None, data: data.as_bytes().to_vec(), delivery: None }
     }
 
     #[test]
     fn only_a_sequence_in_our_stream_is_an_ack() {
         let place = ObjectNames::new("b", "");
-        let seq = |text: &str| ack(&mail(text), &place);
+        let seq = |text: &str| ack(&reply(text), &place);
         assert_eq!(seq(r#"{"stream":"OBJ_b","seq":7}"#).unwrap().unwrap(), 7);
         for text in [r#"{"stream":"OBJ_b","seq":0}"#, r#"{"stream":"OBJ_c","seq":7}"#, r#"{"seq":7}"#, "{}", "", "+OK"]
         {
@@ -295,7 +295,7 @@ mod tests {
     fn an_ack_of_another_domain_names_both() {
         let place = ObjectNames::new("b", "");
         place.domain.replace(Some("north".into()));
-        let seq = |text: &str| ack(&mail(text), &place);
+        let seq = |text: &str| ack(&reply(text), &place);
         assert_eq!(seq(r#"{"stream":"OBJ_b","domain":"north","seq":7}"#).unwrap().unwrap(), 7);
         for (text, other) in [
             (r#"{"stream":"OBJ_b","domain":"south","seq":7}"#, "domain south"),
@@ -326,9 +326,9 @@ mod tests {
     #[test]
     fn a_missing_message_is_no_error() {
         let none = r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
-        assert_eq!(stored_message(&mail(none)).unwrap(), None);
-        assert_eq!(stored_message(&mail(r#"{"message":{"data":"aGk="}}"#)).unwrap().unwrap(), b"hi");
-        assert_eq!(stored_message(&mail(r#"{"message":{}}"#)).unwrap().unwrap(), b"");
-        assert!(stored_message(&mail(r#"{"message":{"data":"*"}}"#)).is_err());
+        assert_eq!(stored_message(&reply(none)).unwrap(), None);
+        assert_eq!(stored_message(&reply(r#"{"message":{"data":"aGk="}}"#)).unwrap().unwrap(), b"hi");
+        assert_eq!(stored_message(&reply(r#"{"message":{}}"#)).unwrap().unwrap(), b"");
+        assert!(stored_message(&reply(r#"{"message":{"data":"*"}}"#)).is_err());
     }
 }

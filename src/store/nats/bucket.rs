@@ -154,14 +154,14 @@ impl BucketCheck {
         self.exchange.client().domain()
     }
 
-    fn on_reply(&mut self, mail: &Reply, now: Instant) -> Result<Option<BucketInfo>> {
-        if mail.tag == NAMES {
-            let names = api::parse_response::<StreamNames>(mail).ok().and_then(|names| names.ok()).unwrap_or_default();
+    fn on_reply(&mut self, reply: &Reply, now: Instant) -> Result<Option<BucketInfo>> {
+        if reply.tag == NAMES {
+            let names = api::parse_response::<StreamNames>(reply).ok().and_then(|names| names.ok()).unwrap_or_default();
             return Err(bucket_missing(&self.names.bucket, &names.streams.unwrap_or_default(), &self.domain()));
         }
-        match api::parse_response::<StreamInfo>(mail)? {
+        match api::parse_response::<StreamInfo>(reply)? {
             // Of a stream that was just made, the domain must be asked for.
-            Ok(_) if mail.tag == CREATED => {
+            Ok(_) if reply.tag == CREATED => {
                 self.exchange.request(INFO, &self.names.api("STREAM.INFO"), b"")?;
                 Ok(None)
             }
@@ -178,7 +178,7 @@ impl BucketCheck {
                 });
                 Ok(Some(BucketInfo { warnings, created: info.created }))
             }
-            Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && mail.tag == INFO => {
+            Err(refusal) if refusal.err_code == api::NO_STREAM && self.create && reply.tag == INFO => {
                 let request = stream_config(&self.names, self.replicas).to_string();
                 self.exchange.request(CREATED, &self.names.api("STREAM.CREATE"), request.as_bytes())?;
                 Ok(None)

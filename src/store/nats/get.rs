@@ -166,12 +166,12 @@ impl NatsGet {
         self.exchange.request(META, &self.names.api("STREAM.MSG.GET"), &question)
     }
 
-    fn on_reply(&mut self, mail: Reply) -> Result<Option<Vec<u8>>> {
-        match (self.stage, mail.tag, mail.delivery) {
-            (Stage::Meta, META, _) => self.on_meta(&mail)?,
-            (Stage::RecheckMeta, META, _) => self.on_recheck(&mail)?,
-            (Stage::SingleChunk, SINGLE_CHUNK, _) => return self.on_single_chunk(&mail),
-            (Stage::Create { asked }, CREATED, _) => self.on_created(&mail, asked.elapsed())?,
+    fn on_reply(&mut self, reply: Reply) -> Result<Option<Vec<u8>>> {
+        match (self.stage, reply.tag, reply.delivery) {
+            (Stage::Meta, META, _) => self.on_meta(&reply)?,
+            (Stage::RecheckMeta, META, _) => self.on_recheck(&reply)?,
+            (Stage::SingleChunk, SINGLE_CHUNK, _) => return self.on_single_chunk(&reply),
+            (Stage::Create { asked }, CREATED, _) => self.on_created(&reply, asked.elapsed())?,
             (Stage::Read, _, Some(origin)) => {
                 if origin.consumer_seq != self.consumer_seq + 1 {
                     // Something was lost on the way: once more from the end of what we have.
@@ -181,23 +181,23 @@ impl NatsGet {
                 self.last_seq = origin.stream_seq;
                 self.remaining = self.remaining.saturating_sub(1);
                 self.requested = self.requested.saturating_sub(1);
-                return self.deliver_chunk(mail.data).map(Some);
+                return self.deliver_chunk(reply.data).map(Some);
             }
             // The consumer has nothing more, or is gone: a new one tells how many chunks there are.
-            (Stage::Read, BATCH, None) if mail.status != Some(HEARTBEAT) => self.restart_limited()?,
+            (Stage::Read, BATCH, None) if reply.status != Some(HEARTBEAT) => self.restart_limited()?,
             _ => {}
         }
         Ok(None)
     }
 
-    fn on_meta(&mut self, mail: &Reply) -> Result<()> {
-        self.meta = Some(self.parse_meta(mail)?);
+    fn on_meta(&mut self, reply: &Reply) -> Result<()> {
+        self.meta = Some(self.parse_meta(reply)?);
         self.request()
     }
 
-    fn parse_meta(&self, mail: &Reply) -> Result<Meta> {
+    fn parse_meta(&self, reply: &Reply) -> Result<Meta> {
         let missing = || Error::new(Kind::NotFound, "no such object");
-        let json = api::stored_message(mail)?.ok_or_else(missing)?;
+        let json = api::stored_message(reply)?.ok_or_else(missing)?;
         let meta = Meta::parse(&json);
         let meta = meta.ok_or_else(|| Error::new(Kind::Corrupt, "expected object metadata, found something else"))?;
         if meta.deleted {
@@ -210,8 +210,8 @@ impl NatsGet {
     }
 
     /// Chunks are missing. If it was replaced meanwhile, the new one can be read, from its beginning.
-    fn on_recheck(&mut self, mail: &Reply) -> Result<()> {
-        let now = self.parse_meta(mail)?;
+    fn on_recheck(&mut self, reply: &Reply) -> Result<()> {
+        let now = self.parse_meta(reply)?;
         if self.meta.as_ref().is_some_and(|meta| meta.nuid == now.nuid) {
             if self.replica_may_lag() {
                 self.stage = Stage::ReplicaLagging { until: Instant::now() + LAG_RETRY_DELAY };
@@ -234,15 +234,15 @@ impl NatsGet {
         self.names.replicated.get() && since.elapsed() < self.exchange.client().timeout()
     }
 
-    fn on_single_chunk(&mut self, mail: &Reply) -> Result<Option<Vec<u8>>> {
-        match api::stored_message(mail)? {
+    fn on_single_chunk(&mut self, reply: &Reply) -> Result<Option<Vec<u8>>> {
+        match api::stored_message(reply)? {
             Some(bytes) => self.deliver_chunk(bytes).map(Some),
             None => self.request_meta(Stage::RecheckMeta).map(|()| None),
         }
     }
 
-    fn on_created(&mut self, mail: &Reply, round_trip: Duration) -> Result<()> {
-        let consumer: api::Consumer = api::parse_success(mail)?;
+    fn on_created(&mut self, reply: &Reply, round_trip: Duration) -> Result<()> {
+        let consumer: api::Consumer = api::parse_success(reply)?;
         self.remaining = consumer.num_pending;
         (self.consumer_seq, self.requested) = (0, 0);
         let expected = self.meta.as_ref().and_then(|meta| meta.chunks);

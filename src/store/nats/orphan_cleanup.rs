@@ -146,13 +146,13 @@ impl NatsCleanup {
         self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
-    fn on_reply(&mut self, mail: &Reply) -> Result<Option<CleanupResult>> {
-        match (&self.stage, mail.tag) {
-            (Stage::Subjects, SUBJECTS) => self.on_subjects(mail).map(|()| None),
-            (Stage::Newest(_), NEWEST) => self.on_newest(mail),
-            (Stage::RecheckMetas(_), NEXT_META) => self.on_next_meta(mail),
+    fn on_reply(&mut self, reply: &Reply) -> Result<Option<CleanupResult>> {
+        match (&self.stage, reply.tag) {
+            (Stage::Subjects, SUBJECTS) => self.on_subjects(reply).map(|()| None),
+            (Stage::Newest(_), NEWEST) => self.on_newest(reply),
+            (Stage::RecheckMetas(_), NEXT_META) => self.on_next_meta(reply),
             (Stage::Purge, PURGED) => {
-                api::parse_success::<Value>(mail)?;
+                api::parse_success::<Value>(reply)?;
                 self.result.removed += 1;
                 self.next_candidate()
             }
@@ -160,8 +160,8 @@ impl NatsCleanup {
         }
     }
 
-    fn on_subjects(&mut self, mail: &Reply) -> Result<()> {
-        let info: SubjectsInfo = api::parse_success(mail)?;
+    fn on_subjects(&mut self, reply: &Reply) -> Result<()> {
+        let info: SubjectsInfo = api::parse_success(reply)?;
         // Of two clocks that differ, the one that makes everything younger holds.
         let server = info.ts.and_then(|ts| Timestamp::parse(&ts).ok());
         self.now_utc = server.map_or(self.now_utc, |server| server.min(self.now_utc));
@@ -204,9 +204,9 @@ impl NatsCleanup {
         Ok(None)
     }
 
-    fn on_newest(&mut self, mail: &Reply) -> Result<Option<CleanupResult>> {
+    fn on_newest(&mut self, reply: &Reply) -> Result<Option<CleanupResult>> {
         let Stage::Newest(nuid) = &self.stage else { return Ok(None) };
-        let stored: RawMessage = match api::parse_response(mail)? {
+        let stored: RawMessage = match api::parse_response(reply)? {
             Ok(stored) => stored,
             Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.next_candidate(),
             Err(refusal) => return Err(refusal.error()),
@@ -229,8 +229,8 @@ impl NatsCleanup {
         Ok(None)
     }
 
-    fn on_next_meta(&mut self, mail: &Reply) -> Result<Option<CleanupResult>> {
-        let stored: RawMessage = match api::parse_response(mail)? {
+    fn on_next_meta(&mut self, reply: &Reply) -> Result<Option<CleanupResult>> {
+        let stored: RawMessage = match api::parse_response(reply)? {
             Ok(stored) => stored,
             Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.purge(),
             Err(refusal) => return Err(refusal.error()),

@@ -168,8 +168,8 @@ impl NatsPut {
         Ok(())
     }
 
-    fn on_removed(&mut self, mail: &Reply) -> Result<()> {
-        api::parse_success::<serde_json::Value>(mail)?;
+    fn on_removed(&mut self, reply: &Reply) -> Result<()> {
+        api::parse_success::<serde_json::Value>(reply)?;
         self.resend.iter_mut().for_each(ScheduledResend::on_removed);
         Ok(())
     }
@@ -190,23 +190,23 @@ impl NatsPut {
         Ok(bytes.len().saturating_sub(rest.len()))
     }
 
-    fn on_reply(&mut self, mail: &Reply) -> Result<()> {
-        match mail.tag {
-            LOOKUP => self.on_found(mail)?,
-            META => self.on_meta(mail)?,
+    fn on_reply(&mut self, reply: &Reply) -> Result<()> {
+        match reply.tag {
+            LOOKUP => self.on_found(reply)?,
+            META => self.on_meta(reply)?,
             // Best effort: the object itself is stored, and the sweep finds what stays.
             PURGE => self.stage = Stage::Done,
-            MISPLACED => self.on_removed(mail)?,
-            tag => self.on_chunk(tag, mail)?,
+            MISPLACED => self.on_removed(reply)?,
+            tag => self.on_chunk(tag, reply)?,
         }
         Ok(())
     }
 
-    fn on_chunk(&mut self, tag: u64, mail: &Reply) -> Result<()> {
+    fn on_chunk(&mut self, tag: u64, reply: &Reply) -> Result<()> {
         let Some(SentChunk { bytes, at }) = self.in_flight.is_answered(tag) else {
-            return self.client().duplicates.borrow_mut().check_repeated_ack(mail, &self.names);
+            return self.client().duplicates.borrow_mut().check_repeated_ack(reply, &self.names);
         };
-        let answer = self.client().duplicates.borrow_mut().read_ack(mail, &self.names);
+        let answer = self.client().duplicates.borrow_mut().read_ack(reply, &self.names);
         let stored = matches!(answer, Ok(Ok(_)));
         let mut window = self.exchange.client().window.borrow_mut();
         if stored {
@@ -230,11 +230,11 @@ impl NatsPut {
         waited.is_none_or(|waited| client.duplicates.borrow_mut().is_proven_exclusive(names, client.session(), waited))
     }
 
-    fn on_meta(&mut self, mail: &Reply) -> Result<()> {
+    fn on_meta(&mut self, reply: &Reply) -> Result<()> {
         if self.stage != Stage::Meta {
-            return self.client().duplicates.borrow_mut().check_repeated_ack(mail, &self.names);
+            return self.client().duplicates.borrow_mut().check_repeated_ack(reply, &self.names);
         }
-        let answer = self.client().duplicates.borrow_mut().read_ack(mail, &self.names);
+        let answer = self.client().duplicates.borrow_mut().read_ack(reply, &self.names);
         match answer? {
             Ok(seq) => self.on_stored(seq),
             Err(refusal) if refusal.is_wrong_last_sequence() && self.replaced.expected_last().is_some() => {
@@ -253,8 +253,8 @@ impl NatsPut {
         Ok(())
     }
 
-    fn on_found(&mut self, mail: &Reply) -> Result<()> {
-        let meta = api::stored_message(mail)?.and_then(|json| Meta::parse(&json));
+    fn on_found(&mut self, reply: &Reply) -> Result<()> {
+        let meta = api::stored_message(reply)?.and_then(|json| Meta::parse(&json));
         self.replaced = Replaced::Known(meta.map(|meta| meta.nuid));
         self.send_meta()
     }

@@ -125,8 +125,9 @@ pub struct NatsLease {
     stage: Stage,
     queries: Option<Subscription>,
     /// The connection in which it was last asked.
-    epoch: Option<u64>,
-    session: bool,
+    session: Option<u64>,
+    /// It was ours once.
+    acquired: bool,
     last_logged: bool,
     /// To take over from a holder that answers; once.
     takeover: bool,
@@ -164,8 +165,8 @@ impl NatsLease {
             own: me,
             stage: Stage::Begin,
             queries: None,
-            epoch: None,
-            session: false,
+            session: None,
+            acquired: false,
             last_logged: false,
             takeover: holder.takeover,
             takeovers: None,
@@ -188,11 +189,11 @@ impl NatsLease {
         self.client.receive_ready();
         let Stage::Querying { why, until, inbox } = &self.stage else { return Ok(None) };
         let why = *why;
-        while let Some(mail) = inbox.next() {
-            if mail.status == Some(503) {
+        while let Some(reply) = inbox.next() {
+            if reply.status == Some(503) {
                 return Ok(Some(why));
             }
-            let Ok(other) = serde_json::from_slice::<WriterInfo>(&mail.data) else { continue };
+            let Ok(other) = serde_json::from_slice::<WriterInfo>(&reply.data) else { continue };
             if other.id != self.own.id && self.loses_to(&other, why) {
                 if why == QueryReason::Acquire && std::mem::take(&mut self.takeover) {
                     self.take_over(other, now);
@@ -238,7 +239,7 @@ impl NatsLease {
         if why == QueryReason::Acquire {
             self.queries = self.client.listen(&self.subject, None);
             self.takeovers = self.client.listen(&self.takeover_subject(), None);
-            self.session = true;
+            self.acquired = true;
             if !self.client.lease_queries_denied() {
                 self.query(QueryReason::Confirm, now);
             }
@@ -261,13 +262,13 @@ impl NatsLease {
     /// Whether the holder has stopped writing.
     fn read_release(&mut self, now: Instant) -> Result<()> {
         let Stage::TakingOver { holder, until, inbox } = &self.stage else { return Ok(()) };
-        while let Some(mail) = inbox.next() {
-            if mail.status == Some(503) {
+        while let Some(reply) = inbox.next() {
+            if reply.status == Some(503) {
                 let hint =
                     "it cannot be told to stop: it is of an older version, or its login may not listen; stop it there";
                 return Err(lease_taken_error(&self.url, holder, QueryReason::Acquire).with_hint(hint));
             }
-            if serde_json::from_slice::<WriterInfo>(&mail.data).is_ok_and(|other| other.released) {
+            if serde_json::from_slice::<WriterInfo>(&reply.data).is_ok_and(|other| other.released) {
                 log::info("taken over")
                     .field("store", &self.url)
                     .field("host", printable(&holder.host))
@@ -341,12 +342,12 @@ impl WriterLease for NatsLease {
         if let Stage::Released { to, until } = &self.stage {
             return if now < *until { Ok(None) } else { Err(taken_over_error(&self.url, "was taken over", to)) };
         }
-        let epoch = self.client.session();
-        let paused = self.pause.was_paused(since_boot(), QUERY_TIMEOUT) && self.session;
+        let session = self.client.session();
+        let paused = self.pause.was_paused(since_boot(), QUERY_TIMEOUT) && self.acquired;
         self.pauses += u64::from(paused);
-        if epoch.is_some() && (epoch != self.epoch || paused) {
-            self.epoch = epoch;
-            self.query(if self.session { QueryReason::Reconnect } else { QueryReason::Acquire }, now);
+        if session.is_some() && (session != self.session || paused) {
+            self.session = session;
+            self.query(if self.acquired { QueryReason::Reconnect } else { QueryReason::Acquire }, now);
         }
         if let Some(why) = self.read_replies(now)? {
             self.acquired(why, now);
@@ -358,8 +359,8 @@ impl WriterLease for NatsLease {
             return Ok(None);
         }
         let more = self.bucket_incarnation.get().saturating_add(self.pauses);
-        let number = self.epoch.map(|epoch| epoch.saturating_add(more));
-        Ok(number.filter(|_| self.session))
+        let number = self.session.map(|session| session.saturating_add(more));
+        Ok(number.filter(|_| self.acquired))
     }
 
     fn set_lag(&mut self, lag: Option<Duration>) {

@@ -95,10 +95,10 @@ impl ConsumerReader {
         self.exchange.request(CREATED, &subject, &request)
     }
 
-    fn on_reply(&mut self, mail: &Reply) -> Result<Option<MetaEvent>> {
-        match (mail.tag, mail.delivery) {
+    fn on_reply(&mut self, reply: &Reply) -> Result<Option<MetaEvent>> {
+        match (reply.tag, reply.delivery) {
             (CREATED, None) => {
-                let consumer: api::Consumer = api::parse_success(mail)?;
+                let consumer: api::Consumer = api::parse_success(reply)?;
                 self.remaining = consumer.num_pending;
                 self.ended = self.remaining == 0;
                 self.prefetch()?;
@@ -108,9 +108,9 @@ impl ConsumerReader {
                 self.requested = self.requested.saturating_sub(1);
                 self.ended = self.remaining == 0;
                 self.prefetch()?;
-                return Ok(Some(MetaEvent::Meta(Meta::parse(&mail.data))));
+                return Ok(Some(MetaEvent::Meta(Meta::parse(&reply.data))));
             }
-            (BATCH, None) if mail.status != Some(HEARTBEAT) => self.stalled = true,
+            (BATCH, None) if reply.status != Some(HEARTBEAT) => self.stalled = true,
             _ => {}
         }
         Ok(None)

@@ -93,9 +93,9 @@ impl LeaderReader {
         self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
-    fn on_reply(&mut self, mail: &Reply) -> Result<Option<MetaEvent>> {
-        if mail.tag == SUBJECTS {
-            if !self.on_subjects(mail)? {
+    fn on_reply(&mut self, reply: &Reply) -> Result<Option<MetaEvent>> {
+        if reply.tag == SUBJECTS {
+            if !self.on_subjects(reply)? {
                 self.restart()?;
                 return Ok(Some(MetaEvent::Restarted));
             }
@@ -104,12 +104,12 @@ impl LeaderReader {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.request_metas()?;
         // None: it was deleted meanwhile.
-        Ok(api::stored_message(mail)?.map(|json| MetaEvent::Meta(Meta::parse(&json))))
+        Ok(api::stored_message(reply)?.map(|json| MetaEvent::Meta(Meta::parse(&json))))
     }
 
     /// False: the page does not join the one before.
-    fn on_subjects(&mut self, mail: &Reply) -> Result<bool> {
-        let info: Info = api::parse_success(mail)?;
+    fn on_subjects(&mut self, reply: &Reply) -> Result<bool> {
+        let info: Info = api::parse_success(reply)?;
         let subjects = info.state.subjects.unwrap_or_default().into_keys().collect();
         let Some((fresh, last)) = self.pages.add_page(subjects, info.total) else { return Ok(false) };
         self.subjects.extend(fresh);
