@@ -6,12 +6,17 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::api;
 use super::client::Client;
 use super::inbox::Inbox;
+use super::object::ObjectNames;
 use super::progress_timeout::ProgressTimeout;
 use super::reply::{Reply, ReplyTo};
 use crate::error::Result;
 use crate::store::traffic::Purpose;
+
+/// The tag of an answer that nobody reads.
+const CONSUMER_DELETED: u64 = u64::MAX;
 
 pub enum ExchangeEvent {
     /// The connection is another one, or there is none: see [`Exchange::is_connected`].
@@ -89,6 +94,11 @@ impl Exchange {
     /// The consumer that delivers to it.
     pub fn consumer(&self) -> String {
         self.inbox.consumer()
+    }
+
+    /// Best effort: the server removes a consumer that is not used by itself, later.
+    pub fn delete_consumer(&self, names: &ObjectNames) {
+        let _ = self.request(CONSUMER_DELETED, &api::delete_consumer_request(names, &self.consumer()), b"");
     }
 
     pub fn token(&self) -> &str {

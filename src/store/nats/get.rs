@@ -21,10 +21,8 @@ const META: u64 = 1;
 const CREATED: u64 = 2;
 const BATCH: u64 = 3;
 const SINGLE_CHUNK: u64 = 4;
-const GONE: u64 = 5;
 /// Before a replica that is behind, or another one, is asked again.
 const LAG_RETRY_DELAY: Duration = Duration::from_millis(200);
-const HEARTBEAT: u16 = 100;
 /// Consumers that may break off in one read while the connection holds.
 const MAX_RESTARTS: u32 = 20;
 /// Bytes asked for ahead, near by and far away: what a reader that is slow must hold.
@@ -128,9 +126,7 @@ impl NatsGet {
 
     fn delete_consumer(&mut self) {
         if std::mem::take(&mut self.consumer) {
-            // Best effort: the server removes it by itself, later.
-            let _ =
-                self.exchange.request(GONE, &api::delete_consumer_request(&self.names, &self.exchange.consumer()), b"");
+            self.exchange.delete_consumer(&self.names);
         }
     }
 
@@ -184,7 +180,7 @@ impl NatsGet {
                 return self.deliver_chunk(reply.data).map(Some);
             }
             // The consumer has nothing more, or is gone: a new one tells how many chunks there are.
-            (Stage::Read, BATCH, None) if reply.status != Some(HEARTBEAT) => self.restart_limited()?,
+            (Stage::Read, BATCH, None) if !reply.is_heartbeat() => self.restart_limited()?,
             _ => {}
         }
         Ok(None)

@@ -11,6 +11,22 @@ pub struct Reply {
     pub delivery: Option<DeliveryInfo>,
 }
 
+/// Nobody listens at the subject (ADR-2 of NATS).
+const NO_RESPONDERS: u16 = 503;
+/// A consumer with an open question is there, and has nothing.
+const IDLE_HEARTBEAT: u16 = 100;
+
+impl Reply {
+    /// The server says that nobody listens at the subject of the question.
+    pub fn has_no_responders(&self) -> bool {
+        self.status == Some(NO_RESPONDERS)
+    }
+
+    pub fn is_heartbeat(&self) -> bool {
+        self.status == Some(IDLE_HEARTBEAT)
+    }
+}
+
 /// What a consumer says of a message that it delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryInfo {

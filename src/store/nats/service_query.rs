@@ -12,9 +12,6 @@ use crate::error::{Error, Kind, Result};
 use crate::store::service::{Endpoint, Question};
 use crate::store::traffic::Purpose;
 
-/// Nobody listens at the subject (ADR-2 of NATS).
-const NO_RESPONDERS: u16 = 503;
-
 pub struct ServiceQuery {
     inbox: Inbox,
     subject: String,
@@ -52,9 +49,7 @@ impl Question for ServiceQuery {
         };
         if let Some(reply) = self.inbox.next() {
             return match error_text(&reply.data) {
-                _ if reply.status == Some(NO_RESPONDERS) => {
-                    Err(self.failed(Kind::StoreUnreachable, "nobody answers there"))
-                }
+                _ if reply.has_no_responders() => Err(self.failed(Kind::StoreUnreachable, "nobody answers there")),
                 Some(text) => Err(self.failed(Kind::StoreRefused, text)),
                 None => Ok(Some(reply.data)),
             };

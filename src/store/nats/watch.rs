@@ -19,10 +19,8 @@ use crate::store::{Entry, Watch, WatchEvent, name};
 
 const CREATED: u64 = 1;
 const OPEN: u64 = 2;
-const GONE: u64 = 3;
-/// The server says that a question is over, and that a consumer is alive.
+/// The server says that a question is over.
 const OVER: u16 = 408;
-const ALIVE: u16 = 100;
 /// How long a question stays open, and how many objects it is answered with.
 const OPEN_FOR: Duration = Duration::from_secs(60);
 const BATCH: u64 = 1_000;
@@ -117,7 +115,7 @@ impl NatsWatch {
                 }
                 return Ok(Meta::parse(&reply.data).and_then(|meta| self.stored(&meta)).map(WatchEvent::Stored));
             }
-            (OPEN, None) if reply.status == Some(ALIVE) => {}
+            (OPEN, None) if reply.is_heartbeat() => {}
             (OPEN, None) if reply.status == Some(OVER) => self.ask()?,
             // The consumer is not there any more.
             (OPEN, None) => {
@@ -144,9 +142,7 @@ impl NatsWatch {
 
     fn remove_consumer(&self) {
         if self.created {
-            // Best effort: the server removes it by itself, later.
-            let _ =
-                self.exchange.request(GONE, &api::delete_consumer_request(&self.names, &self.exchange.consumer()), b"");
+            self.exchange.delete_consumer(&self.names);
         }
     }
 }

@@ -190,7 +190,7 @@ impl NatsLease {
         let Stage::Querying { why, until, inbox } = &self.stage else { return Ok(None) };
         let why = *why;
         while let Some(reply) = inbox.next() {
-            if reply.status == Some(503) {
+            if reply.has_no_responders() {
                 return Ok(Some(why));
             }
             let Ok(other) = serde_json::from_slice::<WriterInfo>(&reply.data) else { continue };
@@ -263,7 +263,7 @@ impl NatsLease {
     fn read_release(&mut self, now: Instant) -> Result<()> {
         let Stage::TakingOver { holder, until, inbox } = &self.stage else { return Ok(()) };
         while let Some(reply) = inbox.next() {
-            if reply.status == Some(503) {
+            if reply.has_no_responders() {
                 let hint =
                     "it cannot be told to stop: it is of an older version, or its login may not listen; stop it there";
                 return Err(lease_taken_error(&self.url, holder, QueryReason::Acquire).with_hint(hint));

@@ -20,8 +20,6 @@ use crate::store::{FindWriters, LiveWriter, Writer};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Questions on their way at once. A replicator at rest takes its time, so that each group costs a second.
 const MAX_QUESTIONS: usize = 5_000;
-/// Nobody listens at the subject of the question (ADR-2 of NATS).
-const NO_RESPONDERS: u16 = 503;
 
 pub struct WriterQuery {
     client: Rc<Client>,
@@ -128,7 +126,7 @@ impl FindWriters for WriterQuery {
 }
 
 fn writer(reply: &Reply) -> Writer {
-    if reply.status == Some(NO_RESPONDERS) {
+    if reply.has_no_responders() {
         return Writer::Nobody;
     }
     let Ok(info) = serde_json::from_slice::<WriterInfo>(&reply.data) else { return Writer::Unknown };

@@ -15,8 +15,6 @@ use crate::store::traffic::Purpose;
 
 const CREATED: u64 = 1;
 const BATCH: u64 = 2;
-const GONE: u64 = 3;
-const HEARTBEAT: u16 = 100;
 /// Metas asked for at once; two batches are on their way.
 const BATCH_SIZE: u64 = 2_000;
 /// A consumer that owes something answers sooner.
@@ -110,7 +108,7 @@ impl ConsumerReader {
                 self.prefetch()?;
                 return Ok(Some(MetaEvent::Meta(Meta::parse(&reply.data))));
             }
-            (BATCH, None) if reply.status != Some(HEARTBEAT) => self.stalled = true,
+            (BATCH, None) if !reply.is_heartbeat() => self.stalled = true,
             _ => {}
         }
         Ok(None)
@@ -133,9 +131,7 @@ impl ConsumerReader {
 impl Drop for ConsumerReader {
     fn drop(&mut self) {
         if self.consumer {
-            // Best effort: the server removes it by itself, later.
-            let _ =
-                self.exchange.request(GONE, &api::delete_consumer_request(&self.names, &self.exchange.consumer()), b"");
+            self.exchange.delete_consumer(&self.names);
         }
     }
 }
