@@ -10,6 +10,8 @@ use super::recipient::Recipient;
 use crate::random;
 
 const VERSION_LINE: &[u8] = b"age-encryption.org/v1";
+/// What a file begins with that is text.
+const ARMOR: &[u8] = b"-----BEGIN AGE";
 const STANZA: &[u8] = b"-> ";
 const FOOTER: &[u8] = b"---";
 /// Letters in a line of a stanza's body; only the last one is shorter.
@@ -62,10 +64,12 @@ pub struct Header {
 impl Header {
     /// Reads a header, and says how many bytes it has. None: more bytes are needed.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
+        // Before anything else, so that an answer does not depend on how much has come.
+        if !is_prefix(bytes) && !is_cut_off(bytes, ARMOR) {
+            return Err(not_age(bytes));
+        }
         let mut lines = Lines { bytes, at: 0 };
-        let Some(first) = lines.next_line()? else {
-            return if is_prefix(bytes) { Ok(None) } else { Err(not_age(bytes)) };
-        };
+        let Some(first) = lines.next_line()? else { return Ok(None) };
         if first != VERSION_LINE {
             return Err(not_age(first));
         }
@@ -130,8 +134,12 @@ pub fn begins(bytes: &[u8]) -> bool {
     bytes.starts_with(VERSION_LINE)
 }
 
+fn is_cut_off(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.len() < text.len() && text.starts_with(bytes)
+}
+
 fn not_age(first: &[u8]) -> Fault {
-    if first.starts_with(b"-----BEGIN AGE") {
+    if first.starts_with(ARMOR) {
         return Fault::Unsupported("an armored one");
     }
     match first.starts_with(b"age-encryption.org/") && !is_prefix(first) {

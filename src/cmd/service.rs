@@ -212,7 +212,7 @@ impl Row {
     }
 
     /// The same columns as those of `status`.
-    fn cells(&self) -> [Cell; 7] {
+    fn cells(&self) -> [Cell; 8] {
         [
             self.database.as_str().into(),
             self.state().into(),
@@ -221,6 +221,7 @@ impl Row {
             self.bytes_behind().into(),
             self.url.as_str().into(),
             self.seconds_behind().into(),
+            self.status.recipients.map(|recipients| recipients as u64).into(),
         ]
     }
 }

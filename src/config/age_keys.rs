@@ -12,11 +12,13 @@ use crate::age::key_files;
 use crate::age::recipient::Recipient;
 use crate::error::{Error, Kind, Result};
 use crate::store::encrypted::Encryption;
+use crate::store::encrypted::recipients::Recipients;
 
 /// What an identity begins with, in any of its kinds; anything else is the name of a file.
 const SECRET_PREFIX: &str = "AGE-";
 
-/// To whom a replica is encrypted, and who reads it. Files are read when a command begins.
+/// To whom a replica is encrypted, and who reads it. Files are read when a command begins; those of recipients, and no
+/// others, again when they have changed.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct AgeKeys {
     recipients: Vec<Recipient>,
@@ -58,16 +60,11 @@ impl AgeKeys {
     ///
     /// Errors: of kind `Usage`, naming the file and what is wrong with it.
     pub fn load(&self, notes: Option<PathBuf>) -> Result<Encryption> {
-        let (mut recipients, mut identities) = (self.recipients.clone(), self.identities.clone());
-        for path in &self.recipient_files {
-            let text = check_files::read(path).map_err(|error| error.context("recipients-file"))?;
-            recipients.extend(key_files::recipients(&text).map_err(|what| bad_file("recipients-file", path, &what))?);
-        }
+        let recipients = Recipients::load(&self.recipients, &self.recipient_files)?;
+        let mut identities = self.identities.clone();
         for path in &self.identity_files {
             identities.extend(identity_file(path, "age: identities")?);
         }
-        recipients.sort_unstable();
-        recipients.dedup();
         Ok(Encryption { recipients, identities, note_directory: notes })
     }
 

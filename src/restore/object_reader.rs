@@ -41,7 +41,8 @@ impl ReadLog {
         self.recipients.get().unwrap_or(0)
     }
 
-    /// Errors: of kind `Corrupt` for an object in clear after an encrypted snapshot. Anybody can write one.
+    /// Errors: of kind `Corrupt` for an object in clear after an encrypted snapshot, which anybody can write, and for the
+    /// other way round: a generation is encrypted as a whole or not at all.
     fn add(&self, bytes: u64, recipients: usize) -> Result<()> {
         self.bytes.set(self.bytes.get() + bytes);
         let first = self.recipients.get();
@@ -51,6 +52,12 @@ impl ReadLog {
                 "expected an encrypted object, as the snapshot before it is; found one in clear",
             )
             .with_hint("somebody who cannot encrypt has put it there, or litestream did without its recipients"));
+        }
+        if first == Some(0) && recipients > 0 {
+            let what = "expected an object in clear, as the snapshot before it is; found an encrypted one";
+            return Err(
+                Error::new(Kind::Corrupt, what).with_hint("somebody who cannot encrypt has put the snapshot there")
+            );
         }
         self.recipients.set(first.or(Some(recipients)));
         Ok(())

@@ -57,6 +57,7 @@ pub fn thin(
     thinned: &mut Thinned,
 ) -> Result<()> {
     if store.recipients() > 0 && !store.can_decrypt() {
+        log_not_thinned(store, "no age identity here");
         return Ok(());
     }
     for _ in 0..MAX_ROUNDS {
@@ -76,12 +77,19 @@ pub fn thin(
                 // Somebody else has thinned or deleted meanwhile: the next pass sees what.
                 Err(error) if error.kind() == Kind::NotFound => return Ok(()),
                 // In part encrypted, in part not: that is never mixed.
-                Err(error) if error.kind() == Kind::NoIdentity => return Ok(()),
+                Err(error) if error.kind() == Kind::NoIdentity => {
+                    log_not_thinned(store, error.message());
+                    return Ok(());
+                }
                 done => done.context(|| format!("thin out generation {}", plan.generation))?,
             }
         }
     }
     Ok(())
+}
+
+fn log_not_thinned(store: &dyn Store, reason: &str) {
+    TargetName::of_database(store.url()).tag(log::warn("history not thinned out")).field("reason", reason).emit();
 }
 
 struct Pass<'a> {

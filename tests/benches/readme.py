@@ -96,6 +96,19 @@ def of_budget(found):
             f"{report.digits(found['memory'] / MB)} MB at most; restore in {report.digits(found['restore-memory'] / MB)} MB, equal.")
 
 
+def of_age(found):
+    sides = lambda pair: [pair[side] for side in ("clear", "age")]
+    pairs = [("bytes stored per commit, one commit per segment", sides(found["one"]), found["one"]["more"]),
+             ("the same: a hundred commits per segment", sides(found["hundred"]), found["hundred"]["more"]),
+             ("CPU at rest, %", [share * 100 for share in sides(found["rest"])], None)]
+    rows = [[title, clear, age, age / clear if clear else None, more] for title, (clear, age), more in pairs]
+    for key, title in (("snapshot", "snapshot of 256 MB, s"), ("restore", "its restore, s"), ("snapshot-cpu", "CPU time of the snapshot, s"),
+                       ("restore-cpu", "CPU time of the restore, s")):
+        rows.append([title, found[key]["clear"], found[key]["age"], found[key]["ratio"], None])
+    return ("**Encryption** to one age recipient, beside the same in clear. Times are medians, and their ratio is the median of those of "
+            "alternating pairs.\n\n" + report.grid(["what", "clear", "encrypted", "ratio", "more, on average"], rows))
+
+
 def of_store(found):
     names = ["connection", "put, MB/s", "get, MB/s", "put of 2 kB, ms", "get of it, ms"]
     ways = [f"{kind}, {way}" for kind in ("plain", "TLS") for way in ("loopback", "10 ms", "100 ms")]
@@ -105,7 +118,7 @@ def of_store(found):
 
 
 SCALE = {"databases": of_databases, "neighbours": of_neighbours, "huge": of_huge, "history": of_history, "latency": of_latency,
-         "application": of_application, "bytes": of_bytes, "budget": of_budget}
+         "application": of_application, "bytes": of_bytes, "budget": of_budget, "age": of_age}
 
 
 def main():

@@ -18,6 +18,7 @@ import threading
 import time
 
 import budget
+import encryption
 import history
 import report
 import rig
@@ -264,6 +265,10 @@ class Scale(rig.Bench):
             result["how"] = small.how()
         return result
 
+    def age(self):
+        """What encryption costs."""
+        return encryption.of(self, self.ours)
+
 
 def commits(seen, databases, count, pause):
     """The waits of `count` commits, in turn to all databases, until each is seen. One waits for no other."""
@@ -320,7 +325,7 @@ class Largest(threading.Thread):
                 self.bytes = max(self.bytes, os.path.getsize(self.path))
 
 
-GROUPS = ["databases", "neighbours", "huge", "history", "latency", "application", "bytes", "budget"]
+GROUPS = ["databases", "neighbours", "huge", "history", "latency", "application", "bytes", "budget", "age"]
 
 
 def main():

@@ -1,19 +1,20 @@
 //! Random schedules: several applications write, check, shrink, crash and are killed, the replicator is killed and stopped,
 //! the store goes away, and all of that at once. Every restore is a state that was committed, none goes back, and in the
 //! end the restore is the live database. Whenever the program has exited 0, or `status` says ok, a restore at that moment has
-//! all that was committed before. (The heartbeat counts in minutes: tests/random/deterministic.rs judges it.)
+//! all that was committed before. In a quarter of the schedules whatever stores has an age recipient alone, and only who
+//! restores and verifies has the identity. (The heartbeat counts in minutes: tests/random/deterministic.rs judges it.)
 //!
 //! `MODEL_SEED=n` runs that schedule alone, `MODEL_STEPS=n` makes schedules of n steps, `MODEL_SECONDS=n` runs one schedule
 //! after another for so long (`make soak SECONDS=n`). The seed decides the schedule, not the timing: a seed that failed is
 //! worth several runs. Seeds that once failed stand in tests/data/model-seeds, and each run begins with them.
 
 mod hazards;
+mod seeds;
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::random::Random;
@@ -22,6 +23,7 @@ use crate::support::{
     until,
 };
 use hazards::Network;
+use seeds::{Keeper, fresh_seed, is_encrypted, kept_seeds, number};
 
 const STEPS: u64 = 45;
 /// Writers at the same time.
@@ -29,7 +31,6 @@ const WRITERS: usize = 3;
 /// Kilobytes that a replicator, built for tests, may ever have had in memory: an outage fills 8 MiB, and what is copied,
 /// packed and sent at the same time are some buffers of 1 to 4 MiB.
 const MOST_MEMORY: u64 = 96 << 10;
-const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds");
 
 #[test]
 fn no_schedule_loses_or_invents_a_commit_on_a_directory() {
@@ -58,53 +59,14 @@ fn schedules(store: &str) {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
-}
-
-/// Lines of `store seed`; what follows a # is why.
-fn kept_seeds(store: &str) -> Vec<u64> {
-    let text = fs::read_to_string(SEEDS).expect("read tests/data/model-seeds");
-    let seed = |line: &str| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let ours = words.next()? == store;
-        ours.then(|| words.next().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| panic!("no seed in {line:?}")))
-    };
-    text.lines().filter_map(seed).collect()
-}
-
-fn fresh_seed() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
-    u64::from(now.subsec_nanos()) ^ now.as_secs() & 0xffff_ffff
-}
-
 fn run(store: &str, seed: u64) {
-    println!("MODEL_SEED={seed} on {store}");
-    let _keeper = Keeper { store, seed };
+    println!("MODEL_SEED={seed} on {store}, encrypted: {}", is_encrypted(seed));
+    let _keeper = Keeper::new(store, seed);
     let mut model = Model::new(store, seed);
     for _ in 0..number("MODEL_STEPS").unwrap_or(STEPS) {
         model.step();
     }
     model.finish();
-}
-
-/// Says which seed failed, and keeps it where nobody is there to read it.
-struct Keeper<'a> {
-    store: &'a str,
-    seed: u64,
-}
-
-impl Drop for Keeper<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        eprintln!("failed: MODEL_SEED={} on {}", self.seed, self.store);
-        if number("MODEL_SECONDS").is_some() {
-            let mut file = fs::OpenOptions::new().append(true).open(SEEDS).expect("open tests/data/model-seeds");
-            writeln!(file, "{} {}", self.store, self.seed).expect("keep the seed");
-        }
-    }
 }
 
 /// One schedule under way.
@@ -140,13 +102,16 @@ impl Model {
         let mut random = Random(seed);
         let mut hazards = Random(!seed);
         let two_sites = hazards.chance(20);
-        let (bed, network) = match store {
+        let (mut bed, network) = match store {
             "nats" => {
                 let (bed, network) = Network::new("model", two_sites);
                 (bed, Some(network))
             }
             _ => (Bed::directory("model"), None),
         };
+        if is_encrypted(seed) {
+            bed.encrypt();
+        }
         let database = bed.path("a.db");
         let page_size = random.one_of(&["512", "1024", "4096", "4096", "16384", "65536"]);
         bed.write(&database, &["--commits", "3", "--page-size", page_size]);
@@ -291,7 +256,13 @@ impl Model {
     fn second_reader_agrees(&self, restored: &Path) {
         let output = self.bed.fresh("second.db");
         let mut reader = support::python("second_reader.py");
-        let ran = reader.arg(self.bed.path("store")).arg(&output).output().expect("run python3");
+        let mut objects = self.bed.path("store");
+        if let Some(key) = self.bed.key() {
+            let decrypted = self.bed.fresh("decrypted");
+            key.decrypt_tree(&objects, &decrypted);
+            objects = decrypted;
+        }
+        let ran = reader.arg(objects).arg(&output).output().expect("run python3");
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         assert!(fs::read(output).expect("its output") == fs::read(restored).expect("read what was restored"));
         self.say(&format!("a second reader: {}", String::from_utf8_lossy(&ran.stdout).trim()));
@@ -303,7 +274,9 @@ impl Model {
             return;
         }
         self.say("snapshot");
-        let ran = self.bed.run(&["snapshot", &self.database.to_string_lossy(), &self.bed.url()]);
+        let mut command = support::litestream();
+        command.arg("snapshot").args(self.bed.subject(&self.database, &self.bed.url()));
+        let ran = self.bed.run_command(&mut command);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         let restored = self.bed.restored();
         let state = judged(&restored);
@@ -389,7 +362,8 @@ impl Model {
         self.states.push(judged(&restored));
         assert_never_back(&self.states);
         all_committed(&self.states, &self.database);
-        self.bed.run(&["verify", &self.bed.url()]).succeeded();
+        let mut verify = support::litestream();
+        self.bed.run_command(verify.arg("verify").args(self.bed.identity()).arg(self.bed.url())).succeeded();
         if self.network.is_none() {
             self.second_reader_agrees(&restored);
         }

@@ -1,8 +1,16 @@
 //! Bytes that nobody wrote on purpose: what is read from outside never panics, never loops, never takes memory without
 //! bound, whatever it holds. Real objects, changed at random from a fixed seed; a failure prints the round.
+//! `MUTATION_ROUNDS=n` changes that many age files.
 
 use std::io::Read;
 
+use litestream::age::CHUNK;
+use litestream::age::decryptor::Decryptor;
+use litestream::age::encryptor::Encryptor;
+use litestream::age::fault::Fault;
+use litestream::age::header::HeaderBuilder;
+use litestream::age::identity::Identity;
+use litestream::age::sealed_note;
 use litestream::config;
 use litestream::error::Result;
 use litestream::format::database_checksum::DatabaseChecksum;
@@ -228,6 +236,45 @@ fn read_snapshot(object: &[u8]) -> usize {
         assert!(total < 64 << 20, "a few kilobytes became {total} bytes");
     }
     total
+}
+
+/// What is read of an age file that comes in pieces of this size.
+fn decrypted(file: &[u8], piece: usize, identities: &[Identity]) -> (std::result::Result<(), Fault>, Vec<u8>) {
+    let (mut decryptor, mut plain) = (Decryptor::new(), Vec::new());
+    let pushed = file.chunks(piece).try_for_each(|bytes| decryptor.push(bytes, identities, &mut plain));
+    (pushed.and_then(|()| decryptor.finish(identities, &mut plain)), plain)
+}
+
+#[test]
+fn a_damaged_age_file_gives_nothing_that_was_not_written() {
+    let mut random = Random(31);
+    let identities = [Identity::generate()];
+    let mut files = Vec::new();
+    for length in [0, 300, CHUNK, 2 * CHUNK + 5000] {
+        let mut plain = vec![0; length];
+        plain.iter_mut().for_each(|byte| *byte = random.next() as u8);
+        let recipients = [*identities[0].recipient(), *Identity::generate().recipient()];
+        let (mut header, mut file) = (HeaderBuilder::new(&recipients).unwrap(), Vec::new());
+        sealed_note::add(&mut header, b"a name", None);
+        let mut encryptor = Encryptor::begin(header, &mut file);
+        encryptor.write(&plain, &mut file);
+        encryptor.finish(&mut file);
+        assert_eq!(decrypted(&file, 999, &identities), (Ok(()), plain.clone()));
+        files.push((file, plain));
+    }
+    let more = std::env::var("MUTATION_ROUNDS").ok().map(|text| text.parse().expect("MUTATION_ROUNDS: a number"));
+    for round in 0..more.unwrap_or(ROUNDS) {
+        let (file, plain) = &files[random.below(files.len())];
+        // The header is short, and all of it matters.
+        let head = if random.below(2) == 0 { file.len() } else { file.len().min(500) };
+        let damaged = [&random.damage(&file[..head])[..], &file[head..]].concat();
+        let (whole, read) = decrypted(&damaged, damaged.len().max(1), &identities);
+        assert_eq!(whole.is_ok(), damaged == *file, "round {round}: {whole:?}");
+        assert!(plain.starts_with(&read), "round {round}: something else was given");
+        let most = if random.below(2) == 0 { 80 } else { CHUNK };
+        let piece = 1 + random.below(most);
+        assert_eq!(decrypted(&damaged, piece, &identities), (whole, read), "round {round}: in pieces of {piece}");
+    }
 }
 
 #[test]

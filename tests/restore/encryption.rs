@@ -5,9 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use litestream::age::decryptor::Decryptor;
-use litestream::age::identity::Identity;
-
+use crate::support::encryption::Key;
 use crate::support::{
     Bed, CORRUPT, LOCKED, Process, Ran, USAGE, assert_equal, equal, litestream, on_a_directory_only, on_both_stores,
     until,
@@ -19,6 +17,7 @@ on_both_stores! {
 }
 
 on_a_directory_only! {
+    changed_recipients_count_from_the_next_object_on
     nothing_that_the_store_holds_is_in_clear
     tampered_objects_are_named_and_nothing_is_restored
     an_object_in_clear_behind_encrypted_ones_is_refused
@@ -26,29 +25,6 @@ on_a_directory_only! {
     a_device_without_an_identity_merges_what_it_stored_itself
     a_database_without_a_wal_is_encrypted_too
     keys_that_are_wrong_or_open_to_others_are_refused
-}
-
-/// A key pair, and the file of its identity.
-struct Key {
-    identity: Identity,
-    file: PathBuf,
-}
-
-impl Key {
-    fn new(bed: &Bed) -> Key {
-        let (identity, file) = (Identity::generate(), bed.fresh("key.txt"));
-        fs::write(&file, format!("# made by a test\n{}\n", identity.reveal().as_str())).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        Key { identity, file }
-    }
-
-    fn recipient(&self) -> String {
-        self.identity.recipient().to_string()
-    }
-
-    fn file(&self) -> &str {
-        self.file.to_str().unwrap()
-    }
 }
 
 /// A configuration with `age` for its replica, if that is not empty.
@@ -99,6 +75,12 @@ fn only_an_identity_restores_what_a_device_stores(bed: &Bed) {
     converges(bed, &database, &one);
     bed.write(&database, &["--commits", "20"]);
     converges(bed, &database, &two);
+    // A running process that is asked says it as well.
+    if bed.url().starts_with("nats") {
+        let live = || bed.run(&["status", "-json", &bed.url()]);
+        until("all is stored", || if live().status == 0 { Ok(()) } else { Err(live().stderr) });
+        assert_eq!(column(&live().succeeded(), "recipients"), 2);
+    }
     process.kill();
     // After a segment, and after a WAL that the application has emptied.
     bed.write(&database, &["--commits", "5", "--abandon"]);
@@ -151,6 +133,54 @@ fn clear_is_followed_by_encrypted_and_not_back(bed: &Bed) {
     let warned = restore(bed, &output, &["-identity", key.file()]).succeeded();
     assert!(warned.stderr.contains("this backup is in clear"), "{}", warned.stderr);
     assert_equal(&database, &output);
+}
+
+fn changed_recipients_count_from_the_next_object_on(bed: &Bed) {
+    let (database, one, two, three) = (bed.database(), Key::new(bed), Key::new(bed), Key::new(bed));
+    let people = bed.fresh("recipients.txt");
+    let write = |text: String| {
+        let beside = bed.fresh("new.txt");
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, &people).unwrap();
+    };
+    write(one.recipient());
+    let from_file = config(bed, &database, &format!("recipients-file: {}", people.display()));
+    let mut process = replicate(bed, &from_file);
+    converges(bed, &database, &one);
+    // To whom what is committed now is stored.
+    let becomes = |what: &str, right: &dyn Fn(&Path) -> bool| {
+        until(what, || {
+            bed.write(&database, &["--commits", "1"]);
+            let newest = files(bed).into_iter().rfind(|file| file.to_str().unwrap().contains("/wal/"));
+            if newest.is_some_and(|newest| right(&newest)) { Ok(()) } else { Err("it is not") }
+        });
+    };
+    becomes("a segment is stored", &|newest| one.opens(newest) && !two.opens(newest));
+    write(format!("{}\n{}\n", one.recipient(), two.recipient()));
+    becomes("it is for both", &|newest| one.opens(newest) && two.opens(newest));
+    let said = "age recipients not changed: their file cannot be used";
+    write(three.recipient()[..30].to_string());
+    bed.write(&database, &["--commits", "1"]);
+    process.says(said);
+    let before = files(bed).len();
+    becomes("the recipients of before stay", &|newest| two.opens(newest) && files(bed).len() > before + 2);
+    let log = process.log();
+    assert!(log.matches(said).count() == 1 && log.contains("recipients.txt"), "{log}");
+    write(two.recipient());
+    becomes("the first one is out", &|newest| two.opens(newest) && !one.opens(newest));
+    // In the configuration itself, with SIGHUP.
+    let text = fs::read_to_string(&from_file).unwrap();
+    fs::write(&from_file, text.replace("age: {", &format!("age: {{ {},", to(&[&three])))).unwrap();
+    process.hang_up();
+    becomes("it is for the third one, too", &|newest| three.opens(newest) && two.opens(newest));
+    let log = process.log();
+    assert_eq!((log.matches("new generation").count(), log.matches("age recipients changed").count()), (1, 3), "{log}");
+    // The snapshot is still for the first one alone; the third one can restore from the next one on.
+    let output = bed.fresh("refused.db");
+    restore(bed, &output, &["-identity", three.file()]).refused(CORRUPT, &["no identity here"]);
+    bed.run(&["snapshot", "-config", &from_file]).succeeded();
+    converges(bed, &database, &three);
+    process.stop();
 }
 
 /// The paths of all stored files.
@@ -241,14 +271,6 @@ fn tampered_objects_are_named_and_nothing_is_restored(bed: &Bed) {
     assert!(!output.exists());
 }
 
-fn decrypted(file: &Path, key: &Key) -> Vec<u8> {
-    let (mut decryptor, mut plain) = (Decryptor::new(), Vec::new());
-    let identities = [key.identity.clone()];
-    decryptor.push(&fs::read(file).unwrap(), &identities, &mut plain).unwrap();
-    decryptor.finish(&identities, &mut plain).unwrap();
-    plain
-}
-
 fn an_object_in_clear_behind_encrypted_ones_is_refused(bed: &Bed) {
     let (database, key) = (bed.database(), Key::new(bed));
     let config = config(bed, &database, &to(&[&key]));
@@ -256,11 +278,16 @@ fn an_object_in_clear_behind_encrypted_ones_is_refused(bed: &Bed) {
     bed.write(&database, &["--commits", "2", "--abandon"]);
     once(bed, &config, &[]).succeeded();
     let segment = files(bed).into_iter().find(|file| file.to_str().unwrap().contains("/wal/")).unwrap();
-    let plain = decrypted(&segment, &key);
+    let (encrypted, plain) = (fs::read(&segment).unwrap(), key.decrypt(&segment));
     fs::write(&segment, &plain).unwrap();
     let output = bed.fresh("refused.db");
     let ran = restore(bed, &output, &["-identity", key.file()]);
     ran.refused(CORRUPT, &["found one in clear", segment.file_name().unwrap().to_str().unwrap()]);
+    // Nor is a snapshot in clear that somebody has put before them.
+    fs::write(&segment, encrypted).unwrap();
+    let snapshot = files(bed).into_iter().find(|file| file.to_str().unwrap().contains("/snapshots/")).unwrap();
+    fs::write(&snapshot, key.decrypt(&snapshot)).unwrap();
+    restore(bed, &output, &["-identity", key.file()]).refused(CORRUPT, &["found an encrypted one"]);
     assert!(!output.exists());
 }
 
@@ -299,6 +326,10 @@ fn a_device_without_an_identity_merges_what_it_stored_itself(bed: &Bed) {
     let nothing = compact(&blind);
     assert_eq!((column(&nothing, "merged"), segments()), (0.into(), before));
     assert!(nothing.stderr.contains("no age identity here"), "{}", nothing.stderr);
+    let keeping = bed.fresh("keeping.yml");
+    fs::write(&keeping, format!("keep: {{ all: 1h, daily: 30d }}\n{}", fs::read_to_string(&blind).unwrap())).unwrap();
+    let nothing = compact(keeping.to_str().unwrap());
+    assert!(nothing.stderr.contains("history not thinned out"), "{}", nothing.stderr);
     // By a URL alone nobody knows for whom the merged segments would be.
     let words = ["compact", "-once", "-json", "-identity", key.file(), &bed.url()];
     let unknown = bed.run(&words).succeeded();
@@ -345,7 +376,7 @@ fn keys_that_are_wrong_or_open_to_others_are_refused(bed: &Bed) {
     refuses(&format!("identities: [{secret}]"), &["expected recipients"]);
     refuses("recipients-file: /nowhere/recipients", &["recipients-file: ", "/nowhere/recipients"]);
     refuses("passphrase: x", &["passphrase: unknown key in age"]);
-    fs::set_permissions(&key.file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(key.file(), fs::Permissions::from_mode(0o644)).unwrap();
     let with_file = format!("{}, identities: [\"{}\"]", to(&[&key]), key.file());
     refuses(&with_file, &["age: identities", "expected a file that only its owner can read", "chmod 600"]);
     let ran = restore(bed, &bed.fresh("refused.db"), &["-identity", key.file()]);
@@ -356,7 +387,7 @@ fn keys_that_are_wrong_or_open_to_others_are_refused(bed: &Bed) {
     // Recipients of a file are as good as those in the configuration.
     let recipients = bed.fresh("recipients.txt");
     fs::write(&recipients, format!("# ours\n{}\n", key.recipient())).unwrap();
-    fs::set_permissions(&key.file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(key.file(), fs::Permissions::from_mode(0o600)).unwrap();
     once(bed, &config(bed, &database, &format!("recipients-file: {}", recipients.display())), &[]).succeeded();
     converges(bed, &database, &key);
 }

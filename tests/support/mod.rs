@@ -12,6 +12,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod drive;
+pub mod encryption;
 pub mod jwt;
 pub mod memory;
 pub mod nats;
@@ -23,6 +24,7 @@ pub mod world;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -32,6 +34,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use encryption::Key;
 use nats::{Scratch, Server};
 
 /// How long anything may take on a machine that is busy with other things.
@@ -69,13 +72,15 @@ pub struct Bed {
     server: Option<Server>,
     /// What `replicate` connects to instead of the server.
     front: Option<String>,
+    /// Whom the backup is encrypted to, if it is.
+    key: Option<Key>,
     /// Numbers the files that the test makes.
     count: Cell<u32>,
 }
 
 impl Bed {
     pub fn directory(name: &str) -> Bed {
-        Bed { scratch: Scratch::new(name), server: None, front: None, count: Cell::new(0) }
+        Bed { scratch: Scratch::new(name), server: None, front: None, key: None, count: Cell::new(0) }
     }
 
     pub fn nats(name: &str) -> Bed {
@@ -90,6 +95,26 @@ impl Bed {
     /// From now on, [`Bed::replicate`] reaches the server by this address.
     pub fn reach_by(&mut self, address: String) {
         self.front = Some(address);
+    }
+
+    /// From now on, what is stored is encrypted: commands that store get the recipient alone, those that read the identity.
+    pub fn encrypt(&mut self) {
+        self.key = Some(Key::new(self));
+    }
+
+    pub fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
+    }
+
+    /// The words by which a command knows the database and its replica.
+    pub fn subject(&self, database: &Path, url: &str) -> Vec<OsString> {
+        let Some(key) = &self.key else { return vec![database.into(), url.into()] };
+        vec!["-config".into(), key.configuration(self, database, url).into()]
+    }
+
+    /// The words by which a command reads what is stored, where it needs any.
+    pub fn identity(&self) -> Vec<OsString> {
+        self.key.as_ref().map_or(Vec::new(), |key| vec!["-identity".into(), key.file().into()])
     }
 
     /// A server with more in its configuration, such as who may log in.
@@ -165,8 +190,9 @@ impl Bed {
     /// One that compares the database with what is stored all the time.
     pub fn replicate_comparing(&self, database: &Path) -> Process {
         let config = self.fresh("comparing.yml");
-        let entry =
-            format!("path: {}, compare-interval: 1s, replica: {{url: \"{}\"}}", database.display(), self.front_url());
+        let age = self.key.as_ref().map_or(String::new(), Key::setting);
+        let replica = format!("url: \"{}\"{age}", self.front_url());
+        let entry = format!("path: {}, compare-interval: 1s, replica: {{{replica}}}", database.display());
         fs::write(&config, format!("dbs: [{{{entry}}}]\n")).expect("write a configuration");
         let mut command = litestream();
         command.arg("-config").arg(config).arg("replicate").args(self.server.as_ref().map(|_| "-create-bucket"));
@@ -202,7 +228,7 @@ impl Bed {
     pub fn replicate_command(&self, database: &Path, url: &str) -> Command {
         let mut command = litestream();
         command.arg("replicate").args(self.server.as_ref().map(|_| "-create-bucket"));
-        command.arg(database).arg(url);
+        command.args(self.subject(database, url));
         command
     }
 
@@ -234,7 +260,7 @@ impl Bed {
     }
 
     pub fn restore(&self, url: &str, output: &Path) -> Ran {
-        self.run_command(&mut restore_command(url, output))
+        self.run_command(restore_command(url, output).args(self.identity()))
     }
 
     /// A restore while a replicator may have only begun: none before there is a snapshot.

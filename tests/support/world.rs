@@ -328,7 +328,7 @@ impl World {
     fn encrypting(&self, store: Rc<dyn Store>) -> Rc<dyn Store> {
         let Some(identity) = &self.encrypted else { return store };
         let encryption = Encryption {
-            recipients: vec![*identity.recipient()],
+            recipients: vec![*identity.recipient()].into(),
             identities: Vec::new(),
             note_directory: Some(self.settings.meta()),
         };

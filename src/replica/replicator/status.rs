@@ -33,6 +33,8 @@ pub struct ReplicatorStatus {
     pub all_stored_at: Option<Timestamp>,
     /// Bytes of frames in the WAL.
     pub wal_bytes: u64,
+    /// To how many recipients what was stored last is encrypted; 0: it is in clear. None: nothing is known to be stored.
+    pub recipients: Option<usize>,
 }
 
 impl ReplicatorStatus {

@@ -9,6 +9,7 @@
 mod get;
 mod note_key;
 mod put;
+pub mod recipients;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -17,10 +18,10 @@ use std::time::{Duration, Instant};
 use ring::digest;
 
 use crate::age::identity::Identity;
-use crate::age::recipient::Recipient;
 use crate::error::Result;
 use crate::format::key::ROOT;
 use crate::format::time::Timestamp;
+use crate::log;
 use crate::store::service::{Endpoint, Question};
 use crate::store::{
     Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, Watch, WriterLease,
@@ -28,6 +29,7 @@ use crate::store::{
 use get::{DecryptingGet, NoteGet};
 use note_key::NoteKeyFile;
 use put::EncryptingPut;
+use recipients::{Recipients, Refreshed};
 
 /// Bytes of the digest of a name.
 const BINDING_LEN: usize = 16;
@@ -36,7 +38,7 @@ const BINDING_LEN: usize = 16;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Encryption {
     /// None: objects are put in clear.
-    pub recipients: Vec<Recipient>,
+    pub recipients: Recipients,
     pub identities: Vec<Identity>,
     /// The directory with the key of the notes that the writer leaves for itself; none: it leaves none.
     pub note_directory: Option<PathBuf>,
@@ -72,6 +74,27 @@ impl EncryptedStore {
 
     fn decrypting(&self, name: &str) -> DecryptingGet {
         DecryptingGet::new(self.inner.get(name), self.keys.clone(), self.place.binding(name))
+    }
+
+    /// Whom the next object is encrypted to.
+    fn refresh_recipients(&self) {
+        let recipients = &self.keys.encryption.recipients;
+        match recipients.refresh() {
+            None => {}
+            Some(Refreshed::Changed) => {
+                log::info("age recipients changed")
+                    .field("replica", self.url())
+                    .field("count", recipients.len())
+                    .emit();
+            }
+            Some(Refreshed::Unusable(error)) => {
+                log::warn("age recipients not changed: their file cannot be used")
+                    .field("replica", self.url())
+                    .field("count", recipients.len())
+                    .error(&error)
+                    .emit();
+            }
+        }
     }
 }
 
@@ -124,6 +147,7 @@ impl Store for EncryptedStore {
         if self.recipients() == 0 {
             return put;
         }
+        self.refresh_recipients();
         Box::new(EncryptingPut::new(put, self.keys.clone(), self.place.binding(name)))
     }
 

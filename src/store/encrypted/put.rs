@@ -7,6 +7,7 @@ use super::{BINDING_LEN, Keys, describe};
 use crate::age::CHUNK;
 use crate::age::encryptor::Encryptor;
 use crate::age::header::HeaderBuilder;
+use crate::age::recipient::Recipient;
 use crate::age::sealed_note;
 use crate::error::Result;
 use crate::store::traffic::Purpose;
@@ -16,6 +17,8 @@ pub struct EncryptingPut {
     inner: Box<dyn Put>,
     keys: Rc<Keys>,
     binding: [u8; BINDING_LEN],
+    /// As they were when it was begun.
+    recipients: Vec<Recipient>,
     note: Option<Vec<u8>>,
     /// None before the first byte, and after the last one.
     encryptor: Option<Encryptor>,
@@ -31,6 +34,7 @@ impl EncryptingPut {
     pub fn new(inner: Box<dyn Put>, keys: Rc<Keys>, binding: [u8; BINDING_LEN]) -> EncryptingPut {
         EncryptingPut {
             inner,
+            recipients: keys.encryption.recipients.all(),
             keys,
             binding,
             note: None,
@@ -47,7 +51,7 @@ impl EncryptingPut {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
-        let mut header = HeaderBuilder::new(&self.keys.encryption.recipients)?;
+        let mut header = HeaderBuilder::new(&self.recipients)?;
         let key = match (&self.note, &self.keys.note_key) {
             (Some(_), Some(file)) => Some(file.read_or_create()?),
             _ => None,
@@ -108,7 +112,7 @@ impl Put for EncryptingPut {
 
     /// The words are of the host and the path: they are not for anyone who reads the bucket.
     fn describe(&mut self, _words: &str) {
-        self.inner.describe(&describe(self.keys.encryption.recipients.len()));
+        self.inner.describe(&describe(self.recipients.len()));
     }
 
     fn note(&mut self, note: &[u8]) {

@@ -21,7 +21,7 @@ impl Folder {
 
     fn store(&self, place: &Place, recipients: &[&Identity], identities: &[&Identity]) -> EncryptedStore {
         let encryption = Encryption {
-            recipients: recipients.iter().map(|identity| *identity.recipient()).collect(),
+            recipients: recipients.iter().map(|identity| *identity.recipient()).collect::<Vec<_>>().into(),
             identities: identities.iter().map(|identity| (*identity).clone()).collect(),
             note_directory: Some(self.0.join("meta")),
         };

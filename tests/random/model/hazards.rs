@@ -147,7 +147,9 @@ impl Model {
             return;
         }
         let before = newest_committed(&self.database);
-        let ran = self.bed.run(&["status", &self.database.to_string_lossy(), &self.bed.url()]);
+        let mut command = support::litestream();
+        command.arg("status").args(self.bed.subject(&self.database, &self.bed.url()));
+        let ran = self.bed.run_command(&mut command);
         self.say(&format!("status: {}", ran.status));
         if ran.status == 0 {
             self.has_stored("status says ok", before);

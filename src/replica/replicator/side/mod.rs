@@ -313,6 +313,7 @@ impl Side {
             problem: self.problems.text().map(str::to_string),
             counters: self.counters.clone(),
             all_stored_at: self.all_stored_at,
+            recipients: self.stored.map(|_| self.store_summary.recipients),
             ..ReplicatorStatus::default()
         }
     }

@@ -178,6 +178,7 @@ impl Side {
         writing.snapshot_backoff = RETRY_DELAY;
         self.last_snapshot = Some(position);
         self.newest_object = Some(header.key().to_string());
+        self.store_summary.recipients = self.store.recipients();
         self.store_summary.snapshot = Some(header.key());
         writing.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
         self.force_snapshot = false;

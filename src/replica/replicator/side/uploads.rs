@@ -40,6 +40,7 @@ impl Side {
             self.bytes += bytes.len() as u64;
             self.stored = Some(Position { generation: key.generation, wal_position: key.end });
             self.newest_object = Some(key.to_string());
+            self.store_summary.recipients = self.store.recipients();
             self.name.tag(log::debug("segment stored")).field("name", key).emit();
             self.retention.stored(key, bytes, &mut tools.sent_segments);
         }
