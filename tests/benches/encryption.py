@@ -1,6 +1,6 @@
 """What encryption to age recipients costs, beside the same in clear: both in one run, and in turn.
 
-One database with two replicas gives the sizes, so that both store the very same commits.
+Times are taken in pairs, since others use the machine.
 """
 
 import json
@@ -40,41 +40,46 @@ def configuration(bench, dbs, name):
 
 
 def sizes(bench, ours):
-    """Bytes that are stored of a commit, with one in each segment and with a hundred: the geometric mean of eight applications."""
-    running, found = applications.Running(bench.folder("applications")), {}
-    store = lambda side: os.path.join(bench.top, "objects-" + side)
-    replicas = lambda number: [
-        replica(side, f"file://{store(side)}/{number}", name=side, compaction=False) for side in SIDES]
-    dbs = [{"path": path, "replicas": replicas(number)} for number, path in enumerate(running.paths)]
-    config = configuration(bench, dbs, "sizes.yml")
-    count = len(running.paths)
-    with rig.Running([ours.binary, "replicate", "-config", config], bench.top, "sizes") as process:
-        both = lambda: all(segments(store(side), number)[0] for side in SIDES for number in range(count))
-        rig.until("a snapshot of each database", both)
+    """Bytes that are stored of a commit, with one in each segment and with many: the geometric mean of eight applications. In
+    clear is what stands in the age files: another replica would cut its segments elsewhere."""
+    running, found, top = applications.Running(bench.folder("applications")), {}, os.path.join(bench.top, "objects")
+    stores = [os.path.join(top, str(number)) for number in range(len(running.paths))]
+    dbs = [{"path": path, "replica": replica("age", f"file://{store}", compaction=False)} for path, store in zip(running.paths, stores)]
+    with rig.Running([ours.binary, "replicate", "-config", configuration(bench, dbs, "sizes.yml")], bench.top, "sizes") as process:
+        rig.until("a snapshot of each database", lambda: all(objects(store, "snapshots") for store in stores))
         process.alive()
-        for name, rate, seconds in (("one", 0.7, 22), ("hundred", 100, 6)):
+        for name, rate, seconds in (("one", 0.7, 22), ("many", 100, 6)):
             time.sleep(4)
-            before = [[segments(store(side), number)[1] for number in range(count)] for side in SIDES]
+            before = [objects(store, "wal") for store in stores]
             commits = running.commit_at(rate, seconds)
             time.sleep(4)
-            stored = {}
-            for side, then in zip(SIDES, before):
-                now = [segments(store(side), number)[1] for number in range(count)]
-                stored[side] = [sum(new[key] for key in new.keys() - old.keys()) / commits for new, old in zip(now, then)]
-            found[name] = {side: applications.geometric_mean(stored[side]) for side in SIDES}
-            found[name]["more"] = statistics.mean(age - clear for age, clear in zip(stored["age"], stored["clear"]))
+            after = [objects(store, "wal") for store in stores]
+            new = [[now[key] for key in now.keys() - then.keys()] for now, then in zip(after, before)]
+            mean = lambda side: applications.geometric_mean([sum(pair[side] for pair in pairs) / commits for pairs in new])
+            pairs = [pair for of_one in new for pair in of_one]
+            found[name] = {"clear": mean(0), "age": mean(1), "commits": len(new) * commits / len(pairs),
+                           "more": sum(age - clear for clear, age in pairs) / len(new) / commits}
     running.close()
     return found
 
 
-def segments(store, number):
-    """How many snapshots there are, and the sizes of the segments by their names."""
-    snapshots, sizes = 0, {}
-    for folder, _, names in os.walk(os.path.join(store, str(number))):
-        snapshots += len(names) if folder.endswith("/snapshots") else 0
-        if folder.endswith("/wal"):
-            sizes.update({name: os.path.getsize(os.path.join(folder, name)) for name in names if name.endswith(".gz")})
-    return snapshots, sizes
+def objects(store, room):
+    """The sizes of what stands in each object, and of the object, by its name."""
+    found = {}
+    for folder, _, names in os.walk(store):
+        for name in names if os.path.basename(folder) == room else ():
+            if name.endswith(".gz"):
+                with open(os.path.join(folder, name), "rb") as file:
+                    data = file.read()
+                found[name] = (plain_size(data), len(data))
+    return found
+
+
+def plain_size(data):
+    """Of the plain text of an age file: a header, a nonce, and a tag for each chunk of 64 KiB."""
+    nonce = data.index(b"\n", data.index(b"\n--- ") + 1) + 1
+    payload = len(data) - nonce - 16
+    return payload - 16 * -(-payload // (65536 + 16))
 
 
 def copies(bench, ours, keys):

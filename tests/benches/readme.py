@@ -99,7 +99,7 @@ def of_budget(found):
 def of_age(found):
     sides = lambda pair: [pair[side] for side in ("clear", "age")]
     pairs = [("bytes stored per commit, one commit per segment", sides(found["one"]), found["one"]["more"]),
-             ("the same: a hundred commits per segment", sides(found["hundred"]), found["hundred"]["more"]),
+             (f"the same: {found['many']['commits']:.0f} commits per segment", sides(found["many"]), found["many"]["more"]),
              ("CPU at rest, %", [share * 100 for share in sides(found["rest"])], None)]
     rows = [[title, clear, age, age / clear if clear else None, more] for title, (clear, age), more in pairs]
     for key, title in (("snapshot", "snapshot of 256 MB, s"), ("restore", "its restore, s"), ("snapshot-cpu", "CPU time of the snapshot, s"),
