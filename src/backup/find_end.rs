@@ -35,6 +35,8 @@ pub struct StoreSummary {
     pub snapshot: Option<SnapshotKey>,
     /// The snapshots that tell of which database it is, newest first.
     pub witnesses: Witnesses,
+    /// The number of the newest record of an owner, if there is one.
+    pub owner: Option<u32>,
     /// To how many recipients the object at its end is encrypted; 0: it is in clear, or nothing is stored.
     pub recipients: usize,
 }
@@ -127,7 +129,12 @@ impl FindEnd {
     /// What the names alone tell, or what must be read.
     fn after_listing(&mut self, listing: &Listing) -> std::result::Result<StoredHistory, Box<ReadingLast>> {
         let witnesses = witnesses(listing);
-        let known = StoreSummary { newest: HighWaterMark::of(listing), witnesses, ..StoreSummary::default() };
+        let known = StoreSummary {
+            newest: HighWaterMark::of(listing),
+            witnesses,
+            owner: listing.owner(),
+            ..StoreSummary::default()
+        };
         self.generations = listing.generations().map(|(generation, _)| generation).collect();
         // What is said of LTX files is the store's word.
         if let Some(name) = listing.foreign_example().filter(|name| !is_ltx_name(name)) {

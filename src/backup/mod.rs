@@ -6,4 +6,5 @@ pub mod end_note;
 pub mod find_end;
 pub mod listing;
 pub mod origin;
+pub mod owner;
 pub mod stored_end;

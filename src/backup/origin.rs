@@ -129,6 +129,10 @@ impl OriginRead {
 }
 
 impl StoredOrigin {
+    pub fn origin(&self) -> &DatabaseOrigin {
+        &self.origin
+    }
+
     /// Refuses to let `live` take the place of what is stored in `url`, if that is of a database that it cannot be.
     ///
     /// Errors: of kind `AnotherDatabase`, with both names and the flag that allows it.

@@ -16,6 +16,7 @@ use crate::cmd::{Context, ExitStatus, connect};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::key::Key;
 use crate::format::listing::Listing;
+use crate::format::owner;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::printable::human_size;
@@ -141,7 +142,9 @@ fn confirm(url: &str, summary: &Summary) -> Result<()> {
 }
 
 fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn WriterLease, listing: &Listing) -> Result<()> {
-    let mut delete = store.delete(names(listing));
+    // Last, who was kept there: until then it protects what is left.
+    let owner = listing.owner().map(owner::name);
+    let mut delete = store.delete(names(listing).into_iter().chain(owner).collect());
     loop {
         let now: Instant = SystemClock.now();
         claim.poll(now)?;

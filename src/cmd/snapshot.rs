@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::backup::listing::load_listing_patiently;
 use crate::backup::origin::would_be_clear;
+use crate::backup::owner;
 use crate::cli;
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
@@ -175,12 +176,19 @@ fn stored_without_wal(
     asked: &cli::Snapshot,
     store: &Rc<dyn Store>,
 ) -> Result<Option<StoredSnapshot>> {
-    let LatestStored { newest, origin, recipients } = latest_stored(store, &SystemClock)?;
+    let LatestStored { newest, origin, owner: recorded, recipients } = latest_stored(store, &SystemClock)?;
     if recipients > 0 && store.recipients() == 0 && !asked.allow_unencrypted {
         return Err(would_be_clear(store.url()));
     }
     let Some(snapshot) = open_rollback_snapshot(&database.path, options)? else { return Ok(None) };
-    if !asked.allow_other_database
+    let (here, noted) =
+        (owner::place_of(&database.path), owner::noted(&wiring::replicator_settings(database, false).meta()));
+    if let Some(recorded) = &recorded {
+        owner::check(store.url(), recorded, &here, noted.as_deref())?;
+    }
+    let is_owner = recorded.is_some_and(|recorded| recorded.is(&here, noted.as_deref()));
+    if !is_owner
+        && !asked.allow_other_database
         && let Some(stored) = origin?
     {
         stored.check(store.url(), snapshot.origin())?;

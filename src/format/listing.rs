@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
+use crate::format::owner;
 use crate::format::position::{Generation, WalPosition};
 use crate::format::prefixes::is_of_longer_prefix;
 use crate::format::time::Timestamp;
@@ -11,6 +12,7 @@ use crate::format::time::Timestamp;
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     generations: BTreeMap<Generation, GenerationObjects>,
+    owner: Option<u32>,
     foreign: usize,
     foreign_example: Option<String>,
 }
@@ -43,11 +45,14 @@ impl Listing {
             Some(Key::Snapshot(key)) => self.objects(key.generation).snapshots.push((key, size)),
             Some(Key::Segment(key)) => self.objects(key.generation).segments.push((key, size)),
             // Databases may be nested: one at the root of a bucket, others below prefixes.
-            None if is_of_longer_prefix(&name) => {}
-            None => {
-                self.foreign += 1;
-                self.foreign_example.get_or_insert(name);
-            }
+            None if is_of_longer_prefix(&name) || owner::is_below_longer_prefix(&name) => {}
+            None => match owner::number(&name) {
+                Some(number) => self.owner = self.owner.max(Some(number)),
+                None => {
+                    self.foreign += 1;
+                    self.foreign_example.get_or_insert(name);
+                }
+            },
         }
     }
 
@@ -71,6 +76,11 @@ impl Listing {
 
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
+    }
+
+    /// The number of the newest owner record, if there is one.
+    pub fn owner(&self) -> Option<u32> {
+        self.owner
     }
 
     /// The same but for some objects.
@@ -192,6 +202,9 @@ mod tests {
         assert_eq!(Listing::new([]).foreign_example(), None);
         let (nested, size) = snapshot(GENERATION, 0, 1);
         assert_eq!(Listing::new([(format!("app/{nested}"), size)]).foreign_count(), 0);
+        let owners = [3, 1].map(owner::name).into_iter().chain([format!("app/{}", owner::name(9))]);
+        let owners = Listing::new(owners.map(|name| (name, 1)));
+        assert_eq!((owners.owner(), owners.foreign_count(), owners.is_empty()), (Some(3), 0, true));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod moment;
 pub mod monitor;
 pub mod net_change;
 pub mod origin;
+pub mod owner;
 pub mod page_delta;
 pub mod page_diff;
 pub mod payload_deltas;

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::chain::SegmentChain;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::listing::GenerationObjects;
+use crate::format::owner;
 use crate::format::position::Generation;
 use crate::format::prefixes::split;
 use crate::format::time::Timestamp;
@@ -70,7 +71,8 @@ impl StoredDatabases {
     /// says of it.
     pub fn add<'a>(&mut self, name: &'a str, size: u64, description: Option<String>) -> Option<&'a str> {
         let Some((prefix, key)) = split(name) else {
-            self.strangers += 1;
+            let owner = owner::number(name).is_some() || owner::is_below_longer_prefix(name);
+            self.strangers += u64::from(!owner);
             return None;
         };
         if let Some(database) = self.databases.get_mut(prefix) {

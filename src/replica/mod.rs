@@ -9,6 +9,7 @@
 //! 5. What was stored is deleted only by `retention`: last, after a proof, and never while the clock is in doubt.
 
 pub mod audit;
+mod claim;
 pub mod clock_jump;
 pub mod compaction;
 mod compression_pool;

@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use crate::backup::listing::load_listing_patiently;
 use crate::backup::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
+use crate::backup::owner::OwnerRead;
 use crate::clock::Clock;
 use crate::error::{Kind, Result, ResultExt};
 use crate::format::generation_number::HighWaterMark;
 use crate::format::origin::DatabaseOrigin;
+use crate::format::owner::OwnerRecord;
 use crate::format::position::WalPosition;
 use crate::random;
 use crate::replica::snapshot_upload::SnapshotUpload;
@@ -21,6 +23,8 @@ pub struct LatestStored {
     pub newest: HighWaterMark,
     /// Of which database, if it says so. Errors: of kind `AnotherDatabase`, if it is encrypted and cannot be read here.
     pub origin: Result<Option<StoredOrigin>>,
+    /// Which database is kept there now, where that was recorded.
+    pub owner: Option<OwnerRecord>,
     /// To how many recipients it is encrypted; 0: it is in clear.
     pub recipients: usize,
 }
@@ -37,7 +41,18 @@ pub fn latest_stored(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<LatestS
             Err(error) => return Err(error),
         }
     };
-    Ok(LatestStored { newest: HighWaterMark::of(&listing), origin, recipients: search.recipients() })
+    let owner = listing.owner().map(|number| read_owner(&**store, number, clock)).transpose()?.flatten();
+    Ok(LatestStored { newest: HighWaterMark::of(&listing), origin, owner, recipients: search.recipients() })
+}
+
+fn read_owner(store: &dyn Store, number: u32, clock: &dyn Clock) -> Result<Option<OwnerRecord>> {
+    let mut read = OwnerRead::new(store, number);
+    loop {
+        match read.poll(clock.now())? {
+            Some(owner) => return Ok(owner),
+            None => store.wait(MAX_SLEEP),
+        }
+    }
 }
 
 /// Reads of which database the snapshot of this name is, none if it does not say so or cannot be read here; and to how many

@@ -1,10 +1,12 @@
 //! A copy learns of new commits from the server: without a poll, after cuts, and without a message at rest.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::bucket::{http_get, monitored};
-use crate::support::{Bed, Process, assert_equal, equal, restore_command, until};
+use crate::support::{Bed, LOCKED, Process, TAKEN_OVER, assert_equal, equal, like, litestream, restore_command, until};
 
 /// A follower that would look by itself only in an hour.
 fn follow(bed: &Bed, copy: &Path) -> Process {
@@ -67,4 +69,59 @@ fn a_copy_at_rest_asks_nothing() {
     });
     assert_equal(&database, &copy);
     follower.stop();
+}
+
+/// The script under "Failover" in the manual, for this copy and this store.
+fn failover(bed: &Bed, copy: &Path) -> Command {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/litestream-restore.1")).unwrap();
+    let (_, section) = page.split_once(".Ss Failover\n").expect("the section");
+    let (_, block) = section.split_once(".Bd -literal -offset indent\n").expect("a script");
+    let (script, _) = block.split_once(".Ed").expect("its end");
+    assert!(section.contains("litestream restore -f -o /srv/app.db nats://host/backup"));
+    let script = script.replace("/srv/app.db", copy.to_str().unwrap()).replace("nats://host/backup", &bed.url());
+    let program = litestream();
+    let directory = Path::new(program.get_program()).parent().unwrap().display().to_string();
+    let mut command = like(&program, Command::new("sh"));
+    command.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap())).args(["-c", &script]);
+    command
+}
+
+/// Each generation with its snapshots, as far as a listing tells.
+fn snapshots(bed: &Bed) -> String {
+    bed.run(&["snapshots", "-json", &bed.url()]).succeeded().stdout
+}
+
+#[test]
+fn the_script_of_the_manual_fails_over() {
+    let bed = Bed::nats("failover");
+    let (old, copy) = (bed.database(), bed.path("copy.db"));
+    let primary = bed.replicate(&old);
+    bed.converges(&old);
+    let follower = follow(&bed, &copy);
+    until("the copy has caught up", || equal(&old, &copy));
+    follower.stop();
+    bed.write(&old, &["--commits", "3"]);
+    bed.converges(&old);
+    primary.kill();
+    let before = snapshots(&bed);
+    let mut standby = bed.spawn(&mut failover(&bed, &copy));
+    standby.says("level=info msg=continuing");
+    assert_equal(&old, &copy);
+    bed.write(&copy, &["--commits", "2"]);
+    bed.converges(&copy);
+    assert_eq!(snapshots(&bed), before, "the generation goes on without a snapshot");
+    // The old one has a commit that nobody knows. While the new one runs, it is named.
+    bed.write(&old, &["--commits", "1"]);
+    let pid = format!("by process {}", standby.pid());
+    let back = || bed.run_command(bed.replicate_command(&old, &bed.url()).arg("-once"));
+    back().refused(LOCKED, &["is already replicated to", &pid, copy.to_str().unwrap()]);
+    standby.kill();
+    let stored = bed.stored();
+    back().refused(TAKEN_OVER, &["was taken over by database", copy.to_str().unwrap(), old.to_str().unwrap()]);
+    bed.replicate(&old).exits(TAKEN_OVER);
+    assert_eq!(bed.stored(), stored, "the old primary stored something");
+    let standby = bed.replicate(&copy);
+    bed.write(&copy, &["--commits", "1"]);
+    bed.converges(&copy);
+    standby.stop();
 }

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::support::random::Random;
 use crate::support::{
-    Bed, Process, all_committed, assert_equal, equal, judged, on_a_directory_only, restore_command, until,
+    Bed, Process, Ran, TAKEN_OVER, all_committed, assert_equal, equal, judged, on_a_directory_only, restore_command,
+    until,
 };
 
 on_a_directory_only! {
@@ -20,6 +21,7 @@ on_a_directory_only! {
     another_page_size_takes_the_name_of_the_copy
     a_file_that_is_no_copy_is_not_replaced
     a_promoted_copy_goes_on_in_the_same_generation
+    after_a_failover_the_old_primary_is_refused
 }
 
 fn command(bed: &Bed, copy: &Path) -> Command {
@@ -251,10 +253,78 @@ fn a_promoted_copy_goes_on_in_the_same_generation(bed: &Bed) {
     // It is written to, and the generation goes on, without a snapshot.
     let (snapshots, generations) = (bed.objects("snapshots"), bed.generations());
     let url = bed.url();
-    let replicate = || bed.run_command(bed.replicate_command(&copy, &url).args(["-once", "-allow-other-database"]));
+    let replicate = || bed.run_command(bed.replicate_command(&copy, &url).arg("-once"));
     replicate().succeeded();
     bed.write(&copy, &["--commits", "2", "--abandon"]);
     replicate().succeeded();
     assert_equal(&copy, &bed.restored());
     assert_eq!((bed.objects("snapshots"), bed.generations()), (snapshots, generations));
+}
+
+fn replicate_once(bed: &Bed, database: &Path, options: &[&str]) -> Ran {
+    bed.run_command(bed.replicate_command(database, &bed.url()).arg("-once").args(options))
+}
+
+/// How messages call a database.
+fn named(database: &Path) -> String {
+    let host = Command::new("uname").arg("-n").output().expect("uname").stdout;
+    format!("{}:{}", String::from_utf8_lossy(&host).trim(), fs::canonicalize(database).unwrap().display())
+}
+
+/// It was down the whole time, and nobody is there now who could tell it.
+fn after_a_failover_the_old_primary_is_refused(bed: &Bed) {
+    let (old, copy) = (bed.database(), bed.path("copy.db"));
+    let primary = bed.replicate(&old);
+    bed.write(&old, &["--commits", "1", "--abandon"]);
+    bed.converges(&old);
+    let follower = following(bed, &copy);
+    until("the copy has caught up", || equal(&old, &copy));
+    follower.stop();
+    primary.kill();
+    bed.run_command(restore_command(&bed.url(), &copy).arg("-promote")).succeeded();
+    replicate_once(bed, &copy, &[]).succeeded();
+    let refused = |ran: Ran| {
+        let place = format!("was taken over by database {}", named(&copy));
+        ran.refused(TAKEN_OVER, &[&place, &named(&old), "hint: to follow the other database", "-takeover"]);
+    };
+    // Also before the new one has stored anything: its WAL shows that it was not restored.
+    refused(replicate_once(bed, &old, &[]));
+    bed.write(&copy, &["--commits", "2", "--abandon"]);
+    replicate_once(bed, &copy, &[]).succeeded();
+    for commits in [0, 2] {
+        // With what the store had when it died, and with a commit that nobody has seen.
+        if commits > 0 {
+            bed.write(&old, &["--commits", "2", "--abandon"]);
+        }
+        let before = bed.stored();
+        refused(replicate_once(bed, &old, &[]));
+        refused(replicate_once(bed, &old, &["-allow-other-database", "-force-snapshot"]));
+        refused(bed.run(&["snapshot", old.to_str().unwrap(), &bed.url()]));
+        bed.replicate(&old).exits(TAKEN_OVER);
+        assert_eq!(bed.stored(), before, "the old primary stored something");
+    }
+    // Also behind a generation that it never saw begin, and without a WAL.
+    let generations = bed.generations().len();
+    bed.sql(&copy, &["PRAGMA journal_mode=DELETE", "PRAGMA page_size=8192", "VACUUM", "PRAGMA journal_mode=WAL"]);
+    replicate_once(bed, &copy, &[]).succeeded();
+    assert_eq!(bed.generations().len(), generations + 1);
+    refused(replicate_once(bed, &old, &[]));
+    bed.sql(&old, &["PRAGMA journal_mode=DELETE"]);
+    refused(bed.run(&["snapshot", old.to_str().unwrap(), &bed.url()]));
+    assert_equal(&copy, &bed.restored());
+    // What is restored in its place is what is stored: that goes on.
+    bed.run_command(restore_command(&bed.url(), &old).arg("-force")).succeeded();
+    replicate_once(bed, &old, &[]).succeeded();
+    assert_eq!(bed.generations().len(), generations + 1, "the generation goes on");
+    bed.sql(&old, &["DELETE FROM t WHERE id = 1"]);
+    replicate_once(bed, &old, &[]).succeeded();
+    assert_equal(&old, &bed.restored());
+    // Now the other one is the old one, until it is let in.
+    bed.sql(&copy, &["DELETE FROM t"]);
+    let place = format!("was taken over by database {}", named(&old));
+    replicate_once(bed, &copy, &[]).refused(TAKEN_OVER, &[&place]);
+    replicate_once(bed, &copy, &["-takeover"]).succeeded();
+    assert_equal(&copy, &bed.restored());
+    let owners = bed.stored().lines().filter(|line| line.contains("/owner-")).count();
+    assert_eq!(owners, 1, "{}", bed.stored());
 }

@@ -439,6 +439,8 @@ class Generation:
 def main(directory, output=None):
     root, latest = os.path.join(directory, "generations"), None
     for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
+        if re.fullmatch("owner-[0-9a-f]{8}", name):
+            continue
         need(re.fullmatch("[0-9a-f]{16}", name), f"{name}: not a generation")
         generation = Generation(root, name)
         if not generation.snapshots:

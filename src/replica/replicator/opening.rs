@@ -116,6 +116,8 @@ impl Replicator {
         if let Some((at, end)) = resumed
             && let Some(side) = self.sides.get_mut(at).filter(|side| side.resumable_end() == Some(end))
         {
+            let noted = self.reader.open_database().and_then(|database| database.file_place.as_ref());
+            side.claim(noted.is_none_or(|place| place.positions.contains(&end.position())));
             side.continue_generation(end, false, clock);
         }
         let placed = self.place_sides(clock);
@@ -182,6 +184,8 @@ fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) 
         MarkPlace::OtherWal => return side.refuse_end(GenerationEnd::WalRestartedWhileNotRunning),
     }
     let behind = !in_file && source.place_of(&mark) == MarkPlace::Behind;
+    let noted = || database.file_place.as_ref().is_some_and(|place| place.positions.contains(&end.position()));
+    side.claim(!in_file || noted());
     side.continue_generation(end, behind, clock);
     side.trust_differences(end.database.is_some());
 }

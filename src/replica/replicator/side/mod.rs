@@ -26,6 +26,7 @@ use crate::format::time::Timestamp;
 use crate::log::problem_log::ProblemLog;
 use crate::log::target_name::TargetName;
 use crate::replica::audit::Audit;
+use crate::replica::claim::Claim;
 use crate::replica::counters::Counters;
 use crate::replica::exclusive_writer::ExclusiveWriter;
 use crate::replica::maintenance::{Maintenance, RetentionTask};
@@ -93,6 +94,8 @@ pub(super) struct Side {
     begun: bool,
     /// What is stored is of this database, or may be replaced though it is not.
     identified: bool,
+    /// Nothing is written before this is done.
+    claim: Option<Box<Claim>>,
     spool_adopted: bool,
     /// Why nothing is written to this store for now, though others are.
     failure: Option<Failure>,
@@ -150,7 +153,8 @@ impl Side {
             generation_started: None,
             force_snapshot: settings.force_snapshot,
             begun: false,
-            identified: settings.allow_other_database,
+            identified: false,
+            claim: None,
             spool_adopted: false,
             failure: None,
             name,

@@ -22,6 +22,7 @@ impl Side {
         }
         self.poll_requests(clock);
         self.check_exclusive(clock)?;
+        self.poll_claim(clock)?;
         match &self.stage {
             SideStage::Starting(_) => self.poll_start(clock),
             SideStage::Identifying(_) => self.go_on_identifying(clock),

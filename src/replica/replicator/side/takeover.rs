@@ -1,19 +1,26 @@
-//! Whether what is stored below the prefix is of this database: asked once, before a new generation takes its place.
+//! Whether what is stored below the prefix is of this database, and whether this database may go on there: asked before a
+//! new generation takes its place.
 //!
-//! A generation that is continued needs no such question: its WAL, or its whole file, was recognised.
+//! A generation that is continued needs no such question: its WAL, or its whole file, was recognised. Where another database
+//! was kept there before, that this one is the owner now is stored first.
 
-use crate::backup::origin::OriginSearch;
+use crate::backup::origin::{OriginSearch, StoredOrigin};
+use crate::backup::owner::{OwnerRead, check, noted, place_of};
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::format::origin::DatabaseOrigin;
+use crate::format::owner::{OwnerRecord, place};
+use crate::replica::claim::Claim;
 use crate::replica::replicator::settings::WakeOn;
 use crate::replica::replicator::side::{Side, SideStage};
 use crate::source::GenerationEnd;
 
-/// The headers of the newest snapshots on their way.
+/// The record of the owner, and the headers of the newest snapshots, on their way.
 pub(in crate::replica::replicator) struct Identifying {
     live: DatabaseOrigin,
     reason: GenerationEnd,
+    record: Option<OwnerRead>,
+    owner: Option<OwnerRecord>,
     search: OriginSearch,
 }
 
@@ -25,19 +32,72 @@ impl Side {
 
     /// Begins to ask.
     pub(in crate::replica::replicator) fn begin_to_identify(&mut self, live: DatabaseOrigin, reason: GenerationEnd) {
+        let record = self.store_summary.owner.map(|number| OwnerRead::new(&*self.store, number));
         let search = OriginSearch::new(self.store.clone(), &self.store_summary.witnesses);
-        self.stage = SideStage::Identifying(Box::new(Identifying { live, reason, search }));
+        self.stage = SideStage::Identifying(Box::new(Identifying { live, reason, record, owner: None, search }));
     }
 
     pub(super) fn go_on_identifying(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
+        let meta = self.settings.replica_directory(self.target.directory.as_deref());
         let SideStage::Identifying(identifying) = &mut self.stage else { return Ok(WakeOn::Immediately) };
-        let Identifying { live, reason, search } = &mut **identifying;
-        let Some(stored) = search.poll(clock.now())? else { return Ok(WakeOn::StoreEvent) };
-        if let Some(stored) = stored {
+        let Identifying { live, reason, record, owner, search } = &mut **identifying;
+        let here = place(live);
+        if let Some(read) = record {
+            let Some(found) = read.poll(clock.now())? else { return Ok(WakeOn::StoreEvent) };
+            (*record, *owner) = (None, found);
+            if let Some(owner) = owner.as_ref().filter(|_| !self.settings.takeover) {
+                check(self.store.url(), owner, &here, noted(&meta).as_deref())?;
+            }
+        }
+        // One that was replaced is let in by now, or refused.
+        let known = noted(&meta);
+        let was_owner =
+            |owner: &OwnerRecord| owner.is(&here, known.as_deref()) || owner.has_replaced(&here, known.as_deref());
+        let is_ours = owner.as_ref().is_some_and(was_owner);
+        let stored = match search.poll(clock.now()) {
+            Ok(None) => return Ok(WakeOn::StoreEvent),
+            Ok(Some(stored)) => stored,
+            Err(error) if error.kind() == Kind::AnotherDatabase && self.settings.allow_other_database => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(stored) = stored.as_ref().filter(|_| !is_ours && !self.settings.allow_other_database) {
             stored.check(self.store.url(), live)?;
         }
+        let of_snapshot = |stored: StoredOrigin| OwnerRecord::of_snapshot(place(stored.origin()));
+        let owner = owner.take().or(stored.map(of_snapshot)).filter(|owner| owner.place != here);
+        self.claim = owner.map(|owner| Box::new(Claim::after(self.store.clone(), owner, here, meta)));
         self.identified = true;
         self.stage = SideStage::Ready(Err(reason.clone()));
         Ok(WakeOn::Immediately)
+    }
+
+    /// It goes on with what is stored. `own_note`: it was there before, as its WAL or a note beside the database shows; then
+    /// only a record says that another one has taken its place since. What was restored from there has neither.
+    pub(in crate::replica::replicator) fn claim(&mut self, own_note: bool) {
+        let number = self.store_summary.owner;
+        if self.identified || (own_note && number.is_none()) {
+            return;
+        }
+        let (here, witnesses) = (place_of(&self.settings.path), self.store_summary.witnesses);
+        let meta = self.settings.replica_directory(self.target.directory.as_deref());
+        let claim = Claim::of_continued(self.store.clone(), number, witnesses, here, meta);
+        self.claim = Some(Box::new(if own_note && !self.settings.takeover { claim.unless_replaced() } else { claim }));
+    }
+
+    /// Until the prefix is ours, nothing else is written.
+    ///
+    /// Errors: of kind `TakenOver`, if another database has taken the place of this one.
+    pub(super) fn poll_claim(&mut self, clock: &dyn Clock) -> Result<()> {
+        let Some(claim) = self.claim.as_mut().filter(|_| self.exclusive) else { return Ok(()) };
+        match claim.poll(clock.now()) {
+            Ok(true) => self.claim = None,
+            Ok(false) => self.exclusive = false,
+            Err(error) if error.kind() == Kind::TakenOver => return Err(error),
+            Err(error) => {
+                self.exclusive = false;
+                self.report(&error, clock);
+            }
+        }
+        Ok(())
     }
 }

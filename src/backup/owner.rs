@@ -1,0 +1,112 @@
+//! The owner of a prefix: the record in the store, and the note beside a database that says which record it knows.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use crate::directory::{Directory, inherit_owner};
+use crate::error::{Error, Kind, Result};
+use crate::format::origin::{DatabaseFacts, DatabaseOrigin};
+use crate::format::owner::{MAX_LEN, OwnerRecord, name, place};
+use crate::host::host_name;
+use crate::log;
+use crate::store::{Chunk, Get, Store};
+
+/// The note, in the metadata directory of the database.
+const NOTE: &str = "owner";
+/// Bytes that a note may have.
+const MAX_NOTE: u64 = 256;
+
+/// How a database is called in records, here and now.
+pub fn place_of(database: &Path) -> String {
+    let real = database.canonicalize().unwrap_or_else(|_| database.to_path_buf());
+    place(&DatabaseOrigin::new(&host_name(), &real, DatabaseFacts::default()))
+}
+
+/// A record on its way out of the store.
+pub struct OwnerRead {
+    number: u32,
+    get: Box<dyn Get>,
+    bytes: Vec<u8>,
+}
+
+impl OwnerRead {
+    pub fn new(store: &dyn Store, number: u32) -> OwnerRead {
+        let name = name(number);
+        let get = store.read_note(&name, false).unwrap_or_else(|| store.get(&name));
+        OwnerRead { number, get, bytes: Vec::new() }
+    }
+
+    /// The outer none: not read yet. The inner one: it is damaged, gone, or encrypted and cannot be read here.
+    ///
+    /// Errors: the store's.
+    pub fn poll(&mut self, now: Instant) -> Result<Option<Option<OwnerRecord>>> {
+        let decoded = loop {
+            match self.get.poll(now) {
+                Ok(Chunk::Pending) => return Ok(None),
+                Ok(Chunk::Bytes(bytes)) if self.bytes.len() + bytes.len() <= MAX_LEN => {
+                    self.bytes.extend_from_slice(&bytes)
+                }
+                Ok(Chunk::Bytes(_)) => {
+                    let what = format!("object {}: expected at most {MAX_LEN} bytes, found more", name(self.number));
+                    break Err(Error::new(Kind::Corrupt, what));
+                }
+                Ok(Chunk::End) => break OwnerRecord::decode(self.number, &self.bytes),
+                Err(error) => break Err(error),
+            }
+        };
+        match decoded {
+            Ok(record) => Ok(Some(Some(record))),
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound | Kind::NoIdentity) => {
+                log::warn("owner of the prefix not known").error(&error).emit();
+                Ok(Some(None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Refuses to let the database at `here` take the place of the one that has replaced it.
+///
+/// Errors: of kind `TakenOver`, with both places and what can be done.
+pub fn check(url: &str, record: &OwnerRecord, here: &str, known: Option<&str>) -> Result<()> {
+    if !record.has_replaced(here, known) {
+        return Ok(());
+    }
+    let what =
+        format!("{url}: was taken over by database {}, and goes on there without what is in {here}", record.place);
+    Err(Error::new(Kind::TakenOver, what).with_hint(
+        "to follow the other database, move this one away and run restore -f; to let this one take its place, run replicate \
+         once with -takeover",
+    ))
+}
+
+/// The id of the record that the database has stored, or that was stored from its disk; none if there is none.
+pub fn noted(meta: &Path) -> Option<String> {
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        Directory::open(meta)?.read_own(OsStr::new(NOTE))?.take(MAX_NOTE).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().ok().map(|text| text.trim_end().to_string()).filter(|id| !id.is_empty())
+}
+
+/// Notes the id of a record beside the database, durably.
+///
+/// Errors: the directory cannot be written to.
+pub fn note(meta: &Path, id: &str) -> Result<()> {
+    let write = || -> io::Result<()> {
+        let directory = Directory::open_or_create(meta, crate::directory::parent(meta).metadata().ok().as_ref())?;
+        let (temporary, mut file) = directory.create_temporary(OsStr::new(".owner-"))?;
+        inherit_owner(&file, &directory.metadata()?);
+        let mut write = || {
+            file.write_all(format!("{id}\n").as_bytes())?;
+            file.sync_all()?;
+            directory.rename(&temporary, &directory, OsStr::new(NOTE))
+        };
+        write().inspect_err(|_| drop(directory.remove_if_exists(&temporary)))?;
+        directory.sync()
+    };
+    write().map_err(|e| Error::io(Kind::Database, format!("write {}/{NOTE}", meta.display()), &e))
+}

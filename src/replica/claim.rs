@@ -1,0 +1,192 @@
+//! Becoming the owner of a prefix that another database, or this one at another place, was kept below: until the record of
+//! that is stored, nothing else is written. Never blocks.
+//!
+//! The one before may be down meanwhile. When it comes back it finds the record, and does not take the place of what it has
+//! never seen.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::backup::origin::{OriginSearch, Witnesses};
+use crate::backup::owner::{OwnerRead, check, note, noted};
+use crate::error::{Kind, Result};
+use crate::format::owner::{OwnerRecord, name, place};
+use crate::log;
+use crate::random;
+use crate::store::{Delete, Put, PutState, Store};
+
+/// After an error.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// The way to being the owner.
+pub struct Claim {
+    store: Rc<dyn Store>,
+    /// Host and path of our database.
+    here: String,
+    /// The metadata directory of our database.
+    meta: PathBuf,
+    witnesses: Witnesses,
+    /// What is found out first.
+    from: Before,
+    step: Step,
+    /// A database that was replaced is refused.
+    unless_replaced: bool,
+    /// What is stored, also in a second attempt.
+    record: Option<OwnerRecord>,
+    not_before: Option<Instant>,
+}
+
+/// From where it is known who the owner is.
+enum Before {
+    Record(u32),
+    Snapshots,
+    /// It is known.
+    Known(OwnerRecord),
+}
+
+enum Step {
+    Begin,
+    Reading(OwnerRead),
+    Asking(OriginSearch),
+    Storing(Box<Storing>),
+    Deleting(Box<dyn Delete>),
+    Done,
+}
+
+struct Storing {
+    put: Box<dyn Put>,
+    record: OwnerRecord,
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Claim {
+    /// Of a database that goes on with what is stored. `number` is that of the newest record, where there is one.
+    pub fn of_continued(
+        store: Rc<dyn Store>,
+        number: Option<u32>,
+        witnesses: Witnesses,
+        here: String,
+        meta: PathBuf,
+    ) -> Claim {
+        let from = number.map_or(Before::Snapshots, Before::Record);
+        Claim::new(store, here, meta, witnesses, from)
+    }
+
+    fn new(store: Rc<dyn Store>, here: String, meta: PathBuf, witnesses: Witnesses, from: Before) -> Claim {
+        let (step, record, not_before) = (Step::Begin, None, None);
+        Claim { store, here, meta, witnesses, from, step, unless_replaced: false, record, not_before }
+    }
+
+    /// The same, but not if another database has taken the place of ours since.
+    pub fn unless_replaced(self) -> Claim {
+        Claim { unless_replaced: true, ..self }
+    }
+
+    /// Of a database that takes the place of `before`.
+    pub fn after(store: Rc<dyn Store>, before: OwnerRecord, here: String, meta: PathBuf) -> Claim {
+        Claim::new(store, here, meta, Witnesses::default(), Before::Known(before))
+    }
+
+    /// True once the prefix is ours.
+    ///
+    /// Errors: of kind `TakenOver`, if another database has taken the place of ours; else the store's, or of the note beside
+    /// the database, and it begins again a moment later.
+    pub fn poll(&mut self, now: Instant) -> Result<bool> {
+        if self.not_before.is_some_and(|time| now < time) {
+            return Ok(false);
+        }
+        let polled = self.advance(now);
+        if polled.is_err() {
+            (self.step, self.not_before) = (Step::Begin, Some(now + RETRY_DELAY));
+        }
+        polled
+    }
+
+    fn advance(&mut self, now: Instant) -> Result<bool> {
+        loop {
+            self.step = match &mut self.step {
+                Step::Begin => match &self.from {
+                    Before::Record(number) => Step::Reading(OwnerRead::new(&*self.store, *number)),
+                    Before::Snapshots => Step::Asking(OriginSearch::new(self.store.clone(), &self.witnesses)),
+                    Before::Known(owner) => self.store_after(&owner.clone()),
+                },
+                Step::Reading(read) => match (read.poll(now)?, &self.from) {
+                    (None, _) => return Ok(false),
+                    (Some(Some(owner)), _) => {
+                        if self.unless_replaced {
+                            check(self.store.url(), &owner, &self.here, noted(&self.meta).as_deref())?;
+                        }
+                        self.store_after(&owner)
+                    }
+                    // One that cannot be read is followed by one that can.
+                    (Some(None), Before::Record(number)) => {
+                        let owner = OwnerRecord::unreadable(*number);
+                        self.store_after(&owner)
+                    }
+                    (Some(None), _) => Step::Done,
+                },
+                Step::Asking(search) => match search.poll(now) {
+                    Ok(None) => return Ok(false),
+                    Ok(Some(Some(stored))) => self.store_after(&OwnerRecord::of_snapshot(place(stored.origin()))),
+                    // Nobody knows who the owner was.
+                    Ok(Some(None)) => Step::Done,
+                    Err(error) if error.kind() == Kind::AnotherDatabase => Step::Done,
+                    Err(error) => return Err(error),
+                },
+                Step::Storing(storing) => {
+                    if !storing.poll(now)? {
+                        return Ok(false);
+                    }
+                    note(&self.meta, &storing.record.id)?;
+                    log::info("owner of the prefix recorded")
+                        .field("store", self.store.url())
+                        .field("db", &storing.record.place)
+                        .emit();
+                    match storing.record.number.checked_sub(1) {
+                        Some(before) if before > 0 => Step::Deleting(self.store.delete(vec![name(before)])),
+                        _ => Step::Done,
+                    }
+                }
+                Step::Deleting(delete) => match delete.poll(now) {
+                    Ok(false) => return Ok(false),
+                    // A login that may not delete leaves it there: the newest one counts.
+                    Ok(true) | Err(_) => Step::Done,
+                },
+                Step::Done => return Ok(true),
+            };
+        }
+    }
+
+    /// Stores the record, unless we are the owner.
+    fn store_after(&mut self, owner: &OwnerRecord) -> Step {
+        if owner.place == self.here {
+            return Step::Done;
+        }
+        let record = || owner.followed_by(&self.here, &random::token());
+        let record = self.record.get_or_insert_with(record).clone();
+        let bytes = record.encode();
+        let mut put = self.store.put(&name(record.number));
+        put.note(&bytes);
+        Step::Storing(Box::new(Storing { put, record, bytes, sent: 0 }))
+    }
+}
+
+impl Storing {
+    fn poll(&mut self, now: Instant) -> Result<bool> {
+        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let taken = self.put.write(rest)?;
+            self.sent += taken;
+            if taken == 0 {
+                self.put.poll(now)?;
+                return Ok(false);
+            }
+            if self.sent == self.bytes.len() {
+                self.put.finish();
+                self.put.commit();
+            }
+        }
+        Ok(self.put.poll(now)? == PutState::Done)
+    }
+}
