@@ -9,7 +9,8 @@ use crate::error::Error;
 use crate::replica::replicator::{Replicator, SharedBuffers, WakeOn};
 use crate::wakeup::WakeReceiver;
 
-/// While uploads are under way in more than one store, each is looked at this often.
+/// While uploads are under way in more than one store, each is looked at this often; and while they are in one, a commit
+/// that a standby waits for is.
 const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// Urgent looks take at most one part in this of the time.
 const URGENT_SHARE: u32 = 4;
@@ -86,6 +87,9 @@ impl EventLoop {
     }
 
     fn wait_for_stores(&self, left: Duration) {
+        // One that waits for a store hears of no commit meanwhile.
+        let listens = self.replicators.iter().any(Replicator::listens_for_commits);
+        let left = if listens { left.min(BUSY_POLL_INTERVAL) } else { left };
         let mut busy = self.replicators.iter().flat_map(Replicator::busy_stores);
         match (busy.next(), busy.next()) {
             (Some(only), None) => only.wait(left),

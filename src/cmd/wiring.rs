@@ -19,6 +19,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         meta_path: database.meta_path.clone(),
         monitor_interval: database.monitor_interval,
         sync_interval: database.replica.sync_interval,
+        serves_standbys: database.replica.serves_standbys,
         snapshot_interval: database.snapshot_interval,
         comparison: database.compare_interval.map(ComparisonPace::each),
         retention: database.snapshot_retention,
@@ -90,6 +91,7 @@ pub fn replica_target(database: &Database, store: Rc<dyn Store>) -> ReplicaTarge
         name: database.has_several_replicas().then(|| database.replica.label().to_string()),
         directory: database.replica_directory(),
         sync_interval: database.replica.sync_interval,
+        serves_standbys: database.replica.serves_standbys,
         compaction: database.replica.compaction,
         compression_level: database.replica.compression_level,
     }

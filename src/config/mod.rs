@@ -108,6 +108,8 @@ pub struct Replica {
     /// What it is called in logs and listings: no secret is in it.
     pub url: String,
     pub sync_interval: Duration,
+    /// No sync interval was set: while a standby listens, each commit is stored at once.
+    pub serves_standbys: bool,
     /// Merge small segments and delete what is too old, beside replication.
     pub compaction: bool,
     pub compression_level: CompressionLevel,

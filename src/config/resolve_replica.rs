@@ -42,12 +42,21 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
         (None, None) => return Err(usage("the replica has no directory").with_hint("add path or url")),
     };
     let path = around.absolute(&path.to_string_lossy())?;
-    let sync_interval = own.sync_interval.or(inherited.sync_interval).unwrap_or(DEFAULT_SYNC_INTERVAL);
+    let sync_interval = own.sync_interval.or(inherited.sync_interval);
     let compaction = own.compaction.or(inherited.compaction).unwrap_or(true);
     let compression_level = own.compression_level.or(inherited.compression_level).unwrap_or_default();
     let url = url::format_dir(&path);
     let age = own.age.or(inherited.age).unwrap_or_default();
-    Ok(Replica { name: own.name, url, target: Target::Dir(path), sync_interval, compaction, compression_level, age })
+    Ok(Replica {
+        name: own.name,
+        url,
+        target: Target::Dir(path),
+        sync_interval: sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL),
+        serves_standbys: sync_interval.is_none(),
+        compaction,
+        compression_level,
+        age,
+    })
 }
 
 fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
@@ -62,7 +71,6 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let mut options = Options::new(outside.servers.clone(), bucket, prefix);
     options.login = sum.login.clone().or(outside.login.clone()).unwrap_or(Credentials::None);
     set_tls(&mut options, &sum, &outside, around)?;
-    let sync_interval = sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL);
     set_connection(&mut options, &sum);
     set_subjects(&mut options, &sum, &outside.context);
     let compaction = sum.compaction.unwrap_or(true);
@@ -72,7 +80,8 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
         name: sum.name,
         url,
         target: Target::Nats(Box::new(options)),
-        sync_interval,
+        sync_interval: sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL),
+        serves_standbys: sum.sync_interval.is_none(),
         compaction,
         compression_level,
         age: sum.age.unwrap_or_default(),

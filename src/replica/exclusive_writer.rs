@@ -85,6 +85,11 @@ impl ExclusiveWriter {
         self.lease.iter_mut().for_each(|lease| lease.set_lag(lag));
     }
 
+    /// Whether a standby has said since the last call that it listens for what is stored.
+    pub fn take_standby(&mut self) -> bool {
+        self.lease.as_mut().is_some_and(|lease| lease.take_standby())
+    }
+
     /// These generations are no surprise.
     pub fn add_generations(&mut self, generations: impl IntoIterator<Item = Generation>) {
         self.known.extend(generations);

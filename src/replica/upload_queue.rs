@@ -219,6 +219,11 @@ impl UploadQueue {
         self.queue.is_empty()
     }
 
+    /// Segments that are not stored yet.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether a segment waits here that begins before this place.
     pub fn has_segment_before(&self, position: WalPosition) -> bool {
         self.queue.front().is_some_and(|item| item.key.start < position)

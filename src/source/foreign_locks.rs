@@ -37,12 +37,22 @@ pub(super) struct ForeignLocks {
 impl ForeignLocks {
     /// Whether another process holds both locks on the -shm file of this inode. False where that cannot be known.
     pub(super) fn has_waiting_checkpoint(&mut self, index: Option<Inode>) -> bool {
+        let Some(descriptor) = self.descriptor(index) else { return false };
+        let checkpoint = holder(descriptor, CHECKPOINT);
+        checkpoint.is_some() && checkpoint == holder(descriptor, WRITE)
+    }
+
+    /// Whether another process holds the lock of writers: it has it from before the first frame of a transaction until that is
+    /// published. False where that cannot be known.
+    pub(super) fn has_writer(&mut self, index: Option<Inode>) -> bool {
+        self.descriptor(index).is_some_and(|descriptor| holder(descriptor, WRITE).is_some())
+    }
+
+    fn descriptor(&mut self, index: Option<Inode>) -> Option<RawFd> {
         if !std::mem::replace(&mut self.looked_for, true) {
             self.descriptor = index.and_then(descriptor_of);
         }
-        let Some(descriptor) = self.descriptor else { return false };
-        let checkpoint = holder(descriptor, CHECKPOINT);
-        checkpoint.is_some() && checkpoint == holder(descriptor, WRITE)
+        self.descriptor
     }
 }
 

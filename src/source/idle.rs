@@ -17,7 +17,7 @@ const MAX_MISSED: u8 = 2;
 /// The watches on one database.
 #[derive(Default)]
 pub(super) struct IdleWatches {
-    active: Option<[FileWatch; 2]>,
+    active: Option<Vec<FileWatch>>,
     missed_events: u8,
 }
 
@@ -31,12 +31,30 @@ impl Source {
         if let (Some(database), Some(wal)) =
             (watch.watch_once(&self.path), watch.watch_once(&wal_file::wal_path(&self.path)))
         {
-            self.idle_watches.active = Some([database, wal]);
+            self.idle_watches.active = Some(vec![database, wal]);
         }
         Ok(self.idle_watches.active.is_some())
     }
 
-    /// Whether there was word of a write since [`Source::watch_for_writes`].
+    /// Asks for word of the next commit alone, whatever else there is to do. False if it cannot be had.
+    pub fn watch_for_commits(&mut self, watch: &mut Inotify) -> bool {
+        self.idle_watches.active = None;
+        if self.idle_watches.missed_events < MAX_MISSED {
+            let wal = watch.watch_once(&wal_file::wal_path(&self.path));
+            self.idle_watches.active = wal.map(|wal| vec![wal]);
+        }
+        self.idle_watches.active.is_some()
+    }
+
+    /// Whether there is a commit that was not given out, or one may come of which there is no word any more: its frames were
+    /// written before [`Source::watch_for_commits`], and it is not published yet.
+    pub fn expects_commit(&mut self) -> Result<bool> {
+        let writing = self.foreign_locks.has_writer(self.identity.index);
+        let header = self.header()?;
+        Ok(writing || !self.is_copied(&header))
+    }
+
+    /// Whether there was word of a write since [`Source::watch_for_writes`] or [`Source::watch_for_commits`].
     pub fn was_written(&self) -> bool {
         self.idle_watches.active.as_ref().is_none_or(|wires| wires.iter().any(FileWatch::was_written))
     }

@@ -270,6 +270,11 @@ pub trait WriterLease {
 
     /// What those who ask are told from now on: the age of the oldest commit that is not stored; none where it is not known.
     fn set_lag(&mut self, _lag: Option<Duration>) {}
+
+    /// Whether a standby has said since the last call that it listens for what is stored ([`Store::watch`]).
+    fn take_standby(&mut self) -> bool {
+        false
+    }
 }
 
 /// Who has the lease of a prefix.

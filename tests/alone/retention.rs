@@ -148,6 +148,7 @@ fn settings(path: PathBuf, retention: Duration) -> Settings {
         meta_path: None,
         monitor_interval: Duration::from_millis(50),
         sync_interval: Duration::from_secs(1),
+        serves_standbys: false,
         snapshot_interval: Some(DAY),
         comparison: None,
         retention: Some(retention),

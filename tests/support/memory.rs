@@ -47,6 +47,8 @@ pub struct Link {
     pub seed: Cell<u64>,
     /// Somebody keeps this store for itself.
     claimed: Cell<bool>,
+    /// A standby says that it listens.
+    pub standby: Cell<bool>,
 }
 
 impl Link {
@@ -352,6 +354,10 @@ impl WriterLease for MemoryClaim {
             self.held = true;
         }
         Ok((!self.link.is_away()).then(|| self.link.connection.get()))
+    }
+
+    fn take_standby(&mut self) -> bool {
+        self.link.standby.get() && !self.link.is_away()
     }
 }
 

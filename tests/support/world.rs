@@ -425,6 +425,7 @@ fn target(settings: &Settings, name: &str, store: Rc<dyn Store>) -> ReplicaTarge
         name: Some(name.to_string()),
         directory: Some(format!("replica-{name}")),
         sync_interval: settings.sync_interval,
+        serves_standbys: settings.serves_standbys,
         compaction: settings.compaction,
         compression_level: settings.compression_level,
     }
@@ -445,6 +446,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         meta_path: None,
         monitor_interval: Duration::from_millis(50),
         sync_interval: seconds(random, &[0, 1, 10]),
+        serves_standbys: true,
         comparison: None,
         snapshot_interval: random.chance(70).then(|| seconds(random, &[60, 3600, 86_400])),
         retention: random.chance(70).then(|| seconds(random, &[600, 7200, 86_400])),

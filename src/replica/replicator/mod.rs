@@ -191,8 +191,9 @@ impl Replicator {
     }
 
     fn next_wake(&mut self, calm: bool, next: WakeOn, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
+        let standby = self.sides.iter().any(Side::has_standby);
         let Some(database) = self.reader.open_database_mut() else { return Ok(next) };
-        match database.update_idle(calm, tools, clock.now()) {
+        match database.update_idle(calm, standby, tools, (clock.now(), self.settings.monitor_interval)) {
             Ok(true) => Ok(WakeOn::DatabaseWrite),
             Ok(false) => Ok(next),
             Err(error) => self.handle_reader_error(error, clock),
@@ -202,7 +203,14 @@ impl Replicator {
     /// How soon to look again where that is sooner than at the next tick: a commit is on its way, or a checkpoint of the
     /// application waits for the pin again and again.
     pub fn urgent_interval(&self) -> Option<Duration> {
-        self.reader.open_database().and_then(OpenDatabase::urgent_interval)
+        let owed = self.sides.iter().any(Side::owes_standby);
+        let database = self.reader.open_database();
+        database.and_then(|database| database.urgent_interval(owed))
+    }
+
+    /// Whether there will be word of the next commit, which somebody waits for.
+    pub fn listens_for_commits(&self) -> bool {
+        self.reader.open_database().is_some_and(OpenDatabase::listens_for_commits)
     }
 
     fn poll_parts(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
@@ -264,6 +272,7 @@ impl Replicator {
             self.begin_sync_round(now);
             self.sides.iter_mut().for_each(|side| side.close_segment(now));
         }
+        self.sides.iter_mut().for_each(|side| side.close_for_standby(now));
         if self.sides.iter().any(Side::is_behind) {
             self.catch_up(tools, clock)?;
             next = WakeOn::Immediately;

@@ -46,6 +46,9 @@ pub(super) struct OpenDatabase {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum IdleState {
     Polling,
+    /// Word of the next commit will come, and a standby waits for it. There may be other things to do: looked at each tick
+    /// all the same.
+    Listening,
     /// Word will come. Looked at each tick all the same until then: a commit may be on its way that was written before.
     WatchArmed(Instant),
     Idle,
@@ -246,10 +249,15 @@ impl OpenDatabase {
         waits
     }
 
-    /// How soon to look again, if sooner than at the next tick.
-    pub(super) fn urgent_interval(&self) -> Option<Duration> {
+    /// How soon to look again, if sooner than at the next tick. `owed`: a standby waits for what was copied.
+    pub(super) fn urgent_interval(&self, owed: bool) -> Option<Duration> {
         let contended = self.contended_until.map(|_| CONTENDED_POLL_INTERVAL);
-        contended.or(self.hot_until.map(|_| HOT_POLL_INTERVAL))
+        contended.or((owed || self.hot_until.is_some()).then_some(HOT_POLL_INTERVAL))
+    }
+
+    /// Whether there will be word of the next commit, which a standby waits for.
+    pub(super) fn listens_for_commits(&self) -> bool {
+        self.idle_state == IdleState::Listening
     }
 
     /// The time to the next look.
@@ -258,17 +266,38 @@ impl OpenDatabase {
         if self.hot_until.is_some() { HOT_POLL_INTERVAL.min(tick) } else { tick }
     }
 
-    /// Goes to rest where `calm` says that nothing else is to be done. Stays where it is if it cannot.
-    pub(super) fn update_idle(&mut self, calm: bool, tools: &mut SharedBuffers, now: Instant) -> Result<bool> {
+    /// Goes to rest where `calm` says that nothing else is to be done. Stays where it is if it cannot. Where it is not calm and
+    /// a standby waits for the next commit, there will be word of that at least.
+    pub(super) fn update_idle(
+        &mut self,
+        calm: bool,
+        standby: bool,
+        tools: &mut SharedBuffers,
+        (now, tick): (Instant, Duration),
+    ) -> Result<bool> {
+        let looks = matches!(self.idle_state, IdleState::Polling | IdleState::Listening);
         self.idle_state = match self.idle_state {
-            IdleState::Polling if calm && self.source.watch_for_writes(&mut tools.inotify)? => {
+            _ if looks && calm && self.source.watch_for_writes(&mut tools.inotify)? => {
                 IdleState::WatchArmed(now + WATCH_SETTLE_TIME)
             }
             IdleState::WatchArmed(until) if calm && now >= until => IdleState::Idle,
-            rest if calm => rest,
+            rest if calm && !looks => rest,
+            IdleState::Listening if standby && !self.source.was_written() => IdleState::Listening,
+            _ if standby => self.listen(tools, now, tick)?,
             _ => IdleState::Polling,
         };
         Ok(self.idle_state == IdleState::Idle)
+    }
+
+    /// Asks for word of the next commit. One that is on its way already is looked for.
+    fn listen(&mut self, tools: &mut SharedBuffers, now: Instant, tick: Duration) -> Result<IdleState> {
+        if !self.source.watch_for_commits(&mut tools.inotify) {
+            return Ok(IdleState::Polling);
+        }
+        if self.source.expects_commit()? {
+            (self.next_tick, self.hot_until) = (now, Some(now + tick));
+        }
+        Ok(IdleState::Listening)
     }
 
     /// Bytes of frames in the WAL.

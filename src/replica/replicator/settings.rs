@@ -27,6 +27,8 @@ pub struct Settings {
     pub monitor_interval: Duration,
     /// Under steady writes, at most one segment in this time.
     pub sync_interval: Duration,
+    /// While a standby listens, each commit is stored at once.
+    pub serves_standbys: bool,
     /// How old the newest snapshot may grow while there are changes; none: only where a generation begins.
     pub snapshot_interval: Option<Duration>,
     /// How often the database is compared with what is stored; none: only at a start.
@@ -81,6 +83,7 @@ impl Settings {
             name: None,
             directory: None,
             sync_interval: self.sync_interval,
+            serves_standbys: self.serves_standbys,
             compaction: self.compaction,
             compression_level: self.compression_level,
         }
@@ -103,6 +106,8 @@ pub struct ReplicaTarget {
     pub directory: Option<String>,
     /// Under steady writes, at most one segment in this time.
     pub sync_interval: Duration,
+    /// While a standby listens, each commit is stored at once.
+    pub serves_standbys: bool,
     /// Merge small segments and delete what is too old. False: only add objects.
     pub compaction: bool,
     pub compression_level: CompressionLevel,

@@ -36,6 +36,9 @@ use news::{News, Next};
 /// Bytes of segments that are read without asking whether a snapshot is the shorter way.
 const MAX_DETOUR_BYTES: u64 = 1 << 20;
 
+/// Bytes of segments that are applied in one transaction, about.
+const MAX_TRANSACTION_BYTES: u64 = 256 << 10;
+
 /// Told of each state that the copy shows, and how long that took.
 pub type OnPublished<'a> = &'a mut dyn FnMut(&RestoreResult, Duration) -> Result<()>;
 
@@ -91,7 +94,7 @@ pub fn follow(followed: &Followed<'_>, on_published: OnPublished<'_>) -> Result<
     while interrupt::requested().is_none() {
         let done = match &next {
             Next::Look => standby.catch_up(),
-            Next::Take(entry) => standby.take(entry),
+            Next::Take(entries) => standby.take(entries),
         };
         let failed = done.is_err();
         match done {
@@ -127,28 +130,38 @@ impl Standby<'_> {
     }
 
     /// Applies what was stored just now, if it is the next of what is to be applied; else looks at everything.
-    fn take(&mut self, entry: &Entry) -> Result<()> {
+    fn take(&mut self, entries: &[Entry]) -> Result<()> {
         let at = self.copy.as_ref().and_then(Copy::at).map(|at| at.position());
-        match at.map_or(Use::Look, |at| use_of(&entry.name, &at)) {
-            Use::Nothing => Ok(()),
-            Use::Look => self.catch_up(),
+        match at.and_then(|at| following(entries, at)) {
             // What fails here, a look tells why.
-            Use::Apply(key) => self.apply(&[(key, entry.size)]).or_else(|_| self.catch_up()),
+            Some(segments) => self.apply(&segments).or_else(|_| self.catch_up()),
+            None => self.catch_up(),
         }
     }
 
     fn apply(&mut self, segments: &[(SegmentKey, u64)]) -> Result<()> {
-        let Followed { store, clock, .. } = *self.followed;
-        let Some(copy) = &mut self.copy else { return Ok(()) };
-        for transaction in segments.chunk_by(|(key, _), _| key.part) {
-            let begun = clock.now();
-            let restored = copy.apply(store, clock, transaction)?;
-            (self.on_published)(&restored, clock.now().saturating_duration_since(begun))?;
+        for together in transactions(segments, MAX_TRANSACTION_BYTES) {
+            match self.apply_together(together) {
+                // What is before a damaged one is applied all the same.
+                Err(_) if transactions(together, 0).count() > 1 => {
+                    transactions(together, 0).try_for_each(|one| self.apply_together(one))?;
+                }
+                applied => applied?,
+            }
             if interrupt::requested().is_some() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// All of these become visible at once.
+    fn apply_together(&mut self, segments: &[(SegmentKey, u64)]) -> Result<()> {
+        let Followed { store, clock, .. } = *self.followed;
+        let Some(copy) = &mut self.copy else { return Ok(()) };
+        let begun = clock.now();
+        let restored = copy.apply(store, clock, segments)?;
+        (self.on_published)(&restored, clock.now().saturating_duration_since(begun))
     }
 
     /// What did not fit may be the copy, or what is stored: then it may lead there by another way. One that has failed is not
@@ -183,6 +196,33 @@ fn news(listing: &Listing, at: &Position) -> Option<Vec<(SegmentKey, u64)>> {
         return None;
     }
     continuation(stored, at.wal_position)
+}
+
+/// The objects of these that continue a copy at a position, which were stored in this order; none where they do not join.
+fn following(entries: &[Entry], mut at: Position) -> Option<Vec<(SegmentKey, u64)>> {
+    let mut segments = Vec::new();
+    for entry in entries {
+        match use_of(&entry.name, &at) {
+            Use::Nothing => {}
+            Use::Look => return None,
+            Use::Apply(key) => {
+                at.wal_position = key.end;
+                segments.push((key, entry.size));
+            }
+        }
+    }
+    Some(segments)
+}
+
+/// Splits segments where a transaction of the copy ends: at the end of one of the database, once there are so many bytes.
+fn transactions(segments: &[(SegmentKey, u64)], least: u64) -> impl Iterator<Item = &[(SegmentKey, u64)]> {
+    let mut bytes = 0;
+    segments.chunk_by(move |(key, size), _| {
+        bytes += size;
+        let joins = key.part || bytes < least;
+        bytes = if joins { bytes } else { 0 };
+        joins
+    })
 }
 
 /// What an object is to a copy at a position.
@@ -242,5 +282,33 @@ mod tests {
         assert_eq!(super::use_of(&snapshot(generation), &at), Use::Nothing);
         assert_eq!(super::use_of(&snapshot(other), &at), Use::Look);
         assert_eq!(super::use_of("something/else", &at), Use::Nothing);
+        let entry = |key: SegmentKey| Entry { name: key.to_string(), size: 7 };
+        let [first, second] = [(100, 200), (200, 300)].map(|(start, end)| segment(generation, start, end, false));
+        assert_eq!(following(&[entry(first), entry(second)], at), Some(vec![(first, 7), (second, 7)]));
+        assert_eq!(following(&[entry(second), entry(first)], at), None);
+    }
+
+    #[test]
+    fn small_segments_are_applied_together_and_parts_are_not_split() {
+        let generation = Generation::new(GENERATION);
+        let segment = |(start, size, part)| {
+            let (first_seen, last_seen) = (millis(1), millis(2));
+            let key = SegmentKey {
+                generation,
+                start: point(1, start),
+                end: point(1, start + 100),
+                first_seen,
+                last_seen,
+                part,
+            };
+            (key, size)
+        };
+        let segments =
+            [(0, 4, false), (100, 4, false), (200, 4, false), (300, 9, true), (400, 9, true), (500, 1, false)];
+        let segments = segments.map(segment);
+        let lengths = |least| transactions(&segments, least).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(0), [1, 1, 1, 3]);
+        assert_eq!(lengths(8), [2, 4]);
+        assert_eq!(lengths(1000), [6]);
     }
 }

@@ -17,8 +17,8 @@ const MAX_TRUST: Duration = Duration::from_secs(300);
 pub enum Next {
     /// Look at everything that is stored, unless the end was asked for.
     Look,
-    /// This was stored just now.
-    Take(Entry),
+    /// These were stored just now, in this order.
+    Take(Vec<Entry>),
 }
 
 /// Waits for news.
@@ -50,7 +50,7 @@ impl<'a> News<'a> {
             let over = now.saturating_duration_since(begun) >= self.interval;
             let trusted = now.saturating_duration_since(self.looked) < MAX_TRUST;
             match self.poll(now) {
-                WatchEvent::Stored(entry) => return Next::Take(entry),
+                WatchEvent::Stored(entry) => return self.take_all(entry, now),
                 WatchEvent::Started => break,
                 WatchEvent::Pending if !failed && trusted => {}
                 _ if over => break,
@@ -64,6 +64,18 @@ impl<'a> News<'a> {
         }
         self.looked = self.clock.now();
         Next::Look
+    }
+
+    /// All that was stored since, too: what is far away is read together.
+    fn take_all(&mut self, first: Entry, now: Instant) -> Next {
+        let mut entries = vec![first];
+        loop {
+            match self.poll(now) {
+                WatchEvent::Stored(entry) => entries.push(entry),
+                WatchEvent::Pending => return Next::Take(entries),
+                WatchEvent::Started | WatchEvent::Down => return Next::Look,
+            }
+        }
     }
 
     fn poll(&mut self, now: Instant) -> WatchEvent {

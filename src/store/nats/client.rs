@@ -248,6 +248,15 @@ impl Client {
         }
     }
 
+    /// Publishes what nobody answers. If it does not arrive, nobody is told.
+    pub fn tell(&self, subject: &str, payload: &[u8]) {
+        if let State::Open(open) = &*self.state.borrow() {
+            self.unflushed.set(true);
+            let _ = open.connection.publish(subject, payload);
+        }
+        self.flush();
+    }
+
     /// Answers a question of somebody else. If it does not arrive, the question is as good as not asked.
     pub fn respond(&self, reply: &str, payload: &[u8]) {
         self.respond_with(reply, None, payload);

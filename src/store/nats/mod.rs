@@ -342,7 +342,8 @@ impl Store for NatsStore {
     }
 
     fn watch(&self, now: Instant) -> Option<Box<dyn Watch>> {
-        Some(Box::new(watch::NatsWatch::new(&self.client, &self.names, now)))
+        let writer = self.lease_subjects().below("");
+        Some(Box::new(watch::NatsWatch::new(&self.client, &self.names, writer, now)))
     }
 
     fn wait(&self, timeout: Duration) {

@@ -2,6 +2,9 @@
 //!
 //! What the consumer delivers is numbered; where a number is missing, where it falls silent (it is gone, or its server is),
 //! or where the connection was another one, it is made again, and anyone who watches has to look at everything once.
+//! The writer is told that a standby listens, at the start and at times while there is news: it then stores each commit at
+//! once.
+//!
 //! At rest a heartbeat comes each [`HEARTBEAT`], and the question is asked again each [`OPEN_FOR`].
 
 use std::rc::Rc;
@@ -12,6 +15,7 @@ use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{Meta, ObjectNames};
 use super::reply::Reply;
+use super::writer_lease::STANDBY_LISTENS;
 use crate::error::{Result, ResultExt};
 use crate::fault;
 use crate::store::traffic::Purpose;
@@ -26,12 +30,18 @@ const OPEN_FOR: Duration = Duration::from_secs(60);
 const BATCH: u64 = 1_000;
 /// Servers take no heartbeat that is longer than half the time for which a question is open.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// While there is news, its writer is told this often that a standby listens.
+const TELL_INTERVAL: Duration = Duration::from_secs(20);
 /// A consumer that has missed two heartbeats is gone.
 const SILENCE: Duration = Duration::from_secs(25);
 
 pub struct NatsWatch {
     names: Rc<ObjectNames>,
     exchange: Exchange,
+    /// The subject on which its writer is told something.
+    writer: String,
+    /// When it was last told that a standby listens.
+    told: Option<Instant>,
     /// It is there: whatever is stored from now on is told.
     created: bool,
     /// Messages that it has delivered.
@@ -42,10 +52,13 @@ pub struct NatsWatch {
 }
 
 impl NatsWatch {
-    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, now: Instant) -> NatsWatch {
+    /// `writer` is what [`super::writer_lease::LeaseSubjects`] gives.
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, writer: String, now: Instant) -> NatsWatch {
         NatsWatch {
             names: names.clone(),
             exchange: Exchange::new(client, Purpose::Listing),
+            writer,
+            told: None,
             created: false,
             delivered: 0,
             owed: 0,
@@ -101,6 +114,7 @@ impl NatsWatch {
                 api::parse_success::<api::Consumer>(reply)?;
                 self.created = true;
                 self.ask()?;
+                self.tell_writer(now);
                 return Ok(Some(WatchEvent::Started));
             }
             (_, Some(delivery)) => {
@@ -112,6 +126,9 @@ impl NatsWatch {
                 }
                 if self.owed == 0 {
                     self.ask()?;
+                }
+                if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_INTERVAL) {
+                    self.tell_writer(now);
                 }
                 return Ok(Meta::parse(&reply.data).and_then(|meta| self.stored(&meta)).map(WatchEvent::Stored));
             }
@@ -131,6 +148,12 @@ impl NatsWatch {
         let (subject, request) = api::open_request(&self.names, &self.exchange.consumer(), BATCH, OPEN_FOR, HEARTBEAT);
         self.owed = BATCH;
         self.exchange.request(OPEN, &subject, &request)
+    }
+
+    /// If it does not arrive, commits come with the writer's sync interval.
+    fn tell_writer(&mut self, now: Instant) {
+        self.told = Some(now);
+        self.exchange.client().tell(&self.writer, STANDBY_LISTENS);
     }
 
     /// Whatever is not ours is passed over, and so is what was deleted.

@@ -56,6 +56,9 @@ pub(super) struct WriterInfo {
     pub yields: bool,
     /// It has stopped writing, as it was told to.
     pub released: bool,
+    /// It is no writer, but a standby that listens for what is stored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub listens: bool,
 }
 
 impl WriterInfo {
@@ -64,6 +67,9 @@ impl WriterInfo {
         serde_json::to_vec(&WriterInfo { id: id.to_string(), ..WriterInfo::default() }).unwrap_or_default()
     }
 }
+
+/// What a standby says to the writer of what it listens to. It expects no answer: an older writer gives none.
+pub(super) const STANDBY_LISTENS: &[u8] = br#"{"listens":true}"#;
 
 /// Where those answer who keep a prefix.
 pub(super) struct LeaseSubjects {
@@ -135,6 +141,8 @@ pub struct NatsLease {
     pause: PauseDetector,
     /// How often it stood still.
     pauses: u64,
+    /// A standby has said that it listens.
+    standby: bool,
 }
 
 impl NatsLease {
@@ -172,6 +180,7 @@ impl NatsLease {
             takeovers: None,
             pause: PauseDetector::default(),
             pauses: 0,
+            standby: false,
         }
     }
 
@@ -309,8 +318,9 @@ impl NatsLease {
         self.own.yields = matches!(self.stage, Stage::Querying { why: QueryReason::Reconnect, .. });
         let Some(questions) = &self.queries else { return };
         while let Some(question) = questions.try_next() {
-            let from_us = serde_json::from_slice::<WriterInfo>(&question.data).is_ok_and(|who| who.id == self.own.id);
-            if let (Some(reply), false) = (&question.reply, from_us) {
+            let asks = serde_json::from_slice::<WriterInfo>(&question.data).unwrap_or_default();
+            self.standby |= asks.listens;
+            if let (Some(reply), false) = (&question.reply, asks.id == self.own.id) {
                 self.client.respond(reply, &serde_json::to_vec(&self.own).unwrap_or_default());
             }
         }
@@ -365,6 +375,10 @@ impl WriterLease for NatsLease {
 
     fn set_lag(&mut self, lag: Option<Duration>) {
         self.own.lag = lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    fn take_standby(&mut self) -> bool {
+        std::mem::take(&mut self.standby)
     }
 }
 

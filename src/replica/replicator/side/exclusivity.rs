@@ -42,6 +42,7 @@ impl Side {
                 self.report(&error, clock);
             }
         }
+        self.hear_standby(now);
         if self.exclusive && self.target.compaction {
             self.cleanup.poll(now, clock.utc_now());
         }

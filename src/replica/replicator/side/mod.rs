@@ -7,6 +7,7 @@ mod failure;
 mod generation;
 mod requests;
 mod snapshots;
+mod standby;
 mod starting;
 mod syncing;
 mod takeover;
@@ -84,6 +85,8 @@ pub(super) struct Side {
     /// Where the last sync began that somebody asked for.
     sync_target: Option<Position>,
     retry_at: Instant,
+    /// A standby listens for what is stored; until then, if it says nothing more.
+    standby_until: Option<Instant>,
     stored: Option<Position>,
     last_snapshot: Option<Position>,
     objects: u64,
@@ -146,6 +149,7 @@ impl Side {
             end_of_run: EndOfRun::default(),
             sync_target: None,
             retry_at: now,
+            standby_until: None,
             stored: None,
             last_snapshot: None,
             objects: 0,
