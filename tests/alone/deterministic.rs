@@ -8,6 +8,8 @@
 //! long; `MODEL_FROM=n` takes the seeds n, n + 1 and so on. tests/data/model-seeds keeps those that once failed, in lines
 //! that begin with `memory`.
 //!
+//! In three of four schedules a standby listens for what is stored, all the time or now and then.
+//!
 //! What is judged:
 //!
 //! * A restore is a state that was committed, or an error; it never goes back while the store forgot nothing.
@@ -27,7 +29,7 @@ use crate::support::alone::alone;
 use crate::support::memory::Memory;
 use crate::support::python;
 use crate::support::random::Random;
-use crate::support::world::{Exit, Said, World};
+use crate::support::world::{Exit, Said, World, standby};
 use litestream::backup::stored_end::StoredEnd;
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind};
@@ -301,6 +303,7 @@ impl Model {
     fn with_second(mut self) -> Model {
         let memory = Rc::new(Memory::default());
         memory.link.seed.set(self.seed ^ 1);
+        memory.link.standby.set(standby(self.seed >> 11));
         self.world.second = Some(memory.clone());
         self.second = Some(Second { memory, random: Random(self.seed ^ 2), newest: None });
         self.rules.retain(|rule| matches!(rule, Rule::Clock | Rule::Forgets));

@@ -15,3 +15,4 @@ mod nats_client;
 mod positions;
 mod rest;
 mod retention;
+mod standby;

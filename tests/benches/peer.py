@@ -19,6 +19,7 @@ import sys
 import time
 
 import applications
+import follow
 import report
 import rig
 import strace
@@ -43,6 +44,16 @@ ROWS = [
     Row("idle-cpu", "idle CPU", "%", 100, "0.02 %", lambda o, p, _: o <= 0.0002),
     Row("visible-p50", "commit to visible in the bucket, sparse writes: p50", "ms", 1000, "60 ms", lambda o, p, _: o <= 0.060),
     Row("visible-max", "the same: longest", "ms", 1000),
+    Row("follow-p50-1", "commit to visible in the copy of restore -f, 1 commit/s: p50", "ms", 1000, "10 ms", lambda o, p, _: o <= 0.010),
+    Row("follow-p99-1", "the same: p99", "ms", 1000),
+    Row("follow-max-1", "the same: longest", "ms", 1000, "100 ms", lambda o, p, _: o <= 0.100),
+    Row("follow-p50-100", "the same, 100 commits/s: p50", "ms", 1000, "10 ms", lambda o, p, _: o <= 0.010),
+    Row("follow-p99-100", "the same: p99", "ms", 1000),
+    Row("follow-max-100", "the same: longest", "ms", 1000, "100 ms", lambda o, p, _: o <= 0.100),
+    Row("follow-sent-1", "bytes sent per commit with a follower, 1 commit/s", "", 1),
+    Row("follow-sent-100", "the same: 100 commits/s", "", 1),
+    Row("rest-messages", "messages per minute at rest, replicate and restore -f", "", 1),
+    Row("rest-bytes", "the same: bytes on both links, keep-alives included", "", 1),
     Row("snapshot-time", "snapshot of 256 MB", "s", 1, "half", lambda o, p, _: o <= p / 2,
         "most of it is CPU time on two cores, which others used at the same time"),
     Row("snapshot-memory", "its peak memory", "MB", 1 / MB),
@@ -80,7 +91,7 @@ QUICK = ["idle", "visible", "copy", "beside", "truncate"]
 DELETED = 100_000
 
 
-class Groups(rig.Bench):
+class Groups(follow.Groups, rig.Bench):
     """Each measures one tool once and gives values by the key of their row."""
 
     # Which group gave a key.
@@ -290,10 +301,10 @@ class Groups(rig.Bench):
         return {"binary": tool.size()}
 
 
-GROUPS = ["idle", "visible", "copy", "noise", "grow", "beside", "truncate", "burst", "free", "plan", "local", "far", "link", "payload", "copied",
+GROUPS = ["idle", "visible", "follow", "followed", "copy", "noise", "grow", "beside", "truncate", "burst", "free", "plan", "local", "far", "link", "payload", "copied",
           "verify", "binary"]
 # What does not vary is measured once.
-ONCE = {"grow", "plan", "local", "link", "noise", "payload", "verify", "binary"}
+ONCE = {"followed", "grow", "plan", "local", "link", "noise", "payload", "verify", "binary"}
 
 
 async def delete_many(nc, tool, bucket, count):

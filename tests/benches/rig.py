@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -57,11 +58,12 @@ class Server:
     def __init__(self, top):
         if nats is None:
             sys.exit("bench: nats-py is missing: make python")
-        self.port = free_port()
+        self.port, self.monitor = free_port(), free_port()
         config = os.path.join(top, "nats.conf")
         with open(config, "w") as file:
             store = os.path.join(top, "jetstream")
-            file.write(f"listen: '127.0.0.1:{self.port}'\nmax_payload: 1MB\njetstream {{ store_dir: '{store}' }}\n")
+            file.write(f"listen: '127.0.0.1:{self.port}'\nhttp: '127.0.0.1:{self.monitor}'\nmax_payload: 1MB\n"
+                       f"jetstream {{ store_dir: '{store}' }}\n")
         found = subprocess.run(
             [sys.executable, os.path.join(ROOT, "tests", "support", "find-nats-server"), "--pinned"],
             check=True, capture_output=True, text=True)
@@ -86,6 +88,12 @@ class Server:
 
     def drop(self, bucket):
         self.ask(lambda _, js: js.delete_object_store(bucket))
+
+    def messages(self):
+        """Messages that it has received and sent so far."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor}/varz") as answer:
+            found = json.load(answer)
+        return found["in_msgs"] + found["out_msgs"]
 
     def state(self, bucket):
         """The stream's messages and bytes."""
@@ -171,6 +179,9 @@ class Tool:
 
     def restore(self, url, output):
         return [self.binary, "restore", "-o", output, url]
+
+    def follow(self, url, output):
+        return [self.binary, "restore", "-f", "-o", output, url]
 
     def plan(self, url, output):
         return [self.binary, "restore", "-dry-run", "-o", output, url]

@@ -139,6 +139,7 @@ fn every_option_of_the_connection_arrives() {
     assert_eq!((options.max_pings_out, options.create_bucket, options.bucket_replicas), (3, true, 3));
     assert!(options.tls.handshake_first && options.tls.required);
     assert_eq!(config.dbs[0].replica.sync_interval, Duration::from_secs(2));
+    assert!(!config.dbs[0].replica.serves_standbys);
     let none = parse_with(&with_replica("url: nats://h/b\nmax-reconnects: 0"), &[]).unwrap();
     assert_eq!(only(&none).max_reconnects, Some(0));
 }
@@ -279,6 +280,7 @@ fn what_is_left_out_has_the_default_that_the_manual_states() {
     assert_eq!(database.snapshot_interval, Some(Duration::from_secs(86_400)));
     assert_eq!(database.snapshot_retention, Some(Duration::from_secs(86_400)));
     assert_eq!(database.replica.sync_interval, Duration::from_secs(1));
+    assert!(database.replica.serves_standbys);
     assert!(!database.allow_network_file_system);
     assert!(database.enable_wal && !database.restore_if_missing && database.meta_path.is_none());
     assert_eq!(config.shutdown_sync_timeout, Duration::from_secs(30));

@@ -47,6 +47,38 @@ fn a_copy_learns_of_each_commit_from_the_server() {
     assert_equal(&database, &copy);
 }
 
+/// Each commit follows the one before it as soon as the copy shows that: with the sync interval alone it would wait for a
+/// second.
+#[test]
+fn a_copy_has_each_commit_long_before_the_sync_interval() {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    let bed = Bed::nats("at-once");
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    let mut application = bed.session(&database);
+    application.sql("CREATE TABLE r (x)");
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let follower = follow(&bed, &copy);
+    let mut reader = bed.session(&copy);
+    let mut waits = Vec::new();
+    for number in 1..=12 {
+        application.sql("INSERT INTO r VALUES (randomblob(100))");
+        let begun = Instant::now();
+        let rows = format!("({number},)");
+        until("the copy has it", || match reader.sql("SELECT count(*) FROM r") {
+            found if found.trim() == rows => Ok(()),
+            found => Err(found),
+        });
+        waits.push(begun.elapsed());
+    }
+    println!("{waits:?}");
+    waits.sort();
+    assert!(waits[6] < INTERVAL / 2, "{waits:?}");
+    follower.stop();
+    replicator.stop();
+    assert_equal(&database, &copy);
+}
+
 #[test]
 fn a_copy_at_rest_asks_nothing() {
     let (config, monitor) = monitored();

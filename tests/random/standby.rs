@@ -14,6 +14,13 @@ on_a_directory_only! {
     readers_see_whole_commits_while_the_follower_dies_anywhere
 }
 
+/// Each commit comes at once, as no sync interval is set.
+#[test]
+fn readers_see_whole_commits_that_a_server_tells_of() {
+    let bed = Bed::nats("told-readers");
+    readers_see_whole_commits(&bed, &|database| bed.replicate(database), 700, 3);
+}
+
 const KILLED: i32 = 128 + libc::SIGKILL;
 /// `make standby` asks for more.
 const COMMITS: u32 = 3000;
@@ -38,17 +45,21 @@ fn follow(bed: &Bed, copy: &Path) -> Command {
 }
 
 fn readers_see_whole_commits_while_the_follower_dies_anywhere(bed: &Bed) {
+    let wanted = std::env::var("STANDBY_COMMITS").map_or(COMMITS, |text| text.parse().expect("a number of commits"));
+    readers_see_whole_commits(bed, &|database| replicate_at_once(bed, database), wanted, 10);
+}
+
+fn readers_see_whole_commits(bed: &Bed, replicate: &dyn Fn(&Path) -> Process, wanted: u32, least_deaths: u64) {
     if with_points().is_none() {
         return;
     }
-    let wanted = std::env::var("STANDBY_COMMITS").map_or(COMMITS, |text| text.parse().expect("a number of commits"));
     let (database, copy, end) = (bed.database(), bed.path("copy.db"), bed.path("end"));
     bed.replicate_once(&database);
     let first = bed.spawn(&mut follow(bed, &copy));
     until("the copy is there", || if bed.path("copy.db-wal").exists() { Ok(()) } else { Err(first.log()) });
     let mut readers: Vec<Process> =
         (0..READERS).map(|_| bed.spawn(python("judge.py").arg("watch").arg(&copy).arg(&end))).collect();
-    let replicator = replicate_at_once(bed, &database);
+    let replicator = replicate(&database);
     let (size, rate) = (wanted.to_string(), "--rate");
     let words = ["--commits", &size, rate, "150", "--rows", "1", "--change", "1", "--vacuum", "--every", "400"];
     let mut application = bed.application(&database, &words);
@@ -81,7 +92,7 @@ fn readers_see_whole_commits_while_the_follower_dies_anywhere(bed: &Bed) {
     last.stop();
     replicator.stop();
     println!("{deaths} deaths, {} commits", commits(&database).len());
-    assert!(deaths >= 10, "{deaths}");
+    assert!(deaths >= least_deaths, "{deaths}");
     // The file alone is the database.
     fs::remove_file(bed.path("copy.db-wal")).unwrap();
     fs::remove_file(bed.path("copy.db-shm")).unwrap();

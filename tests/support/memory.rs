@@ -47,8 +47,8 @@ pub struct Link {
     pub seed: Cell<u64>,
     /// Somebody keeps this store for itself.
     claimed: Cell<bool>,
-    /// A standby says that it listens.
-    pub standby: Cell<bool>,
+    /// A standby says that it listens: in the first such time, and in every other one behind it.
+    pub standby: Cell<Option<Duration>>,
 }
 
 impl Link {
@@ -324,7 +324,7 @@ impl Store for Memory {
     }
 
     fn acquire_lease(&self, _: &LeaseHolder) -> Box<dyn WriterLease> {
-        Box::new(MemoryClaim { link: self.link.clone(), held: false })
+        Box::new(MemoryClaim { link: self.link.clone(), held: false, polled: None })
     }
 
     fn find_writers(&self) -> Box<dyn FindWriters> {
@@ -342,10 +342,13 @@ impl Store for Memory {
 struct MemoryClaim {
     link: Rc<Link>,
     held: bool,
+    /// First and last.
+    polled: Option<(Instant, Instant)>,
 }
 
 impl WriterLease for MemoryClaim {
-    fn poll(&mut self, _: Instant) -> Result<Option<u64>> {
+    fn poll(&mut self, now: Instant) -> Result<Option<u64>> {
+        self.polled = Some((self.polled.map_or(now, |(first, _)| first), now));
         if !self.held {
             self.link.answers()?;
             if self.link.claimed.replace(true) {
@@ -357,7 +360,8 @@ impl WriterLease for MemoryClaim {
     }
 
     fn take_standby(&mut self) -> bool {
-        self.link.standby.get() && !self.link.is_away()
+        let Some(((first, last), period)) = self.polled.zip(self.link.standby.get()) else { return false };
+        !self.link.is_away() && ((last - first).as_millis() / period.as_millis()).is_multiple_of(2)
     }
 }
 

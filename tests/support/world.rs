@@ -28,6 +28,8 @@ use super::random::Random;
 
 /// A database at rest is looked at this often, as the poll loop of the program does.
 const BEAT: Duration = Duration::from_secs(1);
+/// monitor-interval.
+const TICK: Duration = Duration::from_millis(50);
 /// How long the last sync of `replicate` may take: shutdown-sync-timeout.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 /// heartbeat-interval: everything was stored within it.
@@ -124,6 +126,7 @@ impl World {
         settings.comparison = pace(seed >> 1);
         let memory = Rc::new(Memory::default());
         memory.link.seed.set(random.next());
+        memory.link.standby.set(standby(seed >> 9));
         World {
             random,
             directory: directory.to_path_buf(),
@@ -187,7 +190,10 @@ impl World {
                 self.clock.pass(match next {
                     WakeOn::Immediately => Duration::from_micros(500),
                     WakeOn::StoreEvent => Duration::from_millis(3),
-                    WakeOn::NextTick => Duration::from_millis(50),
+                    WakeOn::NextTick if self.memory.link.standby.get().is_some() => {
+                        run.follower.urgent_interval().unwrap_or(TICK)
+                    }
+                    WakeOn::NextTick => TICK,
                     WakeOn::DatabaseWrite => run.beat.saturating_duration_since(now),
                 });
                 Ok(next)
@@ -406,6 +412,11 @@ fn pace(bits: u64) -> Option<ComparisonPace> {
     (bits & 0x70 != 0).then_some(ComparisonPace { interval, piece })
 }
 
+/// No standby, one that comes and goes, or one that stays.
+pub fn standby(bits: u64) -> Option<Duration> {
+    [None, Some(Duration::from_secs(3)), Some(Duration::from_secs(300)), Some(Duration::MAX)][bits as usize & 3]
+}
+
 /// The salts of each WAL are SQLite's random numbers.
 fn seed_sqlite(seed: u64) {
     let seed = (seed >> 33) as std::ffi::c_int | 1;
@@ -444,7 +455,7 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
             truncate_frames: random.chance(50).then_some(8),
         },
         meta_path: None,
-        monitor_interval: Duration::from_millis(50),
+        monitor_interval: TICK,
         sync_interval: seconds(random, &[0, 1, 10]),
         serves_standbys: true,
         comparison: None,

@@ -16,6 +16,16 @@ fn a_prefix_has_one_subject_from_wherever_it_is_seen() {
 }
 
 #[test]
+fn a_standby_is_heard_and_is_no_writer() {
+    let heard: WriterInfo = serde_json::from_slice(STANDBY_LISTENS).unwrap();
+    assert_eq!(heard, WriterInfo { listens: true, ..WriterInfo::default() });
+    let question: WriterInfo = serde_json::from_slice(&WriterInfo::question("me")).unwrap();
+    assert!(!question.listens);
+    // A writer's answer stays what it was.
+    assert!(!String::from_utf8(WriterInfo::question("me")).unwrap().contains("listens"));
+}
+
+#[test]
 fn the_one_that_is_refused_learns_who_has_it_and_nothing_more() {
     let other = WriterInfo { host: "b\u{1b}ox".into(), pid: 7, db: "/a.db".into(), ..WriterInfo::default() };
     let error = lease_taken_error("nats://h:1/b", &other, QueryReason::Acquire);
