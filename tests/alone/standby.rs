@@ -9,8 +9,8 @@ use litestream::clock::Clock;
 const COMMITS: usize = 20;
 
 /// Segments of twenty commits in this distance, with a sync interval of ten seconds: those that are stored behind the last
-/// commit, and all.
-fn segments(configure: impl Fn(&mut World), distance: Duration) -> (usize, usize) {
+/// commit, and all. `before` happens while it runs, just before the first of them.
+fn segments(configure: fn(&mut World), before: fn(&mut World), distance: Duration) -> (usize, usize) {
     let _alone = alone();
     let directory = std::env::temp_dir().join(format!("litestream-listening-{}", std::process::id()));
     let mut world = World::new(&directory, 0);
@@ -20,6 +20,7 @@ fn segments(configure: impl Fn(&mut World), distance: Duration) -> (usize, usize
     configure(&mut world);
     world.start(true).unwrap();
     world.pass(Duration::from_secs(20)).unwrap();
+    before(&mut world);
     let stored = |world: &World| world.objects().keys().filter(|name| name.contains("/wal/")).count();
     let before = stored(&world);
     for _ in 0..COMMITS {
@@ -39,26 +40,25 @@ fn listens(world: &mut World) {
     world.memory.link.standby.set(Some(Duration::MAX));
 }
 
+fn nothing(_: &mut World) {}
+
 /// Twenty commits in two seconds.
 const OFTEN: Duration = Duration::from_millis(100);
 
 #[test]
 fn a_standby_that_listens_gets_each_commit_at_once() {
-    assert_eq!(segments(listens, OFTEN).0, COMMITS);
+    assert_eq!(segments(listens, nothing, OFTEN).0, COMMITS);
 }
 
 #[test]
 fn without_a_standby_the_sync_interval_is_kept() {
-    assert!(segments(|_| {}, OFTEN).0 <= 2);
-    // One that was there a minute ago is not waited for.
-    let gone = |world: &mut World| {
-        listens(world);
-        world.start(true).unwrap();
-        world.pass(Duration::from_secs(5)).unwrap();
+    assert!(segments(nothing, nothing, OFTEN).0 <= 2);
+    // One that is gone is not waited for.
+    let goes = |world: &mut World| {
         world.memory.link.standby.set(None);
-        world.run = None;
+        world.pass(Duration::from_secs(21)).unwrap();
     };
-    assert!(segments(gone, OFTEN).0 <= 2);
+    assert!(segments(listens, goes, OFTEN).0 <= 2);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_sync_interval_that_was_set_is_kept_whoever_listens() {
         listens(world);
         world.settings.serves_standbys = false;
     };
-    assert!(segments(set, OFTEN).0 <= 2);
+    assert!(segments(set, nothing, OFTEN).0 <= 2);
 }
 
 /// A put takes a tenth of a second: what is committed meanwhile shares a segment, and no queue grows.
@@ -77,6 +77,6 @@ fn commits_share_a_segment_while_the_store_is_slow() {
         listens(world);
         world.memory.link.delay.set(40);
     };
-    let (_, segments) = segments(slow, Duration::from_millis(10));
+    let (_, segments) = segments(slow, nothing, Duration::from_millis(10));
     assert!((2..=COMMITS / 2).contains(&segments), "{segments} segments");
 }

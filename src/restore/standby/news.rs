@@ -50,7 +50,10 @@ impl<'a> News<'a> {
             let over = now.saturating_duration_since(begun) >= self.interval;
             let trusted = now.saturating_duration_since(self.looked) < MAX_TRUST;
             match self.poll(now) {
-                WatchEvent::Stored(entry) => return self.take_all(entry, now),
+                WatchEvent::Stored(entry) => match self.take_all(entry, now) {
+                    Next::Look => break,
+                    taken => return taken,
+                },
                 WatchEvent::Started => break,
                 WatchEvent::Pending if !failed && trusted => {}
                 _ if over => break,

@@ -250,7 +250,7 @@ impl Client {
 
     /// Publishes what nobody answers. If it does not arrive, nobody is told.
     pub fn tell(&self, subject: &str, payload: &[u8]) {
-        if let State::Open(open) = &*self.state.borrow() {
+        if let Some(open) = self.connection.borrow().open() {
             self.unflushed.set(true);
             let _ = open.connection.publish(subject, payload);
         }

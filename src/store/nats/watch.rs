@@ -31,7 +31,7 @@ const BATCH: u64 = 1_000;
 /// Servers take no heartbeat that is longer than half the time for which a question is open.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// While there is news, its writer is told this often that a standby listens.
-const TELL_INTERVAL: Duration = Duration::from_secs(20);
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// A consumer that has missed two heartbeats is gone.
 const SILENCE: Duration = Duration::from_secs(25);
 

@@ -8,8 +8,8 @@ use crate::log;
 use crate::replica::replicator::side::Side;
 
 /// A standby that has said that it listens is taken to do so for this long. It says so again while it hears of new objects
-/// (every 20 s, in `store::nats::watch`).
-const TRUST_TIME: Duration = Duration::from_secs(60);
+/// (every 5 s, in `store::nats::watch`).
+const TRUST_TIME: Duration = Duration::from_secs(20);
 /// Between the ends of two segments: what a database that is written to without a pause may cost.
 const SEGMENT_INTERVAL: Duration = Duration::from_millis(5);
 /// One segment becomes visible while the next one is sent. Behind so many, what is committed waits.
