@@ -3,13 +3,14 @@
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 import time
 
 import rig
 
 # Between two looks at the copy.
-LOOK = 0.0002
+LOOK = 0.0005
 ROWS = "SELECT count(*) FROM t"
 
 
@@ -23,27 +24,23 @@ class Writer(threading.Thread):
 
     def run(self):
         connection = sqlite3.connect(self.database, isolation_level=None)
-        rows, begin = connection.execute(ROWS).fetchone()[0], time.monotonic()
+        first, begin = connection.execute(ROWS).fetchone()[0], time.monotonic()
         for number in range(self.commits):
             time.sleep(max(0, begin + number / self.rate - time.monotonic()))
             connection.execute("INSERT INTO t (body) VALUES (?)", (f"row {number}",))
-            self.done[rows + number + 1] = time.monotonic()
+            self.done[first + number + 1] = time.monotonic()
         connection.close()
         self.over.set()
 
 
-class Copy:
-    """A copy as a reader beside its follower sees it."""
-
-    def __init__(self, path):
-        self.connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=0)
-
-    def rows(self):
-        """None while it cannot be read."""
-        try:
-            return self.connection.execute(ROWS).fetchone()[0]
-        except sqlite3.DatabaseError:
-            return None
+def rows(copy):
+    """Rows that a new connection sees in a copy: one that stays open does not see Litestream's changes. None while it cannot
+    be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True, isolation_level=None, timeout=0)) as connection:
+            return connection.execute(ROWS).fetchone()[0]
+    except sqlite3.DatabaseError:
+        return None
 
 
 @contextlib.contextmanager
@@ -61,23 +58,21 @@ def followed(bench, tool, port=None):
 
 def waits(bench, tool, rate, seconds):
     """For each commit the seconds until a reader of the copy saw it."""
-    with followed(bench, tool) as (database, output):
-        copy, found = Copy(output), []
-        rig.until("the copy", copy.rows)
+    with followed(bench, tool) as (database, copy):
+        found, seen = [], rows(database)
+        rig.until("the copy is complete", lambda: rows(copy) == seen)
         time.sleep(3)
-        rows = seen = sqlite3.connect(database).execute(ROWS).fetchone()[0]
-        rig.until("the copy is complete", lambda: (copy.rows() or 0) >= rows)
         writer = Writer(database, rate, seconds)
+        last, end = seen + writer.commits, time.monotonic() + seconds + 60
         writer.start()
-        end = time.monotonic() + seconds + 60
-        while seen < rows + writer.commits:
-            now_seen, now = copy.rows() or seen, time.monotonic()
+        while seen < last:
+            reached, now = rows(copy) or seen, time.monotonic()
             if now > end:
-                raise SystemExit(f"{rows + writer.commits - seen} commits are not in the copy")
-            for number in range(seen + 1, now_seen + 1):
+                sys.exit(f"bench: {last - seen} commits are not in the copy")
+            for number in range(seen + 1, reached + 1):
                 rig.until("the commit", lambda: number in writer.done, step=LOOK)
                 found.append(max(0, now - writer.done[number]))
-            seen = max(seen, now_seen)
+            seen = max(seen, reached)
             time.sleep(LOOK)
         writer.join()
     return found
