@@ -8,7 +8,7 @@ use litestream::clock::Clock;
 
 const COMMITS: usize = 20;
 
-/// Segments of twenty commits in this distance, with a sync interval of ten seconds: those that are stored behind the last
+/// Segments of twenty commits in this distance, with a sync interval of ten seconds: those that are stored right after the last
 /// commit, and all. `before` happens while it runs, just before the first of them.
 fn segments(configure: fn(&mut World), before: fn(&mut World), distance: Duration) -> (usize, usize) {
     let _alone = alone();
@@ -62,7 +62,7 @@ fn without_a_standby_the_sync_interval_is_kept() {
 }
 
 #[test]
-fn a_sync_interval_that_was_set_is_kept_whoever_listens() {
+fn a_sync_interval_that_was_set_is_kept() {
     let set = |world: &mut World| {
         listens(world);
         world.settings.serves_standbys = false;

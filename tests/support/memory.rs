@@ -47,7 +47,7 @@ pub struct Link {
     pub seed: Cell<u64>,
     /// Somebody keeps this store for itself.
     claimed: Cell<bool>,
-    /// A standby says that it listens: in the first such time, and in every other one behind it.
+    /// A standby says that it listens: in the first period of this length, and in every second one after it.
     pub standby: Cell<Option<Duration>>,
 }
 

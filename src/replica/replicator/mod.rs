@@ -208,7 +208,7 @@ impl Replicator {
         database.and_then(|database| database.urgent_interval(owed))
     }
 
-    /// Whether there will be word of the next commit, which somebody waits for.
+    /// Whether there will be word of the next commit, which a standby waits for.
     pub fn listens_for_commits(&self) -> bool {
         self.reader.open_database().is_some_and(OpenDatabase::listens_for_commits)
     }

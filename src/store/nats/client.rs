@@ -248,7 +248,7 @@ impl Client {
         }
     }
 
-    /// Publishes what nobody answers. If it does not arrive, nobody is told.
+    /// Publishes a message that has no answer. It may be lost.
     pub fn tell(&self, subject: &str, payload: &[u8]) {
         if let Some(open) = self.connection.borrow().open() {
             self.unflushed.set(true);

@@ -12,7 +12,7 @@ use crate::replica::replicator::side::Side;
 const TRUST_TIME: Duration = Duration::from_secs(20);
 /// Between the ends of two segments: what a database that is written to without a pause may cost.
 const SEGMENT_INTERVAL: Duration = Duration::from_millis(5);
-/// One segment becomes visible while the next one is sent. Behind so many, what is committed waits.
+/// One segment becomes visible while the next one is sent. With this many, later commits wait.
 const MAX_ON_THEIR_WAY: usize = 2;
 
 impl Side {
