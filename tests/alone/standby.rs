@@ -11,7 +11,6 @@ const COMMITS: usize = 20;
 /// Segments of twenty commits in this distance, with a sync interval of ten seconds: those that are stored right after the last
 /// commit, and all. `before` happens while it runs, just before the first of them.
 fn segments(configure: fn(&mut World), before: fn(&mut World), distance: Duration) -> (usize, usize) {
-    let _alone = alone();
     let directory = std::env::temp_dir().join(format!("litestream-listening-{}", std::process::id()));
     let mut world = World::new(&directory, 0);
     world.settings.sync_interval = Duration::from_secs(10);
@@ -47,11 +46,13 @@ const OFTEN: Duration = Duration::from_millis(100);
 
 #[test]
 fn a_standby_that_listens_gets_each_commit_at_once() {
+    let _alone = alone();
     assert_eq!(segments(listens, nothing, OFTEN).0, COMMITS);
 }
 
 #[test]
 fn without_a_standby_the_sync_interval_is_kept() {
+    let _alone = alone();
     assert!(segments(nothing, nothing, OFTEN).0 <= 2);
     // One that is gone is not waited for.
     let goes = |world: &mut World| {
@@ -63,6 +64,7 @@ fn without_a_standby_the_sync_interval_is_kept() {
 
 #[test]
 fn a_sync_interval_that_was_set_is_kept() {
+    let _alone = alone();
     let set = |world: &mut World| {
         listens(world);
         world.settings.serves_standbys = false;
@@ -73,6 +75,7 @@ fn a_sync_interval_that_was_set_is_kept() {
 /// A put takes a tenth of a second: what is committed meanwhile shares a segment, and no queue grows.
 #[test]
 fn commits_share_a_segment_while_the_store_is_slow() {
+    let _alone = alone();
     let slow = |world: &mut World| {
         listens(world);
         world.memory.link.delay.set(40);

@@ -10,7 +10,7 @@ import time
 import rig
 
 # Between two looks at the copy.
-LOOK = 0.0005
+LOOK = 0.001
 ROWS = "SELECT count(*) FROM t"
 
 
