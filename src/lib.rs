@@ -106,6 +106,23 @@
 //! * One danger in seconds: `cargo test --test restore audit::`, or any other folder and file of tests/. The first line
 //!   of a file says what it is about; tests/README.md says which file keeps which promise.
 //! * A fault point: `LITESTREAM_FAULT`, described in `fault.rs`, makes one step fail or the process die there.
+//!
+//! # How names and texts are written
+//!
+//! * A sentence names who does what: litestream, SQLite, the server, the kernel, the application. It is short and has one
+//!   idea. A condition comes first and begins with "if".
+//! * One thing has one name, the field's own. The glossary above is the list. A name that needs its comment to be
+//!   understood is the wrong name. No metaphors.
+//! * A type is a noun, a function a verb, a `bool` answers `is`, `has` or `can`. A constant says its quantity and unit or
+//!   role (`MAX_RETRY_DELAY`). No name stands twice in the crate.
+//! * A doc comment begins with what the thing is or does. Then come unit, invariant, and the source of a claim. A comment
+//!   says why, and never what the line does.
+//! * After (not behind, which is for lag), again (not anew), if (not where), anyone who (not whoever), restart of the WAL.
+//! * An error says `<object>: <what is wrong>`. "expected A, found B" is for values. A hint is a command or a key to type.
+//! * A log message is a fixed text that can be read alone. Details are fields, with the same key for the same thing, and
+//!   man/litestream.1 lists both.
+//! * A test's name is the promise that it keeps, in at most 60 characters.
+//! * In the manual an option is one imperative sentence and its default.
 
 pub mod age;
 pub mod backup;
