@@ -39,6 +39,7 @@ BUILD := $(CARGO) build --locked --release
 BINARY := target/release/litestream
 MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
+MAN7 := $(wildcard man/*.7)
 
 .PHONY: all build demo test-quick test test-plain bench bench-quick bench-scale bench-store cluster soak standby fuzz check lint-man msrv install static dist test-static reproducible plots clean python
 
@@ -123,8 +124,8 @@ msrv:
 # Whether a referenced page is installed depends on the machine, and says nothing about ours.
 lint-man:
 	@if ! command -v mandoc >/dev/null; then echo "check: mandoc is not here: manual pages not linted"; \
-	elif test -z "$(MAN1)$(MAN5)"; then echo "check: no manual pages yet"; \
-	else mandoc -Tlint -W style $(MAN1) $(MAN5) 2>&1 | \
+	elif test -z "$(MAN1)$(MAN5)$(MAN7)"; then echo "check: no manual pages yet"; \
+	else mandoc -Tlint -W style $(MAN1) $(MAN5) $(MAN7) 2>&1 | \
 	grep -v -e "referenced manual not found" -e "outdated mandoc.db" || exit 0; exit 1; fi
 
 # Another client of the Object Store, to prove that each reads what the other wrote. Without pip those tests say
@@ -138,6 +139,7 @@ install: build
 	$(INSTALL) -D -m 755 $(BINARY) "$(DESTDIR)$(PREFIX)/bin/litestream"
 	for page in $(MAN1); do $(INSTALL) -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man1/$${page##*/}" || exit 1; done
 	for page in $(MAN5); do $(INSTALL) -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man5/$${page##*/}" || exit 1; done
+	for page in $(MAN7); do $(INSTALL) -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man7/$${page##*/}" || exit 1; done
 	$(INSTALL) -D -m 644 man/completions/litestream.bash "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/litestream"
 	$(INSTALL) -D -m 644 man/completions/_litestream "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_litestream"
 	$(INSTALL) -D -m 644 man/completions/litestream.fish "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/litestream.fish"

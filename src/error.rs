@@ -62,7 +62,7 @@ impl Kind {
 }
 
 /// An error on its way to the one place that handles it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: Kind,
     message: String,

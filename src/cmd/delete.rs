@@ -47,6 +47,7 @@ pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
         database: "(delete)".to_string(),
         since: SystemClock.utc_now(),
         takeover: false,
+        anonymous: true,
     });
     wait_for_lease(&mut *claim, &*store).context(|| format!("delete {}", replica.url))?;
     if !options.confirmed {
@@ -151,6 +152,9 @@ fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn WriterLease, listing: &List
         if delete.poll(now)? {
             break;
         }
+        store.wait(POLL_INTERVAL);
+    }
+    while !claim.remove_record(SystemClock.now())? {
         store.wait(POLL_INTERVAL);
     }
     let left = load_listing(&**store, &SystemClock)?;

@@ -18,6 +18,7 @@ use crate::cmd::traffic_log::TrafficLog;
 use crate::cmd::{
     Context, ErrorCollector, ExitStatus, environment, find_databases, metrics, restore_missing, signals, wiring,
 };
+use crate::config::start_only::start_only_keys;
 use crate::config::{self, Config, Database, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -288,6 +289,10 @@ impl Daemon {
                 log_as(&config);
                 let now = SystemClock.now();
                 log::info("configuration reloaded").field("databases", databases.len()).emit();
+                let keys = start_only_keys(&self.config, &config);
+                if !keys.is_empty() {
+                    log::warn("setting applies at the next start").field("keys", keys.join(", ")).emit();
+                }
                 if config.heartbeat != self.config.heartbeat {
                     self.heartbeat = config.heartbeat.clone().map(|heartbeat| HeartbeatSender::new(heartbeat, now));
                 }

@@ -19,6 +19,7 @@ mod resolve_replica;
 pub mod shell_words;
 mod snapshot_policy;
 mod source_location;
+pub mod start_only;
 mod subjects;
 pub mod suggest;
 pub mod units;

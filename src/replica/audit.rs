@@ -41,8 +41,8 @@ pub enum AuditResult {
     Nothing,
     /// As soon as the store has something.
     Waiting,
-    /// A restore would not give what was stored. The error says why.
-    Lost(Error),
+    /// A restore would not give what was stored: what is there, and why.
+    Lost(Listing, Error),
 }
 
 /// The audit of one database.
@@ -150,7 +150,7 @@ impl Audit {
                 let position = *position;
                 let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
                 self.work = AuditOperation::None;
-                Ok(self.judge(now, &listing, position))
+                Ok(self.judge(now, listing, position))
             }
         }
     }
@@ -167,8 +167,8 @@ impl Audit {
         }
     }
 
-    fn judge(&mut self, now: Instant, listing: &Listing, position: Position) -> AuditResult {
-        let found = latest_restore(listing, &position);
+    fn judge(&mut self, now: Instant, listing: Listing, position: Position) -> AuditResult {
+        let found = latest_restore(&listing, &position);
         match verdict(&found) {
             Verdict::Holds => {
                 (self.listing_required, self.proven) = (false, Some(position));
@@ -179,7 +179,10 @@ impl Audit {
                 self.not_before = now + RETRY_DELAY;
                 AuditResult::Nothing
             }
-            Verdict::Lost => AuditResult::Lost(loss_error(listing, &found, position)),
+            Verdict::Lost => {
+                let error = loss_error(&listing, &found, position);
+                AuditResult::Lost(listing, error)
+            }
         }
     }
 }

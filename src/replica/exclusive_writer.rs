@@ -74,7 +74,8 @@ impl ExclusiveWriter {
         if !self.store.connect(now)? {
             return Ok(false);
         }
-        let holder = || LeaseHolder { database: self.database.clone(), since: wall, takeover: self.takeover };
+        let holder =
+            || LeaseHolder { database: self.database.clone(), since: wall, takeover: self.takeover, anonymous: false };
         let claim = self.lease.get_or_insert_with(|| self.store.acquire_lease(&holder()));
         self.confirmed_session = claim.poll(now)?;
         Ok(self.confirmed_session.is_some())
@@ -93,6 +94,19 @@ impl ExclusiveWriter {
     /// These generations are no surprise.
     pub fn add_generations(&mut self, generations: impl IntoIterator<Item = Generation>) {
         self.known.extend(generations);
+    }
+
+    /// Whether what is stored had better not be continued: somebody else may continue it yet.
+    pub fn predecessor_may_write(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.predecessor_may_write())
+    }
+
+    /// Errors: of kind `TakenOver`, if somebody else has written what is listed.
+    pub fn check_listing(&self, listing: &Listing, mine: &OwnWrites) -> Result<()> {
+        match foreign_write(listing, &self.known, mine) {
+            Some(what) => Err(superseded(self.store.url(), &what)),
+            None => Ok(()),
+        }
     }
 
     /// The connection in which it was last seen that nobody else had written.
@@ -120,9 +134,7 @@ impl ExclusiveWriter {
             Ok(None) => Ok(Exclusivity::Pending),
             Ok(Some(entries)) => {
                 let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-                if let Some(what) = foreign_write(&listing, &self.known, mine) {
-                    return Err(superseded(self.store.url(), &what));
-                }
+                self.check_listing(&listing, mine)?;
                 (self.listing, self.confirmed_session) = (None, connection);
                 Ok(if history_is_gone(&listing, mine) { Exclusivity::HistoryGone } else { Exclusivity::Confirmed })
             }
@@ -153,7 +165,7 @@ fn history_is_gone(listing: &Listing, mine: &OwnWrites) -> bool {
 }
 
 fn superseded(url: &str, what: &str) -> Error {
-    Error::new(Kind::TakenOver, format!("{url}: another replicator {what} while this one was disconnected; this one stops"))
+    Error::new(Kind::TakenOver, format!("{url}: another replicator {what}; this one stops"))
         .with_hint(
             "commits that this one has not stored are still in its database; decide which of the two databases is the right one",
         )

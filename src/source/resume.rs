@@ -36,6 +36,8 @@ pub enum GenerationEnd {
     NotEncrypted,
     /// It is encrypted, and what follows is to be in clear.
     NoLongerEncrypted,
+    /// Another replicator had the prefix before, and may store more of it before it knows that it was replaced.
+    PredecessorMayWrite,
     /// A bucket that was made again, a server that lost its disk.
     StoredHistoryIsGone,
     /// The newest stored commit cannot be found again by salt and checksum.
@@ -81,6 +83,9 @@ impl fmt::Display for GenerationEnd {
             GenerationEnd::Encrypted => f.write_str("stored history is encrypted and cannot be read here"),
             GenerationEnd::NotEncrypted => f.write_str("stored history is not encrypted"),
             GenerationEnd::NoLongerEncrypted => f.write_str("no recipients any more, and that was asked for"),
+            GenerationEnd::PredecessorMayWrite => {
+                f.write_str("another replicator wrote here and may not know yet that it was replaced")
+            }
             GenerationEnd::StoredHistoryIsGone => f.write_str("stored history is gone"),
             GenerationEnd::UnknownStoredPosition => f.write_str("stored position has no frame"),
             GenerationEnd::PageSizeChanged { stored, found } => {

@@ -258,6 +258,8 @@ pub struct LeaseHolder {
     pub since: Timestamp,
     /// Anyone who has it is told to give it away, where that can be done.
     pub takeover: bool,
+    /// What is stored of it names neither its host nor its database.
+    pub anonymous: bool,
 }
 
 /// A store that is kept for one holder.
@@ -274,6 +276,17 @@ pub trait WriterLease {
     /// Whether a standby has said since the last call that it listens for what is stored ([`Store::watch`]).
     fn take_standby(&mut self) -> bool {
         false
+    }
+
+    /// Whether another writer, which had the store before, may yet store something without knowing better: what is stored
+    /// after its newest object had better not continue it.
+    fn predecessor_may_write(&self) -> bool {
+        false
+    }
+
+    /// Removes what the lease itself keeps in the store. True once it is gone; the lease is of no use any more.
+    fn remove_record(&mut self, _now: Instant) -> Result<bool> {
+        Ok(true)
     }
 }
 

@@ -160,8 +160,9 @@ fn sighup_adds_and_removes_databases_and_ignores_a_bad_file(bed: &Bed) {
     let mut command = with_config(bed, &format!("dbs:\n{one}"));
     let mut replicator = Process::start("replicate", &mut command, bed.fresh("replicate"));
     replicator.says("snapshot stored");
-    config(bed, &format!("dbs:\n{both}"));
+    config(bed, &format!("service: false\ndbs:\n{both}"));
     replicator.hang_up();
+    replicator.says("msg=\"setting applies at the next start\" keys=service");
     replicator.says(&format!("msg=replicating db={}", b.display()));
     until("b is stored", || match bed.run(&["snapshots", &bed.url_below("b")]).status {
         0 => Ok(()),

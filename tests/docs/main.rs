@@ -8,6 +8,7 @@ mod by_hand;
 mod catalogue;
 mod circles;
 mod completions;
+mod fleet;
 mod interop;
 mod layers;
 mod manuals;

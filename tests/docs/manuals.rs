@@ -187,6 +187,7 @@ fn the_pages_are_clean_mdoc_where_mandoc_can_say_so() {
         "litestream-replicate.1",
         "litestream-restore.1",
         "litestream-snapshot.1",
+        "litestream-fleet.7",
     ];
     for name in pages.into_iter().chain(["litestream.yml.5"]) {
         let Ok(output) = Command::new("mandoc").args(["-Tlint", &format!("man/{name}")]).output() else { return };

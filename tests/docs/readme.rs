@@ -14,11 +14,11 @@ use crate::support::{litestream, until};
 
 const README: &str = include_str!("../../README.md");
 
-/// A fenced block.
-struct Block {
-    section: &'static str,
-    language: &'static str,
-    text: String,
+/// A fenced block, or a literal one of a manual page.
+pub struct Block {
+    pub section: &'static str,
+    pub language: &'static str,
+    pub text: String,
 }
 
 fn blocks() -> Vec<Block> {
@@ -36,8 +36,8 @@ fn blocks() -> Vec<Block> {
 }
 
 /// The reader's machine.
-struct Machine {
-    scratch: Scratch,
+pub struct Machine {
+    pub scratch: Scratch,
     /// What stands in the README, and what is so here.
     here: Vec<(String, String)>,
     /// Process groups that go on in the background.
@@ -69,7 +69,8 @@ daemon-reload) test -e "$unit" ;;
 esac"#;
 
 impl Machine {
-    fn new() -> Machine {
+    /// `ports`: those that stand in the text.
+    pub fn new(ports: &[&str]) -> Machine {
         let scratch = Scratch::new("readme");
         for directory in ["bin", "etc/cron.d", "etc/systemd/system", "var/lib"] {
             fs::create_dir_all(scratch.join(directory)).expect("make a directory");
@@ -77,7 +78,7 @@ impl Machine {
         let path = scratch.path().display().to_string();
         let mut here =
             vec![("/etc/".to_string(), format!("{path}/etc/")), ("/var/".to_string(), format!("{path}/var/"))];
-        for port in ["4222", "4443"] {
+        for port in ports {
             here.push((port.to_string(), free_port().to_string()));
         }
         let (clients, routes) = (free_decade(2001), free_decade(2601));
@@ -95,14 +96,14 @@ impl Machine {
         machine
     }
 
-    fn installs(&self, name: &str, script: &str) {
+    pub fn installs(&self, name: &str, script: &str) {
         let path = self.scratch.join("bin").join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write a script");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it executable");
     }
 
     /// The text of the README as it must be here.
-    fn translated(&self, text: &str) -> String {
+    pub fn translated(&self, text: &str) -> String {
         self.here.iter().fold(text.to_string(), |text, (there, here)| replaced(&text, there, here))
     }
 
@@ -129,7 +130,7 @@ impl Machine {
     }
 
     /// Runs a block; compares what it prints with what is shown, if anything is.
-    fn runs(&mut self, block: &Block, shown: Option<&str>) {
+    pub fn runs(&mut self, block: &Block, shown: Option<&str>) {
         self.settles();
         self.count += 1;
         let output = self.scratch.join(&format!("output-{}", self.count));
@@ -174,7 +175,7 @@ impl Machine {
     }
 
     /// Waits until the servers are ready and what is followed is stored, as a reader does without noticing.
-    fn settles(&self) {
+    pub fn settles(&self) {
         until("every server is ready", || {
             let logs: String = (1..=self.count)
                 .filter_map(|n| fs::read_to_string(self.scratch.join(&format!("output-{n}"))).ok())
@@ -193,7 +194,7 @@ impl Machine {
     }
 
     /// A configuration is saved under the name in its first line, and the program must understand it.
-    fn saves(&self, block: &Block) {
+    pub fn saves(&self, block: &Block) {
         let name = block.text.lines().next().and_then(|line| line.strip_prefix("# "));
         let name = name.unwrap_or_else(|| panic!("{}: a configuration says no name", block.section));
         let path = self.scratch.path().join(self.translated(name));
@@ -293,7 +294,7 @@ fn cron_runs(machine: &Machine) {
 
 #[test]
 fn every_block_does_what_the_readme_says() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(&["4222", "4443"]);
     let blocks = blocks();
     let mut ran = 0;
     for (at, block) in blocks.iter().enumerate() {

@@ -7,6 +7,7 @@ mod bench_store;
 mod cluster;
 mod deadlines;
 mod far;
+mod fencing;
 mod limits;
 mod logins;
 mod outage;

@@ -52,6 +52,7 @@ fn bed(name: &str, rollups: bool) -> Bed {
         user("asker", &["read", "ask"]),
         user("compactor", &["read", "store", "delete"]),
         user("reader", &["read"]),
+        user("inbox", &["read", "store", "delete"]).replace("_INBOX.", "_OWN."),
     ];
     let bed =
         Bed::nats_with(name, &format!("authorization {{ users = [ {} ] }}\nno_auth_user: admin\n", users.join(", ")));
@@ -90,7 +91,7 @@ fn replicate_once(config: &Path) -> Command {
 fn store_segments(bed: &Bed, database: &Path, user: &str, more: &str) {
     let config = configuration(bed, database, user, more);
     let mut session = bed.session(database);
-    session.sql("CREATE TABLE steps(n)");
+    session.sql("CREATE TABLE IF NOT EXISTS steps(n)");
     for step in 0..4 {
         session.sql(&format!("INSERT INTO steps VALUES ({step})"));
         allowed(bed.run_command(&mut replicate_once(&config)));
@@ -149,6 +150,12 @@ fn who_reads_and_who_does_all_need_what_the_table_says() {
     store_segments(&bed, &database, "all", "");
     let reader = url_of(&bed, "reader");
     for command in [&["list", &reader] as &[&str], &["generations", &reader], &["wal", &reader], &["verify", &reader]] {
+        allowed(bed.run(command));
+    }
+    // The same with an inbox of its own, which no other login may hear.
+    let own = format!("{}?inbox-prefix=_OWN", url_of(&bed, "inbox"));
+    store_segments(&bed, &database, "inbox", ", inbox-prefix: _OWN");
+    for command in [&["list", &own] as &[&str], &["verify", &own], &["snapshots", &own]] {
         allowed(bed.run(command));
     }
     let output = bed.fresh("read.db");

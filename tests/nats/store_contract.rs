@@ -194,7 +194,12 @@ fn who_has_a_lease_is_found_below_its_prefix(open: Open) {
     let (above, one) = (open("kept"), open("kept/one"));
     connect(above.as_ref()).expect("connect");
     connect(one.as_ref()).expect("connect");
-    let holder = LeaseHolder { database: "/a.db".to_string(), since: Timestamp::from_millis(1), takeover: false };
+    let holder = LeaseHolder {
+        database: "/a.db".to_string(),
+        since: Timestamp::from_millis(1),
+        takeover: false,
+        anonymous: false,
+    };
     let mut lease = one.acquire_lease(&holder);
     let end = Instant::now() + Duration::from_secs(60);
     while lease.poll(Instant::now()).expect("poll").is_none() {

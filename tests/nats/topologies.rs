@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::nats::{Server, on_system, pinned};
 use crate::support::raw;
 use crate::support::sites::Sites;
-use crate::support::{Bed, assert_equal, until};
+use crate::support::{Bed, assert_equal, equal, restore_command, until};
 use serde_json::{Value, json};
 
 /// Stores the database at `url`, once more after a commit, and reads it from `reader` by every command that reads.
@@ -104,6 +104,17 @@ fn copy(server: &Server, name: &str, change: Value) {
     assert!(answer["error"].is_null(), "{answer}");
 }
 
+/// What comes into the origin is told to who follows the copy.
+fn copy_is_followed(bed: &Bed, database: &Path, origin: &str, copy: &str) {
+    let output = bed.fresh("followed.db");
+    let follower = bed.spawn(restore_command(copy, &output).arg("-f"));
+    until("it is there", || equal(database, &output));
+    bed.write(database, &["--commits", "2"]);
+    bed.run(&["replicate", "-once", database.to_str().unwrap(), origin]).succeeded();
+    until("it has what came since", || equal(database, &output));
+    follower.kill();
+}
+
 fn from_copies(binary: &Path) {
     let server = Server::start(binary, "");
     let bed = Bed::directory("copies");
@@ -131,6 +142,7 @@ fn from_copies(binary: &Path) {
         }
         assert_eq!(raw::info(&server.address(), "backup")["state"]["messages"], before);
         assert_equal(&database, &bed.restored_from(&url(bucket)));
+        copy_is_followed(&bed, &database, &url("backup"), &url(bucket));
     }
 }
 

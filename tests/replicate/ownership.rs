@@ -163,9 +163,9 @@ fn replicator_of_several_stops_if_one_was_taken_over() {
 }
 
 #[test]
-fn replicator_stops_for_a_generation_of_another_one() {
+fn replaced_replicator_stops_though_the_other_one_has_gone() {
     let (log, status) = superseded("left", false);
-    assert!(log.contains("another replicator has started generation "), "{log}");
+    assert!(log.contains("was taken over while this process was disconnected by process "), "{log}");
     assert!(log.contains("hint: commits that this one has not stored are still in its database"), "{log}");
     status.succeeded();
 }

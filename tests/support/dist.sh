@@ -36,7 +36,7 @@ pack "$out/$name.tar.gz" "$root" "$name"
 data=$root/data
 doc=$data/usr/share/doc/litestream
 install -D -m 755 "$binary" "$data/usr/bin/litestream"
-for page in man/*.[15]; do
+for page in man/*.[157]; do
     section=${page##*.}
     mkdir -p "$data/usr/share/man/man$section"
     gzip -9nc "$page" > "$data/usr/share/man/man$section/${page##*/}.gz"

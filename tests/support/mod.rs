@@ -27,7 +27,6 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -164,7 +163,7 @@ impl Bed {
     /// What the store holds, in so far as that any upload or delete changes it.
     pub fn stored(&self) -> String {
         match &self.server {
-            Some(server) => format!("last_seq={}", last_sequence(server)),
+            Some(server) => stored_messages(server),
             None => tree(&self.path("store")).join("\n"),
         }
     }
@@ -720,15 +719,16 @@ pub fn tree(top: &Path) -> Vec<String> {
     found
 }
 
-/// The last message that the bucket's stream has ever taken.
-fn last_sequence(server: &Server) -> u64 {
-    let stream = TcpStream::connect(server.address()).expect("connect to nats-server");
-    stream.set_read_timeout(Some(SOON)).expect("set a deadline");
-    let ask = format!("CONNECT {{}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.INFO.OBJ_{BUCKET} answer 0\r\n\r\n");
-    (&stream).write_all(ask.as_bytes()).expect("ask nats-server");
-    let field = "\"last_seq\":";
-    let line = |line: std::io::Result<String>| line.expect("an answer from nats-server");
-    let answer = BufReader::new(&stream).lines().map(line).find(|line| line.contains(field)).expect("an answer");
-    let digits = answer.split(field).nth(1).unwrap_or_default();
-    digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).expect("a number")
+/// The subjects that have messages, and the newest description of an object. The record of who writes is left out.
+fn stored_messages(server: &Server) -> String {
+    let ask = |verb: &str, question: serde_json::Value| {
+        raw::ask(&server.address(), &format!("$JS.API.STREAM.{verb}.OBJ_{BUCKET}"), &question)
+    };
+    let filter = serde_json::json!({ "subjects_filter": format!("$O.{BUCKET}.>") });
+    let info = ask("INFO", filter);
+    let subjects = info["state"]["subjects"].as_object().into_iter().flat_map(|subjects| subjects.keys());
+    let mut found: Vec<&str> = subjects.map(String::as_str).filter(|one| !one.contains(".C.writer-")).collect();
+    found.sort_unstable();
+    let last = serde_json::json!({ "last_by_subj": format!("$O.{BUCKET}.M.>") });
+    format!("{} {}", found.join(" "), ask("MSG.GET", last)["message"]["seq"])
 }

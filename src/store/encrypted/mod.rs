@@ -185,7 +185,8 @@ impl Store for EncryptedStore {
     }
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
-        self.inner.acquire_lease(holder)
+        let anonymous = holder.anonymous || !self.keys.encryption.recipients.is_empty();
+        self.inner.acquire_lease(&LeaseHolder { anonymous, ..holder.clone() })
     }
 
     fn find_writers(&self) -> Box<dyn FindWriters> {

@@ -16,7 +16,8 @@ const CONSUMER_INACTIVE_NANOS: u64 = 120_000_000_000;
 pub const NO_MESSAGE: u32 = 10037;
 pub const NO_STREAM: u32 = 10059;
 /// Another message of the subject was the last one: with its sequence, and as a cluster says it.
-const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, 10164];
+const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, CONDITION_IN_USE];
+const CONDITION_IN_USE: u32 = 10164;
 /// The server's queue for the stream is full.
 pub const TOO_MANY_REQUESTS: u32 = 10167;
 /// Conditions that pass by themselves: no leader, a cluster that is forming, a stream that is offline, a full queue.
@@ -53,6 +54,17 @@ impl ApiError {
     /// Whether the subject has another last message than was expected: nothing was stored.
     pub fn is_wrong_last_sequence(&self) -> bool {
         WRONG_LAST_SEQUENCE.contains(&self.err_code)
+    }
+
+    /// Whether the server's queue for the stream is full: nothing was stored.
+    pub fn is_busy(&self) -> bool {
+        self.err_code == TOO_MANY_REQUESTS
+    }
+
+    /// Whether another message is being stored whose condition is about the same subject: nothing was stored, and nothing is
+    /// known of that subject.
+    pub fn is_condition_in_use(&self) -> bool {
+        self.err_code == CONDITION_IN_USE
     }
 
     pub fn error(&self) -> Error {
@@ -174,18 +186,26 @@ struct Stored {
 #[derive(Deserialize)]
 struct StoredMessage {
     #[serde(default)]
+    seq: u64,
+    #[serde(default)]
     data: String,
 }
 
 /// The payload of the message that was asked for; none if there is none.
 pub fn stored_message(reply: &Reply) -> Result<Option<Vec<u8>>> {
+    Ok(stored_message_with_seq(reply)?.map(|(_, data)| data))
+}
+
+/// The same, with its sequence.
+pub fn stored_message_with_seq(reply: &Reply) -> Result<Option<(u64, Vec<u8>)>> {
     let stored: Stored = match parse_response(reply)? {
         Ok(stored) => stored,
         Err(refusal) if refusal.err_code == NO_MESSAGE => return Ok(None),
         Err(refusal) => return Err(refusal.error()),
     };
     let odd = || Error::new(Kind::StoreRefused, "expected a message in base64, found something else");
-    base64::decode(&stored.message.data).map(Some).ok_or_else(odd)
+    let StoredMessage { seq, data } = stored.message;
+    base64::decode(&data).map(|data| Some((seq, data))).ok_or_else(odd)
 }
 
 /// The question that removes all messages of `subject`.

@@ -1,5 +1,6 @@
 //! The bucket itself: is it there, can it hold what we promise, and if it is missing, making it.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,12 @@ struct StreamConfig {
     num_replicas: u64,
     mirror: Option<StreamSource>,
     sources: Option<Vec<StreamSource>>,
+    metadata: Option<BTreeMap<String, String>>,
 }
+
+/// In the metadata of a stream: the level of the JetStream API of the server that leads it (ADR-44). The first one has
+/// `Nats-Expected-Last-Subject-Sequence-Subject` (nats-server 2.11).
+const API_LEVEL: &str = "_nats.level";
 
 /// Another stream, whose messages this one holds.
 #[derive(Deserialize, Default)]
@@ -169,6 +175,7 @@ impl BucketCheck {
                 self.names.domain.replace(Some(info.domain));
                 self.names.replicated.set(info.config.num_replicas > 1);
                 self.names.rollup.set(info.config.allow_rollup_hdrs);
+                self.names.conditional.set(info.config.has_conditions());
                 self.names.max_message.set(usize::try_from(info.config.max_msg_size).unwrap_or(0));
                 let kind = bucket_kind(&self.names.bucket, &info.config)?;
                 let warnings = check_settings(&self.names, &info.config, &kind, self.must_keep)?;
@@ -252,6 +259,14 @@ fn bucket_kind(bucket: &str, config: &StreamConfig) -> Result<BucketKind> {
             "the objects of several buckets cannot be told apart there: name one of those buckets",
         ),
         _ => refuse("expected an object store, found another stream of that name", "choose another bucket"),
+    }
+}
+
+impl StreamConfig {
+    /// Whether a message can depend on the last one of another subject.
+    fn has_conditions(&self) -> bool {
+        let level = self.metadata.as_ref().and_then(|metadata| metadata.get(API_LEVEL)?.parse::<u32>().ok());
+        level.is_some_and(|level| level >= 1)
     }
 }
 

@@ -201,6 +201,20 @@ impl Client {
         self.publish_message(subject, reply, Some(&headers), payload)
     }
 
+    /// Publishes a message that is stored only while the last one of another subject is the one at this sequence.
+    pub fn publish_while(
+        &self,
+        subject: &str,
+        reply: &ReplyTo,
+        (other, seq): (&str, u64),
+        payload: &[u8],
+    ) -> Result<()> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", seq.to_string());
+        headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", other.to_string());
+        self.publish_message(subject, reply, Some(&headers), payload)
+    }
+
     fn publish_message(
         &self,
         subject: &str,

@@ -1,12 +1,14 @@
-//! Listing the objects below a prefix, out of the metas of the whole bucket.
+//! Listing the objects below a prefix, out of the metas of the whole bucket. Listings share their reading (shared_listing.rs); a
+//! scan, of which nothing is kept, reads for itself.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::client::Client;
 use super::metas::{MetaEvent, MetaReader};
 use super::object::{Meta, ObjectNames};
+use super::shared_listing::{Membership, MetaSink, SharedListing};
 use crate::error::{Result, ResultExt};
 use crate::format::listing::{LTX_WARNING, is_ltx_name};
 use crate::log;
@@ -28,26 +30,61 @@ enum ListEvent {
     End,
 }
 
-/// The names below a prefix, one after another.
-pub struct NatsScan {
+/// Which names are meant, and what is said of others.
+#[derive(Clone)]
+struct NameFilter {
     names: Rc<ObjectNames>,
     prefix: String,
-    metas: MetaReader,
     ltx: Rc<Cell<bool>>,
+}
+
+impl NameFilter {
+    /// Whatever is not ours is passed over.
+    fn listed(&self, meta: &Meta) -> Option<ListedObject> {
+        let name = self.names.strip_prefix(&meta.name).filter(|name| name.starts_with(&self.prefix))?;
+        let ours = name::validate(name).is_ok();
+        let entry = Entry { name: name.to_string(), size: meta.size };
+        let object = !meta.deleted && !meta.link;
+        ours.then(|| ListedObject { entry, object, description: meta.description.clone() })
+    }
+
+    fn warn_of_ltx(&self, name: &str) {
+        if !self.ltx.replace(true) {
+            log::warn("objects of another program ignored")
+                .field("bucket", &self.names.bucket)
+                .field("such_as", name)
+                .field("detail", LTX_WARNING)
+                .emit();
+        }
+    }
+
+    fn error_context(&self) -> String {
+        format!("list {}/{}", self.names.bucket, self.names.with_prefix(&self.prefix))
+    }
+}
+
+/// The names below a prefix, one after another.
+pub struct NatsScan {
+    filter: NameFilter,
+    metas: MetaReader,
 }
 
 impl NatsScan {
     /// `ltx` is set once it was said that the bucket holds files of the peer.
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, prefix: &str, ltx: &Rc<Cell<bool>>) -> NatsScan {
-        let metas = MetaReader::new(client, place);
-        NatsScan { names: place.clone(), prefix: prefix.to_string(), metas, ltx: ltx.clone() }
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, ltx: &Rc<Cell<bool>>) -> NatsScan {
+        let filter = NameFilter { names: place.clone(), prefix: String::new(), ltx: ltx.clone() };
+        NatsScan { filter, metas: MetaReader::new(client, place) }
     }
 
     fn next(&mut self, now: Instant) -> Result<ListEvent> {
         loop {
             match self.metas.step(now)? {
                 MetaEvent::Meta(meta) => {
-                    if let Some(listed) = meta.and_then(|meta| self.on_meta(meta)) {
+                    let Some(meta) = meta else { continue };
+                    if !meta.deleted && !meta.link && is_ltx_name(&meta.name) {
+                        self.filter.warn_of_ltx(&meta.name);
+                    }
+                    if let Some(listed) = self.filter.listed(&meta) {
                         return Ok(ListEvent::Listed(listed));
                     }
                 }
@@ -57,32 +94,12 @@ impl NatsScan {
             }
         }
     }
-
-    /// Whatever is not ours is passed over.
-    fn on_meta(&mut self, meta: Meta) -> Option<ListedObject> {
-        let object = !meta.deleted && !meta.link;
-        if object && is_ltx_name(&meta.name) && !self.ltx.replace(true) {
-            log::warn("objects of another program ignored")
-                .field("bucket", &self.names.bucket)
-                .field("such_as", &meta.name)
-                .field("detail", LTX_WARNING)
-                .emit();
-        }
-        let name = self.names.strip_prefix(&meta.name).filter(|name| name.starts_with(&self.prefix))?;
-        let ours = name::validate(name).is_ok();
-        let entry = Entry { name: name.to_string(), size: meta.size };
-        ours.then_some(ListedObject { entry, object, description: meta.description })
-    }
-
-    fn error_context(&self) -> String {
-        format!("list {}/{}", self.names.bucket, self.names.with_prefix(&self.prefix))
-    }
 }
 
 impl Scan for NatsScan {
     fn poll(&mut self, now: Instant) -> Result<ScanEvent> {
         loop {
-            match self.next(now).context(|| self.error_context())? {
+            match self.next(now).context(|| self.filter.error_context())? {
                 ListEvent::Listed(ListedObject { entry, object: true, description }) => {
                     return Ok(ScanEvent::Object(ScannedObject { entry, description }));
                 }
@@ -96,30 +113,59 @@ impl Scan for NatsScan {
     }
 }
 
+/// What a listing has found so far.
+struct Found {
+    filter: NameFilter,
+    objects: Rc<RefCell<Vec<ListedObject>>>,
+}
+
+impl MetaSink for Found {
+    fn on_meta(&mut self, meta: &Meta) {
+        let listed = self.filter.listed(meta).map(|listed| ListedObject { description: None, ..listed });
+        self.objects.borrow_mut().extend(listed);
+    }
+
+    fn on_ltx_file(&mut self, name: &str) {
+        self.filter.warn_of_ltx(name);
+    }
+
+    fn on_restart(&mut self) {
+        self.objects.borrow_mut().clear();
+    }
+}
+
 pub struct NatsList {
-    scan: NatsScan,
-    found: Vec<ListedObject>,
+    client: Rc<Client>,
+    shared: Rc<RefCell<SharedListing>>,
+    filter: NameFilter,
+    found: Rc<RefCell<Vec<ListedObject>>>,
+    /// From the first poll on.
+    membership: Option<Membership>,
 }
 
 impl NatsList {
-    pub fn new(scan: NatsScan) -> NatsList {
-        NatsList { scan, found: Vec::new() }
+    /// `ltx` is set once it was said that the bucket holds files of the peer.
+    pub fn new(
+        (client, shared): (&Rc<Client>, &Rc<RefCell<SharedListing>>),
+        place: &Rc<ObjectNames>,
+        prefix: &str,
+        ltx: &Rc<Cell<bool>>,
+    ) -> NatsList {
+        let filter = NameFilter { names: place.clone(), prefix: prefix.to_string(), ltx: ltx.clone() };
+        NatsList { client: client.clone(), shared: shared.clone(), filter, found: Rc::default(), membership: None }
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
-        loop {
-            match self.scan.next(now)? {
-                ListEvent::Listed(listed) => self.found.push(ListedObject { description: None, ..listed }),
-                ListEvent::Restarted => self.found.clear(),
-                ListEvent::Pending => return Ok(None),
-                ListEvent::End => return Ok(Some(self.sorted())),
-            }
-        }
+        let membership = self.membership.get_or_insert_with(|| {
+            let sink = Found { filter: self.filter.clone(), objects: self.found.clone() };
+            Membership::new(&self.client, &self.shared, &self.filter.names, Box::new(sink))
+        });
+        Ok(membership.poll(now)?.then(|| self.sorted()))
     }
 
     /// One that was replaced while we listed may have come twice: the later one holds.
     fn sorted(&mut self) -> Vec<Entry> {
-        let mut found = std::mem::take(&mut self.found);
+        let mut found = self.found.take();
         found.reverse();
         found.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
         found.dedup_by(|b, a| a.entry.name == b.entry.name);
@@ -129,6 +175,6 @@ impl NatsList {
 
 impl List for NatsList {
     fn poll(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
-        self.step(now).context(|| self.scan.error_context())
+        self.step(now).context(|| self.filter.error_context())
     }
 }

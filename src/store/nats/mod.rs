@@ -22,10 +22,12 @@ mod connection;
 mod delete;
 mod duplicate_streams;
 mod exchange;
+mod fence;
 mod get;
 mod in_flight;
 mod inbox;
 pub mod key_pair;
+mod lease_subjects;
 mod list;
 mod metas;
 mod micro;
@@ -45,9 +47,12 @@ mod reply;
 mod routing;
 mod service;
 mod service_query;
+mod shared_listing;
 mod watch;
+mod writer_info;
 mod writer_lease;
 mod writer_query;
+mod writer_record;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -56,11 +61,15 @@ use std::time::{Duration, Instant};
 
 use bucket::BucketCheck;
 use client::Client;
+use fence::Fence;
+use lease_subjects::LeaseSubjects;
 use object::ObjectNames;
 use options::Options;
 use orphan_cleanup::NatsCleanup;
 use service::{Describe, ServiceListener};
-use writer_lease::LeaseSubjects;
+use shared_listing::SharedListing;
+use writer_lease::NatsLease;
+use writer_record::WriterRecord;
 
 use super::{
     Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, Scan, Store, Watch, WriterLease,
@@ -76,6 +85,8 @@ use crate::wakeup::Waker;
 #[derive(Default)]
 pub struct ClientCache {
     clients: Vec<(Options, Weak<Client>)>,
+    /// The listings of each bucket, by the connection and the stream.
+    listings: BTreeMap<(String, String), Weak<RefCell<SharedListing>>>,
     /// What hears requests of others; none while nobody listens.
     service: Option<Service>,
 }
@@ -115,6 +126,18 @@ impl ClientCache {
             listeners.push(ServiceListener::new(&client, *started));
         }
         Ok(client)
+    }
+
+    /// The listings of a bucket, which read its metas together.
+    fn shared_listing(&mut self, client: &Client, names: &ObjectNames) -> Rc<RefCell<SharedListing>> {
+        self.listings.retain(|_, listing| listing.strong_count() > 0);
+        let key = (client.id().to_string(), names.api("STREAM.INFO"));
+        let known = self.listings.get(&key).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let listing = Rc::default();
+            self.listings.insert(key, Rc::downgrade(&listing));
+            listing
+        })
     }
 
     pub fn listen(&mut self, waker: Waker, started: Timestamp) {
@@ -159,6 +182,8 @@ fn check_prefix(prefix: &str) -> Result<()> {
 pub struct NatsStore {
     client: Rc<Client>,
     names: Rc<ObjectNames>,
+    fence: Rc<Fence>,
+    listing: Rc<RefCell<SharedListing>>,
     options: Options,
     url: String,
     bucket: RefCell<BucketState>,
@@ -195,12 +220,15 @@ impl NatsStore {
         let client = clients.get(options).context(|| format!("open {url}"))?;
         let place = ObjectNames::new(&options.bucket, &options.prefix).with_api_prefix(&options.api_prefix);
         let place = Rc::new(place);
+        let listing = clients.shared_listing(&client, &place);
         let (bucket, told, ltx) = (RefCell::new(BucketState::Unknown), Cell::new(0), Rc::default());
         let (looked, created, incarnation) = (Cell::default(), RefCell::default(), Rc::default());
         let options = options.clone();
         Ok(NatsStore {
             client,
             names: place,
+            fence: Rc::default(),
+            listing,
             options,
             url,
             bucket,
@@ -295,7 +323,7 @@ impl Store for NatsStore {
     }
 
     fn put(&self, name: &str) -> Box<dyn Put> {
-        Box::new(put::NatsPut::new(&self.client, &self.names, name))
+        Box::new(put::NatsPut::new(&self.client, &self.names, &self.fence, name))
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {
@@ -303,11 +331,11 @@ impl Store for NatsStore {
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        Box::new(list::NatsList::new(list::NatsScan::new(&self.client, &self.names, prefix, &self.ltx)))
+        Box::new(list::NatsList::new((&self.client, &self.listing), &self.names, prefix, &self.ltx))
     }
 
     fn scan(&self) -> Box<dyn Scan> {
-        Box::new(list::NatsScan::new(&self.client, &self.names, "", &self.ltx))
+        Box::new(list::NatsScan::new(&self.client, &self.names, &self.ltx))
     }
 
     fn delete(&self, names: Vec<String>) -> Box<dyn Delete> {
@@ -321,7 +349,10 @@ impl Store for NatsStore {
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
         let incarnation = self.bucket_incarnation.clone();
         let subject = self.lease_subjects().below("");
-        Box::new(writer_lease::NatsLease::new(&self.client, incarnation, subject, &self.url, holder))
+        let own = writer_lease::own_info(&self.client, holder);
+        let stored = writer_lease::stored_info(&own, holder);
+        let record = WriterRecord::new(&self.client, &self.names, &self.fence, stored);
+        Box::new(NatsLease::new(&self.client, incarnation, subject, &self.url, (own, holder.takeover), record))
     }
 
     fn find_writers(&self) -> Box<dyn FindWriters> {

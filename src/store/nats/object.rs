@@ -32,6 +32,8 @@ pub struct ObjectNames {
     pub max_message: Cell<usize>,
     /// The bucket lets the meta of an object replace the one before it. If not, the last one holds.
     pub rollup: Cell<bool>,
+    /// The server can make a message depend on the last one of another subject.
+    pub conditional: Cell<bool>,
 }
 
 impl ObjectNames {
@@ -45,6 +47,7 @@ impl ObjectNames {
             domain: RefCell::default(),
             max_message: Cell::new(0),
             rollup: Cell::new(true),
+            conditional: Cell::new(false),
         }
     }
 
@@ -94,6 +97,10 @@ impl ObjectNames {
 
     pub fn with_prefix(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}/{name}", self.prefix) }
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// What an object of the bucket is called below our prefix; none if it is not ours.

@@ -7,7 +7,8 @@
 //!   up to the message that was looked at.
 //! * Before each removal the metas are read that were stored since the chunks were listed: an object that was given another
 //!   name keeps its chunks, and where metas are asked for one by one, neither its old nor its new one may have been seen.
-//! * What is no name of an upload is left alone: in the question that removes it, it might mean others, too.
+//! * What is no name of an upload is left alone: in the question that removes it, it might mean others, too. So is the record
+//!   of who writes below a prefix.
 //! * Anyone who loses the connection begins again.
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ use super::exchange::{Exchange, ExchangeEvent};
 use super::metas::{MetaEvent, MetaReader};
 use super::object::{Meta, ObjectNames, is_nuid};
 use super::reply::Reply;
+use super::writer_record::is_record;
 use crate::error::{Result, ResultExt};
 use crate::format::time::Timestamp;
 use crate::store::traffic::Purpose;
@@ -46,6 +48,8 @@ enum Stage {
     /// It is old: does an object that came meanwhile refer to it?
     RecheckMetas(OrphanCandidate),
     Purge,
+    /// Records of who wrote below a prefix, but the last one.
+    PurgeRecords,
 }
 
 /// An upload that is old, and the message after its newest chunk.
@@ -156,6 +160,10 @@ impl NatsCleanup {
                 self.result.removed += 1;
                 self.next_candidate()
             }
+            (Stage::PurgeRecords, PURGED) => {
+                api::parse_success::<Value>(reply)?;
+                self.next_candidate()
+            }
             _ => Ok(None),
         }
     }
@@ -169,14 +177,20 @@ impl NatsCleanup {
         let subjects = info.state.subjects.unwrap_or_default();
         let page = u64::try_from(subjects.len()).unwrap_or(0);
         let chunks = self.names.chunk_subject("");
+        let pile_up = self.records_pile_up();
         let nuids = subjects.keys().filter_map(|subject| subject.strip_prefix(&chunks));
-        self.candidates.extend(nuids.filter(|nuid| is_nuid(nuid)).map(str::to_string));
+        self.candidates.extend(nuids.filter(|nuid| is_nuid(nuid) && (pile_up || !is_record(nuid))).map(str::to_string));
         self.subjects_read += page;
         if page > 0 && self.subjects_read < info.total {
             return self.request_subjects();
         }
         self.stage = Stage::Metas(MetaReader::new(self.exchange.client(), &self.names));
         Ok(())
+    }
+
+    /// Whether a record does not replace the one before it: then only the last one stays.
+    fn records_pile_up(&self) -> bool {
+        !self.names.rollup.get()
     }
 
     fn read_metas(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
@@ -198,6 +212,12 @@ impl NatsCleanup {
     fn next_candidate(&mut self) -> Result<Option<CleanupResult>> {
         let Some(nuid) = self.candidates.iter().next().cloned() else { return Ok(Some(self.result)) };
         self.candidates.remove(&nuid);
+        if is_record(&nuid) {
+            let question = json!({ "filter": self.names.chunk_subject(&nuid), "keep": 1 });
+            self.stage = Stage::PurgeRecords;
+            self.exchange.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
+            return Ok(None);
+        }
         let question = api::last_message_request(&self.names.chunk_subject(&nuid));
         self.stage = Stage::Newest(nuid);
         self.exchange.request(NEWEST, &self.names.api("STREAM.MSG.GET"), &question)?;

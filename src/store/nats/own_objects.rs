@@ -3,7 +3,7 @@
 //! What is remembered may be out of date, since others may write below the same prefix. Anyone who acts on it names the place of
 //! the meta message in the stream as well, which is never used twice, and asks after all if it is no longer there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 /// About 300 bytes each. A database stores a segment a second at most, and merged segments go after ten minutes.
@@ -24,10 +24,13 @@ pub struct OwnObjects {
     objects: HashMap<Rc<str>, OwnObject>,
     /// The oldest first. What was taken or stored again may still stand here.
     order: VecDeque<(Rc<str>, u64)>,
+    /// Of these the meta message was sent, and not answered.
+    unsettled: HashSet<Box<str>>,
 }
 
 impl OwnObjects {
     pub fn insert(&mut self, meta_subject: &str, object: OwnObject) {
+        self.unsettled.remove(meta_subject);
         let subject: Rc<str> = meta_subject.into();
         self.order.push_back((subject.clone(), object.seq));
         self.objects.insert(subject, object);
@@ -37,6 +40,19 @@ impl OwnObjects {
         {
             self.objects.remove(&oldest);
         }
+    }
+
+    /// From now on it is not known whether it is stored, until it is [`insert`](OwnObjects::insert)ed.
+    pub fn set_unsettled(&mut self, meta_subject: &str) {
+        if self.unsettled.len() >= MAX_OBJECTS {
+            // Those of many outages, which nobody has stored again.
+            self.unsettled.clear();
+        }
+        self.unsettled.insert(meta_subject.into());
+    }
+
+    pub fn is_unsettled(&self, meta_subject: &str) -> bool {
+        self.unsettled.contains(meta_subject)
     }
 
     /// Gives it away: after what is done with it, it is not what it was.
@@ -67,6 +83,11 @@ impl Replaced {
         }
     }
 
+    /// There is none, as far as we know.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Replaced::Assumed(None) | Replaced::Known(None))
+    }
+
     pub fn nuid(self) -> Option<String> {
         match self {
             Replaced::Assumed(own) => own.map(|own| own.nuid),
@@ -88,6 +109,19 @@ mod tests {
         let mut own = OwnObjects::default();
         own.insert("a", object(1));
         assert_eq!((own.take("b"), own.take("a"), own.take("a")), (None, Some(object(1)), None));
+    }
+
+    #[test]
+    fn an_object_is_unsettled_until_it_is_known_to_be_stored() {
+        let mut own = OwnObjects::default();
+        own.set_unsettled("a");
+        assert!(own.is_unsettled("a") && !own.is_unsettled("b"));
+        own.insert("a", object(1));
+        assert!(!own.is_unsettled("a"));
+        for at in 0..3 * MAX_OBJECTS {
+            own.set_unsettled(&format!("{at}"));
+        }
+        assert!(own.unsettled.len() <= MAX_OBJECTS && own.is_unsettled(&format!("{}", 3 * MAX_OBJECTS - 1)));
     }
 
     #[test]

@@ -4,6 +4,10 @@
 //! The meta message says which one it follows: none, where the name is new, or our own last one. Only where the server knows
 //! better is it asked what is there, which costs a name that is used again by others one more round trip.
 //!
+//! Of a writer that has a record in the bucket, the meta message of a new name says instead that the record must be there: of
+//! two writers, only the one that came later stores anything ([`Fence`]). A name whose meta message was sent before and not
+//! answered is asked for first.
+//!
 //! A put that loses its connection ends: whether the last chunks arrived is unknown, and to send them again could store them
 //! twice. Its own chunks are removed when it is dropped without being done.
 
@@ -14,6 +18,7 @@ use super::abandoned_put::AbandonedPut;
 use super::api;
 use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
+use super::fence::Fence;
 use super::in_flight::{InFlightChunks, ScheduledResend, SentChunk};
 use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
 use super::own_objects::{OwnObject, Replaced};
@@ -47,6 +52,7 @@ enum Stage {
 
 pub struct NatsPut {
     names: Rc<ObjectNames>,
+    fence: Rc<Fence>,
     name: String,
     description: Option<String>,
     nuid: String,
@@ -58,6 +64,10 @@ pub struct NatsPut {
     resend: Option<ScheduledResend>,
     /// What this one replaces.
     replaced: Replaced,
+    /// Its meta message was sent before, and not answered.
+    unsettled: bool,
+    /// The meta message that is on its way depends on the record of the writer.
+    fenced: bool,
     finished: bool,
     commit: bool,
     stage: Stage,
@@ -66,9 +76,10 @@ pub struct NatsPut {
 }
 
 impl NatsPut {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, name: &str) -> NatsPut {
+    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, fence: &Rc<Fence>, name: &str) -> NatsPut {
         NatsPut {
             names: place.clone(),
+            fence: fence.clone(),
             name: name.to_string(),
             description: None,
             nuid: random::token(),
@@ -79,6 +90,8 @@ impl NatsPut {
             in_flight: InFlightChunks::default(),
             resend: None,
             replaced: Replaced::Assumed(None),
+            unsettled: false,
+            fenced: false,
             finished: false,
             commit: false,
             stage: Stage::New,
@@ -109,6 +122,7 @@ impl NatsPut {
         let limits = [self.client().max_payload(), self.names.max_message.get()];
         self.chunk_size = limits.into_iter().filter(|limit| *limit > 0).fold(CHUNK_BYTES, usize::min);
         let own = self.client().own_objects.borrow_mut().take(&subject);
+        self.unsettled = own.is_none() && self.client().own_objects.borrow().is_unsettled(&subject);
         self.replaced = Replaced::Assumed(own);
         self.stage = Stage::Chunks;
         Ok(())
@@ -237,11 +251,18 @@ impl NatsPut {
         let answer = self.client().duplicates.borrow_mut().read_ack(reply, &self.names);
         match answer? {
             Ok(seq) => self.on_stored(seq),
+            // Another object of ours is being stored at the same moment.
+            Err(refusal) if self.fenced && refusal.is_condition_in_use() => self.send_meta(),
+            Err(refusal) if self.fenced && refusal.is_wrong_last_sequence() => {
+                // Nothing is visible: the chunks can go.
+                self.stage = Stage::Staged;
+                Err(self.fence.on_refused())
+            }
             Err(refusal) if refusal.is_wrong_last_sequence() && self.replaced.expected_last().is_some() => {
                 self.ask_what_is_replaced()
             }
             // Nothing was stored, and the message can simply be sent again.
-            Err(refusal) if refusal.err_code == api::TOO_MANY_REQUESTS => self.send_meta(),
+            Err(refusal) if refusal.is_busy() => self.send_meta(),
             Err(refusal) => Err(refusal.error()),
         }
     }
@@ -265,9 +286,18 @@ impl NatsPut {
         let words = self.description.as_deref();
         let meta = write_meta(&self.names.bucket, &full_name, words, &self.nuid, &self.digest, self.chunk_size);
         let reply = self.exchange.reply_to(META);
-        let expected_last = self.replaced.expected_last();
-        let rolls_up = expected_last != Some(0) && self.names.rollup.get();
-        self.client().publish_last(&self.names.meta_subject(&full_name), &reply, expected_last, rolls_up, &meta)?;
+        let subject = self.names.meta_subject(&full_name);
+        self.client().own_objects.borrow_mut().set_unsettled(&subject);
+        let condition = self.fence.condition().filter(|_| self.replaced.is_none());
+        self.fenced = condition.is_some();
+        match condition {
+            Some((record, seq)) => self.client().publish_while(&subject, &reply, (&record, seq), &meta)?,
+            None => {
+                let expected_last = self.replaced.expected_last();
+                let rolls_up = expected_last != Some(0) && self.names.rollup.get();
+                self.client().publish_last(&subject, &reply, expected_last, rolls_up, &meta)?;
+            }
+        }
         self.stage = Stage::Meta;
         Ok(())
     }
@@ -276,6 +306,7 @@ impl NatsPut {
     fn on_stored(&mut self, seq: u64) -> Result<()> {
         let own = OwnObject { nuid: self.nuid.clone(), seq };
         self.client().own_objects.borrow_mut().insert(&self.meta_subject()?, own);
+        self.fence.on_stored();
         let replaced = std::mem::replace(&mut self.replaced, Replaced::Known(None)).nuid();
         let Some(nuid) = replaced.filter(|nuid| !nuid.is_empty() && *nuid != self.nuid) else {
             self.stage = Stage::Done;
@@ -307,7 +338,7 @@ impl NatsPut {
         }
         if self.stage == Stage::Staged && self.commit && self.is_exclusive(now) {
             self.client().duplicates.borrow().check(&self.names)?;
-            self.send_meta()?;
+            if self.unsettled { self.ask_what_is_replaced()? } else { self.send_meta()? }
         }
         self.check_timeout(now)?;
         Ok(match self.stage {

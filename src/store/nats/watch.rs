@@ -15,7 +15,7 @@ use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{Meta, ObjectNames};
 use super::reply::Reply;
-use super::writer_lease::STANDBY_LISTENS;
+use super::writer_info::STANDBY_LISTENS;
 use crate::error::{Result, ResultExt};
 use crate::fault;
 use crate::store::traffic::Purpose;

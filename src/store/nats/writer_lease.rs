@@ -1,12 +1,17 @@
-//! Who keeps a prefix: asked and answered over NATS, with nothing stored.
+//! Who keeps a prefix: asked and answered over NATS, and recorded in the bucket.
+//!
+//! The record ([`WriterRecord`]) decides, whether the writers hear each other or not. The questions tell a second one at once
+//! who is there, without taking anything from it, and find those that have no record: older versions, and logins that may not
+//! keep one.
 //!
 //! Anyone who replicates into a prefix listens at a subject that is derived from the bucket and the prefix, and answers each
 //! question there with its host, process and database.
 //!
 //! * First it asks. An answer means that the prefix is taken; that nobody listens is said by the server itself.
-//! * Then it listens, and asks once more, for another may have begun in the same moment: the later one steps down.
-//! * After each reconnect, and after a time in which it stood still and answered nobody, it asks again: who took the prefix
-//!   over meanwhile stays, and who was cut off steps down.
+//! * Then it listens, writes its record, and asks once more, for another may have begun in the same moment: of two without a
+//!   record the later one steps down.
+//! * After each reconnect, and after a time in which it stood still and answered nobody, it asks again and looks at its record:
+//!   who took the prefix over meanwhile stays, and who was cut off steps down.
 //! * Anyone who is to take over a prefix whose holder answers tells the holder so, on a subject of its own that not everyone who
 //!   may ask may use. The holder stops writing, answers that it has, and ends. Its answer goes the way of what it wrote
 //!   before, so that anyone who reads the answer finds all that.
@@ -17,13 +22,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nats::Subscription;
-use serde::{Deserialize, Serialize};
 
-use super::base64;
+use super::api;
 use super::client::Client;
 use super::inbox::Inbox;
 use super::pause::{PauseDetector, since_boot};
 use super::proxy::{LEASE_QUERY_SUBJECTS, TAKEOVER_SUBJECTS};
+use super::writer_info::{WriterInfo, lease_taken_error, taken_over_error};
+use super::writer_record::{Standing, WriterRecord, short_hash};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::printable::printable;
@@ -36,59 +42,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TAG: u64 = 1;
 /// How long one that gave its prefix away stays, so that its answer arrives.
 const FAREWELL: Duration = Duration::from_millis(300);
-
-/// What one says of itself. A field that an older version does not send has its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct WriterInfo {
-    pub id: String,
-    pub host: String,
-    pub pid: u32,
-    pub db: String,
-    /// When it began, in milliseconds since 1970, by its own clock.
-    pub since: u64,
-    pub version: String,
-    /// The age of the oldest commit that is not stored, in milliseconds.
-    pub lag: Option<u64>,
-    /// Under which ID its service is found; empty without one.
-    pub service: String,
-    /// It has just come back and steps down for anyone who took over.
-    pub yields: bool,
-    /// It has stopped writing, as it was told to.
-    pub released: bool,
-    /// It is no writer, but a standby that listens for what is stored.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub listens: bool,
-}
-
-impl WriterInfo {
-    /// Of one that only asks, and takes nothing.
-    pub fn question(id: &str) -> Vec<u8> {
-        serde_json::to_vec(&WriterInfo { id: id.to_string(), ..WriterInfo::default() }).unwrap_or_default()
-    }
-}
-
-/// What a standby says to the writer of what it listens to. It expects no answer: an older writer gives none.
-pub(super) const STANDBY_LISTENS: &[u8] = br#"{"listens":true}"#;
-
-/// Where those answer who keep a prefix.
-pub(super) struct LeaseSubjects {
-    pub bucket: String,
-    /// Buckets of one name in different domains or clusters may share their subjects, but not the moment they were made.
-    pub created: String,
-    pub prefix: String,
-}
-
-impl LeaseSubjects {
-    /// For the prefix that is `name` below this one; the empty name is this one itself.
-    pub fn below(&self, name: &str) -> String {
-        let slash = if self.prefix.is_empty() || name.is_empty() { "" } else { "/" };
-        let place = format!("{}/{}{slash}{name}", self.created, self.prefix);
-        let hash = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
-        let hash: String = base64::encode_url(hash.as_ref()).chars().take(22).collect();
-        format!("{LEASE_QUERY_SUBJECTS}{}.{hash}", self.bucket)
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum QueryReason {
@@ -143,44 +96,69 @@ pub struct NatsLease {
     pauses: u64,
     /// A standby has said that it listens.
     standby: bool,
+    record: WriterRecord,
+    /// What was told last.
+    number: Option<u64>,
+    /// It was another number before.
+    was_cut_off: bool,
+    /// Where the answer comes to, and how long it is waited for.
+    removal: Option<(Inbox, Instant)>,
+}
+
+/// What others who ask are told of `holder`.
+pub(super) fn own_info(client: &Client, holder: &LeaseHolder) -> WriterInfo {
+    let host = crate::host::host_name();
+    WriterInfo {
+        id: random::token(),
+        pid: std::process::id(),
+        db: holder.database.clone(),
+        since: holder.since.millis(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        service: client.service_id().unwrap_or_default().to_string(),
+        place: short_hash(&format!("{host}\0{}", holder.database)),
+        host,
+        ..WriterInfo::default()
+    }
+}
+
+/// What stands in the bucket of it.
+pub(super) fn stored_info(own: &WriterInfo, holder: &LeaseHolder) -> WriterInfo {
+    match holder.anonymous {
+        true => WriterInfo { host: String::new(), db: String::new(), pid: 0, ..own.clone() },
+        false => own.clone(),
+    }
 }
 
 impl NatsLease {
-    /// `subject` is what [`LeaseSubjects`] gives.
+    /// `subject` is what [`LeaseSubjects`] gives; `own` what others are told, and whether a holder that answers is told to go.
     pub fn new(
         client: &Rc<Client>,
         incarnation: Rc<Cell<u64>>,
         subject: String,
         url: &str,
-        holder: &LeaseHolder,
+        (own, takeover): (WriterInfo, bool),
+        record: WriterRecord,
     ) -> NatsLease {
-        let me = WriterInfo {
-            id: random::token(),
-            host: crate::host::host_name(),
-            pid: std::process::id(),
-            db: holder.database.clone(),
-            since: holder.since.millis(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            lag: None,
-            service: client.service_id().unwrap_or_default().to_string(),
-            ..WriterInfo::default()
-        };
         NatsLease {
             client: client.clone(),
             bucket_incarnation: incarnation,
             subject,
             url: url.to_string(),
-            own: me,
+            own,
             stage: Stage::Begin,
             queries: None,
             session: None,
             acquired: false,
             last_logged: false,
-            takeover: holder.takeover,
+            takeover,
             takeovers: None,
             pause: PauseDetector::default(),
             pauses: 0,
             standby: false,
+            record,
+            number: None,
+            was_cut_off: false,
+            removal: None,
         }
     }
 
@@ -208,7 +186,7 @@ impl NatsLease {
                     self.take_over(other, now);
                     return Ok(None);
                 }
-                return Err(lease_taken_error(&self.url, &other, why));
+                return Err(self.loss_error(&other, why == QueryReason::Reconnect));
             }
         }
         if self.client.lease_queries_denied() {
@@ -224,10 +202,19 @@ impl NatsLease {
         Ok(Some(why))
     }
 
+    fn loss_error(&self, other: &WriterInfo, ours_before: bool) -> Error {
+        match ours_before {
+            true => taken_over_error(&self.url, "was taken over while this process was disconnected", other),
+            false => lease_taken_error(&self.url, other),
+        }
+    }
+
     fn loses_to(&self, other: &WriterInfo, why: QueryReason) -> bool {
         let order = (other.since, &other.id).cmp(&(self.own.since, &self.own.id));
         match why {
             QueryReason::Acquire => true,
+            // Where each of them has a record, the bucket knows better.
+            _ if other.epoch > 0 && self.record.epoch() > 0 => false,
             QueryReason::Confirm => order.is_lt() && !other.yields,
             QueryReason::Reconnect => order.is_gt(),
         }
@@ -255,6 +242,25 @@ impl NatsLease {
         }
     }
 
+    /// Whether the record says that the prefix is ours, or there can be none.
+    fn has_record(&mut self, now: Instant) -> Result<bool> {
+        let ours_before = self.record.epoch() > 0;
+        let standing = self.record.poll(now)?;
+        self.own.epoch = self.record.epoch();
+        match standing {
+            Standing::Ours => Ok(true),
+            Standing::Unknown => Ok(false),
+            Standing::Taken(other) if ours_before && !self.was_cut_off => {
+                Err(taken_over_error(&self.url, "was taken over", &other))
+            }
+            Standing::Taken(other) => Err(self.loss_error(&other, ours_before)),
+            Standing::Refused(why) => {
+                self.log_once(&format!("cannot record who writes: {why}"));
+                Ok(true)
+            }
+        }
+    }
+
     fn takeover_subject(&self) -> String {
         self.subject.replacen(LEASE_QUERY_SUBJECTS, TAKEOVER_SUBJECTS, 1)
     }
@@ -275,7 +281,7 @@ impl NatsLease {
             if reply.has_no_responders() {
                 let hint =
                     "it cannot be told to stop: it is of an older version, or its login may not listen; stop it there";
-                return Err(lease_taken_error(&self.url, holder, QueryReason::Acquire).with_hint(hint));
+                return Err(lease_taken_error(&self.url, holder).with_hint(hint));
             }
             if serde_json::from_slice::<WriterInfo>(&reply.data).is_ok_and(|other| other.released) {
                 log::info("taken over")
@@ -283,6 +289,7 @@ impl NatsLease {
                     .field("host", printable(&holder.host))
                     .field("pid", holder.pid)
                     .emit();
+                self.record.on_predecessor_stopped();
                 self.acquired(QueryReason::Acquire, now);
                 return Ok(());
             }
@@ -327,26 +334,6 @@ impl NatsLease {
     }
 }
 
-fn lease_taken_error(url: &str, other: &WriterInfo, why: QueryReason) -> Error {
-    if why == QueryReason::Reconnect {
-        return taken_over_error(url, "was taken over while this process was disconnected", other);
-    }
-    Error::new(Kind::Locked, format!("{url}: is already replicated to by {}", described(other)))
-        .with_hint("only one replicator per prefix: stop that one, or give this database its own path in the bucket")
-}
-
-fn taken_over_error(url: &str, what: &str, other: &WriterInfo) -> Error {
-    Error::new(Kind::TakenOver, format!("{url}: {what} by {}", described(other))).with_hint(
-        "commits that this one has not stored are still in its database; decide which of the two databases is the right one",
-    )
-}
-
-fn described(other: &WriterInfo) -> String {
-    let word = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
-    let WriterInfo { host, pid, db, .. } = other;
-    format!("process {pid} on {} from {}", word(host), word(db))
-}
-
 impl WriterLease for NatsLease {
     fn poll(&mut self, now: Instant) -> Result<Option<u64>> {
         if let Stage::Released { to, until } = &self.stage {
@@ -370,7 +357,26 @@ impl WriterLease for NatsLease {
         }
         let more = self.bucket_incarnation.get().saturating_add(self.pauses);
         let number = self.session.map(|session| session.saturating_add(more));
-        Ok(number.filter(|_| self.acquired))
+        let before = std::mem::replace(&mut self.number, number);
+        if before != number {
+            self.was_cut_off |= before.is_some();
+            self.record.doubt();
+        }
+        Ok(if self.acquired && self.has_record(now)? { number } else { None })
+    }
+
+    fn predecessor_may_write(&self) -> bool {
+        self.record.predecessor_may_write()
+    }
+
+    fn remove_record(&mut self, now: Instant) -> Result<bool> {
+        let Some((inbox, until)) = &self.removal else {
+            self.removal = Some((self.record.remove()?, now + QUERY_TIMEOUT));
+            return Ok(false);
+        };
+        inbox.check_denied()?;
+        let answer = inbox.next().map(|reply| api::parse_success::<api::Purged>(&reply)).transpose()?;
+        Ok(answer.is_some() || now >= *until)
     }
 
     fn set_lag(&mut self, lag: Option<Duration>) {
@@ -381,6 +387,3 @@ impl WriterLease for NatsLease {
         std::mem::take(&mut self.standby)
     }
 }
-
-#[cfg(test)]
-mod tests;

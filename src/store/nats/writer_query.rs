@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
+use super::lease_subjects::LeaseSubjects;
 use super::reply::Reply;
-use super::writer_lease::{LeaseSubjects, WriterInfo};
+use super::writer_info::WriterInfo;
 use crate::error::Result;
 use crate::log;
 use crate::random;

@@ -50,7 +50,7 @@ impl Side {
     }
 
     /// What is stored of the generation that is written, also where nothing of it has been acknowledged yet.
-    fn stored_of_written(&self) -> Option<Position> {
+    pub(super) fn stored_of_written(&self) -> Option<Position> {
         let none = WalPosition { index: 0, offset: Offset::ZERO };
         let (generation, wal_position) = match &self.stage {
             SideStage::Writing(writing) => (writing.builder.end().chain_end.generation, none),

@@ -44,6 +44,9 @@ impl Side {
             }
             found.end = Err(GenerationEnd::NoLongerEncrypted);
         }
+        if self.writer.predecessor_may_write() && found.end.is_ok() {
+            found.end = Err(GenerationEnd::PredecessorMayWrite);
+        }
         if !self.store_reached {
             self.writer.add_generations(start.generations().iter().copied());
         }

@@ -12,7 +12,7 @@ use crate::replica::upload_queue::StoredSegment;
 impl Side {
     /// Makes progress with all that is on its way but snapshots. `caught_up`: all that is committed was given to this side.
     ///
-    /// Errors: of retention, only where that was asked for.
+    /// Errors: of retention, only where that was asked for; of kind `TakenOver`.
     pub(in crate::replica::replicator) fn poll_stored(
         &mut self,
         caught_up: bool,
@@ -22,7 +22,7 @@ impl Side {
         if self.failure.is_some() {
             return Ok(WakeOn::NextTick);
         }
-        let next = self.poll_uploads(tools, clock).min(self.poll_audit(caught_up, clock));
+        let next = self.poll_uploads(tools, clock).min(self.poll_audit(caught_up, clock)?);
         self.poll_end_of_run(caught_up, clock.now());
         self.poll_retention(tools, clock).map(|kept| kept.min(next))
     }

@@ -1,0 +1,192 @@
+//! One pass over the metas of a bucket for all listings of it that were asked for before the pass began. A process with a
+//! thousand databases in one bucket reads its metas twice at its start, not a thousand times.
+//!
+//! A listing that is asked for during a pass waits for the next one: it must see all that was stored before it was asked for.
+//! Whoever is polled moves the pass on for all.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::time::Instant;
+
+use super::client::Client;
+use super::metas::{MetaEvent, MetaReader};
+use super::object::{Meta, ObjectNames};
+use crate::error::{Error, Result};
+use crate::format::listing::is_ltx_name;
+
+/// What one listing takes of the metas.
+pub trait MetaSink {
+    /// A meta below the prefix of the listing.
+    fn on_meta(&mut self, meta: &Meta);
+
+    /// A file of the peer, anywhere in the bucket.
+    fn on_ltx_file(&mut self, _name: &str) {}
+
+    /// All that came before is void.
+    fn on_restart(&mut self);
+}
+
+/// The listings of one bucket over one connection.
+#[derive(Default)]
+pub struct SharedListing {
+    reader: Option<MetaReader>,
+    /// Those that the pass is for, by the prefix of each.
+    current: HashMap<String, Vec<Weak<Member>>>,
+    /// Those that wait for the next one.
+    waiting: Vec<Weak<Member>>,
+}
+
+struct Member {
+    prefix: String,
+    sink: RefCell<Box<dyn MetaSink>>,
+    /// How its pass has ended.
+    end: RefCell<Option<std::result::Result<(), Error>>>,
+}
+
+/// The part of one listing. When it is dropped, nothing is read for it any more.
+pub struct Membership {
+    client: Rc<Client>,
+    names: Rc<ObjectNames>,
+    shared: Rc<RefCell<SharedListing>>,
+    member: Rc<Member>,
+}
+
+impl Membership {
+    /// Joins the next pass: `sink` is given what is below the prefix of `names`.
+    pub fn new(
+        client: &Rc<Client>,
+        shared: &Rc<RefCell<SharedListing>>,
+        names: &Rc<ObjectNames>,
+        sink: Box<dyn MetaSink>,
+    ) -> Membership {
+        let prefix = names.prefix().to_string();
+        let member = Rc::new(Member { prefix, sink: RefCell::new(sink), end: RefCell::default() });
+        shared.borrow_mut().waiting.push(Rc::downgrade(&member));
+        Membership { client: client.clone(), names: names.clone(), shared: shared.clone(), member }
+    }
+
+    /// True once everything was given to the sink.
+    pub fn poll(&self, now: Instant) -> Result<bool> {
+        if self.member.end.borrow().is_none() {
+            self.shared.borrow_mut().advance(&self.client, &self.names, now);
+        }
+        match self.member.end.take() {
+            None => Ok(false),
+            Some(end) => end.map(|()| true),
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.shared.borrow_mut().leave(&self.member);
+    }
+}
+
+impl SharedListing {
+    /// A pass that nobody is left for ends, and lets go of the connection.
+    fn leave(&mut self, member: &Rc<Member>) {
+        if let Some(members) = self.current.get_mut(&member.prefix) {
+            members.retain(|one| !std::ptr::eq(one.as_ptr(), Rc::as_ptr(member)));
+        }
+        self.current.retain(|_, members| !members.is_empty());
+        if self.current.is_empty() {
+            self.reader = None;
+        }
+    }
+
+    fn advance(&mut self, client: &Rc<Client>, names: &Rc<ObjectNames>, now: Instant) {
+        let reader = self.reader.get_or_insert_with(|| {
+            for member in self.waiting.drain(..) {
+                if let Some(prefix) = member.upgrade().map(|member| member.prefix.clone()) {
+                    self.current.entry(prefix).or_default().push(member);
+                }
+            }
+            MetaReader::new(client, names)
+        });
+        let end = loop {
+            match reader.step(now) {
+                Ok(MetaEvent::Meta(Some(meta))) => give(&self.current, &meta),
+                Ok(MetaEvent::Meta(None)) => {}
+                Ok(MetaEvent::Restarted) => {
+                    self.current.values().flatten().filter_map(Weak::upgrade).for_each(|member| {
+                        member.sink.borrow_mut().on_restart();
+                    });
+                }
+                Ok(MetaEvent::Pending) => return,
+                Ok(MetaEvent::End) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        for member in self.current.drain().flat_map(|(_, members)| members).filter_map(|member| member.upgrade()) {
+            member.end.replace(Some(end.clone()));
+        }
+        self.reader = None;
+    }
+}
+
+fn give(members: &HashMap<String, Vec<Weak<Member>>>, meta: &Meta) {
+    if !meta.deleted && !meta.link && is_ltx_name(&meta.name) {
+        let all = members.values().flatten().filter_map(Weak::upgrade);
+        all.for_each(|member| member.sink.borrow_mut().on_ltx_file(&meta.name));
+    }
+    for prefix in prefixes(&meta.name) {
+        let members = members.get(prefix).into_iter().flatten().filter_map(Weak::upgrade);
+        members.for_each(|member| member.sink.borrow_mut().on_meta(meta));
+    }
+}
+
+/// The prefixes below which a name may be: the empty one, and each that ends before a slash.
+fn prefixes(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::once("")
+        .chain(name.match_indices('/').filter_map(|(at, _)| name.get(..at)).filter(|prefix| !prefix.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_below_each_of_its_parents() {
+        assert_eq!(prefixes("a/b/c").collect::<Vec<_>>(), ["", "a", "a/b"]);
+        assert_eq!(prefixes("a").collect::<Vec<_>>(), [""]);
+        assert_eq!(prefixes("/a").collect::<Vec<_>>(), [""]);
+    }
+
+    #[derive(Default)]
+    struct Names(Rc<RefCell<Vec<String>>>);
+
+    impl MetaSink for Names {
+        fn on_meta(&mut self, meta: &Meta) {
+            self.0.borrow_mut().push(meta.name.clone());
+        }
+
+        fn on_restart(&mut self) {
+            self.0.borrow_mut().clear();
+        }
+    }
+
+    #[test]
+    fn each_member_is_given_what_is_below_its_prefix() {
+        let seen: Vec<Rc<RefCell<Vec<String>>>> = (0..3).map(|_| Rc::default()).collect();
+        let members: Vec<Rc<Member>> = ["", "a", "a/b"]
+            .iter()
+            .zip(&seen)
+            .map(|(prefix, seen)| {
+                let sink = RefCell::new(Box::new(Names(seen.clone())) as Box<dyn MetaSink>);
+                Rc::new(Member { prefix: (*prefix).to_string(), sink, end: RefCell::default() })
+            })
+            .collect();
+        let mut current = HashMap::<String, Vec<Weak<Member>>>::new();
+        members.iter().for_each(|member| current.entry(member.prefix.clone()).or_default().push(Rc::downgrade(member)));
+        for name in ["a/b/c", "a/bc", "ab/c", "d"] {
+            let json = format!(r#"{{"name":"{name}","nuid":"N"}}"#);
+            give(&current, &Meta::parse(json.as_bytes()).unwrap());
+        }
+        let seen: Vec<Vec<String>> = seen.iter().map(|seen| seen.borrow().clone()).collect();
+        assert_eq!(seen[0], ["a/b/c", "a/bc", "ab/c", "d"]);
+        assert_eq!(seen[1], ["a/b/c", "a/bc"]);
+        assert_eq!(seen[2], ["a/b/c"]);
+    }
+}

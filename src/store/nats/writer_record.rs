@@ -1,0 +1,356 @@
+//! Who writes below a prefix, as a record in the bucket: the last message of a subject of its own, which each new writer
+//! replaces on condition that it is still the one that it has read. Of two that come at the same moment the server takes one,
+//! whether they hear each other or not.
+//!
+//! * Records are counted. One that counts as high as ours, or higher, is of somebody who came after us: the prefix is lost.
+//! * None, or one that counts lower: the server has lost ours, or somebody removed it. Ours is written again in its place.
+//! * Objects depend on it where the server can look ([`Fence`]). Where it cannot, the record is read again every half a
+//!   minute in which something was stored.
+//! * It stands among the chunks, and no object refers to it: a listing of objects shows nothing of it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::api;
+use super::base64;
+use super::client::Client;
+use super::exchange::{Exchange, ExchangeEvent};
+use super::fence::Fence;
+use super::inbox::Inbox;
+use super::object::ObjectNames;
+use super::reply::Reply;
+use super::writer_info::WriterInfo;
+use crate::error::{Result, ResultExt};
+use crate::store::traffic::Purpose;
+
+/// What its name begins with, among the names of chunks.
+const NAME_PREFIX: &str = "writer-";
+/// Between two looks: about 1 kB each time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(300);
+/// The same where the server does not look itself, and something was stored.
+const LOOK_INTERVAL_UNFENCED: Duration = Duration::from_secs(30);
+/// After an error.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// A record that cannot be read where it was written is given up.
+const MAX_ATTEMPTS: u32 = 8;
+const READ: u64 = 1;
+const WRITE: u64 = 2;
+
+/// Whether this is the name of a record, and of no chunk.
+pub(super) fn is_record(nuid: &str) -> bool {
+    nuid.starts_with(NAME_PREFIX)
+}
+
+/// The subject of the record of a prefix.
+pub(super) fn record_subject(names: &ObjectNames) -> String {
+    names.chunk_subject(&format!("{NAME_PREFIX}{}", short_hash(&names.with_prefix(""))))
+}
+
+/// What tells one host and database from another, and names neither.
+pub(super) fn short_hash(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    base64::encode_url(digest.as_ref()).chars().take(22).collect()
+}
+
+/// Whether the prefix is ours.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Ours,
+    /// It is not known now: nothing may be written.
+    Unknown,
+    Taken(Box<WriterInfo>),
+    /// No record can be kept, for this reason. From then on there is none.
+    Refused(String),
+}
+
+/// What is to be done about the record that is there.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Ours,
+    /// Ours, which counts so, takes its place.
+    Write(u64),
+    Taken,
+}
+
+/// `held`: how ours counts that was written, or sent.
+fn judge(id: &str, held: Option<u64>, found: Option<&WriterInfo>) -> Verdict {
+    match (held, found) {
+        (Some(_), Some(found)) if found.id == id => Verdict::Ours,
+        (Some(held), Some(found)) if found.epoch >= held => Verdict::Taken,
+        (Some(held), _) => Verdict::Write(held),
+        (None, found) => Verdict::Write(found.map_or(0, |found| found.epoch).saturating_add(1)),
+    }
+}
+
+/// The record of one writer.
+pub(super) struct WriterRecord {
+    client: Rc<Client>,
+    names: Rc<ObjectNames>,
+    fence: Rc<Fence>,
+    subject: String,
+    /// What is stored of the writer, but for its count.
+    own: WriterInfo,
+    /// How ours counts; none until there is one.
+    epoch: Option<u64>,
+    look: Option<Look>,
+    doubted: bool,
+    /// The server has refused an object.
+    object_refused: bool,
+    last_look: Option<Instant>,
+    not_before: Option<Instant>,
+    given_up: bool,
+    predecessor_stopped: bool,
+    predecessor_may_write: bool,
+}
+
+impl WriterRecord {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, fence: &Rc<Fence>, own: WriterInfo) -> WriterRecord {
+        let subject = record_subject(names);
+        fence.set(&subject, None);
+        WriterRecord {
+            client: client.clone(),
+            names: names.clone(),
+            fence: fence.clone(),
+            subject,
+            own,
+            epoch: None,
+            look: None,
+            doubted: true,
+            object_refused: false,
+            last_look: None,
+            not_before: None,
+            given_up: false,
+            predecessor_stopped: false,
+            predecessor_may_write: false,
+        }
+    }
+
+    /// How it counts; 0: there is none.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.filter(|_| !self.given_up).unwrap_or(0)
+    }
+
+    /// Somebody may have come meanwhile: it is looked at before anything else is stored.
+    pub fn doubt(&mut self) {
+        self.doubted = true;
+    }
+
+    /// The one that had the prefix before us has said that it stores nothing more.
+    pub fn on_predecessor_stopped(&mut self) {
+        self.predecessor_stopped = true;
+    }
+
+    /// Whether a writer at another place, which had the prefix before us, may yet store something.
+    pub fn predecessor_may_write(&self) -> bool {
+        self.predecessor_may_write
+    }
+
+    pub fn poll(&mut self, now: Instant) -> Result<Standing> {
+        self.object_refused |= self.fence.take_refused();
+        if self.given_up {
+            return Ok(Standing::Ours);
+        }
+        self.doubted |= self.object_refused;
+        let waits = self.not_before.is_some_and(|time| now < time);
+        if self.look.is_none() && !waits && (self.doubted || self.is_due(now)) {
+            self.look = Some(Look::new(&self.client));
+        }
+        let (subject, own, rollup) = (&self.subject, &self.own, self.names.rollup.get());
+        let place = Place { names: &self.names, subject, rollup };
+        let seen = match &mut self.look {
+            Some(look) => look.poll(&place, own, self.epoch, now),
+            None => Ok(None),
+        };
+        match seen {
+            Ok(Some(seen)) => Ok(self.on_seen(seen, now)),
+            Ok(None) if self.doubted => Ok(Standing::Unknown),
+            Ok(None) => Ok(Standing::Ours),
+            Err(error) => {
+                (self.look, self.not_before) = (None, Some(now + RETRY_DELAY));
+                Err(error).context(|| format!("look who writes below {}", self.names.with_prefix("")))
+            }
+        }
+    }
+
+    /// Begins to remove it. What comes to the inbox is the answer.
+    pub fn remove(&self) -> Result<Inbox> {
+        let inbox = Inbox::open(&self.client, Purpose::KeepAlive);
+        inbox.request(READ, &self.names.api("STREAM.PURGE"), &api::purge_request(&self.subject))?;
+        Ok(inbox)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let Some(last) = self.last_look else { return true };
+        let passed = now.saturating_duration_since(last);
+        let unfenced = self.fence.condition().is_none() && passed >= LOOK_INTERVAL_UNFENCED;
+        passed >= LOOK_INTERVAL || (unfenced && self.fence.take_stored())
+    }
+
+    fn on_seen(&mut self, seen: Seen, now: Instant) -> Standing {
+        (self.look, self.not_before, self.last_look) = (None, None, Some(now));
+        match seen {
+            Seen::Ours { epoch, seq, replaced } => {
+                let unchanged = self.fence.condition().is_some_and(|(_, known)| known == seq);
+                if std::mem::take(&mut self.object_refused) && unchanged {
+                    // The server took the condition for another one.
+                    self.names.conditional.set(false);
+                }
+                let fenced = self.names.conditional.get();
+                self.fence.set(&self.subject, Some(seq).filter(|_| fenced));
+                let elsewhere = replaced.is_some_and(|before| before.place != self.own.place);
+                self.predecessor_may_write |= self.epoch.is_none() && elsewhere && !fenced && !self.predecessor_stopped;
+                (self.epoch, self.doubted) = (Some(epoch), false);
+                Standing::Ours
+            }
+            Seen::Taken(other) => Standing::Taken(Box::new(other)),
+            Seen::Refused(why) => {
+                self.fence.set(&self.subject, None);
+                (self.given_up, self.doubted) = (true, false);
+                Standing::Refused(why)
+            }
+        }
+    }
+}
+
+impl Drop for WriterRecord {
+    fn drop(&mut self) {
+        self.fence.set(&self.subject, None);
+    }
+}
+
+/// Where the record is.
+struct Place<'a> {
+    names: &'a ObjectNames,
+    subject: &'a str,
+    rollup: bool,
+}
+
+/// A question for the record, and perhaps a new one on its way.
+struct Look {
+    exchange: Exchange,
+    /// How the one counts that was sent.
+    sent: Option<u64>,
+    attempts: u32,
+    /// Whose place it takes.
+    replaced: Option<WriterInfo>,
+}
+
+/// What a look has come to.
+enum Seen {
+    Ours { epoch: u64, seq: u64, replaced: Option<WriterInfo> },
+    Taken(WriterInfo),
+    Refused(String),
+}
+
+impl Look {
+    fn new(client: &Rc<Client>) -> Look {
+        Look { exchange: Exchange::new(client, Purpose::KeepAlive), sent: None, attempts: 0, replaced: None }
+    }
+
+    /// Errors: the store's; it is tried again.
+    fn poll(&mut self, place: &Place, own: &WriterInfo, held: Option<u64>, now: Instant) -> Result<Option<Seen>> {
+        while let Some(event) = self.exchange.next() {
+            let seen = match event {
+                ExchangeEvent::NewSession => {
+                    self.exchange.renew();
+                    self.read(place)?;
+                    None
+                }
+                ExchangeEvent::Reply(mail) if mail.tag == READ => self.on_read(&mail, place, own, held)?,
+                ExchangeEvent::Reply(mail) => self.on_written(&mail, place)?,
+            };
+            if seen.is_some() {
+                return Ok(seen);
+            }
+        }
+        if let Err(error) = self.exchange.check_denied() {
+            return Ok(Some(Seen::Refused(error.message().to_string())));
+        }
+        self.exchange.check_timeout(now)?;
+        Ok(None)
+    }
+
+    fn read(&self, place: &Place) -> Result<()> {
+        if !self.exchange.is_connected() {
+            return Ok(());
+        }
+        self.exchange.request(READ, &place.names.api("STREAM.MSG.GET"), &api::last_message_request(place.subject))
+    }
+
+    fn on_read(&mut self, mail: &Reply, place: &Place, own: &WriterInfo, held: Option<u64>) -> Result<Option<Seen>> {
+        let stored = api::stored_message_with_seq(mail)?;
+        let found = stored.as_ref().map(|(_, json)| serde_json::from_slice::<WriterInfo>(json).unwrap_or_default());
+        let seq = stored.map_or(0, |(seq, _)| seq);
+        match judge(&own.id, self.sent.or(held), found.as_ref()) {
+            Verdict::Ours => {
+                let epoch = found.map_or(0, |found| found.epoch);
+                Ok(Some(Seen::Ours { epoch, seq, replaced: self.replaced.take() }))
+            }
+            Verdict::Taken => Ok(Some(Seen::Taken(found.unwrap_or_default()))),
+            Verdict::Write(_) if self.attempts >= MAX_ATTEMPTS => {
+                Ok(Some(Seen::Refused("it is not found where it was written".to_string())))
+            }
+            Verdict::Write(epoch) => {
+                (self.sent, self.replaced) = (Some(epoch), found);
+                self.attempts += 1;
+                self.write(place, &WriterInfo { epoch, ..own.clone() }, seq)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// In the place of the message at `seq`; 0: of none.
+    fn write(&self, place: &Place, record: &WriterInfo, seq: u64) -> Result<()> {
+        place.names.require_own()?;
+        let reply = self.exchange.reply_to(WRITE);
+        let rolls_up = seq > 0 && place.rollup;
+        self.exchange.client().publish_last(place.subject, &reply, Some(seq), rolls_up, &record.to_json())
+    }
+
+    fn on_written(&mut self, mail: &Reply, place: &Place) -> Result<Option<Seen>> {
+        match (api::ack(mail, place.names)?, self.sent) {
+            (Ok(seq), Some(epoch)) => Ok(Some(Seen::Ours { epoch, seq, replaced: self.replaced.take() })),
+            (Err(refusal), _) if refusal.is_wrong_last_sequence() || refusal.is_busy() => {
+                self.read(place).map(|()| None)
+            }
+            (Err(refusal), _) => Ok(Some(Seen::Refused(refusal.error().message().to_string()))),
+            (Ok(_), None) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, epoch: u64) -> WriterInfo {
+        WriterInfo { id: id.into(), epoch, ..WriterInfo::default() }
+    }
+
+    #[test]
+    fn a_record_that_counts_as_high_as_ours_is_of_a_successor() {
+        let judge =
+            |held, found: Option<(&str, u64)>| judge("we", held, found.map(|(id, epoch)| record(id, epoch)).as_ref());
+        // A new one counts on, whatever is there.
+        assert_eq!(judge(None, None), Verdict::Write(1));
+        assert_eq!(judge(None, Some(("other", 6))), Verdict::Write(7));
+        assert_eq!(judge(None, Some(("", 0))), Verdict::Write(1));
+        assert_eq!(judge(Some(7), Some(("we", 7))), Verdict::Ours);
+        // Of two that sent the same count, the one whose record is there has it.
+        for epoch in [7, 8, 100] {
+            assert_eq!(judge(Some(7), Some(("other", epoch))), Verdict::Taken);
+        }
+        // What the server has lost is written again.
+        assert_eq!(judge(Some(7), Some(("other", 6))), Verdict::Write(7));
+        assert_eq!(judge(Some(7), None), Verdict::Write(7));
+    }
+
+    #[test]
+    fn the_record_of_a_prefix_is_no_chunk_and_has_one_name() {
+        let subject = |prefix: &str| record_subject(&ObjectNames::new("b", prefix));
+        let name = subject("p").strip_prefix("$O.b.C.").map(str::to_string).unwrap();
+        assert!(is_record(&name) && super::super::object::is_nuid(&name) && name.len() == 29, "{name}");
+        assert!(!is_record(&crate::random::token()));
+        assert!(subject("p") != subject("q") && subject("") != subject("p"));
+    }
+}
