@@ -14,6 +14,7 @@
 #                 by one under a snapshot and a restore; ROUNDS=12
 #   make soak     random schedules for SECONDS=3600 (deterministic.rs and model.rs in tests/random, side by side); a seed that
 #                 fails is kept in tests/data/model-seeds
+#   make compactors  a replicator and two compactors that are killed over and over, for SECONDS=600
 #   make fuzz     coverage-guided, SECONDS=3600 for each target of tests/fuzz
 #   make install  DESTDIR and PREFIX as usual
 #   make static   one file that runs on any Linux of the kind, for each musl target that this machine has
@@ -41,7 +42,7 @@ MAN1 := $(wildcard man/*.1)
 MAN5 := $(wildcard man/*.5)
 MAN7 := $(wildcard man/*.7)
 
-.PHONY: all build demo test-quick test test-plain bench bench-quick bench-scale bench-store cluster soak standby fuzz check lint-man msrv install static dist test-static reproducible plots clean python
+.PHONY: all build demo test-quick test test-plain bench bench-quick bench-scale bench-store cluster soak compactors standby fuzz check lint-man msrv install static dist test-static reproducible plots clean python
 
 all: build
 
@@ -97,6 +98,10 @@ cluster:
 
 soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test alone --test random -- deterministic:: model:: --nocapture
+
+compactors: SECONDS := $(if $(filter file,$(origin SECONDS)),600,$(SECONDS))
+compactors:
+	COMPACT_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test restore -- compactors_that_die --nocapture
 
 # Readers beside a follower that is killed again and again, while 10,000 commits are applied.
 standby:

@@ -19,7 +19,7 @@ _litestream() {
         snapshot) options="-create-bucket -allow-other-database -allow-unencrypted -enforce-retention -retention -q -json" ;;
         delete) options="-dry-run -yes -json" ;;
         list) options="-max-age -missing -identity -json" ;;
-        compact) options="-once -interval -retention -dry-run -identity -json" ;;
+        compact) options="-once -interval -retention -keep -metrics-file -dry-run -identity -json" ;;
         databases) options="-json" ;;
         generations) options="-json" ;;
         snapshots) options="-json" ;;

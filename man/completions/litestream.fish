@@ -69,6 +69,8 @@ complete -c litestream -n '__fish_seen_subcommand_from list' -o json -d 'print t
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o once -d 'make one pass and exit'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o interval -x -d 'time between two passes (default: 10m)'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o retention -x -d 'with REPLICA_URL: delete what only older states need'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o keep -x -d 'with REPLICA_URL: thin out, such as all=24h,hourly=7d'
+complete -c litestream -n '__fish_seen_subcommand_from compact' -o metrics-file -r -d 'write metrics to this file after each pass'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o dry-run -d 'print what one pass would do, do nothing'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o identity -r -d 'file of age identities that decrypt the backup'
 complete -c litestream -n '__fish_seen_subcommand_from compact' -o json -d 'print the result as JSON'

@@ -233,6 +233,12 @@ pub(super) struct Compact {
     /// with REPLICA_URL: delete what only older states need
     #[argh(option, arg_name = "D")]
     pub retention: Option<String>,
+    /// with REPLICA_URL: thin out, such as all=24h,hourly=7d
+    #[argh(option, arg_name = "K")]
+    pub keep: Option<String>,
+    /// write metrics to this file after each pass
+    #[argh(option, arg_name = "FILE")]
+    pub metrics_file: Option<String>,
     /// print what one pass would do, do nothing
     #[argh(switch)]
     pub dry_run: bool,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::keep::Keep;
 use crate::format::moment::Moment;
 use crate::format::position::{Generation, Position};
 use crate::log::Level;
@@ -201,6 +202,9 @@ pub struct Compact {
     pub interval: Option<Duration>,
     /// How long any moment stays restorable; none: for ever. Only with a URL.
     pub retention: Option<Duration>,
+    /// Which states of a longer history stay. Only with a URL.
+    pub keep: Option<Keep>,
+    pub metrics_file: Option<PathBuf>,
     pub dry_run: bool,
     pub json: bool,
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::args::{self, Arguments, Subcommand};
 use super::positional::{at_most_one, database_selection, exactly_one, is_url, status_target, usage, verify_target};
 use super::*;
-use crate::config::{shell_words, units};
+use crate::config::{keep, shell_words, units};
+use crate::error::ResultExt;
 
 pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
     let log_level = arguments.log_level.as_deref().map(level).transpose()?;
@@ -296,7 +297,19 @@ fn compact(args: args::Compact) -> Result<Compact> {
         return Err(usage("option -retention works only with a REPLICA_URL")
             .with_hint("set it in the configuration: snapshot: { retention: ... }"));
     }
-    Ok(Compact { url, interval, retention, dry_run: args.dry_run, json: args.json })
+    let keep = args.keep.as_deref().map(keep::from_words).transpose().context(|| "option -keep")?;
+    if keep.is_some() && url.is_none() {
+        return Err(usage("option -keep works only with a REPLICA_URL")
+            .with_hint("set it in the configuration: keep: { all: 24h, hourly: 7d }"));
+    }
+    if keep.is_some() && retention.is_some() {
+        return Err(exclusive("-keep", "-retention"));
+    }
+    if args.dry_run && args.metrics_file.is_some() {
+        return Err(exclusive("-dry-run", "-metrics-file"));
+    }
+    let metrics_file = args.metrics_file.map(PathBuf::from);
+    Ok(Compact { url, interval, retention, keep, metrics_file, dry_run: args.dry_run, json: args.json })
 }
 
 fn positive_duration(option: &str, text: &str) -> Result<Duration> {

@@ -1,20 +1,20 @@
 //! `litestream compact`: merges and deletes what is stored, near the store and without any database file. Once, or again and
 //! again.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+mod metrics;
+mod places;
+mod rows;
 
-use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 use crate::cli;
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::find_replicas::with_stored_hint;
-use crate::cmd::print::{self, Table};
-use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, environment, heartbeat, signals, with_signal_status};
-use crate::config::{self, Database, DatabaseDir, Heartbeat, Replica};
+use crate::cmd::progress::{ProgressLine, progress_line};
+use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, heartbeat, signals, with_signal_status};
+use crate::config::{self, Heartbeat, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::format::keep::Keep;
 use crate::format::listing::Listing;
 use crate::format::prefixes::by_prefix;
 use crate::format::preview::{Preview, preview};
@@ -24,118 +24,22 @@ use crate::log;
 use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, Pass, run_one_pass};
 use crate::store::blocking::list;
-use crate::store::{ConnectionPool, Entry, Store, Target};
+use crate::store::{ConnectionPool, Entry, Store};
 use crate::thinning::{Thinned, thin};
+
+use metrics::CompactMetrics;
+use places::{Kept, Named, Place, places};
+use rows::{Done, Row, log_row, print_rows};
 
 /// Between two looks whether the end was asked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// A place whose objects are listed at once.
-struct Place {
-    replica: Replica,
-    databases: Selection,
-}
-
-/// Which of the databases at a place.
-enum Selection {
-    /// Those of the configuration.
-    Named(Vec<Named>),
-    /// The one at the place itself, and those below it.
-    Below(Kept),
-    /// Those below it that a directory of the configuration may have.
-    OfDirectory(Box<config::DatabaseDir>, Kept),
-}
-
-/// How long what is stored stays, and which states of it.
-#[derive(Clone, Copy)]
-struct Kept {
-    retention: Option<Duration>,
-    keep: Option<Keep>,
-}
-
-/// A database whose replica is known.
-#[derive(Clone)]
-struct Named {
-    /// Below the place.
-    prefix: String,
-    replica: Replica,
-    kept: Kept,
-}
-
-impl Place {
-    /// The databases that are to be compacted, of those that are stored.
-    fn select(&self, stored: impl Iterator<Item = String>) -> Result<Vec<Named>> {
-        let below = |prefix: String, kept| {
-            let replica = match prefix.is_empty() {
-                true => self.replica.clone(),
-                false => self.replica.below(Path::new(&prefix))?,
-            };
-            Ok(Named { prefix, replica, kept })
-        };
-        match &self.databases {
-            Selection::Named(databases) => Ok(databases.clone()),
-            Selection::Below(kept) => stored.map(|prefix| below(prefix, *kept)).collect(),
-            Selection::OfDirectory(dir, kept) => {
-                stored.filter(|prefix| dir.matches(Path::new(prefix))).map(|prefix| below(prefix, *kept)).collect()
-            }
-        }
-    }
-}
-
-/// The databases by their buckets, since a bucket has to be listed as a whole for any one of them.
-fn by_bucket(databases: impl Iterator<Item = Named>) -> Vec<Place> {
-    let mut places: Vec<(Replica, Vec<Named>)> = Vec::new();
-    for database in databases {
-        let (bucket, prefix) = bucket(&database.replica);
-        let named = Named { prefix, ..database };
-        match places.iter_mut().find(|(other, _)| other.target == bucket.target) {
-            Some((_, others)) => others.push(named),
-            None => places.push((bucket, vec![named])),
-        }
-    }
-    places.into_iter().map(|(bucket, databases)| Place::of(bucket, databases)).collect()
-}
-
-/// The whole bucket, and where in it the replica is.
-fn bucket(replica: &Replica) -> (Replica, String) {
-    let mut bucket = replica.clone();
-    let prefix = match &mut bucket.target {
-        Target::Nats(options) => std::mem::take(&mut options.prefix),
-        Target::Dir(_) => String::new(),
-    };
-    (bucket, prefix)
-}
-
-impl Place {
-    /// One that is alone in its bucket needs the names of no other.
-    fn of(bucket: Replica, mut databases: Vec<Named>) -> Place {
-        let replica = match databases.as_mut_slice() {
-            [only] => {
-                only.prefix = String::new();
-                only.replica.clone()
-            }
-            _ => bucket,
-        };
-        Place { replica, databases: Selection::Named(databases) }
-    }
-}
-
-/// What became of one database.
-struct Row {
-    replica: String,
-    done: Result<Done>,
-}
-
-enum Done {
-    Compacted(MaintenanceResult, Thinned),
-    Planned(Preview),
-}
 
 pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
     signals::install_shutdown_handlers();
     let (places, heartbeat) = places(given, options)?;
     let mut pool = ConnectionPool::default();
     let mut jumps = ClockJumpDetector::default();
+    let mut metrics = CompactMetrics::default();
     let Some(interval) = options.interval else {
         return with_signal_status(once(&places, options, heartbeat.as_ref(), &mut jumps, &mut pool));
     };
@@ -146,6 +50,7 @@ pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
     loop {
         let begun = SystemClock.now();
         let rows = compact_all(&places, false, &mut jumps, &mut pool);
+        metrics.record(&rows, options.metrics_file.as_deref(), &pool.traffic(), SystemClock.utc_now());
         if signals::shutdown_signal().is_some() {
             return Ok(0);
         }
@@ -175,6 +80,8 @@ fn once(
     pool: &mut ConnectionPool,
 ) -> Result<ExitStatus> {
     let rows = compact_all(places, options.dry_run, jumps, pool);
+    let metrics_file = options.metrics_file.as_deref();
+    CompactMetrics::default().record(&rows, metrics_file, &pool.traffic(), SystemClock.utc_now());
     if let ([], [place]) = (rows.as_slice(), places) {
         let error = Error::new(Kind::NothingToRestore, format!("compact {}: nothing is stored", place.replica.url));
         return Err(with_stored_hint(error, &place.replica, pool));
@@ -189,36 +96,6 @@ fn once(
         heartbeat::send(heartbeat);
     }
     Ok(0)
-}
-
-/// What is to be compacted, and where to report that all of it was.
-fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Option<Heartbeat>)> {
-    if let Some(url) = &options.url {
-        let replica = config::replica_from_url(url.reveal(), &environment)?;
-        config::check_files::replica(&replica)?;
-        let kept = Kept { retention: options.retention, keep: None };
-        return Ok((vec![Place { replica, databases: Selection::Below(kept) }], None));
-    }
-    let config = given.config()?;
-    config::check_files::config(&config)?;
-    let named = by_bucket(config.dbs.iter().flat_map(Database::each_replica).map(|database| Named {
-        prefix: String::new(),
-        kept: kept(&database),
-        replica: database.replica,
-    }));
-    let replicas = |dir: &DatabaseDir| -> Vec<(Database, DatabaseDir)> {
-        dir.template.each_replica().into_iter().map(|template| (template, dir.clone())).collect()
-    };
-    let directories = config.dirs.iter().flat_map(replicas).map(|(template, dir)| Place {
-        databases: Selection::OfDirectory(Box::new(dir), kept(&template)),
-        replica: template.replica,
-    });
-    let places: Vec<Place> = named.into_iter().chain(directories).collect();
-    Ok((places, config.heartbeat))
-}
-
-fn kept(database: &Database) -> Kept {
-    Kept { retention: database.snapshot_retention, keep: database.keep }
 }
 
 /// Ends at the first place where the end was asked for.
@@ -248,7 +125,12 @@ fn compact_place(
     let entries = list(&*store, &SystemClock, "").context(|| format!("compact {url}"))?;
     let mut stored = by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size)));
     let databases = place.select(stored.keys().cloned().collect::<Vec<_>>().into_iter())?;
+    let bytes = |objects: &Vec<(String, u64)>| objects.iter().map(|(_, size)| size).sum::<u64>();
+    let mut done_bytes = 0;
+    let mut progress = ProgressLine::new("compact", stored.values().map(bytes).sum(), SystemClock.now());
     let mut compact = |Named { prefix, replica, kept }: Named| {
+        progress.update(done_bytes, SystemClock.now());
+        done_bytes += stored.get(&prefix).map_or(0, bytes);
         let done = match stored.remove(&prefix) {
             None => Err(Error::new(Kind::NothingToRestore, "nothing is stored")),
             Some(objects) if dry_run => Ok(Done::Planned(planned(objects, kept))),
@@ -302,7 +184,7 @@ fn compact_database(
     jumps.check(&SystemClock);
     let trusted = !jumps.is_distrusted(SystemClock.now());
     let done = match keep.filter(|_| trusted) {
-        Some(keep) => thin(&*store, &SystemClock, &keep, &mut listing, &mut thinned),
+        Some(keep) => thin(&*store, &SystemClock, &keep, &mut listing, &mut thinned, &progress_line("thin out")),
         None => Ok(()),
     };
     // What is damaged in an old part of the history keeps nothing else from being done.
@@ -325,92 +207,6 @@ fn remove_orphans(store: &dyn Store) -> Result<()> {
         store.wait(POLL_INTERVAL);
     }
     Ok(())
-}
-
-fn log_row(row: &Row) {
-    match &row.done {
-        Ok(Done::Compacted(done, thinned)) if done.merged + done.deleted + thinned.rollups + thinned.snapshots > 0 => {
-            log::info("compacted")
-                .field("replica", &row.replica)
-                .field("merged", done.merged)
-                .field("into", done.into)
-                .field("rollups", thinned.rollups)
-                .field("deleted", done.deleted + thinned.snapshots)
-                .emit();
-        }
-        Ok(_) => {}
-        Err(error) => log::warn("not compacted, trying again").field("replica", &row.replica).error(error).emit(),
-    }
-}
-
-fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
-    if options.json {
-        return print::json_value(&rows.iter().map(|row| json_row(row, options.dry_run)).collect());
-    }
-    let columns: &[&str] = match options.dry_run {
-        true => &["replica", "segments", "after", "delete", "bytes", "first", "first after"],
-        false => &["replica", "merged", "into", "rollups", "deleted"],
-    };
-    let mut table = Table::new(columns);
-    let number = |number: usize| (number as u64).into();
-    for row in rows {
-        let replica = || row.replica.clone().into();
-        match &row.done {
-            Ok(Done::Compacted(done, thinned)) => {
-                let deleted = done.deleted + thinned.snapshots;
-                table.row([
-                    replica(),
-                    number(done.merged),
-                    number(done.into),
-                    number(thinned.rollups),
-                    number(deleted),
-                ]);
-            }
-            Ok(Done::Planned(planned)) => table.row([
-                replica(),
-                number(planned.segments),
-                number(planned.segments_after),
-                number(planned.delete),
-                planned.delete_bytes.into(),
-                planned.first.map(|time| time.to_string()).into(),
-                planned.first_after.map(|time| time.to_string()).into(),
-            ]),
-            Err(_) => {}
-        }
-    }
-    table.print(false)
-}
-
-/// What is not known is null, so that a name always has one type.
-fn json_row(row: &Row, dry_run: bool) -> Value {
-    let (planned, compacted) = match &row.done {
-        Ok(Done::Planned(planned)) => (Some(planned), None),
-        Ok(Done::Compacted(done, thinned)) => (None, Some((done, thinned))),
-        Err(_) => (None, None),
-    };
-    let error = row.done.as_ref().err().map(|error| error.message());
-    match dry_run {
-        true => json!({
-            "replica": row.replica,
-            "segments": planned.map(|it| it.segments),
-            "segments_after": planned.map(|it| it.segments_after),
-            "delete": planned.map(|it| it.delete),
-            "delete_bytes": planned.map(|it| it.delete_bytes),
-            "first": planned.and_then(|it| it.first).map(|time| time.to_string()),
-            "first_after": planned.and_then(|it| it.first_after).map(|time| time.to_string()),
-            "not_deleted_because": planned.and_then(|it| it.skipped_reason),
-            "error": error,
-        }),
-        false => json!({
-            "replica": row.replica,
-            "merged": compacted.map(|(it, _)| it.merged),
-            "into": compacted.map(|(it, _)| it.into),
-            "rollups": compacted.map(|(_, thinned)| thinned.rollups),
-            "bytes": compacted.map(|(it, thinned)| it.bytes + thinned.bytes),
-            "deleted": compacted.map(|(it, thinned)| it.deleted + thinned.snapshots),
-            "error": error,
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::store::{ConnectionPool, LiveWriter, Store, Target, Writer};
 const EXIT_PROBLEM: ExitStatus = 1;
 
 /// New ones come last: scripts count the others.
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "prefix",
     "newest",
     "age",
@@ -44,6 +44,7 @@ const COLUMNS: [&str; 16] = [
     "pid",
     "problem",
     "recipients",
+    "all since",
 ];
 
 /// One database.
@@ -145,7 +146,7 @@ fn table(rows: &[Row], replica: &Replica, store: &dyn Store, now: Timestamp) -> 
     table
 }
 
-fn cells(row: &Row, database: Option<String>, recipients: Option<usize>, now: Timestamp) -> [Cell; 16] {
+fn cells(row: &Row, database: Option<String>, recipients: Option<usize>, now: Timestamp) -> [Cell; 17] {
     let newest = row.newest.as_ref().and_then(|newest| newest.as_ref().ok());
     let (live, writer) = match &row.writer {
         Writer::Live(writer) => (Some(true), writer.clone()),
@@ -170,6 +171,7 @@ fn cells(row: &Row, database: Option<String>, recipients: Option<usize>, now: Ti
         writer.pid.map(u64::from).into(),
         row.problem.as_ref().map(Problem::to_string).into(),
         recipients.map(|recipients| recipients as u64).into(),
+        row.stored.and_then(StoredDatabase::all_since).map(|since| since.to_string()).into(),
     ]
 }
 

@@ -47,12 +47,12 @@ fn unlabelled(value: f64) -> Vec<(Label, f64)> {
     vec![(None, value)]
 }
 
-fn seconds(time: Timestamp) -> f64 {
+pub fn seconds(time: Timestamp) -> f64 {
     time.millis() as f64 / 1000.0
 }
 
 /// What has gone over each link, by the servers that it is to.
-type Links = BTreeMap<String, Traffic>;
+pub type Links = BTreeMap<String, Traffic>;
 
 /// The file's text, for databases by name.
 pub fn render(databases: &[(String, ReplicatorStatus)], links: &Links, now: Timestamp) -> String {
@@ -69,13 +69,17 @@ pub fn render(databases: &[(String, ReplicatorStatus)], links: &Links, now: Time
         }
     }
     render_links(&mut text, links);
-    let name = "litestream_written_timestamp_seconds";
-    let _ =
-        writeln!(text, "# HELP {name} time when this file was written\n# TYPE {name} gauge\n{name} {}", seconds(now));
+    render_written(&mut text, now);
     text
 }
 
-fn render_links(text: &mut String, links: &Links) {
+pub fn render_written(text: &mut String, now: Timestamp) {
+    let name = "litestream_written_timestamp_seconds";
+    let _ =
+        writeln!(text, "# HELP {name} time when this file was written\n# TYPE {name} gauge\n{name} {}", seconds(now));
+}
+
+pub fn render_links(text: &mut String, links: &Links) {
     let name = "litestream_link_bytes_total";
     let _ = writeln!(text, "# HELP {name} bytes on the link to a server, by what they were for\n# TYPE {name} counter");
     for (server, traffic) in links {
@@ -92,7 +96,7 @@ fn render_links(text: &mut String, links: &Links) {
     }
 }
 
-fn escape_label(value: &str) -> String {
+pub fn escape_label(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

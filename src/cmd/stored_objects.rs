@@ -11,13 +11,15 @@ use crate::cmd::{Context, ExitStatus, connect};
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::{GenerationObjects, Listing};
 use crate::format::position::Position;
+use crate::format::resolution::{Stretch, resolution};
 use crate::format::time::Timestamp;
 use crate::replica::standalone_snapshot::origin_of;
 use crate::store::{ConnectionPool, Store};
 
 pub fn generations(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
     let (listing, store) = load_selection(given, options)?;
-    let mut table = Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database"]);
+    let mut table =
+        Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database", "restorable"]);
     for (generation, stored) in listing.generations() {
         let moment = |time: Option<Timestamp>| time.map(|time| time.to_string()).into();
         let sizes = stored.snapshots.iter().map(|(_, size)| size).chain(stored.segments.iter().map(|(_, size)| size));
@@ -29,10 +31,17 @@ pub fn generations(given: &Context, options: &cli::ListOptions) -> Result<ExitSt
             moment(stored.first_snapshot()),
             moment(stored.latest_time()),
             database_of(&*store, stored)?.into(),
+            restorable(stored).into(),
         ]);
     }
     table.print(options.json)?;
     Ok(0)
+}
+
+/// Which of its states; none, where nothing of it can be restored.
+fn restorable(stored: &GenerationObjects) -> Option<String> {
+    let stretches: Vec<String> = resolution(stored).iter().map(Stretch::to_string).collect();
+    (!stretches.is_empty()).then(|| stretches.join(", "))
 }
 
 /// The host and path of the database that a generation was taken of, as its newest snapshot records them.

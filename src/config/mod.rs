@@ -12,6 +12,7 @@ mod dbs_entry;
 mod document;
 mod environment;
 mod glob;
+pub mod keep;
 pub mod keys;
 mod nats_context;
 mod replica_settings;

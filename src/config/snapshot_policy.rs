@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use super::document::Section;
-use super::{keys, units};
+use super::{keep, keys, units};
 use crate::error::Result;
-use crate::format::keep::{self, Keep};
+use crate::format::keep::Keep;
 
 /// How often a snapshot is taken. The peer's default.
 pub const DEFAULT_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(86_400);
 /// How long a backup stays restorable to any moment. The peer's default.
 pub const DEFAULT_SNAPSHOT_RETENTION: Duration = Duration::from_secs(86_400);
-/// Nothing is thinned out that is younger: a snapshot may be on its way for so long.
-const MIN_KEEP: Duration = Duration::from_secs(3600);
 /// A retention of less than this is warned about.
 const SHORT_RETENTION: Duration = Duration::from_secs(3600);
 
@@ -66,7 +64,7 @@ impl SnapshotPolicy {
         let mut policy = below;
         let keep = section.section("keep")?;
         if let Some(keep) = &keep {
-            policy.keep = Some(read_keep(keep, warnings)?);
+            policy.keep = Some(keep::from_section(keep, warnings)?);
         }
         if let Some(own) = own {
             policy.read_snapshot(own, warnings)?;
@@ -109,27 +107,4 @@ fn short(section: &Section<'_>, key: &str, retention: Duration) -> String {
     let line = section.line(key).map(|line| format!("line {line}: ")).unwrap_or_default();
     let text = units::format_duration(retention);
     format!("{line}{key}: states older than {text} cannot be restored; did you mean 1h or more?")
-}
-
-/// Which states of the history stay.
-fn read_keep(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<Keep> {
-    warnings.extend(keys::check(section, &keys::KEEP)?);
-    let mut durations = [None; keep::NAMES.len()];
-    for (name, duration) in keep::NAMES.iter().zip(&mut durations) {
-        *duration = section.duration(name)?;
-        if duration.is_some_and(|duration| duration < MIN_KEEP) {
-            let text = units::format_duration(MIN_KEEP);
-            return Err(section.error(name, format!("expected {text} or more")));
-        }
-    }
-    if durations.first().is_some_and(Option::is_none) {
-        return Err(section.error("all", "expected how long every commit is kept, found nothing"));
-    }
-    Keep::new(durations).map_err(|(coarser, finer)| {
-        let name = |place: usize| keep::NAMES.get(place).copied().unwrap_or_default();
-        let (coarser, finer) = (name(coarser), name(finer));
-        section
-            .error(coarser, format!("expected at least as long as {finer}, found less"))
-            .with_hint(format!("leave out {coarser}: what it keeps, {finer} keeps for longer"))
-    })
 }

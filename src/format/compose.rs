@@ -4,6 +4,7 @@ use std::io::Read;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::chain_end::{ChainEnd, check_continues, check_key};
+use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::frames::MemberFrames;
 use crate::format::key::SegmentKey;
 use crate::format::net_change::NetChange;
@@ -77,11 +78,11 @@ impl Composition {
         Ok(())
     }
 
-    /// The header of the rollup, and its pages as far as this pass has them. None, if what was taken does not end in a state
-    /// whose checksum is stored.
-    pub fn rollup(&self) -> Option<(MemberHeader, &NetChange)> {
+    /// The header of the rollup, and its pages as far as this pass has them. `known` is the database checksum at the end, which
+    /// format 1 does not tell. None, if what was taken does not tell it either.
+    pub fn rollup(&self, known: Option<DatabaseChecksum>) -> Option<(MemberHeader, &NetChange)> {
         let begun = self.begun.as_ref()?;
-        let header = rollup::header_from(begun.start, &begun.last, begun.net.least())?;
+        let header = rollup::header_from(begun.start, &begun.last, begun.net.least(), known)?;
         (header.pages == begun.net.size()).then_some((header, &begun.net))
     }
 }

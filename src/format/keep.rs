@@ -23,8 +23,9 @@ pub struct Keep {
     pub monthly: Duration,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+/// A length of time of which one state is kept, from the finest to the coarsest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Step {
     Hour,
     Day,
     Week,
@@ -83,6 +84,29 @@ impl Keep {
 }
 
 impl Step {
+    const ALL: [Step; 4] = [Step::Hour, Step::Day, Step::Week, Step::Month];
+
+    /// As in [`NAMES`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Hour => "hourly",
+            Step::Day => "daily",
+            Step::Week => "weekly",
+            Step::Month => "monthly",
+        }
+    }
+
+    /// The finest one in which two moments are in the same window or in neighbours; the coarsest, if there is none.
+    pub fn between(first: Timestamp, next: Timestamp) -> Step {
+        let near = |step: &Step| step.window(next) <= step.window(first) + 1;
+        Step::ALL.into_iter().find(near).unwrap_or(Step::Month)
+    }
+
+    /// Whether there is no other commit in the window of the first one behind it.
+    pub fn ends_between(self, time: Timestamp, next: Timestamp) -> bool {
+        self.window(time) < self.window(next)
+    }
+
     /// The number of the hour, day, week or month.
     fn window(self, time: Timestamp) -> u64 {
         const DAY: u64 = 86_400_000;

@@ -40,6 +40,7 @@ mod plan_objects;
 pub mod position;
 pub mod prefixes;
 pub mod preview;
+pub mod resolution;
 pub mod retention;
 pub mod rollup;
 pub mod running_checksum;

@@ -45,9 +45,16 @@ pub const FIELDS_LEN: usize = HEADER_CRC.at + HEADER_CRC.size;
 const BLOCK: usize = 24 << 10;
 
 /// The header of a rollup that leads from `start` to where `last` leads, which is the last one of what it is made of.
-/// `least` is the smallest size of the database on the way. None where `last` does not prove what it leads to.
-pub fn header_from(start: WalPosition, last: &MemberHeader, least: u32) -> Option<MemberHeader> {
-    let checksum = last.differences.filter(|_| !last.part)?.checksum;
+/// `least` is the smallest size of the database on the way. `known` is the database checksum there, which a member of format 1
+/// does not tell. None where neither does.
+pub fn header_from(
+    start: WalPosition,
+    last: &MemberHeader,
+    least: u32,
+    known: Option<DatabaseChecksum>,
+) -> Option<MemberHeader> {
+    let told = last.differences.map(|differences| differences.checksum);
+    let checksum = told.or(known).filter(|_| !last.part)?;
     Some(MemberHeader {
         start,
         payload_offset: Offset::ZERO,

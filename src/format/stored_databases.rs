@@ -31,6 +31,8 @@ pub struct StoredDatabase {
     generations: BTreeSet<Generation>,
     /// Of any snapshot.
     first: Option<Timestamp>,
+    /// Of the newest rollup's end: of what is older, not every commit can be restored.
+    thinned_to: Option<Timestamp>,
     newest: Option<NewestSnapshot>,
     /// Those of the newest snapshot's generation that may lead on from it, and those of newer generations.
     segments: Vec<(SegmentKey, u64)>,
@@ -115,6 +117,9 @@ impl StoredDatabase {
         match key {
             Key::Snapshot(key) => self.add_snapshot(NewestSnapshot { key, size, description }),
             Key::Segment(key) => {
+                if key.is_rollup() {
+                    self.thinned_to = self.thinned_to.max(Some(key.last_seen));
+                }
                 if self.newest.as_ref().is_none_or(|newest| newest.is_followed_by(&key)) {
                     self.segments.push((key, size));
                 }
@@ -150,6 +155,11 @@ impl StoredDatabase {
     /// The first moment that can be restored.
     pub fn first(&self) -> Option<Timestamp> {
         self.first
+    }
+
+    /// From here on every commit can be restored.
+    pub fn all_since(&self) -> Option<Timestamp> {
+        self.first.max(self.thinned_to)
     }
 
     pub fn newest_snapshot(&self) -> Option<SnapshotKey> {
@@ -262,6 +272,19 @@ mod tests {
         let tenant = stored.database("tenants/t1.db").unwrap();
         assert_eq!(tenant.newest_state().unwrap(), NewestState { time: millis(10), size: 120 });
         assert!(stored.database("tenants").is_none());
+    }
+
+    #[test]
+    fn what_was_thinned_out_has_not_every_commit() {
+        let rollup = |end: u64| {
+            let (generation, start, end, last_seen) =
+                (Generation::new(1), point(0, end - 5), point(0, end), millis(end));
+            SegmentKey { generation, start, end, first_seen: SegmentKey::ROLLUP, last_seen, part: false }.to_string()
+        };
+        let names = [snapshot(1, 0, 1), rollup(5), rollup(10), segment(1, 10, 20, false), snapshot(2, 0, 4)];
+        let stored = stored(&names.map(|name| (name, 1)));
+        let database = stored.database("").unwrap();
+        assert_eq!((database.first(), database.all_since()), (Some(millis(1)), Some(millis(10))));
     }
 
     #[test]

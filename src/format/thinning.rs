@@ -8,14 +8,17 @@
 //!   or the edge of a segment that has such a point within. So of two rollups, no matter who made them, one contains the
 //!   other, or they do not overlap; a group that would overlap something stored in another way is left as it is.
 //! * A segment with a state within that is kept stays whole: finer than wanted, until all of it is old enough.
-//! * A snapshot that a restore does not need to be cheap is superfluous. The first one of a generation and the last one stay, and
-//!   one that is about to become the first: another program may be deleting what is before it.
+//! * A snapshot that a restore does not need to be cheap is superfluous, and so is one of a state that is not kept: it would hold
+//!   two rollups apart. The first one of a generation and the last one stay, and one that is about to become the first: another
+//!   program may be deleting what is before it.
+//! * Where a restore would read more than half of a snapshot behind one, a new one is wanted, at the last commit of an hour. So
+//!   each state that is kept is restored at the price of one and a half snapshots, or of one and what came in one hour.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::format::chain::SegmentChain;
-use crate::format::keep::Keep;
+use crate::format::chain::{OBJECT_COST, SegmentChain};
+use crate::format::keep::{Keep, Step};
 use crate::format::key::{SegmentKey, SnapshotKey};
 use crate::format::listing::{GenerationObjects, Listing, latest_time};
 use crate::format::plan::{Target, plan};
@@ -40,6 +43,20 @@ pub struct Thinning {
     pub groups: Vec<Range<usize>>,
     /// Snapshots that may go once it is proven that the chain leads to each of them.
     pub superfluous: Vec<SnapshotKey>,
+    /// The segments behind which a snapshot is wanted.
+    pub wanted: Vec<usize>,
+}
+
+/// Whether whoever thins out also stores snapshots. Where not, the device's stay unless a restore is cheap without them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Snapshots {
+    Made,
+    NotMade,
+}
+
+/// What a restore may read behind a snapshot of so many bytes. Less than an object costs saves nothing.
+fn most_behind(snapshot: u64) -> u64 {
+    (snapshot / 2).max(OBJECT_COST)
 }
 
 /// Where ages are counted from.
@@ -48,15 +65,19 @@ pub fn reference(listing: &Listing, now: Timestamp) -> Timestamp {
 }
 
 /// What is to be thinned out, by generation. One with a gap stays as it is.
-pub fn plan_thinning(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Thinning> {
+pub fn plan_thinning(listing: &Listing, keep: &Keep, snapshots: Snapshots, now: Timestamp) -> Vec<Thinning> {
     let reference = reference(listing, now);
     let plans = whole_chains(listing).map(|(generation, stored, chain)| {
         let units = units(&chain, stored, keep, reference);
         let groups = groups(&units, &chain, stored);
-        let superfluous = superfluous_snapshots(&chain, stored, keep, reference);
-        Thinning { generation, chain, groups, superfluous }
+        let made = snapshots == Snapshots::Made;
+        let kept = |key: &SnapshotKey| !made || is_kept(key, &units, &chain);
+        let superfluous = superfluous_snapshots(&chain, stored, (keep, reference), kept);
+        let wanted = if made { wanted_snapshots(&units, &chain, stored) } else { Vec::new() };
+        Thinning { generation, chain, groups, superfluous, wanted }
     });
-    plans.filter(|plan| !plan.groups.is_empty() || !plan.superfluous.is_empty()).collect()
+    let is_work = |plan: &Thinning| !(plan.groups.is_empty() && plan.superfluous.is_empty() && plan.wanted.is_empty());
+    plans.filter(is_work).collect()
 }
 
 /// The states that the policy keeps, as far as names tell them: those at the ends of segments, and the oldest and the newest of
@@ -194,12 +215,42 @@ pub fn overlaps_partly(one: (WalPosition, WalPosition), two: (WalPosition, WalPo
     crosses(one, two) || crosses(two, one)
 }
 
-/// Snapshots that are old enough, and without which a restore reads less than twice what it reads with them.
+/// The policy keeps the state of a snapshot.
+fn is_kept(snapshot: &SnapshotKey, units: &[Unit], chain: &SegmentChain) -> bool {
+    let end = |unit: &Unit| chain.segments.get(unit.places.end - 1).map(|(key, _)| key.end);
+    units.iter().any(|unit| unit.kept && end(unit) == Some(snapshot.position))
+}
+
+/// The segments behind which a restore has read too much since the snapshot before it, each the last one of an hour that is over.
+fn wanted_snapshots(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<usize> {
+    let (mut wanted, mut snapshots) = (Vec::new(), stored.snapshots.iter().skip(1).peekable());
+    let (mut behind, mut size) = (0, chain.snapshot.1);
+    for (unit, next) in units.iter().zip(units.iter().skip(1)) {
+        let (Some(segments), Some((after, _))) =
+            (chain.segments.get(unit.places.clone()), chain.segments.get(next.places.start))
+        else {
+            break;
+        };
+        let Some((last, _)) = segments.last() else { break };
+        behind += segments.iter().map(|(_, size)| size).sum::<u64>();
+        while let Some((_, bytes)) = snapshots.next_if(|(key, _)| key.position <= last.end) {
+            (behind, size) = (0, *bytes);
+        }
+        let border = unit.kept && Step::Hour.ends_between(last.last_seen, after.first_moment());
+        if border && behind > most_behind(size) {
+            wanted.push(unit.places.end - 1);
+            behind = 0;
+        }
+    }
+    wanted
+}
+
+/// Snapshots that are old enough, and without which a restore is cheap, or of states that are not kept.
 fn superfluous_snapshots(
     chain: &SegmentChain,
     stored: &GenerationObjects,
-    keep: &Keep,
-    reference: Timestamp,
+    (keep, reference): (&Keep, Timestamp),
+    is_kept: impl Fn(&SnapshotKey) -> bool,
 ) -> Vec<SnapshotKey> {
     let mut found = Vec::new();
     let (mut before, end) = (chain.snapshot.0.position, chain.end());
@@ -209,7 +260,8 @@ fn superfluous_snapshots(
         let bytes: u64 = between.map(|(_, size)| size).sum();
         let old = !keep.keeps_all(reference, key.time);
         let expires = reference.since(key.time) + margin(keep) > keep.longest();
-        if bytes < *size && Some(*key) != newest && old && !expires {
+        let unneeded = bytes <= most_behind(*size) || !is_kept(key);
+        if unneeded && Some(*key) != newest && old && !expires {
             found.push(*key);
         } else {
             before = key.position;

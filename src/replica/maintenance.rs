@@ -112,6 +112,8 @@ pub struct RetentionTask {
     listing: Option<Vec<Entry>>,
     snapshot_bytes: Option<u64>,
     bytes_since_snapshot: u64,
+    /// A listing has told that nobody else has made a snapshot, while so much has come since the last one.
+    looked_for_snapshot: bool,
 }
 
 enum Operation {
@@ -163,6 +165,7 @@ impl RetentionTask {
             listing: None,
             snapshot_bytes: None,
             bytes_since_snapshot: 0,
+            looked_for_snapshot: false,
         }
     }
 
@@ -203,10 +206,20 @@ impl RetentionTask {
     /// A snapshot of the newest generation was stored.
     pub fn snapshot_stored(&mut self, bytes: u64) {
         (self.snapshot_bytes, self.bytes_since_snapshot) = (Some(bytes), 0);
+        self.looked_for_snapshot = false;
     }
 
-    /// Whether a restore would have to read too many segments.
+    /// Whether a restore would have to read too many segments: `compact` has not made a snapshot of them either.
     pub fn wants_snapshot(&self) -> bool {
+        self.has_grown() && self.looked_for_snapshot
+    }
+
+    /// A whole database is not stored before the store was asked whether that is needed.
+    fn must_look_for_snapshot(&self) -> bool {
+        self.has_grown() && !self.looked_for_snapshot
+    }
+
+    fn has_grown(&self) -> bool {
         let most = |bytes: u64| bytes.saturating_mul(SNAPSHOT_RATIO).max(SNAPSHOT_MIN_BYTES);
         self.snapshot_bytes.is_some_and(|bytes| self.bytes_since_snapshot > most(bytes))
     }
@@ -243,7 +256,8 @@ impl RetentionTask {
             self.suspend("the clock jumped");
         }
         let now = clock.now();
-        if now < self.not_before || !(self.compaction || self.is_in_pass()) {
+        let idle = !(self.compaction || self.is_in_pass() || self.must_look_for_snapshot() || self.is_busy());
+        if now < self.not_before || idle {
             return Ok(PassProgress::Nothing);
         }
         self.advance(now, sent, clock).inspect_err(|error| self.on_error(error, now))
@@ -286,7 +300,7 @@ impl RetentionTask {
 
     fn next_operation(&mut self, sent: &SentSegments, clock: &dyn Clock) -> Result<PassProgress> {
         let now = clock.now();
-        if now >= self.next_list {
+        if now >= self.next_list || self.must_look_for_snapshot() {
             if let Some(listing) = self.listing.take() {
                 return self.on_listing(listing, clock);
             }
@@ -361,11 +375,16 @@ impl RetentionTask {
 
     fn on_listing(&mut self, entries: Vec<Entry>, clock: &dyn Clock) -> Result<PassProgress> {
         let kept = self.ended();
+        let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+        if !(self.compaction || self.is_in_pass()) {
+            self.learn_sizes(&listing);
+            return Ok(kept);
+        }
         self.listed = true;
         self.log_unreadable();
         self.next_list = clock.now() + LIST_INTERVAL;
-        let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
         self.update_from_listing(&listing);
+        self.learn_sizes(&listing);
         if self.all_generations {
             let older = listing.generations().rev().skip(1).filter(|(_, stored)| !stored.snapshots.is_empty());
             self.older_chains = older.map(|(_, stored)| restore_path(stored)).collect();
@@ -397,7 +416,7 @@ impl RetentionTask {
         if self.chain.last().is_some_and(|(key, _)| key.generation > generation) {
             return;
         }
-        let Some((snapshot, bytes)) = stored.snapshots.last() else { return };
+        let Some((snapshot, _)) = stored.snapshots.last() else { return };
         let mut chain = restore_path(stored);
         for (key, size) in &self.chain {
             let end = chain.last().map_or(snapshot.position, |(last, _)| last.end);
@@ -405,15 +424,28 @@ impl RetentionTask {
                 chain.push((*key, *size));
             }
         }
-        self.snapshot_bytes = Some(*bytes);
-        self.bytes_since_snapshot =
-            chain.iter().filter(|(key, _)| key.start >= snapshot.position).map(|(_, size)| size).sum();
         let known: HashSet<SegmentKey> = chain.iter().map(|(key, _)| *key).collect();
         self.budget.retain(|key| known.contains(key));
         self.generation = Some(generation);
         self.chain = chain;
         self.from_start = true;
         self.new_segments = true;
+    }
+
+    /// The newest snapshot, and what has come since, if they are of the generation that is written.
+    fn learn_sizes(&mut self, listing: &Listing) {
+        let newest = listing
+            .generations()
+            .next_back()
+            .filter(|(generation, _)| self.generation.is_none_or(|at| at == *generation));
+        if let Some((_, stored)) = newest
+            && let Some((snapshot, bytes)) = stored.snapshots.last()
+        {
+            let path = restore_path(stored);
+            let since = path.iter().filter(|(key, _)| key.start >= snapshot.position).map(|(_, size)| size).sum();
+            (self.snapshot_bytes, self.bytes_since_snapshot) = (Some(*bytes), since);
+        }
+        self.looked_for_snapshot = self.has_grown();
     }
 
     fn on_merged(&mut self, now: Instant, sent: &mut SentSegments) -> PassProgress {

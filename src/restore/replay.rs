@@ -1,15 +1,15 @@
 //! A private copy of the database that is led from one stored state to the next, to prove what is stored.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek};
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::key::{SegmentKey, SnapshotKey};
 use crate::format::plan::{Plan, StopAt};
 use crate::format::position::WalPosition;
-use crate::restore::apply::{ResumableRestore, apply_object, apply_until, restore_resumable};
+use crate::restore::apply::{RestoredEnd, ResumableRestore, apply_object, apply_until, restore_resumable};
 use crate::restore::scratch::scratch;
 use crate::store::Store;
 
@@ -39,6 +39,20 @@ impl<'a> Replay<'a> {
         let file = scratch()?;
         let (_, held) = restore_resumable(store, clock, &plan, &file, &mut |_| ())?;
         Ok(Replay { store, clock, file, held: Some(held), position: snapshot.position })
+    }
+
+    /// Another copy that is where this one is.
+    pub fn fork(&self) -> Result<Replay<'a>> {
+        let file = scratch()?;
+        let failed = |error: std::io::Error| Error::io(Kind::Database, "copy a temporary file", &error);
+        (&self.file).rewind().map_err(failed)?;
+        io::copy(&mut &self.file, &mut &file).map_err(failed)?;
+        Ok(Replay { file, ..*self })
+    }
+
+    /// The copy itself, and what is known of it; none behind an error.
+    pub fn database(&self) -> Option<(&File, RestoredEnd)> {
+        self.held.as_ref().map(|held| (&self.file, held.end()))
     }
 
     /// Where it is.

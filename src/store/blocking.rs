@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::log;
 use crate::store::traffic::Purpose;
-use crate::store::{Entry, PutState, Store};
+use crate::store::{Entry, Put, PutState, Store};
 
 /// How long a store may be away in the middle of what was begun, without one byte more of it: a server that restarts, a
 /// cluster that chooses another leader.
@@ -60,6 +60,11 @@ const PIECE: usize = 64 << 10;
 pub fn put(store: &dyn Store, clock: &dyn Clock, name: &str, purpose: Purpose, bytes: &mut dyn Read) -> Result<()> {
     let mut put = store.put(name);
     put.count_for(purpose);
+    finish_put(store, clock, put, bytes)
+}
+
+/// Stores the object that `put` has begun, read from `bytes`.
+pub fn finish_put(store: &dyn Store, clock: &dyn Clock, mut put: Box<dyn Put>, bytes: &mut dyn Read) -> Result<()> {
     let mut piece = vec![0; PIECE];
     loop {
         let count = bytes.read(&mut piece).map_err(Error::of_stream)?;

@@ -362,7 +362,7 @@ pub struct ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// What has gone over each connection that is in use, by the servers that it is to.
+    /// What all connections have carried, by the servers that they are or were to.
     pub fn traffic(&self) -> BTreeMap<String, Traffic> {
         self.clients.traffic()
     }

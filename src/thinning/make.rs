@@ -1,14 +1,12 @@
 //! Makes rollups and proves them and what they replace, with a private copy of the database.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
-
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::fault;
 use crate::format::compose::Composition;
+use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::listing::Listing;
+use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
 use crate::format::rollup::{self, RollupEncoder};
 use crate::format::snapshot;
@@ -17,46 +15,48 @@ use crate::log;
 use crate::replica::compaction::check_same_encryption;
 use crate::restore::object_reader::{ObjectReader, ReadLog};
 use crate::restore::replay::Replay;
-use crate::restore::scratch::scratch;
-use crate::store::traffic::Purpose;
-use crate::store::{Entry, Store, blocking};
+use crate::store::{Entry, Store};
+use crate::thinning::made::{Made, PIECE};
+use crate::thinning::work::Work;
 
 /// Bytes of changed pages that are held at once. What does not fit takes another pass over the segments.
 const MEMORY: usize = 12 << 20;
 /// gzip's level: a rollup is made once and read often.
 const LEVEL: u32 = 6;
-/// Bytes that are read and written at once.
-const PIECE: usize = 64 << 10;
 
 /// A group of neighbours, with their sizes.
-type Group = [(SegmentKey, u64)];
+pub type Group = [(SegmentKey, u64)];
 
 /// Makes, proves and stores the rollups of a plan, and tells each one.
-pub fn rollups(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    listing: &Listing,
-    plan: &Thinning,
-    stored: &mut dyn FnMut(Entry, &Group),
-) -> Result<()> {
+pub fn rollups(work: &Work<'_>, plan: &Thinning, stored: &mut dyn FnMut(Entry, &Group)) -> Result<()> {
+    let Work { store, clock, listing, .. } = *work;
     let chain = &plan.chain.segments;
     let groups: Vec<&Group> = plan.groups.iter().filter_map(|places| chain.get(places.clone())).collect();
     let Some((first, _)) = groups.first().and_then(|group| group.first()) else { return Ok(()) };
-    let mut replay = Replay::of(store, clock, last_snapshot(listing, plan, first.start, &[]))?;
+    let snapshot = last_snapshot(listing, plan, first.start, &[]);
+    let grouped = groups.iter().map(|group| bytes_of(group)).sum::<u64>();
+    let last = groups.last().and_then(|group| group.last()).map_or(first.start, |(key, _)| key.end);
+    let mut read = work.begin(snapshot.1 + grouped + bytes_between(chain, snapshot.0.position, last));
+    let mut replay = Replay::of(store, clock, snapshot)?;
+    read.add(snapshot.1);
     for group in groups {
         let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { continue };
+        read.add(bytes_between(chain, replay.position(), first.start));
         replay.lead(chain, first.start)?;
-        let Some(made) = compose(store, clock, group)? else {
-            log::debug("not rolled up, no database checksum").field("name", last).emit();
+        let Some((key, made)) = compose_proven(work, &replay, chain, group)? else {
+            log::debug("not rolled up, its end is no commit").field("name", last).emit();
             replay.lead(chain, last.end)?;
             continue;
         };
+        read.add(2 * bytes_of(group));
         // The proof: only a true one leads the copy to the checksum that was stored with the last commit.
-        replay.apply(&made.key, made.reader()?).context(|| format!("rollup {}", made.key))?;
-        if is_worthwhile(made.size + encryption_overhead(store, made.size), group) {
-            made.store(store, clock)?;
-            log::debug("segments rolled up").field("name", made.key).field("of", group.len()).emit();
-            stored(Entry { name: made.key.to_string(), size: made.size }, group);
+        replay.apply(&key, made.reader()?).context(|| format!("rollup {key}"))?;
+        let size = made.size();
+        if is_worthwhile(size + encryption_overhead(store, size), group) {
+            let name = key.to_string();
+            made.store(store, clock, store.put(&name), &name)?;
+            log::debug("segments rolled up").field("name", key).field("of", group.len()).emit();
+            stored(Entry { name, size }, group);
         }
     }
     Ok(())
@@ -65,12 +65,20 @@ pub fn rollups(
 /// The superfluous snapshots of a plan that the other objects lead to.
 ///
 /// Errors: [`Kind::Corrupt`] if they lead to another database there.
-pub fn proven_snapshots(store: &dyn Store, clock: &dyn Clock, listing: &Listing, plan: &Thinning) -> Result<Vec<Key>> {
-    let Some(first) = plan.superfluous.first() else { return Ok(Vec::new()) };
-    let mut replay = Replay::of(store, clock, last_snapshot(listing, plan, first.position, &plan.superfluous))?;
+pub fn proven_snapshots(work: &Work<'_>, plan: &Thinning) -> Result<Vec<Key>> {
+    let Work { store, clock, listing, .. } = *work;
+    let (Some(first), Some(last)) = (plan.superfluous.first(), plan.superfluous.last()) else {
+        return Ok(Vec::new());
+    };
+    let chain = &plan.chain.segments;
+    let base = last_snapshot(listing, plan, first.position, &plan.superfluous);
+    let mut read = work.begin(base.1 + bytes_between(chain, base.0.position, last.position));
+    let mut replay = Replay::of(store, clock, base)?;
+    read.add(base.1);
     let mut proven = Vec::new();
     for snapshot in &plan.superfluous {
-        replay.lead(&plan.chain.segments, snapshot.position)?;
+        read.add(bytes_between(chain, replay.position(), snapshot.position));
+        replay.lead(chain, snapshot.position)?;
         let Some(expected) = header(store, clock, snapshot)?.database else { continue };
         let found = replay.checksum();
         if found != Some(expected) {
@@ -85,23 +93,45 @@ pub fn proven_snapshots(store: &dyn Store, clock: &dyn Clock, listing: &Listing,
 }
 
 /// The newest snapshot at or before a point that is not among `without`; at least the oldest of all.
-fn last_snapshot(listing: &Listing, plan: &Thinning, at: WalPosition, without: &[SnapshotKey]) -> (SnapshotKey, u64) {
+pub fn last_snapshot(
+    listing: &Listing,
+    plan: &Thinning,
+    at: WalPosition,
+    without: &[SnapshotKey],
+) -> (SnapshotKey, u64) {
     let mut stored = listing.generation(plan.generation).into_iter().flat_map(|stored| &stored.snapshots);
     let fits = |(key, _): &&(SnapshotKey, u64)| key.position <= at && !without.contains(key);
     stored.rfind(fits).copied().unwrap_or(plan.chain.snapshot)
 }
 
+fn bytes_of(group: &Group) -> u64 {
+    group.iter().map(|(_, size)| size).sum()
+}
+
+/// Of the segments that lead from one point to another.
+pub fn bytes_between(chain: &Group, from: WalPosition, to: WalPosition) -> u64 {
+    chain.iter().filter(|(key, _)| key.end > from && key.start < to).map(|(_, size)| size).sum()
+}
+
 fn header(store: &dyn Store, clock: &dyn Clock, key: &SnapshotKey) -> Result<snapshot::Header> {
+    described(store, clock, key).map(|(header, _)| header)
+}
+
+/// What a snapshot says at its beginning.
+pub fn described(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    key: &SnapshotKey,
+) -> Result<(snapshot::Header, Option<DatabaseOrigin>)> {
     let name = key.to_string();
     let read = ReadLog::default();
     let reader = snapshot::Reader::open(ObjectReader::new(store, clock, &name, &read));
-    reader.map(|reader| *reader.header()).context(|| format!("object {name}"))
+    reader.map(|reader| (*reader.header(), reader.origin().cloned())).context(|| format!("object {name}"))
 }
 
 /// An object less is worth what the chain counts it, and a smaller one of one what it saves.
 fn is_worthwhile(size: u64, group: &Group) -> bool {
-    size < group.iter().map(|(_, size)| size).sum::<u64>()
-        + (group.len() as u64 - 1) * crate::format::chain::OBJECT_COST
+    size < bytes_of(group) + (group.len() as u64 - 1) * crate::format::chain::OBJECT_COST
 }
 
 /// About the bytes that encryption adds to an object.
@@ -112,16 +142,25 @@ fn encryption_overhead(store: &dyn Store, size: u64) -> u64 {
     }
 }
 
-/// A rollup that is not stored yet.
-struct Made {
-    key: SegmentKey,
-    size: u64,
-    file: File,
+/// The rollup of a group. Format 1 does not tell the database checksum at its end: then it is that of another copy, led there along
+/// the segments themselves, whose frames have checksums of their own. So it is known of the rollup, as of any other.
+fn compose_proven(
+    work: &Work<'_>,
+    replay: &Replay<'_>,
+    chain: &Group,
+    group: &Group,
+) -> Result<Option<(SegmentKey, Made)>> {
+    let made = compose(work, group, None)?;
+    let Some((last, _)) = group.last().filter(|_| made.is_none()) else { return Ok(made) };
+    let mut along = replay.fork()?;
+    along.lead(chain, last.end)?;
+    compose(work, group, along.checksum())
 }
 
-/// None, if the group does not end in a state whose checksum is stored.
-fn compose(store: &dyn Store, clock: &dyn Clock, group: &Group) -> Result<Option<Made>> {
-    let mut writing: Option<(Made, RollupEncoder)> = None;
+/// None, if the database checksum at the end of the group is not known.
+fn compose(work: &Work<'_>, group: &Group, known: Option<DatabaseChecksum>) -> Result<Option<(SegmentKey, Made)>> {
+    let Work { store, clock, .. } = *work;
+    let mut writing: Option<(SegmentKey, Made, RollupEncoder)> = None;
     let mut from = Some(1);
     while let Some(first) = from {
         let mut composed = Composition::new(first, MEMORY);
@@ -133,14 +172,11 @@ fn compose(store: &dyn Store, clock: &dyn Clock, group: &Group) -> Result<Option
             let added = added.and_then(|()| check_same_encryption(read.recipients(), store.recipients()));
             added.context(|| format!("object {name}"))?;
         }
-        let Some((header, net)) = composed.rollup() else { return Ok(None) };
+        let Some((header, net)) = composed.rollup(known) else { return Ok(None) };
         let mut out = Vec::new();
-        let (made, encoder) = match &mut writing {
+        let (_, made, encoder) = match &mut writing {
             Some(writing) => writing,
-            none => none.insert((
-                Made { key: rollup::key_of(&header), size: 0, file: scratch()? },
-                RollupEncoder::new(&header, LEVEL, &mut out),
-            )),
+            none => none.insert((rollup::key_of(&header), Made::new()?, RollupEncoder::new(&header, LEVEL, &mut out))),
         };
         for (number, delta) in net.pages() {
             encoder.page(number, delta, &mut out);
@@ -151,65 +187,9 @@ fn compose(store: &dyn Store, clock: &dyn Clock, group: &Group) -> Result<Option
         made.append(&mut out)?;
         from = net.next_pass();
     }
-    let Some((mut made, encoder)) = writing else { return Ok(None) };
+    let Some((key, mut made, encoder)) = writing else { return Ok(None) };
     let mut out = Vec::new();
     encoder.finish(&mut out);
     made.append(&mut out)?;
-    Ok(Some(made))
-}
-
-impl Made {
-    fn append(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| Error::io(Kind::Database, "write a temporary file", &error))?;
-        self.size += bytes.len() as u64;
-        bytes.clear();
-        Ok(())
-    }
-
-    fn reader(&self) -> Result<impl Read + use<'_>> {
-        (&self.file).rewind().map_err(|error| Error::io(Kind::Database, "read a temporary file", &error))?;
-        Ok(BufReader::with_capacity(PIECE, &self.file))
-    }
-
-    /// Stores it, and reads it back.
-    fn store(&self, store: &dyn Store, clock: &dyn Clock) -> Result<()> {
-        let name = self.key.to_string();
-        fault::point("thin.put")?;
-        blocking::put(store, clock, &name, Purpose::Compaction, &mut self.reader()?)?;
-        fault::point("thin.stored")?;
-        let read = ReadLog::default();
-        let same = same(ObjectReader::new(store, clock, &name, &read), self.reader()?);
-        match same.context(|| format!("object {name}"))? {
-            true => Ok(()),
-            false => {
-                Err(Error::new(Kind::Corrupt, format!("object {name}: expected what was stored, found something else")))
-            }
-        }
-    }
-}
-
-fn same(mut one: impl Read, mut two: impl Read) -> Result<bool> {
-    let (mut first, mut second) = (vec![0; PIECE], vec![0; PIECE]);
-    loop {
-        let count = fill(&mut one, &mut first)?;
-        if count != fill(&mut two, &mut second)? || first.get(..count) != second.get(..count) {
-            return Ok(false);
-        }
-        if count == 0 {
-            return Ok(true);
-        }
-    }
-}
-
-fn fill(from: &mut impl Read, piece: &mut [u8]) -> Result<usize> {
-    let mut have = 0;
-    while have < piece.len() {
-        match from.read(&mut piece[have..]) {
-            Ok(0) => break,
-            Ok(count) => have += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::of_stream(error)),
-        }
-    }
-    Ok(have)
+    Ok(Some((key, made)))
 }

@@ -4,15 +4,20 @@
 //!
 //! * A rollup is made of what is stored, and applied to a private copy of the database at its start. Only if the copy has the
 //!   database checksum then that the device stored with the last commit, the rollup is stored. So whoever sees it may rely on it.
+//!   Format 1 stores no such checksum: then it is that of a second copy, led along the segments themselves.
+//! * A snapshot is made of such a copy, which must still have the checksum when it is read.
 //! * It is read back and compared before anything that it replaces may go. That is left to the next pass, which deletes what a
 //!   larger object contains: see [`crate::format::retention`].
 //! * A superfluous snapshot goes only when the copy, led along the other objects, has the checksum of that snapshot there, and
 //!   when every state that is kept is led to by what stays.
 //! * An error, a kill or another program that does the same leave objects too many, never too few.
 
+mod made;
 mod make;
+mod snapshots;
+mod work;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::clock::Clock;
 use crate::error::{Kind, Result, ResultExt};
@@ -20,8 +25,9 @@ use crate::fault;
 use crate::format::keep::Keep;
 use crate::format::key::Key;
 use crate::format::listing::{Listing, latest_time};
+use crate::format::position::Generation;
 use crate::format::retention::clock_distrust;
-use crate::format::thinning::{Thinning, leads_to_the_same, plan_thinning};
+use crate::format::thinning::{Snapshots, Thinning, leads_to_the_same, plan_thinning};
 use crate::format::time::Timestamp;
 use crate::interrupt;
 use crate::log;
@@ -29,8 +35,11 @@ use crate::log::target_name::TargetName;
 use crate::store::blocking;
 use crate::store::{Entry, Store};
 
-/// Without superfluous snapshots more can be rolled up, and then again: what is left is for the next pass.
-const MAX_ROUNDS: usize = 3;
+use work::Work;
+pub use work::{Progress, no_progress};
+
+/// Superfluous snapshots go, segments are rolled up, snapshots are made, and then again: what is left is for the next pass.
+const MAX_ROUNDS: usize = 6;
 
 /// What one pass has done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -42,6 +51,15 @@ pub struct Thinned {
     pub replaced: Vec<Key>,
     /// Snapshots that were deleted.
     pub snapshots: usize,
+    /// Snapshots that were stored.
+    pub new_snapshots: usize,
+}
+
+/// What was done in this pass to a generation, and is not tried again: some groups stay, because nothing would be saved.
+#[derive(Default)]
+struct Tried {
+    rollups: bool,
+    snapshots: bool,
 }
 
 /// Thins out what `entries`, a listing of `store`, have for one database, and brings them up to date. What cannot be read for want
@@ -49,17 +67,24 @@ pub struct Thinned {
 ///
 /// Errors: the store's; of kind `Corrupt` for what is damaged or is proven not to lead where it should. What was done before is
 /// in `thinned`.
+///
+/// `progress` is told the bytes that a generation takes to read, and gives what is told how many have been read.
 pub fn thin(
     store: &dyn Store,
     clock: &dyn Clock,
     keep: &Keep,
     entries: &mut Vec<Entry>,
     thinned: &mut Thinned,
+    progress: &Progress<'_>,
 ) -> Result<()> {
     if store.recipients() > 0 && !store.can_decrypt() {
         log_not_thinned(store, "no age identity here");
         return Ok(());
     }
+    // Whoever stores what is encrypted must be able to read what the newest snapshot says: only the device can write that.
+    let clear = store.recipients() == 0 && !store.can_decrypt();
+    let snapshots = if clear { Snapshots::Made } else { Snapshots::NotMade };
+    let mut tried: HashMap<Generation, Tried> = HashMap::new();
     for _ in 0..MAX_ROUNDS {
         let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));
         let now = clock.utc_now();
@@ -67,13 +92,13 @@ pub fn thin(
         if clock_distrust(newest, Some(keep.all), now).is_some() {
             return Ok(());
         }
-        let plans = plan_thinning(&listing, keep, now);
+        let plans = plan_thinning(&listing, keep, snapshots, now);
         if plans.is_empty() {
             return Ok(());
         }
-        let mut pass = Pass { store, clock, keep, now, listing: &listing, entries, thinned };
+        let mut pass = Pass { work: Work { store, clock, listing: &listing, progress }, keep, now, entries, thinned };
         for plan in &plans {
-            match pass.thin_generation(plan) {
+            match pass.thin_generation(plan, tried.entry(plan.generation).or_default()) {
                 // Somebody else has thinned or deleted meanwhile: the next pass sees what.
                 Err(error) if error.kind() == Kind::NotFound => return Ok(()),
                 // In part encrypted, in part not: that is never mixed.
@@ -93,35 +118,46 @@ fn log_not_thinned(store: &dyn Store, reason: &str) {
 }
 
 struct Pass<'a> {
-    store: &'a dyn Store,
-    clock: &'a dyn Clock,
+    work: Work<'a>,
     keep: &'a Keep,
     now: Timestamp,
-    listing: &'a Listing,
     entries: &'a mut Vec<Entry>,
     thinned: &'a mut Thinned,
 }
 
 impl Pass<'_> {
-    /// Snapshots first: where one is gone, a rollup may lead over its point in the next round.
-    fn thin_generation(&mut self, plan: &Thinning) -> Result<()> {
-        match plan.superfluous.is_empty() {
-            false => self.delete_snapshots(plan),
-            true => make::rollups(self.store, self.clock, self.listing, plan, &mut |entry, group| {
+    /// Superfluous snapshots first: where one is gone, a rollup may lead over its point in the next round. New ones last: rollups are
+    /// smaller than what they are made of.
+    fn thin_generation(&mut self, plan: &Thinning, tried: &mut Tried) -> Result<()> {
+        if !plan.superfluous.is_empty() {
+            *tried = Tried::default();
+            return self.delete_snapshots(plan);
+        }
+        if !plan.groups.is_empty() && !std::mem::replace(&mut tried.rollups, true) {
+            return make::rollups(&self.work, plan, &mut |entry, group| {
                 self.thinned.rollups += 1;
                 self.thinned.bytes += entry.size;
                 self.thinned.replaced.extend(group.iter().map(|(key, _)| Key::Segment(*key)));
                 self.entries.push(entry);
-            }),
+            });
         }
+        if !plan.wanted.is_empty() && !std::mem::replace(&mut tried.snapshots, true) {
+            return snapshots::snapshots(&self.work, plan, &mut |entry| {
+                self.thinned.new_snapshots += 1;
+                self.thinned.bytes += entry.size;
+                self.entries.push(entry);
+            });
+        }
+        Ok(())
     }
 
     fn delete_snapshots(&mut self, plan: &Thinning) -> Result<()> {
-        let proven: Vec<Key> = make::proven_snapshots(self.store, self.clock, self.listing, plan)?;
+        let Work { store, clock, .. } = self.work;
+        let proven: Vec<Key> = make::proven_snapshots(&self.work, plan)?;
         let gone: HashSet<Key> = proven.iter().copied().collect();
         interrupt::check()?;
         // The proof took its time. What others have deleted meanwhile counts.
-        let entries = blocking::list(self.store, self.clock, "")?;
+        let entries = blocking::list(store, clock, "")?;
         let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));
         *self.entries = entries;
         if gone.is_empty() || !leads_to_the_same(&listing, &listing.without(&gone), self.keep, self.now) {
@@ -129,11 +165,11 @@ impl Pass<'_> {
         }
         fault::point("thin.delete")?;
         let names: Vec<String> = proven.iter().map(Key::to_string).collect();
-        blocking::delete(self.store, self.clock, names.clone())?;
+        blocking::delete(store, clock, names.clone())?;
         let names: HashSet<String> = names.into_iter().collect();
         self.entries.retain(|entry| !names.contains(&entry.name));
         self.thinned.snapshots += proven.len();
-        TargetName::of_database(self.store.url())
+        TargetName::of_database(store.url())
             .tag(log::debug("snapshots thinned out"))
             .field("count", proven.len())
             .emit();

@@ -10,6 +10,7 @@ mod support;
 mod closing;
 mod deterministic;
 mod fairness;
+mod history;
 mod locks;
 mod nats_client;
 mod positions;

@@ -10,39 +10,44 @@ use crate::support::memory::{Fake, Memory, Third};
 use litestream::clock::Clock;
 use litestream::error::{Kind, Result};
 use litestream::format::compaction;
+use litestream::format::keep::Keep;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{Target, plan};
 use litestream::format::position::{Generation, Offset, WalPosition};
 use litestream::format::retention::{Policy, plan_deletions};
 use litestream::format::time::Timestamp;
+use litestream::log::target_name::TargetName;
 use litestream::replica::clock_jump::ClockJumpDetector;
-use litestream::replica::maintenance::{DELETE_GRACE_PERIOD, Pass, run_one_pass};
+use litestream::replica::maintenance::{
+    DELETE_GRACE_PERIOD, Maintenance, Pass, PassProgress, RetentionTask, run_one_pass,
+};
 use litestream::replica::replicator::{Replicator, Settings, SharedBuffers};
+use litestream::replica::sent_segments::SentSegments;
 use litestream::restore::apply::{RestoreResult, restore};
 use litestream::source;
 use litestream::store::Store;
 use rusqlite::Connection;
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+pub const DAY: Duration = Duration::from_secs(86_400);
 
 /// An application, its backup, and a clock.
-struct Life {
-    directory: PathBuf,
-    application: Connection,
-    memory: Rc<Memory>,
-    clock: Fake,
-    tools: SharedBuffers,
-    follower: Replicator,
-    settings: Settings,
+pub struct Life {
+    pub directory: PathBuf,
+    pub application: Connection,
+    pub memory: Rc<Memory>,
+    pub clock: Fake,
+    pub tools: SharedBuffers,
+    pub follower: Replicator,
+    pub settings: Settings,
     /// When each row was committed.
-    commits: Vec<Timestamp>,
+    pub commits: Vec<Timestamp>,
 }
 
 impl Life {
-    fn begin(name: &str, retention: Duration) -> Life {
+    pub fn begin(name: &str, retention: Duration) -> Life {
         let directory = std::env::temp_dir().join(format!("litestream-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();
@@ -58,7 +63,7 @@ impl Life {
     }
 
     /// Another run of the program.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.follower = Replicator::new(self.settings.clone(), self.memory.clone(), self.clock.now());
     }
 
@@ -84,13 +89,13 @@ impl Life {
         panic!("it does not settle: {:?}", self.follower.status(&self.clock));
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         self.settle().unwrap();
         self.clock.pass(time);
         self.settle().unwrap();
     }
 
-    fn listing(&self) -> Listing {
+    pub fn listing(&self) -> Listing {
         Listing::new(self.memory.names())
     }
 
@@ -264,6 +269,61 @@ fn without_compaction_objects_are_only_added() {
     run_one_pass(&store, "a", retain(DAY), &mut ClockJumpDetector::default(), &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < 40, "{} objects", life.memory.objects.borrow().len());
     life.has(Duration::ZERO);
+}
+
+/// A device that only adds objects stores its whole database again only if nobody else has done so near the store.
+#[test]
+fn a_snapshot_of_compact_spares_the_device_one() {
+    let _alone = alone();
+    for made in [false, true] {
+        let (memory, clock) = (Rc::new(Memory::default()), Fake::default());
+        let what = Maintenance { retention: Some(DAY), keep: None, compaction: false, single_pass: false };
+        let mut task = RetentionTask::new(memory.clone(), TargetName::of_database("a"), what, clock.now());
+        let generation = Generation::new(7);
+        let put = |key: Key, bytes: usize| drop(memory.objects.borrow_mut().insert(key.to_string(), vec![0; bytes]));
+        let at = |end: u64| WalPosition { index: 0, offset: Offset::new(end).unwrap() };
+        let snapshot = |end: u64| Key::Snapshot(SnapshotKey { generation, position: at(end), time: clock.utc_now() });
+        put(snapshot(0), 1000);
+        task.snapshot_stored(1000);
+        for end in 1..10 {
+            let (seen, bytes) = (clock.utc_now(), 8 << 20);
+            let (start, end) = (at(end - 1), at(end));
+            let key = SegmentKey { generation, start, end, first_seen: seen, last_seen: seen, part: false };
+            put(Key::Segment(key), bytes);
+            task.stored(key, vec![0; bytes], &mut SentSegments::default());
+        }
+        if made {
+            put(snapshot(8), 1000);
+        }
+        assert!(!task.wants_snapshot(), "not before the store was asked");
+        let before = memory.names();
+        clock.pass(2 * HOUR);
+        while task.poll(&mut SentSegments::default(), &clock).unwrap() != PassProgress::Nothing {}
+        assert_eq!((task.wants_snapshot(), memory.lists.get(), memory.names()), (!made, 1, before), "{made}");
+    }
+}
+
+/// With `keep`, the clock alone asks for no snapshot, and a restore that would read too much does.
+#[test]
+fn with_keep_a_snapshot_is_taken_when_it_is_needed() {
+    let _alone = alone();
+    let mut life = Life::begin("needed", 30 * DAY);
+    let days = |days: u32| Some(days * DAY);
+    life.settings.keep = Some(Keep::new([days(1), days(30), None, None, None]).unwrap());
+    life.settings.snapshot_interval = None;
+    life.restart();
+    let snapshots = |life: &Life| life.listing().generations().map(|(_, stored)| stored.snapshots.len()).sum::<usize>();
+    for _ in 0..5 {
+        life.commit();
+        life.pass(DAY);
+    }
+    assert_eq!(snapshots(&life), 1);
+    for _ in 0..9 {
+        life.application.execute_batch("UPDATE t SET x = randomblob(8000000) WHERE n = 1").unwrap();
+        life.pass(MINUTE);
+    }
+    life.pass(2 * MINUTE);
+    assert_eq!(snapshots(&life), 2);
 }
 
 #[test]

@@ -23,6 +23,7 @@ import follow
 import report
 import rig
 import strace
+import thinned
 import watch
 
 MB = 1e6
@@ -81,6 +82,9 @@ ROWS = [
     Row("link-down-2", "the same: received", "", 1, "less", lambda o, p, _: o <= p),
     Row("payload-1", "payload per commit, one commit per segment, geometric mean of eight applications", "bytes", 1, "1/20", lambda o, p, _: o <= p / 20),
     Row("payload-100", "the same: a hundred commits per segment", "bytes", 1, "1/3", lambda o, p, _: o <= p / 3),
+    Row("day-up", "a day of 256 MB with a commit in 10 s: bytes sent", "MB", 1 / MB, "1/100", lambda o, p, _: o <= p / 100,
+        "each of its 8,640 commits is an object of its own, with metadata of 1 kB"),
+    Row("day-down", "the same: received", "MB", 1 / MB, "less", lambda o, p, _: o <= p),
     Row("cpu-100", "CPU time per commit, 100 commits/s", "ms", 1000),
     Row("cpu-2", "the same: 2 commits/s", "ms", 1000),
     Row("copied", "WAL of text pages stored per second of CPU time", "MB", 1 / MB, "150 MB", lambda o, p, _: o >= 150e6),
@@ -91,7 +95,7 @@ QUICK = ["idle", "visible", "copy", "beside", "truncate"]
 DELETED = 100_000
 
 
-class Groups(follow.Groups, rig.Bench):
+class Groups(follow.Groups, thinned.Thinned):
     """Each measures one tool once and gives values by the key of their row."""
 
     # Which group gave a key.
@@ -302,9 +306,9 @@ class Groups(follow.Groups, rig.Bench):
 
 
 GROUPS = ["idle", "visible", "follow", "followed", "copy", "noise", "grow", "beside", "truncate", "burst", "free", "plan", "local", "far", "link", "payload", "copied",
-          "verify", "binary"]
+          "verify", "day", "binary"]
 # What does not vary is measured once.
-ONCE = {"followed", "grow", "plan", "local", "link", "noise", "payload", "verify", "binary"}
+ONCE = {"followed", "grow", "plan", "local", "link", "noise", "payload", "verify", "day", "binary"}
 
 
 async def delete_many(nc, tool, bucket, count):

@@ -271,7 +271,7 @@ impl Room {
             made.add(&key, std::fs::read(path).unwrap().as_slice()).unwrap();
             std::fs::remove_file(path).unwrap();
         }
-        let (header, net) = made.rollup().unwrap();
+        let (header, net) = made.rollup(None).unwrap();
         let mut out = Vec::new();
         let mut encoder = RollupEncoder::new(&header, 6, &mut out);
         net.pages().for_each(|(number, delta)| encoder.page(number, delta, &mut out));

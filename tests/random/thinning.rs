@@ -10,7 +10,7 @@ use device::{DAY, Device, Eyes, keep};
 use litestream::age::identity::Identity;
 use litestream::error::Kind;
 use litestream::store::Entry;
-use litestream::thinning::{Thinned, thin};
+use litestream::thinning::{Thinned, no_progress, thin};
 
 /// Every third seed is encrypted.
 fn grown(seed: u64, commits: usize) -> (Device, Random) {
@@ -25,6 +25,7 @@ fn grown(seed: u64, commits: usize) -> (Device, Random) {
 
 #[test]
 fn what_the_policy_keeps_survives_compactors_that_die() {
+    let mut snapshots = 0;
     for seed in 0..3 {
         let (mut device, mut random) = grown(seed, 30);
         let mut rollups = 0;
@@ -33,7 +34,8 @@ fn what_the_policy_keeps_survives_compactors_that_die() {
                 device.commit(&mut random);
             }
             let left = (random.below(4) > 0).then(|| random.below(9) as usize);
-            rollups += device.compact(Eyes::OPEN, left).rollups;
+            let done = device.compact(Eyes::OPEN, left);
+            (rollups, snapshots) = (rollups + done.rollups, snapshots + done.new_snapshots);
             device.check(&mut random, 6);
         }
         for _ in 0..6 {
@@ -45,6 +47,84 @@ fn what_the_policy_keeps_survives_compactors_that_die() {
         let (objects, commits) = (device.store.names().len(), device.commits.len());
         assert!(objects < kept + 25 && kept < commits, "seed {seed}: {objects} objects, {kept} of {commits} are kept");
     }
+    assert!(snapshots > 0);
+}
+
+/// Each change that a pass makes to its store may be the last one.
+#[test]
+fn a_pass_may_die_behind_each_of_its_changes() {
+    let (device, mut random) = grown(11, 150);
+    let before = device.store.objects.borrow().clone();
+    let mut changes = 0;
+    loop {
+        *device.store.objects.borrow_mut() = before.clone();
+        let (_, done) = device.pass(Eyes::OPEN, Some(changes));
+        device.check(&mut random, 12);
+        device.clock.pass(Duration::from_secs(1200));
+        device.compact(Eyes::OPEN, None);
+        device.check(&mut random, 12);
+        if done.is_ok() {
+            break;
+        }
+        changes += 1;
+    }
+    assert!(changes > 8, "{changes} changes");
+}
+
+/// Objects get lost, and what was deleted is there again: what could be restored and is kept can still be.
+#[test]
+fn a_store_that_loses_and_doubles_objects_loses_no_more_by_it() {
+    for seed in 20..24 {
+        let (mut device, mut random) = grown(seed, 60);
+        let mut gone: Vec<(String, Vec<u8>)> = Vec::new();
+        for _ in 0..25 {
+            (0..random.below(5)).for_each(|_| device.commit(&mut random));
+            device.clock.pass(Duration::from_secs(1200));
+            let before = device.store.objects.borrow().clone();
+            drop(device.pass(Eyes::OPEN, None));
+            let after = device.store.objects.borrow().clone();
+            gone.extend(before.into_iter().filter(|(name, _)| !after.contains_key(name)));
+            if random.below(4) == 0 {
+                let at = random.below(after.len() as u64) as usize;
+                let name = after.keys().nth(at).unwrap().clone();
+                device.store.objects.borrow_mut().remove(&name);
+            }
+            for _ in 0..random.below(4).min(gone.len() as u64) {
+                let (name, bytes) = gone[random.below(gone.len() as u64) as usize].clone();
+                device.store.objects.borrow_mut().insert(name, bytes);
+            }
+            let kept: Vec<usize> = (0..device.commits.len()).filter(|at| device.keeps(*at)).collect();
+            let possible = |at: &&usize| device.restored(device.commits[**at].time) == Some(**at);
+            let wanted: Vec<&usize> = kept.iter().filter(|_| random.below(3) == 0).collect();
+            let wanted: Vec<&usize> = wanted.into_iter().filter(possible).collect();
+            drop(device.pass(Eyes::OPEN, None));
+            for at in wanted {
+                assert_eq!(device.restored(device.commits[*at].time), Some(*at), "seed {seed}: commit {at}");
+            }
+        }
+    }
+}
+
+/// Format 1 tells no database checksum: that of a second copy takes its place, and nothing is left to be tried again.
+#[test]
+fn what_is_stored_in_format_1_is_rolled_up_once() {
+    let mut random = Random(31);
+    let mut device = Device::new(&mut random, None);
+    device.old = true;
+    (0..40).for_each(|_| device.commit(&mut random));
+    device.old = false;
+    (0..20).for_each(|_| device.commit(&mut random));
+    device.clock.pass(Duration::from_millis(30 * DAY));
+    device.commit(&mut random);
+    let done = device.compact(Eyes::OPEN, None);
+    device.check(&mut random, 1);
+    device.clock.pass(Duration::from_secs(1200));
+    assert!(done.rollups > 0 && device.compact(Eyes::OPEN, None).rollups == 0, "{done:?}");
+    let objects = device.store.names().len();
+    let kept = (0..device.commits.len()).filter(|commit| device.keeps(*commit)).count();
+    // Two snapshots, of which the newest stays, and a transaction in two parts.
+    assert!(objects <= kept + 5, "{objects} objects for {kept} states");
+    device.check(&mut random, 1);
 }
 
 #[test]
@@ -78,7 +158,8 @@ fn a_wrong_database_checksum_thins_out_nothing() {
     device.commit(&mut random);
     let before = device.store.names();
     let mut entries: Vec<Entry> = before.iter().map(|(name, size)| Entry { name: name.clone(), size: *size }).collect();
-    let error = thin(&*device.store, &device.clock, &keep(), &mut entries, &mut Thinned::default()).unwrap_err();
+    let error =
+        thin(&*device.store, &device.clock, &keep(), &mut entries, &mut Thinned::default(), &no_progress).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
     assert!(error.message().contains("database checksum after a member: expected "), "{error}");
     // Whatever was made before, everything that was there still is.

@@ -20,6 +20,7 @@ on_both_stores! {
     compact_does_what_a_device_leaves_undone
     compactors_that_die_beside_a_replicator_lose_nothing
     each_state_that_keep_keeps_is_restored
+    its_metrics_tell_what_was_done_and_whether_it_went_well
 }
 
 on_a_directory_only! {
@@ -129,7 +130,9 @@ fn compactors_that_die_beside_a_replicator_lose_nothing(bed: &Bed) {
     bed.run(&["replicate", "-once", "-config", config.to_str().unwrap()]).succeeded();
     let mut process = replicate(bed, &config);
     let mut compactors: Vec<Process> = (0..2).map(start).collect();
-    let mut application = bed.application(&database, &["--seconds", "20", "--rate", "20"]);
+    // `make compactors` takes ten minutes.
+    let seconds = std::env::var("COMPACT_SECONDS").unwrap_or_else(|_| "20".to_string());
+    let mut application = bed.application(&database, &["--seconds", &seconds, "--rate", "20"]);
     let mut next = 0;
     while application.is_running() {
         // Each dies at moments of its own, in the middle of whatever it does, and about twenty of them do.
@@ -187,15 +190,21 @@ fn each_state_that_keep_keeps_is_restored(bed: &Bed) {
     let newest = times[times.len() - 1];
     let next = |commit: usize| times.get(commit + 1).copied().unwrap_or(Timestamp::MAX);
     let kept: Vec<bool> = (0..times.len()).map(|commit| keep.keeps(newest, times[commit], next(commit))).collect();
-    let words = ["-once", "-json", "-config", config.to_str().unwrap()];
-    let pass = || {
+    let compact = |words: &[&str]| {
         let mut command = litestream();
-        command.arg("compact").args(words);
+        command.args(["compact", "-json"]).args(words);
         bed.run_command(with_clock(&mut command, &library, 5 * 24 * HOUR + HOUR)).succeeded()
     };
-    let done = pass();
+    let pass = || compact(&["-once", "-config", config.to_str().unwrap()]);
+    let before = segments(bed);
+    let planned = compact(&["-dry-run", "-keep", "all=1h,hourly=2d,daily=30d", &bed.url()]);
+    let told = ["rollups", "delete", "states_after"].map(|key| number(&planned, key));
+    assert_eq!(segments(bed), before, "a dry run changes nothing");
+    let done = compact(&["-once", "-keep", "all=1h,hourly=2d,daily=30d", &bed.url()]);
     assert!(number(&done, "rollups") > 2 && number(&done, "deleted") == 0, "{}", done.stdout);
-    assert!(number(&pass(), "deleted") > 4, "what was replaced goes in the next pass");
+    let deleted = number(&pass(), "deleted");
+    assert!(deleted > 4, "what was replaced goes in the next pass");
+    assert_eq!(told, [number(&done, "rollups"), deleted, segments(bed).len() as u64 + 1], "as it was planned");
     assert_eq!((number(&pass(), "rollups"), number(&pass(), "deleted")), (0, 0));
     assert!(segments(bed).len() < times.len() && segments(bed).iter().any(|row| row.contains("\"rollup\"")));
     assert!(times.len() > 9 && kept.iter().any(|kept| !kept));
@@ -212,6 +221,30 @@ fn each_state_that_keep_keeps_is_restored(bed: &Bed) {
     }
     bed.run(&["verify", &bed.url()]).succeeded();
     assert_equal(&database, &bed.restored());
+}
+
+fn its_metrics_tell_what_was_done_and_whether_it_went_well(bed: &Bed) {
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let (metrics, config) = (bed.path("compact.prom"), bed.path("litestream.yml"));
+    let entry =
+        |name: &str, url: &str| format!("  - path: {}\n    replica: {{ url: \"{url}\" }}\n", bed.path(name).display());
+    let missing = bed.url_below("missing");
+    fs::write(&config, format!("dbs:\n{}{}", entry("a.db", &bed.url()), entry("missing.db", &missing))).unwrap();
+    let words = ["compact", "-once", "-config", config.to_str().unwrap(), "-metrics-file", metrics.to_str().unwrap()];
+    assert_eq!(bed.run(&words).status, NOTHING);
+    let text = fs::read_to_string(&metrics).unwrap();
+    for line in [
+        format!("litestream_compact_up{{replica=\"{}\"}} 1", bed.url()),
+        format!("litestream_compact_up{{replica=\"{missing}\"}} 0"),
+        format!("litestream_compact_errors_total{{replica=\"{missing}\"}} 1"),
+        format!("litestream_compact_deleted_objects_total{{replica=\"{}\"}} 0", bed.url()),
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
+    }
+    // The connection is closed by then, and what it carried is known.
+    let listed = |line: &str| line.contains("direction=\"received\",purpose=\"listing\"") && !line.ends_with(" 0");
+    assert_eq!(text.lines().any(listed), bed.url().starts_with("nats"), "{text}");
 }
 
 /// The time-out of a connect.
@@ -309,4 +342,7 @@ fn compact_of_nothing_says_so(bed: &Bed) {
     bed.run(&["compact", "-once", "-interval", "1m", &bed.url()]).refused(USAGE, &["-once", "-interval"]);
     bed.run(&["compact", "-once", "-retention", "1h"])
         .refused(USAGE, &["option -retention works only with a REPLICA_URL"]);
+    bed.run(&["compact", "-once", "-keep", "all=1h"]).refused(USAGE, &["option -keep works only with a REPLICA_URL"]);
+    let keep = ["compact", "-once", "-keep", "all=1h,daily=1m", &bed.url()];
+    bed.run(&keep).refused(USAGE, &["option -keep: daily: expected 1h or more"]);
 }

@@ -11,7 +11,7 @@ fn header(pages: u32) -> MemberHeader {
     let last = wal().batch(3, 3, 6, 700);
     let differences =
         Some(Differences { checksum: DatabaseChecksum::new(u64::MAX - 5), checkpoint: 0, tells_wal: false });
-    header_from(point(2, 32), &MemberHeader { pages, differences, ..last }, 1).unwrap()
+    header_from(point(2, 32), &MemberHeader { pages, differences, ..last }, 1, None).unwrap()
 }
 
 fn stored(header: &MemberHeader, pages: &[(u32, PageDelta)]) -> Vec<u8> {
@@ -92,9 +92,12 @@ fn the_name_of_a_rollup_tells_that_it_is_one() {
 #[test]
 fn what_does_not_prove_its_end_makes_no_rollup() {
     let last = wal().batch(3, 3, 6, 700);
-    assert_eq!(header_from(point(2, 32), &last, 1), None);
+    assert_eq!(header_from(point(2, 32), &last, 1, None), None);
+    let known =
+        header_from(point(2, 32), &last, 1, Some(DatabaseChecksum::new(7))).and_then(|header| header.differences);
+    assert_eq!(known.map(|told| told.checksum), Some(DatabaseChecksum::new(7)), "format 1, and it was found out");
     let differences = Some(Differences { checksum: DatabaseChecksum::new(1), checkpoint: 0, tells_wal: true });
-    assert_eq!(header_from(point(2, 32), &MemberHeader { differences, part: true, ..last }, 1), None);
+    assert_eq!(header_from(point(2, 32), &MemberHeader { differences, part: true, ..last }, 1, None), None);
 }
 
 #[test]

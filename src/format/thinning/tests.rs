@@ -49,7 +49,7 @@ fn each_ten_minutes(from: u64, hours: u64, newest: u64) -> Vec<SegmentKey> {
 
 /// The groups, each from one place to another.
 fn planned(listing: &Listing, hour: u64) -> Vec<(usize, usize)> {
-    let mut plans = plan_thinning(listing, &keep(), millis(T0 + hour * HOUR));
+    let mut plans = plan_thinning(listing, &keep(), Snapshots::Made, millis(T0 + hour * HOUR));
     assert!(plans.len() <= 1);
     plans.pop().map(|plan| pairs(&plan)).unwrap_or_default()
 }
@@ -70,7 +70,7 @@ fn what_is_old_becomes_a_rollup_an_hour_and_later_one_a_day() {
     assert_eq!(planned(&listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20), 10), 24 * 30), [(0, 0); 0]);
     // Hours that are only half in the part of which every commit is kept wait for the rest.
     let listing = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 26), 10);
-    let half = plan_thinning(&listing, &keep(), millis(T0 + 25 * HOUR + HOUR / 2));
+    let half = plan_thinning(&listing, &keep(), Snapshots::Made, millis(T0 + 25 * HOUR + HOUR / 2));
     assert_eq!((planned(&listing, 26), pairs(&half[0])), (vec![(0, 6), (6, 12)], vec![(0, 6)]));
 }
 
@@ -136,22 +136,53 @@ fn a_transaction_in_parts_is_of_the_hour_in_which_it_ends() {
 #[test]
 fn snapshots_that_save_little_are_superfluous() {
     let segments = each_ten_minutes(0, 4, 24 * 9);
-    let of = |snapshots: &[(u64, u64)], size: u64| {
+    let planned = |snapshots: &[(u64, u64)], size: u64, made: Snapshots| {
         let snapshots: Vec<_> = snapshots.iter().map(|(at, time)| snapshot(*at, *time)).collect();
         let listing = listed(&snapshots, &segments, size);
-        let plans = plan_thinning(&listing, &keep(), millis(T0 + 9 * DAY));
+        let plans = plan_thinning(&listing, &keep(), made, millis(T0 + 9 * DAY));
         plans.iter().flat_map(|plan| &plan.superfluous).map(|key| key.position.offset.get()).collect::<Vec<_>>()
     };
     let some = [(0, T0 - 1), (6, T0 + HOUR), (12, T0 + 2 * HOUR), (24, T0 + 4 * HOUR)];
+    let of = |snapshots: &[(u64, u64)], size: u64| planned(snapshots, size, Snapshots::NotMade);
     assert_eq!(of(&some, 10_000), [6, 12]);
-    // The third saves as much as it costs.
-    assert_eq!(of(&some, 100_000), [6]);
+    // The third saves half of what it costs.
+    assert_eq!(of(&some, 50_000), [6]);
+    assert_eq!(of(&some, 100_000), [0; 0]);
     assert_eq!(of(&some[..2], 10_000), [0; 0]);
+    // Where snapshots can be made, one of a state that is not kept is of no use.
+    assert_eq!(planned(&some, 100_000, Snapshots::Made), [6, 12]);
     // Every commit is kept of the part that it is in, or it is about to be the first one.
     assert_eq!(of(&[(0, T0 - 1), (6, T0 + 9 * DAY - HOUR), (12, T0 + 9 * DAY)], 10), [0; 0]);
     let short = Keep::new([days(1), days(9), None, None, None]).unwrap();
     let listing = listed(&[snapshot(0, T0 - 1), snapshot(6, T0 + HOUR), snapshot(24, T0 + 4 * HOUR)], &segments, 10);
-    assert!(plan_thinning(&listing, &short, millis(T0 + 9 * DAY)).iter().all(|plan| plan.superfluous.is_empty()));
+    assert!(
+        plan_thinning(&listing, &short, Snapshots::Made, millis(T0 + 9 * DAY))
+            .iter()
+            .all(|plan| plan.superfluous.is_empty())
+    );
+}
+
+#[test]
+fn a_snapshot_is_wanted_where_a_restore_reads_too_much() {
+    let wanted = |snapshots: &[u64], newest: u64, size: u64| {
+        let snapshots: Vec<_> = snapshots.iter().map(|at| snapshot(*at, T0 + at * HOUR / 6 - 1)).collect();
+        let listing = listed(&snapshots, &each_ten_minutes(0, 4, newest), size);
+        let plans = plan_thinning(&listing, &keep(), Snapshots::Made, millis(T0 + newest * HOUR));
+        plans.iter().flat_map(|plan| &plan.wanted).copied().collect::<Vec<_>>()
+    };
+    // Behind two hours of it; behind each hour.
+    assert_eq!(wanted(&[0], 20, 50_000), [11, 23]);
+    assert_eq!(wanted(&[0], 20, 100_000), [5, 11, 17, 23]);
+    assert_eq!(wanted(&[0], 20, 20_000), [0; 0]);
+    assert_eq!(wanted(&[0, 12], 20, 50_000), [23]);
+    // A week later, only behind the day.
+    assert_eq!(wanted(&[0], 24 * 9, 100_000), [23]);
+    // The hour of the newest commit may not be over.
+    let open = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20)[..22], 100_000);
+    let plans = plan_thinning(&open, &keep(), Snapshots::Made, millis(T0 + 20 * HOUR));
+    assert_eq!(plans.iter().flat_map(|plan| &plan.wanted).copied().collect::<Vec<_>>(), [5, 11, 17]);
+    let listing = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20), 100_000);
+    assert_eq!(plan_thinning(&listing, &keep(), Snapshots::NotMade, millis(T0 + 20 * HOUR)), []);
 }
 
 /// What is stored, by name: size, and the commits (by number, from 1) that can be restored with it.
@@ -235,6 +266,7 @@ impl Compactor {
                 let delete = plan_deletions(&self.listing, policy, millis(now)).delete;
                 self.deleting = delete.iter().map(Key::to_string).collect();
             }
+            3 if random.below(2) == 0 => self.add_snapshots(stored, keep, random),
             3 => self.drop_snapshots(stored, keep),
             _ => self.roll_up(stored, keep, random),
         }
@@ -258,7 +290,7 @@ impl Compactor {
     }
 
     fn roll_up(&mut self, stored: &mut Stored, keep: &Keep, random: &mut Random) {
-        for plan in plan_thinning(&self.listing, keep, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, Snapshots::Made, millis(self.now)) {
             for places in &plan.groups {
                 let group = plan.chain.segments[places.clone()].to_vec();
                 let (first, last) = (group[0].0, group[group.len() - 1].0);
@@ -273,8 +305,18 @@ impl Compactor {
         }
     }
 
+    fn add_snapshots(&mut self, stored: &mut Stored, keep: &Keep, random: &mut Random) {
+        for plan in plan_thinning(&self.listing, keep, Snapshots::Made, millis(self.now)) {
+            for (key, _) in plan.wanted.iter().map(|place| plan.chain.segments[*place]) {
+                let at = key.end.offset.get();
+                let size = 1_000 + random.below(1 << 18);
+                put(stored, Key::Snapshot(snapshot(at, key.last_seen.millis())), size, vec![at]);
+            }
+        }
+    }
+
     fn drop_snapshots(&mut self, stored: &mut Stored, keep: &Keep) {
-        for plan in plan_thinning(&self.listing, keep, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, Snapshots::Made, millis(self.now)) {
             let gone: HashSet<Key> = plan.superfluous.iter().map(|key| Key::Snapshot(*key)).collect();
             let fresh = listing(stored);
             if leads_to_the_same(&fresh, &fresh.without(&gone), keep, millis(self.now)) {
@@ -327,6 +369,8 @@ fn several_that_thin_at_once_keep_what_the_policy_keeps() {
             last.deleting.iter().for_each(|name| drop(stored.remove(name)));
             last.list(&stored, device.now);
             last.roll_up(&mut stored, &keep, &mut random);
+            last.list(&stored, device.now);
+            last.add_snapshots(&mut stored, &keep, &mut random);
             let policy = Policy { retention: Some(keep.longest()), keep: Some(keep), grace: Duration::ZERO };
             for gone in plan_deletions(&listing(&stored), policy, millis(device.now)).delete {
                 stored.remove(&gone.to_string());

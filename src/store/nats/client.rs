@@ -17,7 +17,7 @@ use super::connection::{OpenConnection, ServerConnection};
 use super::duplicate_streams::DuplicateStreams;
 use super::options::Options;
 use super::own_objects::OwnObjects;
-use super::proxy::{FLUSH_SUBJECT, Proxy};
+use super::proxy::{FLUSH_SUBJECT, Proxy, TrafficCounters};
 use super::read_cuts::ReadCuts;
 use super::refusals::{SubjectsInUse, permission_error};
 use super::reply::{Reply, ReplyTo};
@@ -25,7 +25,6 @@ use super::routing::{ReplyQueues, route};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::random;
-use crate::store::traffic::Traffic;
 use crate::wakeup::Waker;
 
 /// As large as the crate's write buffer: a payload of this size pushes everything before it onto the socket.
@@ -88,9 +87,9 @@ impl Client {
         self.proxy.status.bytes_moved()
     }
 
-    /// What has gone over the connection so far.
-    pub fn traffic(&self) -> Traffic {
-        self.proxy.status.traffic.read()
+    /// Where it is counted what goes over the connection.
+    pub fn traffic_counters(&self) -> TrafficCounters {
+        self.proxy.status.traffic.clone()
     }
 
     /// Brings the connection up, step by step. True: it is up. `told` is the caller's count of failures that it was told.

@@ -66,6 +66,7 @@ use lease_subjects::LeaseSubjects;
 use object::ObjectNames;
 use options::Options;
 use orphan_cleanup::NatsCleanup;
+use proxy::TrafficCounters;
 use service::{Describe, ServiceListener};
 use shared_listing::SharedListing;
 use writer_lease::NatsLease;
@@ -84,11 +85,19 @@ use crate::wakeup::Waker;
 /// The connections of this process, each with what it was opened for.
 #[derive(Default)]
 pub struct ClientCache {
-    clients: Vec<(Options, Weak<Client>)>,
+    clients: Vec<CachedClient>,
+    /// What those have carried that are closed, by the servers that they were to.
+    closed: BTreeMap<String, Traffic>,
     /// The listings of each bucket, by the connection and the stream.
     listings: BTreeMap<(String, String), Weak<RefCell<SharedListing>>>,
     /// What hears requests of others; none while nobody listens.
     service: Option<Service>,
+}
+
+struct CachedClient {
+    options: Options,
+    client: Weak<Client>,
+    traffic: TrafficCounters,
 }
 
 /// The program as a service, on each of its connections.
@@ -99,28 +108,27 @@ struct Service {
 }
 
 impl ClientCache {
-    /// What has gone over each connection, by the servers that it is to.
+    /// What all connections have carried, by the servers that they are or were to.
     pub fn traffic(&self) -> BTreeMap<String, Traffic> {
-        let mut links = BTreeMap::<String, Traffic>::new();
-        for (options, client) in &self.clients {
-            if let Some(client) = client.upgrade() {
-                let traffic = links.entry(servers(options)).or_default();
-                *traffic = traffic.and(client.traffic());
-            }
-        }
+        let mut links = self.closed.clone();
+        self.clients.iter().for_each(|client| add_traffic(&mut links, client));
         links
     }
 
     /// The connection for `options`: one that is there already, if it differs only in bucket and prefix.
     fn get(&mut self, options: &Options) -> Result<Rc<Client>> {
         let key = Options { bucket: String::new(), prefix: String::new(), must_keep: None, ..options.clone() };
-        self.clients.retain(|(_, client)| client.strong_count() > 0);
-        let known = self.clients.iter().find(|(known, _)| *known == key).and_then(|(_, client)| client.upgrade());
+        let (open, closed) = self.clients.drain(..).partition(|cached| cached.client.strong_count() > 0);
+        self.clients = open;
+        let closed: Vec<CachedClient> = closed;
+        closed.iter().for_each(|client| add_traffic(&mut self.closed, client));
+        let known = self.clients.iter().find(|known| known.options == key).and_then(|known| known.client.upgrade());
         if let Some(client) = known {
             return Ok(client);
         }
         let client = Client::new(&key, self.service.as_ref().map(|service| service.waker.clone()))?;
-        self.clients.push((key, Rc::downgrade(&client)));
+        let traffic = client.traffic_counters();
+        self.clients.push(CachedClient { options: key, client: Rc::downgrade(&client), traffic });
         if let Some(Service { started, listeners, .. }) = &mut self.service {
             listeners.retain(ServiceListener::is_alive);
             listeners.push(ServiceListener::new(&client, *started));
@@ -164,6 +172,11 @@ impl ClientCache {
             listener.answer(now, request, answer);
         }
     }
+}
+
+fn add_traffic(links: &mut BTreeMap<String, Traffic>, client: &CachedClient) {
+    let traffic = links.entry(servers(&client.options)).or_default();
+    *traffic = traffic.and(client.traffic.read());
 }
 
 /// Bytes of the longest prefix. A server takes lines of 4096 bytes (max_control_line, server/const.go of nats-server); in one

@@ -9,6 +9,7 @@ use crate::support::memory::{Fake, Memory};
 use crate::support::random::Random;
 use litestream::age::identity::Identity;
 use litestream::clock::Clock;
+use litestream::error::Result;
 use litestream::format::database_checksum::DatabaseChecksum;
 use litestream::format::deflate_blocks::{Block, BlockCompressor};
 use litestream::format::differences::Composer;
@@ -29,7 +30,7 @@ use litestream::restore::scratch::scratch;
 use litestream::store::encrypted::{EncryptedStore, Encryption, Place};
 use litestream::store::traffic::Purpose;
 use litestream::store::{Entry, Store, blocking};
-use litestream::thinning::{Thinned, thin};
+use litestream::thinning::{Thinned, no_progress, thin};
 
 const PAGE: usize = 512;
 pub const DAY: u64 = 86_400_000;
@@ -43,7 +44,7 @@ pub fn keep() -> Keep {
 /// What a device has committed: when, and what the database was then.
 #[derive(Clone)]
 pub struct Commit {
-    time: u64,
+    pub time: u64,
     state: Vec<u8>,
 }
 
@@ -63,6 +64,11 @@ pub struct Device {
     frame: u32,
     /// What it tells of the whole database is wrong.
     pub lies: bool,
+    /// It stores whole frames, as format 1 does, and tells nothing of the whole database.
+    pub old: bool,
+    /// The frames of the member under way, and the crc32 of the payload of the one before.
+    raw: Vec<u8>,
+    crc: u32,
 }
 
 /// The keys that somebody has of an encrypted backup.
@@ -112,6 +118,9 @@ impl Device {
             chain: Checksum::default(),
             frame: 0,
             lies: false,
+            old: false,
+            raw: Vec::new(),
+            crc: 0,
         };
         let (time, state) = (device.now(), device.database.clone());
         device.commits.push(Commit { time, state });
@@ -241,8 +250,14 @@ impl Device {
             rollup: None,
         };
         assert!(self.composer.finish());
-        let mut out = Vec::new();
-        self.encoder.differences(&header, &self.composer, &mut out);
+        let (mut out, raw) = (Vec::new(), std::mem::take(&mut self.raw));
+        if self.old {
+            let header = MemberHeader { differences: None, previous_crc: self.crc, ..header };
+            let wal_header = if begins { self.wal.encode().to_vec() } else { Vec::new() };
+            self.crc = self.encoder.member(&header, &[&wal_header, &raw], &mut out);
+            return (header, out);
+        }
+        self.crc = self.encoder.differences(&header, &self.composer, &mut out);
         (header, out)
     }
 
@@ -257,6 +272,9 @@ impl Device {
             _ => frame[FRAME_HEADER..].copy_within(random.below(200) as usize..300, random.below(200) as usize),
         }
         let chain = chain.over_frame(ByteOrder::Little, &frame);
+        let sums = [self.wal.salt.0, self.wal.salt.1, chain.0, chain.1].map(u32::to_be_bytes).concat();
+        frame[8..FRAME_HEADER].copy_from_slice(&sums);
+        self.raw.extend_from_slice(&frame);
         self.composer.frame(&frame, &old);
         self.database[at..at + PAGE].copy_from_slice(&frame[FRAME_HEADER..]);
         if commit != 0 {
@@ -266,7 +284,7 @@ impl Device {
     }
 
     /// The number of the commit that a moment is restored to, which is proven to be as it was; none if it is refused.
-    fn restored(&self, time: u64) -> Option<usize> {
+    pub fn restored(&self, time: u64) -> Option<usize> {
         let plan = plan(&stored(&self.store), None, &Target::Time(Timestamp::from_millis(time))).ok()?;
         let file = scratch().unwrap();
         let store = self.seen(Rc::new(self.store.reader()), Eyes::OPEN);
@@ -301,23 +319,24 @@ impl Device {
 
     /// What `compact` does to a database: any of it may fail, or be the last thing that it does.
     pub fn compact(&self, eyes: Eyes, left: Option<usize>) -> Thinned {
+        let (thinned, done) = self.pass(eyes, left);
+        assert!(left.is_some() || done.is_ok(), "{done:?}");
+        thinned
+    }
+
+    pub fn pass(&self, eyes: Eyes, left: Option<usize>) -> (Thinned, Result<()>) {
         let mut thinned = Thinned::default();
-        let listing = |store: &Memory| -> Vec<Entry> {
-            store.names().into_iter().map(|(name, size)| Entry { name, size }).collect()
-        };
         let store = Rc::new(self.store.reader());
         store.left.set(left);
-        let mut entries = listing(&store);
+        let names = store.names();
+        let mut entries: Vec<Entry> = names.into_iter().map(|(name, size)| Entry { name, size }).collect();
         let store = self.seen(store, eyes);
-        let done = thin(&*store, &self.clock, &keep(), &mut entries, &mut thinned);
-        assert!(left.is_some() || done.is_ok(), "{done:?}");
-        if done.is_ok() {
-            let (retention, replaced) = (Some(keep().longest()), thinned.replaced.clone());
-            let pass = Pass { retention, keep: Some(keep()), listing: Some(entries), replaced };
-            let done = run_one_pass(&store, "a", pass, &mut ClockJumpDetector::default(), &self.clock);
-            assert!(left.is_some() || done.is_ok(), "{done:?}");
-        }
-        thinned
+        let done = thin(&*store, &self.clock, &keep(), &mut entries, &mut thinned, &no_progress);
+        let (retention, replaced) = (Some(keep().longest()), thinned.replaced.clone());
+        let pass = Pass { retention, keep: Some(keep()), listing: Some(entries), replaced };
+        let mut jumps = ClockJumpDetector::default();
+        let done = done.and_then(|()| run_one_pass(&store, "a", pass, &mut jumps, &self.clock).map(drop));
+        (thinned, done)
     }
 
     pub fn rollups(&self) -> usize {

@@ -99,8 +99,10 @@ impl Side {
             return Ok(SnapshotStep::Wake(WakeOn::StoreEvent));
         }
         let now = clock.now();
-        if self.settings.snapshot_interval.is_some() && self.retention.wants_snapshot() && writing.snapshot.is_none() {
-            writing.snapshot_due = writing.snapshot_due.map(|due| due.min(now));
+        // With `keep`, only a restore that would have to read too much asks for one.
+        let as_needed = self.settings.snapshot_interval.is_some() || self.settings.keep.is_some();
+        if as_needed && self.retention.wants_snapshot() && writing.snapshot.is_none() {
+            writing.snapshot_due = Some(writing.snapshot_due.map_or(now, |due| due.min(now)));
         }
         let asked = self.requests.as_ref().is_some_and(RequestInbox::wants_snapshot);
         if writing.snapshot.is_none() && writing.wants_snapshot(now, self.force_snapshot || asked) {

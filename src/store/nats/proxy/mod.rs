@@ -87,6 +87,7 @@ use relay::{Relay, SessionEnd};
 use status::Failure;
 pub use status::SharedStatus;
 use stream::Stream;
+pub use traffic::TrafficCounters;
 
 use super::auth;
 use super::options::{Credentials, Options, Server, Tls};
