@@ -47,6 +47,7 @@
 //! * retention: how long old states stay restorable; what is older is deleted
 //! * compaction: merging of many small segments into one
 //! * rollup: a segment with the net change from one commit to a later one, and no state in between
+//! * incremental snapshot: a rollup with the pages that differ from the newest stored state, where the commits since are not known
 //! * thinning: replacing segments by rollups, so that the states stay that the policy (`Keep`) keeps
 //! * orphan: a stored chunk that no object refers to, left by an upload that was cut off
 //!

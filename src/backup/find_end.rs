@@ -8,6 +8,7 @@ use crate::backup::origin::{Witnesses, witnesses};
 use crate::backup::stored_end::{StoredEnd, parse_end};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::format::chain::ChainBytes;
 use crate::format::compaction::MAX_MERGED_BYTES;
 use crate::format::generation_number::HighWaterMark;
 use crate::format::key::{Key, SnapshotKey};
@@ -39,6 +40,8 @@ pub struct StoreSummary {
     pub owner: Option<u32>,
     /// To how many recipients the object at its end is encrypted; 0: it is in clear, or nothing is stored.
     pub recipients: usize,
+    /// What a restore of its end reads.
+    pub chain: ChainBytes,
 }
 
 /// What was found.
@@ -144,8 +147,12 @@ impl FindEnd {
         match listed_end(listing) {
             Ok(None) => Ok(StoredHistory { known, end: Err(GenerationEnd::NothingStored) }),
             Ok(Some(end)) => {
-                let known =
-                    StoreSummary { last_snapshot: Some(end.snapshot.time), snapshot: Some(end.snapshot), ..known };
+                let known = StoreSummary {
+                    last_snapshot: Some(end.snapshot.time),
+                    snapshot: Some(end.snapshot),
+                    chain: end.bytes,
+                    ..known
+                };
                 let get = last_object(&*self.store, &end.last);
                 let store = self.store.clone();
                 Err(Box::new(ReadingLast { store, known, end, get, bytes: Vec::new(), segment: None }))

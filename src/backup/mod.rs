@@ -7,4 +7,5 @@ pub mod find_end;
 pub mod listing;
 pub mod origin;
 pub mod owner;
+pub mod page_sums_file;
 pub mod stored_end;

@@ -7,7 +7,8 @@ use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::key::Key;
 use crate::format::plan::ListedEnd;
 use crate::format::position::{Generation, Offset, Position, WalPosition};
-use crate::format::segment::{Differences, MemberHeader, last_member};
+use crate::format::rollup;
+use crate::format::segment::{Differences, MemberHeader, Reader, last_member};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
 use crate::log;
@@ -179,9 +180,10 @@ impl StoredEnd {
         }
         Ok(match (source.resume(&mark)?, database) {
             (Ok(()), Some(known)) => Begun::Check(ResumeCheck::State(StateCheck::new(known.pages, known.checksum))),
-            (Err(reason @ GenerationEnd::WalRestartedWhileNotRunning), Some(known)) => {
+            // Of a WAL of which no frame is stored, the file tells as much as its header does.
+            (Err(GenerationEnd::WalRestartedWhileNotRunning | GenerationEnd::WalForked { frame: 0 }), Some(known)) => {
                 let check = FileCrcCheck::new(known.pages, None, checksum);
-                Begun::Check(ResumeCheck::File(check, Some(reason)))
+                Begun::Check(ResumeCheck::File(check, Some(GenerationEnd::WalRestartedWhileNotRunning)))
             }
             (Err(GenerationEnd::WalRestartedWhileNotRunning), None) if note.vouches_for(&self.position(), source) => {
                 source.resume_behind_restart(&mark);
@@ -220,6 +222,11 @@ pub fn parse_end(end: &ListedEnd, bytes: &[u8], whole: bool) -> Result<Option<St
                 file: header.file_crc().map(|crc| FileFingerprint { pages: header.pages, crc }),
                 database: header.database.map(|checksum| Known { pages: header.pages, checksum }),
             }))
+        }
+        Key::Segment(key) if key.is_rollup() && !whole => {
+            // All that matters stands in its header. What it holds is proven where it is read.
+            let header = Reader::named(&key, bytes).next_member().ok().flatten();
+            Ok(header.filter(|header| rollup::key_of(header) == key).map(|header| StoredEnd::after_member(&header, 0)))
         }
         Key::Segment(key) if whole => {
             let (header, crc) = last_member(&key, bytes)?;

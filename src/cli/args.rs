@@ -148,13 +148,16 @@ pub(super) struct Restore {
     pub json: bool,
 }
 
-/// take one full snapshot and exit
+/// store the state of a database now, and exit
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "snapshot")]
 pub(super) struct Snapshot {
     /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
     pub words: Vec<String>,
+    /// store the whole database, not only what changed
+    #[argh(switch)]
+    pub full: bool,
     /// create the bucket if it does not exist
     #[argh(switch)]
     pub create_bucket: bool,

@@ -10,7 +10,7 @@ pub(super) fn replacement_for_command(name: &str) -> Option<&'static str> {
         }
         "start" | "stop" => "there is no control socket: start and stop the replicate process itself",
         "check" => "litestream verify reads a backup back, litestream status compares positions",
-        "backup" => "litestream snapshot takes one full snapshot, litestream replicate replicates continuously",
+        "backup" => "litestream snapshot stores the state of now, litestream replicate replicates continuously",
         "expire" => "litestream snapshot -enforce-retention deletes objects that retention no longer needs",
         "rm" | "remove" | "purge" | "stanza-delete" => "litestream delete REPLICA_URL deletes a stored database",
         "info" => "litestream status shows position and lag, litestream version the version",

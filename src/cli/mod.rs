@@ -161,6 +161,8 @@ pub enum DatabaseSelection {
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
     pub selection: DatabaseSelection,
+    /// The whole database, not only what changed.
+    pub full: bool,
     pub create_bucket: bool,
     /// What is stored below the prefix may be of another database.
     pub allow_other_database: bool,

@@ -54,6 +54,7 @@ fn command(words: Subcommand) -> Result<Command> {
         Subcommand::Restore(args) => Command::Restore(restore(args)?),
         Subcommand::Snapshot(args) => Command::Snapshot(Snapshot {
             selection: database_selection("snapshot", args.words)?,
+            full: args.full,
             create_bucket: args.create_bucket,
             allow_other_database: args.allow_other_database,
             allow_unencrypted: args.allow_unencrypted,

@@ -106,6 +106,11 @@ impl EventLoop {
         }
     }
 
+    /// Whether everything that was committed is stored, and what is left for the next start may be missing.
+    pub fn is_stored(&self) -> bool {
+        self.replicators.iter().all(Replicator::is_stored)
+    }
+
     /// Whether everything that was committed is stored.
     pub fn is_drained(&self) -> bool {
         self.replicators.iter().all(Replicator::is_drained)

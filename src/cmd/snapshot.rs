@@ -1,4 +1,7 @@
-//! `litestream snapshot`: one full copy, now, and the end. For cron; also while `replicate` runs.
+//! `litestream snapshot`: the state of now, and the end. For cron; also while `replicate` runs.
+//!
+//! What changed since the newest stored state is stored; the whole database where nothing is, where it is asked for, and where
+//! a restore would read more than twice a snapshot.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -78,10 +81,13 @@ pub fn run(given: &Context, options: &cli::Snapshot) -> Result<ExitStatus> {
 fn row(database: &Database, done: &Result<StoredSnapshot>) -> serde_json::Value {
     let path = database.path.display().to_string();
     let mut row = match done {
-        Ok(StoredSnapshot { position, bytes, .. }) => {
-            json!({ "path": path, "position": position, "bytes": bytes, "error": null })
+        Ok(StoredSnapshot { position, bytes, full, .. }) => {
+            let kind = if *full { "full" } else { "incremental" };
+            json!({ "path": path, "position": position, "bytes": bytes, "kind": kind, "error": null })
         }
-        Err(error) => json!({ "path": path, "position": null, "bytes": null, "error": error.message() }),
+        Err(error) => {
+            json!({ "path": path, "position": null, "bytes": null, "kind": null, "error": error.message() })
+        }
     };
     if let Some(object) = row.as_object_mut().filter(|_| database.has_several_replicas()) {
         object.insert("replica".to_string(), json!(database.replica.url));
@@ -110,6 +116,8 @@ struct StoredSnapshot {
     path: String,
     position: String,
     bytes: u64,
+    /// The whole database.
+    full: bool,
 }
 
 fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut ConnectionPool) -> Result<StoredSnapshot> {
@@ -125,7 +133,10 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
         return Ok(done);
     }
     let mut settings = wiring::replicator_settings(database, false);
-    settings.force_snapshot = true;
+    (settings.force_snapshot, settings.snapshot_if_long) = (asked.full, true);
+    // How often `replicate` takes one is its own business.
+    settings.snapshot_interval = None;
+    settings.keep_page_sums = true;
     settings.source.enable_wal = false;
     settings.enforce_retention = asked.enforce_retention;
     settings.allow_other_database = asked.allow_other_database;
@@ -235,8 +246,9 @@ fn snapshot_directly(database: &Database, store: &dyn Store, follower: Replicato
     if let Some(stored) = status.stored {
         check_restorable(&database.path, store, &stored, false)?;
     }
-    let position = status.snapshot_stored.map_or_else(String::new, |position| position.to_string());
-    Ok(StoredSnapshot { path: database.path.display().to_string(), position, bytes: status.bytes })
+    let full = status.snapshot_stored.is_some();
+    let position = status.snapshot_stored.or(status.stored).map_or_else(String::new, |position| position.to_string());
+    Ok(StoredSnapshot { path: database.path.display().to_string(), position, bytes: status.bytes, full })
 }
 
 /// Another process follows the database, and takes the snapshot for us: it alone knows where it stands. Should it end
@@ -332,7 +344,8 @@ fn locate_stored(database: &Database, store: &dyn Store, position: Position, url
             .with_hint("name a replica that the running replicate has, or stop it first"));
     };
     check_plan(&database.path, store.url(), &listing, &position, true)?;
-    Ok(StoredSnapshot { path: database.path.display().to_string(), position: position.to_string(), bytes: *bytes })
+    let path = database.path.display().to_string();
+    Ok(StoredSnapshot { path, position: position.to_string(), bytes: *bytes, full: true })
 }
 
 /// A directory for what is copied. That of a database that is not in WAL mode need not exist.
@@ -369,6 +382,7 @@ fn upload(database: &Database, store: &Rc<dyn Store>, mut upload: SnapshotUpload
         path: database.path.display().to_string(),
         position: position.to_string(),
         bytes: upload.stored(),
+        full: true,
     })
 }
 

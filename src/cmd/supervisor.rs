@@ -239,7 +239,8 @@ impl Supervisor {
     }
 
     fn start(&mut self, name: String, database: Database, now: Instant) {
-        let settings = Settings { keep_note: true, ..wiring::replicator_settings(&database, true) };
+        let settings =
+            Settings { keep_note: true, keep_page_sums: true, ..wiring::replicator_settings(&database, true) };
         match wiring::new_replicator(&database, settings, self.create_bucket, &mut self.pool, now) {
             Ok(follower) => {
                 log_replicating(&database);

@@ -28,10 +28,12 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         compression_level: database.replica.compression_level,
         enforce_retention: false,
         force_snapshot: false,
+        snapshot_if_long: false,
         allow_other_database: false,
         allow_unencrypted: false,
         takeover: false,
         keep_note: false,
+        keep_page_sums: false,
         wait_for_database: patient,
         max_backlog: database.spool_limit,
     }

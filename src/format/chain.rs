@@ -38,6 +38,23 @@ pub struct Gap {
 /// is taken before its parts, and a rollup before what it was made of.
 pub const OBJECT_COST: u64 = 16 << 10;
 
+/// However small the snapshot is, a restore may read so many bytes of segments behind it.
+const SHORT_CHAIN: u64 = 1 << 20;
+
+/// What a restore of the newest commit reads, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ChainBytes {
+    pub snapshot: u64,
+    pub segments: u64,
+}
+
+impl ChainBytes {
+    /// Whether a restore that reads `more` bytes of segments reads more than twice what the snapshot has.
+    pub fn is_long_with(&self, more: u64) -> bool {
+        self.segments.saturating_add(more) > self.snapshot.max(SHORT_CHAIN)
+    }
+}
+
 /// What a way over segments has reached, and how.
 struct Reached {
     cost: u64,
@@ -63,6 +80,11 @@ impl SegmentChain {
     /// Where it ends.
     pub fn end(&self) -> WalPosition {
         self.segments.last().map_or(self.snapshot.0.position, |(key, _)| key.end)
+    }
+
+    /// What a restore of its end reads.
+    pub fn bytes(&self) -> ChainBytes {
+        ChainBytes { snapshot: self.snapshot.1, segments: self.segments.iter().map(|(_, size)| size).sum() }
     }
 
     /// The moment that it reaches.

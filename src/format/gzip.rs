@@ -39,8 +39,7 @@ impl MemberWriter {
         self.deflate.reset();
         self.crc.reset();
         self.size = 0;
-        // The field holds seconds until 2106 and is for show: later moments are shown as not known.
-        fields.write(u32::try_from(millis / 1000).unwrap_or(0), out);
+        fields.write(gzip_time(millis), out);
     }
 
     /// Appends what deflate has ready to `out`.
@@ -63,6 +62,11 @@ impl MemberWriter {
     pub(super) fn size(&self) -> u64 {
         self.size
     }
+}
+
+/// The time in a gzip header, in seconds. It holds them until 2106 and is for show: later moments are shown as not known.
+pub(super) fn gzip_time(millis: u64) -> u32 {
+    u32::try_from(millis / 1000).unwrap_or(0)
 }
 
 /// Reads gzip members from a stream and holds each one to its crc32, its size, and the size that its header tells.

@@ -1,7 +1,7 @@
 //! Where replication left off, as far as the names of the objects tell.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::chain::SegmentChain;
+use crate::format::chain::{ChainBytes, SegmentChain};
 use crate::format::key::{Key, SnapshotKey};
 use crate::format::listing::Listing;
 use crate::format::position::{Generation, WalPosition};
@@ -19,6 +19,8 @@ pub struct ListedEnd {
     pub point: WalPosition,
     /// The latest moment in the chain.
     pub time: Timestamp,
+    /// What a restore of it reads.
+    pub bytes: ChainBytes,
 }
 
 /// Where the newest generation ends; none if nothing is stored.
@@ -39,5 +41,6 @@ pub fn listed_end(listing: &Listing) -> Result<Option<ListedEnd>> {
         last: ending.map_or(chain.last_key(), |(key, _)| Key::Segment(*key)),
         point: chain.end(),
         time: chain.latest_time(),
+        bytes: chain.bytes(),
     }))
 }

@@ -189,7 +189,7 @@ fn check_range(listing: &Listing, generation: Option<Generation>, time: Timestam
 
 fn not_kept(position: &Position, rollup: &SegmentKey) -> Error {
     let SegmentKey { generation, start, end, .. } = rollup;
-    let what = format!("position {position} is not kept: between {start} and {end} every state was thinned out");
+    let what = format!("position {position} is not kept: no state between {start} and {end} is stored");
     Error::new(Kind::NothingToRestore, what)
         .with_hint(format!("-position {generation}/{end} restores the next state, -timestamp the one before a moment"))
 }

@@ -7,7 +7,7 @@
 
 use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
-use crate::format::gzip::MemberWriter;
+use crate::format::gzip::{MemberWriter, gzip_time};
 use crate::format::key::SegmentKey;
 use crate::format::member_header::{
     FLAG_BIG_ENDIAN, FLAGS, Field, HeaderFields, KIND, MemberKind, ROLLUP, VERSION, corrupt,
@@ -148,6 +148,13 @@ pub(super) fn most_bytes(header: &MemberHeader) -> u64 {
     u64::from(header.pages) * (4 * u64::from(header.page_size.get()) + 32) + 32
 }
 
+/// The header alone, for what [`RollupEncoder::without_header`] makes.
+pub fn header_bytes(header: &MemberHeader) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(header).write(gzip_time(header.visible_by.millis()), &mut out);
+    out
+}
+
 /// Makes one rollup, of pages that are given in order.
 pub struct RollupEncoder {
     writer: MemberWriter,
@@ -161,6 +168,13 @@ impl RollupEncoder {
     pub fn new(header: &MemberHeader, level: u32, out: &mut Vec<u8>) -> RollupEncoder {
         let mut writer = MemberWriter::new(level);
         writer.begin(&encode(header), header.visible_by.millis(), out);
+        RollupEncoder { writer, steps: Vec::new(), literals: Vec::new(), page: 0 }
+    }
+
+    /// Of one whose header is not known yet: what it leads to is known behind the last page.
+    pub fn without_header(level: u32) -> RollupEncoder {
+        let mut writer = MemberWriter::new(level);
+        writer.begin(&HeaderFields::<FIELDS_LEN>::new(MemberKind::Batch), 0, &mut Vec::new());
         RollupEncoder { writer, steps: Vec::new(), literals: Vec::new(), page: 0 }
     }
 

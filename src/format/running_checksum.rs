@@ -11,6 +11,15 @@ use crate::format::position::PageSize;
 /// The first byte of the page that SQLite never writes, in databases that are so long (sqlite.org/fileformat2.html#lockbyte).
 const LOCK_BYTE: u32 = 1 << 30;
 
+/// Whether this page is no part of any state.
+pub fn is_lock_page(number: u32, page_size: PageSize) -> bool {
+    number == lock_page(page_size)
+}
+
+fn lock_page(page_size: PageSize) -> u32 {
+    LOCK_BYTE / page_size.get() + 1
+}
+
 /// The checksum of a database, and how long that is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RunningChecksum {
@@ -27,7 +36,7 @@ impl RunningChecksum {
         RunningChecksum {
             sum: DatabaseChecksum::default(),
             extent: 0,
-            lock_page: LOCK_BYTE / page_size.get() + 1,
+            lock_page: lock_page(page_size),
             blank: PageContent::of(&vec![0; page_size.get() as usize]),
         }
     }

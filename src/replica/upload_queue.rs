@@ -206,7 +206,7 @@ impl UploadQueue {
             log::info("segment recovered from the spool").field("name", key).emit();
             self.queue.push_back(QueuedSegment {
                 key,
-                oldest: key.first_seen,
+                oldest: key.first_moment(),
                 end: *end,
                 body: SegmentBytes::Spooled(size),
                 upload: None,

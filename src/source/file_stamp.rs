@@ -28,6 +28,11 @@ impl FileStamp {
         })
     }
 
+    /// The number of the file.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// Whether the last change was at least `age` before `moment`, in seconds and nanoseconds of the same clock.
     pub fn is_older_than(&self, moment: (i64, i64), age: Duration) -> bool {
         let nanos = |(seconds, nanos): (i64, i64)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);

@@ -75,6 +75,14 @@ pub enum GenerationEnd {
     SpoolLost,
 }
 
+impl GenerationEnd {
+    /// Whether nothing is wrong but that commits are missing which nobody saw: what differs from the stored state can be stored
+    /// in their place.
+    pub fn is_only_missed(&self) -> bool {
+        matches!(self, GenerationEnd::WalRestartedWhileNotRunning | GenerationEnd::DatabaseChangedWhileNotRunning)
+    }
+}
+
 impl fmt::Display for GenerationEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -92,6 +92,22 @@ impl Source {
         self.all_copied = self.passed_first_pin;
     }
 
+    /// Begins at this commit, behind the pinned one in the same WAL, of which a snapshot has been begun. What is between them is
+    /// not given out. False if it is not such a place.
+    pub fn begin_at(&mut self, mark: &WalMark) -> Result<bool> {
+        if *mark == self.start() {
+            return Ok(true);
+        }
+        let Some(checksum) = mark.checksum else { return Ok(false) };
+        if mark.salt != self.position.chain.salt() || mark.frame < self.position.frame {
+            return Ok(false);
+        }
+        let chain = FrameChecksum::new(mark.order, mark.salt, checksum);
+        self.position = CopyPosition { page_size: mark.page_size, frame: mark.frame, chain, chain_known: true };
+        self.reach_borders()?;
+        Ok(true)
+    }
+
     /// How many committed frames of the WAL have not been given out.
     pub fn uncopied_frames(&self) -> u32 {
         let same = self.header_at_open.salt == self.position.chain.salt();

@@ -27,7 +27,7 @@ on_a_directory_only! {
 
 fn snapshot_command(database: &Path, url: &str) -> Command {
     let mut command = litestream();
-    command.arg("snapshot").arg(database).arg(url);
+    command.args(["snapshot", "-full"]).arg(database).arg(url);
     command
 }
 
@@ -47,7 +47,7 @@ fn snapshots(bed: &Bed) -> usize {
 fn left(bed: &Bed) -> Vec<String> {
     tree(&bed.path(".a.db-litestream"))
         .into_iter()
-        .filter(|name| !name.starts_with("lock ") && !name.starts_with("checkpointed "))
+        .filter(|name| !["lock ", "checkpointed ", "page-checksums "].iter().any(|kept| name.starts_with(kept)))
         .collect()
 }
 

@@ -10,6 +10,7 @@ mod down;
 mod emptied;
 mod foreign_sqlite;
 mod hammered;
+mod incremental;
 mod long_wal;
 mod ownership;
 mod roundtrip;

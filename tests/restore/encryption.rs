@@ -204,7 +204,7 @@ fn nothing_that_the_store_holds_is_in_clear(bed: &Bed) {
     bed.sql(&database, &["CREATE TABLE known_name (x)", &format!("INSERT INTO known_name VALUES (x'{known}')")]);
     converges(bed, &database, &key);
     process.stop();
-    bed.run(&["snapshot", "-config", &config]).succeeded();
+    bed.run(&["snapshot", "-full", "-config", &config]).succeeded();
     let blob: Vec<u8> =
         (0..known.len()).step_by(2).map(|at| u8::from_str_radix(&known[at..at + 2], 16).unwrap()).collect();
     let path = database.to_str().unwrap();

@@ -60,6 +60,13 @@ impl Application {
         application
     }
 
+    /// Pages that do not change, but for VACUUM: so what changes is a small part.
+    pub fn weigh_down(&mut self) {
+        let rows = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<150) \
+            INSERT INTO ballast SELECT randomblob(400) FROM n";
+        self.writer().execute_batch(&format!("CREATE TABLE ballast(x); {rows}")).expect("weigh it down");
+    }
+
     pub fn open(&mut self) {
         if self.writer.is_some() {
             return;

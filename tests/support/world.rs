@@ -119,11 +119,15 @@ impl World {
         litestream::random::repeat(random.next());
         seed_sqlite(random.next());
         let clock = Fake::default();
-        let application = Application::new(&directory.join("a.db"), &mut random, 0, clock.now());
+        let mut application = Application::new(&directory.join("a.db"), &mut random, 0, clock.now());
         let mut settings = settings(&application.path, &mut random);
         // Not drawn: seeds that were kept before stay what they were.
         settings.source.differences = seed & 1 == 1;
         settings.comparison = pace(seed >> 1);
+        settings.keep_page_sums = seed >> 9 & 3 > 0;
+        if settings.keep_page_sums {
+            application.weigh_down();
+        }
         let memory = Rc::new(Memory::default());
         memory.link.seed.set(random.next());
         memory.link.standby.set(standby(seed >> 9));
@@ -466,10 +470,12 @@ fn settings(path: &Path, random: &mut Random) -> Settings {
         compression_level: Default::default(),
         enforce_retention: false,
         force_snapshot: false,
+        snapshot_if_long: false,
         allow_other_database: false,
         allow_unencrypted: false,
         takeover: false,
         keep_note: false,
+        keep_page_sums: false,
         wait_for_database: true,
         max_backlog: if random.chance(20) { 40_000 } else { 1 << 30 },
         path: path.to_path_buf(),

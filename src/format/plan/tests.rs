@@ -361,7 +361,7 @@ fn between_two_kept_states_the_earlier_one_is_given_and_named() {
     // A position within is refused with the next one that can be given.
     let error = refused(&entries, None, at(1, 30));
     assert_eq!(error.kind(), Kind::NothingToRestore);
-    assert!(error.message().contains("is not kept: between "), "{error}");
+    assert!(error.message().contains("is not kept: no state between "), "{error}");
     assert_eq!(ranges(&planned(&entries, at(1, 20))), [(0, 20)]);
     // From a snapshot within a rollup nothing leads on.
     let within = [&entries[..], &[snapshot(1, 30, 30)]].concat();

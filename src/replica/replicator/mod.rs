@@ -6,8 +6,11 @@
 mod comparing;
 mod comparison_schedule;
 mod file_place;
+mod incremental;
+mod missed_commits;
 mod open_database;
 mod opening;
+mod page_sums_keeper;
 mod reader;
 mod settings;
 mod side;
@@ -132,9 +135,18 @@ impl Replicator {
     pub fn is_drained(&self) -> bool {
         let noting = self.reader.is_open() && self.closing && self.reader.has_lock();
         match self.is_all_stored() {
-            true => !noting || self.reader.note_is_over(),
-            false => self.sides.iter().all(|side| side.failure().is_some() || side.has_reached_end()),
+            true => !noting || self.reader.notes_are_over(),
+            false => self.has_reached_end(),
         }
+    }
+
+    /// The same, whether or not a note is left for the next start.
+    pub fn is_stored(&self) -> bool {
+        self.is_all_stored() || self.has_reached_end()
+    }
+
+    fn has_reached_end(&self) -> bool {
+        self.sides.iter().all(|side| side.failure().is_some() || side.has_reached_end())
     }
 
     fn is_all_stored(&self) -> bool {
@@ -168,13 +180,13 @@ impl Replicator {
         self.sides.iter_mut().for_each(|side| side.check_clock(clock.utc_now()));
         let next = self.poll_parts(tools, clock)?;
         self.finish_sync_round();
-        let settled = self.note_what_is_stored(clock);
+        let settled = self.note_what_is_stored(tools, clock);
         let calm = settled && next == WakeOn::NextTick && !self.has_store_work() && !self.closing;
         self.next_wake(calm, next, tools, clock)
     }
 
     /// Whether all is stored in every store that is written to.
-    fn note_what_is_stored(&mut self, clock: &dyn Clock) -> bool {
+    fn note_what_is_stored(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> bool {
         let caught_up = self.reader.is_caught_up();
         let settled = self.reader.is_open() && self.is_all_stored();
         let mut any = false;
@@ -186,6 +198,9 @@ impl Replicator {
         if settled || (any && !self.closing) {
             let positions: Vec<Position> = self.sides.iter().filter_map(Side::place_of_reader).collect();
             self.reader.keep_note(&positions, self.closing, clock.now());
+        }
+        if settled && self.closing {
+            self.reader.keep_page_sums(&mut tools.buffer, clock);
         }
         settled
     }
@@ -247,6 +262,7 @@ impl Replicator {
         match &self.reader.stage {
             ReaderStage::Closed => self.open(tools, clock),
             ReaderStage::Comparing(_) => self.continue_compare(tools, clock),
+            ReaderStage::Incremental(_) => self.continue_incremental(tools, clock),
             ReaderStage::Open(_) => Ok(self.place_sides(clock)?.min(self.replicate(tools, clock)?)),
         }
     }

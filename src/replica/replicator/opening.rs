@@ -10,6 +10,7 @@ use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::file_place::FilePlace;
+use crate::replica::replicator::incremental::IncrementalAt;
 use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::reader::{Compared, ComparingFile, ReaderStage};
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
@@ -35,7 +36,10 @@ impl Replicator {
         let Some(source) = self.reader.open_source(now)? else { return Ok(WakeOn::NextTick) };
         match self.newest_end(now) {
             Some((side, end)) => self.compare(self.reader.comparing(source, side, end, now), tools, clock),
-            None => self.opened(source, None, None, clock),
+            None => match self.missed_end(now) {
+                Some(missed) => self.begin_incremental(source, missed, tools, clock),
+                None => self.opened(source, None, None, clock),
+            },
         }
     }
 
@@ -91,8 +95,9 @@ impl Replicator {
                 if let Some(side) = self.sides.get_mut(at) {
                     side.refuse_end(reason);
                 }
-                match self.newest_end(clock.now()) {
-                    // Where that one cannot go on, another may.
+                let now = clock.now();
+                // Where that one cannot go on, another may, or by what differs.
+                match self.newest_end(now).or_else(|| self.missed_end(now)) {
                     Some(_) => Ok(WakeOn::Immediately),
                     None => self.opened(*source, None, None, clock),
                 }
@@ -101,7 +106,7 @@ impl Replicator {
     }
 
     /// The database is open, and one side goes on where it was, if any does.
-    fn opened(
+    pub(super) fn opened(
         &mut self,
         source: Source,
         resumed: Option<(usize, StoredEnd)>,
@@ -122,6 +127,8 @@ impl Replicator {
         }
         let placed = self.place_sides(clock);
         self.reader.begun |= self.sides.iter().any(Side::is_writing);
+        // The place moves on from here.
+        self.reader.incremental = None;
         self.close_if_unused();
         placed
     }
@@ -147,7 +154,7 @@ impl Replicator {
             let mut placed = side.adopt_spool(clock);
             if placed.is_ok() {
                 resume_side(side, database, clock);
-                placed = begin_side(side, database, clock)?;
+                placed = begin_side(side, database, self.reader.incremental.as_ref(), clock)?;
             }
             match placed {
                 Ok(()) if side.is_writing() => next = WakeOn::Immediately,
@@ -193,15 +200,26 @@ fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) 
 /// Lets a side that cannot go on start again where the reader is, or asks first of which database it is.
 ///
 /// Errors: the outer one of the database, the inner one of the store.
-fn begin_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) -> Result<Result<()>> {
+fn begin_side(
+    side: &mut Side,
+    database: &mut OpenDatabase,
+    incremental: Option<&IncrementalAt>,
+    clock: &dyn Clock,
+) -> Result<Result<()>> {
     let SideStage::Ready(Err(reason)) = side.stage() else { return Ok(Ok(())) };
     let reason = reason.clone();
     if side.must_identify() {
         side.begin_to_identify(database.source.origin()?, reason);
         return Ok(Ok(()));
     }
-    match database.at_commit {
-        true => Ok(side.start_generation(&database.source.start(), &reason, clock)),
-        false => Ok(Ok(())),
+    let missed = side.missed_end();
+    let found = incremental.filter(|found| missed.is_some_and(|end| found.leads_on_from(&end, &database.source)));
+    match (database.at_commit, missed, found) {
+        (true, Some(end), Some(found)) => {
+            side.continue_by_difference(&end, found, &reason, clock);
+            Ok(Ok(()))
+        }
+        (true, ..) => Ok(side.start_generation(&database.source.start(), &reason, clock)),
+        (false, ..) => Ok(Ok(())),
     }
 }

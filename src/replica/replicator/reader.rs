@@ -10,7 +10,9 @@ use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::log;
 use crate::replica::replicator::RETRY_DELAY;
+use crate::replica::replicator::incremental::{IncrementalAt, IncrementalRead};
 use crate::replica::replicator::open_database::{OpenDatabase, TIME_SLICE};
+use crate::replica::replicator::page_sums_keeper::PageSumsKeeper;
 use crate::replica::replicator::settings::Settings;
 use crate::source::{self, CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Lock, LockWait, Source};
 
@@ -20,7 +22,11 @@ const COMPARE_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Reader {
     settings: Rc<Settings>,
     name: String,
+    // Dropped before the database, whose connections must be the last ones.
+    page_sums: Option<PageSumsKeeper>,
     pub(super) stage: ReaderStage,
+    /// What differs from what sides have stored, at the place where the database was opened.
+    pub(super) incremental: Option<IncrementalAt>,
     lock: Option<Lock>,
     /// Another process has the lock, which ends by itself: nothing is done before that.
     waits_for_lock: bool,
@@ -37,6 +43,8 @@ pub(super) enum ReaderStage {
     Closed,
     /// The database file is read to tell whether it is the one that is stored.
     Comparing(Box<ComparingFile>),
+    /// It is read to find what differs from what is stored.
+    Incremental(Box<IncrementalRead>),
     Open(Box<OpenDatabase>),
 }
 
@@ -70,7 +78,9 @@ impl Reader {
     pub(super) fn new(settings: Rc<Settings>, now: Instant) -> Reader {
         Reader {
             name: settings.path.display().to_string(),
+            page_sums: settings.keep_page_sums.then(|| PageSumsKeeper::new(settings.meta())),
             stage: ReaderStage::Closed,
+            incremental: None,
             lock: None,
             waits_for_lock: false,
             retry_at: now,
@@ -226,6 +236,8 @@ impl Reader {
 
     /// Lets go of the database.
     pub(super) fn close(&mut self, reason: Option<&GenerationEnd>) {
+        self.page_sums.iter_mut().for_each(PageSumsKeeper::close);
+        self.incremental = None;
         let stage = std::mem::replace(&mut self.stage, ReaderStage::Closed);
         let replaced = matches!(reason, Some(GenerationEnd::Replaced(_) | GenerationEnd::Overwritten));
         match stage {
@@ -234,9 +246,18 @@ impl Reader {
         }
     }
 
-    /// Whether the end of the run may come, as far as the note matters.
-    pub(super) fn note_is_over(&self) -> bool {
+    /// Whether the end of the run may come, as far as what is left for the next start matters.
+    pub(super) fn notes_are_over(&self) -> bool {
         self.note.as_ref().is_none_or(NoteKeeper::is_over)
+            && self.page_sums.as_ref().is_none_or(PageSumsKeeper::is_over)
+    }
+
+    /// Leaves the checksums of all pages for the next start.
+    pub(super) fn keep_page_sums(&mut self, buffer: &mut [u8], clock: &dyn Clock) {
+        let (Some(sums), ReaderStage::Open(database)) = (&mut self.page_sums, &mut self.stage) else { return };
+        if let Err(error) = sums.poll(&mut database.source, buffer, clock) {
+            log::debug("cannot keep the page checksums").field("db", &self.name).error(&error).emit();
+        }
     }
 
     /// Leaves word of the database file for the next start: it is at `positions`, if nothing is missing in it.

@@ -44,6 +44,8 @@ pub struct Settings {
     pub enforce_retention: bool,
     /// Take a snapshot now, whether one is due or not.
     pub force_snapshot: bool,
+    /// Take a snapshot where a restore would read more than twice the last one.
+    pub snapshot_if_long: bool,
     /// Take the place of what is stored below the prefix, also if it is of another database.
     pub allow_other_database: bool,
     /// Store in clear, also after what is encrypted.
@@ -52,6 +54,8 @@ pub struct Settings {
     pub takeover: bool,
     /// Leave a note of the database file, by which the next start finds a stored position without a WAL.
     pub keep_note: bool,
+    /// Leave the checksums of all pages, by which the next start finds what differs where the WAL does not tell it.
+    pub keep_page_sums: bool,
     /// Wait for a database or a store that is not there yet, rather than fail.
     pub wait_for_database: bool,
     /// Bytes that may wait on disk for the store, in the spool or in the WAL. Past it the WAL is let go and a new

@@ -27,16 +27,22 @@ impl Side {
         behind: bool,
         clock: &dyn Clock,
     ) {
-        let position = Position { generation: end.chain_end.generation, wal_position: end.wal_position() };
+        let position = end.position();
         self.name.tag(log::info("continuing")).field("position", position).emit();
         self.stored = self.stored.or(Some(position));
+        self.force_snapshot |= self.settings.snapshot_if_long && self.store_summary.chain.is_long_with(0);
+        self.write_behind(end, position, behind, clock);
+    }
+
+    /// Writes what follows `end`. `snapshot_at`: what is committed behind that may need a snapshot.
+    pub(super) fn write_behind(&mut self, end: StoredEnd, snapshot_at: Position, behind: bool, clock: &dyn Clock) {
         let age = self.store_summary.last_snapshot.map(|last| clock.utc_now().since(last));
         let snapshot_due = match (age, self.settings.snapshot_interval) {
             (Some(age), Some(interval)) => Some(clock.now() + interval.saturating_sub(age)),
             _ => None,
         };
         let mut writing = Writing::new(SegmentBuilder::new(end), clock.now(), snapshot_due);
-        (writing.snapshot_at, writing.behind) = (Some(position), behind);
+        (writing.snapshot_at, writing.behind) = (Some(snapshot_at), behind);
         self.write(writing);
     }
 
@@ -70,6 +76,7 @@ impl Side {
 
     fn write(&mut self, writing: Writing) {
         (self.identified, self.begun) = (true, true);
+        self.missed_end = None;
         self.stage = SideStage::Writing(Box::new(writing));
     }
 

@@ -5,6 +5,7 @@ mod closing;
 mod exclusivity;
 mod failure;
 mod generation;
+mod incremental;
 mod requests;
 mod snapshots;
 mod standby;
@@ -100,6 +101,8 @@ pub(super) struct Side {
     /// Nothing is written before this is done.
     claim: Option<Box<Claim>>,
     spool_adopted: bool,
+    /// The stored end that the database does not continue, though only commits are missing between.
+    missed_end: Option<StoredEnd>,
     /// Why nothing is written to this store for now, though others are.
     failure: Option<Failure>,
 }
@@ -160,6 +163,7 @@ impl Side {
             identified: false,
             claim: None,
             spool_adopted: false,
+            missed_end: None,
             failure: None,
             name,
             settings,

@@ -106,6 +106,7 @@ impl Side {
     /// What waits to go on behind an end cannot.
     pub(in crate::replica::replicator) fn refuse_end(&mut self, reason: GenerationEnd) {
         if let SideStage::Ready(end) = &mut self.stage {
+            self.missed_end = end.as_ref().ok().copied().filter(|_| reason.is_only_missed());
             *end = Err(reason);
         }
     }

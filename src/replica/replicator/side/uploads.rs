@@ -38,8 +38,11 @@ impl Side {
         for StoredSegment { key, bytes } in polled.stored {
             self.objects += 1;
             self.bytes += bytes.len() as u64;
-            self.stored = Some(Position { generation: key.generation, wal_position: key.end });
-            self.newest_object = Some(key.to_string());
+            // What was still on its way of a generation that has ended comes behind the snapshot of the next one.
+            if self.stored.is_none_or(|stored| stored.generation <= key.generation) {
+                self.stored = Some(Position { generation: key.generation, wal_position: key.end });
+                self.newest_object = Some(key.to_string());
+            }
             self.store_summary.recipients = self.store.recipients();
             self.name.tag(log::debug("segment stored")).field("name", key).emit();
             self.retention.stored(key, bytes, &mut tools.sent_segments);
