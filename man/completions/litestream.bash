@@ -15,7 +15,7 @@ _litestream() {
     done
     case $command in
         replicate) options="-exec -once -force-snapshot -enforce-retention -restore-if-db-not-exists -create-bucket -allow-other-database -allow-unencrypted -takeover" ;;
-        restore) options="-o -all -timestamp -strict -generation -position -if-db-not-exists -if-replica-exists -force -force-open -allow-other-database -dry-run -integrity-check -f -promote -follow-interval -identity -q -json" ;;
+        restore) options="-o -all -timestamp -strict -generation -position -if-db-not-exists -if-replica-exists -force -force-open -allow-other-database -dry-run -integrity-check -f -promote -follow-interval -exec -exec-signal -identity -q -json" ;;
         snapshot) options="-full -create-bucket -allow-other-database -allow-unencrypted -enforce-retention -retention -q -json" ;;
         delete) options="-dry-run -yes -json" ;;
         list) options="-max-age -missing -identity -json" ;;

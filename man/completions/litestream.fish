@@ -49,6 +49,8 @@ complete -c litestream -n '__fish_seen_subcommand_from restore' -o integrity-che
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s f -d 'keep the output up to date until stopped'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o promote -d 'end -f for good: the copy becomes writable'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o follow-interval -x -d 'with -f: poll interval (default 1s)'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o exec -x -d 'with -f: run CMD beside it; exit with its status'
+complete -c litestream -n '__fish_seen_subcommand_from restore' -o exec-signal -x -a 'HUP USR1 USR2 TERM' -d 'with -exec: tell CMD of another file: HUP, USR1, ...'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o identity -r -d 'file of age identities that decrypt the backup'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -s q -d 'print nothing but warnings and errors'
 complete -c litestream -n '__fish_seen_subcommand_from restore' -o json -d 'print the result as JSON'

@@ -137,6 +137,12 @@ pub(super) struct Restore {
     /// with -f: poll interval (default 1s)
     #[argh(option, arg_name = "D")]
     pub follow_interval: Option<String>,
+    /// with -f: run CMD beside it; exit with its status
+    #[argh(option, arg_name = "CMD")]
+    pub exec: Option<String>,
+    /// with -exec: tell CMD of another file: HUP, USR1, ...
+    #[argh(option, arg_name = "SIGNAL")]
+    pub exec_signal: Option<String>,
     /// file of age identities that decrypt the backup
     #[argh(option, arg_name = "FILE")]
     pub identity: Option<String>,

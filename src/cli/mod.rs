@@ -94,6 +94,9 @@ pub struct Replicate {
     pub takeover: bool,
 }
 
+/// What a command may be sent when a copy is another file than before.
+pub const EXEC_SIGNALS: [&str; 4] = ["HUP", "USR1", "USR2", "TERM"];
+
 /// Which databases to restore.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RestoreSource {
@@ -125,6 +128,10 @@ pub struct Restore {
     pub integrity_check: IntegrityCheck,
     /// Keep the output up to date, looking this often.
     pub follow: Option<Duration>,
+    /// The words of a command that runs while the output is kept up to date.
+    pub exec: Option<Vec<String>>,
+    /// What the command is sent when a copy is another file than before: one of [`EXEC_SIGNALS`].
+    pub exec_signal: Option<&'static str>,
     /// Make the copy that was followed with a database to write to.
     pub promote: bool,
     /// Print nothing but warnings and errors.

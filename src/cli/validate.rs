@@ -152,6 +152,8 @@ fn restore(args: args::Restore) -> Result<Restore> {
         dry_run: args.dry_run,
         integrity_check: integrity_check(args.integrity_check.as_deref())?,
         follow,
+        exec: follow_command(args.f, args.exec.as_deref())?,
+        exec_signal: exec_signal(args.exec.is_some(), args.exec_signal.as_deref())?,
         promote: args.promote,
         quiet: quiet(args.q, args.json)?,
         json: args.json,
@@ -209,7 +211,6 @@ fn restore_conflicts(args: &args::Restore) -> Result<()> {
         (position, generation),
         (generation, follow),
         (dry_run, follow),
-        (all, follow),
         (all, position),
         (all, generation),
         ((args.force, "-force"), (args.if_db_not_exists, "-if-db-not-exists")),
@@ -229,6 +230,25 @@ fn follow(on: bool, interval: Option<&str>) -> Result<Option<Duration>> {
         (true, None) => Ok(Some(DEFAULT_FOLLOW_INTERVAL)),
         (true, Some(text)) => positive_duration("-follow-interval", text).map(Some),
     }
+}
+
+fn follow_command(on: bool, command: Option<&str>) -> Result<Option<Vec<String>>> {
+    match command {
+        Some(_) if !on => Err(usage("option -exec works only with -f")),
+        command => command.map(shell_words::split).transpose().map_err(|e| e.context("option -exec")),
+    }
+}
+
+fn exec_signal(on: bool, name: Option<&str>) -> Result<Option<&'static str>> {
+    let Some(name) = name else { return Ok(None) };
+    if !on {
+        return Err(usage("option -exec-signal works only with -exec"));
+    }
+    let known = EXEC_SIGNALS.into_iter().find(|known| *known == name.trim_start_matches("SIG"));
+    known.map(Some).ok_or_else(|| {
+        let names = EXEC_SIGNALS.join(", ");
+        usage(format!("option -exec-signal: expected one of {names}, found {name:?}"))
+    })
 }
 
 fn restore_target(timestamp: Option<&str>, position: Option<&str>) -> Result<RestoreTarget> {

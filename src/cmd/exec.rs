@@ -40,6 +40,16 @@ impl ChildCommand {
     }
 }
 
+/// The number of a signal in [`crate::cli::EXEC_SIGNALS`].
+pub fn signal_number(name: &str) -> i32 {
+    match name {
+        "USR1" => libc::SIGUSR1,
+        "USR2" => libc::SIGUSR2,
+        "TERM" => libc::SIGTERM,
+        _ => libc::SIGHUP,
+    }
+}
+
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn exit_code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {

@@ -12,10 +12,10 @@ use crate::replica::replicator::ReplicatorStatus;
 use crate::store::traffic::{Purpose, Traffic};
 
 /// A metric of each database: name, type, help, and its values, each with one more label or none.
-type Metric = (&'static str, &'static str, &'static str, fn(&ReplicatorStatus) -> Vec<(Label, f64)>);
-type Label = Option<(&'static str, String)>;
+pub type Metric<S> = (&'static str, &'static str, &'static str, fn(&S) -> Vec<(Label, f64)>);
+pub type Label = Option<(&'static str, String)>;
 
-const METRICS: [Metric; 11] = [
+const METRICS: [Metric<ReplicatorStatus>; 11] = [
     ("up", "gauge", "1 if there is no problem, 0 otherwise", |s| unlabelled(f64::from(u8::from(s.problem.is_none())))),
     ("lag_seconds", "gauge", "age of the oldest commit that is not stored; absent while unknown", |s| {
         s.lag.map(|lag| unlabelled(lag.as_secs_f64())).unwrap_or_default()
@@ -43,7 +43,7 @@ const METRICS: [Metric; 11] = [
     }),
 ];
 
-fn unlabelled(value: f64) -> Vec<(Label, f64)> {
+pub fn unlabelled(value: f64) -> Vec<(Label, f64)> {
     vec![(None, value)]
 }
 
@@ -56,15 +56,29 @@ pub type Links = BTreeMap<String, Traffic>;
 
 /// The file's text, for databases by name.
 pub fn render(databases: &[(String, ReplicatorStatus)], links: &Links, now: Timestamp) -> String {
+    let rows: Vec<_> = databases.iter().map(|(database, status)| (labels(database, status), status.clone())).collect();
+    render_with(&METRICS, &rows, links, now)
+}
+
+fn labels(database: &str, status: &ReplicatorStatus) -> String {
+    let replica = status.replica.iter().map(|name| label("replica", name));
+    std::iter::once(label("db", database)).chain(replica).collect::<Vec<_>>().join(",")
+}
+
+/// A label as it stands in the file.
+pub fn label(key: &str, value: &str) -> String {
+    format!("{key}=\"{}\"", escape_label(value))
+}
+
+/// The file's text, for what has these labels.
+pub fn render_with<S>(metrics: &[Metric<S>], rows: &[(String, S)], links: &Links, now: Timestamp) -> String {
     let mut text = String::new();
-    for (name, kind, help, values) in METRICS {
+    for (name, kind, help, values) in metrics {
         let _ = writeln!(text, "# HELP litestream_{name} {help}\n# TYPE litestream_{name} {kind}");
-        for (database, status) in databases {
-            let replica = status.replica.as_ref();
-            let replica = replica.map(|name| format!(",replica=\"{}\"", escape_label(name))).unwrap_or_default();
-            for (label, value) in values(status) {
-                let more = label.map(|(key, value)| format!(",{key}=\"{}\"", escape_label(&value))).unwrap_or_default();
-                let _ = writeln!(text, "litestream_{name}{{db=\"{}\"{replica}{more}}} {value}", escape_label(database));
+        for (labels, status) in rows {
+            for (more, value) in values(status) {
+                let more = more.map(|(key, value)| format!(",{}", label(key, &value))).unwrap_or_default();
+                let _ = writeln!(text, "litestream_{name}{{{labels}{more}}} {value}");
             }
         }
     }

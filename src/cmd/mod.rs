@@ -2,12 +2,17 @@
 
 mod clock;
 mod compact;
+mod copy_status;
 mod databases;
 mod delete;
 mod event_loop;
 mod exec;
 mod find_databases;
 mod find_replicas;
+mod follow;
+mod follow_member;
+mod follow_metrics;
+mod follow_report;
 mod heartbeat;
 mod journal;
 mod list;
@@ -21,6 +26,7 @@ mod progress;
 mod replicate;
 mod restore;
 mod restore_all;
+mod restore_items;
 mod restore_missing;
 mod restore_one;
 mod service;

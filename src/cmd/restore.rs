@@ -1,23 +1,26 @@
 //! `litestream restore`: a database file out of a store, whole and verified, or nothing.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cli::{self, ReplicaRef, RestoreSource, RestoreTarget};
 use crate::clock::Clock;
 use crate::cmd::clock::{SystemClock, zone_offset};
 use crate::cmd::find_replicas::with_stored_hint;
+use crate::cmd::follow::Following;
+use crate::cmd::follow_report::Reporter;
 use crate::cmd::print::{self, Table};
+use crate::cmd::restore_items::{Item, wanted};
 use crate::cmd::restore_one::{Outcome, request, restore_one};
 use crate::cmd::{Context, ExitStatus, connect, environment, restore_all, signals, with_signal_status};
-use crate::config::{self, Replica};
+use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::moment::Moment;
 use crate::format::plan::Plan;
 use crate::log;
-use crate::restore::apply::RestoreResult;
 use crate::restore::standby::{self, Followed};
-use crate::store::ConnectionPool;
+use crate::store::{ConnectionPool, Store};
 
 pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     // The file that is being made is removed before the end: nobody is to take it for a database.
@@ -28,7 +31,12 @@ pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
 fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     // One moment for all: "an hour ago" does not move on from database to database.
     let options = &cli::Restore { target: at_a_moment(&options.target)?, ..options.clone() };
-    let RestoreSource::One(source) = &options.source else { return restore_all::run(given, options) };
+    let RestoreSource::One(source) = &options.source else {
+        return match options.follow {
+            Some(interval) => follow_many(given, options, interval),
+            None => restore_all::run(given, options),
+        };
+    };
     let mut pool = ConnectionPool::default();
     let (replica, database) = match source {
         ReplicaRef::Database(path) => {
@@ -39,11 +47,12 @@ fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
         ReplicaRef::Replica(_) => (given.replica(source)?.0, None),
     };
     let output = options.output.clone().or(database.clone());
-    if let (true, Some(output)) = (options.promote, &output) {
-        return promote(&replica, options, database.as_deref(), output, &mut pool);
-    }
-    if let (Some(interval), Some(output)) = (options.follow, &output) {
-        return follow_standby(&replica, options, database.as_deref(), output, interval, &mut pool);
+    if let (Some(output), true) = (&output, options.promote || options.follow.is_some()) {
+        let item = Item { database, replica, output: Some(output.clone()) };
+        return match options.follow {
+            Some(interval) => follow(given, options, &item, output, interval, pool),
+            None => promote(options, &item, output, &mut pool),
+        };
     }
     let outcome = restore_one(&replica, options, database.as_deref(), output.as_deref(), &mut pool);
     match outcome.map_err(|error| with_stored_hint(error, &replica, &mut pool))? {
@@ -63,82 +72,63 @@ fn at_a_moment(until: &RestoreTarget) -> Result<RestoreTarget> {
     Ok(RestoreTarget::Time(Moment::At(moment)))
 }
 
-fn follow_standby(
-    replica: &Replica,
+/// The configuration, for where to report: none where a URL alone was given.
+fn reporting(given: &Context, options: &cli::Restore) -> Result<Option<Config>> {
+    let by_url = matches!(&options.source, RestoreSource::Below(_) | RestoreSource::One(ReplicaRef::Replica(_)));
+    (!by_url).then(|| given.config()).transpose()
+}
+
+fn follow(
+    given: &Context,
     options: &cli::Restore,
-    database: Option<&Path>,
+    item: &Item,
     output: &Path,
     interval: Duration,
-    pool: &mut ConnectionPool,
+    mut pool: ConnectionPool,
 ) -> Result<ExitStatus> {
-    let wanted = request(options, database)?;
     if options.if_db_not_exists && output.exists() {
         log::info("database exists, nothing to do").field("path", output.display()).emit();
         return Ok(0);
     }
-    let store = connect(replica, pool)?;
-    let source = database.map_or_else(|| replica.url.clone(), |database| database.display().to_string());
-    let mut report = |restored: &RestoreResult, took: Duration| match options.quiet {
-        true => Ok(()),
-        false => report(output, *restored, took, options.json),
-    };
-    let followed = Followed {
-        store: &*store,
-        clock: &SystemClock,
-        url: &replica.url,
-        source: &source,
-        wanted: &wanted,
-        output,
-        interval,
-    };
-    match standby::follow(&followed, &mut report) {
+    let reporter = Reporter::new(reporting(given, options)?.as_ref());
+    let store = connect(&item.replica, &mut pool)?;
+    match Following::new(options, interval, pool, reporter).run_one(item, &store) {
         Err(error) if options.if_replica_exists && matches!(error.kind(), Kind::NothingToRestore | Kind::NotFound) => {
-            log::info("no backup, nothing to do").field("replica", &replica.url).field("detail", error).emit();
+            log::info("no backup, nothing to do").field("replica", &item.replica.url).field("detail", error).emit();
             Ok(0)
         }
-        followed => followed.map(|()| 0),
+        followed => followed,
     }
 }
 
+fn follow_many(given: &Context, options: &cli::Restore, interval: Duration) -> Result<ExitStatus> {
+    let mut pool = ConnectionPool::default();
+    let reporter = Reporter::new(reporting(given, options)?.as_ref());
+    let wanted = wanted(given, options, &mut pool)?;
+    Following::new(options, interval, pool, reporter).run_many(wanted)
+}
+
 /// Ends the following for good.
-fn promote(
-    replica: &Replica,
-    options: &cli::Restore,
-    database: Option<&Path>,
-    output: &Path,
-    pool: &mut ConnectionPool,
-) -> Result<ExitStatus> {
-    let (wanted, begun) = (request(options, database)?, SystemClock.now());
-    let store = connect(replica, pool)?;
-    let source = database.map_or_else(|| replica.url.clone(), |database| database.display().to_string());
+fn promote(options: &cli::Restore, item: &Item, output: &Path, pool: &mut ConnectionPool) -> Result<ExitStatus> {
+    let begun = SystemClock.now();
+    let store: Rc<dyn Store> = connect(&item.replica, pool)?;
+    let source = item.source();
     let followed = Followed {
-        store: &*store,
+        store,
         clock: &SystemClock,
-        url: &replica.url,
-        source: &source,
-        wanted: &wanted,
-        output,
-        interval: Duration::ZERO,
+        url: item.replica.url.clone(),
+        source: source.clone(),
+        wanted: request(options, item.database.as_deref())?,
+        output: output.to_path_buf(),
     };
-    let Some(promoted) = standby::promote(&followed)? else {
+    let Some(promoted) = standby::promote(followed)? else {
         let what = format!("output {}: expected a copy that restore -f made of {source}, found none", output.display());
         return Err(
             Error::new(Kind::Database, what).with_hint("pass the path and the replica that restore -f was given")
         );
     };
-    if !options.quiet {
-        report(output, promoted, begun.elapsed(), options.json)?;
-    }
+    Reporter::published(&output.display().to_string(), &promoted, begun.elapsed(), options.quiet, options.json)?;
     Ok(0)
-}
-
-/// One line for each state that a standby shows.
-fn report(output: &Path, result: RestoreResult, took: Duration, as_json: bool) -> Result<()> {
-    let outcome = Outcome::Restored { result, seconds: took.as_secs_f64() };
-    match as_json {
-        true => print::json_value(&outcome.json(Some(output))),
-        false => print::text(&outcome.line(&output.display().to_string())),
-    }
 }
 
 /// Says what would be read, and reads none of it.

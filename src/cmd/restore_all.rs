@@ -2,35 +2,21 @@
 //!
 //! One that fails does not keep the others from being restored.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cli::{self, RestoreSource};
-use crate::cmd::find_databases::stored;
-use crate::cmd::find_replicas::stored_below;
+use crate::cli;
+use crate::cmd::restore_items::{Item, all};
 use crate::cmd::restore_one::{Outcome, restore_one};
 use crate::cmd::{Context, ExitStatus, print, print_error};
-use crate::config::{self, Database, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
-use crate::secret::Secret;
 use crate::store::ConnectionPool;
-
-/// One database to restore. Without an output only a dry run is possible.
-struct Item {
-    /// The database whose backup it is said to be; none below a URL.
-    database: Option<PathBuf>,
-    replica: Replica,
-    output: Option<PathBuf>,
-}
 
 pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
-    let items = match &options.source {
-        RestoreSource::Below(url) => below(url, options.output.as_deref(), &mut pool)?,
-        _ => configured(given, options.output.as_deref(), &mut pool)?,
-    };
+    let items = all(given, options, &mut pool)?;
     if items.is_empty() {
         return Err(Error::new(Kind::NothingToRestore, "restore -all: nothing is stored"));
     }
@@ -96,59 +82,9 @@ fn severity(kind: Kind) -> (u8, ExitStatus) {
     (rank, kind.exit_status())
 }
 
-/// The databases of the configuration. Those of a directory are the ones that are stored: their files may be lost.
-fn configured(given: &Context, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
-    let config = given.config()?;
-    config::check_files::config(&config)?;
-    let mut databases = config.dbs.clone();
-    for dir in &config.dirs {
-        databases.extend(stored(dir, pool)?);
-    }
-    config::reject_overlaps(databases.iter())?;
-    let output = |path: &Path| directory.map_or_else(|| path.to_path_buf(), |directory| inside(directory, path));
-    let mut item = |database: &Database| {
-        // One whose stores do not answer fails when it is restored.
-        let replica = match given.newest_replica(database, pool) {
-            Err(error) if error.kind() == Kind::Usage => return Err(error),
-            newest => newest.unwrap_or_else(|_| database.replica.clone()),
-        };
-        Ok(Item { replica, database: Some(database.path.clone()), output: Some(output(&database.path)) })
-    };
-    databases.iter().map(&mut item).collect()
-}
-
-/// The same path below another directory.
-fn inside(directory: &Path, path: &Path) -> PathBuf {
-    let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
-    directory.iter().map(Path::new).chain(parts.map(|part| Path::new(part.as_os_str()))).collect()
-}
-
-/// The databases below a URL, each in a file of its prefix's name. What is stored at the URL itself is called after it.
-fn below(url: &Secret, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
-    let root = config::replica_from_url(url.reveal(), &super::environment)?;
-    config::check_files::replica(&root)?;
-    let found = stored_below(&root, pool)?;
-    let item = |prefix: &str| -> Result<Item> {
-        let replica = if prefix.is_empty() { root.clone() } else { root.below(Path::new(prefix))? };
-        let name = if prefix.is_empty() { root.last_part() } else { prefix };
-        Ok(Item { replica, database: None, output: directory.map(|directory| inside(directory, Path::new(name))) })
-    };
-    found.prefixes().map(item).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_below_another_directory_never_leaves_it() {
-        for (path, expected) in
-            [("/var/lib/a.db", "/out/var/lib/a.db"), ("t/1.db", "/out/t/1.db"), ("../../etc/x", "/out/etc/x")]
-        {
-            assert_eq!(inside(Path::new("/out"), Path::new(path)), Path::new(expected));
-        }
-        assert_eq!(inside(Path::new("out"), Path::new("/a.db")), Path::new("out/a.db"));
-    }
 
     #[test]
     fn a_damaged_backup_is_worse_than_one_that_is_not_there() {

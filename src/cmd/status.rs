@@ -2,8 +2,10 @@
 
 use crate::backup::checkpoint_note::CheckpointNote;
 use crate::backup::find_end::{StoredHistory, find_end};
+use crate::backup::listing::load_listing;
 use crate::cli;
 use crate::cmd::clock::SystemClock;
+use crate::cmd::copy_status::of_copy;
 use crate::cmd::find_databases::Reported;
 use crate::cmd::print::Table;
 use crate::cmd::{Context, ExitStatus, wiring};
@@ -12,15 +14,26 @@ use crate::error::Result;
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
+use crate::restore::standby::seen::{self, Seen};
 use crate::source::{GenerationEnd, Source};
 use crate::store::ConnectionPool;
+use crate::store::blocking::connect;
 
 /// The exit status when something is committed that is not stored yet.
 const EXIT_BEHIND: ExitStatus = 1;
 
 /// New ones come last: scripts count the others.
-pub const COLUMNS: [&str; 8] =
-    ["database", "status", "position", "stored until", "behind", "replica", "seconds behind", "recipients"];
+pub const COLUMNS: [&str; 9] = [
+    "database",
+    "status",
+    "position",
+    "stored until",
+    "behind",
+    "replica",
+    "seconds behind",
+    "recipients",
+    "last contact",
+];
 
 /// Bytes that are read at once where the whole database must be compared.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -37,6 +50,8 @@ struct StatusRow {
     seconds: Option<u64>,
     /// To how many recipients what is stored is encrypted; 0: it is in clear.
     recipients: Option<u64>,
+    /// When the store of a copy answered last.
+    contact: Option<String>,
     exit: ExitStatus,
 }
 
@@ -62,6 +77,7 @@ pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -
             database.replica.url.into(),
             row.seconds.into(),
             row.recipients.into(),
+            row.contact.into(),
         ]);
     }
     table.print(as_json)?;
@@ -69,6 +85,11 @@ pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -
 }
 
 fn status_of(database: &Database, pool: &mut ConnectionPool) -> StatusRow {
+    match seen::look(&database.path) {
+        Ok(None) => {}
+        Ok(Some(copy)) => return status_of_copy(database, &copy, pool),
+        Err(error) => return error_row("", &error),
+    }
     let found = wiring::open_store(database, false, pool).and_then(|store| find_end(&store, &SystemClock));
     match found {
         Ok(found) => {
@@ -77,6 +98,26 @@ fn status_of(database: &Database, pool: &mut ConnectionPool) -> StatusRow {
             StatusRow { recipients, ..compare_with_live(database, &found) }
         }
         Err(error) => error_row("unreachable: ", &error),
+    }
+}
+
+/// A copy that `restore -f` keeps, or kept.
+fn status_of_copy(database: &Database, copy: &Seen, pool: &mut ConnectionPool) -> StatusRow {
+    let store = wiring::open_store(database, false, pool);
+    let listing = store.and_then(|store| {
+        connect(&*store, &SystemClock)?;
+        load_listing(&*store, &SystemClock)
+    });
+    let found = of_copy(copy, listing.as_ref());
+    StatusRow {
+        state: found.state,
+        position: Some(copy.position.to_string()),
+        time: Some(copy.time.to_string()),
+        behind: found.behind,
+        seconds: found.seconds,
+        recipients: (!copy.encrypted).then_some(0),
+        contact: Some(copy.contact.to_string()),
+        exit: found.exit,
     }
 }
 

@@ -21,6 +21,13 @@ pub(super) fn split(name: &str) -> Option<(&str, Key)> {
     })
 }
 
+/// The prefix of the database that an object is of, and the object's name below that; none for a name that is none of ours.
+pub fn split_name(name: &str) -> Option<(&str, &str)> {
+    let (prefix, _) = split(name)?;
+    let own = name.get(prefix.len()..)?;
+    Some((prefix, own.strip_prefix('/').unwrap_or(own)))
+}
+
 /// The names and sizes of the objects of each database, by its prefix; each name without the prefix. Objects of others are
 /// left out.
 pub fn by_prefix(objects: impl IntoIterator<Item = (String, u64)>) -> BTreeMap<String, Vec<(String, u64)>> {
@@ -51,7 +58,9 @@ mod tests {
         let key = SnapshotKey { generation: Generation::new(GENERATION), position: point(0, 0), time: millis(1) };
         for prefix in ["", "app", "tenants/t1.db", "generations/x"] {
             let slash = if prefix.is_empty() { "" } else { "/" };
-            assert_eq!(split(&format!("{prefix}{slash}{key}")), Some((prefix, Key::Snapshot(key))));
+            let name = format!("{prefix}{slash}{key}");
+            assert_eq!(split(&name), Some((prefix, Key::Snapshot(key))));
+            assert_eq!(split_name(&name), Some((prefix, key.to_string().as_str())));
         }
         let objects = [format!("a/{key}"), key.to_string(), "a/readme".to_string(), format!("a/b/{key}")];
         let grouped = by_prefix(objects.into_iter().map(|name| (name, 7)));

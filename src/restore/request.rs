@@ -12,6 +12,7 @@ use crate::restore::output_file::Overwrite;
 use crate::source::Integrity;
 
 /// What to restore, and how.
+#[derive(Clone)]
 pub struct RestoreRequest {
     pub target: Target,
     pub generation: Option<Generation>,

@@ -7,6 +7,7 @@ mod audit;
 mod compact;
 mod damage;
 mod encryption;
+mod followers;
 mod hostile_store;
 mod list;
 mod many;

@@ -109,7 +109,8 @@ fn databases_are_restored_from_the_url_alone(bed: &Bed) {
     ran.succeeded();
     assert_equal(&databases[0].0, &bed.path("one").join("app"));
     bed.run(&["restore", "-all", &bed.url()]).refused(USAGE, &["-o"]);
-    bed.run(&["restore", "-all", "-f", "-o", "x", &bed.url()]).refused(USAGE, &["-all", "-f"]);
+    let words = ["restore", "-all", "-generation", "0123456789abcdef", "-o", "x", &bed.url()];
+    bed.run(&words).refused(USAGE, &["-all", "-generation"]);
 }
 
 fn one_damaged_backup_does_not_keep_the_others(bed: &Bed) {

@@ -18,6 +18,7 @@ on_a_directory_only! {
     a_file_that_takes_the_name_of_a_copy_is_left_alone
     a_copy_goes_on_where_it_was_and_reads_no_snapshot_again
     a_copy_is_made_good_whatever_a_power_failure_left
+    files_as_of_any_moment_are_a_commit_and_go_on
     another_page_size_takes_the_name_of_the_copy
     a_file_that_is_no_copy_is_not_replaced
     a_promoted_copy_goes_on_in_the_same_generation
@@ -182,6 +183,52 @@ fn a_copy_is_made_good_whatever_a_power_failure_left(bed: &Bed) {
         follow(bed, &copy).stop_when_equal(&database, &copy);
     }
     replicator.stop();
+}
+
+/// The machine stops at any moment, with all that was written: the files are a commit, and the copy goes on from there.
+fn files_as_of_any_moment_are_a_commit_and_go_on(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let follower = following(bed, &copy);
+    let mut application = bed.application(&database, &["--seconds", "6", "--rate", "100"]);
+    let (mut random, mut taken) = (Random(11), Vec::new());
+    while application.is_running() && taken.len() < 24 {
+        let pause = std::time::Duration::from_millis(20 + random.below(200));
+        // Part of the schedule: any moment.
+        std::thread::sleep(pause);
+        follower.signal(libc::SIGSTOP);
+        let place = bed.path(&format!("moment-{}", taken.len()));
+        fs::create_dir(&place).unwrap();
+        for suffix in ["", "-wal", "-shm", "-standby"] {
+            // Some machines lose the wal-index: it is a file in memory.
+            if suffix != "-shm" || taken.len() % 2 == 0 {
+                let _ = fs::copy(bed.path(&format!("copy.db{suffix}")), place.join(format!("copy.db{suffix}")));
+            }
+        }
+        follower.signal(libc::SIGCONT);
+        taken.push(place.join("copy.db"));
+    }
+    application.exits(0);
+    until("the copy has caught up", || equal(&database, &copy));
+    follower.stop();
+    replicator.stop();
+    assert!(taken.len() >= 5, "{}", taken.len());
+    for at in &taken {
+        all_committed(&[judged(at)], &database);
+    }
+    // Put in the place of the copy, one of them is another file to the follower, or where it was.
+    for at in taken.iter().step_by(taken.len().div_ceil(4)) {
+        for suffix in ["", "-wal", "-shm", "-standby"] {
+            let (from, to) = (at.with_extension(format!("db{suffix}")), bed.path(&format!("copy.db{suffix}")));
+            match fs::read(&from) {
+                // Written into the file that is there, which keeps its identity.
+                Ok(bytes) => fs::write(&to, bytes).unwrap(),
+                Err(_) => drop(fs::remove_file(&to)),
+            }
+        }
+        follow(bed, &copy).stop_when_equal(&database, &copy);
+    }
 }
 
 trait StopWhenEqual {

@@ -14,6 +14,7 @@ use crate::directory::parent;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::key::SegmentKey;
+use crate::format::time::Timestamp;
 use crate::log;
 use crate::restore::apply::{self, RestoreResult, ResumableRestore};
 use crate::restore::output_file::{Overwrite, TemporaryFile};
@@ -70,6 +71,16 @@ impl Copy {
     /// Where it is; none if that is not known.
     pub fn at(&self) -> Option<ResumableRestore> {
         self.at
+    }
+
+    /// Which file it is.
+    pub fn file(&self) -> u64 {
+        self.notes.identity().inode
+    }
+
+    /// Whoever looks at the notes sees this time as that of the last contact.
+    pub fn note_contact(&self, time: Timestamp) {
+        self.notes.touch(time);
     }
 
     /// What stands in the file, as if it had just been restored.

@@ -3,15 +3,18 @@
 //! What is stored is applied to the file that the readers have open, a transaction at a time ([`copy`]).
 
 mod copy;
-mod news;
+pub mod news;
 mod notes;
 mod output;
 mod record;
+pub mod schedule;
+pub mod seen;
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::backup::listing::load_listing_patiently;
+use crate::backup::listing::{load_listing, load_listing_patiently};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::chain::continuation;
@@ -19,10 +22,9 @@ use crate::format::key::{Key, SegmentKey};
 use crate::format::listing::Listing;
 use crate::format::plan::Plan;
 use crate::format::position::Position;
+use crate::format::time::Timestamp;
 use crate::interrupt;
 use crate::log;
-use crate::log::problem_log::ProblemLog;
-use crate::log::target_name::TargetName;
 use crate::restore::apply::RestoreResult;
 use crate::restore::output_file::refuse_existing;
 use crate::restore::plan::plan_from;
@@ -31,7 +33,6 @@ use crate::restore::to_file;
 use crate::store::{Entry, Store};
 
 use copy::Copy;
-use news::{News, Next};
 
 /// Bytes of segments that are read without asking whether a snapshot is the shorter way.
 const MAX_DETOUR_BYTES: u64 = 1 << 20;
@@ -44,107 +45,146 @@ pub type OnPublished<'a> = &'a mut dyn FnMut(&RestoreResult, Duration) -> Result
 
 /// What to follow, and where to.
 pub struct Followed<'a> {
-    pub store: &'a dyn Store,
+    pub store: Rc<dyn Store>,
     pub clock: &'a dyn Clock,
-    pub url: &'a str,
+    pub url: String,
     /// What a copy is one of: it goes on only with the same.
-    pub source: &'a str,
-    pub wanted: &'a RestoreRequest,
-    pub output: &'a Path,
-    /// Between two looks at what is stored.
-    pub interval: Duration,
+    pub source: String,
+    pub wanted: RestoreRequest,
+    pub output: PathBuf,
 }
 
 /// Applies everything that is stored now, reads the copy once to prove it by its checksum, and ends the following: from then
 /// on it is a database like any other. None if there is no such copy.
 ///
 /// Errors: of kind `Locked`, if it is followed right now. It is a copy still.
-pub fn promote(followed: &Followed<'_>) -> Result<Option<RestoreResult>> {
-    let Some(copy) = Copy::find(followed.output, followed.source)? else { return Ok(None) };
-    let mut ignored = |_: &RestoreResult, _: Duration| Ok(());
-    let mut standby = Standby { followed, on_published: &mut ignored, copy: Some(copy), failed: None };
-    standby.catch_up()?;
+pub fn promote(followed: Followed<'_>) -> Result<Option<RestoreResult>> {
+    let Some(copy) = Copy::find(&followed.output, &followed.source)? else { return Ok(None) };
+    let mut follower = Follower::with_copy(followed, Some(copy));
+    let listing = load_listing_patiently(&*follower.followed.store, follower.followed.clock);
+    let listing = listing.map_err(|e| e.context(&follower.followed.url))?;
+    follower.apply_listing(&listing, &mut |_, _| Ok(()))?;
     interrupt::check()?;
-    standby.copy.take().map(Copy::promote).transpose()
+    follower.copy.take().map(Copy::promote).transpose()
 }
 
-struct Standby<'a> {
-    followed: &'a Followed<'a>,
-    on_published: OnPublished<'a>,
+/// A copy that is kept up to date.
+pub struct Follower<'a> {
+    followed: Rc<Followed<'a>>,
     copy: Option<Copy>,
     /// What could not be restored when the copy was to be made anew.
     failed: Option<Plan>,
+    counters: Counters,
+    /// What is known to be stored, and is not in the copy.
+    behind: Behind,
 }
 
-/// Follows what is stored until the end is asked for.
-///
-/// Errors: those of the first restore. Later ones are logged, and what is there stays.
-pub fn follow(followed: &Followed<'_>, on_published: OnPublished<'_>) -> Result<()> {
-    let copy = Copy::find(followed.output, followed.source)?;
-    if copy.is_none() {
-        refuse_existing(followed.output, followed.wanted.overwrite)?;
-    }
-    let mut standby = Standby { followed, on_published, copy, failed: None };
-    let mut trouble = ProblemLog::default();
-    let name = TargetName::of_database(&followed.output.display().to_string());
-    if let Some(shown) = standby.copy.as_ref().and_then(Copy::shown) {
-        (standby.on_published)(&shown, Duration::ZERO)?;
-    }
-    let (mut news, mut next) = (News::new(followed.store, followed.clock, followed.interval), Next::Look);
-    while interrupt::requested().is_none() {
-        let done = match &next {
-            Next::Look => standby.catch_up(),
-            Next::Take(entries) => standby.take(entries),
-        };
-        let failed = done.is_err();
-        match done {
-            Ok(()) => trouble.clear(followed.clock.now(), &name),
-            Err(error) if standby.copy.is_none() => return Err(error),
-            Err(_) if interrupt::requested().is_some() => break,
-            Err(error) => trouble.report(followed.clock.now(), &name, &error, None),
+/// What a follower has done since it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Transactions of the copy that applied segments.
+    pub applied: u64,
+    /// How often the copy was made from a snapshot.
+    pub made: u64,
+    /// How often the file of the copy was another one than before: a program that has the old one open has to open it again.
+    pub files: u64,
+}
+
+/// What is known to be stored, and is not in the copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Behind {
+    /// As stored.
+    pub bytes: u64,
+    /// When the newest of it was committed.
+    pub newest: Option<Timestamp>,
+}
+
+impl<'a> Follower<'a> {
+    /// Takes up the copy that an earlier run has left, if there is one.
+    ///
+    /// Errors: of kind `Locked`, if another process follows with it; what has its name is another file.
+    pub fn new(followed: Followed<'a>) -> Result<Follower<'a>> {
+        let copy = Copy::find(&followed.output, &followed.source)?;
+        if copy.is_none() {
+            refuse_existing(&followed.output, followed.wanted.overwrite)?;
         }
-        next = news.wait(failed);
+        Ok(Follower::with_copy(followed, copy))
     }
-    // The file alone has everything then, if no reader is in the way.
-    standby.copy.as_mut().map_or(Ok(()), Copy::checkpoint)
-}
 
-impl Standby<'_> {
+    fn with_copy(followed: Followed<'a>, copy: Option<Copy>) -> Follower<'a> {
+        let (counters, behind) = (Counters::default(), Behind::default());
+        Follower { followed: Rc::new(followed), copy, failed: None, counters, behind }
+    }
+
+    /// What stands in the copy; none while there is none.
+    pub fn shown(&self) -> Option<RestoreResult> {
+        self.copy.as_ref().and_then(Copy::shown)
+    }
+
+    pub fn has_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn behind(&self) -> Behind {
+        self.behind
+    }
+
+    /// Everything is in the file alone then, if no reader is in the way.
+    pub fn finish(&mut self) -> Result<()> {
+        self.copy.as_mut().map_or(Ok(()), Copy::checkpoint)
+    }
+
+    /// Other processes see that its store answered at `time`.
+    pub fn note_contact(&mut self, time: Timestamp) {
+        self.copy.iter_mut().for_each(|copy| copy.note_contact(time));
+    }
+
     /// Applies what is stored beyond the copy. Where there is none, or what is stored does not lead on from it, it is made.
-    fn catch_up(&mut self) -> Result<()> {
-        let Followed { store, clock, url, wanted, .. } = *self.followed;
-        let listing = load_listing_patiently(store, clock).map_err(|e| e.context(url))?;
-        let plan = || plan_from(&listing, url, wanted);
+    pub fn catch_up(&mut self, published: OnPublished<'_>) -> Result<()> {
+        let Followed { store, clock, url, .. } = &*self.followed.clone();
+        let listing = load_listing(&**store, *clock).map_err(|e| e.context(url))?;
+        self.apply_listing(&listing, published)
+    }
+    fn apply_listing(&mut self, listing: &Listing, published: OnPublished<'_>) -> Result<()> {
+        let Followed { url, wanted, .. } = &*self.followed.clone();
+        let plan = || plan_from(listing, url, wanted);
         self.copy.as_mut().map_or(Ok(()), Copy::ensure_open)?;
         let at = self.copy.as_ref().and_then(Copy::at);
-        let Some(segments) = at.and_then(|at| news(&listing, &at.position())) else { return self.make(&plan()?) };
+        let Some(segments) = at.and_then(|at| news(listing, &at.position())) else {
+            return self.make(&plan()?, published);
+        };
         if bytes(&segments) > MAX_DETOUR_BYTES && plan()?.bytes() < bytes(&segments) {
-            return self.make(&plan()?);
+            return self.make(&plan()?, published);
         }
-        match self.apply(&segments) {
+        match self.apply(&segments, published) {
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::AnotherDatabase) => {
-                self.begin_anew(error, plan()?)
+                self.begin_anew(error, plan()?, published)
             }
             applied => applied,
         }
     }
 
     /// Applies what was stored just now, if it is the next of what is to be applied; else looks at everything.
-    fn take(&mut self, entries: &[Entry]) -> Result<()> {
+    pub fn take(&mut self, entries: &[Entry], published: OnPublished<'_>) -> Result<()> {
         let at = self.copy.as_ref().and_then(Copy::at).map(|at| at.position());
         match at.and_then(|at| following(entries, at)) {
             // What fails here, a look tells why.
-            Some(segments) => self.apply(&segments).or_else(|_| self.catch_up()),
-            None => self.catch_up(),
+            Some(segments) => self.apply(&segments, published).or_else(|_| self.catch_up(published)),
+            None => self.catch_up(published),
         }
     }
 
-    fn apply(&mut self, segments: &[(SegmentKey, u64)]) -> Result<()> {
+    fn apply(&mut self, segments: &[(SegmentKey, u64)], published: OnPublished<'_>) -> Result<()> {
+        self.behind = Behind { bytes: bytes(segments), newest: segments.last().map(|(key, _)| key.last_seen) };
         for together in transactions(segments, MAX_TRANSACTION_BYTES) {
-            match self.apply_together(together) {
+            match self.apply_together(together, published) {
                 // What is before a damaged one is applied all the same.
                 Err(_) if transactions(together, 0).count() > 1 => {
-                    transactions(together, 0).try_for_each(|one| self.apply_together(one))?;
+                    transactions(together, 0).try_for_each(|one| self.apply_together(one, published))?;
                 }
                 applied => applied?,
             }
@@ -156,40 +196,55 @@ impl Standby<'_> {
     }
 
     /// All of these become visible at once.
-    fn apply_together(&mut self, segments: &[(SegmentKey, u64)]) -> Result<()> {
-        let Followed { store, clock, .. } = *self.followed;
+    fn apply_together(&mut self, segments: &[(SegmentKey, u64)], published: OnPublished<'_>) -> Result<()> {
+        let Followed { store, clock, .. } = &*self.followed.clone();
         let Some(copy) = &mut self.copy else { return Ok(()) };
         let begun = clock.now();
-        let restored = copy.apply(store, clock, segments)?;
-        (self.on_published)(&restored, clock.now().saturating_duration_since(begun))
+        let restored = copy.apply(&**store, *clock, segments)?;
+        self.counters.applied += 1;
+        self.behind.bytes = self.behind.bytes.saturating_sub(bytes(segments));
+        if self.behind.bytes == 0 {
+            self.behind = Behind::default();
+        }
+        published(&restored, clock.now().saturating_duration_since(begun))
     }
 
     /// What did not fit may be the copy, or what is stored: then it may lead there by another way. One that has failed is not
     /// tried again.
-    fn begin_anew(&mut self, error: Error, plan: Plan) -> Result<()> {
+    fn begin_anew(&mut self, error: Error, plan: Plan, published: OnPublished<'_>) -> Result<()> {
         let unharmed = self.copy.as_mut().map_or(Ok(true), Copy::is_unharmed)?;
         match unharmed {
             true if error.kind() != Kind::Corrupt || self.failed.as_ref() == Some(&plan) => return Err(error),
             true => log::warn("what is stored does not continue the copy, making it anew").error(&error).emit(),
             false => log::warn("copy differs from what is stored, making it anew").error(&error).emit(),
         }
-        self.make(&plan).inspect_err(|_| self.failed = Some(plan))
+        self.make(&plan, published).inspect_err(|_| self.failed = Some(plan))
     }
 
     /// Restores from a snapshot.
-    fn make(&mut self, plan: &Plan) -> Result<()> {
-        let Followed { store, clock, source, wanted, output, .. } = *self.followed;
+    fn make(&mut self, plan: &Plan, published: OnPublished<'_>) -> Result<()> {
+        let Followed { store, clock, source, wanted, output, .. } = &*self.followed.clone();
+        self.behind = Behind { bytes: plan.bytes(), newest: Some(plan.snapshot.time) };
         let begun = clock.now();
-        let (fresh, restored, at) = to_file::beside(store, clock, plan, wanted, output, &|_| Box::new(|_| ()))?;
+        let (fresh, restored, at) = to_file::beside(&**store, *clock, plan, wanted, output, &|_| Box::new(|_| ()))?;
+        let before = self.copy.as_ref().map(Copy::file);
         match &mut self.copy {
             Some(copy) => copy.replace(fresh, at, source)?,
             none => *none = Some(Copy::publish(fresh, at, output, source, wanted.overwrite)?),
         }
-        (self.on_published)(&restored, clock.now().saturating_duration_since(begun))
+        self.counters.made += 1;
+        self.counters.files += u64::from(self.copy.as_ref().map(Copy::file) != before);
+        self.behind = Behind::default();
+        published(&restored, clock.now().saturating_duration_since(begun))
     }
 }
 
-/// What is stored behind the position; none if it does not lead on from there.
+/// Bytes that are stored after the position; none if what is stored does not lead on from there.
+pub fn stored_after(listing: &Listing, at: &Position) -> Option<u64> {
+    news(listing, at).map(|segments| bytes(&segments))
+}
+
+/// What is stored after the position; none if it does not lead on from there.
 fn news(listing: &Listing, at: &Position) -> Option<Vec<(SegmentKey, u64)>> {
     let (newest, stored) = listing.generations().next_back()?;
     if newest != at.generation {

@@ -6,12 +6,15 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::sidecar::with_suffix;
+use crate::format::time::Timestamp;
 use crate::restore::standby::record::{CopyIdentity, Record, decode, encode, encode_record};
 
 /// Behind the name of the copy, as SQLite calls what is its own.
@@ -85,6 +88,11 @@ impl Notes {
         Ok(())
     }
 
+    /// Whoever looks at the notes sees this time as that of the last contact. Nothing but the time of the file changes.
+    pub fn touch(&self, time: Timestamp) {
+        let _ = self.file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_millis(time.millis()));
+    }
+
     /// The copy is at `record`, durably.
     pub fn keep_only(&mut self, record: Record) -> Result<()> {
         self.records = vec![record];
@@ -112,6 +120,38 @@ impl Notes {
         let failed = |e: io::Error| Error::io(Kind::Database, "remove the notes of the copy", &e);
         self.directory.remove_if_exists(&self.name).and_then(|()| self.directory.sync()).map_err(failed)
     }
+}
+
+/// The notes of a copy, as another process sees them.
+pub struct SeenNotes {
+    pub records: Vec<Record>,
+    /// A process follows with the copy.
+    pub locked: bool,
+    pub written: Timestamp,
+}
+
+/// Reads the notes of a copy without following with it; none if it has none, or they are of another file.
+pub fn look(output: &Path) -> Result<Option<SeenNotes>> {
+    let path = with_suffix(output, SUFFIX);
+    let failed = |e: io::Error| Error::io(Kind::Database, format!("read {}", path.display()), &e);
+    let directory = Directory::open(parent(output)).map_err(failed)?;
+    let mut file = match directory.read(path.file_name().unwrap_or_default()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let mut text = String::new();
+    let read = file.read_to_string(&mut text);
+    let Some((identity, records)) = read.ok().and_then(|_| decode(&text)) else { return Ok(None) };
+    let copy = output.symlink_metadata().ok();
+    if !copy.is_some_and(|copy| identity.is(copy.ino(), &identity.source)) {
+        return Ok(None);
+    }
+    // Let go of at once. A follower that begins just now tries again.
+    let locked = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    let modified = file.metadata().and_then(|found| found.modified()).map_err(failed)?;
+    let written = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let written = Timestamp::from_millis(u64::try_from(written.as_millis()).unwrap_or_default());
+    Ok(Some(SeenNotes { records, locked, written }))
 }
 
 /// Writes a file beside, locks it, and gives it the name.

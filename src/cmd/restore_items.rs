@@ -1,0 +1,151 @@
+//! Which databases `restore -all` and `restore -f` are about: each with its replica and its output.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::cli::{self, RestoreSource};
+use crate::cmd::Context;
+use crate::cmd::find_databases::stored;
+use crate::cmd::find_replicas::stored_below;
+use crate::config::{self, Database, DatabaseDir, Replica};
+use crate::error::{Kind, Result};
+use crate::secret::Secret;
+use crate::store::ConnectionPool;
+
+/// One database to restore. Without an output only a dry run is possible.
+#[derive(Clone)]
+pub struct Item {
+    /// The database whose backup it is said to be; none below a URL.
+    pub database: Option<PathBuf>,
+    pub replica: Replica,
+    pub output: Option<PathBuf>,
+}
+
+impl Item {
+    /// What a copy is one of.
+    pub fn source(&self) -> String {
+        self.database.as_ref().map_or_else(|| self.replica.url.clone(), |database| database.display().to_string())
+    }
+}
+
+/// A place whose databases are those that are stored below it: they come by themselves.
+pub struct Place {
+    pub replica: Replica,
+    /// None: any that is below a URL.
+    entry: Option<DatabaseDir>,
+    directory: Option<PathBuf>,
+}
+
+/// The databases that are named, and the places below which there are more.
+pub struct Wanted {
+    pub items: Vec<Item>,
+    pub places: Vec<Place>,
+}
+
+impl Place {
+    /// The database below this prefix; none if it is not wanted.
+    ///
+    /// Errors: a name that cannot be that of a file.
+    pub fn item(&self, prefix: &str) -> Result<Option<Item>> {
+        let replica = match prefix {
+            "" => self.replica.clone(),
+            prefix => self.replica.below(Path::new(prefix))?,
+        };
+        let Some(entry) = &self.entry else {
+            let name = if prefix.is_empty() { self.replica.last_part() } else { prefix };
+            let output = self.directory.as_deref().map(|directory| inside(directory, Path::new(name)));
+            return Ok(Some(Item { database: None, replica, output }));
+        };
+        if !entry.matches(Path::new(prefix)) {
+            return Ok(None);
+        }
+        let path = entry.database(Path::new(prefix))?.path;
+        let output = output_of(&path, self.directory.as_deref());
+        Ok(Some(Item { database: Some(path), replica, output: Some(output) }))
+    }
+
+    /// What is stored there now.
+    pub fn stored(&self, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
+        let found = stored_below(&self.replica, pool)?;
+        found.prefixes().filter_map(|prefix| self.item(prefix).transpose()).collect()
+    }
+}
+
+/// What the options are about, where that is more than one database.
+pub fn wanted(given: &Context, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Wanted> {
+    let directory = options.output.clone();
+    if let RestoreSource::Below(url) = &options.source {
+        let places = vec![Place { replica: root(url)?, entry: None, directory }];
+        return Ok(Wanted { items: Vec::new(), places });
+    }
+    let config = given.config()?;
+    config::check_files::config(&config)?;
+    let place = |entry: &DatabaseDir| {
+        let replicas = entry.template.each_replica().into_iter();
+        let place = |about: Database| Place {
+            replica: about.replica,
+            entry: Some(entry.clone()),
+            directory: directory.clone(),
+        };
+        replicas.map(place).collect::<Vec<_>>()
+    };
+    let places = config.dirs.iter().flat_map(place).collect();
+    let items = config.dbs.iter().map(|database| item(given, database, directory.as_deref(), pool));
+    Ok(Wanted { items: items.collect::<Result<_>>()?, places })
+}
+
+fn root(url: &Secret) -> Result<Replica> {
+    let root = config::replica_from_url(url.reveal(), &super::environment)?;
+    config::check_files::replica(&root)?;
+    Ok(root)
+}
+
+fn item(given: &Context, database: &Database, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Item> {
+    // One whose stores do not answer fails when it is restored.
+    let replica = match given.newest_replica(database, pool) {
+        Err(error) if error.kind() == Kind::Usage => return Err(error),
+        newest => newest.unwrap_or_else(|_| database.replica.clone()),
+    };
+    let output = output_of(&database.path, directory);
+    Ok(Item { replica, database: Some(database.path.clone()), output: Some(output) })
+}
+
+/// Every database that is there now. Those of a directory are the ones that are stored: their files may be lost.
+pub fn all(given: &Context, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
+    let directory = options.output.as_deref();
+    if let RestoreSource::Below(url) = &options.source {
+        return Place { replica: root(url)?, entry: None, directory: directory.map(Path::to_path_buf) }.stored(pool);
+    }
+    let config = given.config()?;
+    config::check_files::config(&config)?;
+    let mut databases = config.dbs.clone();
+    for dir in &config.dirs {
+        databases.extend(stored(dir, pool)?);
+    }
+    config::reject_overlaps(databases.iter())?;
+    databases.iter().map(|database| item(given, database, directory, pool)).collect()
+}
+
+fn output_of(path: &Path, directory: Option<&Path>) -> PathBuf {
+    directory.map_or_else(|| path.to_path_buf(), |directory| inside(directory, path))
+}
+
+/// The same path below another directory.
+fn inside(directory: &Path, path: &Path) -> PathBuf {
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+    directory.iter().map(Path::new).chain(parts.map(|part| Path::new(part.as_os_str()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_below_another_directory_never_leaves_it() {
+        for (path, expected) in
+            [("/var/lib/a.db", "/out/var/lib/a.db"), ("t/1.db", "/out/t/1.db"), ("../../etc/x", "/out/etc/x")]
+        {
+            assert_eq!(inside(Path::new("/out"), Path::new(path)), Path::new(expected));
+        }
+        assert_eq!(inside(Path::new("out"), Path::new("/a.db")), Path::new("out/a.db"));
+    }
+}
