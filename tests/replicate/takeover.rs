@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support;
-use crate::support::{Bed, LOCKED, assert_equal, on_a_directory_only, on_both_stores};
+use crate::support::{Bed, LOCKED, TAKEN_OVER, assert_equal, on_a_directory_only, on_both_stores};
 
 on_both_stores! {
     another_database_is_refused_and_named
@@ -53,11 +53,13 @@ fn another_database_is_refused_and_named(bed: &Bed) {
     let mut command = bed.replicate_command(&shop, &bed.url());
     bed.run_command(command.args(["-once", FLAG])).succeeded();
     assert_equal(&shop, &bed.restored());
-    // From now on the prefix is the shop's.
+    // From now on the prefix is the shop's, and the app's database is refused as one that was replaced.
     bed.sql(&shop, &["INSERT INTO baskets VALUES(2)"]);
     bed.replicate_once(&shop);
     let mut command = bed.replicate_command(&app, &bed.url());
-    bed.run_command(command.arg("-once")).refused(LOCKED, &parts);
+    let parts = [&*named(&app), &*named(&shop), "was taken over", "-takeover"];
+    bed.run_command(command.arg("-once")).refused(TAKEN_OVER, &parts);
+    assert_equal(&shop, &bed.restored());
 }
 
 fn moved_database_goes_on_below_its_prefix(bed: &Bed) {
