@@ -253,18 +253,21 @@ fn superfluous_snapshots(
     is_kept: impl Fn(&SnapshotKey) -> bool,
 ) -> Vec<SnapshotKey> {
     let mut found = Vec::new();
-    let (mut before, end) = (chain.snapshot.0.position, chain.end());
+    let (mut before, end) = ((chain.snapshot.0.position, chain.snapshot.1), chain.end());
     let newest = stored.snapshots.last().map(|(key, _)| *key);
-    for (key, size) in stored.snapshots.iter().skip(1).filter(|(key, _)| key.position <= end) {
-        let between = chain.segments.iter().filter(|(segment, _)| segment.end > before && segment.start < key.position);
+    let snapshots = || stored.snapshots.iter().skip(1).filter(|(key, _)| key.position <= end);
+    let nexts = snapshots().skip(1).map(|(key, _)| key.position).chain([end]);
+    for ((key, size), next) in snapshots().zip(nexts) {
+        // Without it, states up to the next one are restored from the one before.
+        let between = chain.segments.iter().filter(|(segment, _)| segment.end > before.0 && segment.start < next);
         let bytes: u64 = between.map(|(_, size)| size).sum();
         let old = !keep.keeps_all(reference, key.time);
         let expires = reference.since(key.time) + margin(keep) > keep.longest();
-        let unneeded = bytes <= most_behind(*size) || !is_kept(key);
+        let unneeded = bytes <= most_behind(before.1) || !is_kept(key);
         if unneeded && Some(*key) != newest && old && !expires {
             found.push(*key);
         } else {
-            before = key.position;
+            before = (key.position, *size);
         }
     }
     found
