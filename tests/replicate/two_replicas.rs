@@ -1,7 +1,7 @@
 //! One database in two replicas, a server and a directory: each is as good as the other, and neither waits for the other.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::support::{Bed, Process, Ran, STORE, USAGE, all_committed, assert_equal, equal, judged, litestream, until};
@@ -81,6 +81,11 @@ impl Two {
     fn generations(&self, replica: &str) -> usize {
         self.rows(&["generations", "-json", "-replica", replica, self.database.to_str().unwrap()]).len()
     }
+
+    fn newest_segments(&self) -> [Option<Value>; 2] {
+        let database = self.database.to_str().unwrap();
+        REPLICAS.map(|replica| self.rows(&["wal", "-json", "-replica", replica, database]).pop())
+    }
 }
 
 #[test]
@@ -136,10 +141,12 @@ fn a_replicator_that_is_killed_goes_on_in_both_where_each_was() {
     for round in 0..4 {
         let replicator = two.replicate();
         two.both_converge();
-        let writer = two.bed.application(&two.database, &["--commits", "40", "--rate", "200"]);
-        until("something is written", || match fs::metadata(wal(&two.database)) {
-            Ok(found) if found.len() > 0 => Ok(()),
-            _ => Err("there is no WAL"),
+        let before = two.newest_segments();
+        let writer = two.bed.application(&two.database, &["--commits", "600", "--rate", "200"]);
+        // One that has nothing of this WAL, while the other has, begins a new generation: its place is no longer at hand.
+        until("both have something of the WAL", || {
+            let now = two.newest_segments();
+            if now.iter().zip(&before).all(|(now, before)| now != before) { Ok(()) } else { Err("not yet") }
         });
         replicator.kill();
         drop(writer);
@@ -149,10 +156,6 @@ fn a_replicator_that_is_killed_goes_on_in_both_where_each_was() {
             assert_eq!(two.generations(replica), 1, "{replica}, round {round}");
         }
     }
-}
-
-fn wal(database: &Path) -> PathBuf {
-    PathBuf::from(format!("{}-wal", database.display()))
 }
 
 /// The directory is further on than the server: what that one lacks is in the WAL still.
