@@ -322,7 +322,8 @@ impl Compactor {
             let gone: HashSet<Key> = plan.superfluous.iter().map(|key| Key::Snapshot(*key)).collect();
             let fresh = listing(stored);
             if leads_to_the_same(&fresh, &fresh.without(&gone), keep, millis(self.now)) {
-                self.deleting = gone.iter().map(Key::to_string).collect();
+                // In this order, so that the seed decides everything.
+                self.deleting = plan.superfluous.iter().map(|key| Key::Snapshot(*key).to_string()).collect();
             }
         }
     }
