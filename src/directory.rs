@@ -37,6 +37,14 @@ pub fn inherit_owner(made: &File, owner: &Metadata) {
     }
 }
 
+/// The text of a file of settings or keys, and no more than so many bytes of it: a wrong path may be anything. What is not
+/// UTF-8 is replaced.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The directory that `path` is in.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -185,6 +193,28 @@ impl Directory {
         name.push(format!("{:016x}", u64::from_le_bytes(random)));
         let file = self.create_own(&name)?;
         Ok((name, file))
+    }
+
+    /// Puts what `write` writes in the place of the file of this name: a reader sees the old one or the new one whole, and so
+    /// does the next start after a power failure. It belongs to the owner of the directory. False: `write` wants it dropped.
+    pub fn replace(&self, name: &OsStr, write: impl FnOnce(&mut File) -> io::Result<bool>) -> io::Result<bool> {
+        let mut prefix = OsString::from(".");
+        prefix.push(name);
+        prefix.push("-");
+        let (temporary, mut file) = self.create_temporary(&prefix)?;
+        let replaced = || -> io::Result<bool> {
+            self.set_owner(&file, None)?;
+            if !write(&mut file)? {
+                return Ok(false);
+            }
+            file.sync_all()?;
+            self.rename(&temporary, self, name)?;
+            Ok(true)
+        }();
+        if !matches!(replaced, Ok(true)) {
+            let _ = self.remove_if_exists(&temporary);
+        }
+        replaced
     }
 
     /// A file without a name: it is gone when it is closed. Where the file system has no such thing (O_TMPFILE), its name

@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::directory::{Directory, inherit_owner};
+use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::source::{FileStamp, Source};
@@ -142,20 +142,10 @@ fn file_line(stamp: &FileStamp) -> String {
 fn write(directory: &Path, text: &str, stamp: &FileStamp) -> Result<bool> {
     let failed = |e: std::io::Error| Error::io(Kind::Database, format!("write {}/{NAME}", directory.display()), &e);
     let directory = Directory::open(directory).map_err(failed)?;
-    let (name, mut file) = directory.create_temporary(OsStr::new(".checkpointed-")).map_err(failed)?;
-    let wrote = || -> std::io::Result<bool> {
-        inherit_owner(&file, &directory.metadata()?);
+    let replaced = directory.replace(OsStr::new(NAME), |file| {
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
         let found = file.metadata()?;
-        if !stamp.is_older_than((found.ctime(), found.ctime_nsec()), AGE) {
-            return Ok(false);
-        }
-        directory.rename(&name, &directory, OsStr::new(NAME))?;
-        Ok(true)
-    }();
-    if !matches!(wrote, Ok(true)) {
-        let _ = directory.remove_if_exists(&name);
-    }
-    wrote.map_err(failed)
+        Ok(stamp.is_older_than((found.ctime(), found.ctime_nsec()), AGE))
+    });
+    replaced.map_err(failed)
 }

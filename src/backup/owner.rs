@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use crate::directory::{Directory, inherit_owner};
+use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::format::origin::{DatabaseFacts, DatabaseOrigin};
 use crate::format::owner::{MAX_LEN, OwnerRecord, name, place};
@@ -98,14 +98,7 @@ pub fn noted(meta: &Path) -> Option<String> {
 pub fn note(meta: &Path, id: &str) -> Result<()> {
     let write = || -> io::Result<()> {
         let directory = Directory::open_or_create(meta, crate::directory::parent(meta).metadata().ok().as_ref())?;
-        let (temporary, mut file) = directory.create_temporary(OsStr::new(".owner-"))?;
-        inherit_owner(&file, &directory.metadata()?);
-        let mut write = || {
-            file.write_all(format!("{id}\n").as_bytes())?;
-            file.sync_all()?;
-            directory.rename(&temporary, &directory, OsStr::new(NOTE))
-        };
-        write().inspect_err(|_| drop(directory.remove_if_exists(&temporary)))?;
+        directory.replace(OsStr::new(NOTE), |file| writeln!(file, "{id}").map(|()| true))?;
         directory.sync()
     };
     write().map_err(|e| Error::io(Kind::Database, format!("write {}/{NOTE}", meta.display()), &e))

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::directory::{Directory, inherit_owner};
+use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::format::page_sums::{HEADER, PageSums, SummedState};
 
@@ -45,18 +45,8 @@ pub fn are_of(meta: &Path, state: &SummedState) -> bool {
 pub fn write(meta: &Path, sums: &PageSums, inode: u64) -> Result<()> {
     let failed = |e: io::Error| Error::io(Kind::Database, format!("write {}/{NAME}", meta.display()), &e);
     let directory = Directory::open(meta).map_err(failed)?;
-    let (name, mut file) = directory.create_temporary(OsStr::new(".page-checksums-")).map_err(failed)?;
-    let wrote = || -> io::Result<()> {
-        inherit_owner(&file, &directory.metadata()?);
-        sums.encode(inode, &mut file)?;
-        file.sync_all()?;
-        directory.rename(&name, &directory, OsStr::new(NAME))?;
-        directory.sync()
-    }();
-    if wrote.is_err() {
-        let _ = directory.remove_if_exists(&name);
-    }
-    wrote.map_err(failed)
+    let replaced = directory.replace(OsStr::new(NAME), |file| sums.encode(inode, file).map(|()| true));
+    replaced.and_then(|_| directory.sync()).map_err(failed)
 }
 
 #[cfg(test)]

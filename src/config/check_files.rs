@@ -1,13 +1,12 @@
 //! Whether the files that a replica names are usable: asked at the start, before anything is contacted.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::variables::LookupVar;
 use super::{Config, Environment, Replica};
 use crate::directory::effective_user;
+use crate::directory::read_text;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::store::Target;
@@ -71,11 +70,7 @@ fn check_pem(path: &Path, name: &str, problem: fn(&str) -> Option<&'static str>)
 
 /// The whole file; what is not UTF-8 cannot matter to a marker that is looked for.
 pub(super) fn read(path: &Path) -> Result<String> {
-    let failed = |error: &std::io::Error| Error::io(Kind::Usage, format!("read {}", path.display()), error);
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| failed(&error))?;
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    read_text(path, MAX_FILE).map_err(|error| Error::io(Kind::Usage, format!("read {}", path.display()), &error))
 }
 
 /// Anyone who can write to the configuration of a service of root is root: it names commands, paths and servers.

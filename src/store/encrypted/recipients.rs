@@ -4,13 +4,13 @@
 //! What must hold: a file that cannot be read any more takes nobody away, and never leads to an object in clear.
 
 use std::cell::RefCell;
-use std::fs::{File, Metadata};
-use std::io::Read;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::age::key_files;
 use crate::age::recipient::Recipient;
+use crate::directory::read_text;
 use crate::error::{Error, Kind, Result};
 
 /// In bytes: a recipient has 62, and a wrong path may be anything.
@@ -103,7 +103,7 @@ impl Recipients {
         let mut all = self.configured.clone();
         for path in &self.files {
             let failed = |what: String| Error::new(Kind::Usage, format!("recipients-file: {}: {what}", path.display()));
-            all.extend(key_files::recipients(&read_text(path)?).map_err(failed)?);
+            all.extend(key_files::recipients(&read_file(path)?).map_err(failed)?);
         }
         all.sort_unstable();
         all.dedup();
@@ -123,7 +123,7 @@ fn stamp(file: &Metadata) -> Stamp {
     (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec())
 }
 
-fn read_text(path: &Path) -> Result<String> {
+fn read_file(path: &Path) -> Result<String> {
     let failed = |error: &std::io::Error| {
         Error::io(Kind::Usage, format!("read {}", path.display()), error).context("recipients-file")
     };
@@ -131,10 +131,7 @@ fn read_text(path: &Path) -> Result<String> {
     if !path.metadata().map_err(|error| failed(&error))?.is_file() {
         return Err(Error::new(Kind::Usage, format!("recipients-file: {}: expected a file", path.display())));
     }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| failed(&error))?;
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    read_text(path, MAX_FILE).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]
