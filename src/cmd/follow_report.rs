@@ -86,7 +86,8 @@ impl Reporter {
         members: impl Iterator<Item = &'m Member>,
         links: &BTreeMap<String, Traffic>,
     ) {
-        let rows: Vec<_> = members.map(|member| (metrics::label("db", member.name()), member.status())).collect();
+        let found: Vec<_> = members.map(|member| (metrics::label("db", member.name()), member.status())).collect();
+        let rows: Vec<_> = found.iter().map(|(labels, status)| (labels.clone(), status)).collect();
         let written = metrics::write(path, &metrics::render_with(&METRICS, &rows, links, SystemClock.utc_now()));
         let warning = written.err().map(|error| error.to_string());
         if let Some(text) = warning.as_ref().filter(|_| warning != self.last_warning) {

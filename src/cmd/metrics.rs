@@ -56,7 +56,7 @@ pub type Links = BTreeMap<String, Traffic>;
 
 /// The file's text, for databases by name.
 pub fn render(databases: &[(String, ReplicatorStatus)], links: &Links, now: Timestamp) -> String {
-    let rows: Vec<_> = databases.iter().map(|(database, status)| (labels(database, status), status.clone())).collect();
+    let rows: Vec<_> = databases.iter().map(|(database, status)| (labels(database, status), status)).collect();
     render_with(&METRICS, &rows, links, now)
 }
 
@@ -71,7 +71,7 @@ pub fn label(key: &str, value: &str) -> String {
 }
 
 /// The file's text, for what has these labels.
-pub fn render_with<S>(metrics: &[Metric<S>], rows: &[(String, S)], links: &Links, now: Timestamp) -> String {
+pub fn render_with<S>(metrics: &[Metric<S>], rows: &[(String, &S)], links: &Links, now: Timestamp) -> String {
     let mut text = String::new();
     for (name, kind, help, values) in metrics {
         let _ = writeln!(text, "# HELP litestream_{name} {help}\n# TYPE litestream_{name} {kind}");
@@ -87,13 +87,13 @@ pub fn render_with<S>(metrics: &[Metric<S>], rows: &[(String, S)], links: &Links
     text
 }
 
-pub fn render_written(text: &mut String, now: Timestamp) {
+fn render_written(text: &mut String, now: Timestamp) {
     let name = "litestream_written_timestamp_seconds";
     let _ =
         writeln!(text, "# HELP {name} time when this file was written\n# TYPE {name} gauge\n{name} {}", seconds(now));
 }
 
-pub fn render_links(text: &mut String, links: &Links) {
+fn render_links(text: &mut String, links: &Links) {
     let name = "litestream_link_bytes_total";
     let _ = writeln!(text, "# HELP {name} bytes on the link to a server, by what they were for\n# TYPE {name} counter");
     for (server, traffic) in links {
@@ -110,7 +110,7 @@ pub fn render_links(text: &mut String, links: &Links) {
     }
 }
 
-pub fn escape_label(value: &str) -> String {
+fn escape_label(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

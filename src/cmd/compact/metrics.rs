@@ -1,11 +1,10 @@
 //! What `compact` has done, as metrics: a file in the format of those of `replicate`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::cmd::compact::rows::{Done, Row};
-use crate::cmd::metrics::{Links, escape_label, render_links, render_written, seconds, write};
+use crate::cmd::metrics::{Links, Metric, label, render_with, seconds, unlabelled, write};
 use crate::format::time::Timestamp;
 use crate::log;
 
@@ -26,18 +25,17 @@ struct Totals {
     errors: u64,
 }
 
-/// A metric of each replica: name, type, help and value; none where it is not known.
-type Metric = (&'static str, &'static str, &'static str, fn(&Totals) -> Option<f64>);
-
-const METRICS: [Metric; 8] = [
-    ("up", "gauge", "1 if the last pass went well, 0 otherwise", |t| Some(f64::from(u8::from(t.up)))),
-    ("last_success_timestamp_seconds", "gauge", "time when a pass last went well", |t| t.last_success.map(seconds)),
-    ("merged_segments_total", "counter", "segments merged", |t| Some(t.merged as f64)),
-    ("snapshots_total", "counter", "snapshots made of stored objects", |t| Some(t.snapshots as f64)),
-    ("rollups_total", "counter", "rollups stored", |t| Some(t.rollups as f64)),
-    ("stored_bytes_total", "counter", "bytes stored by merging and thinning", |t| Some(t.bytes as f64)),
-    ("deleted_objects_total", "counter", "objects deleted", |t| Some(t.deleted as f64)),
-    ("errors_total", "counter", "passes that failed", |t| Some(t.errors as f64)),
+const METRICS: [Metric<Totals>; 8] = [
+    ("compact_up", "gauge", "1 if the last pass went well, 0 otherwise", |t| unlabelled(f64::from(u8::from(t.up)))),
+    ("compact_last_success_timestamp_seconds", "gauge", "time when a pass last went well", |t| {
+        t.last_success.map(|time| unlabelled(seconds(time))).unwrap_or_default()
+    }),
+    ("compact_merged_segments_total", "counter", "segments merged", |t| unlabelled(t.merged as f64)),
+    ("compact_snapshots_total", "counter", "snapshots made of stored objects", |t| unlabelled(t.snapshots as f64)),
+    ("compact_rollups_total", "counter", "rollups stored", |t| unlabelled(t.rollups as f64)),
+    ("compact_stored_bytes_total", "counter", "bytes stored by merging and thinning", |t| unlabelled(t.bytes as f64)),
+    ("compact_deleted_objects_total", "counter", "objects deleted", |t| unlabelled(t.deleted as f64)),
+    ("compact_errors_total", "counter", "passes that failed", |t| unlabelled(t.errors as f64)),
 ];
 
 impl CompactMetrics {
@@ -69,19 +67,8 @@ impl CompactMetrics {
     }
 
     fn render(&self, links: &Links, now: Timestamp) -> String {
-        let mut text = String::new();
-        for (name, kind, help, value) in METRICS {
-            let name = format!("litestream_compact_{name}");
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (replica, totals) in &self.0 {
-                if let Some(value) = value(totals) {
-                    let _ = writeln!(text, "{name}{{replica=\"{}\"}} {value}", escape_label(replica));
-                }
-            }
-        }
-        render_links(&mut text, links);
-        render_written(&mut text, now);
-        text
+        let rows: Vec<_> = self.0.iter().map(|(replica, totals)| (label("replica", replica), totals)).collect();
+        render_with(&METRICS, &rows, links, now)
     }
 }
 
