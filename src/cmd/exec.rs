@@ -3,12 +3,16 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
+use crate::cmd::signals;
 use crate::error::{Error, Kind, Result};
+use crate::log;
 
 /// The command, running.
 pub struct ChildCommand {
     child: Child,
     program: String,
+    /// It was told that the end was asked for.
+    forwarded: bool,
 }
 
 impl ChildCommand {
@@ -21,7 +25,20 @@ impl ChildCommand {
             .args(arguments)
             .spawn()
             .map_err(|e| Error::io(Kind::Usage, format!("exec {program:?}"), &e))?;
-        Ok(ChildCommand { child, program: program.clone() })
+        Ok(ChildCommand { child, program: program.clone(), forwarded: false })
+    }
+
+    /// Passes on that the end was asked for, once. The status to end with, once the command has ended.
+    pub fn poll(&mut self) -> Result<Option<u8>> {
+        if let Some(status) = self.try_wait()? {
+            log::info("command ended").field("status", status).emit();
+            return Ok(Some(status));
+        }
+        if let Some(signal) = signals::shutdown_signal().filter(|_| !self.forwarded) {
+            self.signal(signal);
+            self.forwarded = true;
+        }
+        Ok(None)
     }
 
     /// The status to end with, once the command has ended: its own, or 128 plus the signal that killed it.

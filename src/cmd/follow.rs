@@ -16,7 +16,7 @@ use crate::cmd::restore_items::{Item, Place, Wanted};
 use crate::cmd::restore_one::request;
 use crate::cmd::{ExitStatus, encryption, signals};
 use crate::config::Replica;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::format::prefixes::split_name;
 use crate::log;
 use crate::restore::standby::news::News;
@@ -58,7 +58,6 @@ pub struct Following<'a> {
     /// The words of the command, until it runs.
     exec: Option<Vec<String>>,
     child: Option<ChildCommand>,
-    forwarded: bool,
 }
 
 impl<'a> Following<'a> {
@@ -79,7 +78,6 @@ impl<'a> Following<'a> {
             reporter,
             exec: options.exec.clone(),
             child: None,
-            forwarded: false,
         }
     }
 
@@ -230,11 +228,8 @@ impl<'a> Following<'a> {
         {
             return Ok(());
         }
-        if let (Some(parent), Some(_)) =
-            (output.parent().filter(|parent| !parent.as_os_str().is_empty()), &self.options.output)
-        {
-            std::fs::create_dir_all(parent)
-                .map_err(|e| Error::io(Kind::Database, format!("create directory {}", parent.display()), &e))?;
+        if self.options.output.is_some() {
+            item.create_parent()?;
         }
         let bucket = self.bucket_of(&item.replica)?;
         let store = store::open(&item.replica.target, encryption(&item.replica, None)?, &mut self.pool)?;
@@ -252,7 +247,7 @@ impl<'a> Following<'a> {
         {
             bucket.members.insert(prefix, member);
         }
-        let member = Member::new(store, item.replica.url.clone(), item.source(), wanted, output, self.interval);
+        let member = Member::new(store, item.clone(), wanted, output, self.interval);
         self.members.push((at, member));
         Ok(())
     }
@@ -296,16 +291,10 @@ impl<'a> Following<'a> {
 
     /// The status to end with, if it is time.
     fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
-        let Some(child) = &mut self.child else { return Ok(signals::shutdown_signal().map(|_| 0)) };
-        if let Some(status) = child.try_wait()? {
-            log::info("command ended").field("status", status).emit();
-            return Ok(Some(status));
+        match &mut self.child {
+            Some(child) => child.poll(),
+            None => Ok(signals::shutdown_signal().map(|_| 0)),
         }
-        if let Some(signal) = signals::shutdown_signal().filter(|_| !self.forwarded) {
-            child.signal(signal);
-            self.forwarded = true;
-        }
-        Ok(None)
     }
 
     fn wait(&self) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
+use crate::cmd::restore_items::Item;
 use crate::cmd::signals;
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
@@ -58,8 +59,7 @@ pub struct Member {
 impl Member {
     pub fn new(
         store: Rc<dyn Store>,
-        url: String,
-        source: String,
+        item: Item,
         wanted: RestoreRequest,
         output: PathBuf,
         interval: Duration,
@@ -67,14 +67,7 @@ impl Member {
         let name: Rc<str> = output.display().to_string().into();
         let target = TargetName::of_database(&name);
         let about = store.clone();
-        let make = move || Followed {
-            store: about.clone(),
-            clock: &SystemClock,
-            url: url.clone(),
-            source: source.clone(),
-            wanted: wanted.clone(),
-            output: output.clone(),
-        };
+        let make = move || item.followed(about.clone(), wanted.clone(), &output);
         Member {
             name,
             target,

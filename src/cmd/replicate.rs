@@ -188,7 +188,6 @@ struct Daemon {
     exec: Option<ChildCommand>,
     /// None where nobody may ask for anything.
     service: Option<Service>,
-    signal_forwarded: bool,
     notifier: Notifier,
     heartbeat: Option<HeartbeatSender>,
     schedule: Schedule,
@@ -216,7 +215,6 @@ impl Daemon {
             supervisor: fleet,
             exec,
             service,
-            signal_forwarded: false,
             notifier,
             heartbeat,
             schedule: due,
@@ -256,16 +254,10 @@ impl Daemon {
 
     /// The status to end with, if it is time.
     fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
-        let Some(exec) = &mut self.exec else { return Ok(signals::shutdown_signal().map(|_| 0)) };
-        if let Some(status) = exec.try_wait()? {
-            log::info("command ended").field("status", status).emit();
-            return Ok(Some(status));
+        match &mut self.exec {
+            Some(exec) => exec.poll(),
+            None => Ok(signals::shutdown_signal().map(|_| 0)),
         }
-        if let Some(signal) = signals::shutdown_signal().filter(|_| !self.signal_forwarded) {
-            exec.signal(signal);
-            self.signal_forwarded = true;
-        }
-        Ok(None)
     }
 
     /// What cannot be backed up must not go on running: the child is asked to end, and waited for.

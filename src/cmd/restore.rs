@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::moment::Moment;
 use crate::format::plan::Plan;
 use crate::log;
-use crate::restore::standby::{self, Followed};
+use crate::restore::standby;
 use crate::store::{ConnectionPool, Store};
 
 pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
@@ -112,16 +112,9 @@ fn follow_many(given: &Context, options: &cli::Restore, interval: Duration) -> R
 fn promote(options: &cli::Restore, item: &Item, output: &Path, pool: &mut ConnectionPool) -> Result<ExitStatus> {
     let begun = SystemClock.now();
     let store: Rc<dyn Store> = connect(&item.replica, pool)?;
-    let source = item.source();
-    let followed = Followed {
-        store,
-        clock: &SystemClock,
-        url: item.replica.url.clone(),
-        source: source.clone(),
-        wanted: request(options, item.database.as_deref())?,
-        output: output.to_path_buf(),
-    };
-    let Some(promoted) = standby::promote(followed)? else {
+    let wanted = request(options, item.database.as_deref())?;
+    let Some(promoted) = standby::promote(item.followed(store, wanted, output))? else {
+        let source = item.source();
         let what = format!("output {}: expected a copy that restore -f made of {source}, found none", output.display());
         return Err(
             Error::new(Kind::Database, what).with_hint("pass the path and the replica that restore -f was given")

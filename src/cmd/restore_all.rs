@@ -2,8 +2,6 @@
 //!
 //! One that fails does not keep the others from being restored.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -36,15 +34,10 @@ pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
 }
 
 fn restore_item(item: &Item, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Outcome> {
-    if let (Some(parent), false, Some(_)) = (parent(item), options.dry_run, &options.output) {
-        std::fs::create_dir_all(parent)
-            .map_err(|e| Error::io(Kind::Database, format!("create directory {}", parent.display()), &e))?;
+    if options.output.is_some() && !options.dry_run {
+        item.create_parent()?;
     }
     restore_one(&item.replica, options, item.database.as_deref(), item.output.as_deref(), pool)
-}
-
-fn parent(item: &Item) -> Option<&Path> {
-    item.output.as_deref()?.parent().filter(|parent| !parent.as_os_str().is_empty())
 }
 
 /// Prints one line a database, at once: a restore of many takes its time. What has failed goes to standard error.

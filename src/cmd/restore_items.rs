@@ -1,15 +1,19 @@
 //! Which databases `restore -all` and `restore -f` are about: each with its replica and its output.
 
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use crate::cli::{self, RestoreSource};
 use crate::cmd::Context;
+use crate::cmd::clock::SystemClock;
 use crate::cmd::find_databases::stored;
 use crate::cmd::find_replicas::stored_below;
 use crate::config::{self, Database, DatabaseDir, Replica};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::restore::request::RestoreRequest;
+use crate::restore::standby::Followed;
 use crate::secret::Secret;
-use crate::store::ConnectionPool;
+use crate::store::{ConnectionPool, Store};
 
 /// One database to restore. Without an output only a dry run is possible.
 #[derive(Clone)]
@@ -24,6 +28,27 @@ impl Item {
     /// What a copy is one of.
     pub fn source(&self) -> String {
         self.database.as_ref().map_or_else(|| self.replica.url.clone(), |database| database.display().to_string())
+    }
+
+    /// What to follow, and where to.
+    pub fn followed(&self, store: Rc<dyn Store>, wanted: RestoreRequest, output: &Path) -> Followed<'static> {
+        Followed {
+            store,
+            clock: &SystemClock,
+            url: self.replica.url.clone(),
+            source: self.source(),
+            wanted,
+            output: output.to_path_buf(),
+        }
+    }
+
+    /// Makes the directory of the output where it is missing.
+    pub fn create_parent(&self) -> Result<()> {
+        let parent = self.output.as_deref().and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+        parent.map_or(Ok(()), std::fs::create_dir_all).map_err(|e| {
+            let parent = parent.unwrap_or_else(|| Path::new("."));
+            Error::io(Kind::Database, format!("create directory {}", parent.display()), &e)
+        })
     }
 }
 
@@ -46,10 +71,7 @@ impl Place {
     ///
     /// Errors: a name that cannot be that of a file.
     pub fn item(&self, prefix: &str) -> Result<Option<Item>> {
-        let replica = match prefix {
-            "" => self.replica.clone(),
-            prefix => self.replica.below(Path::new(prefix))?,
-        };
+        let replica = self.replica.at(prefix)?;
         let Some(entry) = &self.entry else {
             let name = if prefix.is_empty() { self.replica.last_part() } else { prefix };
             let output = self.directory.as_deref().map(|directory| inside(directory, Path::new(name)));

@@ -85,6 +85,13 @@ impl Replica {
         })
     }
 
+    /// The replica itself for no prefix, and else the one with this prefix after its own.
+    ///
+    /// Errors: as for [`Replica::below`].
+    pub fn at(&self, prefix: &str) -> Result<Replica> {
+        if prefix.is_empty() { Ok(self.clone()) } else { self.below(Path::new(prefix)) }
+    }
+
     /// The same replica with a prefix after its own, as a file below a directory has it.
     ///
     /// Errors: a path that cannot be part of an object's name.

@@ -45,13 +45,7 @@ pub struct Named {
 impl Place {
     /// The databases that are to be compacted, of those that are stored.
     pub fn select(&self, stored: impl Iterator<Item = String>) -> Result<Vec<Named>> {
-        let below = |prefix: String, kept| {
-            let replica = match prefix.is_empty() {
-                true => self.replica.clone(),
-                false => self.replica.below(Path::new(&prefix))?,
-            };
-            Ok(Named { prefix, replica, kept })
-        };
+        let below = |prefix: String, kept| Ok(Named { replica: self.replica.at(&prefix)?, prefix, kept });
         match &self.databases {
             Selection::Named(databases) => Ok(databases.clone()),
             Selection::Below(kept) => stored.map(|prefix| below(prefix, *kept)).collect(),

@@ -149,6 +149,7 @@ impl<'a> Follower<'a> {
         let listing = load_listing(&**store, *clock).map_err(|e| e.context(url))?;
         self.apply_listing(&listing, published)
     }
+
     fn apply_listing(&mut self, listing: &Listing, published: OnPublished<'_>) -> Result<()> {
         let Followed { url, wanted, .. } = &*self.followed.clone();
         let plan = || plan_from(listing, url, wanted);
