@@ -1,5 +1,6 @@
 //! WALs and batches for the tests of this floor, made with the rules of SQLite's own writer.
 
+use crate::error::{Kind, Result};
 use crate::format::key::SegmentKey;
 use crate::format::position::{Generation, Offset, PageSize, WalPosition};
 use crate::format::segment::{ChainEnd, Encoder, MemberHeader};
@@ -33,6 +34,26 @@ pub fn segment_key(start: u64, end: u64) -> SegmentKey {
         last_seen: millis(1 + (end - 1) * 1000),
         part: false,
     }
+}
+
+/// Flips each bit of what is stored: reading it fails, as damage, or gives the same. How many bits are of no matter.
+pub fn harmless_bits<T: PartialEq>(stored: &[u8], read: impl Fn(&[u8]) -> Result<T>) -> usize {
+    let good = read(stored).unwrap_or_else(|error| panic!("undamaged: {error}"));
+    let flipped = |bit: &usize| {
+        let mut bad = stored.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        match read(&bad) {
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Corrupt, "bit {bit}");
+                false
+            }
+            Ok(found) => {
+                assert!(found == good, "bit {bit}");
+                true
+            }
+        }
+    };
+    (0..stored.len() * 8).filter(flipped).count()
 }
 
 /// One WAL under construction.

@@ -55,6 +55,15 @@ impl Parted {
         let mut command = self.bed.replicate_command(database, &self.url(user));
         self.bed.spawn(command.args(more))
     }
+
+    /// One that was replaced ends with that status, while its application goes on committing.
+    fn is_replaced(&self, replicator: &mut support::Process, database: &Path) {
+        until("the one that was replaced has ended", || {
+            self.bed.write(database, &["--commits", "1"]);
+            if replicator.is_running() { Err("it runs") } else { Ok(()) }
+        });
+        replicator.exits(TAKEN_OVER);
+    }
 }
 
 fn address(bed: &Bed) -> String {
@@ -86,11 +95,7 @@ fn one_goes_on(binary: &Path) {
     let mut second = parted.replicate("two", &other, &["-allow-other-database"]);
     second.says("snapshot stored");
     // It is told at its next commit, or by an old server within half a minute in which it has stored something.
-    until("the first has ended", || {
-        bed.write(&database, &["--commits", "1"]);
-        if first.is_running() { Err("it runs") } else { Ok(()) }
-    });
-    first.exits(TAKEN_OVER);
+    parted.is_replaced(&mut first, &database);
     let told = format!("was taken over by process {} on ", second.pid());
     assert!(first.log().contains(&told), "{}", first.log());
     bed.write(&other, &["--commits", "5"]);
@@ -126,11 +131,7 @@ fn copy_takes_over(binary: &Path) {
     bed.write(&copy, &["--commits", "3", "--seed", "7"]);
     bed.converges(&copy);
     let before = rows(bed, "wal");
-    until("the first has ended", || {
-        bed.write(&database, &["--commits", "1"]);
-        if first.is_running() { Err("it runs") } else { Ok(()) }
-    });
-    first.exits(TAKEN_OVER);
+    parted.is_replaced(&mut first, &database);
     if fenced {
         assert_eq!(rows(bed, "wal"), before, "the first wrote on");
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::error::Kind;
 use crate::format::chain_end::check_key;
-use crate::format::fixtures::{ChunkedReader, Random, point, size, wal};
+use crate::format::fixtures::{ChunkedReader, Random, harmless_bits, point, size, wal};
 use crate::format::page_diff::PageDiffer;
 use crate::format::payload_deltas::{PayloadDeltas, Step};
 use crate::format::segment::Reader;
@@ -125,16 +125,8 @@ fn a_rollup_that_cannot_be_true_is_refused() {
 fn a_flipped_bit_anywhere_is_seen_or_means_nothing() {
     let header = header(4);
     let bytes = stored(&header, &[(2, PageDelta::whole(&[7; 512]))]);
-    let good = read(&key_of(&header), &bytes, 4096).unwrap();
-    for bit in 0..bytes.len() * 8 {
-        let mut bad = bytes.clone();
-        bad[bit / 8] ^= 1 << (bit % 8);
-        // Deflate fills its last byte with bits that mean nothing.
-        match read(&key_of(&header), &bad, 4096) {
-            Ok(found) => assert!(found == good, "bit {bit}"),
-            Err(error) => assert_eq!(error.kind(), Kind::Corrupt, "bit {bit}"),
-        }
-    }
+    // Deflate fills its last byte with bits that mean nothing.
+    harmless_bits(&bytes, |bytes| read(&key_of(&header), bytes, 4096));
 }
 
 #[test]

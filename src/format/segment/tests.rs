@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::{Error, Kind};
-use crate::format::fixtures::{ChunkedReader, FailingReader, GENERATION as ID, Wal, millis, point, wal};
+use crate::format::fixtures::{ChunkedReader, FailingReader, GENERATION as ID, Wal, harmless_bits, millis, point, wal};
 use crate::format::member_header::{Field, HeaderFields};
 use crate::format::position::{Generation, Offset};
 use crate::format::segment_header::{
@@ -119,19 +119,7 @@ fn a_header_that_cannot_be_true_is_refused() {
 #[test]
 fn a_flipped_bit_is_an_error_or_changes_nothing() {
     let (_, _, stored) = three();
-    let good = drain(stored.as_slice()).unwrap();
-    let mut harmless = 0;
-    for bit in 0..stored.len() * 8 {
-        let mut bad = stored.clone();
-        bad[bit / 8] ^= 1 << (bit % 8);
-        match drain(bad.as_slice()) {
-            Err(error) => assert_eq!(error.kind(), Kind::Corrupt, "bit {bit}"),
-            Ok(found) => {
-                assert!(found == good, "bit {bit}");
-                harmless += 1;
-            }
-        }
-    }
+    let harmless = harmless_bits(&stored, |bytes| drain(bytes));
     // Deflate can spell the same bytes in other ways, and has spare bits after its end.
     assert!(harmless * 100 < stored.len() * 8, "{harmless}");
 }

@@ -256,8 +256,8 @@ impl Look {
                     self.read(place)?;
                     None
                 }
-                ExchangeEvent::Reply(mail) if mail.tag == READ => self.on_read(&mail, place, own, held)?,
-                ExchangeEvent::Reply(mail) => self.on_written(&mail, place)?,
+                ExchangeEvent::Reply(reply) if reply.tag == READ => self.on_read(&reply, place, own, held)?,
+                ExchangeEvent::Reply(reply) => self.on_written(&reply, place)?,
             };
             if seen.is_some() {
                 return Ok(seen);
@@ -277,8 +277,8 @@ impl Look {
         self.exchange.request(READ, &place.names.api("STREAM.MSG.GET"), &api::last_message_request(place.subject))
     }
 
-    fn on_read(&mut self, mail: &Reply, place: &Place, own: &WriterInfo, held: Option<u64>) -> Result<Option<Seen>> {
-        let stored = api::stored_message_with_seq(mail)?;
+    fn on_read(&mut self, reply: &Reply, place: &Place, own: &WriterInfo, held: Option<u64>) -> Result<Option<Seen>> {
+        let stored = api::stored_message_with_seq(reply)?;
         let found = stored.as_ref().map(|(_, json)| serde_json::from_slice::<WriterInfo>(json).unwrap_or_default());
         let seq = stored.map_or(0, |(seq, _)| seq);
         match judge(&own.id, self.sent.or(held), found.as_ref()) {
@@ -307,8 +307,8 @@ impl Look {
         self.exchange.client().publish_last(place.subject, &reply, Some(seq), rolls_up, &record.to_json())
     }
 
-    fn on_written(&mut self, mail: &Reply, place: &Place) -> Result<Option<Seen>> {
-        match (api::ack(mail, place.names)?, self.sent) {
+    fn on_written(&mut self, reply: &Reply, place: &Place) -> Result<Option<Seen>> {
+        match (api::ack(reply, place.names)?, self.sent) {
             (Ok(seq), Some(epoch)) => Ok(Some(Seen::Ours { epoch, seq, replaced: self.replaced.take() })),
             (Err(refusal), _) if refusal.is_wrong_last_sequence() || refusal.is_busy() => {
                 self.read(place).map(|()| None)
