@@ -38,7 +38,7 @@ pub struct Gap {
 /// is taken before its parts, and a rollup before what it was made of.
 pub const OBJECT_COST: u64 = 16 << 10;
 
-/// However small the snapshot is, a restore may read so many bytes of segments behind it.
+/// However small the snapshot is, a restore may read so many bytes of segments after it.
 const SHORT_CHAIN: u64 = 1 << 20;
 
 /// What a restore of the newest commit reads, in bytes.

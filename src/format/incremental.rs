@@ -1,7 +1,7 @@
 //! Incremental snapshots: the pages of a database that are not what is stored, as one rollup of whole pages.
 //!
 //! What changed is found by the checksums of the pages at the stored commit; what was there before is not needed. The rollup
-//! leads from that commit to the one that was read, and knows none in between. Whoever applies it ends with the database
+//! leads from that commit to the one that was read, and knows none in between. Applying it ends with the database
 //! checksum of all pages that were read, or refuses it.
 
 use crate::format::chain::ChainBytes;
@@ -98,7 +98,7 @@ impl IncrementalEncoder {
         chain.is_long_with(self.body.len() as u64).then_some(WhyFull::LongChain)
     }
 
-    /// Behind the last page.
+    /// After the last page.
     pub fn finish(mut self) -> Incremental {
         self.encoder.finish(&mut self.body);
         Incremental {

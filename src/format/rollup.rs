@@ -171,7 +171,7 @@ impl RollupEncoder {
         RollupEncoder { writer, steps: Vec::new(), literals: Vec::new(), page: 0 }
     }
 
-    /// Of one whose header is not known yet: what it leads to is known behind the last page.
+    /// Of one whose header is not known yet: what it leads to is known after the last page.
     pub fn without_header(level: u32) -> RollupEncoder {
         let mut writer = MemberWriter::new(level);
         writer.begin(&HeaderFields::<FIELDS_LEN>::new(MemberKind::Batch), 0, &mut Vec::new());

@@ -47,14 +47,14 @@ pub struct Thinning {
     pub wanted: Vec<usize>,
 }
 
-/// Whether whoever thins out also stores snapshots. Where not, the device's stay unless a restore is cheap without them.
+/// Whether the program that thins out also stores snapshots. Where not, the device's stay unless a restore is cheap without them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Snapshots {
     Made,
     NotMade,
 }
 
-/// What a restore may read behind a snapshot of so many bytes. Less than an object costs saves nothing.
+/// What a restore may read after a snapshot of so many bytes. Less than an object costs saves nothing.
 fn most_behind(snapshot: u64) -> u64 {
     (snapshot / 2).max(OBJECT_COST)
 }

@@ -81,7 +81,7 @@ pub fn thin(
         log_not_thinned(store, "no age identity here");
         return Ok(());
     }
-    // Whoever stores what is encrypted must be able to read what the newest snapshot says: only the device can write that.
+    // A program that stores what is encrypted must be able to read what the newest snapshot says: only the device can write that.
     let clear = store.recipients() == 0 && !store.can_decrypt();
     let snapshots = if clear { Snapshots::Made } else { Snapshots::NotMade };
     let mut tried: HashMap<Generation, Tried> = HashMap::new();

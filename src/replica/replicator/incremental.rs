@@ -5,7 +5,7 @@
 //!
 //! * The checksums of the stored pages sum up to the database checksum that the store has ([`page_sums_file::read`]).
 //! * All pages are read at the commit where the reader begins: a snapshot there, under the first pin, which does not move
-//!   before the last page is read. So whatever is committed later stands in the WAL behind that place.
+//!   before the last page is read. So whatever is committed later stands in the WAL after that place.
 //! * It goes into the queue before anything that follows it: a process that is killed leaves the old end, or the new one.
 //! * What is stored is of this database, as far as a new generation is asked for that; and of the same file.
 
@@ -22,7 +22,7 @@ use crate::format::page_sums::SummedState;
 use crate::source::snapshot::Snapshot;
 use crate::source::{Source, WalMark};
 
-/// How long the first pin stays, whoever waits for it.
+/// How long the first pin stays, no matter who waits for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What differs at one place of the reader.
@@ -82,7 +82,7 @@ impl IncrementalRead {
         let inode = source.stamp()?.inode();
         let state = SummedState { page_size, pages: known.pages, checksum: known.checksum, inode };
         let place = source.start();
-        // Behind a frame without checksum a rollup cannot say where it ends.
+        // After a frame without checksum a rollup cannot say where it ends.
         let known_place = place.frame == 0 || place.checksum.is_some();
         if place.page_size != page_size || !known_place {
             return Ok(Begun::No(Box::new(source)));
@@ -122,7 +122,7 @@ impl IncrementalRead {
         self.source
     }
 
-    /// Behind the last page: the source goes on there, and knows the database checksum.
+    /// After the last page: the source goes on there, and knows the database checksum.
     pub(super) fn finish(self) -> (Source, IncrementalAt) {
         let IncrementalRead { snapshot, mut source, encoder, .. } = self;
         let incremental = encoder.finish();

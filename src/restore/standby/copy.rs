@@ -78,7 +78,7 @@ impl Copy {
         self.notes.identity().inode
     }
 
-    /// Whoever looks at the notes sees this time as that of the last contact.
+    /// Another process sees this time in the notes as that of the last contact.
     pub fn note_contact(&self, time: Timestamp) {
         self.notes.touch(time);
     }

@@ -88,7 +88,7 @@ impl Notes {
         Ok(())
     }
 
-    /// Whoever looks at the notes sees this time as that of the last contact. Nothing but the time of the file changes.
+    /// Another process sees this time in the notes as that of the last contact. Nothing but the time of the file changes.
     pub fn touch(&self, time: Timestamp) {
         let _ = self.file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_millis(time.millis()));
     }

@@ -2,7 +2,7 @@
 //! thousand databases in one bucket reads its metas twice at its start, not a thousand times.
 //!
 //! A listing that is asked for during a pass waits for the next one: it must see all that was stored before it was asked for.
-//! Whoever is polled moves the pass on for all.
+//! Any of them that is polled moves the pass on for all.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -34,7 +34,7 @@ impl Side {
         self.write_behind(end, position, behind, clock);
     }
 
-    /// Writes what follows `end`. `snapshot_at`: what is committed behind that may need a snapshot.
+    /// Writes what follows `end`. `snapshot_at`: what is committed after that may need a snapshot.
     pub(super) fn write_behind(&mut self, end: StoredEnd, snapshot_at: Position, behind: bool, clock: &dyn Clock) {
         let age = self.store_summary.last_snapshot.map(|last| clock.utc_now().since(last));
         let snapshot_due = match (age, self.settings.snapshot_interval) {

@@ -39,7 +39,7 @@ impl Side {
     ) {
         let IncrementalAt { mark, incremental } = found;
         let Some(place) = place_behind(end, mark) else { return self.forget_missed_end() };
-        // The clock is read behind the commit, and never runs backwards in names.
+        // The clock is read after the commit, and never runs backwards in names.
         let time = clock.utc_now().max(end.time).max(self.store_summary.newest.moment);
         let header = incremental.header(end.chain_end.generation, end.wal_position(), &place, time);
         let segment = Segment {

@@ -38,7 +38,7 @@ impl Side {
         for StoredSegment { key, bytes } in polled.stored {
             self.objects += 1;
             self.bytes += bytes.len() as u64;
-            // What was still on its way of a generation that has ended comes behind the snapshot of the next one.
+            // What was still on its way of a generation that has ended comes after the snapshot of the next one.
             if self.stored.is_none_or(|stored| stored.generation <= key.generation) {
                 self.stored = Some(Position { generation: key.generation, wal_position: key.end });
                 self.newest_object = Some(key.to_string());
