@@ -2,6 +2,7 @@
 
 pub mod problem_log;
 pub mod target_name;
+pub mod warn_once;
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;

@@ -5,6 +5,7 @@ mod compact;
 mod copy_status;
 mod databases;
 mod delete;
+mod drain;
 mod event_loop;
 mod exec;
 mod find_databases;
@@ -33,6 +34,7 @@ mod service;
 mod signals;
 mod snapshot;
 mod status;
+mod status_log;
 mod stored_objects;
 mod supervisor;
 mod terminal;
@@ -41,7 +43,7 @@ mod verify;
 mod wiring;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
@@ -292,6 +294,12 @@ impl ErrorCollector {
     fn into_result(self) -> Result<()> {
         self.0.map_or(Ok(()), Err)
     }
+}
+
+/// The same error, with the database that it is about.
+fn of_database(error: Error, path: &Path) -> Error {
+    let name = path.display().to_string();
+    if error.message().contains(&name) { error } else { error.context(format!("database {name}")) }
 }
 
 /// Opens the store of a replica and waits until it answers.

@@ -12,13 +12,13 @@ use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::log;
+use crate::log::warn_once::WarnOnce;
 
 /// The requests that lie before the one who keeps the database.
 pub struct RequestInbox {
     directory: PathBuf,
     open: BTreeMap<String, OpenRequest>,
-    /// What was wrong with a file when it was last said.
-    last_warning: Option<String>,
+    warning: WarnOnce,
 }
 
 struct OpenRequest {
@@ -41,7 +41,7 @@ enum Stage {
 
 impl RequestInbox {
     pub fn new(directory: &Path) -> RequestInbox {
-        RequestInbox { directory: directory.to_path_buf(), open: BTreeMap::new(), last_warning: None }
+        RequestInbox { directory: directory.to_path_buf(), open: BTreeMap::new(), warning: WarnOnce::default() }
     }
 
     /// Looks for requests that have come and gone. To be called by the holder of the lock alone.
@@ -151,13 +151,11 @@ impl RequestInbox {
         self.warn_once(told);
     }
 
-    /// Once for each new text.
     fn warn_once(&mut self, result: io::Result<()>) {
-        let Err(error) = result else { return };
-        let error = Error::io(Kind::Database, format!("answer a request in {}", self.directory.display()), &error);
-        if self.last_warning.as_deref() != Some(error.message()) {
-            log::warn("cannot answer a request for a snapshot").error(&error).emit();
-            self.last_warning = Some(error.message().to_string());
+        if let Err(error) = result {
+            let what = format!("answer a request in {}", self.directory.display());
+            let error = Error::io(Kind::Database, what, &error);
+            self.warning.log(|| log::warn("cannot answer a request for a snapshot"), &error);
         }
     }
 }
