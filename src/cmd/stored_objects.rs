@@ -91,7 +91,7 @@ pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
 
 /// Everything of ours below the replica's prefix, and the store that it is in.
 ///
-/// Errors: of kind `Nothing` if there is none, or none of the generation that was asked for.
+/// Errors: of kind `NothingToRestore` if there is none, or none of the generation that was asked for.
 fn load_selection(given: &Context, options: &cli::ListOptions) -> Result<(Listing, Rc<dyn Store>)> {
     let (replica, _) = given.replica(&options.source)?;
     let mut pool = ConnectionPool::default();

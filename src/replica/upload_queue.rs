@@ -1,5 +1,7 @@
 //! Segments on their way to the store: several under way at once, made visible strictly in order.
 
+mod queued_segment;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,12 +12,13 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::key::SegmentKey;
 use crate::format::position::WalPosition;
-use crate::format::segment::last_member;
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::segment_builder::Segment;
 use crate::replica::spool::Spool;
-use crate::store::{Put, PutState, Store};
+use crate::store::Store;
+
+use queued_segment::{QueuedSegment, SegmentBytes, Upload, read_verified};
 
 /// Segments that are sent at the same time.
 const MAX_UPLOADS: usize = 4;
@@ -63,32 +66,7 @@ struct SpoolError {
     retry_at: Instant,
 }
 
-struct QueuedSegment {
-    key: SegmentKey,
-    oldest: Timestamp,
-    /// After its last batch.
-    end: StoredEnd,
-    body: SegmentBytes,
-    upload: Option<Upload>,
-}
-
-/// Where a waiting segment is.
-enum SegmentBytes {
-    Memory(Vec<u8>),
-    /// In the spool, with so many bytes.
-    Spooled(u64),
-    /// In the spool, and read back to be sent.
-    Loaded(Vec<u8>),
-}
-
-struct Upload {
-    put: Box<dyn Put>,
-    sent: usize,
-    committed: bool,
-    done: bool,
-}
-
-/// What one look at the outbox brought.
+/// What one poll of the queue has brought.
 #[derive(Debug, Default)]
 pub struct PollResult {
     /// Segments that are visible and durable now, oldest first.
@@ -126,8 +104,7 @@ impl UploadQueue {
     /// not enough: then all that waits goes there, so that what is on disk continues what is stored.
     pub fn push(&mut self, segment: Segment, now: Instant) {
         self.bytes += segment.bytes.len();
-        let Segment { key, bytes, oldest, end } = segment;
-        self.queue.push_back(QueuedSegment { key, oldest, end, body: SegmentBytes::Memory(bytes), upload: None });
+        self.queue.push_back(QueuedSegment::in_memory(segment));
         self.spooling |= self.store_down && self.bytes >= MAX_MEMORY_BYTES;
         if self.spooling {
             self.spool_all(now);
@@ -204,13 +181,7 @@ impl UploadQueue {
                 }
             }
             log::info("segment recovered from the spool").field("name", key).emit();
-            self.queue.push_back(QueuedSegment {
-                key,
-                oldest: key.first_moment(),
-                end: *end,
-                body: SegmentBytes::Spooled(size),
-                upload: None,
-            });
+            self.queue.push_back(QueuedSegment::spooled(key, size, *end));
         }
         Ok(())
     }
@@ -321,91 +292,5 @@ impl UploadQueue {
         self.store_down = true;
         self.retry_at = Some(now + self.pause);
         self.pause = (self.pause * 2).min(RETRY_DELAYS.1);
-    }
-}
-
-impl SegmentBytes {
-    /// In bytes.
-    fn size(&self) -> u64 {
-        match self {
-            SegmentBytes::Memory(bytes) | SegmentBytes::Loaded(bytes) => bytes.len() as u64,
-            SegmentBytes::Spooled(size) => *size,
-        }
-    }
-
-    /// Moves out the bytes that are in memory.
-    fn take(&mut self) -> Vec<u8> {
-        match self {
-            SegmentBytes::Memory(bytes) | SegmentBytes::Loaded(bytes) => std::mem::take(bytes),
-            SegmentBytes::Spooled(_) => Vec::new(),
-        }
-    }
-
-    /// The bytes that are in memory.
-    fn bytes(&self) -> &[u8] {
-        match self {
-            SegmentBytes::Memory(bytes) | SegmentBytes::Loaded(bytes) => bytes,
-            SegmentBytes::Spooled(_) => &[],
-        }
-    }
-}
-
-impl QueuedSegment {
-    fn load(&mut self, spool: &Spool, now: Instant) -> Result<()> {
-        if let SegmentBytes::Spooled(_) = self.body {
-            self.body = SegmentBytes::Loaded(read_verified(spool, &self.key, now)?.0);
-        }
-        Ok(())
-    }
-
-    /// Only what is being sent is in memory twice.
-    fn release_bytes(&mut self) {
-        if let SegmentBytes::Loaded(bytes) = &self.body {
-            self.body = SegmentBytes::Spooled(bytes.len() as u64);
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| upload.done)
-    }
-}
-
-/// A segment from the spool, proven to be whole, and the end of the chain after it.
-fn read_verified(spool: &Spool, key: &SegmentKey, now: Instant) -> Result<(Vec<u8>, StoredEnd)> {
-    let bytes = spool.read(key, now)?;
-    let (last, crc) = last_member(key, &bytes).map_err(|e| e.context(format!("spooled segment {key}")))?;
-    if last.end_point() != key.end {
-        return Err(Error::new(Kind::Corrupt, format!("spooled segment {key}: it ends at another position")));
-    }
-    let end = StoredEnd::after_member(&last, crc);
-    Ok((bytes, end))
-}
-
-impl Upload {
-    fn new(put: Box<dyn Put>) -> Upload {
-        Upload { put, sent: 0, committed: false, done: false }
-    }
-
-    fn advance(&mut self, bytes: &[u8], may_commit: bool, now: Instant) -> Result<()> {
-        if self.done {
-            return Ok(());
-        }
-        while let Some(rest) = bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let taken = self.put.write(rest)?;
-            self.sent += taken;
-            if taken == 0 {
-                break;
-            }
-            if self.sent == bytes.len() {
-                self.put.finish();
-            }
-        }
-        if may_commit && !self.committed {
-            fault::point("segment.commit")?;
-            self.put.commit();
-            self.committed = true;
-        }
-        self.done = self.put.poll(now)? == PutState::Done;
-        Ok(())
     }
 }

@@ -5,20 +5,19 @@ pub mod dir;
 pub mod encrypted;
 mod name;
 pub mod nats;
+mod opening;
 pub mod service;
 pub mod traffic;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::format::time::Timestamp;
-use crate::wakeup::Waker;
-use encrypted::{EncryptedStore, Encryption, Place};
-use service::{Endpoint, Question, RequestError, ServiceDescription, ServiceRequest};
-use traffic::{Purpose, Traffic};
+
+pub use opening::{ConnectionPool, Target, open};
+
+use service::{Endpoint, Question};
+use traffic::Purpose;
 
 /// Where objects are kept: one prefix of one bucket, or one directory.
 ///
@@ -35,7 +34,7 @@ use traffic::{Purpose, Traffic};
 /// * Objects of others (other prefixes, other programs) are never listed, changed or deleted.
 /// * Nothing here blocks: an operation makes progress in its `poll`, and [`Store::wait`] sleeps until a poll may help.
 ///   Each operation ends by itself when it made no progress for the store's timeout, with an error of kind
-///   `Unreachable`. An error ends the operation; polling on is not allowed.
+///   `StoreUnreachable`. An error ends the operation; polling on is not allowed.
 /// * Dropping an operation abandons it. An abandoned put leaves nothing visible and is cleaned up, at the latest by a
 ///   later put or sweep.
 pub trait Store {
@@ -44,8 +43,8 @@ pub trait Store {
 
     /// Makes progress with the connection. True once the store has been reached and its bucket or directory is there.
     ///
-    /// Errors: of kind `Store` when waiting cannot help (login, certificate), `NotFound` if there is no such bucket,
-    /// `GaveUp` when the reconnects that are allowed are used up, `Unreachable` otherwise; calling again tries again. A
+    /// Errors: of kind `StoreRefused` when waiting cannot help (login, certificate), `NotFound` if there is no such bucket,
+    /// `ReconnectsExhausted` when the reconnects that are allowed are used up, `StoreUnreachable` otherwise; calling again tries again. A
     /// lost connection is told once.
     fn connect(&self, now: Instant) -> Result<bool>;
 
@@ -346,67 +345,3 @@ pub trait OrphanCleanup {
 
 /// An upload that has stored nothing for so long has ended, whatever its writer thinks.
 pub const MIN_ORPHAN_AGE: Duration = Duration::from_secs(3600);
-
-/// Which store, with everything needed to open it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Target {
-    /// A directory; it and its parents are made at the first put.
-    Dir(PathBuf),
-    Nats(Box<nats::options::Options>),
-}
-
-/// The connections of this process: stores on the same servers with the same login share one.
-#[derive(Default)]
-pub struct ConnectionPool {
-    clients: nats::ClientCache,
-}
-
-impl ConnectionPool {
-    /// What all connections have carried, by the servers that they are or were to.
-    pub fn traffic(&self) -> BTreeMap<String, Traffic> {
-        self.clients.traffic()
-    }
-
-    /// From now on, what others ask for over connections that are yet to be opened is heard; `waker` is then called.
-    pub fn listen(&mut self, waker: Waker, started: Timestamp) {
-        self.clients.listen(waker, started);
-    }
-
-    /// Hears nothing more.
-    pub fn stop_listening(&mut self) {
-        self.clients.stop_listening();
-    }
-
-    /// What was asked for. `describe` says what the program is, over a connection, in at most so many bytes.
-    pub fn requests(
-        &mut self,
-        now: Instant,
-        describe: &dyn Fn(&str, usize) -> ServiceDescription,
-    ) -> Vec<ServiceRequest> {
-        self.clients.requests(now, describe)
-    }
-
-    /// Answers one of those requests.
-    pub fn answer(
-        &mut self,
-        now: Instant,
-        request: &ServiceRequest,
-        answer: std::result::Result<String, RequestError>,
-    ) {
-        self.clients.answer(now, request, answer);
-    }
-}
-
-/// Opens a store. Nothing is contacted before [`Store::connect`].
-///
-/// Errors: of kind `Store`, if the target cannot be right.
-pub fn open(target: &Target, encryption: Encryption, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
-    let (inner, place): (Rc<dyn Store>, Place) = match target {
-        Target::Dir(path) => (Rc::new(dir::DirStore::new(path)), Place::Directory),
-        Target::Nats(options) => {
-            let store = nats::NatsStore::open(options, &mut pool.clients)?;
-            (Rc::new(store), Place::Prefix(options.prefix.clone()))
-        }
-    };
-    Ok(Rc::new(EncryptedStore::new(inner, place, encryption)))
-}

@@ -63,6 +63,6 @@ pub struct ServiceDescription {
 pub trait Question {
     /// Makes progress; the answer once it is there.
     ///
-    /// Errors: of kind `Unreachable` if nobody answers; `StoreRefused` if the question or its answer was refused.
+    /// Errors: of kind `StoreUnreachable` if nobody answers; `StoreRefused` if the question or its answer was refused.
     fn poll(&mut self, now: Instant) -> crate::error::Result<Option<Vec<u8>>>;
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 
 /// The crate's options for `login`, with everything else as the crate has it.
 ///
-/// Errors: of kind `Store`, if a seed or a credentials file cannot be used. No secret is in the message.
+/// Errors: of kind `StoreRefused`, if a seed or a credentials file cannot be used. No secret is in the message.
 pub fn options(login: &Credentials) -> Result<nats::Options> {
     match login {
         Credentials::None => Ok(nats::Options::new()),

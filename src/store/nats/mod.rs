@@ -226,7 +226,7 @@ struct CheckedAt {
 impl NatsStore {
     /// Opens a store; nothing is contacted before [`Store::connect`].
     ///
-    /// Errors: of kind `Store`, if the login cannot be used.
+    /// Errors: of kind `StoreRefused`, if the login cannot be used.
     pub fn open(options: &Options, clients: &mut ClientCache) -> Result<NatsStore> {
         let url = url(options);
         check_prefix(&options.prefix).context(|| format!("open {url}"))?;
