@@ -41,6 +41,7 @@ mod presence;
 mod progress_timeout;
 mod proxy;
 mod put;
+mod put_chunks;
 mod read_cuts;
 mod refusals;
 mod reply;

@@ -19,13 +19,12 @@ use super::api;
 use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
 use super::fence::Fence;
-use super::in_flight::{InFlightChunks, ScheduledResend, SentChunk};
-use super::object::{CHUNK_BYTES, ContentDigest, Meta, ObjectNames, write_meta};
+use super::object::{Meta, ObjectNames, write_meta};
 use super::own_objects::{OwnObject, Replaced};
+use super::put_chunks::{MISPLACED, PutChunks};
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
-use crate::random;
 use crate::store::traffic::Purpose;
 use crate::store::{Put, PutState};
 
@@ -33,7 +32,6 @@ use crate::store::{Put, PutState};
 const META: u64 = 0;
 const LOOKUP: u64 = u64::MAX - 1;
 const PURGE: u64 = u64::MAX - 3;
-const MISPLACED: u64 = u64::MAX - 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -55,13 +53,8 @@ pub struct NatsPut {
     fence: Rc<Fence>,
     name: String,
     description: Option<String>,
-    nuid: String,
     exchange: Exchange,
-    chunk: Vec<u8>,
-    chunk_size: usize,
-    digest: ContentDigest,
-    in_flight: InFlightChunks,
-    resend: Option<ScheduledResend>,
+    chunks: PutChunks,
     /// What this one replaces.
     replaced: Replaced,
     /// Its meta message was sent before, and not answered.
@@ -71,8 +64,6 @@ pub struct NatsPut {
     finished: bool,
     commit: bool,
     stage: Stage,
-    /// When the first chunk went out.
-    started: Option<Instant>,
 }
 
 impl NatsPut {
@@ -82,20 +73,14 @@ impl NatsPut {
             fence: fence.clone(),
             name: name.to_string(),
             description: None,
-            nuid: random::token(),
             exchange: Exchange::new(client, Purpose::Changes),
-            chunk: Vec::new(),
-            chunk_size: CHUNK_BYTES,
-            digest: ContentDigest::new(),
-            in_flight: InFlightChunks::default(),
-            resend: None,
+            chunks: PutChunks::new(place),
             replaced: Replaced::Assumed(None),
             unsettled: false,
             fenced: false,
             finished: false,
             commit: false,
             stage: Stage::New,
-            started: None,
         }
     }
 
@@ -119,8 +104,7 @@ impl NatsPut {
                 "expected a server with headers (2.2 or later), found one without",
             ));
         }
-        let limits = [self.client().max_payload(), self.names.max_message.get()];
-        self.chunk_size = limits.into_iter().filter(|limit| *limit > 0).fold(CHUNK_BYTES, usize::min);
+        self.chunks.limit_size(self.exchange.client().max_payload());
         let own = self.client().own_objects.borrow_mut().take(&subject);
         self.unsettled = own.is_none() && self.client().own_objects.borrow().is_unsettled(&subject);
         self.replaced = Replaced::Assumed(own);
@@ -144,64 +128,10 @@ impl NatsPut {
         }
     }
 
-    /// False: the window is full.
-    fn send_chunk(&mut self) -> Result<bool> {
-        let mending = self.in_flight.needs_resend() || self.resend.is_some();
-        if mending || !self.client().window.borrow_mut().can_send(self.chunk.len()) {
-            return Ok(false);
-        }
-        fault::point("put.chunk")?;
-        self.digest.add(&self.chunk);
-        let bytes = std::mem::take(&mut self.chunk);
-        self.publish_chunk(self.digest.chunks, bytes)?;
-        Ok(true)
-    }
-
-    fn publish_chunk(&mut self, tag: u64, bytes: Vec<u8>) -> Result<()> {
-        self.exchange.request(tag, &self.names.chunk_subject(&self.nuid), &bytes)?;
-        self.client().window.borrow_mut().on_send(bytes.len());
-        self.in_flight.sent(tag, bytes, Instant::now());
-        self.started.get_or_insert_with(Instant::now);
-        Ok(())
-    }
-
-    /// Mends what a full queue of the server has torn: see [`InFlightChunks`].
-    fn resend_rejected(&mut self, now: Instant) -> Result<()> {
-        if let Some(resend) = self.in_flight.take_resend() {
-            for seq in &resend.misplaced {
-                let question = api::delete_message_request(*seq);
-                self.exchange.request(MISPLACED, &self.names.api("STREAM.MSG.DELETE"), &question)?;
-            }
-            self.resend = Some(ScheduledResend::new(resend, now));
-        }
-        if let Some(resend) = self.resend.take_if(|resend| resend.is_due(now)) {
-            for (tag, bytes) in resend.chunks {
-                self.publish_chunk(tag, bytes)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn on_removed(&mut self, reply: &Reply) -> Result<()> {
-        api::parse_success::<serde_json::Value>(reply)?;
-        self.resend.iter_mut().for_each(ScheduledResend::on_removed);
-        Ok(())
-    }
-
-    fn take_chunk(&mut self, bytes: &[u8]) -> Result<usize> {
+    fn take(&mut self, bytes: &[u8]) -> Result<usize> {
         self.start()?;
         self.check_session()?;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = self.chunk_size.saturating_sub(self.chunk.len());
-            let (now, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
-            self.chunk.extend_from_slice(now);
-            rest = later;
-            if self.chunk.len() >= self.chunk_size && !self.send_chunk()? {
-                break;
-            }
-        }
-        Ok(bytes.len().saturating_sub(rest.len()))
+        self.chunks.write(&self.exchange, bytes)
     }
 
     fn on_reply(&mut self, reply: &Reply) -> Result<()> {
@@ -210,38 +140,18 @@ impl NatsPut {
             META => self.on_meta(reply)?,
             // Best effort: the object itself is stored, and the sweep finds what stays.
             PURGE => self.stage = Stage::Done,
-            MISPLACED => self.on_removed(reply)?,
-            tag => self.on_chunk(tag, reply)?,
-        }
-        Ok(())
-    }
-
-    fn on_chunk(&mut self, tag: u64, reply: &Reply) -> Result<()> {
-        let Some(SentChunk { bytes, at }) = self.in_flight.is_answered(tag) else {
-            return self.client().duplicates.borrow_mut().check_repeated_ack(reply, &self.names);
-        };
-        let answer = self.client().duplicates.borrow_mut().read_ack(reply, &self.names);
-        let stored = matches!(answer, Ok(Ok(_)));
-        let mut window = self.exchange.client().window.borrow_mut();
-        if stored {
-            window.on_ack(bytes.len(), at, Instant::now())
-        } else {
-            window.on_abandon(bytes.len())
-        }
-        drop(window);
-        match answer? {
-            Ok(seq) => self.in_flight.on_ack(tag, seq, bytes),
-            Err(refusal) if refusal.err_code == api::TOO_MANY_REQUESTS && self.in_flight.on_reject(tag, bytes) => {}
-            Err(refusal) => return Err(refusal.error()),
+            MISPLACED => self.chunks.on_removed(reply)?,
+            _ => self.chunks.on_reply(self.exchange.client(), reply)?,
         }
         Ok(())
     }
 
     /// Whether no other stream can be seen to have our subjects.
     fn is_exclusive(&self, now: Instant) -> bool {
-        let waited = self.started.map(|started| now.saturating_duration_since(started));
         let (client, names) = (self.client(), &self.names);
-        waited.is_none_or(|waited| client.duplicates.borrow_mut().is_proven_exclusive(names, client.session(), waited))
+        self.chunks
+            .age(now)
+            .is_none_or(|waited| client.duplicates.borrow_mut().is_proven_exclusive(names, client.session(), waited))
     }
 
     fn on_meta(&mut self, reply: &Reply) -> Result<()> {
@@ -284,7 +194,14 @@ impl NatsPut {
         fault::point("put.meta")?;
         let full_name = self.names.full_name(&self.name)?;
         let words = self.description.as_deref();
-        let meta = write_meta(&self.names.bucket, &full_name, words, &self.nuid, &self.digest, self.chunk_size);
+        let meta = write_meta(
+            &self.names.bucket,
+            &full_name,
+            words,
+            self.chunks.nuid(),
+            self.chunks.digest(),
+            self.chunks.chunk_bytes(),
+        );
         let reply = self.exchange.reply_to(META);
         let subject = self.names.meta_subject(&full_name);
         self.client().own_objects.borrow_mut().set_unsettled(&subject);
@@ -304,11 +221,11 @@ impl NatsPut {
 
     /// The meta message is at `seq`: what it replaced goes.
     fn on_stored(&mut self, seq: u64) -> Result<()> {
-        let own = OwnObject { nuid: self.nuid.clone(), seq };
+        let own = OwnObject { nuid: self.chunks.nuid().to_string(), seq };
         self.client().own_objects.borrow_mut().insert(&self.meta_subject()?, own);
         self.fence.on_stored();
         let replaced = std::mem::replace(&mut self.replaced, Replaced::Known(None)).nuid();
-        let Some(nuid) = replaced.filter(|nuid| !nuid.is_empty() && *nuid != self.nuid) else {
+        let Some(nuid) = replaced.filter(|nuid| !nuid.is_empty() && nuid != self.chunks.nuid()) else {
             self.stage = Stage::Done;
             return Ok(());
         };
@@ -327,14 +244,12 @@ impl NatsPut {
                 ExchangeEvent::Reply(reply) => self.on_reply(&reply)?,
             }
         }
-        self.resend_rejected(now)?;
-        let due = self.chunk.len() >= self.chunk_size || (self.finished && !self.chunk.is_empty());
-        if due && self.stage == Stage::Chunks {
-            self.send_chunk()?;
-        }
-        let whole = self.finished && self.chunk.is_empty() && self.in_flight.is_empty() && self.resend.is_none();
-        if self.stage == Stage::Chunks && whole {
-            self.stage = Stage::Staged;
+        self.chunks.resend_rejected(&self.exchange, now)?;
+        if self.stage == Stage::Chunks {
+            self.chunks.send_due(&self.exchange, self.finished)?;
+            if self.finished && self.chunks.is_stored() {
+                self.stage = Stage::Staged;
+            }
         }
         if self.stage == Stage::Staged && self.commit && self.is_exclusive(now) {
             self.client().duplicates.borrow().check(&self.names)?;
@@ -350,7 +265,7 @@ impl NatsPut {
 
     fn check_timeout(&mut self, now: Instant) -> Result<()> {
         let waiting = match self.stage {
-            Stage::Chunks => !self.in_flight.is_empty() || self.resend.is_some(),
+            Stage::Chunks => self.chunks.is_waiting(),
             Stage::Meta | Stage::Lookup | Stage::Purge => true,
             _ => false,
         };
@@ -377,16 +292,15 @@ impl NatsPut {
 
     /// Gives the window back and leaves the removal of our chunks to be done.
     fn abandon(&mut self) {
-        let flight = std::mem::take(&mut self.in_flight);
-        self.client().window.borrow_mut().on_abandon(flight.bytes());
+        let unanswered = self.chunks.abandon(self.exchange.client());
         // A meta message on its way may yet make the object visible: then its chunks must stay.
         let settled = matches!(self.stage, Stage::Chunks | Stage::Staged);
         self.stage = Stage::Failed;
-        if settled && self.digest.chunks > 0 {
-            let purge = (self.names.api("STREAM.PURGE"), api::purge_request(&self.names.chunk_subject(&self.nuid)));
+        if settled && self.chunks.digest().chunks > 0 {
+            let purge = (self.names.api("STREAM.PURGE"), api::purge_request(&self.chunks.subject()));
             let client = self.client().clone();
             let exchange = std::mem::replace(&mut self.exchange, Exchange::new(&client, Purpose::Changes));
-            let cleanup = AbandonedPut::new(exchange, flight.unanswered(), purge, Instant::now());
+            let cleanup = AbandonedPut::new(exchange, unanswered, purge, Instant::now());
             client.cleanups.defer(Box::new(cleanup));
         }
     }
@@ -394,7 +308,7 @@ impl NatsPut {
 
 impl Put for NatsPut {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let taken = self.take_chunk(bytes);
+        let taken = self.take(bytes);
         self.abandon_on_error(taken)
     }
 
