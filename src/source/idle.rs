@@ -8,7 +8,8 @@
 use crate::error::Result;
 use crate::log;
 use crate::source::inotify::{FileWatch, Inotify};
-use crate::source::{IDLE_REPINS, Source, wal_file};
+use crate::source::repinning::IDLE_REPINS;
+use crate::source::{Source, wal_file};
 
 /// So often may a commit have come without word before the file system is not asked any more. Once can happen: its
 /// frames were written before the watch began, and published long after (a slow disk).

@@ -55,6 +55,8 @@ mod opening;
 mod pins;
 mod preimages;
 mod proof;
+mod repinning;
+mod replacement;
 mod reread;
 mod resuming;
 mod sigbus;
@@ -91,7 +93,7 @@ pub use resume::{GenerationEnd, WalMark};
 use bases::Bases;
 use borders::Borders;
 use checkpoint::CheckpointState;
-use file_state::{FileState, FileWatcher};
+use file_state::FileWatcher;
 use foreign_locks::ForeignLocks;
 use identity::Identity;
 use idle::IdleWatches;
@@ -173,10 +175,6 @@ struct CopyPosition {
     /// Whether the chain's checksum stands in the last frame (or in the header, before the first one).
     chain_known: bool,
 }
-
-/// READ0 is held exclusively for an instant while a checkpoint stores its result; a pin that begins in it lands on
-/// READ1 to READ4 and makes an application's RESTART wait. So a quiet database is pinned again a few times.
-const IDLE_REPINS: u8 = 3;
 
 impl Source {
     /// Opens a database and pins it. What it holds at that commit is where a snapshot or a continuation begins.
@@ -272,56 +270,6 @@ impl Source {
         self.foreign_locks.has_waiting_checkpoint(self.identity.index)
     }
 
-    /// Nothing is going on, and the database file has everything.
-    fn repin_when_idle(&mut self, header: &IndexHeader, now: Instant) -> Result<()> {
-        if self.idle_repins < IDLE_REPINS {
-            self.idle_repins += 1;
-            self.all_copied = true;
-            return self.repin();
-        }
-        checkpoint::truncate_if_large(self, header, now)
-    }
-
-    /// Whether another file has taken one of the names, or the content of the database file was replaced by something
-    /// other than a checkpoint. Worth a look each second: a few calls of stat(2). `sure`: there is no time for a second
-    /// look.
-    pub fn replaced_file(&mut self, sure: bool) -> Result<Option<GenerationEnd>> {
-        fault::point("source.look")?;
-        let now = match Identity::of(&self.path) {
-            Ok(now) => now,
-            Err(error) if error.kind() == Kind::DatabaseNotReady => {
-                return Ok(Some(GenerationEnd::Replaced("database file deleted")));
-            }
-            Err(error) => return Err(error),
-        };
-        if let Some(what) = self.identity.changed(&now) {
-            return Ok(Some(GenerationEnd::Replaced(what)));
-        }
-        // A -wal that began after the start.
-        self.identity = now;
-        self.overwritten(sure)
-    }
-
-    fn overwritten(&mut self, sure: bool) -> Result<Option<GenerationEnd>> {
-        let Some(now) = self.file_state()? else { return Ok(None) };
-        let behind = self.index.progress();
-        Ok(self.file_watch.check(now, behind, !self.options.allow_network, sure))
-    }
-
-    /// Whether the database file is what it was, but for checkpoints: ours hide no other change.
-    fn may_checkpoint(&mut self) -> bool {
-        matches!(self.overwritten(false), Ok(None)) && !self.file_watch.is_suspect()
-    }
-
-    fn has_checkpointed(&mut self) {
-        let now = self.file_state().ok().flatten();
-        self.file_watch.rebase(now);
-    }
-
-    fn file_state(&self) -> Result<Option<FileState>> {
-        FileState::read(&self.path, self.pins.idle_connection(), &self.index)
-    }
-
     /// Gives out the next committed frames, as many whole frames as `buffer` has room for.
     ///
     /// What their pages differ in is put into `composer`, if the batch says so.
@@ -357,19 +305,6 @@ impl Source {
         checkpoint::lock_to_catch_up(self, now)
     }
 
-    /// Moves the pin for one who copies nothing, but reads a snapshot and keeps nobody waiting meanwhile.
-    pub fn move_pin(&mut self) -> Result<()> {
-        let header = self.header()?;
-        if header != self.header_at_pin {
-            self.idle_repins = 0;
-        }
-        if self.idle_repins < IDLE_REPINS && self.active_snapshots.preserve(&header) {
-            self.idle_repins += 1;
-            self.repin()?;
-        }
-        Ok(())
-    }
-
     /// Whether writers wait for the copy to go on.
     pub fn blocks_writers(&self) -> bool {
         self.checkpoints.is_locked()
@@ -402,24 +337,6 @@ impl Source {
     fn is_copied(&self, header: &IndexHeader) -> bool {
         let emptied = header.frames == 0 && self.passed_first_pin;
         emptied || (header.salt == self.position.chain.salt() && header.frames == self.position.frame)
-    }
-
-    /// Moves to a new pin. What the wal-index says before it is remembered, so that any later change is seen as one.
-    fn repin(&mut self) -> Result<()> {
-        fault::point("source.rotate")?;
-        let before = self.header()?;
-        if !self.pins.begin_next()? {
-            return Ok(());
-        }
-        if self.is_overtaken()? || !self.active_snapshots.hand_over_to_pin(&before, &self.index) {
-            self.pins.abandon_next();
-            return Ok(());
-        }
-        self.overtaken = 0;
-        self.pins.promote_next();
-        self.header_at_pin = before;
-        self.all_copied = false;
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use super::repinning::IDLE_REPINS;
 use super::*;
 
 /// A database with nothing in its WAL, and an application that is connected to it. Its files are gone with it.
