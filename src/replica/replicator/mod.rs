@@ -5,6 +5,7 @@
 
 mod comparing;
 mod comparison_schedule;
+mod ending;
 mod file_place;
 mod incremental;
 mod missed_commits;
@@ -21,7 +22,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::position::Position;
 use crate::source::GenerationEnd;
 use crate::store::Store;
@@ -33,7 +34,7 @@ pub use status::{ReplicatorStatus, SnapshotStatus};
 
 use open_database::{OpenDatabase, SyncResult};
 use reader::{Reader, ReaderStage};
-use side::{Side, SnapshotStep, ends_program};
+use side::{Side, SnapshotStep};
 use syncing::SyncRounds;
 
 /// One database and its stores.
@@ -237,7 +238,7 @@ impl Replicator {
         for at in 0..self.sides.len() {
             match self.sides.get_mut(at).map(|side| side.poll_store(clock)) {
                 Some(Ok(polled)) => next = next.min(polled),
-                Some(Err(error)) => handle_side_error(&mut self.sides, at, error, clock)?,
+                Some(Err(error)) => self.handle_side_error(at, error, clock)?,
                 None => {}
             }
         }
@@ -247,7 +248,7 @@ impl Replicator {
         for at in 0..self.sides.len() {
             match self.sides.get_mut(at).map(|side| side.poll_stored(caught_up, tools, clock)) {
                 Some(Ok(polled)) => next = next.min(polled),
-                Some(Err(error)) => handle_side_error(&mut self.sides, at, error, clock)?,
+                Some(Err(error)) => self.handle_side_error(at, error, clock)?,
                 None => {}
             }
         }
@@ -328,28 +329,6 @@ impl Replicator {
         Ok(())
     }
 
-    /// Others have room: those that have none do not keep them waiting.
-    fn end_where_full(&mut self, clock: &dyn Clock) -> Result<()> {
-        self.end_where(clock, |side| side.is_full().then_some(GenerationEnd::Backlog)).map(|_| ())
-    }
-
-    /// Ends the generations for which there is a reason. True if there was one.
-    fn end_where(&mut self, clock: &dyn Clock, reason: impl Fn(&Side) -> Option<GenerationEnd>) -> Result<bool> {
-        let writing = self.sides.iter().enumerate().filter(|(_, side)| side.is_writing());
-        let ended: Vec<_> = writing.filter_map(|(at, side)| Some((at, reason(side)?))).collect();
-        for (at, reason) in &ended {
-            self.end_one(*at, reason.clone(), clock)?;
-        }
-        Ok(!ended.is_empty())
-    }
-
-    fn end_one(&mut self, at: usize, reason: GenerationEnd, clock: &dyn Clock) -> Result<()> {
-        match self.sides.get_mut(at).map(|side| side.end_generation(reason, clock.now())) {
-            Some(Err(error)) => handle_side_error(&mut self.sides, at, error, clock),
-            _ => Ok(()),
-        }
-    }
-
     fn poll_snapshots(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
         let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(WakeOn::NextTick) };
         let mut next = WakeOn::NextTick;
@@ -360,43 +339,6 @@ impl Replicator {
             }
         }
         Ok(next)
-    }
-
-    /// The database is the reason: no generation can go on.
-    fn end_generations(&mut self, reason: &GenerationEnd, clock: &dyn Clock) -> Result<WakeOn> {
-        self.end_where(clock, |_| Some(reason.clone()))?;
-        self.answered_at = None;
-        self.reader.close(Some(reason));
-        Ok(WakeOn::Immediately)
-    }
-
-    /// Decides whether an error of the database ends the program.
-    fn handle_reader_error(&mut self, error: Error, clock: &dyn Clock) -> Result<WakeOn> {
-        if ends_program(&error, !self.reader.begun, &self.settings) {
-            return Err(error);
-        }
-        self.sides.iter_mut().for_each(|side| side.report(&error, clock));
-        if let Some(reason) = self.replaced(error.kind()) {
-            return self.end_generations(&reason, clock);
-        }
-        if error.kind() != Kind::DatabaseNotReady {
-            // Everything is closed, and the WAL must show that it can be continued.
-            self.sides.iter_mut().for_each(|side| side.wait_for_reader(clock.now()));
-            self.reader.close(None);
-        }
-        if !self.reader.is_open() {
-            self.reader.retry_at = clock.now() + RETRY_DELAY;
-        }
-        Ok(WakeOn::NextTick)
-    }
-
-    /// Whether the error comes of a file that is another one now.
-    fn replaced(&mut self, kind: Kind) -> Option<GenerationEnd> {
-        let database = self.reader.open_database_mut()?;
-        if !matches!(kind, Kind::Database | Kind::DatabaseNotReady) {
-            return None;
-        }
-        database.source.replaced_file(kind == Kind::Database).ok().flatten()
     }
 
     /// Where things stand in each store.
@@ -412,18 +354,4 @@ impl Replicator {
     pub fn status(&self, clock: &dyn Clock) -> ReplicatorStatus {
         self.statuses(clock).into_iter().next().unwrap_or_default()
     }
-}
-
-/// What is wrong in one store ends the program only where there is no other to write to.
-///
-/// Errors: those that end the program.
-fn handle_side_error(sides: &mut [Side], at: usize, error: Error, clock: &dyn Clock) -> Result<()> {
-    let Some(side) = sides.get_mut(at) else { return Ok(()) };
-    let Err(error) = side.handle_error(error, clock) else { return Ok(()) };
-    let others = sides.iter().enumerate().any(|(other, side)| other != at && side.failure().is_none());
-    match sides.get_mut(at) {
-        Some(side) if others => side.fail(error, clock),
-        _ => return Err(error),
-    }
-    Ok(())
 }

@@ -15,7 +15,7 @@ use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::reader::{Compared, ComparingFile, ReaderStage};
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
 use crate::replica::replicator::side::{Side, SideStage};
-use crate::replica::replicator::{Replicator, handle_side_error};
+use crate::replica::replicator::Replicator;
 use crate::source::{self, GenerationEnd, MarkPlace, Source};
 
 /// So long the first pin waits for stores that are being asked, where others have answered.
@@ -53,7 +53,7 @@ impl Replicator {
     fn adopt_spools(&mut self, clock: &dyn Clock) -> Result<()> {
         for at in 0..self.sides.len() {
             if let Some(Err(error)) = self.sides.get_mut(at).map(|side| side.adopt_spool(clock)) {
-                handle_side_error(&mut self.sides, at, error, clock)?;
+                self.handle_side_error(at, error, clock)?;
             }
         }
         Ok(())
@@ -160,7 +160,7 @@ impl Replicator {
                 Ok(()) if side.is_writing() => next = WakeOn::Immediately,
                 Ok(()) if side.has_store_work() => next = next.min(WakeOn::StoreEvent),
                 Ok(()) => {}
-                Err(error) => handle_side_error(&mut self.sides, at, error, clock)?,
+                Err(error) => self.handle_side_error(at, error, clock)?,
             }
         }
         Ok(next)
