@@ -13,12 +13,14 @@ use crate::replica::replicator::side::Side;
 impl Side {
     /// Errors: of kind `TakenOver`.
     pub(super) fn poll_audit(&mut self, caught_up: bool, clock: &dyn Clock) -> Result<WakeOn> {
-        let Some(stored) = self.stored.filter(|stored| self.exclusive && self.writes(stored)) else {
+        let Some(stored) = self.acknowledged.position.filter(|stored| self.access.exclusive && self.writes(stored))
+        else {
             return Ok(WakeOn::NextTick);
         };
-        let prove = self.closing && (self.is_acknowledged(caught_up) || self.wants_proof_of_end());
+        let prove = self.end_of_run.asked && (self.is_acknowledged(caught_up) || self.wants_proof_of_end());
         let snapshot = self.store_summary.snapshot.filter(|key| key.generation == stored.generation);
-        let newest = snapshot.map(|key| key.to_string()).into_iter().chain(self.newest_object.clone()).collect();
+        let newest =
+            snapshot.map(|key| key.to_string()).into_iter().chain(self.acknowledged.newest_object.clone()).collect();
         match self.audit.poll(clock.now(), stored, newest, prove) {
             Ok(AuditResult::Nothing) => Ok(WakeOn::NextTick),
             Ok(AuditResult::Waiting) => Ok(WakeOn::StoreEvent),
@@ -38,7 +40,8 @@ impl Side {
     /// Errors: somebody else has written what is listed.
     fn check_listing(&self, listing: &Listing) -> Result<()> {
         let (stored, snapshot) = (self.stored_of_written(), self.has_snapshot());
-        self.writer
+        self.access
+            .writer
             .check_listing(listing, &OwnWrites { stored, snapshot, in_flight: &|key| self.uploads.contains(key) })
     }
 

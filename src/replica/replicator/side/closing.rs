@@ -12,6 +12,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How far the end of a run has come.
 #[derive(Default)]
 pub(super) struct EndOfRun {
+    pub(super) asked: bool,
     since: Option<Instant>,
     /// Behind everything that was committed when the end was asked for.
     target: Option<Position>,
@@ -26,7 +27,7 @@ impl Side {
     }
 
     pub(super) fn poll_end_of_run(&mut self, caught_up: bool, now: Instant) {
-        if !self.closing {
+        if !self.end_of_run.asked {
             return;
         }
         let since = *self.end_of_run.since.get_or_insert(now);
@@ -38,24 +39,23 @@ impl Side {
         }
         let proven = self.end_of_run.target.is_some_and(|target| reaches(self.audit.proven(), target));
         self.end_of_run.reached =
-            proven && self.exclusive && !self.has_work_before_end() && now.duration_since(since) >= GRACE;
+            proven && self.access.exclusive && !self.has_work_before_end() && now.duration_since(since) >= GRACE;
     }
 
     /// Whether a listing has to show that a restore reaches what must be stored.
     pub(super) fn wants_proof_of_end(&self) -> bool {
-        self.closing
-            && self
-                .end_of_run
-                .target
-                .is_some_and(|target| reaches(self.stored, target) && !reaches(self.audit.proven(), target))
+        self.end_of_run.asked
+            && self.end_of_run.target.is_some_and(|target| {
+                reaches(self.acknowledged.position, target) && !reaches(self.audit.proven(), target)
+            })
     }
 
     /// What the end of a run waits for beside segments.
     pub(super) fn has_work_before_end(&self) -> bool {
         let snapshot =
             self.writing().is_some_and(|writing| writing.snapshot.is_some() || writing.snapshot_at.is_none());
-        let retention = self.settings.enforce_retention && !self.retention.is_done();
-        snapshot || self.force_snapshot || retention
+        let retention = self.replica.settings.enforce_retention && !self.retention.is_done();
+        snapshot || self.requests.force_snapshot || retention
     }
 }
 

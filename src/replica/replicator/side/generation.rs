@@ -11,13 +11,31 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::random;
 use crate::replica::replicator::RETRY_DELAY;
-use crate::replica::replicator::side::{Side, SideStage, Writing, spool};
+use crate::replica::replicator::side::{Side, SideStage, Writing};
 use crate::replica::segment_builder::SegmentBuilder;
-use crate::replica::upload_queue::UploadQueue;
 use crate::source::{GenerationEnd, WalMark};
 
 /// A generation that ends this soon after its start is a sign of trouble: the next one waits.
 const MIN_GENERATION_AGE: Duration = Duration::from_secs(10);
+
+/// How the generations of this replica have gone so far.
+pub(super) struct Generations {
+    /// It has been given what is committed: until then, nothing is stored.
+    pub(super) begun: bool,
+    /// When the last new one began.
+    pub(super) last_start: Option<Instant>,
+    /// Nothing is tried before this.
+    pub(super) retry_at: Instant,
+    /// The stored end that the database does not continue, though only commits are missing between.
+    pub(super) missed_end: Option<StoredEnd>,
+    pub(super) spool_adopted: bool,
+}
+
+impl Generations {
+    pub(super) fn new(now: Instant) -> Generations {
+        Generations { begun: false, last_start: None, retry_at: now, missed_end: None, spool_adopted: false }
+    }
+}
 
 impl Side {
     /// Goes on behind `end`: where the reader is, or `behind` that.
@@ -28,16 +46,17 @@ impl Side {
         clock: &dyn Clock,
     ) {
         let position = end.position();
-        self.name.tag(log::info("continuing")).field("position", position).emit();
-        self.stored = self.stored.or(Some(position));
-        self.force_snapshot |= self.settings.snapshot_if_long && self.store_summary.chain.is_long_with(0);
+        self.replica.name.tag(log::info("continuing")).field("position", position).emit();
+        self.acknowledged.continue_from(position);
+        self.requests.force_snapshot |=
+            self.replica.settings.snapshot_if_long && self.store_summary.chain.is_long_with(0);
         self.write_behind(end, position, behind, clock);
     }
 
     /// Writes what follows `end`. `snapshot_at`: what is committed after that may need a snapshot.
     pub(super) fn write_behind(&mut self, end: StoredEnd, snapshot_at: Position, behind: bool, clock: &dyn Clock) {
         let age = self.store_summary.last_snapshot.map(|last| clock.utc_now().since(last));
-        let snapshot_due = match (age, self.settings.snapshot_interval) {
+        let snapshot_due = match (age, self.replica.settings.snapshot_interval) {
             (Some(age), Some(interval)) => Some(clock.now() + interval.saturating_sub(age)),
             _ => None,
         };
@@ -56,18 +75,23 @@ impl Side {
         clock: &dyn Clock,
     ) -> Result<()> {
         let next = self.store_summary.newest.next_generation(clock.utc_now(), random::random_below(u64::MAX));
-        let next = next.context(|| self.store.url().to_string()).inspect_err(|_| {
+        let next = next.context(|| self.replica.store.url().to_string()).inspect_err(|_| {
             // What is in the way is looked for anew: the operator may have removed it.
-            self.stage = SideStage::starting(&self.store);
+            self.stage = SideStage::starting(&self.replica.store);
         });
         let (generation, time) = next?;
         self.store_summary.newest = HighWaterMark { generation: Some(generation), moment: time };
-        self.writer.add_generations([generation]);
-        self.generation_started = Some(clock.now());
-        self.counters.generation(reason);
-        self.name.tag(log::info("new generation")).field("generation", generation).field("reason", reason).emit();
+        self.access.writer.add_generations([generation]);
+        self.generations.last_start = Some(clock.now());
+        self.health.counters.generation(reason);
+        self.replica
+            .name
+            .tag(log::info("new generation"))
+            .field("generation", generation)
+            .field("reason", reason)
+            .emit();
         let end = StoredEnd::at_snapshot(generation, place, time);
-        self.force_snapshot = false;
+        self.requests.force_snapshot = false;
         let mut builder = SegmentBuilder::new(end);
         builder.set_differences(false);
         self.write(Writing::new(builder, clock.now(), Some(clock.now())));
@@ -75,8 +99,8 @@ impl Side {
     }
 
     fn write(&mut self, writing: Writing) {
-        (self.identified, self.begun) = (true, true);
-        self.missed_end = None;
+        (self.ownership.identified, self.generations.begun) = (true, true);
+        self.generations.missed_end = None;
         self.stage = SideStage::Writing(Box::new(writing));
     }
 
@@ -90,11 +114,11 @@ impl Side {
             self.store_summary.newest.moment = self.store_summary.newest.moment.max(writing.builder.end().time);
         }
         if matches!(reason, GenerationEnd::StoredHistoryIsGone | GenerationEnd::SpoolLost) {
-            self.uploads = UploadQueue::new(self.store.clone(), spool(&self.settings, &self.target));
+            self.uploads = self.replica.upload_queue();
         }
-        self.name.tag(log::warn("generation ended")).field("reason", &reason).emit();
-        if self.generation_started.is_some_and(|begun| now.duration_since(begun) < MIN_GENERATION_AGE) {
-            self.retry_at = now + RETRY_DELAY;
+        self.replica.name.tag(log::warn("generation ended")).field("reason", &reason).emit();
+        if self.generations.last_start.is_some_and(|begun| now.duration_since(begun) < MIN_GENERATION_AGE) {
+            self.generations.retry_at = now + RETRY_DELAY;
         }
         if self.uploads.is_empty() {
             // Nothing in the spool continues anything any more.
@@ -118,9 +142,9 @@ impl Side {
     pub(super) fn restart_from_store(&mut self, clock: &dyn Clock) {
         let now = clock.now();
         self.store_summary.newest.moment = self.newest_time();
-        self.stage = SideStage::starting(&self.store);
-        self.uploads = UploadQueue::new(self.store.clone(), spool(&self.settings, &self.target));
-        (self.stored, self.newest_object) = (None, None);
+        self.stage = SideStage::starting(&self.replica.store);
+        self.uploads = self.replica.upload_queue();
+        self.acknowledged.forget_end();
         self.audit.reset(now);
         if let Err(error) = self.uploads.adopt_spool(None, now) {
             self.report(&error, clock);
@@ -131,10 +155,10 @@ impl Side {
     pub(in crate::replica::replicator) fn check_clock(&mut self, wall: Timestamp) {
         let newest = HighWaterMark { moment: self.newest_time(), ..self.store_summary.newest };
         let refuted = newest.is_clock_behind(wall);
-        if refuted && !self.clock_warned {
-            warn_clock(self.name.database(), &newest, wall);
+        if refuted && !self.health.clock_warned {
+            warn_clock(self.replica.name.database(), &newest, wall);
         }
-        self.clock_warned = refuted;
+        self.health.clock_warned = refuted;
     }
 }
 

@@ -17,11 +17,11 @@ impl Side {
     /// The end behind which only commits are missing. None before what is stored is known to be of this database, and where a
     /// full snapshot is asked for.
     pub(in crate::replica::replicator) fn missed_end(&self) -> Option<StoredEnd> {
-        self.missed_end.filter(|_| self.identified && !self.force_snapshot)
+        self.generations.missed_end.filter(|_| self.ownership.identified && !self.requests.force_snapshot)
     }
 
     pub(in crate::replica::replicator) fn forget_missed_end(&mut self) {
-        self.missed_end = None;
+        self.generations.missed_end = None;
     }
 
     /// What a restore of what is stored reads.
@@ -48,14 +48,15 @@ impl Side {
             oldest: time,
             end: StoredEnd::after_member(&header, 0),
         };
-        self.name
+        self.replica
+            .name
             .tag(log::info("incremental snapshot"))
             .field("position", segment.end.position())
             .field("reason", reason)
             .field("pages", incremental.changed)
             .field("stored", segment.bytes.len())
             .emit();
-        self.stored = self.stored.or(Some(end.position()));
+        self.acknowledged.continue_from(end.position());
         let next = segment.end;
         self.uploads.push(segment, clock.now());
         self.write_behind(next, end.position(), false, clock);

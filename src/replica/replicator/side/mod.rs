@@ -1,12 +1,15 @@
 //! One replica of a database: what is stored there, and what is on its way. The reader gives it what is committed.
 
+mod acknowledged;
 mod auditing;
 mod closing;
 mod exclusivity;
 mod failure;
 mod generation;
+mod health;
 mod incremental;
 mod requests;
+mod setup;
 mod snapshots;
 mod standby;
 mod starting;
@@ -21,22 +24,14 @@ use std::time::{Duration, Instant};
 use crate::backup::find_end::{FindEnd, StoreSummary};
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
-use crate::control::RequestInbox;
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
-use crate::format::time::Timestamp;
-use crate::log::problem_log::ProblemLog;
-use crate::log::target_name::TargetName;
 use crate::replica::audit::Audit;
-use crate::replica::claim::Claim;
-use crate::replica::counters::Counters;
-use crate::replica::exclusive_writer::ExclusiveWriter;
-use crate::replica::maintenance::{Maintenance, RetentionTask};
+use crate::replica::maintenance::RetentionTask;
 use crate::replica::orphan_schedule::CleanupSchedule;
 use crate::replica::replicator::RETRY_DELAY;
 use crate::replica::replicator::settings::{ReplicaTarget, Settings};
 use crate::replica::replicator::status::{ReplicatorStatus, SnapshotStatus};
-use crate::replica::spool::Spool;
 use crate::replica::upload_queue::UploadQueue;
 use crate::source::GenerationEnd;
 use crate::store::Store;
@@ -45,66 +40,36 @@ pub use generation::warn_clock;
 pub(super) use snapshots::SnapshotStep;
 pub(super) use writing::{Packing, Writing};
 
+use acknowledged::Acknowledged;
 use closing::EndOfRun;
-use failure::Failure;
-use takeover::Identifying;
+use exclusivity::StoreAccess;
+use generation::Generations;
+use health::Health;
+use requests::SnapshotRequests;
+use setup::ReplicaSetup;
+use takeover::{Identifying, Ownership};
 
 /// Between two listings while something in the store leaves no room for a new generation.
 const BLOCKED_LIST_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Side {
-    settings: Rc<Settings>,
-    target: ReplicaTarget,
-    name: TargetName,
-    store: Rc<dyn Store>,
-    writer: ExclusiveWriter,
-    audit: Audit,
-    /// The object that was acknowledged last.
-    newest_object: Option<String>,
-    /// Requests of other processes, for as long as the lock is ours.
-    requests: Option<RequestInbox>,
-    next_requests: Instant,
+    replica: ReplicaSetup,
+    access: StoreAccess,
+    ownership: Ownership,
+    requests: SnapshotRequests,
     stage: SideStage,
+    generations: Generations,
     uploads: UploadQueue,
     retention: RetentionTask,
-    /// Nobody else has written to the store, as far as is known; nothing is written otherwise.
-    exclusive: bool,
     cleanup: CleanupSchedule,
-    next_store_check: Instant,
-    /// The store was away when it was last looked at.
-    store_down: bool,
+    audit: Audit,
+    /// What the store had when it was last looked at as a whole, and what has come since.
     store_summary: StoreSummary,
-    /// The clock is behind what is stored, and that was said.
-    clock_warned: bool,
-    problems: ProblemLog,
-    counters: Counters,
-    all_stored_at: Option<Timestamp>,
-    /// The store has answered once, so that trouble from now on is waited out.
-    store_reached: bool,
-    closing: bool,
-    end_of_run: EndOfRun,
+    acknowledged: Acknowledged,
     /// Where the last sync began that somebody asked for.
     sync_target: Option<Position>,
-    retry_at: Instant,
-    /// A standby listens for what is stored; until then, if it says nothing more.
-    standby_until: Option<Instant>,
-    stored: Option<Position>,
-    last_snapshot: Option<Position>,
-    objects: u64,
-    bytes: u64,
-    generation_started: Option<Instant>,
-    force_snapshot: bool,
-    /// It has been given what is committed: until then, nothing is stored.
-    begun: bool,
-    /// What is stored is of this database, or may be replaced though it is not.
-    identified: bool,
-    /// Nothing is written before this is done.
-    claim: Option<Box<Claim>>,
-    spool_adopted: bool,
-    /// The stored end that the database does not continue, though only commits are missing between.
-    missed_end: Option<StoredEnd>,
-    /// Why nothing is written to this store for now, though others are.
-    failure: Option<Failure>,
+    end_of_run: EndOfRun,
+    health: Health,
 }
 
 pub(super) enum SideStage {
@@ -125,63 +90,37 @@ impl SideStage {
 impl Side {
     /// Nothing is contacted yet.
     pub(super) fn new(settings: Rc<Settings>, target: ReplicaTarget, now: Instant) -> Side {
-        let database = settings.path.display().to_string();
-        let name = TargetName::of_replica(&database, target.name.clone());
-        let store = target.store.clone();
-        let maintenance = Maintenance { compaction: target.compaction, ..settings.maintenance() };
+        let replica = ReplicaSetup::new(settings, target);
+        let store = &replica.store;
         Side {
-            retention: RetentionTask::new(store.clone(), name.clone(), maintenance, now),
-            stage: SideStage::starting(&store),
-            uploads: UploadQueue::new(store.clone(), spool(&settings, &target)),
-            writer: ExclusiveWriter::new(store.clone(), &database, settings.takeover),
-            audit: Audit::new(store.clone(), now),
-            newest_object: None,
-            requests: None,
-            next_requests: now,
-            exclusive: false,
+            access: StoreAccess::new(&replica, now),
+            ownership: Ownership::default(),
+            requests: SnapshotRequests::new(replica.settings.force_snapshot, now),
+            stage: SideStage::starting(store),
+            generations: Generations::new(now),
+            uploads: replica.upload_queue(),
+            retention: RetentionTask::new(store.clone(), replica.name.clone(), replica.maintenance(), now),
             cleanup: CleanupSchedule::new(store.clone(), now),
-            next_store_check: now,
-            store_down: false,
+            audit: Audit::new(store.clone(), now),
             store_summary: StoreSummary::default(),
-            clock_warned: false,
-            problems: ProblemLog::default(),
-            counters: Counters::default(),
-            all_stored_at: None,
-            store_reached: false,
-            closing: false,
-            end_of_run: EndOfRun::default(),
+            acknowledged: Acknowledged::default(),
             sync_target: None,
-            retry_at: now,
-            standby_until: None,
-            stored: None,
-            last_snapshot: None,
-            objects: 0,
-            bytes: 0,
-            generation_started: None,
-            force_snapshot: settings.force_snapshot,
-            begun: false,
-            identified: false,
-            claim: None,
-            spool_adopted: false,
-            missed_end: None,
-            failure: None,
-            name,
-            settings,
-            target,
-            store,
+            end_of_run: EndOfRun::default(),
+            health: Health::default(),
+            replica,
         }
     }
 
     pub(super) fn store(&self) -> &Rc<dyn Store> {
-        &self.store
+        &self.replica.store
     }
 
     /// From now on, store what is committed and come to an end.
     pub(super) fn close(&mut self) {
-        if !self.closing {
+        if !self.end_of_run.asked {
             self.audit.expire();
         }
-        self.closing = true;
+        self.end_of_run.asked = true;
     }
 
     pub(super) fn stage(&self) -> &SideStage {
@@ -214,8 +153,12 @@ impl Side {
     /// Whether everything that was committed is stored, and nothing speaks against a restore that gives it. `caught_up`:
     /// all of it was given to this side.
     pub(super) fn is_all_stored(&self, caught_up: bool) -> bool {
-        let sure = if self.closing { self.audit.has_proven(self.stored) } else { self.audit.is_trusted() };
-        self.is_acknowledged(caught_up) && ((sure && self.exclusive) || !self.is_writing())
+        let sure = if self.end_of_run.asked {
+            self.audit.has_proven(self.acknowledged.position)
+        } else {
+            self.audit.is_trusted()
+        };
+        self.is_acknowledged(caught_up) && ((sure && self.access.exclusive) || !self.is_writing())
     }
 
     /// Whether the store has acknowledged everything that was committed when it was last looked at.
@@ -229,28 +172,30 @@ impl Side {
                     && !self.has_work_before_end()
             }
             // A database that is not there when the end is asked for has nothing to store.
-            _ => self.closing && self.settings.wait_for_database && !self.settings.path.exists(),
+            _ => {
+                self.end_of_run.asked && self.replica.settings.wait_for_database && !self.replica.settings.path.exists()
+            }
         }
     }
 
     /// Everything that was committed was seen to be stored.
     pub(super) fn on_all_stored(&mut self, clock: &dyn Clock) {
-        self.all_stored_at = Some(clock.utc_now());
-        if self.exclusive && !self.store_down {
-            self.problems.clear_if_quiet(clock.now(), &self.name);
+        self.acknowledged.all_stored_at = Some(clock.utc_now());
+        if self.access.exclusive && !self.access.down {
+            self.health.problems.clear_if_quiet(clock.now(), &self.replica.name);
         }
     }
 
     /// Whether something is under way in the store.
     pub(super) fn has_store_work(&self) -> bool {
         let waits = match &self.stage {
-            _ if self.failure.is_some() => return false,
+            _ if self.health.failure.is_some() => return false,
             SideStage::Starting(_) | SideStage::Identifying(_) => true,
             SideStage::Ready(_) => false,
             SideStage::Writing(writing) => writing.snapshot.is_some(),
         };
         waits
-            || !self.exclusive
+            || !self.access.exclusive
             || self.uploads.is_busy()
             || self.retention.is_busy()
             || self.cleanup.is_busy()
@@ -258,7 +203,7 @@ impl Side {
     }
 
     pub(super) fn is_paused(&self, now: Instant) -> bool {
-        now < self.retry_at
+        now < self.generations.retry_at
     }
 
     /// What is wrong in this store is told, and tried again.
@@ -267,25 +212,25 @@ impl Side {
     pub(super) fn handle_error(&mut self, error: Error, clock: &dyn Clock) -> Result<()> {
         let first = match error.kind() {
             Kind::StoreRefused | Kind::StoreUnreachable | Kind::ReconnectsExhausted | Kind::NotFound => {
-                !self.store_reached
+                !self.access.reached
             }
-            _ => !self.begun,
+            _ => !self.generations.begun,
         };
-        if ends_program(&error, first, &self.settings) {
+        if ends_program(&error, first, &self.replica.settings) {
             return Err(error);
         }
         self.report(&error, clock);
         if !self.is_writing() {
             let pause = if error.kind() == Kind::Corrupt { BLOCKED_LIST_INTERVAL } else { RETRY_DELAY };
-            self.retry_at = clock.now() + pause;
+            self.generations.retry_at = clock.now() + pause;
         }
         Ok(())
     }
 
     pub(super) fn report(&mut self, error: &Error, clock: &dyn Clock) {
-        self.counters.error(error.kind());
+        self.health.counters.error(error.kind());
         let lag = self.lag(clock);
-        self.problems.report(clock.now(), &self.name, error, lag);
+        self.health.problems.report(clock.now(), &self.replica.name, error, lag);
     }
 
     /// The age of the oldest commit that is not stored. None: it is not known what is stored.
@@ -299,7 +244,7 @@ impl Side {
             true => waiting.max(age(writing.builder.end().time)),
             false => waiting,
         };
-        match (writing.snapshot_at, self.generation_started) {
+        match (writing.snapshot_at, self.generations.last_start) {
             // Without its first snapshot nothing of the generation is of use: all in it waits at least since it began.
             (None, Some(begun)) => Some(waiting.max(clock.now().saturating_duration_since(begun))),
             _ => Some(waiting),
@@ -309,32 +254,26 @@ impl Side {
     pub(super) fn status(&self, clock: &dyn Clock) -> ReplicatorStatus {
         let writing = self.writing();
         ReplicatorStatus {
-            replica: self.name.replica().map(str::to_string),
-            stored: self.stored,
+            replica: self.replica.name.replica().map(str::to_string),
+            stored: self.acknowledged.position,
             copied: writing.map(|writing| writing.builder.end().position()),
             snapshot: writing.and_then(|writing| writing.snapshot.as_ref()).map(|upload| SnapshotStatus {
                 read: upload.read(),
                 total: upload.header().payload_len(),
                 stored: upload.stored(),
             }),
-            snapshot_stored: self.last_snapshot,
+            snapshot_stored: self.acknowledged.snapshot,
             lag: self.lag(clock),
-            objects: self.objects,
-            bytes: self.bytes,
+            objects: self.acknowledged.objects,
+            bytes: self.acknowledged.bytes,
             retention_operations: self.retention.operations(),
-            problem: self.problems.text().map(str::to_string),
-            counters: self.counters.clone(),
-            all_stored_at: self.all_stored_at,
-            recipients: self.stored.map(|_| self.store_summary.recipients),
+            problem: self.health.problems.text().map(str::to_string),
+            counters: self.health.counters.clone(),
+            all_stored_at: self.acknowledged.all_stored_at,
+            recipients: self.acknowledged.position.map(|_| self.store_summary.recipients),
             ..ReplicatorStatus::default()
         }
     }
-}
-
-/// Where the segments of a replica wait while its store is away.
-fn spool(settings: &Settings, target: &ReplicaTarget) -> Spool {
-    let directory = settings.spool_directory(target.directory.as_deref());
-    Spool::new(&directory, settings.max_backlog)
 }
 
 /// Whether an error ends the program. `first`: what it is about has not been there once.

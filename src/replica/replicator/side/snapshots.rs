@@ -95,24 +95,23 @@ impl Side {
         clock: &dyn Clock,
     ) -> Result<SnapshotStep> {
         let SideStage::Writing(writing) = &mut self.stage else { return Ok(SnapshotStep::Wake(WakeOn::NextTick)) };
-        if !self.exclusive {
+        if !self.access.exclusive {
             return Ok(SnapshotStep::Wake(WakeOn::StoreEvent));
         }
         let now = clock.now();
         // With `keep`, only a restore that would have to read too much asks for one.
-        let as_needed = self.settings.snapshot_interval.is_some() || self.settings.keep.is_some();
+        let as_needed = self.replica.settings.snapshot_interval.is_some() || self.replica.settings.keep.is_some();
         if as_needed && self.retention.wants_snapshot() && writing.snapshot.is_none() {
             writing.snapshot_due = Some(writing.snapshot_due.map_or(now, |due| due.min(now)));
         }
-        let asked = self.requests.as_ref().is_some_and(RequestInbox::wants_snapshot);
-        if writing.snapshot.is_none() && writing.wants_snapshot(now, self.force_snapshot || asked) {
-            writing.start_snapshot(database, &*self.store, &self.settings.meta(), clock)?;
-            let level = self.target.compression_level;
+        if writing.snapshot.is_none() && writing.wants_snapshot(now, self.requests.want_snapshot()) {
+            writing.start_snapshot(database, &*self.replica.store, &self.replica.settings.meta(), clock)?;
+            let level = self.replica.target.compression_level;
             writing.snapshot = writing.snapshot.take().map(|upload| upload.compressed(level));
             if writing.snapshot.is_none() {
                 return Ok(SnapshotStep::Wake(WakeOn::NextTick));
             }
-            self.requests.iter_mut().for_each(RequestInbox::snapshot_started);
+            self.requests.inbox.iter_mut().for_each(RequestInbox::snapshot_started);
         }
         self.advance_snapshot(&mut database.source, tools, clock)
     }
@@ -154,7 +153,7 @@ impl Side {
                 writing.snapshot_due = Some(now);
                 writing.snapshot_not_before = now + writing.snapshot_backoff;
                 writing.snapshot_backoff = (writing.snapshot_backoff * 2).min(MAX_SNAPSHOT_BACKOFF);
-                self.requests.iter_mut().for_each(RequestInbox::snapshot_failed);
+                self.requests.inbox.iter_mut().for_each(RequestInbox::snapshot_failed);
                 match error.kind() {
                     Kind::StoreRefused | Kind::StoreUnreachable | Kind::NotFound => self.report(&error, clock),
                     _ => return Err(error),
@@ -170,7 +169,8 @@ impl Side {
         let Some(upload) = writing.snapshot.take() else { return };
         let header = upload.header();
         let position = Position { generation: header.generation, wal_position: header.position };
-        self.name
+        self.replica
+            .name
             .tag(log::info("snapshot stored"))
             .field("position", position)
             .field("bytes", upload.read())
@@ -178,26 +178,17 @@ impl Side {
             .emit();
         writing.snapshot_at = Some(position);
         writing.snapshot_backoff = RETRY_DELAY;
-        self.last_snapshot = Some(position);
-        self.newest_object = Some(header.key().to_string());
-        self.store_summary.recipients = self.store.recipients();
+        self.acknowledged.on_snapshot(&header.key(), upload.stored());
+        self.store_summary.recipients = self.replica.store.recipients();
         self.store_summary.snapshot = Some(header.key());
-        writing.snapshot_due = self.settings.snapshot_interval.map(|interval| now + interval);
-        self.force_snapshot = false;
+        writing.snapshot_due = self.replica.settings.snapshot_interval.map(|interval| now + interval);
+        self.requests.force_snapshot = false;
         self.store_summary.last_snapshot = Some(header.time);
         self.retention.snapshot_stored(upload.stored());
-        self.objects += 1;
-        self.bytes += upload.stored();
-        let newer = self.stored.is_none_or(|stored| {
-            stored.generation != position.generation || stored.wal_position < position.wal_position
-        });
-        if newer {
-            self.stored = Some(position);
-        }
         if let Some(sum) = header.database {
             source.trust_snapshot(upload.handle(), sum);
             self.await_snapshot(upload.handle(), source);
         }
-        self.problems.clear(now, &self.name);
+        self.health.problems.clear(now, &self.replica.name);
     }
 }

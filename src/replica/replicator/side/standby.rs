@@ -18,25 +18,25 @@ const MAX_ON_THEIR_WAY: usize = 2;
 impl Side {
     /// Hears whether a standby listens.
     pub(super) fn hear_standby(&mut self, now: Instant) {
-        let heard = self.writer.take_standby() && self.target.serves_standbys;
-        if heard && self.standby_until.is_none() {
-            self.name.tag(log::debug("standby listens, storing each commit at once")).emit();
+        let heard = self.access.writer.take_standby() && self.replica.target.serves_standbys;
+        if heard && self.access.standby_until.is_none() {
+            self.replica.name.tag(log::debug("standby listens, storing each commit at once")).emit();
         }
         if heard {
-            self.standby_until = Some(now + TRUST_TIME);
+            self.access.standby_until = Some(now + TRUST_TIME);
         }
-        self.standby_until.take_if(|until| now >= *until);
+        self.access.standby_until.take_if(|until| now >= *until);
     }
 
     /// Whether a standby waits for each commit.
     pub(in crate::replica::replicator) fn has_standby(&self) -> bool {
-        self.standby_until.is_some()
+        self.access.standby_until.is_some()
     }
 
     /// Whether it has taken what a standby waits for, and it may be sent.
     pub(in crate::replica::replicator) fn owes_standby(&self) -> bool {
         let taken = self.writing().is_some_and(|writing| !writing.builder.is_empty());
-        taken && self.has_standby() && self.exclusive && self.uploads.len() < MAX_ON_THEIR_WAY
+        taken && self.has_standby() && self.access.exclusive && self.uploads.len() < MAX_ON_THEIR_WAY
     }
 
     /// Sends what was taken on its way, if a standby waits for it.

@@ -33,26 +33,26 @@ impl Side {
     fn poll_start(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
         let now = clock.now();
         let SideStage::Starting(start) = &mut self.stage else { return Ok(WakeOn::Immediately) };
-        if !self.exclusive {
+        if !self.access.exclusive {
             return Ok(WakeOn::StoreEvent);
         }
         let Some(mut found) = start.poll(now)? else { return Ok(WakeOn::StoreEvent) };
-        if found.known.recipients > 0 && self.store.recipients() == 0 {
-            if !self.settings.allow_unencrypted {
-                self.stage = SideStage::starting(&self.store);
-                return Err(would_be_clear(self.store.url()));
+        if found.known.recipients > 0 && self.replica.store.recipients() == 0 {
+            if !self.replica.settings.allow_unencrypted {
+                self.stage = SideStage::starting(&self.replica.store);
+                return Err(would_be_clear(self.replica.store.url()));
             }
             found.end = Err(GenerationEnd::NoLongerEncrypted);
         }
-        if self.writer.predecessor_may_write() && found.end.is_ok() {
+        if self.access.writer.predecessor_may_write() && found.end.is_ok() {
             found.end = Err(GenerationEnd::PredecessorMayWrite);
         }
-        if !self.store_reached {
-            self.writer.add_generations(start.generations().iter().copied());
+        if !self.access.reached {
+            self.access.writer.add_generations(start.generations().iter().copied());
         }
-        self.store_reached = true;
+        self.access.reached = true;
         self.store_summary = found.known;
-        self.identified |= self.store_summary.witnesses == Witnesses::default();
+        self.ownership.identified |= self.store_summary.witnesses == Witnesses::default();
         self.retention.started(self.store_summary.newest.moment, clock);
         self.stage = SideStage::Ready(found.end);
         Ok(WakeOn::Immediately)
@@ -60,17 +60,17 @@ impl Side {
 
     /// The lock of the database is ours, and so is what lies beside it.
     pub(in crate::replica::replicator) fn on_locked(&mut self) {
-        if self.requests.is_none() {
-            let directory = self.settings.replica_directory(self.target.directory.as_deref());
-            if self.target.directory.is_some() {
-                let owner = std::fs::metadata(&self.settings.path).ok();
+        if self.requests.inbox.is_none() {
+            let directory = self.replica.directory();
+            if self.replica.target.directory.is_some() {
+                let owner = std::fs::metadata(&self.replica.settings.path).ok();
                 if let Err(error) = Directory::open_or_create(&directory, owner.as_ref()) {
                     let what = format!("open metadata directory {}", directory.display());
                     let error = Error::io(Kind::Database, what, &error);
-                    self.name.tag(log::warn("no snapshot can be asked for")).error(&error).emit();
+                    self.replica.name.tag(log::warn("no snapshot can be asked for")).error(&error).emit();
                 }
             }
-            self.requests = Some(RequestInbox::new(&directory));
+            self.requests.inbox = Some(RequestInbox::new(&directory));
         }
     }
 
@@ -83,7 +83,7 @@ impl Side {
     /// Takes up the spool, once. The lock must be ours.
     pub(in crate::replica::replicator) fn adopt_spool(&mut self, clock: &dyn Clock) -> Result<()> {
         let SideStage::Ready(end) = &mut self.stage else { return Ok(()) };
-        if !self.begun && !std::mem::replace(&mut self.spool_adopted, true) {
+        if !self.generations.begun && !std::mem::replace(&mut self.generations.spool_adopted, true) {
             self.uploads.adopt_spool(end.as_mut().ok(), clock.now())?;
         }
         Ok(())
@@ -92,7 +92,7 @@ impl Side {
     /// Whether it will soon know where it can go on, as far as is known: its store is being asked, and nothing is in the way.
     pub(in crate::replica::replicator) fn is_on_its_way(&self) -> bool {
         let asks = matches!(self.stage, SideStage::Starting(_) | SideStage::Identifying(_));
-        asks && self.failure.is_none() && self.problems.text().is_none()
+        asks && self.health.failure.is_none() && self.health.problems.text().is_none()
     }
 
     /// Where it can go on, if it waits for that.
@@ -106,7 +106,7 @@ impl Side {
     /// What waits to go on behind an end cannot.
     pub(in crate::replica::replicator) fn refuse_end(&mut self, reason: GenerationEnd) {
         if let SideStage::Ready(end) = &mut self.stage {
-            self.missed_end = end.as_ref().ok().copied().filter(|_| reason.is_only_missed());
+            self.generations.missed_end = end.as_ref().ok().copied().filter(|_| reason.is_only_missed());
             *end = Err(reason);
         }
     }

@@ -17,7 +17,11 @@ impl Side {
     pub(in crate::replica::replicator) fn has_synced(&self) -> bool {
         let (Some(target), Some(writing)) = (self.sync_target, self.writing()) else { return false };
         let same = writing.builder.end().chain_end.generation == target.generation;
-        let stored = !same || reaches(self.stored, target);
-        stored && self.has_snapshot() && self.exclusive && self.audit.is_trusted() && self.failure.is_none()
+        let stored = !same || reaches(self.acknowledged.position, target);
+        stored
+            && self.has_snapshot()
+            && self.access.exclusive
+            && self.audit.is_trusted()
+            && self.health.failure.is_none()
     }
 }

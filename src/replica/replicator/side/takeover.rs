@@ -24,29 +24,38 @@ pub(in crate::replica::replicator) struct Identifying {
     search: OriginSearch,
 }
 
+/// Whether the prefix is this database's to write to.
+#[derive(Default)]
+pub(super) struct Ownership {
+    /// What is stored is of this database, or may be replaced though it is not.
+    pub(super) identified: bool,
+    /// Nothing is written before this is done.
+    claim: Option<Box<Claim>>,
+}
+
 impl Side {
     /// Whether it must be asked first of which database that is what is stored. No pin is held for it while the store answers.
     pub(in crate::replica::replicator) fn must_identify(&self) -> bool {
-        !self.identified
+        !self.ownership.identified
     }
 
     /// Begins to ask.
     pub(in crate::replica::replicator) fn begin_to_identify(&mut self, live: DatabaseOrigin, reason: GenerationEnd) {
-        let record = self.store_summary.owner.map(|number| OwnerRead::new(&*self.store, number));
-        let search = OriginSearch::new(self.store.clone(), &self.store_summary.witnesses);
+        let record = self.store_summary.owner.map(|number| OwnerRead::new(&*self.replica.store, number));
+        let search = OriginSearch::new(self.replica.store.clone(), &self.store_summary.witnesses);
         self.stage = SideStage::Identifying(Box::new(Identifying { live, reason, record, owner: None, search }));
     }
 
     pub(super) fn go_on_identifying(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
-        let meta = self.settings.replica_directory(self.target.directory.as_deref());
+        let meta = self.replica.directory();
         let SideStage::Identifying(identifying) = &mut self.stage else { return Ok(WakeOn::Immediately) };
         let Identifying { live, reason, record, owner, search } = &mut **identifying;
         let here = place(live);
         if let Some(read) = record {
             let Some(found) = read.poll(clock.now())? else { return Ok(WakeOn::StoreEvent) };
             (*record, *owner) = (None, found);
-            if let Some(owner) = owner.as_ref().filter(|_| !self.settings.takeover) {
-                check(self.store.url(), owner, &here, noted(&meta).as_deref())?;
+            if let Some(owner) = owner.as_ref().filter(|_| !self.replica.settings.takeover) {
+                check(self.replica.store.url(), owner, &here, noted(&meta).as_deref())?;
             }
         }
         // One that was replaced is let in by now, or refused.
@@ -57,16 +66,16 @@ impl Side {
         let stored = match search.poll(clock.now()) {
             Ok(None) => return Ok(WakeOn::StoreEvent),
             Ok(Some(stored)) => stored,
-            Err(error) if error.kind() == Kind::AnotherDatabase && self.settings.allow_other_database => None,
+            Err(error) if error.kind() == Kind::AnotherDatabase && self.replica.settings.allow_other_database => None,
             Err(error) => return Err(error),
         };
-        if let Some(stored) = stored.as_ref().filter(|_| !is_ours && !self.settings.allow_other_database) {
-            stored.check(self.store.url(), live)?;
+        if let Some(stored) = stored.as_ref().filter(|_| !is_ours && !self.replica.settings.allow_other_database) {
+            stored.check(self.replica.store.url(), live)?;
         }
         let of_snapshot = |stored: StoredOrigin| OwnerRecord::of_snapshot(place(stored.origin()));
         let owner = owner.take().or(stored.map(of_snapshot)).filter(|owner| owner.place != here);
-        self.claim = owner.map(|owner| Box::new(Claim::after(self.store.clone(), owner, here, meta)));
-        self.identified = true;
+        self.ownership.claim = owner.map(|owner| Box::new(Claim::after(self.replica.store.clone(), owner, here, meta)));
+        self.ownership.identified = true;
         self.stage = SideStage::Ready(Err(reason.clone()));
         Ok(WakeOn::Immediately)
     }
@@ -75,26 +84,27 @@ impl Side {
     /// only a record says that another one has taken its place since. What was restored from there has neither.
     pub(in crate::replica::replicator) fn claim(&mut self, own_note: bool) {
         let number = self.store_summary.owner;
-        if self.identified || (own_note && number.is_none()) {
+        if self.ownership.identified || (own_note && number.is_none()) {
             return;
         }
-        let (here, witnesses) = (place_of(&self.settings.path), self.store_summary.witnesses);
-        let meta = self.settings.replica_directory(self.target.directory.as_deref());
-        let claim = Claim::of_continued(self.store.clone(), number, witnesses, here, meta);
-        self.claim = Some(Box::new(if own_note && !self.settings.takeover { claim.unless_replaced() } else { claim }));
+        let (here, witnesses) = (place_of(&self.replica.settings.path), self.store_summary.witnesses);
+        let meta = self.replica.directory();
+        let claim = Claim::of_continued(self.replica.store.clone(), number, witnesses, here, meta);
+        self.ownership.claim =
+            Some(Box::new(if own_note && !self.replica.settings.takeover { claim.unless_replaced() } else { claim }));
     }
 
     /// Until the prefix is ours, nothing else is written.
     ///
     /// Errors: of kind `TakenOver`, if another database has taken the place of this one.
     pub(super) fn poll_claim(&mut self, clock: &dyn Clock) -> Result<()> {
-        let Some(claim) = self.claim.as_mut().filter(|_| self.exclusive) else { return Ok(()) };
+        let Some(claim) = self.ownership.claim.as_mut().filter(|_| self.access.exclusive) else { return Ok(()) };
         match claim.poll(clock.now()) {
-            Ok(true) => self.claim = None,
-            Ok(false) => self.exclusive = false,
+            Ok(true) => self.ownership.claim = None,
+            Ok(false) => self.access.exclusive = false,
             Err(error) if error.kind() == Kind::TakenOver => return Err(error),
             Err(error) => {
-                self.exclusive = false;
+                self.access.exclusive = false;
                 self.report(&error, clock);
             }
         }

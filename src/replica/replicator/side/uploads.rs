@@ -2,7 +2,6 @@
 
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::format::position::Position;
 use crate::log;
 use crate::replica::maintenance::PassProgress;
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
@@ -19,7 +18,7 @@ impl Side {
         tools: &mut SharedBuffers,
         clock: &dyn Clock,
     ) -> Result<WakeOn> {
-        if self.failure.is_some() {
+        if self.health.failure.is_some() {
             return Ok(WakeOn::NextTick);
         }
         let next = self.poll_uploads(tools, clock).min(self.poll_audit(caught_up, clock)?);
@@ -30,27 +29,21 @@ impl Side {
     fn poll_uploads(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> WakeOn {
         let now = clock.now();
         self.uploads.spool_if_full(now);
-        if !self.exclusive {
+        if !self.access.exclusive {
             return WakeOn::StoreEvent;
         }
         let polled = self.uploads.poll(now);
         let stored_some = !polled.stored.is_empty();
         for StoredSegment { key, bytes } in polled.stored {
-            self.objects += 1;
-            self.bytes += bytes.len() as u64;
-            // What was still on its way of a generation that has ended comes after the snapshot of the next one.
-            if self.stored.is_none_or(|stored| stored.generation <= key.generation) {
-                self.stored = Some(Position { generation: key.generation, wal_position: key.end });
-                self.newest_object = Some(key.to_string());
-            }
-            self.store_summary.recipients = self.store.recipients();
-            self.name.tag(log::debug("segment stored")).field("name", key).emit();
+            self.acknowledged.on_segment(&key, bytes.len() as u64);
+            self.store_summary.recipients = self.replica.store.recipients();
+            self.replica.name.tag(log::debug("segment stored")).field("name", key).emit();
             self.retention.stored(key, bytes, &mut tools.sent_segments);
         }
         if let Some(error) = polled.error {
             self.report(&error, clock);
         } else if stored_some && self.audit.is_trusted() && self.has_snapshot() {
-            self.problems.clear(now, &self.name);
+            self.health.problems.clear(now, &self.replica.name);
         }
         if stored_some && self.writing().is_some_and(|writing| writing.snapshot.is_some()) {
             // It may have waited for them.
@@ -63,7 +56,10 @@ impl Side {
     ///
     /// Errors: only where it was asked for: else it is put off, and said.
     fn poll_retention(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
-        if !self.exclusive || !self.has_snapshot() || (self.closing && !self.settings.enforce_retention) {
+        if !self.access.exclusive
+            || !self.has_snapshot()
+            || (self.end_of_run.asked && !self.replica.settings.enforce_retention)
+        {
             return Ok(WakeOn::NextTick);
         }
         match self.retention.poll(&mut tools.sent_segments, clock) {
@@ -75,7 +71,7 @@ impl Side {
             }
             Err(error) => {
                 self.reply_retention(Some(&error), clock);
-                if self.settings.enforce_retention { Err(error) } else { Ok(WakeOn::NextTick) }
+                if self.replica.settings.enforce_retention { Err(error) } else { Ok(WakeOn::NextTick) }
             }
         }
     }

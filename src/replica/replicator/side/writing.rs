@@ -71,7 +71,7 @@ impl Side {
         seen: Timestamp,
         clock: &dyn Clock,
     ) {
-        let asked = self.target.compression_level;
+        let asked = self.replica.target.compression_level;
         let Side { stage: SideStage::Writing(writing), uploads, .. } = self else { return };
         let Packing { encoder, composer, levels, writers_wait } = packing;
         let bytes = batch.checksum.map_or(batch.frames.len(), |_| composer.payload_len());
@@ -138,7 +138,7 @@ impl Side {
 
     /// A change after a quiet spell is stored at once; under steady writes, one segment each interval.
     pub(in crate::replica::replicator) fn close_segment(&mut self, now: Instant) {
-        let (interval, closing) = (self.target.sync_interval, self.closing);
+        let (interval, closing) = (self.replica.target.sync_interval, self.end_of_run.asked);
         let Some(writing) = self.writing() else { return };
         let waited = writing.last_close.is_none_or(|last| now.duration_since(last) >= interval);
         if waited || closing || writing.snapshot_waits_for_open_segment() {
@@ -160,7 +160,7 @@ impl Side {
         if self.uploads.lost_segment() {
             return Some(GenerationEnd::SpoolLost);
         }
-        let overrun = self.uploads.must_end_generation(now) || wal_bytes > self.settings.max_backlog;
+        let overrun = self.uploads.must_end_generation(now) || wal_bytes > self.replica.settings.max_backlog;
         (overrun && self.uploads.is_full()).then_some(GenerationEnd::Backlog)
     }
 }
