@@ -17,7 +17,7 @@ use crate::cmd::service::Service;
 use crate::cmd::supervisor::Supervisor;
 use crate::cmd::{Context, ErrorCollector, ExitStatus, find_databases, of_database, restore_missing, signals, wiring};
 use crate::config::{self, Config, Database, Replica};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::log;
 use crate::replica::replicator::Replicator;
 use crate::store::Target;

@@ -3,7 +3,6 @@
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::replica::replicator::reader::ReaderStage;
 use crate::replica::replicator::settings::WakeOn;
 use crate::replica::replicator::side::{Side, ends_program};
 use crate::replica::replicator::{RETRY_DELAY, Replicator};
