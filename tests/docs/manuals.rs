@@ -315,7 +315,7 @@ fn the_manual_lists_each_reason_of_a_new_generation() {
     let listed: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix(".It Ql ")).collect();
     let mut used = reasons("src/source/resume.rs", &["f.write_str(\"", "write!(f, \""]);
     used.extend(reasons("src/source/identity.rs", &["Some(\"", "then_some(\""]));
-    used.extend(reasons("src/source/mod.rs", &["Replaced(\""]));
+    used.extend(reasons("src/source/replacement.rs", &["Replaced(\""]));
     let unlisted: Vec<_> =
         used.iter().filter(|reason| !listed.iter().any(|item| item.starts_with(reason.as_str()))).collect();
     assert!(unlisted.is_empty(), "not in the manual: {unlisted:?}");

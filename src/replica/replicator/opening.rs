@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::replica::replicator::Replicator;
 use crate::replica::replicator::file_place::FilePlace;
 use crate::replica::replicator::incremental::IncrementalAt;
 use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::reader::{Compared, ComparingFile, ReaderStage};
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
 use crate::replica::replicator::side::{Side, SideStage};
-use crate::replica::replicator::Replicator;
 use crate::source::{self, GenerationEnd, MarkPlace, Source};
 
 /// So long the first pin waits for stores that are being asked, where others have answered.
