@@ -20,6 +20,7 @@ use crate::error::{Kind, Result};
 use crate::format::prefixes::split_name;
 use crate::log;
 use crate::restore::standby::news::News;
+use crate::source::comparison::PIECE_INTERVAL;
 use crate::store::{self, ConnectionPool, Entry, Store, Target, WatchEvent};
 
 /// A signal is noticed within this time.
@@ -55,6 +56,8 @@ pub struct Following<'a> {
     /// The outputs that have a member.
     outputs: BTreeMap<String, usize>,
     reporter: Reporter,
+    /// Before it, no copy is compared with what was applied to it.
+    next_comparison: Instant,
     /// The words of the command, until it runs.
     exec: Option<Vec<String>>,
     child: Option<ChildCommand>,
@@ -76,6 +79,7 @@ impl<'a> Following<'a> {
             places: Vec::new(),
             outputs: BTreeMap::new(),
             reporter,
+            next_comparison: SystemClock.now(),
             exec: options.exec.clone(),
             child: None,
         }
@@ -124,6 +128,7 @@ impl<'a> Following<'a> {
                 break status;
             }
             let busy = self.hear() | self.step(single)?;
+            self.compare();
             self.look_for_new();
             self.start_command()?;
             self.reporter.poll(self.members.iter().map(|(_, member)| member), || self.pool.traffic());
@@ -142,7 +147,7 @@ impl<'a> Following<'a> {
         for at in 0..self.buckets.len() {
             while let Some(bucket) = self.buckets.get_mut(at) {
                 match bucket.news.poll(now) {
-                    WatchEvent::Stored(entry) => self.stored(at, entry),
+                    WatchEvent::Stored(entry) => self.stored(at, entry, now),
                     WatchEvent::Started => {
                         let here = self.members.iter_mut().filter(|(bucket, _)| *bucket == Some(at));
                         here.for_each(|(_, member)| member.look());
@@ -159,11 +164,16 @@ impl<'a> Following<'a> {
         any
     }
 
-    fn stored(&mut self, at: usize, entry: Entry) {
-        let Some((prefix, own)) = split_name(&entry.name) else { return };
-        let known = self.buckets.get(at).and_then(|bucket| bucket.members.get(prefix));
-        match known.and_then(|member| self.members.get_mut(*member)) {
-            Some((_, member)) => member.hear(Entry { name: own.to_string(), size: entry.size }),
+    fn stored(&mut self, at: usize, entry: Entry, now: Instant) {
+        let (Some((prefix, own)), Some(bucket)) = (split_name(&entry.name), self.buckets.get_mut(at)) else { return };
+        match bucket.members.get(prefix).and_then(|member| self.members.get_mut(*member)) {
+            Some((_, member)) => {
+                member.hear(Entry { name: own.to_string(), size: entry.size });
+                // Without a copy nobody waits for what its writer stores.
+                if member.has_copy() {
+                    bucket.news.tell_writer(prefix, now);
+                }
+            }
             None => self.add_new(at, prefix),
         }
     }
@@ -272,13 +282,28 @@ impl<'a> Following<'a> {
                 Err(_) if signals::shutdown_signal().is_some() => break,
                 Err(error) => member.report(&error),
             }
-            if member.counters().files > files
-                && let (Some(child), Some(signal)) = (&self.child, self.options.exec_signal)
-            {
-                child.signal(signal_number(signal));
+            if member.counters().files > files {
+                signal_child(self.child.as_ref(), self.options);
             }
         }
         Ok(busy)
+    }
+
+    /// Compares a piece of the copy that has waited longest for it: one copy at a time, each second.
+    fn compare(&mut self) {
+        let now = SystemClock.now();
+        if now < self.next_comparison || signals::shutdown_signal().is_some() {
+            return;
+        }
+        self.next_comparison = now + PIECE_INTERVAL;
+        let due = self.members.iter_mut().filter_map(|(_, member)| Some((member.comparison_due(now)?, member)));
+        let Some((_, member)) = due.min_by_key(|(due, _)| *due) else { return };
+        let (name, files) = (member.name().clone(), member.counters().files);
+        let (quiet, json) = (self.options.quiet, self.options.json);
+        member.compare(&mut |shown, took| Reporter::published(&name, shown, took, quiet, json));
+        if member.counters().files > files {
+            signal_child(self.child.as_ref(), self.options);
+        }
     }
 
     /// The command begins once each database was looked at: what it reads is there then, where it can be.
@@ -303,5 +328,12 @@ impl<'a> Following<'a> {
             Some(bucket) => bucket.news.store().wait(nap),
             None => SystemClock.sleep(nap),
         }
+    }
+}
+
+/// The command is told that a copy is another file.
+fn signal_child(child: Option<&ChildCommand>, options: &cli::Restore) {
+    if let (Some(child), Some(signal)) = (child, options.exec_signal) {
+        child.signal(signal_number(signal));
     }
 }

@@ -11,11 +11,14 @@ use crate::cmd::signals;
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
+use crate::log;
 use crate::log::problem_log::ProblemLog;
 use crate::log::target_name::TargetName;
 use crate::restore::request::RestoreRequest;
+use crate::restore::standby::comparison_schedule::ComparisonSchedule;
 use crate::restore::standby::schedule::{Next, Schedule};
 use crate::restore::standby::{Counters, Followed, Follower, OnPublished};
+use crate::source::Comparison;
 use crate::store::{Entry, Store};
 
 /// A copy that another process has, or whose name another file has, is tried again after this time.
@@ -51,6 +54,7 @@ pub struct Member {
     follower: Option<Follower<'static>>,
     not_before: Option<Instant>,
     schedule: Schedule,
+    comparison: ComparisonSchedule,
     problems: ProblemLog,
     contact: Option<(Instant, Timestamp)>,
     noted: Option<Instant>,
@@ -67,6 +71,7 @@ impl Member {
         let name: Rc<str> = output.display().to_string().into();
         let target = TargetName::of_database(&name);
         let about = store.clone();
+        let comparison = ComparisonSchedule::new(item.compare_interval, SystemClock.now());
         let make = move || item.followed(about.clone(), wanted.clone(), &output);
         Member {
             name,
@@ -77,6 +82,7 @@ impl Member {
             follower: None,
             not_before: None,
             schedule: Schedule::new(interval),
+            comparison,
             problems: ProblemLog::default(),
             contact: None,
             noted: None,
@@ -183,6 +189,37 @@ impl Member {
             _ => follower.catch_up(published)?,
         }
         Ok(true)
+    }
+
+    /// Since when a piece of the copy is to be compared with what was applied to it; none if none is.
+    pub fn comparison_due(&self, now: Instant) -> Option<Instant> {
+        self.comparison.due(now).filter(|_| self.has_copy())
+    }
+
+    /// Compares a piece. A copy that differs is made anew.
+    pub fn compare(&mut self, published: OnPublished<'_>) {
+        let Some(follower) = &mut self.follower else { return };
+        let piece = self.comparison.piece(SystemClock.now(), follower.counters().applied);
+        let compared = follower.compare(piece, published);
+        let now = SystemClock.now();
+        match compared {
+            Ok(Comparison::Going) => {}
+            Ok(Comparison::Waiting) => self.comparison.postpone(now),
+            Ok(Comparison::Differs) => _ = self.comparison.finish(now),
+            Ok(Comparison::Equal) => {
+                let took = self.comparison.finish(now);
+                log::info("copy compared with what is stored")
+                    .field("db", &self.name)
+                    .field("seconds", took.as_secs())
+                    .emit();
+            }
+            Err(error) => {
+                self.comparison.finish(now);
+                self.report(&error);
+                // If it differs, and the store was not there to make it anew, that is tried again.
+                self.schedule.look();
+            }
+        }
     }
 
     /// Logs what is wrong, and when it lasts, each minute.

@@ -38,29 +38,29 @@ fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
         };
     };
     let mut pool = ConnectionPool::default();
-    let (replica, database) = match source {
+    let item = match source {
         ReplicaRef::Database(path) => {
             let database = given.config()?.find(path, &environment)?;
             database.replicas.iter().try_for_each(config::check_files::replica)?;
-            (given.newest_replica(&database, &mut pool)?, Some(database.path))
+            let output = options.output.clone().unwrap_or_else(|| database.path.clone());
+            Item::of_database(&database, given.newest_replica(&database, &mut pool)?, output)
         }
-        ReplicaRef::Replica(_) => (given.replica(source)?.0, None),
+        ReplicaRef::Replica(_) => Item::of_replica(given.replica(source)?.0, options.output.clone()),
     };
-    let output = options.output.clone().or(database.clone());
-    if let (Some(output), true) = (&output, options.promote || options.follow.is_some()) {
-        let item = Item { database, replica, output: Some(output.clone()) };
+    let Item { database, replica, output, .. } = &item;
+    if let (Some(output), true) = (output, options.promote || options.follow.is_some()) {
         return match options.follow {
             Some(interval) => follow(given, options, &item, output, interval, pool),
             None => promote(options, &item, output, &mut pool),
         };
     }
-    let outcome = restore_one(&replica, options, database.as_deref(), output.as_deref(), &mut pool);
-    match outcome.map_err(|error| with_stored_hint(error, &replica, &mut pool))? {
+    let outcome = restore_one(replica, options, database.as_deref(), output.as_deref(), &mut pool);
+    match outcome.map_err(|error| with_stored_hint(error, replica, &mut pool))? {
         Outcome::Planned(plan) => dry_run(&plan, output.as_deref(), options)?,
         outcome if options.json => print::json_value(&outcome.json(output.as_deref()))?,
         Outcome::Skipped(_) => {}
         outcome if options.quiet => drop(outcome),
-        outcome => print::text(&outcome.line(&output.unwrap_or_default().display().to_string()))?,
+        outcome => print::text(&outcome.line(&output.clone().unwrap_or_default().display().to_string()))?,
     }
     Ok(0)
 }

@@ -2,13 +2,14 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::cli::{self, RestoreSource};
 use crate::cmd::Context;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::find_databases::stored;
 use crate::cmd::find_replicas::stored_below;
-use crate::config::{self, Database, DatabaseDir, Replica};
+use crate::config::{self, DEFAULT_COMPARE_INTERVAL, Database, DatabaseDir, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::restore::request::RestoreRequest;
 use crate::restore::standby::Followed;
@@ -22,9 +23,22 @@ pub struct Item {
     pub database: Option<PathBuf>,
     pub replica: Replica,
     pub output: Option<PathBuf>,
+    /// From one comparison of a copy with what was applied to it to the next; none: only at a start.
+    pub compare_interval: Option<Duration>,
 }
 
 impl Item {
+    /// One that no configuration is about.
+    pub fn of_replica(replica: Replica, output: Option<PathBuf>) -> Item {
+        Item { database: None, replica, output, compare_interval: Some(DEFAULT_COMPARE_INTERVAL) }
+    }
+
+    /// A database of the configuration.
+    pub fn of_database(database: &Database, replica: Replica, output: PathBuf) -> Item {
+        let compare_interval = database.compare_interval;
+        Item { database: Some(database.path.clone()), replica, output: Some(output), compare_interval }
+    }
+
     /// What a copy is one of.
     pub fn source(&self) -> String {
         self.database.as_ref().map_or_else(|| self.replica.url.clone(), |database| database.display().to_string())
@@ -75,14 +89,14 @@ impl Place {
         let Some(entry) = &self.entry else {
             let name = if prefix.is_empty() { self.replica.last_part() } else { prefix };
             let output = self.directory.as_deref().map(|directory| inside(directory, Path::new(name)));
-            return Ok(Some(Item { database: None, replica, output }));
+            return Ok(Some(Item::of_replica(replica, output)));
         };
         if !entry.matches(Path::new(prefix)) {
             return Ok(None);
         }
-        let path = entry.database(Path::new(prefix))?.path;
-        let output = output_of(&path, self.directory.as_deref());
-        Ok(Some(Item { database: Some(path), replica, output: Some(output) }))
+        let database = entry.database(Path::new(prefix))?;
+        let output = output_of(&database.path, self.directory.as_deref());
+        Ok(Some(Item::of_database(&database, replica, output)))
     }
 
     /// What is stored there now.
@@ -128,7 +142,7 @@ fn item(given: &Context, database: &Database, directory: Option<&Path>, pool: &m
         newest => newest.unwrap_or_else(|_| database.replica.clone()),
     };
     let output = output_of(&database.path, directory);
-    Ok(Item { replica, database: Some(database.path.clone()), output: Some(output) })
+    Ok(Item::of_database(database, replica, output))
 }
 
 /// Every database that is there now. Those of a directory are the ones that are stored: their files may be lost.

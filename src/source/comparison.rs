@@ -17,12 +17,20 @@
 //! It takes the memory of one checksum, and no read transaction of its own.
 
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::source::Source;
 use crate::source::bases::Bases;
 use crate::source::compared_pages::ComparedPages;
 use crate::source::wal_index::IndexHeader;
+
+/// Bytes that are read at once: a fraction of what the slowest card reads in a second, and less than a thousandth of a core.
+pub const PIECE: usize = 1 << 20;
+/// Between two pieces, of all databases of a process.
+pub const PIECE_INTERVAL: Duration = Duration::from_secs(1);
+/// The part of a piece that is read where something was committed since the last one.
+pub const BUSY_SHARE: usize = 4;
 
 /// How far a comparison has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,7 +38,7 @@ mod borders;
 mod checkpoint;
 mod close;
 mod compared_pages;
-mod comparison;
+pub mod comparison;
 mod connection;
 mod copy;
 mod facts;

@@ -234,6 +234,10 @@ pub trait Watch {
     ///
     /// Errors: it cannot go on, and nothing more is told.
     fn poll(&mut self, now: Instant) -> Result<WatchEvent>;
+
+    /// Tells the writer below `prefix`, the empty one being the store's own, that a standby listens for what it stores. May be
+    /// called with each of its objects: it is told every few seconds at most.
+    fn tell_writer(&mut self, _prefix: &str, _now: Instant) {}
 }
 
 /// Objects being deleted.

@@ -1,12 +1,14 @@
 //! A copy learns of new commits from the server: without a poll, after cuts, and without a message at rest.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::bucket::{http_get, monitored};
-use crate::support::{Bed, LOCKED, Process, TAKEN_OVER, assert_equal, equal, like, litestream, restore_command, until};
+use crate::support::{
+    Bed, LOCKED, Process, Ran, Session, TAKEN_OVER, assert_equal, equal, like, litestream, restore_command, until,
+};
 
 /// A follower that would look by itself only in an hour.
 fn follow(bed: &Bed, copy: &Path) -> Process {
@@ -47,11 +49,8 @@ fn a_copy_learns_of_each_commit_from_the_server() {
     assert_equal(&database, &copy);
 }
 
-/// Each commit follows the one before it as soon as the copy shows that: with the sync interval alone it would wait for a
-/// second.
 #[test]
 fn a_copy_has_each_commit_long_before_the_sync_interval() {
-    const INTERVAL: Duration = Duration::from_secs(1);
     let bed = Bed::nats("at-once");
     let (database, copy) = (bed.database(), bed.path("copy.db"));
     let mut application = bed.session(&database);
@@ -59,14 +58,24 @@ fn a_copy_has_each_commit_long_before_the_sync_interval() {
     let replicator = bed.replicate(&database);
     bed.converges(&database);
     let follower = follow(&bed, &copy);
-    let mut reader = bed.session(&copy);
+    commits_come_at_once(&bed, &mut application, &copy);
+    follower.stop();
+    replicator.stop();
+    assert_equal(&database, &copy);
+}
+
+/// Each commit follows the one before it as soon as the copy shows that: with the sync interval alone it would wait for a
+/// second.
+fn commits_come_at_once(bed: &Bed, application: &mut Session, copy: &Path) {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    let mut reader = bed.session(copy);
     let mut waits = Vec::new();
-    for number in 1..=12 {
+    for _ in 0..12 {
         application.sql("INSERT INTO r VALUES (randomblob(100))");
         let begun = Instant::now();
-        let rows = format!("({number},)");
+        let rows = application.sql("SELECT count(*) FROM r");
         until("the copy has it", || match reader.sql("SELECT count(*) FROM r") {
-            found if found.trim() == rows => Ok(()),
+            found if found == rows => Ok(()),
             found => Err(found),
         });
         waits.push(begun.elapsed());
@@ -74,9 +83,64 @@ fn a_copy_has_each_commit_long_before_the_sync_interval() {
     println!("{waits:?}");
     waits.sort();
     assert!(waits[6] < INTERVAL / 2, "{waits:?}");
-    follower.stop();
-    replicator.stop();
+}
+
+/// A database with a table r that an application has open, and what replicates it below a prefix.
+fn replicated(bed: &Bed, name: &str) -> (PathBuf, Session, Process) {
+    let database = bed.path("live").join(name);
+    fs::create_dir_all(database.parent().expect("a directory")).expect("make a directory");
+    bed.write(&database, &["--commits", "1"]);
+    let mut application = bed.session(&database);
+    application.sql("CREATE TABLE r (x)");
+    let mut command = litestream();
+    command.args(["-log-level", "debug", "replicate", "-create-bucket"]).arg(&database).arg(bed.url_below(name));
+    (database, application, bed.spawn(&mut command))
+}
+
+/// One watch on the whole bucket, and each writer whose database has a copy stores at once.
+#[test]
+fn many_copies_have_each_commit_long_before_the_sync_interval() {
+    const LISTENS: &str = "standby listens, storing each commit at once";
+    let mut bed = Bed::nats("many-at-once");
+    let out = bed.path("out");
+    let (database, mut application, replicator) = replicated(&bed, "t/a");
+    until("it is stored", || match bed.restore(&bed.url_below("t/a"), &bed.fresh("stored.db")) {
+        Ran { status: 0, .. } => Ok(()),
+        ran => Err(ran.stderr),
+    });
+    // What has the name of its copy is somebody's: there is none, and nobody waits for its commits.
+    let (_, mut refused, unheard) = replicated(&bed, "refused");
+    fs::create_dir_all(&out).expect("make a directory");
+    fs::write(out.join("refused"), "somebody's").expect("write a file");
+    let mut command = restore_command(&bed.url(), &out);
+    // It would look by itself only in an hour.
+    let mut follower = bed.spawn(command.args(["-f", "-all", "-follow-interval", "1h"]));
+    let copy = out.join("t/a");
+    until("the copy has it", || equal(&database, &copy));
+    commits_come_at_once(&bed, &mut application, &copy);
+    // A database that nobody knew of.
+    let (new, mut new_application, mut new_replicator) = replicated(&bed, "new");
+    let new_copy = out.join("new");
+    until("the new database has come", || equal(&new, &new_copy));
+    commits_come_at_once(&bed, &mut new_application, &new_copy);
+    new_replicator.says(LISTENS);
+    bed.store_goes(false);
+    application.sql("INSERT INTO r VALUES (1)");
+    bed.store_returns();
+    until("the copy has it", || equal(&database, &copy));
+    commits_come_at_once(&bed, &mut application, &copy);
+    for _ in 0..3 {
+        let before = bed.stored();
+        refused.sql("INSERT INTO r VALUES (1)");
+        until("it is stored", || if bed.stored() == before { Err("nothing") } else { Ok(()) });
+    }
+    assert!(!unheard.log().contains(LISTENS), "{}", unheard.log());
+    assert!(follower.is_running());
+    for process in [follower, replicator, new_replicator, unheard] {
+        process.stop();
+    }
     assert_equal(&database, &copy);
+    assert_equal(&new, &new_copy);
 }
 
 #[test]

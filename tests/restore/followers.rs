@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
+use crate::support::clock::{with_clock, wrong_clock};
 use crate::support::{Bed, Process, Ran, assert_equal, equal, litestream, on_a_directory_only, restore_command, until};
 
 on_a_directory_only! {
@@ -15,6 +16,7 @@ on_a_directory_only! {
     a_heartbeat_says_that_every_copy_is_up_to_date
     a_command_is_told_of_another_file_and_its_status_is_ours
     a_copy_far_behind_takes_the_snapshot
+    a_copy_far_behind_takes_the_rollup
 }
 
 fn follow(url: &str, output: &Path) -> Command {
@@ -168,23 +170,65 @@ fn a_command_is_told_of_another_file_and_its_status_is_ours(bed: &Bed) {
     assert_equal(&database, &copy);
 }
 
-/// The segments that lead there are larger than the database.
+/// The segments that lead there are larger than the database, and a newer snapshot of the same generation is stored.
 fn a_copy_far_behind_takes_the_snapshot(bed: &Bed) {
     let (database, copy) = (bed.database(), bed.path("copy.db"));
-    bed.sql(&database, &["CREATE TABLE big(x)", "INSERT INTO big VALUES(randomblob(200000))"]);
+    let mut session = bed.session(&database);
+    session.sql("PRAGMA wal_autocheckpoint=0");
+    session.sql("CREATE TABLE big AS SELECT randomblob(200000) AS x");
     bed.replicate_once(&database);
     let first = bed.spawn(&mut follow(&bed.url(), &copy));
     until("the copy is there", || equal(&database, &copy));
     first.kill();
     for _ in 0..12 {
-        bed.sql(&database, &["UPDATE big SET x = randomblob(200000)"]);
-        bed.replicate_once(&database);
+        session.sql("UPDATE big SET x = randomblob(200000)");
     }
-    bed.run_command(bed.replicate_command(&database, &bed.url()).args(["-once", "-force-snapshot"])).succeeded();
-    let follower = bed.spawn(follow(&bed.url(), &copy).arg("-json"));
+    bed.replicate_once(&database);
+    bed.run(&["snapshot", "-full", database.to_str().unwrap(), &bed.url()]).succeeded();
+    assert_eq!(bed.generations().len(), 1);
+    let mut follower = bed.spawn(follow(&bed.url(), &copy).arg("-json"));
+    follower.says("copy is far behind, a snapshot is the shorter way");
     until("the copy has caught up", || equal(&database, &copy));
-    let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
-    let read: u64 = follower.output().lines().map(|line| row(line)["read"].as_u64().unwrap()).sum();
+    let read = bytes_read(&follower);
     assert!(read > 100_000 && read < 800_000, "{read}");
     follower.stop();
+}
+
+/// Bytes that a follower has read from the store, as it says.
+fn bytes_read(follower: &Process) -> u64 {
+    let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    follower.output().lines().map(|line| row(line)["read"].as_u64().unwrap()).sum()
+}
+
+/// The net change of many commits stands beside their segments: it is read in their place, and no snapshot is.
+fn a_copy_far_behind_takes_the_rollup(bed: &Bed) {
+    const DAY: i64 = 24 * 3600;
+    let (database, copy, library) = (bed.database(), bed.path("copy.db"), wrong_clock(bed));
+    let mut session = bed.session(&database);
+    session.sql("PRAGMA wal_autocheckpoint=0");
+    session.sql("CREATE TABLE big AS SELECT randomblob(200000) AS x UNION ALL SELECT randomblob(50000)");
+    let later = |command: &mut Command, seconds| bed.run_command(with_clock(command, &library, seconds)).succeeded();
+    let store = |seconds| later(bed.replicate_command(&database, &bed.url()).arg("-once"), seconds);
+    store(0);
+    let first = bed.spawn(&mut follow(&bed.url(), &copy));
+    until("the copy is there", || equal(&database, &copy));
+    first.stop();
+    for minute in 1..=9 {
+        session.sql("UPDATE big SET x = randomblob(50000) WHERE rowid = 2");
+        store(minute * 60);
+    }
+    session.sql("UPDATE big SET x = 1 WHERE rowid = 2");
+    store(2 * DAY);
+    let mut compact = litestream();
+    later(compact.args(["compact", "-once", "-keep", "all=1h,daily=30d", &bed.url()]), 2 * DAY + 60);
+    let listed: Vec<serde_json::Value> =
+        serde_json::from_str(&bed.run(&["wal", "-json", &bed.url()]).succeeded().stdout).unwrap();
+    assert!(listed.iter().any(|row| row.to_string().contains("\"rollup\"")), "{listed:?}");
+    let follower = bed.spawn(follow(&bed.url(), &copy).arg("-json"));
+    until("the copy has caught up", || equal(&database, &copy));
+    // Nine times 50,000 bytes in segments; at the end of a day, two rollups.
+    let read = bytes_read(&follower);
+    assert!(read > 40_000 && read < 180_000, "{read} {listed:?}");
+    follower.stop();
+    assert_equal(&database, &copy);
 }

@@ -7,14 +7,15 @@ use std::process::Command;
 
 use crate::support::random::Random;
 use crate::support::{
-    Bed, Process, Ran, TAKEN_OVER, all_committed, assert_equal, equal, judged, on_a_directory_only, restore_command,
-    until,
+    Bed, Process, Ran, TAKEN_OVER, all_committed, assert_equal, equal, judged, litestream, on_a_directory_only, python,
+    restore_command, until,
 };
 
 on_a_directory_only! {
     a_connection_to_a_copy_sees_each_new_commit_and_generation
     nobody_writes_to_a_copy_and_what_was_written_later_is_undone
     a_copy_that_was_damaged_is_found_and_repaired
+    a_page_that_never_changes_again_is_compared_and_repaired
     a_file_that_takes_the_name_of_a_copy_is_left_alone
     a_copy_goes_on_where_it_was_and_reads_no_snapshot_again
     a_copy_is_made_good_whatever_a_power_failure_left
@@ -103,6 +104,35 @@ fn a_copy_that_was_damaged_is_found_and_repaired(bed: &Bed) {
     bed.write(&database, &["--commits", "1"]);
     follower.says("copy differs from what is stored, making it anew");
     until("the copy is good again", || equal(&database, &copy));
+    follower.stop();
+    replicator.stop();
+    assert_equal(&database, &copy);
+}
+
+/// A program that has it open goes on reading, and sees commits only.
+fn a_page_that_never_changes_again_is_compared_and_repaired(bed: &Bed) {
+    let (database, copy, end, config) = (bed.database(), bed.path("copy.db"), bed.path("end"), bed.path("f.yml"));
+    bed.sql(&database, &["CREATE TABLE still(x)", "INSERT INTO still VALUES(printf('%.30000c', 'q'))"]);
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let entry = format!("path: {}, compare-interval: 1s, replica: {{url: \"{}\"}}", database.display(), bed.url());
+    fs::write(&config, format!("dbs: [{{{entry}}}]\n")).unwrap();
+    let mut command = litestream();
+    command.arg("-config").arg(config).args(["restore", "-f", "-follow-interval", "50ms", "-o"]);
+    let mut follower = bed.spawn(command.arg(&copy).arg(&database));
+    follower.says("copy compared with what is stored");
+    let mut reader = bed.spawn(python("judge.py").arg("watch").arg(&copy).arg(&end));
+    let mut application = bed.application(&database, &["--seconds", "4", "--rate", "50"]);
+    // Past SQLite, in a page of text.
+    let file = fs::read(&copy).unwrap();
+    let at = file.windows(3000).position(|bytes| bytes.iter().all(|byte| *byte == b'q')).expect("a page of text");
+    OpenOptions::new().write(true).open(&copy).unwrap().write_all_at(b"rotten", at as u64 + 1000).unwrap();
+    follower.says("copy differs from what is stored, making it anew");
+    application.exits(0);
+    until("the copy is good again", || equal(&database, &copy));
+    fs::write(&end, "").unwrap();
+    assert_eq!(reader.wait(), 0, "{}", reader.log());
+    assert!(follower.is_running() && !reader.output().is_empty());
     follower.stop();
     replicator.stop();
     assert_equal(&database, &copy);

@@ -8,9 +8,9 @@
 use std::time::Instant;
 
 use crate::log;
-use crate::replica::replicator::comparison_schedule::PIECE_INTERVAL;
 use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::settings::SharedBuffers;
+use crate::source::comparison::PIECE_INTERVAL;
 use crate::source::{Comparison, GenerationEnd};
 
 impl OpenDatabase {

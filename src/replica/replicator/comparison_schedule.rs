@@ -4,23 +4,16 @@ use std::time::{Duration, Instant};
 
 use crate::format::position::PageSize;
 use crate::source::WalMark;
+use crate::source::comparison::{BUSY_SHARE, PIECE};
 
 /// How often a database is compared, and how fast.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ComparisonPace {
     /// From the end of a pass to the next one.
     pub interval: Duration,
-    /// Bytes that are read at once, in each [`PIECE_INTERVAL`].
+    /// Bytes that are read at once, in each [`crate::source::comparison::PIECE_INTERVAL`].
     pub piece: usize,
 }
-
-/// A fraction of what the slowest card reads in a second, and less than a thousandth of a core.
-const PIECE: usize = 1 << 20;
-
-/// Between two pieces, of all databases of a process.
-pub(super) const PIECE_INTERVAL: Duration = Duration::from_secs(1);
-/// The part of a piece that is read where something was committed since the last one.
-const BUSY_SHARE: usize = 4;
 
 impl ComparisonPace {
     pub fn each(interval: Duration) -> ComparisonPace {

@@ -21,6 +21,7 @@ use crate::restore::output_file::{Overwrite, TemporaryFile};
 use crate::restore::standby::notes::Notes;
 use crate::restore::standby::output::{TransactionOutput, from_wal_mode, to_wal_mode};
 use crate::restore::standby::record::{CopyIdentity, Record};
+use crate::source::Comparison;
 use crate::source::page_writer::PageWriter;
 use crate::store::Store;
 
@@ -252,6 +253,16 @@ impl Copy {
         fault::point("standby.applied")?;
         self.checkpoint_if_due()?;
         Ok(restored)
+    }
+
+    /// Reads its next pages, about so many bytes, to compare all of it with the checksum of its position.
+    ///
+    /// Errors: of kind `AnotherDatabase`, if another process has written to it.
+    pub fn compare(&mut self, bytes: usize) -> Result<Comparison> {
+        self.require_name()?;
+        let (Some(writer), Some(at)) = (&mut self.writer, self.at) else { return Ok(Comparison::Waiting) };
+        let versions = self.versions;
+        writer.compare(bytes, at.end().checksum, &|first| from_wal_mode(first, versions))
     }
 
     /// Proves it once more, and makes it a database like any other.

@@ -2,6 +2,7 @@
 //!
 //! What is stored is applied to the file that the readers have open, a transaction at a time ([`copy`]).
 
+pub mod comparison_schedule;
 mod copy;
 pub mod news;
 mod notes;
@@ -9,19 +10,18 @@ mod output;
 mod record;
 pub mod schedule;
 pub mod seen;
+mod segments;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::backup::listing::{load_listing, load_listing_patiently};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::format::chain::continuation;
-use crate::format::key::{Key, SegmentKey};
+use crate::format::key::SegmentKey;
 use crate::format::listing::Listing;
 use crate::format::plan::Plan;
-use crate::format::position::Position;
 use crate::format::time::Timestamp;
 use crate::interrupt;
 use crate::log;
@@ -30,9 +30,12 @@ use crate::restore::output_file::refuse_existing;
 use crate::restore::plan::plan_from;
 use crate::restore::request::RestoreRequest;
 use crate::restore::to_file;
+use crate::source::Comparison;
 use crate::store::{Entry, Store};
 
 use copy::Copy;
+pub use segments::stored_after;
+use segments::{bytes, following, news, transactions};
 
 /// Bytes of segments that are read without asking whether a snapshot is the shorter way.
 const MAX_DETOUR_BYTES: u64 = 1 << 20;
@@ -143,6 +146,22 @@ impl<'a> Follower<'a> {
         self.copy.iter_mut().for_each(|copy| copy.note_contact(time));
     }
 
+    /// Reads the next piece of the copy, about so many bytes, to compare all of it with the checksum of what was applied to it.
+    /// One that differs is made anew.
+    pub fn compare(&mut self, bytes: usize, published: OnPublished<'_>) -> Result<Comparison> {
+        let Some(copy) = &mut self.copy else { return Ok(Comparison::Waiting) };
+        let error = match copy.compare(bytes) {
+            Ok(Comparison::Differs) => differs(&self.followed.output),
+            Err(error) if error.kind() == Kind::AnotherDatabase => error,
+            compared => return compared,
+        };
+        if copy.is_unharmed()? {
+            return Err(error);
+        }
+        log::warn("copy differs from what is stored, making it anew").error(&error).emit();
+        self.catch_up(published).map(|()| Comparison::Differs)
+    }
+
     /// Applies what is stored beyond the copy. Where there is none, or what is stored does not lead on from it, it is made.
     pub fn catch_up(&mut self, published: OnPublished<'_>) -> Result<()> {
         let Followed { store, clock, url, .. } = &*self.followed.clone();
@@ -158,8 +177,8 @@ impl<'a> Follower<'a> {
         let Some(segments) = at.and_then(|at| news(listing, &at.position())) else {
             return self.make(&plan()?, published);
         };
-        if bytes(&segments) > MAX_DETOUR_BYTES && plan()?.bytes() < bytes(&segments) {
-            return self.make(&plan()?, published);
+        if let Some(shorter) = shorter_way(&segments, &plan)? {
+            return self.make(&shorter, published);
         }
         match self.apply(&segments, published) {
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::AnotherDatabase) => {
@@ -240,131 +259,25 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// Bytes that are stored after the position; none if what is stored does not lead on from there.
-pub fn stored_after(listing: &Listing, at: &Position) -> Option<u64> {
-    news(listing, at).map(|segments| bytes(&segments))
+fn differs(output: &Path) -> Error {
+    let what = format!("copy {}: it is not what was applied to it", output.display());
+    Error::new(Kind::Database, what).with_hint("its disk or memory is faulty, or another process wrote to it")
 }
 
-/// What is stored after the position; none if it does not lead on from there.
-fn news(listing: &Listing, at: &Position) -> Option<Vec<(SegmentKey, u64)>> {
-    let (newest, stored) = listing.generations().next_back()?;
-    if newest != at.generation {
-        return None;
+/// The plan of a restore that reads less than the segments; none where that is not worth it.
+fn shorter_way(segments: &[(SegmentKey, u64)], plan: &dyn Fn() -> Result<Plan>) -> Result<Option<Plan>> {
+    let instead = bytes(segments);
+    if instead <= MAX_DETOUR_BYTES {
+        return Ok(None);
     }
-    continuation(stored, at.wal_position)
-}
-
-/// The objects of these that continue a copy at a position, which were stored in this order; none where they do not join.
-fn following(entries: &[Entry], mut at: Position) -> Option<Vec<(SegmentKey, u64)>> {
-    let mut segments = Vec::new();
-    for entry in entries {
-        match use_of(&entry.name, &at) {
-            Use::Nothing => {}
-            Use::Look => return None,
-            Use::Apply(key) => {
-                at.wal_position = key.end;
-                segments.push((key, entry.size));
-            }
-        }
+    let plan = plan()?;
+    if plan.bytes() >= instead {
+        return Ok(None);
     }
-    Some(segments)
-}
-
-/// Splits segments where a transaction of the copy ends: at the end of one of the database, once there are so many bytes.
-fn transactions(segments: &[(SegmentKey, u64)], least: u64) -> impl Iterator<Item = &[(SegmentKey, u64)]> {
-    let mut bytes = 0;
-    segments.chunk_by(move |(key, size), _| {
-        bytes += size;
-        let joins = key.part || bytes < least;
-        bytes = if joins { bytes } else { 0 };
-        joins
-    })
-}
-
-/// What an object is to a copy at a position.
-#[derive(PartialEq, Eq, Debug)]
-enum Use {
-    /// It tells nothing new, or not all of a transaction.
-    Nothing,
-    /// It continues the copy.
-    Apply(SegmentKey),
-    /// It does not join.
-    Look,
-}
-
-fn use_of(name: &str, at: &Position) -> Use {
-    match Key::parse(name) {
-        None => Use::Nothing,
-        Some(Key::Snapshot(key)) if key.generation == at.generation => Use::Nothing,
-        Some(Key::Segment(key)) if key.generation == at.generation => match key.start <= at.wal_position {
-            _ if key.end <= at.wal_position || key.part => Use::Nothing,
-            true => Use::Apply(key),
-            false => Use::Look,
-        },
-        Some(_) => Use::Look,
-    }
-}
-
-fn bytes(segments: &[(SegmentKey, u64)]) -> u64 {
-    segments.iter().map(|(_, size)| size).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::fixtures::{GENERATION, millis, point};
-    use crate::format::key::SnapshotKey;
-    use crate::format::position::Generation;
-
-    #[test]
-    fn an_object_is_applied_only_where_it_continues_the_copy() {
-        let generation = Generation::new(GENERATION);
-        let at = Position { generation, wal_position: point(1, 100) };
-        let segment = |generation, start, end, part| {
-            let (first_seen, last_seen) = (millis(1), millis(2));
-            SegmentKey { generation, start: point(1, start), end: point(1, end), first_seen, last_seen, part }
-        };
-        let use_of = |key: SegmentKey| use_of(&key.to_string(), &at);
-        for (start, end) in [(100, 200), (50, 200)] {
-            let key = segment(generation, start, end, false);
-            assert_eq!(use_of(key), Use::Apply(key));
-        }
-        assert_eq!(use_of(segment(generation, 50, 100, false)), Use::Nothing);
-        assert_eq!(use_of(segment(generation, 100, 200, true)), Use::Nothing);
-        assert_eq!(use_of(segment(generation, 150, 200, false)), Use::Look);
-        let other = Generation::new(GENERATION + 1);
-        assert_eq!(use_of(segment(other, 100, 200, false)), Use::Look);
-        let snapshot = |generation| SnapshotKey { generation, position: point(1, 300), time: millis(3) }.to_string();
-        assert_eq!(super::use_of(&snapshot(generation), &at), Use::Nothing);
-        assert_eq!(super::use_of(&snapshot(other), &at), Use::Look);
-        assert_eq!(super::use_of("something/else", &at), Use::Nothing);
-        let entry = |key: SegmentKey| Entry { name: key.to_string(), size: 7 };
-        let [first, second] = [(100, 200), (200, 300)].map(|(start, end)| segment(generation, start, end, false));
-        assert_eq!(following(&[entry(first), entry(second)], at), Some(vec![(first, 7), (second, 7)]));
-        assert_eq!(following(&[entry(second), entry(first)], at), None);
-    }
-
-    #[test]
-    fn small_segments_are_applied_together_and_parts_are_not_split() {
-        let generation = Generation::new(GENERATION);
-        let segment = |(start, size, part)| {
-            let (first_seen, last_seen) = (millis(1), millis(2));
-            let key = SegmentKey {
-                generation,
-                start: point(1, start),
-                end: point(1, start + 100),
-                first_seen,
-                last_seen,
-                part,
-            };
-            (key, size)
-        };
-        let segments =
-            [(0, 4, false), (100, 4, false), (200, 4, false), (300, 9, true), (400, 9, true), (500, 1, false)];
-        let segments = segments.map(segment);
-        let lengths = |least| transactions(&segments, least).map(<[_]>::len).collect::<Vec<_>>();
-        assert_eq!(lengths(0), [1, 1, 1, 3]);
-        assert_eq!(lengths(8), [2, 4]);
-        assert_eq!(lengths(1000), [6]);
-    }
+    log::info("copy is far behind, a snapshot is the shorter way")
+        .field("from", plan.snapshot)
+        .field("bytes", plan.bytes())
+        .field("segments", instead)
+        .emit();
+    Ok(Some(plan))
 }

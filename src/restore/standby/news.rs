@@ -1,16 +1,20 @@
 //! What a store tells of new objects, for one copy or for all that are below a place.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::error::Kind;
+use crate::error::{Kind, Result};
 use crate::log;
 use crate::store::{Store, Watch, WatchEvent};
+
+/// After the store was not reached.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Waits for news.
 pub struct News {
     store: Rc<dyn Store>,
     watch: Option<Box<dyn Watch>>,
+    not_before: Option<Instant>,
     /// The store was asked, and cannot tell.
     refused: bool,
     told: bool,
@@ -18,7 +22,7 @@ pub struct News {
 
 impl News {
     pub fn new(store: Rc<dyn Store>) -> News {
-        News { store, watch: None, refused: false, told: false }
+        News { store, watch: None, not_before: None, refused: false, told: false }
     }
 
     pub fn store(&self) -> &Rc<dyn Store> {
@@ -32,13 +36,8 @@ impl News {
 
     /// What the store tells now. Where it does not, or not any more, it is [`WatchEvent::Down`].
     pub fn poll(&mut self, now: Instant) -> WatchEvent {
-        if self.watch.is_none() && !self.refused {
-            self.watch = self.store.watch(now);
-            self.refused = self.watch.is_none();
-        }
-        let event = self.watch.as_mut().map_or(Ok(WatchEvent::Down), |watch| watch.poll(now));
-        let event = event.unwrap_or_else(|error| {
-            self.watch = None;
+        let event = self.advance(now).unwrap_or_else(|error| {
+            (self.watch, self.not_before) = (None, Some(now + RETRY_DELAY));
             // What is only away is back some time.
             self.refused = error.kind() != Kind::StoreUnreachable;
             if self.refused {
@@ -48,5 +47,30 @@ impl News {
         });
         self.told = event != WatchEvent::Down;
         event
+    }
+
+    fn advance(&mut self, now: Instant) -> Result<WatchEvent> {
+        if self.refused || self.not_before.is_some_and(|time| now < time) {
+            return Ok(WatchEvent::Down);
+        }
+        // What a bucket is like, a copy of another one say, is known once the store was reached.
+        if self.watch.is_none() && self.is_reached(now) {
+            self.watch = self.store.watch(now);
+            self.refused = self.watch.is_none();
+        }
+        self.watch.as_mut().map_or(Ok(WatchEvent::Down), |watch| watch.poll(now))
+    }
+
+    /// Whether there is a store to ask. Those who read from it say why not.
+    fn is_reached(&mut self, now: Instant) -> bool {
+        self.store.connect(now).unwrap_or_else(|_| {
+            self.not_before = Some(now + RETRY_DELAY);
+            false
+        })
+    }
+
+    /// Tells the writer below `prefix` that what it stores is waited for.
+    pub fn tell_writer(&mut self, prefix: &str, now: Instant) {
+        self.watch.iter_mut().for_each(|watch| watch.tell_writer(prefix, now));
     }
 }

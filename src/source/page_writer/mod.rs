@@ -24,6 +24,7 @@
 //!
 //! A change by somebody else in the time of a checkpoint is told by the count of commits in the header.
 
+mod comparison;
 mod index;
 mod log;
 mod transaction;
@@ -64,6 +65,8 @@ pub struct PageWriter {
     header: WalIndex,
     /// The newest committed frame of each page that is in the WAL.
     frames: HashMap<u32, u32>,
+    /// The pages that a comparison has read, as they are now; none between two passes.
+    compared: Option<RunningChecksum>,
     /// What the header says, as we left it.
     published: Published,
     page_size: PageSize,
@@ -216,7 +219,8 @@ fn open(path: &Path) -> Result<PageWriter> {
     }
     let index_inode = std::fs::metadata(with_suffix(path, "-shm")).map_or(0, |file| file.ino());
     let path = path.to_path_buf();
-    Ok(PageWriter { log, index, header, frames, published, page_size, path, faults, index_inode, connection })
+    let compared = None;
+    Ok(PageWriter { log, index, header, frames, compared, published, page_size, path, faults, index_inode, connection })
 }
 
 /// What the header says. Where the WAL is empty, the size of the database is that of its file, `in_file`.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::*;
+use crate::format::database_checksum::DatabaseChecksum;
+use crate::source::Comparison;
 
 /// A directory of its own, with a database in it that others change by SQL, and a copy of it.
 struct Pair {
@@ -200,6 +202,83 @@ fn pages_that_were_cut_off_do_not_show_again() {
     for (number, byte) in [(5, 0), (7, 7), (8, 0), (9, 0)] {
         writer.read(pages + number, &mut page).unwrap();
         assert_eq!(page, [byte; 512], "page {number} behind the old end");
+    }
+}
+
+/// The checksum of a database in a file.
+fn checksum(state: &[u8], size: usize) -> DatabaseChecksum {
+    let mut sum = RunningChecksum::new(PageSize::new(size as u32).unwrap());
+    state.chunks(size).for_each(|page| sum.push(page));
+    sum.sum()
+}
+
+/// Reads pieces until a pass is over.
+fn pass(writer: &mut PageWriter, expected: DatabaseChecksum) -> Comparison {
+    let mut pieces = std::iter::repeat_with(|| writer.compare(4 * 512, expected, &|_| ()).unwrap());
+    pieces.find(|found| *found != Comparison::Going).unwrap()
+}
+
+#[test]
+fn a_comparison_follows_what_is_written_and_cut_off() {
+    let pair = Pair::new("compared", 512);
+    let mut writer = PageWriter::open(&pair.copy()).unwrap();
+    let mut found = Vec::new();
+    for step in 1..=120 {
+        pair.change(step);
+        let state = pair.state();
+        write_state(&mut writer, &state);
+        if step % 9 == 0 {
+            assert!(writer.checkpoint().unwrap());
+        }
+        let expected = checksum(&state, 512);
+        // A few pages, a large part, or to the end and into the next pass.
+        for _ in 0..[1, 40, 900][step as usize % 3] {
+            found.push(writer.compare(4 * 512, expected, &|_| ()).unwrap());
+        }
+    }
+    let count = |wanted| found.iter().filter(|found| **found == wanted).count();
+    assert!(count(Comparison::Equal) > 20 && count(Comparison::Going) > 1000, "{found:?}");
+    assert_eq!(count(Comparison::Equal) + count(Comparison::Going), found.len());
+    // The first page as it is seen: here with another byte.
+    let other = checksum(&pair.state(), 512);
+    while writer.compare(1 << 20, other, &|first| first[18] ^= 1).unwrap() != Comparison::Differs {}
+}
+
+#[test]
+fn a_byte_changed_past_sqlite_is_found_within_two_passes() {
+    for (page, done, write) in [(3, 0, 0), (3, 5, 0), (12, 1, 5), (12, 4, 12), (12, 1, 12), (17, 9, 17)] {
+        let pair = Pair::new(&format!("flipped-{page}-{done}-{write}"), 512);
+        let more = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)
+            INSERT INTO account SELECT 1000 + i, 0, randomblob(400) FROM n";
+        pair.live.execute_batch(more).unwrap();
+        let state = pair.state();
+        fs::write(pair.copy(), &state).unwrap();
+        // Closed after the writer: closing it drops all locks on the file.
+        let file = fs::File::options().read(true).write(true).open(pair.copy()).unwrap();
+        let mut writer = PageWriter::open(&pair.copy()).unwrap();
+        let expected = checksum(&state, 512);
+        for _ in 0..done {
+            writer.compare(4 * 512, expected, &|_| ()).unwrap();
+        }
+        let (mut byte, at) = ([0], (page - 1) * 512 + 200);
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, at).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[byte[0] ^ 16], at).unwrap();
+        let mut expected = expected;
+        if write > 0 {
+            // What a segment changes in a page is applied to what is there.
+            let (mut old, mut transaction) = ([0; 512], writer.begin().unwrap());
+            transaction.read(write, &mut old).unwrap();
+            let mut new = old;
+            new[300] ^= 1;
+            transaction.write(write, &new).unwrap();
+            let pages = (state.len() / 512) as u32;
+            transaction.commit(pages).unwrap();
+            let mut sum = RunningChecksum::known(PageSize::new(512).unwrap(), expected, pages);
+            sum.frame(write, &old, &new);
+            expected = sum.sum();
+        }
+        let found = [pass(&mut writer, expected), pass(&mut writer, expected)];
+        assert!(found.contains(&Comparison::Differs), "page {page} after {done} pieces, {write}: {found:?}");
     }
 }
 

@@ -14,10 +14,10 @@ const MAX_WAITING: usize = 4 << 20;
 
 /// Pages to write. Dropped without [`Transaction::commit`], nothing has happened.
 pub struct Transaction<'a> {
-    writer: &'a mut PageWriter,
+    pub(super) writer: &'a mut PageWriter,
     waiting: BTreeMap<u32, Vec<u8>>,
     /// The frame that holds a page which does not wait any more.
-    written: HashMap<u32, u32>,
+    pub(super) written: HashMap<u32, u32>,
     /// The pages of the frames that were written, in their order.
     pages_of_frames: Vec<u32>,
     /// After the last frame; none before the first.
@@ -109,7 +109,8 @@ impl<'a> Transaction<'a> {
 
     fn publish(self, pages: u32) -> Result<()> {
         let Some(end) = self.end else { return Ok(()) };
-        let PageWriter { index, frames, published, page_size, .. } = self.writer;
+        let after = self.compared_after(pages)?;
+        let PageWriter { index, frames, compared, published, page_size, .. } = self.writer;
         for (frame, page) in (published.frames.saturating_add(1)..).zip(&self.pages_of_frames) {
             fault::point("standby.index")?;
             index.append(frame, *page, published.frames)?;
@@ -120,6 +121,7 @@ impl<'a> Transaction<'a> {
         *published = Published { change, order, frames: last, pages, checksum, salt };
         index.publish(published, *page_size);
         frames.extend(self.written);
+        *compared = after;
         Ok(())
     }
 }

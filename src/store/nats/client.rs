@@ -261,13 +261,12 @@ impl Client {
         }
     }
 
-    /// Publishes a message that has no answer. It may be lost.
+    /// Publishes a message that has no answer, with the next [`Client::wait`]. It may be lost.
     pub fn tell(&self, subject: &str, payload: &[u8]) {
         if let Some(open) = self.connection.borrow().open() {
             self.unflushed.set(true);
             let _ = open.connection.publish(subject, payload);
         }
-        self.flush();
     }
 
     /// Answers a question of somebody else. If it does not arrive, the question is as good as not asked.

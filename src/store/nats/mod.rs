@@ -387,8 +387,7 @@ impl Store for NatsStore {
     }
 
     fn watch(&self, now: Instant) -> Option<Box<dyn Watch>> {
-        let writer = self.lease_subjects().below("");
-        Some(Box::new(watch::NatsWatch::new(&self.client, &self.names, writer, now)))
+        Some(Box::new(watch::NatsWatch::new(&self.client, &self.names, self.lease_subjects(), now)))
     }
 
     fn wait(&self, timeout: Duration) {

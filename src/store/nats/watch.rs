@@ -2,17 +2,19 @@
 //!
 //! What the consumer delivers is numbered; where a number is missing, where it falls silent (it is gone, or its server is),
 //! or where the connection was another one, it is made again, and anyone who watches has to look at everything once.
-//! The writer is told that a standby listens, at the start and at times while there is news: it then stores each commit at
-//! once.
+//! A writer is told that a standby listens, so that it stores each commit at once: the one of the watched prefix at the start,
+//! and any below it at times while it stores something. So a thousand databases at rest cost no message.
 //!
 //! At rest a heartbeat comes each [`HEARTBEAT`], and the question is asked again each [`OPEN_FOR`].
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::api::{self, StartAt};
 use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
+use super::lease_subjects::LeaseSubjects;
 use super::object::{Meta, ObjectNames};
 use super::reply::Reply;
 use super::writer_info::STANDBY_LISTENS;
@@ -30,7 +32,7 @@ const OPEN_FOR: Duration = Duration::from_secs(60);
 const BATCH: u64 = 1_000;
 /// Servers take no heartbeat that is longer than half the time for which a question is open.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// While there is news, its writer is told this often that a standby listens.
+/// While there is news of a writer, it is told this often that a standby listens.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// A consumer that has missed two heartbeats is gone.
 const SILENCE: Duration = Duration::from_secs(25);
@@ -38,10 +40,9 @@ const SILENCE: Duration = Duration::from_secs(25);
 pub struct NatsWatch {
     names: Rc<ObjectNames>,
     exchange: Exchange,
-    /// The subject on which its writer is told something.
-    writer: String,
-    /// When it was last told that a standby listens.
-    told: Option<Instant>,
+    /// Where the writers are told something.
+    writers: LeaseSubjects,
+    told: ToldWriters,
     /// It is there: whatever is stored from now on is told.
     created: bool,
     /// Messages that it has delivered.
@@ -52,13 +53,12 @@ pub struct NatsWatch {
 }
 
 impl NatsWatch {
-    /// `writer` is what [`super::writer_lease::LeaseSubjects`] gives.
-    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, writer: String, now: Instant) -> NatsWatch {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, writers: LeaseSubjects, now: Instant) -> NatsWatch {
         NatsWatch {
             names: names.clone(),
             exchange: Exchange::new(client, Purpose::Listing),
-            writer,
-            told: None,
+            writers,
+            told: ToldWriters::default(),
             created: false,
             delivered: 0,
             owed: 0,
@@ -98,6 +98,7 @@ impl NatsWatch {
         self.exchange.renew();
         self.exchange.reset_timeout();
         (self.created, self.delivered, self.owed, self.heard) = (false, 0, 0, now);
+        self.told = ToldWriters::default();
         if !self.exchange.is_connected() {
             return Ok(());
         }
@@ -114,7 +115,7 @@ impl NatsWatch {
                 api::parse_success::<api::Consumer>(reply)?;
                 self.created = true;
                 self.ask()?;
-                self.tell_writer(now);
+                self.tell_writer("", now);
                 return Ok(Some(WatchEvent::Started));
             }
             (_, Some(delivery)) => {
@@ -126,9 +127,6 @@ impl NatsWatch {
                 }
                 if self.owed == 0 {
                     self.ask()?;
-                }
-                if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_INTERVAL) {
-                    self.tell_writer(now);
                 }
                 return Ok(Meta::parse(&reply.data).and_then(|meta| self.stored(&meta)).map(WatchEvent::Stored));
             }
@@ -150,12 +148,6 @@ impl NatsWatch {
         self.exchange.request(OPEN, &subject, &request)
     }
 
-    /// If it does not arrive, commits come with the writer's sync interval.
-    fn tell_writer(&mut self, now: Instant) {
-        self.told = Some(now);
-        self.exchange.client().tell(&self.writer, STANDBY_LISTENS);
-    }
-
     /// Whatever is not ours is passed over, and so is what was deleted.
     fn stored(&self, meta: &Meta) -> Option<Entry> {
         let name = self.names.strip_prefix(&meta.name).filter(|_| !meta.deleted && !meta.link)?;
@@ -174,10 +166,47 @@ impl Watch for NatsWatch {
     fn poll(&mut self, now: Instant) -> Result<WatchEvent> {
         self.step(now).context(|| format!("watch {}", self.names.bucket))
     }
+
+    /// If it does not arrive, commits come with the writer's sync interval.
+    fn tell_writer(&mut self, prefix: &str, now: Instant) {
+        if self.told.is_due(prefix, now) {
+            self.exchange.client().tell(&self.writers.below(prefix), STANDBY_LISTENS);
+        }
+    }
+}
+
+/// Which writers were told that a standby listens, and when.
+#[derive(Default)]
+struct ToldWriters(HashMap<String, Instant>);
+
+impl ToldWriters {
+    /// Whether the writer of a prefix is to be told now; it is then taken to have been.
+    fn is_due(&mut self, prefix: &str, now: Instant) -> bool {
+        match self.0.get_mut(prefix) {
+            Some(told) if now.saturating_duration_since(*told) < TELL_INTERVAL => return false,
+            Some(told) => *told = now,
+            None => _ = self.0.insert(prefix.to_string(), now),
+        }
+        true
+    }
 }
 
 impl Drop for NatsWatch {
     fn drop(&mut self) {
         self.remove_consumer();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_writer_is_told_now_and_then_and_not_with_each_object() {
+        let (mut told, begun) = (ToldWriters::default(), Instant::now());
+        let objects = (0..1_000u32).map(|at| (["a", "b/c", ""][at as usize % 3], begun + at * TELL_INTERVAL / 500));
+        let due: Vec<&str> =
+            objects.filter(|(prefix, now)| told.is_due(prefix, *now)).map(|(prefix, _)| prefix).collect();
+        assert_eq!(due, ["a", "b/c", "", "a", "b/c", ""]);
     }
 }
