@@ -2,7 +2,8 @@
 //! clock that the schedule sets. After each step a judge looks at what the program says and at what a restore gives. Nothing
 //! waits, so that thousands of schedules a minute pass, and a seed decides all of it: a schedule that failed fails again.
 //!
-//! Other schedules store in two replicas, which misbehave each for itself (`MODEL_SEED_OF_TWO=n`).
+//! Other schedules store in two replicas, which misbehave each for itself (`MODEL_SEED_OF_TWO=n`), or lose their machine to
+//! others that take over (`MODEL_SEED_OF_TAKEOVERS=n`).
 //!
 //! `MODEL_SEED=n` runs that schedule alone and shows each step with the program's log; `MODEL_SECONDS=n` goes on for so
 //! long; `MODEL_FROM=n` takes the seeds n, n + 1 and so on. tests/data/model-seeds keeps those that once failed, in lines
@@ -16,6 +17,9 @@
 //! * Where the program ended with 0, sent its heartbeat, or `status` says ok, a restore gives the live database; where that
 //!   gives it, `status` gives no alarm.
 //! * When nothing fails any more, all is stored within a bounded time.
+//! * After a takeover one machine's commits go on. The other ones are refused, whatever they have.
+
+mod takeover;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -45,6 +49,7 @@ use litestream::replica::segment_builder::Segment;
 use litestream::replica::spool::Spool;
 use litestream::replica::upload_queue::UploadQueue;
 use litestream::source::WalMark;
+use takeover::Takeovers;
 
 /// Steps of a schedule.
 const STEPS: u64 = 60;
@@ -109,6 +114,29 @@ fn no_schedule_of_two_replicas_loses_a_commit_in_one_of_them() {
         count += 1;
     }
     println!("{count} schedules of two replicas from {first} on in {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// Machines are lost, others take over, and the old ones come back.
+#[test]
+fn after_a_takeover_exactly_one_machine_goes_on() {
+    let _alone = alone();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(seed) = number("MODEL_SEED_OF_TAKEOVERS") {
+        log::set_timestamps(false);
+        log::set_level(log::Level::Debug);
+        takeover::run(seed, true);
+        return;
+    }
+    log::silence();
+    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
+    let (begun, seconds) = (Instant::now(), number("MODEL_SECONDS").map_or(takeover::SECONDS, Duration::from_secs));
+    let (mut count, mut taken, mut refused) = (0, 0, 0);
+    while begun.elapsed() < seconds {
+        let found = takeover::run(first.wrapping_add(count), false);
+        (count, taken, refused) = (count + 1, taken + found.0, refused + found.1);
+    }
+    println!("{count} schedules from {first} on, {taken} takeovers, {refused} times the record alone refused one");
+    assert!((taken > 0 && refused > 0) || count < 20);
 }
 
 /// The last state of the store, and all that was said on the way there, is the same each time.
@@ -261,6 +289,7 @@ struct Model {
     rules: Vec<Rule>,
     begun: Duration,
     second: Option<Second>,
+    takeovers: Option<Takeovers>,
 }
 
 /// What may happen beyond the ordinary, each with what the program promises about it.
@@ -305,6 +334,7 @@ impl Model {
             rules: rules(),
             begun: Duration::ZERO,
             second: None,
+            takeovers: None,
         }
     }
 
@@ -369,6 +399,7 @@ impl Model {
     fn play(&mut self) {
         for _ in 0..STEPS {
             self.second_store_fails();
+            self.machines_come_and_go();
             self.step();
             self.judge();
             self.judge_second();
@@ -668,6 +699,7 @@ impl Model {
         let age = self.world.random.below(1 + self.world.clock.passed().as_millis() as u64);
         let moment = Timestamp::from_millis(now.saturating_sub(age));
         match self.world.restore(&Target::Time(moment)) {
+            Ok(state) if self.was_committed_elsewhere(&state) => self.say(format!("{age} ms ago: of another machine")),
             Ok(state) => {
                 let number = self.committed(&state);
                 self.say(format!("{age} ms ago: commit {number}"));
@@ -768,15 +800,19 @@ impl Model {
         assert!(same, "{why}, and a restore of the second replica gives {restored:?}");
     }
 
+    fn store_works(&mut self) {
+        let link = &self.world.memory.link;
+        link.returns();
+        link.failing.set(0);
+        link.delay.set(0);
+    }
+
     /// Nothing fails any more: all is stored soon, and the end is a clean one.
     fn end(&mut self) {
         self.say("the end: nothing fails any more".into());
         // The log has named what no new generation can be above.
         self.remove_foreign();
-        let link = &self.world.memory.link;
-        link.returns();
-        link.failing.set(0);
-        link.delay.set(0);
+        self.store_works();
         if let Some(Second { memory, .. }) = &self.second {
             memory.link.returns();
             memory.link.failing.set(0);
@@ -822,9 +858,13 @@ impl Drop for Model {
         if !self.aloud {
             self.said.iter().for_each(|line| eprintln!("{line}"));
         }
-        let name = if self.second.is_some() { "MODEL_SEED_OF_TWO" } else { "MODEL_SEED" };
+        let name = match (&self.second, &self.takeovers) {
+            (None, None) => "MODEL_SEED",
+            (Some(_), _) => "MODEL_SEED_OF_TWO",
+            _ => "MODEL_SEED_OF_TAKEOVERS",
+        };
         eprintln!("failed: {name}={} cargo test --test alone deterministic:: -- --nocapture", self.seed);
-        if number("MODEL_SECONDS").is_some() && number("MODEL_SEED").is_none() && self.second.is_none() {
+        if number("MODEL_SECONDS").is_some() && number("MODEL_SEED").is_none() && name == "MODEL_SEED" {
             let mut file = fs::OpenOptions::new().append(true).open(SEEDS).expect("open tests/data/model-seeds");
             writeln!(file, "memory {}", self.seed).expect("keep the seed");
         }

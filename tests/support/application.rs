@@ -14,6 +14,7 @@ const STATE: &str = "SELECT (SELECT seq FROM step) || '/' || count(*) || ' ' \
     || coalesce(group_concat(n || ':' || length(x) || ':' || substr(x, 1, 8), ' '), '') FROM (SELECT * FROM t ORDER BY n)";
 
 /// A commit, as a restore must find it.
+#[derive(Clone)]
 pub struct Commit {
     pub state: String,
     pub at: Instant,
@@ -58,6 +59,21 @@ impl Application {
         application.writer().execute_batch(tables).expect("make the tables");
         application.commit(random, now);
         application
+    }
+
+    /// What goes on at another machine, whose database at `path` was restored to this commit. Nobody has it open yet.
+    pub fn on_another_machine(&self, path: &Path, number: usize) -> Application {
+        Application {
+            path: path.to_path_buf(),
+            setup: self.setup.clone(),
+            writer: None,
+            reader: None,
+            in_transaction: false,
+            commits: self.commits[..=number].to_vec(),
+            // No commit of it is one of ours.
+            sequence: self.sequence + (1 << 20),
+            file: None,
+        }
     }
 
     /// Pages that do not change, but for VACUUM: so what changes is a small part.

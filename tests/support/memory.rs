@@ -65,6 +65,11 @@ impl Link {
         self.away.get()
     }
 
+    /// Whether somebody keeps this store for itself.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.get()
+    }
+
     fn answers(&self) -> Result<()> {
         if self.away.get() { Err(Error::new(Kind::StoreUnreachable, "the store does not answer")) } else { Ok(()) }
     }
