@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::Clock;
@@ -16,14 +17,16 @@ use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 use crate::store::dir::DirStore;
 use crate::store::{
-    Chunk, Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, PutState, Scan, Store,
-    WriterLease,
+    Chunk, Delete, FindWriters, Get, LeaseHolder, List, OrphanCleanup, Presence, Put, PutState, Scan, Store, Watch,
+    WatchEvent, WriterLease,
 };
 
 /// A store from which objects are gone as often as `failures_left` says when they are read.
 pub struct FlakyStore {
     store: DirStore,
     pub failures_left: Cell<u32>,
+    /// How each poll of a watch fails.
+    pub watch_fails: Rc<Cell<Option<Kind>>>,
 }
 
 impl FlakyStore {
@@ -31,7 +34,8 @@ impl FlakyStore {
     pub fn with_snapshot_of(database: &Path, directory: &Path) -> FlakyStore {
         fs::create_dir_all(directory).unwrap();
         rusqlite::Connection::open(database).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-        let store = FlakyStore { store: DirStore::new(directory), failures_left: Cell::new(0) };
+        let store =
+            FlakyStore { store: DirStore::new(directory), failures_left: Cell::new(0), watch_fails: Rc::default() };
         let pages = fs::read(database).unwrap();
         let (key, object) = snapshot_of(&pages);
         let mut put = store.store.put(&key);
@@ -93,6 +97,14 @@ impl Get for DeletedGet {
     }
 }
 
+struct FlakyWatch(Rc<Cell<Option<Kind>>>);
+
+impl Watch for FlakyWatch {
+    fn poll(&mut self, _: Instant) -> Result<WatchEvent> {
+        self.0.get().map_or(Ok(WatchEvent::Pending), |kind| Err(Error::new(kind, "no watch")))
+    }
+}
+
 impl Store for FlakyStore {
     fn url(&self) -> &str {
         self.store.url()
@@ -142,6 +154,10 @@ impl Store for FlakyStore {
 
     fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
         self.store.clean_orphans(wall, young)
+    }
+
+    fn watch(&self, _: Instant) -> Option<Box<dyn Watch>> {
+        Some(Box::new(FlakyWatch(self.watch_fails.clone())))
     }
 
     fn wait(&self, timeout: Duration) {
