@@ -1,6 +1,7 @@
 //! Finding out where the stored history ends, before anything is written. Never blocks.
 
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::backup::end_note;
@@ -80,7 +81,7 @@ struct ReadingLast {
 pub fn find_end(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<StoredHistory> {
     let mut start = FindEnd::new(store.clone());
     loop {
-        if let Some(found) = start.poll(clock.now())? {
+        if let Poll::Ready(found) = start.poll(clock.now())? {
             return Ok(found);
         }
         store.wait(MAX_SLEEP);
@@ -97,10 +98,10 @@ impl FindEnd {
         &self.generations
     }
 
-    /// Makes progress. None: not done yet.
+    /// Makes progress.
     ///
     /// Errors: the store's. Opening then starts again at the next poll.
-    pub fn poll(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
+    pub fn poll(&mut self, now: Instant) -> Result<Poll<StoredHistory>> {
         let polled = self.advance(now);
         if polled.is_err() {
             self.step = State::Connecting;
@@ -108,24 +109,24 @@ impl FindEnd {
         polled
     }
 
-    fn advance(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
+    fn advance(&mut self, now: Instant) -> Result<Poll<StoredHistory>> {
         if let State::Connecting = &self.step {
             if !self.store.connect(now)? {
-                return Ok(None);
+                return Ok(Poll::Pending);
             }
             self.step = State::Listing(self.store.list(""));
         }
         if let State::Listing(list) = &mut self.step {
-            let Some(entries) = list.poll(now)? else { return Ok(None) };
+            let Poll::Ready(entries) = list.poll(now)? else { return Ok(Poll::Pending) };
             let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
             match self.after_listing(&listing) {
-                Ok(found) => return Ok(Some(found)),
+                Ok(found) => return Ok(Poll::Ready(found)),
                 Err(reading) => self.step = State::Reading(reading),
             }
         }
         match &mut self.step {
             State::Reading(reading) => reading.poll(now),
-            _ => Ok(None),
+            _ => Ok(Poll::Pending),
         }
     }
 
@@ -166,32 +167,34 @@ impl FindEnd {
 }
 
 impl ReadingLast {
-    fn poll(&mut self, now: Instant) -> Result<Option<StoredHistory>> {
+    fn poll(&mut self, now: Instant) -> Result<Poll<StoredHistory>> {
         loop {
             let polled = self.get.poll(now);
             self.known.recipients = self.known.recipients.max(self.get.recipients());
             let whole = match polled {
-                Ok(Chunk::Pending) => return Ok(None),
+                Ok(Chunk::Pending) => return Ok(Poll::Pending),
                 Ok(Chunk::Bytes(bytes)) => {
                     self.bytes.extend_from_slice(&bytes);
                     false
                 }
                 Ok(Chunk::End) => true,
-                Err(error) => return self.unreadable(error).map(Some),
+                Err(error) => return self.unreadable(error).map(Poll::Ready),
             };
             if self.bytes.len() > MAX_LAST_BYTES {
                 let what = format!("expected at most {MAX_LAST_BYTES} bytes, found more");
-                return self.unreadable(Error::new(Kind::Corrupt, what)).map(Some);
+                return self.unreadable(Error::new(Kind::Corrupt, what)).map(Poll::Ready);
             }
             if self.known.recipients == 0 && self.store.recipients() > 0 {
-                return Ok(Some(StoredHistory { known: self.known, end: Err(GenerationEnd::NotEncrypted) }));
+                return Ok(Poll::Ready(StoredHistory { known: self.known, end: Err(GenerationEnd::NotEncrypted) }));
             }
             match self.parse(whole) {
                 Ok(Some(end)) if self.knows_more_in_snapshot(&end) => self.ask_snapshot(end),
-                Ok(Some(end)) => return self.found(end).map(Some),
-                Ok(None) if whole => return self.unreadable(Error::new(Kind::Corrupt, "it is cut short")).map(Some),
+                Ok(Some(end)) => return self.found(end).map(Poll::Ready),
+                Ok(None) if whole => {
+                    return self.unreadable(Error::new(Kind::Corrupt, "it is cut short")).map(Poll::Ready);
+                }
                 Ok(None) => {}
-                Err(error) => return self.unreadable(error).map(Some),
+                Err(error) => return self.unreadable(error).map(Poll::Ready),
             }
         }
     }

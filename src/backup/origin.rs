@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::error::{Error, Kind, Result};
@@ -41,19 +42,19 @@ impl OriginSearch {
         self.recipients
     }
 
-    /// The outer none: not known yet. The inner one: none of them says so.
+    /// None: none of them says so.
     ///
     /// Errors: the store's; it may be polled again.
-    pub fn poll(&mut self, now: Instant) -> Result<Option<Option<StoredOrigin>>> {
+    pub fn poll(&mut self, now: Instant) -> Result<Poll<Option<StoredOrigin>>> {
         loop {
-            let Some(key) = self.left.last().copied() else { return Ok(Some(None)) };
+            let Some(key) = self.left.last().copied() else { return Ok(Poll::Ready(None)) };
             let read = self.read.get_or_insert_with(|| OriginRead::new(&*self.store, &key.to_string()));
             let polled = read.poll(now);
             self.recipients = self.recipients.max(read.recipients());
             match polled {
-                Ok(None) => return Ok(None),
-                Ok(Some(Some(origin))) => return Ok(Some(Some(StoredOrigin { key, origin }))),
-                Ok(Some(None)) => self.left.pop(),
+                Ok(Poll::Pending) => return Ok(Poll::Pending),
+                Ok(Poll::Ready(Some(origin))) => return Ok(Poll::Ready(Some(StoredOrigin { key, origin }))),
+                Ok(Poll::Ready(None)) => self.left.pop(),
                 Err(error) if error.kind() == Kind::NoIdentity => {
                     (self.read, self.recipients) = (None, self.recipients.max(1));
                     return Err(unreadable_origin(self.store.url(), &key, &error));
@@ -104,25 +105,25 @@ impl OriginRead {
         self.get.recipients()
     }
 
-    /// The outer none: not read yet. The inner one: it does not say so, it is damaged, or it is gone.
+    /// None: it does not say so, it is damaged, or it is gone.
     ///
     /// Errors: the store's; of kind `NoIdentity` if it is encrypted, and nobody here can read it.
-    pub fn poll(&mut self, now: Instant) -> Result<Option<Option<DatabaseOrigin>>> {
+    pub fn poll(&mut self, now: Instant) -> Result<Poll<Option<DatabaseOrigin>>> {
         loop {
             let ended = match self.get.poll(now) {
-                Ok(Chunk::Pending) => return Ok(None),
+                Ok(Chunk::Pending) => return Ok(Poll::Pending),
                 Ok(Chunk::Bytes(bytes)) => {
                     self.bytes.extend_from_slice(&bytes);
                     false
                 }
                 Ok(Chunk::End) => true,
-                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => return Ok(Some(None)),
+                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => return Ok(Poll::Ready(None)),
                 Err(error) => return Err(error),
             };
             match snapshot::header_of(&self.bytes) {
                 Ok(None) if !ended => {}
-                Ok(Some(_)) => return Ok(Some(snapshot::origin_of(&self.bytes).unwrap_or_default())),
-                _ => return Ok(Some(None)),
+                Ok(Some(_)) => return Ok(Poll::Ready(snapshot::origin_of(&self.bytes).unwrap_or_default())),
+                _ => return Ok(Poll::Ready(None)),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::directory::Directory;
@@ -38,13 +39,13 @@ impl OwnerRead {
         OwnerRead { number, get, bytes: Vec::new() }
     }
 
-    /// The outer none: not read yet. The inner one: it is damaged, gone, or encrypted and cannot be read here.
+    /// None: it is damaged, gone, or encrypted and cannot be read here.
     ///
     /// Errors: the store's.
-    pub fn poll(&mut self, now: Instant) -> Result<Option<Option<OwnerRecord>>> {
+    pub fn poll(&mut self, now: Instant) -> Result<Poll<Option<OwnerRecord>>> {
         let decoded = loop {
             match self.get.poll(now) {
-                Ok(Chunk::Pending) => return Ok(None),
+                Ok(Chunk::Pending) => return Ok(Poll::Pending),
                 Ok(Chunk::Bytes(bytes)) if self.bytes.len() + bytes.len() <= MAX_LEN => {
                     self.bytes.extend_from_slice(&bytes)
                 }
@@ -57,10 +58,10 @@ impl OwnerRead {
             }
         };
         match decoded {
-            Ok(record) => Ok(Some(Some(record))),
+            Ok(record) => Ok(Poll::Ready(Some(record))),
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound | Kind::NoIdentity) => {
                 log::warn("owner of the prefix not known").error(&error).emit();
-                Ok(Some(None))
+                Ok(Poll::Ready(None))
             }
             Err(error) => Err(error),
         }

@@ -202,7 +202,7 @@ fn compact_database(
 fn remove_orphans(store: &dyn Store) -> Result<()> {
     let cleanup = store.clean_orphans(SystemClock.utc_now(), crate::store::MIN_ORPHAN_AGE);
     let Some(mut cleanup) = cleanup else { return Ok(()) };
-    while cleanup.poll(SystemClock.now())?.is_none() {
+    while cleanup.poll(SystemClock.now())?.is_pending() {
         interrupt::check()?;
         store.wait(POLL_INTERVAL);
     }

@@ -149,12 +149,12 @@ fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn WriterLease, listing: &List
     loop {
         let now: Instant = SystemClock.now();
         claim.poll(now)?;
-        if delete.poll(now)? {
+        if delete.poll(now)?.is_ready() {
             break;
         }
         store.wait(POLL_INTERVAL);
     }
-    while !claim.remove_record(SystemClock.now())? {
+    while claim.remove_record(SystemClock.now())?.is_pending() {
         store.wait(POLL_INTERVAL);
     }
     let left = load_listing(&**store, &SystemClock)?;

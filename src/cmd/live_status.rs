@@ -1,5 +1,7 @@
 //! `litestream status REPLICA_URL`: what the process that replicates there says of it, asked over NATS.
 
+use std::task::Poll;
+
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
@@ -54,7 +56,7 @@ fn ask(store: &dyn Store) -> Result<Vec<u8>> {
         return Err(Error::new(Kind::StoreUnreachable, "the replicator cannot be asked"));
     };
     loop {
-        if let Some(answer) = question.poll(SystemClock.now())? {
+        if let Poll::Ready(answer) = question.poll(SystemClock.now())? {
             return Ok(answer);
         }
         interrupt::check()?;

@@ -8,6 +8,7 @@
 //!   before the end of a run.
 
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
@@ -136,7 +137,7 @@ impl Audit {
         match &mut self.work {
             AuditOperation::None => Ok(AuditResult::Nothing),
             AuditOperation::CheckingNewest(presence) => {
-                let Some(missing) = presence.poll(now)? else { return Ok(AuditResult::Waiting) };
+                let Poll::Ready(missing) = presence.poll(now)? else { return Ok(AuditResult::Waiting) };
                 self.work = AuditOperation::None;
                 if missing.is_empty() {
                     return Ok(AuditResult::Nothing);
@@ -146,7 +147,7 @@ impl Audit {
                 Ok(AuditResult::Waiting)
             }
             AuditOperation::Listing(list, position) => {
-                let Some(entries) = list.poll(now)? else { return Ok(AuditResult::Waiting) };
+                let Poll::Ready(entries) = list.poll(now)? else { return Ok(AuditResult::Waiting) };
                 let position = *position;
                 let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
                 self.work = AuditOperation::None;

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::backup::origin::{OriginSearch, Witnesses};
@@ -89,13 +90,13 @@ impl Claim {
         Claim::new(store, here, meta, Witnesses::default(), Before::Known(before))
     }
 
-    /// True once the prefix is ours.
+    /// Ready once the prefix is ours.
     ///
     /// Errors: of kind `TakenOver`, if another database has taken the place of ours; else the store's, or of the note beside
     /// the database, and it begins again a moment later.
-    pub fn poll(&mut self, now: Instant) -> Result<bool> {
+    pub fn poll(&mut self, now: Instant) -> Result<Poll<()>> {
         if self.not_before.is_some_and(|time| now < time) {
-            return Ok(false);
+            return Ok(Poll::Pending);
         }
         let polled = self.advance(now);
         if polled.is_err() {
@@ -104,7 +105,7 @@ impl Claim {
         polled
     }
 
-    fn advance(&mut self, now: Instant) -> Result<bool> {
+    fn advance(&mut self, now: Instant) -> Result<Poll<()>> {
         loop {
             self.step = match &mut self.step {
                 Step::Begin => match &self.from {
@@ -113,31 +114,33 @@ impl Claim {
                     Before::Known(owner) => self.store_after(&owner.clone()),
                 },
                 Step::Reading(read) => match (read.poll(now)?, &self.from) {
-                    (None, _) => return Ok(false),
-                    (Some(Some(owner)), _) => {
+                    (Poll::Pending, _) => return Ok(Poll::Pending),
+                    (Poll::Ready(Some(owner)), _) => {
                         if self.unless_replaced {
                             check(self.store.url(), &owner, &self.here, noted(&self.meta).as_deref())?;
                         }
                         self.store_after(&owner)
                     }
                     // One that cannot be read is followed by one that can.
-                    (Some(None), Before::Record(number)) => {
+                    (Poll::Ready(None), Before::Record(number)) => {
                         let owner = OwnerRecord::unreadable(*number);
                         self.store_after(&owner)
                     }
-                    (Some(None), _) => Step::Done,
+                    (Poll::Ready(None), _) => Step::Done,
                 },
                 Step::Asking(search) => match search.poll(now) {
-                    Ok(None) => return Ok(false),
-                    Ok(Some(Some(stored))) => self.store_after(&OwnerRecord::of_snapshot(place(stored.origin()))),
+                    Ok(Poll::Pending) => return Ok(Poll::Pending),
+                    Ok(Poll::Ready(Some(stored))) => {
+                        self.store_after(&OwnerRecord::of_snapshot(place(stored.origin())))
+                    }
                     // Nobody knows who the owner was.
-                    Ok(Some(None)) => Step::Done,
+                    Ok(Poll::Ready(None)) => Step::Done,
                     Err(error) if error.kind() == Kind::AnotherDatabase => Step::Done,
                     Err(error) => return Err(error),
                 },
                 Step::Storing(storing) => {
-                    if !storing.poll(now)? {
-                        return Ok(false);
+                    if storing.poll(now)?.is_pending() {
+                        return Ok(Poll::Pending);
                     }
                     note(&self.meta, &storing.record.id)?;
                     log::info("owner of the prefix recorded")
@@ -150,11 +153,11 @@ impl Claim {
                     }
                 }
                 Step::Deleting(delete) => match delete.poll(now) {
-                    Ok(false) => return Ok(false),
+                    Ok(Poll::Pending) => return Ok(Poll::Pending),
                     // A login that may not delete leaves it there: the newest one counts.
-                    Ok(true) | Err(_) => Step::Done,
+                    Ok(Poll::Ready(())) | Err(_) => Step::Done,
                 },
-                Step::Done => return Ok(true),
+                Step::Done => return Ok(Poll::Ready(())),
             };
         }
     }
@@ -174,19 +177,19 @@ impl Claim {
 }
 
 impl Storing {
-    fn poll(&mut self, now: Instant) -> Result<bool> {
+    fn poll(&mut self, now: Instant) -> Result<Poll<()>> {
         while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
             let taken = self.put.write(rest)?;
             self.sent += taken;
             if taken == 0 {
                 self.put.poll(now)?;
-                return Ok(false);
+                return Ok(Poll::Pending);
             }
             if self.sent == self.bytes.len() {
                 self.put.finish();
                 self.put.commit();
             }
         }
-        Ok(self.put.poll(now)? == PutState::Done)
+        Ok(if self.put.poll(now)? == PutState::Done { Poll::Ready(()) } else { Poll::Pending })
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
@@ -131,8 +132,8 @@ impl ExclusiveWriter {
         self.listing.take_if(|(began, _)| *began != current);
         let (_, look) = self.listing.get_or_insert_with(|| (current, self.store.list("")));
         match look.poll(now) {
-            Ok(None) => Ok(Exclusivity::Pending),
-            Ok(Some(entries)) => {
+            Ok(Poll::Pending) => Ok(Exclusivity::Pending),
+            Ok(Poll::Ready(entries)) => {
                 let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
                 self.check_listing(&listing, mine)?;
                 (self.listing, self.confirmed_session) = (None, connection);

@@ -1,6 +1,7 @@
 //! Removing what uploads that died have left: once some minutes after a start, then daily, a little in each poll.
 
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::format::time::Timestamp;
@@ -41,14 +42,14 @@ impl CleanupSchedule {
         }
         let Some(sweep) = &mut self.cleanup else { return };
         match sweep.poll(now) {
-            Ok(None) => return,
-            Ok(Some(swept)) if swept.unreadable > 0 => {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(swept)) if swept.unreadable > 0 => {
                 log::warn("unreadable objects, remains of aborted uploads not removed")
                     .field("store", self.store.url())
                     .field("count", swept.unreadable)
                     .emit();
             }
-            Ok(Some(swept)) => {
+            Ok(Poll::Ready(swept)) => {
                 let level = if swept.removed > 0 { log::Level::Info } else { log::Level::Debug };
                 log::at(level, "remains of aborted uploads removed")
                     .field("store", self.store.url())

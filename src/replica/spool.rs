@@ -4,6 +4,7 @@
 //! process has left in it is taken up by the next one, if it continues what is stored.
 
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -79,7 +80,13 @@ impl Spool {
 
     /// What a process before this one has left, oldest first; counts as kept from now on.
     pub fn leftover_segments(&mut self, now: Instant) -> Result<Vec<(SegmentKey, u64)>> {
-        let entries = self.store.list("").poll(now)?.unwrap_or_default();
+        let mut list = self.store.list("");
+        let entries = loop {
+            // A poll looks at so many files, and no more.
+            if let Poll::Ready(entries) = list.poll(now)? {
+                break entries;
+            }
+        };
         let segment = |name: &str| match Key::parse(name) {
             Some(Key::Segment(key)) => Some(key),
             _ => None,
@@ -88,5 +95,28 @@ impl Spool {
         found.sort_by_key(|(key, _)| (key.generation, key.start, key.end));
         self.bytes = found.iter().map(|(_, size)| size).sum();
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::fixtures::segment_key;
+
+    #[test]
+    fn a_long_outage_leaves_more_segments_than_one_poll_lists() {
+        let root = std::env::temp_dir().join(format!("litestream-leftover-{}", std::process::id()));
+        let keys: Vec<SegmentKey> = (0..3000).map(|at| segment_key(at, at + 1)).collect();
+        for key in &keys {
+            let path = root.join(key.to_string());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "bytes").unwrap();
+        }
+        let mut spool = Spool::new(&root, 20_000);
+        let left = spool.leftover_segments(Instant::now()).unwrap();
+        let room = (spool.has_room(5000), spool.has_room(5001));
+        std::fs::remove_dir_all(&root).unwrap();
+        assert!(left.iter().map(|(key, _)| *key).eq(keys), "{} of 3000 segments", left.len());
+        assert_eq!(room, (true, false), "they count as kept");
     }
 }

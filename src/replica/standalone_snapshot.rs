@@ -1,6 +1,7 @@
 //! Snapshots of a database that cannot be followed.
 
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::backup::listing::load_listing_patiently;
 use crate::backup::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
@@ -35,8 +36,8 @@ pub fn latest_stored(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<LatestS
     let mut search = OriginSearch::new(store.clone(), &witnesses(&listing));
     let origin = loop {
         match search.poll(clock.now()) {
-            Ok(None) => store.wait(MAX_SLEEP),
-            Ok(Some(origin)) => break Ok(origin),
+            Ok(Poll::Pending) => store.wait(MAX_SLEEP),
+            Ok(Poll::Ready(origin)) => break Ok(origin),
             Err(error) if error.kind() == Kind::AnotherDatabase => break Err(error),
             Err(error) => return Err(error),
         }
@@ -49,8 +50,8 @@ fn read_owner(store: &dyn Store, number: u32, clock: &dyn Clock) -> Result<Optio
     let mut read = OwnerRead::new(store, number);
     loop {
         match read.poll(clock.now())? {
-            Some(owner) => return Ok(owner),
-            None => store.wait(MAX_SLEEP),
+            Poll::Ready(owner) => return Ok(owner),
+            Poll::Pending => store.wait(MAX_SLEEP),
         }
     }
 }
@@ -61,8 +62,8 @@ pub fn origin_of(store: &dyn Store, clock: &dyn Clock, name: &str) -> Result<(Op
     let mut read = OriginRead::new(store, name);
     loop {
         match read.poll(clock.now()) {
-            Ok(None) => store.wait(MAX_SLEEP),
-            Ok(Some(origin)) => return Ok((origin, read.recipients())),
+            Ok(Poll::Pending) => store.wait(MAX_SLEEP),
+            Ok(Poll::Ready(origin)) => return Ok((origin, read.recipients())),
             Err(error) if error.kind() == Kind::NoIdentity => return Ok((None, read.recipients())),
             Err(error) => return Err(error),
         }

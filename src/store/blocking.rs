@@ -1,6 +1,7 @@
 //! Waiting for a store, for commands that have nothing else to do meanwhile.
 
 use std::io::Read;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -45,7 +46,7 @@ pub fn list_patiently(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Res
 pub fn list(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<Entry>> {
     let mut list = store.list(prefix);
     loop {
-        if let Some(entries) = list.poll(clock.now())? {
+        if let Poll::Ready(entries) = list.poll(clock.now())? {
             return Ok(entries);
         }
         interrupt::check()?;
@@ -94,7 +95,7 @@ pub fn finish_put(store: &dyn Store, clock: &dyn Clock, mut put: Box<dyn Put>, b
 /// Deletes objects, in this order.
 pub fn delete(store: &dyn Store, clock: &dyn Clock, names: Vec<String>) -> Result<()> {
     let mut delete = store.delete(names);
-    while !delete.poll(clock.now())? {
+    while delete.poll(clock.now())?.is_pending() {
         interrupt::check()?;
         store.wait(MAX_SLEEP);
     }

@@ -9,6 +9,7 @@ mod opening;
 pub mod service;
 pub mod traffic;
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -188,7 +189,7 @@ pub struct Entry {
 /// A listing in the making.
 pub trait List {
     /// The entries in order of their names, once all are known.
-    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Entry>>>;
+    fn poll(&mut self, now: Instant) -> Result<Poll<Vec<Entry>>>;
 }
 
 /// An object whose name was read.
@@ -242,14 +243,14 @@ pub trait Watch {
 
 /// Objects being deleted.
 pub trait Delete {
-    /// True once all are gone.
-    fn poll(&mut self, now: Instant) -> Result<bool>;
+    /// Ready once all are gone.
+    fn poll(&mut self, now: Instant) -> Result<Poll<()>>;
 }
 
 /// A look for some objects.
 pub trait Presence {
     /// The names of those that are not there, once all are known.
-    fn poll(&mut self, now: Instant) -> Result<Option<Vec<String>>>;
+    fn poll(&mut self, now: Instant) -> Result<Poll<Vec<String>>>;
 }
 
 /// Who keeps a store for itself, as others are told.
@@ -287,9 +288,9 @@ pub trait WriterLease {
         false
     }
 
-    /// Removes what the lease itself keeps in the store. True once it is gone; the lease is of no use any more.
-    fn remove_record(&mut self, _now: Instant) -> Result<bool> {
-        Ok(true)
+    /// Removes what the lease itself keeps in the store. Ready once it is gone; the lease is of no use any more.
+    fn remove_record(&mut self, _now: Instant) -> Result<Poll<()>> {
+        Ok(Poll::Ready(()))
     }
 }
 
@@ -344,7 +345,7 @@ pub struct CleanupResult {
 /// What uploads that died have left, being removed.
 pub trait OrphanCleanup {
     /// Makes progress; the result once it is done.
-    fn poll(&mut self, now: Instant) -> Result<Option<CleanupResult>>;
+    fn poll(&mut self, now: Instant) -> Result<Poll<CleanupResult>>;
 }
 
 /// An upload that has stored nothing for so long has ended, whatever its writer thinks.

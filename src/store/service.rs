@@ -1,6 +1,7 @@
 //! Requests of others to the running program, which come over its own connections to a store.
 
 use std::collections::BTreeMap;
+use std::task::Poll;
 use std::time::Instant;
 
 /// What may be asked for.
@@ -64,5 +65,5 @@ pub trait Question {
     /// Makes progress; the answer once it is there.
     ///
     /// Errors: of kind `StoreUnreachable` if nobody answers; `StoreRefused` if the question or its answer was refused.
-    fn poll(&mut self, now: Instant) -> crate::error::Result<Option<Vec<u8>>>;
+    fn poll(&mut self, now: Instant) -> crate::error::Result<Poll<Vec<u8>>>;
 }

@@ -1,6 +1,7 @@
 //! The NATS store against real servers: logins, buckets, what stays in the stream.
 
 use std::net::TcpStream;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::support::bucket;
@@ -251,7 +252,7 @@ fn a_listing_while_others_write(binary: &std::path::Path) {
     let mut listing = store.list("");
     let (end, mut polls) = (Instant::now() + Duration::from_secs(60), 0);
     let found = loop {
-        if let Some(found) = listing.poll(Instant::now()).expect("list") {
+        if let Poll::Ready(found) = listing.poll(Instant::now()).expect("list") {
             break found;
         }
         polls += 1;

@@ -1,6 +1,7 @@
 //! The NATS store while its server is away, dies, freezes or says nothing.
 
 use std::net::TcpListener;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::support::bucket::{messages, monitored_server, store_on};
@@ -150,13 +151,13 @@ fn lists_and_deletes_survive_a_restart_of_the_server() {
         }
     }
     let mut listing = store.list("");
-    assert!(listing.poll(Instant::now()).expect("list").is_none());
+    assert!(listing.poll(Instant::now()).expect("list").is_pending());
     server.kill();
     server.restart();
     let found = loop {
         match listing.poll(Instant::now()).expect("list") {
-            Some(found) => break found,
-            None => store.wait(Duration::from_millis(20)),
+            Poll::Ready(found) => break found,
+            Poll::Pending => store.wait(Duration::from_millis(20)),
         }
     };
     assert_eq!(found.len(), 100);
@@ -172,11 +173,11 @@ fn lists_and_deletes_survive_a_restart_of_the_server() {
     }
     assert!(scanned == 100 && restarts > 0, "{scanned} objects, {restarts} restarts");
     let mut deleting = store.delete(found.into_iter().map(|entry| entry.name).collect());
-    assert!(!deleting.poll(Instant::now()).expect("delete"));
+    assert!(deleting.poll(Instant::now()).expect("delete").is_pending());
     store.wait(Duration::from_millis(1));
     server.kill();
     server.restart();
-    while !deleting.poll(Instant::now()).expect("delete") {
+    while deleting.poll(Instant::now()).expect("delete").is_pending() {
         store.wait(Duration::from_millis(20));
     }
     assert!(list(store, "").expect("list").is_empty());

@@ -1,6 +1,7 @@
 //! What dead writers left goes; what is young, referred to or not understood stays.
 
 use std::path::Path;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::bucket;
@@ -40,7 +41,7 @@ fn sweep(store: &NatsStore, young: Duration) -> CleanupResult {
     let mut sweep = store.start_cleanup(wall(), young);
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        if let Some(swept) = sweep.poll(Instant::now()).expect("sweep") {
+        if let Poll::Ready(swept) = sweep.poll(Instant::now()).expect("sweep") {
             return swept;
         }
         assert!(Instant::now() < end, "the sweep hangs");
@@ -146,7 +147,7 @@ fn an_object_that_is_renamed_during_a_sweep_keeps_its_chunks() {
     let mut sweep = store.start_cleanup(wall(), Duration::ZERO);
     let (mut next, end) = (0..150, Instant::now() + Duration::from_secs(100));
     let swept = loop {
-        if let Some(swept) = sweep.poll(Instant::now()).expect("sweep") {
+        if let Poll::Ready(swept) = sweep.poll(Instant::now()).expect("sweep") {
             break swept;
         }
         // While metas are on their way, so that of some neither the old nor the new one is seen.

@@ -1,5 +1,6 @@
 //! Runs one operation of a store to its end, as the poll loop would.
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use litestream::error::Result;
@@ -9,25 +10,29 @@ use litestream::store::{Chunk, Entry, PutState, Store};
 const TOO_LONG: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(50);
 
-fn until<T>(store: &dyn Store, mut step: impl FnMut(Instant) -> Result<Option<T>>) -> Result<T> {
+fn until<T>(store: &dyn Store, mut step: impl FnMut(Instant) -> Result<Poll<T>>) -> Result<T> {
     let end = Instant::now() + TOO_LONG;
     loop {
         let now = Instant::now();
         assert!(now < end, "the operation hangs");
-        if let Some(value) = step(now)? {
+        if let Poll::Ready(value) = step(now)? {
             return Ok(value);
         }
         store.wait(TICK);
     }
 }
 
+fn once(done: bool) -> Poll<()> {
+    if done { Poll::Ready(()) } else { Poll::Pending }
+}
+
 pub fn connect(store: &dyn Store) -> Result<()> {
-    until(store, |now| store.connect(now).map(|up| up.then_some(())))
+    until(store, |now| Ok(once(store.connect(now)?)))
 }
 
 /// Connects, however long the server stays away.
 pub fn connect_patiently(store: &dyn Store) {
-    until(store, |now| Ok(store.connect(now).ok().filter(|up| *up))).expect("connect");
+    until(store, |now| Ok(once(store.connect(now).is_ok_and(|up| up)))).expect("connect");
 }
 
 pub fn put(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
@@ -40,7 +45,7 @@ pub fn put(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
         if rest.is_empty() {
             put.finish();
         }
-        Ok((put.poll(now)? == PutState::Done).then_some(()))
+        Ok(once(put.poll(now)? == PutState::Done))
     })
 }
 
@@ -51,8 +56,8 @@ pub fn get(store: &dyn Store, name: &str) -> Result<Vec<u8>> {
         loop {
             match get.poll(now)? {
                 Chunk::Bytes(more) => bytes.extend(more),
-                Chunk::End => return Ok(Some(())),
-                Chunk::Pending => return Ok(None),
+                Chunk::End => return Ok(Poll::Ready(())),
+                Chunk::Pending => return Ok(Poll::Pending),
             }
         }
     })?;
@@ -76,7 +81,7 @@ pub fn missing(store: &dyn Store, names: &[&str]) -> Result<Vec<String>> {
 
 pub fn delete(store: &dyn Store, names: &[&str]) -> Result<()> {
     let mut delete = store.delete(names.iter().map(|name| name.to_string()).collect());
-    until(store, |now| Ok(delete.poll(now)?.then_some(())))
+    until(store, |now| delete.poll(now))
 }
 
 /// Bytes that no compression and no repetition makes look right by chance.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::random::Random;
@@ -213,14 +214,14 @@ impl Get for MemoryGet {
 struct MemoryList(Objects, String, Rc<Link>, Pause);
 
 impl List for MemoryList {
-    fn poll(&mut self, _: Instant) -> Result<Option<Vec<Entry>>> {
+    fn poll(&mut self, _: Instant) -> Result<Poll<Vec<Entry>>> {
         self.2.answers()?;
         if !self.3.is_over() {
-            return Ok(None);
+            return Ok(Poll::Pending);
         }
         let objects = self.0.borrow();
         let ours = objects.iter().filter(|(name, _)| name.starts_with(&self.1));
-        Ok(Some(ours.map(|(name, bytes)| Entry { name: name.clone(), size: bytes.len() as u64 }).collect()))
+        Ok(Poll::Ready(ours.map(|(name, bytes)| Entry { name: name.clone(), size: bytes.len() as u64 }).collect()))
     }
 }
 
@@ -255,7 +256,7 @@ impl FindWriters for NobodyKnown {
 struct MemoryDelete(Objects, Vec<String>, Rc<Cell<Option<usize>>>, Rc<Link>);
 
 impl Delete for MemoryDelete {
-    fn poll(&mut self, _: Instant) -> Result<bool> {
+    fn poll(&mut self, _: Instant) -> Result<Poll<()>> {
         self.3.answers()?;
         for name in std::mem::take(&mut self.1) {
             spend(&self.2)?;
@@ -267,18 +268,18 @@ impl Delete for MemoryDelete {
                 return Err(Error::new(Kind::StoreUnreachable, "no answer"));
             }
         }
-        Ok(true)
+        Ok(Poll::Ready(()))
     }
 }
 
 struct MemoryPresence(Objects, Vec<String>, Rc<Cell<Option<usize>>>, Rc<Link>);
 
 impl Presence for MemoryPresence {
-    fn poll(&mut self, _: Instant) -> Result<Option<Vec<String>>> {
+    fn poll(&mut self, _: Instant) -> Result<Poll<Vec<String>>> {
         self.3.answers()?;
         spend(&self.2)?;
         let objects = self.0.borrow();
-        Ok(Some(self.1.iter().filter(|name| !objects.contains_key(*name)).cloned().collect()))
+        Ok(Poll::Ready(self.1.iter().filter(|name| !objects.contains_key(*name)).cloned().collect()))
     }
 }
 

@@ -17,6 +17,7 @@ mod schedule;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -203,8 +204,8 @@ impl RetentionTask {
         match &mut self.work {
             Operation::None => self.next_operation(sent, clock),
             Operation::Listing(list) => match list.poll(now)? {
-                Some(entries) => self.on_listing(entries, clock),
-                None => Ok(PassProgress::Waiting),
+                Poll::Ready(entries) => self.on_listing(entries, clock),
+                Poll::Pending => Ok(PassProgress::Waiting),
             },
             Operation::Compacting(merge) => match merge.poll(now)? {
                 UploadProgress::Done => Ok(self.on_merged(now, sent)),
@@ -212,12 +213,12 @@ impl RetentionTask {
                 UploadProgress::Waiting => Ok(PassProgress::Waiting),
             },
             Operation::Deleting(delete, count) => match delete.poll(now)? {
-                true => {
+                Poll::Ready(()) => {
                     self.result.deleted += *count;
                     self.name.tag(log::debug("objects deleted")).field("count", *count).emit();
                     Ok(self.ended())
                 }
-                false => Ok(PassProgress::Waiting),
+                Poll::Pending => Ok(PassProgress::Waiting),
             },
         }
     }

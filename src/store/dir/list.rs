@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirEntry, ReadDir};
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Instant;
 
 use super::{OperationGuard, TEMP_PREFIX, file_ops};
@@ -139,14 +140,14 @@ impl DirList {
 }
 
 impl List for DirList {
-    fn poll(&mut self, _now: Instant) -> Result<Option<Vec<Entry>>> {
+    fn poll(&mut self, _now: Instant) -> Result<Poll<Vec<Entry>>> {
         for _ in 0..ENTRIES_PER_POLL {
             match self.walk.next()? {
                 Step::Found(entry) => self.found.push(entry),
                 Step::Looked => {}
-                Step::End => return Ok(Some(self.sorted())),
+                Step::End => return Ok(Poll::Ready(self.sorted())),
             }
         }
-        Ok(None)
+        Ok(Poll::Pending)
     }
 }

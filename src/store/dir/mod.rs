@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::{
@@ -211,7 +212,7 @@ struct DirPresence {
 }
 
 impl Presence for DirPresence {
-    fn poll(&mut self, _now: Instant) -> Result<Option<Vec<String>>> {
+    fn poll(&mut self, _now: Instant) -> Result<Poll<Vec<String>>> {
         let mut missing = Vec::new();
         for name in &self.names {
             let path = path_of(&self.root, name)?;
@@ -223,7 +224,7 @@ impl Presence for DirPresence {
                 _ => missing.push(name.clone()),
             }
         }
-        Ok(Some(missing))
+        Ok(Poll::Ready(missing))
     }
 }
 
@@ -234,7 +235,7 @@ struct DirDelete {
 }
 
 impl DirDelete {
-    fn step(&mut self) -> Result<bool> {
+    fn step(&mut self) -> Result<Poll<()>> {
         let mut touched = Vec::new();
         for name in self.names.by_ref().take(DELETES_PER_POLL) {
             fault::point("dir.delete")?;
@@ -243,14 +244,14 @@ impl DirDelete {
         for dir in touched {
             file_ops::sync_dir_if_exists(&dir)?;
         }
-        Ok(self.names.len() == 0)
+        Ok(if self.names.len() == 0 { Poll::Ready(()) } else { Poll::Pending })
     }
 }
 
 impl Delete for DirDelete {
-    fn poll(&mut self, _now: Instant) -> Result<bool> {
+    fn poll(&mut self, _now: Instant) -> Result<Poll<()>> {
         let step = self.step();
-        if !matches!(step, Ok(false)) {
+        if !matches!(step, Ok(Poll::Pending)) {
             self.ticket = None;
         }
         step

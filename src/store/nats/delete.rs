@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::api::{self, Purged};
@@ -150,11 +151,11 @@ impl NatsDelete {
         Ok(())
     }
 
-    /// Goes on as far as it can without another answer. True: all are gone.
-    fn advance(&mut self) -> Result<bool> {
+    /// Goes on as far as it can without another answer. Ready: all are gone.
+    fn advance(&mut self) -> Result<Poll<()>> {
         while self.unanswered == 0 {
             match self.stage {
-                Stage::Begin if self.group.is_empty() && self.names.len() == 0 => return Ok(true),
+                Stage::Begin if self.group.is_empty() && self.names.len() == 0 => return Ok(Poll::Ready(())),
                 Stage::Begin => self.begin()?,
                 Stage::Lookup => self.purge_metas()?,
                 Stage::Metas => self.purge_chunks()?,
@@ -164,7 +165,7 @@ impl NatsDelete {
                 }
             }
         }
-        Ok(false)
+        Ok(Poll::Pending)
     }
 
     fn restart(&mut self) {
@@ -174,23 +175,23 @@ impl NatsDelete {
         self.stage = if self.stage == Stage::Chunks { Stage::Metas } else { Stage::Begin };
     }
 
-    fn step(&mut self, now: Instant) -> Result<bool> {
+    fn step(&mut self, now: Instant) -> Result<Poll<()>> {
         while let Some(event) = self.exchange.next() {
             match event {
                 ExchangeEvent::NewSession => self.restart(),
                 ExchangeEvent::Reply(reply) => self.on_reply(&reply)?,
             }
         }
-        if self.exchange.is_connected() && self.advance()? {
-            return Ok(true);
+        if self.exchange.is_connected() && self.advance()?.is_ready() {
+            return Ok(Poll::Ready(()));
         }
         self.exchange.check_timeout(now)?;
-        Ok(false)
+        Ok(Poll::Pending)
     }
 }
 
 impl Delete for NatsDelete {
-    fn poll(&mut self, now: Instant) -> Result<bool> {
+    fn poll(&mut self, now: Instant) -> Result<Poll<()>> {
         self.step(now).context(|| format!("delete from {}", self.subjects.with_prefix("")))
     }
 }

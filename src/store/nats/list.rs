@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::client::Client;
@@ -155,12 +156,12 @@ impl NatsList {
         NatsList { client: client.clone(), shared: shared.clone(), filter, found: Rc::default(), membership: None }
     }
 
-    fn step(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
+    fn step(&mut self, now: Instant) -> Result<Poll<Vec<Entry>>> {
         let membership = self.membership.get_or_insert_with(|| {
             let sink = Found { filter: self.filter.clone(), objects: self.found.clone() };
             Membership::new(&self.client, &self.shared, &self.filter.names, Box::new(sink))
         });
-        Ok(membership.poll(now)?.then(|| self.sorted()))
+        Ok(if membership.poll(now)? { Poll::Ready(self.sorted()) } else { Poll::Pending })
     }
 
     /// One that was replaced while we listed may have come twice: the later one holds.
@@ -174,7 +175,7 @@ impl NatsList {
 }
 
 impl List for NatsList {
-    fn poll(&mut self, now: Instant) -> Result<Option<Vec<Entry>>> {
+    fn poll(&mut self, now: Instant) -> Result<Poll<Vec<Entry>>> {
         self.step(now).context(|| self.filter.error_context())
     }
 }

@@ -13,6 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -117,14 +118,14 @@ impl NatsCleanup {
         }
     }
 
-    fn step(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
+    fn step(&mut self, now: Instant) -> Result<Poll<CleanupResult>> {
         self.names.require_own()?;
         while let Some(event) = self.exchange.next() {
             match event {
                 ExchangeEvent::NewSession => self.restart()?,
                 ExchangeEvent::Reply(reply) => {
-                    if let Some(swept) = self.on_reply(&reply)? {
-                        return Ok(Some(swept));
+                    if let Poll::Ready(swept) = self.on_reply(&reply)? {
+                        return Ok(Poll::Ready(swept));
                     }
                 }
             }
@@ -133,7 +134,7 @@ impl NatsCleanup {
             return self.read_metas(now);
         }
         self.exchange.check_timeout(now)?;
-        Ok(None)
+        Ok(Poll::Pending)
     }
 
     fn restart(&mut self) -> Result<()> {
@@ -150,9 +151,9 @@ impl NatsCleanup {
         self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
-    fn on_reply(&mut self, reply: &Reply) -> Result<Option<CleanupResult>> {
+    fn on_reply(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
         match (&self.stage, reply.tag) {
-            (Stage::Subjects, SUBJECTS) => self.on_subjects(reply).map(|()| None),
+            (Stage::Subjects, SUBJECTS) => self.on_subjects(reply).map(|()| Poll::Pending),
             (Stage::Newest(_), NEWEST) => self.on_newest(reply),
             (Stage::RecheckMetas(_), NEXT_META) => self.on_next_meta(reply),
             (Stage::Purge, PURGED) => {
@@ -164,7 +165,7 @@ impl NatsCleanup {
                 api::parse_success::<Value>(reply)?;
                 self.next_candidate()
             }
-            _ => Ok(None),
+            _ => Ok(Poll::Pending),
         }
     }
 
@@ -193,7 +194,7 @@ impl NatsCleanup {
         !self.names.rollup.get()
     }
 
-    fn read_metas(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
+    fn read_metas(&mut self, now: Instant) -> Result<Poll<CleanupResult>> {
         while let Stage::Metas(metas) = &mut self.stage {
             match metas.step(now)? {
                 MetaEvent::Meta(Some(meta)) => {
@@ -201,31 +202,31 @@ impl NatsCleanup {
                 }
                 MetaEvent::Meta(None) => self.result.unreadable += 1,
                 MetaEvent::Restarted => self.result.unreadable = 0,
-                MetaEvent::Pending => return Ok(None),
-                MetaEvent::End if self.result.unreadable > 0 => return Ok(Some(self.result)),
+                MetaEvent::Pending => return Ok(Poll::Pending),
+                MetaEvent::End if self.result.unreadable > 0 => return Ok(Poll::Ready(self.result)),
                 MetaEvent::End => return self.next_candidate(),
             }
         }
-        Ok(None)
+        Ok(Poll::Pending)
     }
 
-    fn next_candidate(&mut self) -> Result<Option<CleanupResult>> {
-        let Some(nuid) = self.candidates.iter().next().cloned() else { return Ok(Some(self.result)) };
+    fn next_candidate(&mut self) -> Result<Poll<CleanupResult>> {
+        let Some(nuid) = self.candidates.iter().next().cloned() else { return Ok(Poll::Ready(self.result)) };
         self.candidates.remove(&nuid);
         if is_record(&nuid) {
             let question = json!({ "filter": self.names.chunk_subject(&nuid), "keep": 1 });
             self.stage = Stage::PurgeRecords;
             self.exchange.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
-            return Ok(None);
+            return Ok(Poll::Pending);
         }
         let question = api::last_message_request(&self.names.chunk_subject(&nuid));
         self.stage = Stage::Newest(nuid);
         self.exchange.request(NEWEST, &self.names.api("STREAM.MSG.GET"), &question)?;
-        Ok(None)
+        Ok(Poll::Pending)
     }
 
-    fn on_newest(&mut self, reply: &Reply) -> Result<Option<CleanupResult>> {
-        let Stage::Newest(nuid) = &self.stage else { return Ok(None) };
+    fn on_newest(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
+        let Stage::Newest(nuid) = &self.stage else { return Ok(Poll::Pending) };
         let stored: RawMessage = match api::parse_response(reply)? {
             Ok(stored) => stored,
             Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.next_candidate(),
@@ -242,14 +243,14 @@ impl NatsCleanup {
         self.request_next_meta()
     }
 
-    fn request_next_meta(&mut self) -> Result<Option<CleanupResult>> {
+    fn request_next_meta(&mut self) -> Result<Poll<CleanupResult>> {
         let from = self.metas_seen_to.unwrap_or(0).saturating_add(1);
         let question = json!({ "seq": from, "next_by_subj": self.names.all_metas() });
         self.exchange.request(NEXT_META, &self.names.api("STREAM.MSG.GET"), question.to_string().as_bytes())?;
-        Ok(None)
+        Ok(Poll::Pending)
     }
 
-    fn on_next_meta(&mut self, reply: &Reply) -> Result<Option<CleanupResult>> {
+    fn on_next_meta(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
         let stored: RawMessage = match api::parse_response(reply)? {
             Ok(stored) => stored,
             Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.purge(),
@@ -259,7 +260,7 @@ impl NatsCleanup {
         let json = base64::decode(&stored.message.data).unwrap_or_default();
         let Some(meta) = Meta::parse(&json) else {
             self.result.unreadable += 1;
-            return Ok(Some(self.result));
+            return Ok(Poll::Ready(self.result));
         };
         self.candidates.remove(&meta.nuid);
         match &self.stage {
@@ -268,17 +269,17 @@ impl NatsCleanup {
         }
     }
 
-    fn purge(&mut self) -> Result<Option<CleanupResult>> {
-        let Stage::RecheckMetas(OrphanCandidate { nuid, up_to }) = &self.stage else { return Ok(None) };
+    fn purge(&mut self) -> Result<Poll<CleanupResult>> {
+        let Stage::RecheckMetas(OrphanCandidate { nuid, up_to }) = &self.stage else { return Ok(Poll::Pending) };
         let question = json!({ "filter": self.names.chunk_subject(nuid), "seq": up_to });
         self.stage = Stage::Purge;
         self.exchange.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
-        Ok(None)
+        Ok(Poll::Pending)
     }
 }
 
 impl OrphanCleanup for NatsCleanup {
-    fn poll(&mut self, now: Instant) -> Result<Option<CleanupResult>> {
+    fn poll(&mut self, now: Instant) -> Result<Poll<CleanupResult>> {
         self.step(now).context(|| format!("sweep bucket {}", self.names.bucket))
     }
 }

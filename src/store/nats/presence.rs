@@ -2,6 +2,7 @@
 //! that it costs the same however long the history and however large the objects are.
 
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::api;
@@ -57,7 +58,7 @@ impl NatsPresence {
         Ok(())
     }
 
-    fn step(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
+    fn step(&mut self, now: Instant) -> Result<Poll<Vec<String>>> {
         while let Some(event) = self.exchange.next() {
             match event {
                 ExchangeEvent::NewSession => self.restart()?,
@@ -65,15 +66,15 @@ impl NatsPresence {
             }
         }
         if self.exchange.is_connected() && self.unanswered == 0 {
-            return Ok(Some(std::mem::take(&mut self.missing)));
+            return Ok(Poll::Ready(std::mem::take(&mut self.missing)));
         }
         self.exchange.check_timeout(now)?;
-        Ok(None)
+        Ok(Poll::Pending)
     }
 }
 
 impl Presence for NatsPresence {
-    fn poll(&mut self, now: Instant) -> Result<Option<Vec<String>>> {
+    fn poll(&mut self, now: Instant) -> Result<Poll<Vec<String>>> {
         self.step(now).context(|| format!("look for objects in {}", self.subjects.with_prefix("")))
     }
 }

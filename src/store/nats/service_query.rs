@@ -1,6 +1,7 @@
 //! A question to an endpoint of a running program, found by its ID.
 
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -37,7 +38,7 @@ impl ServiceQuery {
 }
 
 impl Question for ServiceQuery {
-    fn poll(&mut self, now: Instant) -> Result<Option<Vec<u8>>> {
+    fn poll(&mut self, now: Instant) -> Result<Poll<Vec<u8>>> {
         let client = self.inbox.client.clone();
         let asked = match self.asked {
             Some(asked) => asked,
@@ -51,7 +52,7 @@ impl Question for ServiceQuery {
             return match error_text(&reply.data) {
                 _ if reply.has_no_responders() => Err(self.failed(Kind::StoreUnreachable, "nobody answers there")),
                 Some(text) => Err(self.failed(Kind::StoreRefused, text)),
-                None => Ok(Some(reply.data)),
+                None => Ok(Poll::Ready(reply.data)),
             };
         }
         if let Some(text) = client.service_denied() {
@@ -62,7 +63,7 @@ impl Question for ServiceQuery {
         if now.saturating_duration_since(asked) > self.timeout {
             return Err(self.failed(Kind::StoreUnreachable, format_args!("no answer within {:?}", self.timeout)));
         }
-        Ok(None)
+        Ok(Poll::Pending)
     }
 }
 

@@ -19,6 +19,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use nats::Subscription;
@@ -369,14 +370,14 @@ impl WriterLease for NatsLease {
         self.record.predecessor_may_write()
     }
 
-    fn remove_record(&mut self, now: Instant) -> Result<bool> {
+    fn remove_record(&mut self, now: Instant) -> Result<Poll<()>> {
         let Some((inbox, until)) = &self.removal else {
             self.removal = Some((self.record.remove()?, now + QUERY_TIMEOUT));
-            return Ok(false);
+            return Ok(Poll::Pending);
         };
         inbox.check_denied()?;
         let answer = inbox.next().map(|reply| api::parse_success::<api::Purged>(&reply)).transpose()?;
-        Ok(answer.is_some() || now >= *until)
+        Ok(if answer.is_some() || now >= *until { Poll::Ready(()) } else { Poll::Pending })
     }
 
     fn set_lag(&mut self, lag: Option<Duration>) {

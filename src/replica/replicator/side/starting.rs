@@ -1,5 +1,6 @@
 //! The first look at a store: what it has, and what a process before this one has left for it in the spool.
 
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::backup::origin::{Witnesses, would_be_clear};
@@ -36,7 +37,7 @@ impl Side {
         if !self.access.exclusive {
             return Ok(WakeOn::StoreEvent);
         }
-        let Some(mut found) = start.poll(now)? else { return Ok(WakeOn::StoreEvent) };
+        let Poll::Ready(mut found) = start.poll(now)? else { return Ok(WakeOn::StoreEvent) };
         if found.known.recipients > 0 && self.replica.store.recipients() == 0 {
             if !self.replica.settings.allow_unencrypted {
                 self.stage = SideStage::starting(&self.replica.store);

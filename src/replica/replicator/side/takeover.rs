@@ -4,6 +4,8 @@
 //! A generation that is continued needs no such question: its WAL, or its whole file, was recognised. Where another database
 //! was kept there before, that this one is the owner now is stored first.
 
+use std::task::Poll;
+
 use crate::backup::origin::{OriginSearch, StoredOrigin};
 use crate::backup::owner::{OwnerRead, check, noted, place_of};
 use crate::clock::Clock;
@@ -52,7 +54,7 @@ impl Side {
         let Identifying { live, reason, record, owner, search } = &mut **identifying;
         let here = place(live);
         if let Some(read) = record {
-            let Some(found) = read.poll(clock.now())? else { return Ok(WakeOn::StoreEvent) };
+            let Poll::Ready(found) = read.poll(clock.now())? else { return Ok(WakeOn::StoreEvent) };
             (*record, *owner) = (None, found);
             if let Some(owner) = owner.as_ref().filter(|_| !self.replica.settings.takeover) {
                 check(self.replica.store.url(), owner, &here, noted(&meta).as_deref())?;
@@ -64,8 +66,8 @@ impl Side {
             |owner: &OwnerRecord| owner.is(&here, known.as_deref()) || owner.has_replaced(&here, known.as_deref());
         let is_ours = owner.as_ref().is_some_and(was_owner);
         let stored = match search.poll(clock.now()) {
-            Ok(None) => return Ok(WakeOn::StoreEvent),
-            Ok(Some(stored)) => stored,
+            Ok(Poll::Pending) => return Ok(WakeOn::StoreEvent),
+            Ok(Poll::Ready(stored)) => stored,
             Err(error) if error.kind() == Kind::AnotherDatabase && self.replica.settings.allow_other_database => None,
             Err(error) => return Err(error),
         };
@@ -100,8 +102,8 @@ impl Side {
     pub(super) fn poll_claim(&mut self, clock: &dyn Clock) -> Result<()> {
         let Some(claim) = self.ownership.claim.as_mut().filter(|_| self.access.exclusive) else { return Ok(()) };
         match claim.poll(clock.now()) {
-            Ok(true) => self.ownership.claim = None,
-            Ok(false) => self.access.exclusive = false,
+            Ok(Poll::Ready(())) => self.ownership.claim = None,
+            Ok(Poll::Pending) => self.access.exclusive = false,
             Err(error) if error.kind() == Kind::TakenOver => return Err(error),
             Err(error) => {
                 self.access.exclusive = false;
