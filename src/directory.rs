@@ -100,16 +100,16 @@ impl Directory {
         Ok(Directory { handle, path: path.to_path_buf() })
     }
 
-    /// Opens the directory `path`, and makes it and what is missing above it, each of them the owner's of `place`. It must
+    /// Opens the directory `path`, and makes it and what is missing above it, each of them the owner's of `owner`. It must
     /// not be a link itself.
-    pub fn open_or_create(path: &Path, place: Option<&Metadata>) -> io::Result<Directory> {
+    pub fn open_or_create(path: &Path, owner: Option<&Metadata>) -> io::Result<Directory> {
         let missing = |path: &&Path| !path.as_os_str().is_empty() && path.symlink_metadata().is_err();
         let missing: Vec<&Path> = path.ancestors().take_while(missing).collect();
         let above = missing.last().copied().unwrap_or(path);
         let mut directory = Directory::open(parent(above))?;
         for path in missing.iter().rev().chain(missing.is_empty().then_some(&path)) {
             let Some(name) = path.file_name() else { return Directory::open(path) };
-            directory.create_directory(name, place)?;
+            directory.create_directory(name, owner)?;
             directory = directory.open_directory(name)?;
         }
         Ok(directory)
@@ -146,8 +146,8 @@ impl Directory {
         Ok(found)
     }
 
-    /// Makes a directory, which then belongs to the owner of `place`, or of this one. False if the name is taken.
-    fn create_directory(&self, name: &OsStr, place: Option<&Metadata>) -> io::Result<bool> {
+    /// Makes a directory, which then belongs to the owner of `owner`, or of this one. False if the name is taken.
+    fn create_directory(&self, name: &OsStr, owner: Option<&Metadata>) -> io::Result<bool> {
         let c_name = c_string(name)?;
         // SAFETY: `c_name` ends with a zero byte, and the call does not keep it.
         match check_result(unsafe { libc::mkdirat(self.handle.as_raw_fd(), c_name.as_ptr(), PRIVATE_DIRECTORY) }) {
@@ -157,14 +157,14 @@ impl Directory {
         // Never another one that took its name meanwhile.
         let made = self.open_directory(name)?;
         if made.metadata()?.uid() == effective_user() {
-            self.set_owner(&made.handle, place)?;
+            self.set_owner(&made.handle, owner)?;
         }
         Ok(true)
     }
 
-    fn set_owner(&self, made: &File, place: Option<&Metadata>) -> io::Result<()> {
-        match place {
-            Some(place) => inherit_owner(made, place),
+    fn set_owner(&self, made: &File, owner: Option<&Metadata>) -> io::Result<()> {
+        match owner {
+            Some(owner) => inherit_owner(made, owner),
             None => inherit_owner(made, &self.metadata()?),
         }
         Ok(())
@@ -251,20 +251,20 @@ impl Directory {
 
     fn check_own(&self, name: &OsStr, other: Option<libc::uid_t>, opened: io::Result<File>) -> io::Result<File> {
         let file = opened.map_err(|e| self.without_link(name, e))?;
-        let (found, place) = (file.metadata()?, self.metadata()?);
+        let (found, directory) = (file.metadata()?, self.metadata()?);
         if !found.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
         if found.nlink() > 1 {
             return Err(io::Error::other(format!("it has {} names (hard links), expected one", found.nlink())));
         }
-        let owners = [ROOT, effective_user(), place.uid()];
+        let owners = [ROOT, effective_user(), directory.uid()];
         if !owners.contains(&found.uid()) && other != Some(found.uid()) {
             return Err(io::Error::other(format!(
                 "it belongs to user {}, expected {} or {}",
                 found.uid(),
                 effective_user(),
-                place.uid()
+                directory.uid()
             )));
         }
         Ok(file)

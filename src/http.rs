@@ -26,16 +26,17 @@ struct ParsedUrl<'a> {
 ///
 /// Errors: [`Kind::Usage`] for a URL that is none, [`Kind::StoreUnreachable`] for the rest. None shows the URL.
 pub fn get(url: &str, within: Duration) -> Result<u16> {
-    let place = parse(url).ok_or_else(|| Error::new(Kind::Usage, "expected http://HOST[:PORT][/PATH] or https://…"))?;
+    let parsed =
+        parse(url).ok_or_else(|| Error::new(Kind::Usage, "expected http://HOST[:PORT][/PATH] or https://…"))?;
     let deadline = Instant::now() + within;
-    let stream = DeadlineStream { stream: connect(&place, deadline)?, deadline };
-    if !place.tls {
-        return ask(stream, &place);
+    let stream = DeadlineStream { stream: connect(&parsed, deadline)?, deadline };
+    if !parsed.tls {
+        return ask(stream, &parsed);
     }
     let connector = TlsConnector::new().map_err(|e| io_error("set up TLS", &e))?;
-    let host = place.host.trim_matches(['[', ']']);
+    let host = parsed.host.trim_matches(['[', ']']);
     match connector.connect(host, stream) {
-        Ok(stream) => ask(stream, &place),
+        Ok(stream) => ask(stream, &parsed),
         Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(io_error("TLS handshake", &error)),
         Err(_) => Err(timeout_error()),
     }
@@ -67,9 +68,9 @@ fn parse(url: &str) -> Option<ParsedUrl<'_>> {
     named.then_some(ParsedUrl { tls, authority, host, port, path })
 }
 
-fn connect(place: &ParsedUrl<'_>, deadline: Instant) -> Result<TcpStream> {
-    let host = place.host.trim_matches(['[', ']']);
-    let addresses = (host, place.port).to_socket_addrs().map_err(|e| io_error("look up the host", &e))?;
+fn connect(parsed: &ParsedUrl<'_>, deadline: Instant) -> Result<TcpStream> {
+    let host = parsed.host.trim_matches(['[', ']']);
+    let addresses = (host, parsed.port).to_socket_addrs().map_err(|e| io_error("look up the host", &e))?;
     let mut last = Error::new(Kind::StoreUnreachable, "the host has no address");
     for address in addresses {
         match TcpStream::connect_timeout(&address, time_left(deadline)?) {
@@ -111,11 +112,13 @@ impl Write for DeadlineStream {
     }
 }
 
-fn ask(mut stream: impl Read + Write, place: &ParsedUrl<'_>) -> Result<u16> {
-    let path = if place.path.starts_with('/') { place.path.to_string() } else { format!("/{}", place.path) };
+fn ask(mut stream: impl Read + Write, parsed: &ParsedUrl<'_>) -> Result<u16> {
+    let path = if parsed.path.starts_with('/') { parsed.path.to_string() } else { format!("/{}", parsed.path) };
     let agent = concat!("litestream/", env!("CARGO_PKG_VERSION"));
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n", place.authority);
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n",
+        parsed.authority
+    );
     stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|e| protocol_error("ask", &e))?;
     let mut answer = Vec::new();
     let mut piece = [0; 256];
@@ -176,7 +179,7 @@ mod tests {
             ("ftp://a/", None),
         ];
         for (url, expected) in table {
-            let found = parse(url).map(|place| (place.tls, place.host, place.port, place.path));
+            let found = parse(url).map(|parsed| (parsed.tls, parsed.host, parsed.port, parsed.path));
             assert_eq!(found, expected, "{url}");
         }
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::format::origin::{DatabaseFacts, DatabaseOrigin};
-use crate::format::owner::{MAX_LEN, OwnerRecord, name, place};
+use crate::format::owner::{MAX_LEN, OwnerRecord, location, name};
 use crate::host::host_name;
 use crate::log;
 use crate::store::{Chunk, Get, Store};
@@ -20,9 +20,9 @@ const NOTE: &str = "owner";
 const MAX_NOTE: u64 = 256;
 
 /// How a database is called in records, here and now.
-pub fn place_of(database: &Path) -> String {
+pub fn location_of(database: &Path) -> String {
     let real = database.canonicalize().unwrap_or_else(|_| database.to_path_buf());
-    place(&DatabaseOrigin::new(&host_name(), &real, DatabaseFacts::default()))
+    location(&DatabaseOrigin::new(&host_name(), &real, DatabaseFacts::default()))
 }
 
 /// A record on its way out of the store.
@@ -76,9 +76,9 @@ pub fn check(url: &str, record: &OwnerRecord, here: &str, known: Option<&str>) -
         return Ok(());
     }
     let what =
-        format!("{url}: was taken over by database {}, and goes on there without what is in {here}", record.place);
+        format!("{url}: was taken over by database {}, and goes on there without what is in {here}", record.location);
     Err(Error::new(Kind::TakenOver, what).with_hint(
-        "to follow the other database, move this one away and run restore -f; to let this one take its place, run replicate \
+        "to follow the other database, move this one away and run restore -f; to let this one take its location, run replicate \
          once with -takeover",
     ))
 }

@@ -128,7 +128,7 @@ impl fmt::Display for Gap {
 /// does not join.
 pub fn continuation(stored: &GenerationObjects, at: WalPosition) -> Option<Vec<(SegmentKey, u64)>> {
     let way = longest_path(at, &stored.segments);
-    let mut segments: Vec<_> = way.into_iter().filter_map(|place| stored.segments.get(place).copied()).collect();
+    let mut segments: Vec<_> = way.into_iter().filter_map(|index| stored.segments.get(index).copied()).collect();
     let end = segments.last().map_or(at, |(key, _)| key.end);
     while segments.pop_if(|(key, _)| key.part).is_some() {}
     gap(stored, end).is_none().then_some(segments)
@@ -141,20 +141,20 @@ pub fn continuation(stored: &GenerationObjects, at: WalPosition) -> Option<Vec<(
 fn longest_path(at: WalPosition, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
     let mut reached = HashMap::from([(at, Reached { cost: 0, previous: None })]);
     let joins = |key: &SegmentKey| key.start >= at || key.leads_on_from(at);
-    for (place, (key, size)) in segments.iter().enumerate().filter(|(_, (key, _))| key.end > at && joins(key)) {
+    for (index, (key, size)) in segments.iter().enumerate().filter(|(_, (key, _))| key.end > at && joins(key)) {
         let Some(before) = reached.get(&key.start.max(at)) else { continue };
         // What has the point within is taken before what begins there: its parts may be about to be deleted.
         let bytes = if key.start < at { 0 } else { *size };
         let cost = before.cost.saturating_add(bytes).saturating_add(OBJECT_COST);
         if reached.get(&key.end).is_none_or(|step| cost < step.cost) {
-            reached.insert(key.end, Reached { cost, previous: Some(place) });
+            reached.insert(key.end, Reached { cost, previous: Some(index) });
         }
     }
     let mut way = Vec::new();
     let mut point = reached.keys().max().copied();
-    while let Some(place) = point.and_then(|p| reached.get(&p)).and_then(|step| step.previous) {
-        way.push(place);
-        point = segments.get(place).map(|(key, _)| key.start.max(at));
+    while let Some(index) = point.and_then(|p| reached.get(&p)).and_then(|step| step.previous) {
+        way.push(index);
+        point = segments.get(index).map(|(key, _)| key.start.max(at));
     }
     way.reverse();
     way

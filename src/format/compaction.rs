@@ -52,8 +52,8 @@ pub fn next_group_where(
     from_start: bool,
     may_merge: impl Fn(&[(SegmentKey, u64)]) -> bool,
 ) -> Option<Range<usize>> {
-    let is_possible = |places: &Range<usize>| {
-        segments.get(places.clone()).is_some_and(|group| merged_key(group).is_some() && may_merge(group))
+    let is_possible = |range: &Range<usize>| {
+        segments.get(range.clone()).is_some_and(|group| merged_key(group).is_some() && may_merge(group))
     };
     let units = units(segments);
     WINDOWS.iter().find_map(|seconds| {
@@ -64,7 +64,7 @@ pub fn next_group_where(
             behind += run.len();
             let closed = units.get(behind).is_some_and(|next| next.continues);
             let begun = if begin == 0 { from_start } else { run.first().is_some_and(|first| first.continues) };
-            places(run).filter(|places| begun && closed && is_worthwhile(run, places) && is_possible(places))
+            range(run).filter(|range| begun && closed && is_worthwhile(run, range) && is_possible(range))
         })
     })
 }
@@ -73,14 +73,14 @@ fn window(millis: u64, seconds: u64) -> u64 {
     millis / (seconds * 1000)
 }
 
-fn places(run: &[Unit]) -> Option<Range<usize>> {
+fn range(run: &[Unit]) -> Option<Range<usize>> {
     Some(run.first()?.indices.start..run.last()?.indices.end)
 }
 
-fn is_worthwhile(run: &[Unit], places: &Range<usize>) -> bool {
+fn is_worthwhile(run: &[Unit], range: &Range<usize>) -> bool {
     let bytes: u64 = run.iter().map(|unit| unit.bytes).sum();
-    let fewer = places.len() as u64 - 1;
-    places.len() >= MIN_SEGMENTS && bytes <= MAX_MERGED_BYTES && bytes <= fewer * MAX_BYTES_PER_SEGMENT
+    let fewer = range.len() as u64 - 1;
+    range.len() >= MIN_SEGMENTS && bytes <= MAX_MERGED_BYTES && bytes <= fewer * MAX_BYTES_PER_SEGMENT
 }
 
 /// The segment that a group of neighbours becomes; none if they are not that, or if one is a rollup: that stays by itself,
@@ -101,20 +101,20 @@ fn is_adjacent(one: &SegmentKey, two: &SegmentKey) -> bool {
 fn units(segments: &[(SegmentKey, u64)]) -> Vec<Unit> {
     let mut units = Vec::new();
     let mut begin = 0;
-    let joined = |place: usize| match (segments.get(place), segments.get(place + 1)) {
+    let joined = |index: usize| match (segments.get(index), segments.get(index + 1)) {
         (Some((key, _)), Some((next, _))) => is_adjacent(key, next),
         _ => false,
     };
-    for (place, (key, _)) in segments.iter().enumerate() {
-        if key.part && joined(place) {
+    for (index, (key, _)) in segments.iter().enumerate() {
+        if key.part && joined(index) {
             continue;
         }
-        let indices = begin..place + 1;
-        let before = begin.checked_sub(1).filter(|place| joined(*place));
-        let continues = before.and_then(|place| segments.get(place)).is_some_and(|(key, _)| !key.part);
+        let indices = begin..index + 1;
+        let before = begin.checked_sub(1).filter(|index| joined(*index));
+        let continues = before.and_then(|index| segments.get(index)).is_some_and(|(key, _)| !key.part);
         let bytes = segments.get(indices.clone()).unwrap_or_default().iter().map(|(_, size)| size).sum();
         units.push(Unit { indices, bytes, end: key.last_seen.millis(), continues });
-        begin = place + 1;
+        begin = index + 1;
     }
     units
 }
@@ -208,13 +208,13 @@ mod tests {
             segments.push((key(at as u64, at as u64 + 1), size));
             // Looking at each one would only take the test longer.
             while at % 15 == 0
-                && let Some(places) = next_group(&segments, true)
+                && let Some(range) = next_group(&segments, true)
             {
-                let key = merged_key(&segments[places.clone()]).unwrap();
-                let bytes = segments[places.clone()].iter().map(|(_, size)| size).sum::<u64>();
+                let key = merged_key(&segments[range.clone()]).unwrap();
+                let bytes = segments[range.clone()].iter().map(|(_, size)| size).sum::<u64>();
                 assert!(bytes <= MAX_MERGED_BYTES);
                 again += bytes;
-                segments.splice(places, [(key, bytes)]);
+                segments.splice(range, [(key, bytes)]);
             }
         }
         (segments, again)
@@ -271,8 +271,8 @@ mod tests {
                     }
                 }
                 _ => {
-                    let Some(places) = next_group(&self.chain, true) else { return };
-                    let group = self.chain[places.clone()].to_vec();
+                    let Some(range) = next_group(&self.chain, true) else { return };
+                    let group = self.chain[range.clone()].to_vec();
                     // A part that another has deleted cannot be read.
                     if !group.iter().all(|(part, _)| stored.contains_key(part)) {
                         self.chain = whole_chain(stored);
@@ -281,7 +281,7 @@ mod tests {
                     let (key, bytes) = (merged_key(&group).unwrap(), group.iter().map(|(_, size)| size).sum());
                     stored.insert(key, bytes);
                     self.parts.extend(group.iter().map(|(part, _)| *part));
-                    self.chain.splice(places, [(key, bytes)]);
+                    self.chain.splice(range, [(key, bytes)]);
                 }
             }
         }

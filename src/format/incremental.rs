@@ -65,7 +65,7 @@ pub struct Incremental {
 
 /// The place in a WAL where the database was read.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct ReadPosition {
     pub end: WalPosition,
     pub order: ByteOrder,
     pub salt: Salt,
@@ -114,8 +114,14 @@ impl IncrementalEncoder {
 
 impl Incremental {
     /// The header that leads on from `start`.
-    pub fn header(&self, generation: Generation, start: WalPosition, place: &Place, time: Timestamp) -> MemberHeader {
-        let Place { end, order, salt, checksum } = *place;
+    pub fn header(
+        &self,
+        generation: Generation,
+        start: WalPosition,
+        read: &ReadPosition,
+        time: Timestamp,
+    ) -> MemberHeader {
+        let ReadPosition { end, order, salt, checksum } = *read;
         MemberHeader {
             generation,
             start,

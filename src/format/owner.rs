@@ -31,12 +31,12 @@ pub struct OwnerRecord {
     /// Its writer remembers this; empty where there is no record.
     pub id: String,
     /// Host and path.
-    pub place: String,
+    pub location: String,
     before: Vec<String>,
 }
 
 /// Host and path of a database, in one line whatever a name holds.
-pub fn place(origin: &DatabaseOrigin) -> String {
+pub fn location(origin: &DatabaseOrigin) -> String {
     origin.to_string().replace(|c: char| c.is_control(), "?")
 }
 
@@ -60,8 +60,8 @@ pub fn is_below_longer_prefix(text: &str) -> bool {
 
 impl OwnerRecord {
     /// What is known without a record: the newest snapshot was taken of this database.
-    pub fn of_snapshot(place: String) -> OwnerRecord {
-        OwnerRecord { number: 0, id: String::new(), place, before: Vec::new() }
+    pub fn of_snapshot(location: String) -> OwnerRecord {
+        OwnerRecord { number: 0, id: String::new(), location, before: Vec::new() }
     }
 
     /// One that cannot be read here.
@@ -70,31 +70,31 @@ impl OwnerRecord {
     }
 
     /// The record of the database that follows this one.
-    pub fn followed_by(&self, place: &str, id: &str) -> OwnerRecord {
-        let earlier = std::iter::once(&self.place).chain(&self.before);
-        let earlier = earlier.filter(|earlier| !earlier.is_empty() && *earlier != place);
+    pub fn followed_by(&self, location: &str, id: &str) -> OwnerRecord {
+        let earlier = std::iter::once(&self.location).chain(&self.before);
+        let earlier = earlier.filter(|earlier| !earlier.is_empty() && *earlier != location);
         OwnerRecord {
             number: self.number.saturating_add(1),
             id: id.to_string(),
-            place: place.to_string(),
+            location: location.to_string(),
             before: earlier.take(MAX_BEFORE).cloned().collect(),
         }
     }
 
-    /// Whether the database at `place` is the owner. `known` is as in [`OwnerRecord::has_replaced`].
-    pub fn is(&self, place: &str, known: Option<&str>) -> bool {
-        self.place == place || known == Some(&self.id)
+    /// Whether the database at `location` is the owner. `known` is as in [`OwnerRecord::has_replaced`].
+    pub fn is(&self, location: &str, known: Option<&str>) -> bool {
+        self.location == location || known == Some(&self.id)
     }
 
-    /// Whether the database at `place` was kept here, and another one has taken its place since. `known` is the id that was
+    /// Whether the database at `location` was kept here, and another one has taken its place since. `known` is the id that was
     /// noted beside the database: it says that this is the owner, or its disk, whatever host has it now.
-    pub fn has_replaced(&self, place: &str, known: Option<&str>) -> bool {
-        !self.is(place, known) && self.before.iter().any(|earlier| earlier == place)
+    pub fn has_replaced(&self, location: &str, known: Option<&str>) -> bool {
+        !self.is(location, known) && self.before.iter().any(|earlier| earlier == location)
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let first = format!("{VERSION}\nid {}\nowner {}\n", self.id, self.place);
-        self.before.iter().fold(first, |text, place| text + &format!("before {place}\n")).into_bytes()
+        let first = format!("{VERSION}\nid {}\nowner {}\n", self.id, self.location);
+        self.before.iter().fold(first, |text, location| text + &format!("before {location}\n")).into_bytes()
     }
 
     /// Reads the record with this number.
@@ -107,9 +107,9 @@ impl OwnerRecord {
         let mut lines = text.split('\n');
         let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name)).map(str::to_string);
         field(VERSION).filter(String::is_empty).ok_or_else(broken)?;
-        let (id, place) = (field("id ").ok_or_else(broken)?, field("owner ").ok_or_else(broken)?);
+        let (id, location) = (field("id ").ok_or_else(broken)?, field("owner ").ok_or_else(broken)?);
         let before: Option<Vec<String>> = lines.map(|line| line.strip_prefix("before ").map(str::to_string)).collect();
-        Ok(OwnerRecord { number, id, place, before: before.ok_or_else(broken)? })
+        Ok(OwnerRecord { number, id, location, before: before.ok_or_else(broken)? })
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
         for cut in 0..bytes.len() {
             // A cut at the end of a line leaves fewer earlier owners, and nothing else.
             if let Ok(found) = OwnerRecord::decode(2, &bytes[..cut]) {
-                assert!(found.place == record.place && record.before.starts_with(&found.before), "{cut}");
+                assert!(found.location == record.location && record.before.starts_with(&found.before), "{cut}");
             }
         }
         for junk in
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn only_an_earlier_owner_was_replaced() {
         let record = record();
-        for (place, known, expected) in [
+        for (location, known, expected) in [
             ("a:/a.db", None, true),
             ("b:/b.db", Some("x"), true),
             // The owner itself, its disk on an earlier host, and a place that never was the owner.
@@ -151,7 +151,7 @@ mod tests {
             ("b:/b.db", Some("y"), false),
             ("d:/d.db", None, false),
         ] {
-            assert_eq!(record.has_replaced(place, known), expected, "{place} {known:?}");
+            assert_eq!(record.has_replaced(location, known), expected, "{location} {known:?}");
         }
         // One that came back was not.
         assert!(!record.followed_by("a:/a.db", "z").has_replaced("a:/a.db", None));
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!((many.before.len(), many.before[0].as_str(), many.number), (MAX_BEFORE, "99:/x", 100));
         let long = format!("{}:/{}", "h".repeat(255), "p".repeat(1024));
         let longest =
-            OwnerRecord { number: 1, id: "i".repeat(64), place: long.clone(), before: vec![long; MAX_BEFORE] };
+            OwnerRecord { number: 1, id: "i".repeat(64), location: long.clone(), before: vec![long; MAX_BEFORE] };
         assert!(longest.encode().len() <= MAX_LEN);
     }
 

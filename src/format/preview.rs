@@ -76,7 +76,7 @@ fn thinned(listing: &Listing, keep: &Keep, now: Timestamp) -> Option<Listing> {
     let without = listing.without(&superfluous);
     let mut thinned = if leads_to_the_same(listing, &without, keep, now) { without } else { listing.clone() };
     for plan in plan_thinning(&thinned, keep, Snapshots::Made, now) {
-        let groups = plan.groups.iter().filter_map(|places| plan.chain.segments.get(places.clone()));
+        let groups = plan.groups.iter().filter_map(|range| plan.chain.segments.get(range.clone()));
         let made: Vec<(Key, u64)> = groups.clone().filter_map(rolled_up).collect();
         let replaced: HashSet<Key> = groups.flatten().map(|(key, _)| Key::Segment(*key)).collect();
         let stay = thinned.without(&replaced);
@@ -106,11 +106,11 @@ fn chains(listing: &Listing) -> impl Iterator<Item = Vec<(SegmentKey, u64)>> + '
 }
 
 fn merged_chain(mut chain: Vec<(SegmentKey, u64)>) -> Vec<(SegmentKey, u64)> {
-    while let Some(places) = next_group(&chain, true) {
-        let Some(group) = chain.get(places.clone()) else { break };
+    while let Some(range) = next_group(&chain, true) {
+        let Some(group) = chain.get(range.clone()) else { break };
         let Some(key) = merged_key(group) else { break };
         let bytes = group.iter().map(|(_, size)| size).sum();
-        chain.splice(places, [(key, bytes)]);
+        chain.splice(range, [(key, bytes)]);
     }
     chain
 }

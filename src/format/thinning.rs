@@ -88,7 +88,7 @@ pub fn kept_moments(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Momen
         let (oldest, _) = chain.snapshot;
         let first = Moment { generation, position: oldest.position, time: oldest.time };
         let kept = units(&chain, stored, keep, reference).into_iter().filter(|unit| unit.kept);
-        let ends = kept.filter_map(|unit| chain.segments.get(unit.places.end - 1)).map(|(key, _)| *key);
+        let ends = kept.filter_map(|unit| chain.segments.get(unit.range.end - 1)).map(|(key, _)| *key);
         let ends = ends.map(move |key| Moment { generation, position: key.end, time: key.last_seen });
         [first].into_iter().chain(ends).collect::<Vec<_>>()
     });
@@ -120,7 +120,7 @@ fn whole_chains(listing: &Listing) -> impl Iterator<Item = (Generation, &Generat
 
 /// The segments of one transaction, or a single one with one transaction or more.
 struct Unit {
-    places: Range<usize>,
+    range: Range<usize>,
     /// Some state within must stay, or may have to.
     whole: bool,
     /// The point of a snapshot is within.
@@ -135,29 +135,29 @@ struct Unit {
 
 fn units(chain: &SegmentChain, stored: &GenerationObjects, keep: &Keep, reference: Timestamp) -> Vec<Unit> {
     let segments = &chain.segments;
-    let mut places: Vec<Range<usize>> = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut begin = 0;
-    for (place, (key, _)) in segments.iter().enumerate() {
-        if !key.part || place + 1 == segments.len() {
-            places.push(begin..place + 1);
-            begin = place + 1;
+    for (index, (key, _)) in segments.iter().enumerate() {
+        if !key.part || index + 1 == segments.len() {
+            ranges.push(begin..index + 1);
+            begin = index + 1;
         }
     }
     // The first moment that can be restored with a unit, if it is not only the last one.
     let is_single = |of: &[(SegmentKey, u64)]| of.iter().all(|(key, _)| key.first_moment() == key.last_seen);
-    let first_moment = |places: &Range<usize>| {
-        let of = segments.get(places.clone())?;
+    let first_moment = |range: &Range<usize>| {
+        let of = segments.get(range.clone())?;
         let (single, (first, _), (last, _)) = (is_single(of), of.first()?, of.last()?);
         Some(if single { last.last_seen } else { first.first_moment() })
     };
-    let nexts: Vec<Option<Timestamp>> = places.iter().skip(1).map(first_moment).chain([None]).collect();
-    let units = places.iter().zip(nexts).filter_map(|(places, next)| {
-        let of = segments.get(places.clone())?;
+    let nexts: Vec<Option<Timestamp>> = ranges.iter().skip(1).map(first_moment).chain([None]).collect();
+    let units = ranges.iter().zip(nexts).filter_map(|(range, next)| {
+        let of = segments.get(range.clone())?;
         let (single, (first, _), (last, _)) = (is_single(of), of.first()?, of.last()?);
         let time = last.last_seen;
         let within = !single && keep.keeps_between(reference, first.first_moment(), time);
         Some(Unit {
-            places: places.clone(),
+            range: range.clone(),
             whole: next.is_none() || last.part || within || keep.keeps_all(reference, time),
             straddles: points(stored).any(|at| first.start < at && at < last.end),
             kept: !last.part && next.is_none_or(|next| keep.keeps(reference, time, next)),
@@ -179,7 +179,7 @@ fn groups(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> V
     let mut begin = joined.then_some(0);
     let mut several = 0;
     for unit in units {
-        let (first, end) = (unit.places.start, unit.places.end);
+        let (first, end) = (unit.range.start, unit.range.end);
         if unit.straddles {
             groups.extend(begin.filter(|begin| *begin < first).map(|begin| (begin..first, several)));
             (begin, several) = (Some(end), 0);
@@ -195,14 +195,14 @@ fn groups(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> V
             (begin, several) = (Some(end), 0);
         }
     }
-    let worthwhile = |(places, several): &(Range<usize>, usize)| places.len() > 1 || *several > 0;
-    let groups = groups.into_iter().filter(worthwhile).map(|(places, _)| places);
-    groups.filter(|places| is_apart(places, chain, stored)).collect()
+    let worthwhile = |(range, several): &(Range<usize>, usize)| range.len() > 1 || *several > 0;
+    let groups = groups.into_iter().filter(worthwhile).map(|(range, _)| range);
+    groups.filter(|range| is_apart(range, chain, stored)).collect()
 }
 
 /// Nothing that is stored overlaps the group but what is within, or contains all of it.
-fn is_apart(places: &Range<usize>, chain: &SegmentChain, stored: &GenerationObjects) -> bool {
-    let Some(group) = chain.segments.get(places.clone()) else { return false };
+fn is_apart(range: &Range<usize>, chain: &SegmentChain, stored: &GenerationObjects) -> bool {
+    let Some(group) = chain.segments.get(range.clone()) else { return false };
     let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { return false };
     !stored.segments.iter().any(|(key, _)| overlaps_partly((key.start, key.end), (first.start, last.end)))
 }
@@ -217,7 +217,7 @@ pub fn overlaps_partly(one: (WalPosition, WalPosition), two: (WalPosition, WalPo
 
 /// The policy keeps the state of a snapshot.
 fn is_kept(snapshot: &SnapshotKey, units: &[Unit], chain: &SegmentChain) -> bool {
-    let end = |unit: &Unit| chain.segments.get(unit.places.end - 1).map(|(key, _)| key.end);
+    let end = |unit: &Unit| chain.segments.get(unit.range.end - 1).map(|(key, _)| key.end);
     units.iter().any(|unit| unit.kept && end(unit) == Some(snapshot.position))
 }
 
@@ -227,7 +227,7 @@ fn wanted_snapshots(units: &[Unit], chain: &SegmentChain, stored: &GenerationObj
     let (mut behind, mut size) = (0, chain.snapshot.1);
     for (unit, next) in units.iter().zip(units.iter().skip(1)) {
         let (Some(segments), Some((after, _))) =
-            (chain.segments.get(unit.places.clone()), chain.segments.get(next.places.start))
+            (chain.segments.get(unit.range.clone()), chain.segments.get(next.range.start))
         else {
             break;
         };
@@ -238,7 +238,7 @@ fn wanted_snapshots(units: &[Unit], chain: &SegmentChain, stored: &GenerationObj
         }
         let border = unit.kept && Step::Hour.ends_between(last.last_seen, after.first_moment());
         if border && behind > most_behind(size) {
-            wanted.push(unit.places.end - 1);
+            wanted.push(unit.range.end - 1);
             behind = 0;
         }
     }

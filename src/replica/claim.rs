@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::backup::origin::{OriginSearch, Witnesses};
 use crate::backup::owner::{OwnerRead, check, note, noted};
 use crate::error::{Kind, Result};
-use crate::format::owner::{OwnerRecord, name, place};
+use crate::format::owner::{OwnerRecord, location, name};
 use crate::log;
 use crate::random;
 use crate::store::{Delete, Put, PutState, Store};
@@ -131,7 +131,7 @@ impl Claim {
                 Step::Asking(search) => match search.poll(now) {
                     Ok(Poll::Pending) => return Ok(Poll::Pending),
                     Ok(Poll::Ready(Some(stored))) => {
-                        self.store_after(&OwnerRecord::of_snapshot(place(stored.origin())))
+                        self.store_after(&OwnerRecord::of_snapshot(location(stored.origin())))
                     }
                     // Nobody knows who the owner was.
                     Ok(Poll::Ready(None)) => Step::Done,
@@ -145,7 +145,7 @@ impl Claim {
                     note(&self.meta, &storing.record.id)?;
                     log::info("owner of the prefix recorded")
                         .field("store", self.store.url())
-                        .field("db", &storing.record.place)
+                        .field("db", &storing.record.location)
                         .emit();
                     match storing.record.number.checked_sub(1) {
                         Some(before) if before > 0 => Step::Deleting(self.store.delete(vec![name(before)])),
@@ -164,7 +164,7 @@ impl Claim {
 
     /// Stores the record, unless we are the owner.
     fn store_after(&mut self, owner: &OwnerRecord) -> Step {
-        if owner.place == self.here {
+        if owner.location == self.here {
             return Step::Done;
         }
         let record = || owner.followed_by(&self.here, &random::token());

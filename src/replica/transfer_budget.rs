@@ -106,13 +106,13 @@ mod tests {
             });
             let oldest = chain.len() - first.count();
             let Some(from) = chain.get(oldest).map(|(key, _)| key.start) else { continue };
-            if let Some(places) = budget.next_group(&chain, true, |key| key.start >= from, |_| true) {
-                let group = chain[places.clone()].to_vec();
+            if let Some(range) = budget.next_group(&chain, true, |key| key.start >= from, |_| true) {
+                let group = chain[range.clone()].to_vec();
                 let bytes = group.iter().map(|(_, size)| size).sum();
                 let fetched = group.iter().filter(|(key, _)| key.start < from);
                 let whole = merged_key(&group).unwrap();
                 budget.merged(&group, whole, bytes, fetched.map(|(_, size)| size).sum());
-                chain.splice(places, [(whole, bytes)]);
+                chain.splice(range, [(whole, bytes)]);
             }
         }
         (budget, chain.len() as u64)

@@ -57,10 +57,10 @@ pub(super) struct BatchEnd {
 pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut Composer) -> Result<ReadResult<'b>> {
     let header = source.header()?;
     let mut new_wal = None;
-    let mut place = source.position;
+    let mut position = source.position;
     // The first frames of a WAL come with its header, also where the header was there before them: a transaction that
     // was rolled back after it had spilled leaves it so.
-    if header.salt != place.chain.salt() || (place.frame == 0 && header.frames > 0) {
+    if header.salt != position.chain.salt() || (position.frame == 0 && header.frames > 0) {
         // A first pin on READ0 keeps nobody from restarting the WAL, and what it held then is not copied.
         if !source.passed_first_pin && header.salt != source.header_at_open.salt {
             return Ok(ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
@@ -70,17 +70,17 @@ pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut
             return Ok(caught_up(source));
         }
         match open_restarted_wal(source, &header)? {
-            Ok((bytes, next)) => (new_wal, place) = (Some(bytes), next),
+            Ok((bytes, next)) => (new_wal, position) = (Some(bytes), next),
             Err(reason) => return Ok(ReadResult::Broken(reason)),
         }
     }
-    if header.frames < place.frame {
-        return Ok(ReadResult::Broken(GenerationEnd::WalBehindStore { stored: place.frame, found: header.frames }));
+    if header.frames < position.frame {
+        return Ok(ReadResult::Broken(GenerationEnd::WalBehindStore { stored: position.frame, found: header.frames }));
     }
-    if header.frames == place.frame {
+    if header.frames == position.frame {
         return Ok(caught_up(source));
     }
-    copy_frames(source, buffer, &header, place, new_wal, composer)
+    copy_frames(source, buffer, &header, position, new_wal, composer)
 }
 
 fn caught_up<'b>(source: &mut Source) -> ReadResult<'b> {
@@ -119,13 +119,13 @@ fn copy_frames<'b>(
     source: &mut Source,
     buffer: &'b mut [u8],
     header: &IndexHeader,
-    place: CopyPosition,
+    position: CopyPosition,
     new_wal: Option<[u8; WAL_HEADER]>,
     composer: &mut Composer,
 ) -> Result<ReadResult<'b>> {
-    let size = place.page_size.frame();
+    let size = position.page_size.frame();
     let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
-    let count = room.min(upto(source, header, &place) - place.frame);
+    let count = room.min(upto(source, header, &position) - position.frame);
     let Some(bytes) = buffer.get_mut(..count as usize * size) else {
         return Err(Error::new(crate::error::Kind::Database, "copy buffer: smaller than one frame"));
     };
@@ -133,21 +133,21 @@ fn copy_frames<'b>(
         source.wal = WalFile::open(&source.path)?;
     }
     let read = match &source.wal {
-        Some(wal) => wal.frames(place.frame + 1, place.page_size, bytes)?,
+        Some(wal) => wal.frames(position.frame + 1, position.page_size, bytes)?,
         None => false,
     };
     if !read {
-        let what = format!("it ends before frame {}, which the wal-index counts as committed", place.frame + count);
+        let what = format!("it ends before frame {}, which the wal-index counts as committed", position.frame + count);
         return Ok(ReadResult::Broken(GenerationEnd::WalBroken(what)));
     }
     let bytes = &*bytes;
-    let mut cut = match find_batch_end(bytes, &place) {
+    let mut cut = match find_batch_end(bytes, &position) {
         Ok(cut) => cut,
         Err((frame, error)) => {
             return Ok(ReadResult::Broken(GenerationEnd::WalBroken(format!("frame {frame}: {error}"))));
         }
     };
-    let end = place.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
+    let end = position.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
     let known = cut.chain.sum().is_some();
     if end == header.frames {
         match check_against_index(cut.chain, header) {
@@ -155,23 +155,23 @@ fn copy_frames<'b>(
             Err(reason) => return Ok(ReadResult::Broken(reason)),
         }
     }
-    let behind = CopyPosition { page_size: place.page_size, frame: end, chain: cut.chain, chain_known: known };
+    let behind = CopyPosition { page_size: position.page_size, frame: end, chain: cut.chain, chain_known: known };
     let frames = &bytes[..cut.count * size];
-    let differ = has_unchecksummed(frames, place.page_size) || !place.chain_known || !known;
+    let differ = has_unchecksummed(frames, position.page_size) || !position.chain_known || !known;
     source.position = behind;
     source.all_copied = false;
-    let checksum = compare(source, &place, cut.pages, frames, new_wal.is_some(), composer)?.filter(|_| !differ);
+    let checksum = compare(source, &position, cut.pages, frames, new_wal.is_some(), composer)?.filter(|_| !differ);
     source.reach_borders()?;
     if end >= source.header_at_open.frames && cut.chain.salt() == source.header_at_open.salt {
         source.passed_first_pin = true;
     }
     Ok(ReadResult::Batch(Batch {
         header: new_wal,
-        start: place.mark(),
+        start: position.mark(),
         end: behind.mark(),
         pages: cut.pages,
         part: cut.part,
-        unchecksummed: !place.chain_known || has_unchecksummed(frames, place.page_size),
+        unchecksummed: !position.chain_known || has_unchecksummed(frames, position.page_size),
         checksum,
         frames,
         left: header.frames.saturating_sub(end),
@@ -179,15 +179,15 @@ fn copy_frames<'b>(
 }
 
 /// The last frame to copy for now: a batch ends where a snapshot stands.
-fn upto(source: &Source, header: &IndexHeader, place: &CopyPosition) -> u32 {
-    let border = source.borders.next(place.chain.salt(), place.frame);
+fn upto(source: &Source, header: &IndexHeader, position: &CopyPosition) -> u32 {
+    let border = source.borders.next(position.chain.salt(), position.frame);
     border.map_or(header.frames, |frame| frame.min(header.frames))
 }
 
-/// Finds what the pages of frames after `place` differ in from what they were; the checksum of the database after them.
+/// Finds what the pages of frames after `position` differ in from what they were; the checksum of the database after them.
 fn compare(
     source: &mut Source,
-    place: &CopyPosition,
+    position: &CopyPosition,
     pages: Option<u32>,
     frames: &[u8],
     begins: bool,
@@ -199,11 +199,11 @@ fn compare(
     }
     composer.begin(pages.unwrap_or(0));
     let taken = match source.files() {
-        Some(files) => bases.take(&files, place.frame + 1, frames, composer)?,
+        Some(files) => bases.take(&files, position.frame + 1, frames, composer)?,
         None => false,
     };
     // Where the first pin was on READ0, the WAL may have been restarted over the frames that pages were read from.
-    let intact = source.passed_first_pin || source.index.progress().salt == place.chain.salt();
+    let intact = source.passed_first_pin || source.index.progress().salt == position.chain.salt();
     if !taken || !intact {
         log::warn("old page contents unknown, segments are larger until the next snapshot")
             .field("db", source.path.display())
@@ -233,12 +233,12 @@ fn check_against_index(
 
 /// Checks every frame, and finds the last one to give out: the end of the last whole transaction, or, inside of one that
 /// is larger than the buffer, the last frame with a checksum to go on from.
-pub(super) fn find_batch_end(bytes: &[u8], place: &CopyPosition) -> std::result::Result<BatchEnd, (u32, Error)> {
-    let mut chain = place.chain;
+pub(super) fn find_batch_end(bytes: &[u8], position: &CopyPosition) -> std::result::Result<BatchEnd, (u32, Error)> {
+    let mut chain = position.chain;
     let (mut commit, mut sealed) = (None, None);
     let mut last = BatchEnd { count: 0, chain, pages: None, part: true };
-    for (at, frame) in bytes.chunks_exact(place.page_size.frame()).enumerate() {
-        let number = place.frame.saturating_add(at as u32 + 1);
+    for (at, frame) in bytes.chunks_exact(position.page_size.frame()).enumerate() {
+        let number = position.frame.saturating_add(at as u32 + 1);
         let header = chain.push(frame).map_err(|error| (number, error))?;
         let pages = if header.commit > 0 { Some(header.commit) } else { last.pages };
         last = BatchEnd { count: at + 1, chain, pages, part: header.commit == 0 };
@@ -265,7 +265,7 @@ mod tests {
 
     const SALT: Salt = Salt(1, 2);
 
-    fn place() -> CopyPosition {
+    fn position() -> CopyPosition {
         let chain = FrameChecksum::new(ByteOrder::Little, SALT, Checksum(5, 6));
         CopyPosition { page_size: PageSize::MIN, frame: 10, chain, chain_known: true }
     }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn cut(commits: &[u32], unsealed: &[usize]) -> (usize, Option<u32>, bool) {
-        let cut = find_batch_end(&frames(commits, unsealed), &place()).map_err(|(_, e)| e).unwrap();
+        let cut = find_batch_end(&frames(commits, unsealed), &position()).map_err(|(_, e)| e).unwrap();
         (cut.count, cut.pages, cut.part)
     }
 
@@ -318,7 +318,7 @@ mod tests {
     fn a_frame_that_does_not_follow_is_named() {
         let mut bytes = frames(&[0, 7, 8], &[]);
         bytes[536 + 100] ^= 1;
-        let (frame, error) = find_batch_end(&bytes, &place()).map(|_| ()).unwrap_err();
+        let (frame, error) = find_batch_end(&bytes, &position()).map(|_| ()).unwrap_err();
         assert_eq!(frame, 12);
         assert!(error.message().contains("frame checksum"), "{error}");
     }
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn the_end_of_a_copy_must_be_what_the_wal_index_names() {
         let bytes = frames(&[7], &[]);
-        let chain = find_batch_end(&bytes, &place()).map_err(|(_, e)| e).unwrap().chain;
+        let chain = find_batch_end(&bytes, &position()).map_err(|(_, e)| e).unwrap().chain;
         let header = IndexHeader {
             order: ByteOrder::Little,
             page_size: PageSize::MIN,

@@ -87,7 +87,7 @@ pub use integrity::{Integrity, check_integrity};
 pub use lock::{Lock, LockWait, default_meta_path};
 pub use opening::check;
 pub use proof::{Proof, StateCheck};
-pub use reread::MarkPlace;
+pub use reread::MarkRelation;
 pub use resume::{GenerationEnd, WalMark};
 
 use bases::Bases;

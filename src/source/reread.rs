@@ -12,7 +12,7 @@ use crate::source::{CopyPosition, Source};
 
 /// Where a mark is, seen from the place of the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MarkPlace {
+pub enum MarkRelation {
     Here,
     /// What follows it was given out.
     Behind,
@@ -25,15 +25,15 @@ pub enum MarkPlace {
 
 impl Source {
     /// Where `mark` is.
-    pub fn place_of(&self, mark: &WalMark) -> MarkPlace {
+    pub fn relation_to(&self, mark: &WalMark) -> MarkRelation {
         let here = self.position.mark();
         let same = mark.checksum == here.checksum || mark.checksum.is_none() || here.checksum.is_none();
         match mark.frame.cmp(&here.frame) {
-            _ if mark.salt != here.salt || mark.page_size != here.page_size => MarkPlace::OtherWal,
-            std::cmp::Ordering::Less => MarkPlace::Behind,
-            std::cmp::Ordering::Equal if same => MarkPlace::Here,
-            std::cmp::Ordering::Equal => MarkPlace::Forked,
-            std::cmp::Ordering::Greater => MarkPlace::Ahead,
+            _ if mark.salt != here.salt || mark.page_size != here.page_size => MarkRelation::OtherWal,
+            std::cmp::Ordering::Less => MarkRelation::Behind,
+            std::cmp::Ordering::Equal if same => MarkRelation::Here,
+            std::cmp::Ordering::Equal => MarkRelation::Forked,
+            std::cmp::Ordering::Greater => MarkRelation::Ahead,
         }
     }
 
@@ -46,23 +46,24 @@ impl Source {
     /// they are not there any more, or are others.
     pub fn reread<'b>(&mut self, from: &WalMark, buffer: &'b mut [u8]) -> Result<Option<Batch<'b>>> {
         let Some(checksum) = from.checksum.filter(|_| from.frame > 0) else { return Ok(None) };
-        if self.place_of(from) != MarkPlace::Behind {
+        if self.relation_to(from) != MarkRelation::Behind {
             return Ok(None);
         }
         let chain = FrameChecksum::new(from.order, from.salt, checksum);
-        let place = CopyPosition { page_size: from.page_size, frame: from.frame, chain, chain_known: true };
-        let size = place.page_size.frame();
+        let position = CopyPosition { page_size: from.page_size, frame: from.frame, chain, chain_known: true };
+        let size = position.page_size.frame();
         let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
-        let count = room.min(self.position.frame - place.frame);
+        let count = room.min(self.position.frame - position.frame);
         let Some(bytes) = buffer.get_mut(..count as usize * size) else { return Ok(None) };
         let Some(wal) = WalFile::open(&self.path)? else { return Ok(None) };
-        if count == 0 || !wal.frames(place.frame + 1, place.page_size, bytes)? {
+        if count == 0 || !wal.frames(position.frame + 1, position.page_size, bytes)? {
             return Ok(None);
         }
         let bytes = &*bytes;
-        let Ok(cut) = find_batch_end(bytes, &place) else { return Ok(None) };
-        let end = place.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
-        let mut behind = CopyPosition { frame: end, chain: cut.chain, chain_known: cut.chain.sum().is_some(), ..place };
+        let Ok(cut) = find_batch_end(bytes, &position) else { return Ok(None) };
+        let end = position.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
+        let mut behind =
+            CopyPosition { frame: end, chain: cut.chain, chain_known: cut.chain.sum().is_some(), ..position };
         if end == self.position.frame {
             let (found, known) = (cut.chain.sum(), self.position.chain.sum());
             if found.is_some() && known.is_some() && found != known {
@@ -73,12 +74,12 @@ impl Source {
         let frames = &bytes[..cut.count * size];
         Ok(Some(Batch {
             header: None,
-            start: place.mark(),
+            start: position.mark(),
             end: behind.mark(),
             left: self.position.frame - end,
             pages: cut.pages,
             part: cut.part,
-            unchecksummed: has_unchecksummed(frames, place.page_size),
+            unchecksummed: has_unchecksummed(frames, position.page_size),
             checksum: None,
             frames,
         }))
@@ -99,20 +100,20 @@ mod tests {
         let from = source.start();
         (0..5).for_each(|_| live.commit());
         copy(&mut source);
-        assert_eq!(source.place_of(&from), MarkPlace::Behind);
+        assert_eq!(source.relation_to(&from), MarkRelation::Behind);
         let (mut buffer, size) = (vec![0; 2 * source.page_size().frame()], source.page_size().frame());
         let (mut mark, mut count) = (from, 0);
-        while source.place_of(&mark) == MarkPlace::Behind {
+        while source.relation_to(&mark) == MarkRelation::Behind {
             let batch = source.reread(&mark, &mut buffer).unwrap().expect("it is there");
             assert_eq!(batch.start, mark);
             (mark, count) = (batch.end, count + batch.frames.len() / size);
         }
-        assert_eq!((count, source.place_of(&mark)), (5, MarkPlace::Here));
+        assert_eq!((count, source.relation_to(&mark)), (5, MarkRelation::Here));
         // Of another history.
         let forged = WalMark { checksum: source.start().checksum, ..from };
         assert!(source.reread(&forged, &mut buffer).unwrap().is_none());
-        assert_eq!(source.place_of(&WalMark { checksum: from.checksum, ..source.start() }), MarkPlace::Forked);
-        assert_eq!(source.place_of(&WalMark { frame: mark.frame + 1, ..mark }), MarkPlace::Ahead);
+        assert_eq!(source.relation_to(&WalMark { checksum: from.checksum, ..source.start() }), MarkRelation::Forked);
+        assert_eq!(source.relation_to(&WalMark { frame: mark.frame + 1, ..mark }), MarkRelation::Ahead);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::format::time::Timestamp;
 use crate::store::Store;
-use crate::store::encrypted::{EncryptedStore, Encryption, Place};
+use crate::store::encrypted::{EncryptedStore, Encryption, NameRoot};
 use crate::store::service::{RequestError, ServiceDescription, ServiceRequest};
 use crate::store::traffic::Traffic;
 use crate::store::{dir, nats};
@@ -68,12 +68,12 @@ impl ConnectionPool {
 ///
 /// Errors: of kind `StoreRefused`, if the target cannot be right.
 pub fn open(target: &Target, encryption: Encryption, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
-    let (inner, place): (Rc<dyn Store>, Place) = match target {
-        Target::Dir(path) => (Rc::new(dir::DirStore::new(path)), Place::Directory),
+    let (inner, root): (Rc<dyn Store>, NameRoot) = match target {
+        Target::Dir(path) => (Rc::new(dir::DirStore::new(path)), NameRoot::Directory),
         Target::Nats(options) => {
             let store = nats::NatsStore::open(options, &mut pool.clients)?;
-            (Rc::new(store), Place::Prefix(options.prefix.clone()))
+            (Rc::new(store), NameRoot::Prefix(options.prefix.clone()))
         }
     };
-    Ok(Rc::new(EncryptedStore::new(inner, place, encryption)))
+    Ok(Rc::new(EncryptedStore::new(inner, root, encryption)))
 }

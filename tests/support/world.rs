@@ -20,7 +20,7 @@ use litestream::restore::apply::restore;
 use litestream::restore::page_output::PageOutput;
 use litestream::source::{self, GenerationEnd, Source};
 use litestream::store::Store;
-use litestream::store::encrypted::{EncryptedStore, Encryption, Place};
+use litestream::store::encrypted::{EncryptedStore, Encryption, NameRoot};
 
 use super::application::{Application, state_of_file};
 use super::memory::{Fake, Memory};
@@ -342,13 +342,13 @@ impl World {
             identities: Vec::new(),
             note_directory: Some(self.settings.meta()),
         };
-        Rc::new(EncryptedStore::new(store, Place::Prefix("model".to_string()), encryption))
+        Rc::new(EncryptedStore::new(store, NameRoot::Prefix("model".to_string()), encryption))
     }
 
     /// What a restore reads from.
     fn decrypting(&self, memory: &Memory) -> Rc<dyn Store> {
         let encryption = Encryption { identities: self.encrypted.iter().cloned().collect(), ..Encryption::default() };
-        Rc::new(EncryptedStore::new(Rc::new(memory.reader()), Place::Prefix("model".to_string()), encryption))
+        Rc::new(EncryptedStore::new(Rc::new(memory.reader()), NameRoot::Prefix("model".to_string()), encryption))
     }
 
     /// What `status` says.

@@ -69,7 +69,7 @@ fn stored_without_wal(
     }
     let Some(snapshot) = open_rollback_snapshot(&database.path, options)? else { return Ok(None) };
     let (here, noted) =
-        (owner::place_of(&database.path), owner::noted(&wiring::replicator_settings(database, false).meta()));
+        (owner::location_of(&database.path), owner::noted(&wiring::replicator_settings(database, false).meta()));
     if let Some(recorded) = &recorded {
         owner::check(store.url(), recorded, &here, noted.as_deref())?;
     }

@@ -24,13 +24,13 @@ fn between(before: &Pages, now: &Pages) -> Incremental {
     encoder.finish()
 }
 
-fn place() -> Place {
-    Place { end: point(4, 0), order: ByteOrder::Little, salt: Salt(1, 2), checksum: Checksum(3, 4) }
+fn position() -> ReadPosition {
+    ReadPosition { end: point(4, 0), order: ByteOrder::Little, salt: Salt(1, 2), checksum: Checksum(3, 4) }
 }
 
 /// As a restore applies a rollup.
 fn applied(mut pages: Pages, made: &Incremental) -> Pages {
-    let header = made.header(Generation::new(GENERATION), point(3, 1_072), &place(), millis(9_000));
+    let header = made.header(Generation::new(GENERATION), point(3, 1_072), &position(), millis(9_000));
     let object = made.object(&header);
     let mut reader = Reader::named(&rollup::key_of(&header), object.as_slice());
     let found = reader.next_member().unwrap().unwrap();

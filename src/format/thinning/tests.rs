@@ -51,7 +51,7 @@ fn planned(listing: &Listing, hour: u64) -> Vec<(usize, usize)> {
 }
 
 fn pairs(plan: &Thinning) -> Vec<(usize, usize)> {
-    plan.groups.iter().map(|places| (places.start, places.end)).collect()
+    plan.groups.iter().map(|range| (range.start, range.end)).collect()
 }
 
 #[test]

@@ -133,12 +133,12 @@ impl MergePlanner {
             (Some(keep), [(first, _), .., (last, _)]) => keep.allows_merge(first.last_seen, last.last_seen),
             _ => true,
         };
-        let places = if inputs.whole_pass {
+        let range = if inputs.whole_pass {
             compaction::next_group_where(readable, from_start, may_merge)?
         } else {
             self.budget.next_group(readable, from_start, inputs.in_memory, may_merge)?
         };
-        readable.get(places)
+        readable.get(range)
     }
 
     /// What may be merged: if nothing can be fetched, no more than what is still in memory.

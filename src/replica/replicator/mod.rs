@@ -6,7 +6,7 @@
 mod comparing;
 mod comparison_schedule;
 mod ending;
-mod file_place;
+mod file_position;
 mod incremental;
 mod missed_commits;
 mod open_database;

@@ -6,10 +6,10 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::CHECK_INTERVAL;
 use crate::replica::replicator::comparison_schedule::{ComparisonPace, ComparisonSchedule};
-use crate::replica::replicator::file_place::FilePlace;
+use crate::replica::replicator::file_position::FilePosition;
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::side::{Packing, Side};
-use crate::source::{GenerationEnd, MarkPlace, ReadResult, Source};
+use crate::source::{GenerationEnd, MarkRelation, ReadResult, Source};
 
 /// Rounds without a pause before other databases have their turn.
 const MAX_ROUNDS: usize = 16;
@@ -33,7 +33,7 @@ pub(super) struct OpenDatabase {
     pub(super) caught_up: bool,
     /// The place is not inside of a transaction.
     pub(super) at_commit: bool,
-    pub(super) file_place: Option<FilePlace>,
+    pub(super) file_position: Option<FilePosition>,
     idle_state: IdleState,
     /// There was word of a write and no commit yet: until then it is looked for more often.
     hot_until: Option<Instant>,
@@ -81,7 +81,7 @@ impl OpenDatabase {
             next_file_check: now + CHECK_INTERVAL,
             caught_up: false,
             at_commit: false,
-            file_place: None,
+            file_position: None,
             idle_state: IdleState::Polling,
             hot_until: None,
             contended_until: None,
@@ -206,7 +206,7 @@ impl OpenDatabase {
             let Some(mark) = side.writing().and_then(|writing| writing.builder.end().wal_mark()) else {
                 return Ok(Some(GenerationEnd::UnknownStoredPosition));
             };
-            if self.source.place_of(&mark) == MarkPlace::Here {
+            if self.source.relation_to(&mark) == MarkRelation::Here {
                 side.stop_catching_up();
                 return Ok(None);
             }

@@ -10,13 +10,13 @@ use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::Replicator;
-use crate::replica::replicator::file_place::FilePlace;
+use crate::replica::replicator::file_position::FilePosition;
 use crate::replica::replicator::incremental::IncrementalAt;
 use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::reader::{Compared, ComparingFile, ReaderStage};
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
 use crate::replica::replicator::side::{Side, SideStage};
-use crate::source::{self, GenerationEnd, MarkPlace, Source};
+use crate::source::{self, GenerationEnd, MarkRelation, Source};
 
 /// So long the first pin waits for stores that are being asked, where others have answered.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
@@ -88,8 +88,8 @@ impl Replicator {
             }
             Compared::Done(source, Ok(())) => {
                 let mark = source.start();
-                let place = source.is_before_wal().then_some(FilePlace { mark, known: end.database, positions });
-                self.opened(*source, Some((at, end)), place, clock)
+                let position = source.is_before_wal().then_some(FilePosition { mark, known: end.database, positions });
+                self.opened(*source, Some((at, end)), position, clock)
             }
             Compared::Done(source, Err(reason)) => {
                 if let Some(side) = self.sides.get_mut(at) {
@@ -110,19 +110,19 @@ impl Replicator {
         &mut self,
         source: Source,
         resumed: Option<(usize, StoredEnd)>,
-        place: Option<FilePlace>,
+        file_position: Option<FilePosition>,
         clock: &dyn Clock,
     ) -> Result<WakeOn> {
         let mut database = OpenDatabase::new(source, clock.now(), self.settings.comparison);
-        database.file_place = place;
+        database.file_position = file_position;
         // The end of what is stored may be inside of a transaction.
         database.at_commit = resumed.is_none();
         self.reader.stage = ReaderStage::Open(Box::new(database));
         if let Some((at, end)) = resumed
             && let Some(side) = self.sides.get_mut(at).filter(|side| side.resumable_end() == Some(end))
         {
-            let noted = self.reader.open_database().and_then(|database| database.file_place.as_ref());
-            side.claim(noted.is_none_or(|place| place.positions.contains(&end.position())));
+            let noted = self.reader.open_database().and_then(|database| database.file_position.as_ref());
+            side.claim(noted.is_none_or(|position| position.positions.contains(&end.position())));
             side.continue_generation(end, false, clock);
         }
         let placed = self.place_sides(clock);
@@ -175,23 +175,23 @@ fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) 
         (Some(known), Some(here)) => known.checksum == here,
         _ => true,
     };
-    let in_file = database.file_place.as_ref().is_some_and(|place| place.is_of(&end, source));
+    let in_file = database.file_position.as_ref().is_some_and(|position| position.is_of(&end, source));
     let Some(mark) = end.wal_mark() else { return side.refuse_end(GenerationEnd::UnknownStoredPosition) };
-    match source.place_of(&mark) {
+    match source.relation_to(&mark) {
         _ if in_file => {}
-        MarkPlace::Here if known => {}
-        MarkPlace::Here => return side.refuse_end(GenerationEnd::DatabaseChangedWhileNotRunning),
-        MarkPlace::Behind => {}
-        MarkPlace::Ahead if !database.caught_up => return,
-        MarkPlace::Ahead => {
+        MarkRelation::Here if known => {}
+        MarkRelation::Here => return side.refuse_end(GenerationEnd::DatabaseChangedWhileNotRunning),
+        MarkRelation::Behind => {}
+        MarkRelation::Ahead if !database.caught_up => return,
+        MarkRelation::Ahead => {
             let found = source.start().frame;
             return side.refuse_end(GenerationEnd::WalBehindStore { stored: mark.frame, found });
         }
-        MarkPlace::Forked => return side.refuse_end(GenerationEnd::WalForked { frame: mark.frame }),
-        MarkPlace::OtherWal => return side.refuse_end(GenerationEnd::WalRestartedWhileNotRunning),
+        MarkRelation::Forked => return side.refuse_end(GenerationEnd::WalForked { frame: mark.frame }),
+        MarkRelation::OtherWal => return side.refuse_end(GenerationEnd::WalRestartedWhileNotRunning),
     }
-    let behind = !in_file && source.place_of(&mark) == MarkPlace::Behind;
-    let noted = || database.file_place.as_ref().is_some_and(|place| place.positions.contains(&end.position()));
+    let behind = !in_file && source.relation_to(&mark) == MarkRelation::Behind;
+    let noted = || database.file_position.as_ref().is_some_and(|position| position.positions.contains(&end.position()));
     side.claim(!in_file || noted());
     side.continue_generation(end, behind, clock);
     side.trust_differences(end.database.is_some());

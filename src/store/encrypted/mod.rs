@@ -46,7 +46,7 @@ pub struct Encryption {
 
 /// What the full name of an object begins with. It is bound to the object.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum NameRoot {
     /// A prefix of a bucket.
     Prefix(String),
     /// A directory, which may be moved: only what is below it counts.
@@ -62,18 +62,18 @@ struct Keys {
 /// Encrypts what is put into another store.
 pub struct EncryptedStore {
     inner: Rc<dyn Store>,
-    place: Place,
+    root: NameRoot,
     keys: Rc<Keys>,
 }
 
 impl EncryptedStore {
-    pub fn new(inner: Rc<dyn Store>, place: Place, encryption: Encryption) -> EncryptedStore {
+    pub fn new(inner: Rc<dyn Store>, root: NameRoot, encryption: Encryption) -> EncryptedStore {
         let note_key = encryption.note_directory.clone().map(NoteKeyFile::new);
-        EncryptedStore { inner, place, keys: Rc::new(Keys { encryption, note_key }) }
+        EncryptedStore { inner, root, keys: Rc::new(Keys { encryption, note_key }) }
     }
 
     fn decrypting(&self, name: &str) -> DecryptingGet {
-        DecryptingGet::new(self.inner.get(name), self.keys.clone(), self.place.binding(name))
+        DecryptingGet::new(self.inner.get(name), self.keys.clone(), self.root.binding(name))
     }
 
     /// Whom the next object is encrypted to.
@@ -98,13 +98,13 @@ impl EncryptedStore {
     }
 }
 
-impl Place {
+impl NameRoot {
     /// What an object of this name is bound to: a digest of its full name. The name is no secret; it is short so.
     fn binding(&self, name: &str) -> [u8; BINDING_LEN] {
         let full = match self {
-            Place::Prefix(prefix) if prefix.is_empty() => name.to_string(),
-            Place::Prefix(prefix) => format!("{prefix}/{name}"),
-            Place::Directory => below_directory(name).to_string(),
+            NameRoot::Prefix(prefix) if prefix.is_empty() => name.to_string(),
+            NameRoot::Prefix(prefix) => format!("{prefix}/{name}"),
+            NameRoot::Directory => below_directory(name).to_string(),
         };
         let digest = digest::digest(&digest::SHA256, format!("litestream/name/v1\0{full}").as_bytes());
         let mut binding = [0; BINDING_LEN];
@@ -148,7 +148,7 @@ impl Store for EncryptedStore {
             return put;
         }
         self.refresh_recipients();
-        Box::new(EncryptingPut::new(put, self.keys.clone(), self.place.binding(name)))
+        Box::new(EncryptingPut::new(put, self.keys.clone(), self.root.binding(name)))
     }
 
     fn get(&self, name: &str) -> Box<dyn Get> {

@@ -19,13 +19,13 @@ impl Folder {
         Folder(path)
     }
 
-    fn store(&self, place: &Place, recipients: &[&Identity], identities: &[&Identity]) -> EncryptedStore {
+    fn store(&self, root: &NameRoot, recipients: &[&Identity], identities: &[&Identity]) -> EncryptedStore {
         let encryption = Encryption {
             recipients: recipients.iter().map(|identity| *identity.recipient()).collect::<Vec<_>>().into(),
             identities: identities.iter().map(|identity| (*identity).clone()).collect(),
             note_directory: Some(self.0.join("meta")),
         };
-        EncryptedStore::new(Rc::new(DirStore::new(&self.0.join("store"))), place.clone(), encryption)
+        EncryptedStore::new(Rc::new(DirStore::new(&self.0.join("store"))), root.clone(), encryption)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -68,12 +68,12 @@ fn get(store: &dyn Store, name: &str) -> Result<Vec<u8>> {
 }
 
 const NAME: &str = "generations/1/wal/a.gz";
-const PLACE: Place = Place::Directory;
+const ROOT: NameRoot = NameRoot::Directory;
 
 #[test]
 fn objects_come_back_and_the_files_hold_nothing_of_them() {
     let (folder, one, two) = (Folder::new("lengths"), Identity::generate(), Identity::generate());
-    let store = folder.store(&PLACE, &[&one, &two], &[&two]);
+    let store = folder.store(&ROOT, &[&one, &two], &[&two]);
     let word = b"known plain text";
     for len in [0usize, 1, 16, 65_535, 65_536, 65_537, 300_000] {
         let plain: Vec<u8> = word.iter().copied().cycle().take(len).collect();
@@ -87,25 +87,25 @@ fn objects_come_back_and_the_files_hold_nothing_of_them() {
 #[test]
 fn without_its_identity_an_object_is_an_error_with_a_name() {
     let (folder, one, other) = (Folder::new("identity"), Identity::generate(), Identity::generate());
-    put(&folder.store(&PLACE, &[&one], &[]), NAME, None, b"content");
+    put(&folder.store(&ROOT, &[&one], &[]), NAME, None, b"content");
     for identities in [&[][..], &[&other]] {
-        let error = get(&folder.store(&PLACE, &[], identities), NAME).unwrap_err();
+        let error = get(&folder.store(&ROOT, &[], identities), NAME).unwrap_err();
         assert_eq!(error.kind(), Kind::NoIdentity, "{error}");
         assert!(error.message().contains("its 1 recipients") && error.hint().unwrap().contains("-identity"), "{error}");
     }
-    assert_eq!(get(&folder.store(&PLACE, &[], &[&other, &one]), NAME).unwrap(), b"content");
+    assert_eq!(get(&folder.store(&ROOT, &[], &[&other, &one]), NAME).unwrap(), b"content");
 }
 
 #[test]
 fn what_is_in_clear_is_read_as_it_is() {
     let (folder, one) = (Folder::new("clear"), Identity::generate());
-    let clear = folder.store(&PLACE, &[], &[]);
+    let clear = folder.store(&ROOT, &[], &[]);
     for bytes in [&b""[..], b"a", b"age-encryption.org/v", b"\x1f\x8b gzip"] {
         put(&clear, NAME, None, bytes);
-        for store in [&clear, &folder.store(&PLACE, &[&one], &[&one])] {
+        for store in [&clear, &folder.store(&ROOT, &[&one], &[&one])] {
             assert_eq!(read(store.get(NAME)).unwrap(), (bytes.to_vec(), 0));
         }
-        let noted = folder.store(&PLACE, &[&one], &[]).read_note(NAME, true).unwrap();
+        let noted = folder.store(&ROOT, &[&one], &[]).read_note(NAME, true).unwrap();
         assert_eq!(read(noted).unwrap(), (bytes.to_vec(), 0));
     }
 }
@@ -113,7 +113,7 @@ fn what_is_in_clear_is_read_as_it_is() {
 #[test]
 fn an_object_under_another_name_or_prefix_is_refused() {
     let (folder, one) = (Folder::new("moved"), Identity::generate());
-    let below = |prefix: &str| folder.store(&Place::Prefix(prefix.to_string()), &[&one], &[&one]);
+    let below = |prefix: &str| folder.store(&NameRoot::Prefix(prefix.to_string()), &[&one], &[&one]);
     put(&below("shop"), NAME, None, b"content");
     assert_eq!(get(&below("shop"), NAME).unwrap(), b"content");
     let error = get(&below("other"), NAME).unwrap_err();
@@ -124,14 +124,14 @@ fn an_object_under_another_name_or_prefix_is_refused() {
     assert_eq!(get(&below(""), &format!("shop/{NAME}")).unwrap(), b"content");
     std::fs::rename(folder.file(NAME), folder.file("generations/1/wal/b.gz")).unwrap();
     assert_eq!(get(&below("shop"), "generations/1/wal/b.gz").unwrap_err().kind(), Kind::Corrupt);
-    let noted = folder.store(&Place::Prefix("other".into()), &[&one], &[]);
+    let noted = folder.store(&NameRoot::Prefix("other".into()), &[&one], &[]);
     assert_eq!(read(noted.read_note("generations/1/wal/b.gz", false).unwrap()).unwrap_err().kind(), Kind::Corrupt);
 }
 
 #[test]
 fn a_directory_may_be_moved_as_a_whole() {
     let (folder, one) = (Folder::new("directory"), Identity::generate());
-    let store = folder.store(&PLACE, &[&one], &[&one]);
+    let store = folder.store(&ROOT, &[&one], &[&one]);
     put(&store, NAME, None, b"content");
     std::fs::create_dir_all(folder.file("moved/generations/1/wal")).unwrap();
     std::fs::copy(folder.file(NAME), folder.file(&format!("moved/{NAME}"))).unwrap();
@@ -141,7 +141,7 @@ fn a_directory_may_be_moved_as_a_whole() {
 #[test]
 fn a_flipped_bit_a_missing_end_and_exchanged_chunks_are_named() {
     let (folder, one) = (Folder::new("tampered"), Identity::generate());
-    let store = folder.store(&PLACE, &[&one], &[&one]);
+    let store = folder.store(&ROOT, &[&one], &[&one]);
     let plain: Vec<u8> = (0..200_000u32).map(|at| (at * 7 % 251) as u8).collect();
     put(&store, NAME, Some(b"note"), &plain);
     let stored = std::fs::read(folder.file(NAME)).unwrap();
@@ -180,20 +180,20 @@ fn a_flipped_bit_a_missing_end_and_exchanged_chunks_are_named() {
 #[test]
 fn the_writer_alone_reads_its_note_without_an_identity() {
     let (folder, one) = (Folder::new("note"), Identity::generate());
-    let writer = folder.store(&PLACE, &[&one], &[]);
+    let writer = folder.store(&ROOT, &[&one], &[]);
     put(&writer, NAME, Some(b"where it ends"), &[7; 100_000]);
     for whole in [true, false] {
-        let again = folder.store(&PLACE, &[&one], &[]);
+        let again = folder.store(&ROOT, &[&one], &[]);
         assert_eq!(read(again.read_note(NAME, whole).unwrap()).unwrap(), (b"where it ends".to_vec(), 1));
     }
     // Anyone who has an identity reads the object itself.
-    assert!(folder.store(&PLACE, &[&one], &[&one]).read_note(NAME, true).is_none());
+    assert!(folder.store(&ROOT, &[&one], &[&one]).read_note(NAME, true).is_none());
     let key = folder.0.join("meta/note-key");
     let text = std::fs::read_to_string(&key).unwrap();
     assert!(!String::from_utf8_lossy(&std::fs::read(folder.file(NAME)).unwrap()).contains(text.trim()));
     // Another device, or one that has lost its key.
     std::fs::remove_file(&key).unwrap();
-    let other = folder.store(&PLACE, &[&one], &[]);
+    let other = folder.store(&ROOT, &[&one], &[]);
     assert_eq!(read(other.read_note(NAME, true).unwrap()).unwrap_err().kind(), Kind::NoIdentity);
     put(&other, "generations/1/wal/b.gz", Some(b"more"), b"");
     assert_ne!(std::fs::read_to_string(&key).unwrap(), text);
@@ -204,10 +204,10 @@ fn the_writer_alone_reads_its_note_without_an_identity() {
 fn a_note_key_that_others_can_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, one) = (Folder::new("mode"), Identity::generate());
-    put(&folder.store(&PLACE, &[&one], &[]), NAME, Some(b"note"), b"");
+    put(&folder.store(&ROOT, &[&one], &[]), NAME, Some(b"note"), b"");
     let key = folder.0.join("meta/note-key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let error = read(folder.store(&PLACE, &[&one], &[]).read_note(NAME, true).unwrap()).unwrap_err();
+    let error = read(folder.store(&ROOT, &[&one], &[]).read_note(NAME, true).unwrap()).unwrap_err();
     assert!(error.kind() == Kind::Database && error.hint().unwrap().starts_with("chmod 600"), "{error}");
 }
 

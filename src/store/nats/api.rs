@@ -123,30 +123,30 @@ struct Ack {
 }
 
 /// An ack is one only if it says in which stream and where the message is.
-pub fn ack(reply: &Reply, place: &ObjectNames) -> Result<std::result::Result<u64, ApiError>> {
+pub fn ack(reply: &Reply, names: &ObjectNames) -> Result<std::result::Result<u64, ApiError>> {
     let ack: Ack = match parse_response(reply)? {
         Ok(ack) => ack,
         Err(refusal) => return Ok(Err(refusal)),
     };
     match (ack.seq, ack.stream) {
-        (Some(seq), Some(stream)) if seq > 0 && stream == place.stream() => {
-            let ours = place.domain.borrow();
+        (Some(seq), Some(stream)) if seq > 0 && stream == names.stream() => {
+            let ours = names.domain.borrow();
             if ours.as_ref().is_some_and(|ours| *ours != ack.domain) {
-                Err(duplicate_of(place, &ack.domain))
+                Err(duplicate_of(names, &ack.domain))
             } else {
                 Ok(Ok(seq))
             }
         }
         (seq, stream) => {
             let found = format!("{} in {}", seq.unwrap_or(0), stream.as_deref().unwrap_or("no stream"));
-            Err(Error::new(Kind::StoreRefused, format!("expected a sequence in {}, found {found}", place.stream())))
+            Err(Error::new(Kind::StoreRefused, format!("expected a sequence in {}, found {found}", names.stream())))
         }
     }
 }
 
-/// What is wrong where a message was stored twice: in the stream of `place`, and in one that is in the domain `other`.
-pub fn duplicate_of(place: &ObjectNames, other: &str) -> Error {
-    let ours = place.domain.borrow().clone().unwrap_or_default();
+/// What is wrong where a message was stored twice: in the stream of `names`, and in one that is in the domain `other`.
+pub fn duplicate_of(names: &ObjectNames, other: &str) -> Error {
+    let ours = names.domain.borrow().clone().unwrap_or_default();
     let domain = |name: &str| match name {
         "" => "without a JetStream domain".to_string(),
         name => {
@@ -155,7 +155,7 @@ pub fn duplicate_of(place: &ObjectNames, other: &str) -> Error {
     };
     let what = format!(
         "expected one stream with the subjects $O.{}.>, found two: one {} and one {}",
-        place.bucket,
+        names.bucket,
         domain(&ours),
         domain(other)
     );
@@ -240,7 +240,7 @@ pub enum StartAt {
 }
 
 /// A consumer that we pull from, as subject and payload. It lives in memory, acknowledges nothing, and ends by itself.
-pub fn new_consumer_request(place: &ObjectNames, name: &str, filter: &str, begin: StartAt) -> (String, Vec<u8>) {
+pub fn new_consumer_request(names: &ObjectNames, name: &str, filter: &str, begin: StartAt) -> (String, Vec<u8>) {
     let mut config = json!({
         "name": name, "ack_policy": "none", "replay_policy": "instant", "filter_subject": filter,
         "mem_storage": true, "num_replicas": 1, "inactive_threshold": CONSUMER_INACTIVE_NANOS,
@@ -254,8 +254,8 @@ pub fn new_consumer_request(place: &ObjectNames, name: &str, filter: &str, begin
         fields.insert("deliver_policy".into(), Value::from(policy));
         fields.extend(start.map(|seq| ("opt_start_seq".to_string(), Value::from(seq))));
     }
-    let request = json!({ "stream_name": place.stream(), "config": config });
-    (format!("{}.{name}", place.api("CONSUMER.CREATE")), request.to_string().into_bytes())
+    let request = json!({ "stream_name": names.stream(), "config": config });
+    (format!("{}.{name}", names.api("CONSUMER.CREATE")), request.to_string().into_bytes())
 }
 
 #[derive(Deserialize)]
@@ -266,14 +266,14 @@ pub struct Consumer {
 }
 
 /// Asks a consumer for its next messages, as subject and payload. It says so when there are none.
-pub fn next_request(place: &ObjectNames, consumer: &str, batch: u64) -> (String, Vec<u8>) {
+pub fn next_request(names: &ObjectNames, consumer: &str, batch: u64) -> (String, Vec<u8>) {
     let request = json!({ "batch": batch, "no_wait": true });
-    (format!("{}.{consumer}", place.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
+    (format!("{}.{consumer}", names.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
 }
 
 /// Asks a consumer for its next messages as they come, for so long. It shows that it is there by heartbeats.
 pub fn open_request(
-    place: &ObjectNames,
+    names: &ObjectNames,
     consumer: &str,
     batch: u64,
     open_for: Duration,
@@ -281,11 +281,11 @@ pub fn open_request(
 ) -> (String, Vec<u8>) {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let request = json!({ "batch": batch, "expires": nanos(open_for), "idle_heartbeat": nanos(heartbeat) });
-    (format!("{}.{consumer}", place.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
+    (format!("{}.{consumer}", names.api("CONSUMER.MSG.NEXT")), request.to_string().into_bytes())
 }
 
-pub fn delete_consumer_request(place: &ObjectNames, name: &str) -> String {
-    format!("{}.{name}", place.api("CONSUMER.DELETE"))
+pub fn delete_consumer_request(names: &ObjectNames, name: &str) -> String {
+    format!("{}.{name}", names.api("CONSUMER.DELETE"))
 }
 
 #[cfg(test)]
@@ -298,8 +298,8 @@ mod tests {
 
     #[test]
     fn only_a_sequence_in_our_stream_is_an_ack() {
-        let place = ObjectNames::new("b", "");
-        let seq = |text: &str| ack(&reply(text), &place);
+        let names = ObjectNames::new("b", "");
+        let seq = |text: &str| ack(&reply(text), &names);
         assert_eq!(seq(r#"{"stream":"OBJ_b","seq":7}"#).unwrap().unwrap(), 7);
         for text in [r#"{"stream":"OBJ_b","seq":0}"#, r#"{"stream":"OBJ_c","seq":7}"#, r#"{"seq":7}"#, "{}", "", "+OK"]
         {
@@ -313,9 +313,9 @@ mod tests {
 
     #[test]
     fn an_ack_of_another_domain_names_both() {
-        let place = ObjectNames::new("b", "");
-        place.domain.replace(Some("north".into()));
-        let seq = |text: &str| ack(&reply(text), &place);
+        let names = ObjectNames::new("b", "");
+        names.domain.replace(Some("north".into()));
+        let seq = |text: &str| ack(&reply(text), &names);
         assert_eq!(seq(r#"{"stream":"OBJ_b","domain":"north","seq":7}"#).unwrap().unwrap(), 7);
         for (text, other) in [
             (r#"{"stream":"OBJ_b","domain":"south","seq":7}"#, "domain south"),

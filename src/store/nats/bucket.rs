@@ -112,9 +112,9 @@ pub struct BucketCheck {
 }
 
 impl BucketCheck {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, options: &Options) -> BucketCheck {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, options: &Options) -> BucketCheck {
         BucketCheck {
-            names: place.clone(),
+            names: names.clone(),
             exchange: Exchange::new(client, Purpose::KeepAlive),
             create: options.create_bucket,
             must_keep: options.must_keep,
@@ -229,9 +229,9 @@ fn bucket_missing(bucket: &str, streams: &[String], domain: &str) -> Error {
 }
 
 /// As nats.go makes it.
-fn stream_config(place: &ObjectNames, replicas: u8) -> Value {
+fn stream_config(names: &ObjectNames, replicas: u8) -> Value {
     json!({
-        "name": place.stream(), "subjects": [place.all_chunks(), place.all_metas()],
+        "name": names.stream(), "subjects": [names.all_chunks(), names.all_metas()],
         "retention": "limits", "storage": "file", "discard": "new", "num_replicas": replicas,
         "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1,
         "max_msg_size": -1, "duplicate_window": DUPLICATE_WINDOW, "allow_rollup_hdrs": true, "allow_direct": true,
@@ -282,7 +282,7 @@ impl StreamSource {
 }
 
 fn check_settings(
-    place: &ObjectNames,
+    names: &ObjectNames,
     config: &StreamConfig,
     kind: &BucketKind,
     must_keep: Option<Duration>,
@@ -297,7 +297,7 @@ fn check_settings(
             &format!("expected max_msgs_per_subject -1, found {}", config.max_msgs_per_subject),
             &format!(
                 "this limit destroys every large object: nats stream edit OBJ_{} --max-msgs-per-subject=-1",
-                place.bucket
+                names.bucket
             ),
         );
     }
@@ -308,7 +308,7 @@ fn check_settings(
     if (1..LEAST_MESSAGE).contains(&config.max_msg_size) {
         return refuse(
             &format!("expected max_msg_size of at least {LEAST_MESSAGE}, found {}", config.max_msg_size),
-            &format!("object metadata does not fit: nats stream edit OBJ_{} --max-msg-size=-1", place.bucket),
+            &format!("object metadata does not fit: nats stream edit OBJ_{} --max-msg-size=-1", names.bucket),
         );
     }
     let mut warnings = Vec::new();
@@ -322,7 +322,7 @@ fn check_settings(
         warnings.push("the bucket denies purges: deleted and replaced objects keep using space".to_string());
     }
     if !config.sealed {
-        warnings.extend(check_limits(place, config, must_keep)?);
+        warnings.extend(check_limits(names, config, must_keep)?);
     }
     if config.storage == "memory" {
         warnings.push("the bucket is in memory: its objects are lost when its server restarts".to_string());
@@ -333,7 +333,7 @@ fn check_settings(
 /// The limits by which the server deletes what is stored.
 ///
 /// Errors: where that would be within the time that a writer must keep it.
-fn check_limits(place: &ObjectNames, config: &StreamConfig, must_keep: Option<Duration>) -> Result<Vec<String>> {
+fn check_limits(names: &ObjectNames, config: &StreamConfig, must_keep: Option<Duration>) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let age = Duration::from_nanos(u64::try_from(config.max_age).unwrap_or(0));
     if !age.is_zero() {
@@ -353,7 +353,7 @@ fn check_limits(place: &ObjectNames, config: &StreamConfig, must_keep: Option<Du
         if must_keep.is_some() && !harmless {
             let hint = format!(
                 "it deletes objects that retention still needs: nats stream edit OBJ_{} {option}",
-                place.bucket
+                names.bucket
             );
             return Err(Error::new(Kind::StoreRefused, what).with_hint(hint));
         }

@@ -54,9 +54,9 @@ pub struct NatsDelete {
 }
 
 impl NatsDelete {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, names: Vec<String>) -> NatsDelete {
+    pub fn new(client: &Rc<Client>, subjects: &Rc<ObjectNames>, names: Vec<String>) -> NatsDelete {
         NatsDelete {
-            subjects: place.clone(),
+            subjects: subjects.clone(),
             exchange: Exchange::new(client, Purpose::Compaction),
             names: names.into_iter(),
             group: Vec::new(),
@@ -111,7 +111,7 @@ impl NatsDelete {
     fn on_nothing_purged(&mut self, tag: u64) {
         if self.found.get(&tag).is_some_and(|found| found.own_seq.is_some()) {
             self.found.remove(&tag);
-            let name = usize::try_from(tag).ok().and_then(|place| self.group.get(place));
+            let name = usize::try_from(tag).ok().and_then(|names| self.group.get(names));
             self.replaced.extend(name.cloned());
         }
     }

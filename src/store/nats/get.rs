@@ -76,9 +76,9 @@ pub struct NatsGet {
 }
 
 impl NatsGet {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, name: &str) -> NatsGet {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, name: &str) -> NatsGet {
         NatsGet {
-            names: place.clone(),
+            names: names.clone(),
             name: name.to_string(),
             exchange: Exchange::new(client, Purpose::Listing),
             session: None,

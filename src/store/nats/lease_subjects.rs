@@ -14,8 +14,8 @@ impl LeaseSubjects {
     /// For the prefix that is `name` below this one; the empty name is this one itself.
     pub fn below(&self, name: &str) -> String {
         let slash = if self.prefix.is_empty() || name.is_empty() { "" } else { "/" };
-        let place = format!("{}/{}{slash}{name}", self.created, self.prefix);
-        format!("{LEASE_QUERY_SUBJECTS}{}.{}", self.bucket, short_hash(&place))
+        let names = format!("{}/{}{slash}{name}", self.created, self.prefix);
+        format!("{LEASE_QUERY_SUBJECTS}{}.{}", self.bucket, short_hash(&names))
     }
 }
 

@@ -72,9 +72,9 @@ pub struct NatsScan {
 
 impl NatsScan {
     /// `ltx` is set once it was said that the bucket holds files of the peer.
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, ltx: &Rc<Cell<bool>>) -> NatsScan {
-        let filter = NameFilter { names: place.clone(), prefix: String::new(), ltx: ltx.clone() };
-        NatsScan { filter, metas: MetaReader::new(client, place) }
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, ltx: &Rc<Cell<bool>>) -> NatsScan {
+        let filter = NameFilter { names: names.clone(), prefix: String::new(), ltx: ltx.clone() };
+        NatsScan { filter, metas: MetaReader::new(client, names) }
     }
 
     fn next(&mut self, now: Instant) -> Result<ListEvent> {
@@ -148,11 +148,11 @@ impl NatsList {
     /// `ltx` is set once it was said that the bucket holds files of the peer.
     pub fn new(
         (client, shared): (&Rc<Client>, &Rc<RefCell<SharedListing>>),
-        place: &Rc<ObjectNames>,
+        names: &Rc<ObjectNames>,
         prefix: &str,
         ltx: &Rc<Cell<bool>>,
     ) -> NatsList {
-        let filter = NameFilter { names: place.clone(), prefix: prefix.to_string(), ltx: ltx.clone() };
+        let filter = NameFilter { names: names.clone(), prefix: prefix.to_string(), ltx: ltx.clone() };
         NatsList { client: client.clone(), shared: shared.clone(), filter, found: Rc::default(), membership: None }
     }
 

@@ -232,15 +232,15 @@ impl NatsStore {
         let url = url(options);
         check_prefix(&options.prefix).context(|| format!("open {url}"))?;
         let client = clients.get(options).context(|| format!("open {url}"))?;
-        let place = ObjectNames::new(&options.bucket, &options.prefix).with_api_prefix(&options.api_prefix);
-        let place = Rc::new(place);
-        let listing = clients.shared_listing(&client, &place);
+        let names = ObjectNames::new(&options.bucket, &options.prefix).with_api_prefix(&options.api_prefix);
+        let names = Rc::new(names);
+        let listing = clients.shared_listing(&client, &names);
         let (bucket, told, ltx) = (RefCell::new(BucketState::Unknown), Cell::new(0), Rc::default());
         let (looked, created, incarnation) = (Cell::default(), RefCell::default(), Rc::default());
         let options = options.clone();
         Ok(NatsStore {
             client,
-            names: place,
+            names: names,
             fence: Rc::default(),
             listing,
             options,

@@ -350,11 +350,11 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_whole_part_of_a_name() {
-        let place = ObjectNames::new("b", "p/q");
-        assert_eq!(place.full_name("x").unwrap(), "p/q/x");
-        assert_eq!(place.strip_prefix("p/q/x/y"), Some("x/y"));
-        assert_eq!((place.strip_prefix("p/qx"), place.strip_prefix("p/q2/x")), (None, None));
+        let names = ObjectNames::new("b", "p/q");
+        assert_eq!(names.full_name("x").unwrap(), "p/q/x");
+        assert_eq!(names.strip_prefix("p/q/x/y"), Some("x/y"));
+        assert_eq!((names.strip_prefix("p/qx"), names.strip_prefix("p/q2/x")), (None, None));
         assert_eq!(ObjectNames::new("b", "").strip_prefix("x"), Some("x"));
-        assert_eq!(place.meta_subject("hello"), "$O.b.M.aGVsbG8=");
+        assert_eq!(names.meta_subject("hello"), "$O.b.M.aGVsbG8=");
     }
 }

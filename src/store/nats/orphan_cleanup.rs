@@ -104,9 +104,9 @@ struct RawMessageBody {
 
 impl NatsCleanup {
     /// `now_utc` is the time now; what was stored less than `min_age` before it stays.
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, wall: Timestamp, young: Duration) -> NatsCleanup {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, wall: Timestamp, young: Duration) -> NatsCleanup {
         NatsCleanup {
-            names: place.clone(),
+            names: names.clone(),
             exchange: Exchange::new(client, Purpose::Compaction),
             now_utc: wall,
             min_age: young,

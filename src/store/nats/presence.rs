@@ -23,9 +23,9 @@ pub struct NatsPresence {
 }
 
 impl NatsPresence {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, names: Vec<String>) -> NatsPresence {
+    pub fn new(client: &Rc<Client>, subjects: &Rc<ObjectNames>, names: Vec<String>) -> NatsPresence {
         NatsPresence {
-            subjects: place.clone(),
+            subjects: subjects.clone(),
             exchange: Exchange::new(client, Purpose::Listing),
             names,
             unanswered: 0,

@@ -67,14 +67,14 @@ pub struct NatsPut {
 }
 
 impl NatsPut {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>, fence: &Rc<Fence>, name: &str) -> NatsPut {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, fence: &Rc<Fence>, name: &str) -> NatsPut {
         NatsPut {
-            names: place.clone(),
+            names: names.clone(),
             fence: fence.clone(),
             name: name.to_string(),
             description: None,
             exchange: Exchange::new(client, Purpose::Changes),
-            chunks: PutChunks::new(place),
+            chunks: PutChunks::new(names),
             replaced: Replaced::Assumed(None),
             unsettled: false,
             fenced: false,

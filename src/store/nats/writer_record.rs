@@ -156,9 +156,9 @@ impl WriterRecord {
             self.look = Some(Look::new(&self.client));
         }
         let (subject, own, rollup) = (&self.subject, &self.own, self.names.rollup.get());
-        let place = Place { names: &self.names, subject, rollup };
+        let address = RecordAddress { names: &self.names, subject, rollup };
         let seen = match &mut self.look {
-            Some(look) => look.poll(&place, own, self.epoch, now),
+            Some(look) => look.poll(&address, own, self.epoch, now),
             None => Ok(None),
         };
         match seen {
@@ -219,7 +219,7 @@ impl Drop for WriterRecord {
 }
 
 /// Where the record is.
-struct Place<'a> {
+struct RecordAddress<'a> {
     names: &'a ObjectNames,
     subject: &'a str,
     rollup: bool,
@@ -248,16 +248,22 @@ impl Look {
     }
 
     /// Errors: the store's; it is tried again.
-    fn poll(&mut self, place: &Place, own: &WriterInfo, held: Option<u64>, now: Instant) -> Result<Option<Seen>> {
+    fn poll(
+        &mut self,
+        address: &RecordAddress,
+        own: &WriterInfo,
+        held: Option<u64>,
+        now: Instant,
+    ) -> Result<Option<Seen>> {
         while let Some(event) = self.exchange.next() {
             let seen = match event {
                 ExchangeEvent::NewSession => {
                     self.exchange.renew();
-                    self.read(place)?;
+                    self.read(address)?;
                     None
                 }
-                ExchangeEvent::Reply(reply) if reply.tag == READ => self.on_read(&reply, place, own, held)?,
-                ExchangeEvent::Reply(reply) => self.on_written(&reply, place)?,
+                ExchangeEvent::Reply(reply) if reply.tag == READ => self.on_read(&reply, address, own, held)?,
+                ExchangeEvent::Reply(reply) => self.on_written(&reply, address)?,
             };
             if seen.is_some() {
                 return Ok(seen);
@@ -270,14 +276,20 @@ impl Look {
         Ok(None)
     }
 
-    fn read(&self, place: &Place) -> Result<()> {
+    fn read(&self, address: &RecordAddress) -> Result<()> {
         if !self.exchange.is_connected() {
             return Ok(());
         }
-        self.exchange.request(READ, &place.names.api("STREAM.MSG.GET"), &api::last_message_request(place.subject))
+        self.exchange.request(READ, &address.names.api("STREAM.MSG.GET"), &api::last_message_request(address.subject))
     }
 
-    fn on_read(&mut self, reply: &Reply, place: &Place, own: &WriterInfo, held: Option<u64>) -> Result<Option<Seen>> {
+    fn on_read(
+        &mut self,
+        reply: &Reply,
+        address: &RecordAddress,
+        own: &WriterInfo,
+        held: Option<u64>,
+    ) -> Result<Option<Seen>> {
         let stored = api::stored_message_with_seq(reply)?;
         let found = stored.as_ref().map(|(_, json)| serde_json::from_slice::<WriterInfo>(json).unwrap_or_default());
         let seq = stored.map_or(0, |(seq, _)| seq);
@@ -293,25 +305,25 @@ impl Look {
             Verdict::Write(epoch) => {
                 (self.sent, self.replaced) = (Some(epoch), found);
                 self.attempts += 1;
-                self.write(place, &WriterInfo { epoch, ..own.clone() }, seq)?;
+                self.write(address, &WriterInfo { epoch, ..own.clone() }, seq)?;
                 Ok(None)
             }
         }
     }
 
     /// In the place of the message at `seq`; 0: of none.
-    fn write(&self, place: &Place, record: &WriterInfo, seq: u64) -> Result<()> {
-        place.names.require_own()?;
+    fn write(&self, address: &RecordAddress, record: &WriterInfo, seq: u64) -> Result<()> {
+        address.names.require_own()?;
         let reply = self.exchange.reply_to(WRITE);
-        let rolls_up = seq > 0 && place.rollup;
-        self.exchange.client().publish_last(place.subject, &reply, Some(seq), rolls_up, &record.to_json())
+        let rolls_up = seq > 0 && address.rollup;
+        self.exchange.client().publish_last(address.subject, &reply, Some(seq), rolls_up, &record.to_json())
     }
 
-    fn on_written(&mut self, reply: &Reply, place: &Place) -> Result<Option<Seen>> {
-        match (api::ack(reply, place.names)?, self.sent) {
+    fn on_written(&mut self, reply: &Reply, address: &RecordAddress) -> Result<Option<Seen>> {
+        match (api::ack(reply, address.names)?, self.sent) {
             (Ok(seq), Some(epoch)) => Ok(Some(Seen::Ours { epoch, seq, replaced: self.replaced.take() })),
             (Err(refusal), _) if refusal.is_wrong_last_sequence() || refusal.is_busy() => {
-                self.read(place).map(|()| None)
+                self.read(address).map(|()| None)
             }
             (Err(refusal), _) => Ok(Some(Seen::Refused(refusal.error().message().to_string()))),
             (Ok(_), None) => Ok(None),

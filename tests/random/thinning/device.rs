@@ -27,7 +27,7 @@ use litestream::replica::clock_jump::ClockJumpDetector;
 use litestream::replica::maintenance::{Pass, run_one_pass};
 use litestream::restore::apply::restore;
 use litestream::restore::scratch::scratch;
-use litestream::store::encrypted::{EncryptedStore, Encryption, Place};
+use litestream::store::encrypted::{EncryptedStore, Encryption, NameRoot};
 use litestream::store::traffic::Purpose;
 use litestream::store::{Entry, Store, blocking};
 use litestream::thinning::{Thinned, no_progress, thin};
@@ -140,7 +140,7 @@ impl Device {
             identities: eyes.identity.then(|| identity.clone()).into_iter().collect(),
             note_directory: None,
         };
-        Rc::new(EncryptedStore::new(store, Place::Prefix("device".to_string()), encryption))
+        Rc::new(EncryptedStore::new(store, NameRoot::Prefix("device".to_string()), encryption))
     }
 
     fn put(&self, key: impl std::fmt::Display, bytes: Vec<u8>) {

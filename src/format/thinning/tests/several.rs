@@ -106,16 +106,16 @@ impl Compactor {
             let may = |group: &[(SegmentKey, u64)]| {
                 keep.allows_merge(group[0].0.last_seen, group[group.len() - 1].0.last_seen)
             };
-            let Some(places) = next_group_where(&chain, true, may) else { continue };
-            let group = chain[places].to_vec();
+            let Some(range) = next_group_where(&chain, true, may) else { continue };
+            let group = chain[range].to_vec();
             replace(stored, &group, merged_key(&group).unwrap(), |bytes| bytes, |commits| commits);
         }
     }
 
     fn roll_up(&mut self, stored: &mut Stored, keep: &Keep, random: &mut Random) {
         for plan in plan_thinning(&self.listing, keep, Snapshots::Made, millis(self.now)) {
-            for places in &plan.groups {
-                let group = plan.chain.segments[places.clone()].to_vec();
+            for range in &plan.groups {
+                let group = plan.chain.segments[range.clone()].to_vec();
                 let (first, last) = (group[0].0, group[group.len() - 1].0);
                 let key =
                     SegmentKey { first_seen: SegmentKey::ROLLUP, last_seen: last.last_seen, end: last.end, ..first };

@@ -7,11 +7,11 @@
 use std::task::Poll;
 
 use crate::backup::origin::{OriginSearch, StoredOrigin};
-use crate::backup::owner::{OwnerRead, check, noted, place_of};
+use crate::backup::owner::{OwnerRead, check, location_of, noted};
 use crate::clock::Clock;
 use crate::error::{Kind, Result};
 use crate::format::origin::DatabaseOrigin;
-use crate::format::owner::{OwnerRecord, place};
+use crate::format::owner::{OwnerRecord, location};
 use crate::replica::claim::Claim;
 use crate::replica::replicator::settings::WakeOn;
 use crate::replica::replicator::side::{Side, SideStage};
@@ -52,7 +52,7 @@ impl Side {
         let meta = self.replica.directory();
         let SideStage::Identifying(identifying) = &mut self.stage else { return Ok(WakeOn::Immediately) };
         let Identifying { live, reason, record, owner, search } = &mut **identifying;
-        let here = place(live);
+        let here = location(live);
         if let Some(read) = record {
             let Poll::Ready(found) = read.poll(clock.now())? else { return Ok(WakeOn::StoreEvent) };
             (*record, *owner) = (None, found);
@@ -74,8 +74,8 @@ impl Side {
         if let Some(stored) = stored.as_ref().filter(|_| !is_ours && !self.replica.settings.allow_other_database) {
             stored.check(self.replica.store.url(), live)?;
         }
-        let of_snapshot = |stored: StoredOrigin| OwnerRecord::of_snapshot(place(stored.origin()));
-        let owner = owner.take().or(stored.map(of_snapshot)).filter(|owner| owner.place != here);
+        let of_snapshot = |stored: StoredOrigin| OwnerRecord::of_snapshot(location(stored.origin()));
+        let owner = owner.take().or(stored.map(of_snapshot)).filter(|owner| owner.location != here);
         self.ownership.claim = owner.map(|owner| Box::new(Claim::after(self.replica.store.clone(), owner, here, meta)));
         self.ownership.identified = true;
         self.stage = SideStage::Ready(Err(reason.clone()));
@@ -89,7 +89,7 @@ impl Side {
         if self.ownership.identified || (own_note && number.is_none()) {
             return;
         }
-        let (here, witnesses) = (place_of(&self.replica.settings.path), self.store_summary.witnesses);
+        let (here, witnesses) = (location_of(&self.replica.settings.path), self.store_summary.witnesses);
         let meta = self.replica.directory();
         let claim = Claim::of_continued(self.replica.store.clone(), number, witnesses, here, meta);
         self.ownership.claim =

@@ -1,11 +1,11 @@
 use super::*;
 
 fn config(change: impl Fn(&mut StreamConfig)) -> Result<Vec<String>> {
-    let place = ObjectNames::new("b", "");
-    let mut config: StreamConfig = serde_json::from_value(stream_config(&place, 1)).unwrap();
+    let names = ObjectNames::new("b", "");
+    let mut config: StreamConfig = serde_json::from_value(stream_config(&names, 1)).unwrap();
     change(&mut config);
     let kind = bucket_kind("b", &config)?;
-    check_settings(&place, &config, &kind, Some(Duration::from_secs(86_400)))
+    check_settings(&names, &config, &kind, Some(Duration::from_secs(86_400)))
 }
 
 #[test]

@@ -37,9 +37,9 @@ pub struct ConsumerReader {
 }
 
 impl ConsumerReader {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> ConsumerReader {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>) -> ConsumerReader {
         ConsumerReader {
-            names: place.clone(),
+            names: names.clone(),
             exchange: Exchange::new(client, Purpose::Listing),
             consumer: false,
             ended: false,

@@ -49,9 +49,9 @@ pub struct LeaderReader {
 }
 
 impl LeaderReader {
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> LeaderReader {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>) -> LeaderReader {
         LeaderReader {
-            names: place.clone(),
+            names: names.clone(),
             exchange: Exchange::new(client, Purpose::Listing),
             subjects: Vec::new(),
             pages: SubjectPages::default(),

@@ -38,13 +38,13 @@ enum MetaSource {
 
 impl MetaReader {
     /// A replica that was away may not have the newest ones yet; so where there are replicas, the leader is asked.
-    pub fn new(client: &Rc<Client>, place: &Rc<ObjectNames>) -> MetaReader {
-        let way = if place.replicated.get() {
-            MetaSource::Leader(LeaderReader::new(client, place))
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>) -> MetaReader {
+        let way = if names.replicated.get() {
+            MetaSource::Leader(LeaderReader::new(client, names))
         } else {
-            MetaSource::Consumer(ConsumerReader::new(client, place))
+            MetaSource::Consumer(ConsumerReader::new(client, names))
         };
-        MetaReader { client: client.clone(), names: place.clone(), way }
+        MetaReader { client: client.clone(), names: names.clone(), way }
     }
 
     pub fn step(&mut self, now: Instant) -> Result<MetaEvent> {
