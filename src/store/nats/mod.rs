@@ -240,7 +240,7 @@ impl NatsStore {
         let options = options.clone();
         Ok(NatsStore {
             client,
-            names: names,
+            names,
             fence: Rc::default(),
             listing,
             options,
