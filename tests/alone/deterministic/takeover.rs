@@ -10,7 +10,7 @@ use super::{Model, RECOVERY, Rule};
 use crate::support::application::Application;
 use crate::support::random::Random;
 use crate::support::world::Exit;
-use litestream::backup::owner::place_of;
+use litestream::backup::owner::location_of;
 use litestream::clock::Clock;
 use litestream::error::Kind;
 use litestream::format::owner::{OwnerRecord, number};
@@ -109,8 +109,8 @@ impl Model {
 
     /// Whether the machine is on record, and what is stored is of its database.
     fn goes_on(&mut self) -> bool {
-        let here = place_of(&self.world.application.path);
-        self.owner().is_some_and(|owner| owner.place == here)
+        let here = location_of(&self.world.application.path);
+        self.owner().is_some_and(|owner| owner.location == here)
             && self.world.restored().is_ok_and(|state| self.world.application.number(&state).is_some())
     }
 
@@ -146,7 +146,7 @@ impl Model {
         self.world.settings = settings;
         self.world.run = run;
         self.say(format!("it ended: {exit:?}"));
-        if self.owner().is_some_and(|owner| owner.place == place_of(&old.path)) {
+        if self.owner().is_some_and(|owner| owner.location == location_of(&old.path)) {
             // Its file is what is stored, as if it had been restored there: it takes over without being asked to.
             let has_all = newest.as_ref().is_ok_and(|state| old.number(state).is_some());
             assert!(alone && has_all, "a machine that was replaced took over, and lacks what is stored");
