@@ -65,11 +65,22 @@ pub struct NoteKeeper {
     directory: PathBuf,
     /// The stamp of the last look, and since when it has been the same.
     seen: Option<(FileStamp, Instant)>,
-    written: Option<String>,
+    written: Option<WrittenNote>,
     /// At the end of a run: since when.
     closing: Option<Instant>,
     /// There is no more to wait for at the end.
     over: bool,
+}
+
+struct WrittenNote {
+    positions: Vec<Position>,
+    stamp: FileStamp,
+}
+
+impl WrittenNote {
+    fn is_of(&self, positions: &[Position], stamp: &FileStamp) -> bool {
+        self.positions == positions && self.stamp == *stamp
+    }
 }
 
 impl NoteKeeper {
@@ -90,6 +101,10 @@ impl NoteKeeper {
         if self.over || !(closing || source.wal_frames().is_some_and(|(frames, _)| frames == 0)) {
             return Ok(());
         }
+        // What has changed since the last look at the file, the next one tells: a note of an older state says nothing.
+        if !closing && source.last_stamp().is_some_and(|stamp| self.is_written(positions, &stamp)) {
+            return Ok(());
+        }
         if closing && self.closing.is_none() {
             self.closing = Some(now);
             source.checkpoint_at_end()?;
@@ -100,22 +115,25 @@ impl NoteKeeper {
         done.map(|_| ())
     }
 
+    fn is_written(&self, positions: &[Position], stamp: &FileStamp) -> bool {
+        self.written.as_ref().is_some_and(|written| written.is_of(positions, stamp))
+    }
+
     /// True if there is no more to do for now.
     fn advance(&mut self, source: &mut Source, positions: &[Position], now: Instant) -> Result<bool> {
         let Some(stamp) = source.whole_file()? else {
             self.seen = None;
             return Ok(true);
         };
-        let text = text(positions, &stamp);
-        if self.written.as_ref() == Some(&text) {
+        if self.is_written(positions, &stamp) {
             return Ok(true);
         }
         match &self.seen {
             Some((seen, since)) if *seen == stamp => {
-                if now.duration_since(*since) < QUIET || !write(&self.directory, &text, &stamp)? {
+                if now.duration_since(*since) < QUIET || !write(&self.directory, &text(positions, &stamp), &stamp)? {
                     return Ok(false);
                 }
-                self.written = Some(text);
+                self.written = Some(WrittenNote { positions: positions.to_vec(), stamp });
                 Ok(true)
             }
             _ => {

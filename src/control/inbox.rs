@@ -5,9 +5,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::control::files::{ANSWER, RETENTION, SNAPSHOT, TEMP_ANSWER, request_name};
 use crate::control::reply::Reply;
+use crate::control::settled_directory::SettledDirectory;
 use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
@@ -18,6 +20,7 @@ use crate::log::warn_once::WarnOnce;
 pub struct RequestInbox {
     directory: PathBuf,
     open: BTreeMap<String, OpenRequest>,
+    settled: SettledDirectory,
     warning: WarnOnce,
 }
 
@@ -41,12 +44,24 @@ enum Stage {
 
 impl RequestInbox {
     pub fn new(directory: &Path) -> RequestInbox {
-        RequestInbox { directory: directory.to_path_buf(), open: BTreeMap::new(), warning: WarnOnce::default() }
+        RequestInbox {
+            directory: directory.to_path_buf(),
+            open: BTreeMap::new(),
+            settled: SettledDirectory::default(),
+            warning: WarnOnce::default(),
+        }
     }
 
     /// Looks for requests that have come and gone. To be called by the holder of the lock alone.
-    pub fn scan(&mut self) {
+    pub fn scan(&mut self, now: Instant) {
+        // The lock of a request that is open may go without a change of the directory.
+        if !self.settled.must_read(&self.directory, now) && self.is_empty() {
+            return;
+        }
         let looked = self.names().and_then(|names| self.reconcile(&names));
+        if looked.is_err() {
+            self.settled = SettledDirectory::default();
+        }
         self.warn_once(looked);
     }
 
@@ -190,6 +205,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::control::request::SnapshotRequest;
     use crate::format::fixtures::point;
@@ -218,18 +235,18 @@ mod tests {
         let folder = folder("order");
         let mut desk = RequestInbox::new(&folder);
         let first = SnapshotRequest::create(&folder, false).unwrap();
-        desk.scan();
+        desk.scan(Instant::now());
         assert!(desk.wants_snapshot());
         desk.snapshot_started();
         let second = SnapshotRequest::create(&folder, false).unwrap();
-        desk.scan();
+        desk.scan(Instant::now());
         desk.snapshot_stored(position(), "nats://h/b/p q");
         desk.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
         assert_eq!(first.read_reply().unwrap(), Some(stored()));
         assert_eq!(second.read_reply().unwrap(), Some(Reply::Waiting("still".into())));
         assert!(desk.wants_snapshot(), "for the second one");
         drop((first, second));
-        desk.scan();
+        desk.scan(Instant::now());
         assert!(desk.is_empty());
         assert_eq!(files(&folder), 0);
         fs::remove_dir_all(&folder).unwrap();
@@ -241,7 +258,7 @@ mod tests {
         let mut desk = RequestInbox::new(&folder);
         for retention in [false, true] {
             let request = SnapshotRequest::create(&folder, retention).unwrap();
-            desk.scan();
+            desk.scan(Instant::now());
             drop(request);
             desk.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
             assert_eq!(files(&folder), 0);
@@ -254,7 +271,7 @@ mod tests {
         let folder = folder("again");
         let mut desk = RequestInbox::new(&folder);
         let _request = SnapshotRequest::create(&folder, false).unwrap();
-        desk.scan();
+        desk.scan(Instant::now());
         desk.snapshot_started();
         assert!(!desk.wants_snapshot());
         desk.snapshot_failed();
@@ -267,7 +284,7 @@ mod tests {
         let folder = folder("retention");
         let mut desk = RequestInbox::new(&folder);
         let requests = [(); 2].map(|()| SnapshotRequest::create(&folder, true).unwrap());
-        desk.scan();
+        desk.scan(Instant::now());
         desk.snapshot_started();
         assert!(desk.snapshot_stored(position(), "u"));
         desk.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(3));
@@ -281,16 +298,36 @@ mod tests {
     }
 
     #[test]
+    fn request_before_a_directory_at_rest_is_seen() {
+        let folder = folder("rest");
+        let (mut desk, begun) = (RequestInbox::new(&folder), Instant::now());
+        let later = |seconds| begun + Duration::from_secs(seconds);
+        (0..10).for_each(|second| desk.scan(later(second)));
+        // The clock of the file system ticks.
+        std::thread::sleep(Duration::from_millis(50));
+        let request = SnapshotRequest::create(&folder, false).unwrap();
+        desk.scan(later(10));
+        assert!(desk.wants_snapshot());
+        // It is looked at as long as it is there: its asker may die, and the directory stays as it is.
+        (11..20).for_each(|second| desk.scan(later(second)));
+        assert!(desk.wants_snapshot());
+        drop(request);
+        desk.scan(later(20));
+        assert!(desk.is_empty());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn what_the_dead_have_left_is_removed() {
         let folder = folder("dead");
         for name in ["ask-snapshot-1", "ask-retention-2", "answer-1", "answer-3", ".answer-4", "lock"] {
             fs::write(folder.join(name), "").unwrap();
         }
         let mut desk = RequestInbox::new(&folder);
-        desk.scan();
-        desk.scan();
+        desk.scan(Instant::now());
+        desk.scan(Instant::now());
         assert!(desk.is_empty());
-        desk.scan();
+        desk.scan(Instant::now());
         assert_eq!(files(&folder), 1, "the lock stays");
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -13,6 +13,7 @@ mod files;
 mod inbox;
 mod reply;
 mod request;
+mod settled_directory;
 
 pub use inbox::RequestInbox;
 pub use reply::Reply;

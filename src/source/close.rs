@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use crate::format::sidecar::with_suffix;
 use crate::log;
+use crate::source::Source;
 use crate::source::connection::{CheckpointMode, checkpoint};
 use crate::source::identity::{Identity, Inode};
-use crate::source::{Source, file_state::FileState};
 
 /// PENDING, RESERVED and SHARED bytes of a database (sqlite.org/c3ref/io_methods.html; os.h: PENDING_BYTE).
 const DATABASE_LOCKS: (i64, i64) = (0x4000_0000, 512);
@@ -41,7 +41,7 @@ impl Source {
     fn is_wal_dead(&mut self) -> bool {
         let Ok(header) = self.header() else { return false };
         if Identity::of(&self.path).is_ok_and(|now| now.database == self.identity.database) {
-            let now = FileState::read(&self.path, self.pins.idle_connection(), &self.index).ok().flatten();
+            let now = self.file_state().ok().flatten();
             let dead = match (&self.file_watch.base, now) {
                 (Some(base), Some(now)) => base.makes_wal_obsolete(&now),
                 _ => false,

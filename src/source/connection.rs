@@ -124,6 +124,13 @@ fn file_control<T>(connection: &Connection, operation: c_int, argument: &mut T) 
     }
 }
 
+/// Gives back compiled statements, and pages that no transaction holds.
+pub fn release_memory(connection: &Connection) {
+    connection.flush_prepared_statement_cache();
+    // SAFETY: the handle is open. What cannot be freed stays (sqlite.org/c3ref/db_release_memory.html).
+    unsafe { ffi::sqlite3_db_release_memory(connection.handle()) };
+}
+
 /// Begins a read transaction and makes it real: BEGIN alone takes no lock.
 pub fn begin_read(connection: &Connection) -> Result<()> {
     run(connection, "BEGIN")?;

@@ -1,6 +1,7 @@
 //! What the kernel says of a file without a look into it: any write changes it.
 
 use std::fmt;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -11,21 +12,25 @@ use crate::error::{Error, Kind, Result};
 /// A time of change cannot be set by hand, as that of the last write can.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileStamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    pub(super) inode: u64,
+    pub(super) size: u64,
+    pub(super) modified: (i64, i64),
+    pub(super) changed: (i64, i64),
 }
 
 impl FileStamp {
     pub(super) fn of(path: &Path) -> Result<FileStamp> {
         let found = std::fs::metadata(path).map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
-        Ok(FileStamp {
+        Ok(FileStamp::new(&found))
+    }
+
+    pub(super) fn new(found: &Metadata) -> FileStamp {
+        FileStamp {
             inode: found.ino(),
             size: found.size(),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
-        })
+        }
     }
 
     /// The number of the file.

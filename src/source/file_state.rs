@@ -8,13 +8,13 @@
 //! What this cannot see: a copy in the same second as a checkpoint of somebody else, where page size and file format are
 //! the same. A look costs one stat(2) and one read of 100 bytes.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::fs::Metadata;
 
 use rusqlite::Connection;
 
 use crate::error::Result;
 use crate::source::connection;
+use crate::source::file_stamp::FileStamp;
 use crate::source::resume::GenerationEnd;
 use crate::source::wal_index::{CheckpointProgress, IndexHeader, WalIndex};
 
@@ -26,12 +26,23 @@ const FIXED: std::ops::Range<usize> = 16..20;
 /// The file as it was found at one look, and how far checkpoints were just before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileState {
-    size: u64,
-    modified: (i64, i64),
+    stamp: FileStamp,
     header: [u8; HEADER],
+    before: IndexState,
+}
+
+/// The wal-index before a look at the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct IndexState {
     progress: CheckpointProgress,
     /// None while the wal-index was torn.
-    index: Option<IndexHeader>,
+    header: Option<IndexHeader>,
+}
+
+impl IndexState {
+    pub(super) fn read(index: &WalIndex) -> Result<IndexState> {
+        Ok(IndexState { progress: index.progress(), header: index.read()? })
+    }
 }
 
 /// What two looks say.
@@ -46,13 +57,15 @@ pub(super) enum Change {
 }
 
 impl FileState {
-    pub(super) fn read(path: &Path, connection: &Connection, index: &WalIndex) -> Result<Option<FileState>> {
-        let (progress, header_before) = (index.progress(), index.read()?);
-        let Ok(found) = std::fs::metadata(path) else { return Ok(None) };
+    /// `before` was read before `found` was.
+    pub(super) fn read(before: IndexState, found: &Metadata, connection: &Connection) -> Result<FileState> {
         let mut header = [0; HEADER];
         connection::read_file(connection, 0, &mut header)?;
-        let modified = (found.mtime(), found.mtime_nsec());
-        Ok(Some(FileState { size: found.size(), modified, header, progress, index: header_before }))
+        Ok(FileState { stamp: FileStamp::new(found), header, before })
+    }
+
+    pub(super) fn stamp(&self) -> FileStamp {
+        self.stamp
     }
 
     /// What became of the file between `self` and `now`; `behind` is how far checkpoints are behind the later look.
@@ -61,8 +74,9 @@ impl FileState {
         if self.header[FIXED] != now.header[FIXED] {
             return Change::Foreign;
         }
-        let same = self.modified == now.modified && self.size == now.size;
-        if same || !times || self.progress != behind || self.progress.is_open() || behind.is_open() {
+        let same = self.stamp.modified == now.stamp.modified && self.stamp.size == now.stamp.size;
+        let before = self.before.progress;
+        if same || !times || before != behind || before.is_open() || behind.is_open() {
             return Change::Explained;
         }
         Change::Suspect
@@ -70,13 +84,13 @@ impl FileState {
 
     /// Whether the content is another one beyond doubt: a change of the times alone may be a touch(1).
     fn is_certain(&self, now: &FileState) -> bool {
-        self.size != now.size || self.header[FIXED.start..] != now.header[FIXED.start..]
+        self.stamp.size != now.stamp.size || self.header[FIXED.start..] != now.header[FIXED.start..]
     }
 
     /// Whether the WAL has nothing for the file that is there now: it was all in the file that was there before, or the
     /// file is another one. Not so if something was committed since.
     pub(super) fn makes_wal_obsolete(&self, now: &FileState) -> bool {
-        match (&self.index, &now.index) {
+        match (&self.before.header, &now.before.header) {
             (Some(before), Some(index)) if before.same_commit(index) => before.is_backfilled() || self.is_certain(now),
             _ => false,
         }
@@ -144,7 +158,8 @@ mod tests {
     }
 
     fn state(modified: i64, size: u64, progress: CheckpointProgress) -> FileState {
-        FileState { size, modified: (modified, 0), header: [7; HEADER], progress, index: None }
+        let stamp = FileStamp { inode: 1, size, modified: (modified, 0), changed: (modified, 0) };
+        FileState { stamp, header: [7; HEADER], before: IndexState { progress, header: None } }
     }
 
     #[test]

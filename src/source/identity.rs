@@ -1,7 +1,7 @@
 //! Which file a path means, and whether it can be followed at all.
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,16 @@ pub(super) type Inode = (u64, u64);
 impl Identity {
     /// Looks with stat(2), which opens nothing.
     pub fn of(database: &Path) -> Result<Identity> {
-        let found = fs::metadata(database).map_err(|e| missing(database, &e))?;
-        Ok(Identity {
+        Ok(Identity::beside(database, &stat(database)?))
+    }
+
+    /// The same for a database file of which `found` was found.
+    pub(super) fn beside(database: &Path, found: &Metadata) -> Identity {
+        Identity {
             database: (found.dev(), found.ino()),
             wal: inode(&wal_file::wal_path(database)),
             index: inode(&with_suffix(database, "-shm")),
-        })
+        }
     }
 
     /// Which file has been replaced since, if any.
@@ -43,6 +47,13 @@ impl Identity {
         // A missing -wal that appears is how a WAL begins.
         (self.wal.is_some() && self.wal != now.wal).then_some("-wal file replaced")
     }
+}
+
+/// What the kernel says of a database file.
+///
+/// Errors: [`Kind::DatabaseNotReady`] if there is none.
+pub(super) fn stat(database: &Path) -> Result<Metadata> {
+    fs::metadata(database).map_err(|e| missing(database, &e))
 }
 
 fn inode(path: &Path) -> Option<Inode> {

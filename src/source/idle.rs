@@ -68,6 +68,12 @@ impl Source {
         }
     }
 
+    /// It is at rest: what is not needed to look at it is given back.
+    pub fn release_memory(&self) {
+        self.index.release_memory();
+        self.pins.release_memory();
+    }
+
     /// Everything is given out, and the pin is where it makes nobody wait.
     fn is_idle(&mut self) -> Result<bool> {
         let header = self.header()?;

@@ -93,7 +93,7 @@ pub use resume::{GenerationEnd, WalMark};
 use bases::Bases;
 use borders::Borders;
 use checkpoint::CheckpointState;
-use file_state::FileWatcher;
+use file_state::{FileState, FileWatcher};
 use foreign_locks::ForeignLocks;
 use identity::Identity;
 use idle::IdleWatches;
@@ -226,6 +226,11 @@ impl Source {
     /// The stamp of the database file as it is now.
     pub fn stamp(&self) -> Result<FileStamp> {
         FileStamp::of(&self.path)
+    }
+
+    /// The same as of the last look at the file ([`Source::replaced_file`]), without another one.
+    pub fn last_stamp(&self) -> Option<FileStamp> {
+        self.file_watch.base.as_ref().map(FileState::stamp)
     }
 
     /// The stamp of the database file, if everything was given out and all of it is in that file: no frame of the WAL is

@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 
 use crate::error::{Kind, Result};
-use crate::source::connection::{begin_read, rollback};
+use crate::source::connection::{self, begin_read, rollback};
 
 /// Two connections, one of which is in a read transaction.
 pub struct ReadPins {
@@ -21,6 +21,12 @@ impl ReadPins {
     /// The connection that is in no transaction.
     pub fn idle_connection(&self) -> &Connection {
         &self.readers[1 - self.current]
+    }
+
+    /// Gives back what the connections have cached. They compile their statements and read their pages again when the pin moves
+    /// next; the pin stays.
+    pub fn release_memory(&self) {
+        self.readers.iter().for_each(connection::release_memory);
     }
 
     /// Begins the current pin, where there is none.

@@ -2,8 +2,8 @@
 
 use crate::error::{Kind, Result};
 use crate::fault;
-use crate::source::file_state::FileState;
-use crate::source::identity::Identity;
+use crate::source::file_state::{FileState, IndexState};
+use crate::source::identity::{self, Identity};
 use crate::source::{GenerationEnd, Source};
 
 impl Source {
@@ -12,25 +12,32 @@ impl Source {
     /// look.
     pub fn replaced_file(&mut self, sure: bool) -> Result<Option<GenerationEnd>> {
         fault::point("source.look")?;
-        let now = match Identity::of(&self.path) {
-            Ok(now) => now,
+        let before = IndexState::read(&self.index);
+        let found = match identity::stat(&self.path) {
+            Ok(found) => found,
             Err(error) if error.kind() == Kind::DatabaseNotReady => {
                 return Ok(Some(GenerationEnd::Replaced("database file deleted")));
             }
             Err(error) => return Err(error),
         };
+        let now = Identity::beside(&self.path, &found);
         if let Some(what) = self.identity.changed(&now) {
             return Ok(Some(GenerationEnd::Replaced(what)));
         }
         // A -wal that began after the start.
         self.identity = now;
-        self.overwritten(sure)
+        let now = FileState::read(before?, &found, self.pins.idle_connection())?;
+        Ok(self.watch_file(now, sure))
+    }
+
+    fn watch_file(&mut self, now: FileState, sure: bool) -> Option<GenerationEnd> {
+        let behind = self.index.progress();
+        self.file_watch.check(now, behind, !self.options.allow_network, sure)
     }
 
     fn overwritten(&mut self, sure: bool) -> Result<Option<GenerationEnd>> {
         let Some(now) = self.file_state()? else { return Ok(None) };
-        let behind = self.index.progress();
-        Ok(self.file_watch.check(now, behind, !self.options.allow_network, sure))
+        Ok(self.watch_file(now, sure))
     }
 
     /// Whether the database file is what it was, but for checkpoints: ours hide no other change.
@@ -44,6 +51,8 @@ impl Source {
     }
 
     pub(super) fn file_state(&self) -> Result<Option<FileState>> {
-        FileState::read(&self.path, self.pins.idle_connection(), &self.index)
+        let before = IndexState::read(&self.index)?;
+        let Ok(found) = identity::stat(&self.path) else { return Ok(None) };
+        FileState::read(before, &found, self.pins.idle_connection()).map(Some)
     }
 }

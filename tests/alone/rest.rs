@@ -1,7 +1,8 @@
 //! A database at rest costs next to nothing, and nothing that happens to it is overlooked.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ alone_on_a_directory! {
     a_checkpoint_of_the_application_wakes_it_up
     without_word_of_writes_it_looks_at_each_tick
     at_rest_it_ends_at_once_when_it_is_told_to
+    at_rest_a_look_at_a_database_takes_few_system_calls
     writer_in_another_container_is_replicated
 }
 
@@ -169,6 +171,59 @@ fn at_rest_it_ends_at_once_when_it_is_told_to(bed: &Bed) {
         support::assert_equal(&bed.path("a.db"), &bed.restored());
         application.sql("DROP TABLE r");
     }
+}
+
+/// How often a process makes each system call, as strace(1) counts them for a while; none, and that is said, where there is none.
+fn system_calls(process: &Process, output: &Path) -> Option<HashMap<String, u64>> {
+    let pid = process.pid().to_string();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-c", "-p", &pid, "-o"]).arg(output).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut strace) = command.spawn() else {
+        eprintln!("skipped: there is no strace");
+        return None;
+    };
+    sleep(REST * 2);
+    let strace_pid = libc::pid_t::try_from(strace.id()).expect("a pid");
+    // SAFETY: kill(2) of a child that was not yet waited for.
+    unsafe { libc::kill(strace_pid, libc::SIGINT) };
+    strace.wait().expect("strace ends");
+    let table = fs::read_to_string(output).unwrap_or_default();
+    let count = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Some((words.last()?.to_string(), words.get(3)?.parse().ok()?))
+    };
+    let found: HashMap<String, u64> = table.lines().filter_map(count).collect();
+    if found.is_empty() {
+        eprintln!("skipped: strace may not look at another process");
+        return None;
+    }
+    Some(found)
+}
+
+/// One of the calls asks for a lock, so its count is that of the looks. Two of the others are about the store, a directory.
+fn at_rest_a_look_at_a_database_takes_few_system_calls(bed: &Bed) {
+    let folder = bed.path("many");
+    fs::create_dir(&folder).unwrap();
+    for number in 0..20 {
+        bed.write(&folder.join(format!("{number}.db")), &["--commits", "1"]);
+    }
+    let config = bed.path("litestream.yml");
+    let text = format!("dbs: [{{dir: {}, pattern: '*.db', replica: {{url: '{}'}}}}]", folder.display(), bed.url());
+    fs::write(&config, text).unwrap();
+    let replicator = bed.start(&["-config", config.to_str().unwrap(), "replicate"]);
+    until("all are stored", || match bed.objects("snapshots").len() {
+        20 => Ok(()),
+        count => Err(count),
+    });
+    // What a directory has is read for three seconds after its last change.
+    sleep(REST * 2);
+    let Some(calls) = system_calls(&replicator, &bed.path("calls")) else { return };
+    let of = |names: &[&str]| names.iter().filter_map(|name| calls.get(*name)).sum::<u64>();
+    let looks = of(&["fcntl"]);
+    let files =
+        of(&["stat", "lstat", "fstat", "statx", "newfstatat", "open", "openat", "close", "getdents64", "pread64"]);
+    assert!(looks >= 20 && files <= 8 * looks, "{looks} looks, {files} calls: {calls:?}");
+    replicator.stop();
 }
 
 /// Mounts, as containers have them: a database that came with the image, on a file system that copies what is written to.

@@ -26,6 +26,12 @@ def of_peer(rows):
     return report.table(rows) + "\n\n![each figure divided by Litestream's](man/bench.svg)"
 
 
+def of_peer_at_rest(row):
+    if "peer" not in row:
+        return None, None
+    return (row["peer"]["memory"] / MB, row["peer"]["idle-cpu"] * 100) if row["peer"] else ("fails", "fails")
+
+
 def of_databases(found):
     lines = [
         ("memory, MB", [(row["count"], row["memory"] / MB) for row in found]),
@@ -36,8 +42,8 @@ def of_databases(found):
     plot.curves(picture("bench-databases.svg"), "Databases in one process", "databases", "", lines, floor=0.001)
     first = found[0]["memory"]
     rows = [[f"{row['count']:,}", row["memory"] / MB, (row["memory"] - first) / 1e3 / (row["count"] - 1) if row["count"] > 1 else None,
-             row["descriptors"], row["idle-cpu"] * 100, *ms(row["late"], "p50", "max"), row["ticks-missed"], row["burst"]["max"]] for row in found]
-    names = ["databases", "memory, MB", "kB per additional database", "file descriptors", "idle CPU, %", "visible p50, ms", "longest, ms",
+             row["descriptors"], row["idle-cpu"] * 100, *of_peer_at_rest(row), *ms(row["late"], "p50", "max"), row["ticks-missed"], row["burst"]["max"]] for row in found]
+    names = ["databases", "memory, MB", "kB per additional database", "file descriptors", "idle CPU, %", "Litestream: memory, MB", "idle CPU, %", "visible p50, ms", "longest, ms",
              "ticks missed", "one commit in each at once: the last one visible, s"]
     return "**Many databases in one process.**\n\n" + report.grid(names, rows) + "\n\n![databases in one process](man/bench-databases.svg)"
 

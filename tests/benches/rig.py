@@ -86,14 +86,37 @@ class Server:
         self.ask(lambda _, js: js.create_object_store(name))
         return name
 
-    def drop(self, bucket):
-        self.ask(lambda _, js: js.delete_object_store(bucket))
+    def drop(self, *buckets):
+        async def work(_, js):
+            for bucket in buckets:
+                await js.delete_object_store(bucket)
+
+        self.ask(work)
+
+    def many_buckets(self, count):
+        """So many fresh ones; their names."""
+        names = [f"bench{self.buckets + number}" for number in range(1, count + 1)]
+        self.buckets += count
+
+        async def work(_, js):
+            for name in names:
+                await js.create_object_store(name)
+
+        self.ask(work)
+        return names
 
     def messages(self):
         """Messages that it has received and sent so far."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor}/varz") as answer:
             found = json.load(answer)
         return found["in_msgs"] + found["out_msgs"]
+
+    def least_messages(self):
+        """Messages of the stream that has the fewest."""
+        url = f"http://127.0.0.1:{self.monitor}/jsz?accounts=true&streams=true&limit=10000"
+        with urllib.request.urlopen(url) as answer:
+            accounts = json.load(answer)["account_details"]
+        return min(stream["state"]["messages"] for account in accounts for stream in account.get("stream_detail", []))
 
     def state(self, bucket):
         """The stream's messages and bytes."""

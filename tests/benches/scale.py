@@ -3,8 +3,8 @@
 
     scale.py BINARY [-only GROUP,…] [-keep]
 
-The program alone against one nats-server, but for `application`, which is beside Litestream too. With -keep what was
-found goes into results.json, the plots and README.
+The program alone against one nats-server, but for `application` and `databases`, which are beside Litestream too. With
+-keep what was found goes into results.json, the plots and README.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Scale(rig.Bench):
     def replicate(self, config):
         return rig.Running([self.ours.binary, "-config", config, "replicate"], self.top, "ours")
 
-    def many_small(self, count, bucket):
+    def many_small(self, count):
         """(path, prefix in the bucket) of so many databases."""
         source, paths = os.path.join(self.top, "one.db"), []
         rig.forget(source)
@@ -68,22 +68,18 @@ class Scale(rig.Bench):
     # --- the groups
 
     def databases(self):
-        """1, 10, 100 and 1,000 in one process."""
-        return [self.of_databases(count) for count in (1, 10, 100, 1000)]
+        """1, 10, 100 and 1,000 in one process, of each program."""
+        return [{**self.of_databases(count), "peer": self.of_peer(count)} for count in (1, 10, 100, 1000)]
 
     def of_databases(self, count):
         bucket = self.server.bucket()
-        databases = self.many_small(count, bucket)
+        databases = self.many_small(count)
         config = self.configured([(path, self.server.url(bucket) + "/" + prefix) for path, prefix in databases])
         begin = time.monotonic()
         with self.replicate(config) as running:
             self.stored(running, bucket, 2 * count)
             started = time.monotonic() - begin
-            time.sleep(8)
-            cpu, begin = running.cpu(), time.monotonic()
-            time.sleep(20)
-            idle = (running.cpu() - cpu) / (time.monotonic() - begin)
-            memory, descriptors = running.status("VmRSS"), running.descriptors()
+            rest = at_rest(running)
             with watch.Watch(self.server, self.ours, bucket) as seen:
                 # A commit now and then, here and there; then one in each at once.
                 sparse = commits(seen, databases, 40, max(0.1, 2.5 / count))
@@ -92,9 +88,24 @@ class Scale(rig.Bench):
                 burst = commits(seen, databases, count, 0)
             memory_after = running.status("VmRSS")
         self.server.drop(bucket)
-        return {"count": count, "memory": memory, "memory-busy": memory_after, "idle-cpu": idle, "descriptors": descriptors,
-                "started": started, "late": percentiles(sparse), "ticks-missed": sum(int(wait / TICK) for wait in sparse),
-                "burst": percentiles(burst)}
+        return {"count": count, **rest, "memory-busy": memory_after, "started": started, "late": percentiles(sparse),
+                "ticks-missed": sum(int(wait / TICK) for wait in sparse), "burst": percentiles(burst)}
+
+    def of_peer(self, count):
+        """Litestream at rest beside so many databases; none where it gives up. It knows no prefixes: a bucket for each."""
+        buckets = self.server.many_buckets(count)
+        paths = [path for path, _ in self.many_small(count)]
+        config = self.configured(list(zip(paths, map(self.server.url, buckets))), "peer.yml")
+        begin = time.monotonic()
+        try:
+            with rig.Running([self.peer.binary, "replicate", "-config", config], self.top, "peer") as running:
+                rig.until("all databases of Litestream are stored", lambda: running.alive() or self.server.least_messages() >= 2, step=0.5)
+                return {"started": time.monotonic() - begin, **at_rest(running)}
+        except SystemExit as failure:
+            print(f"  {count} databases: {failure}", file=sys.stderr, flush=True)
+            return None
+        finally:
+            self.server.drop(*buckets)
 
     def neighbours(self):
         """How late thirty databases are stored while one more is behind a slow link, or has a huge snapshot.
@@ -102,7 +113,7 @@ class Scale(rig.Bench):
         So many that none has two commits within sync-interval, for which the second would wait.
         """
         bucket = self.server.bucket()
-        databases, slow = self.many_small(30, bucket), rig.Proxy(self.server.port, 0.5, 1e6)
+        databases, slow = self.many_small(30), rig.Proxy(self.server.port, 0.5, 1e6)
         near = [(path, self.server.url(bucket) + "/" + prefix) for path, prefix in databases]
         result = {}
         for name, size, port in (("alone", 0, None), ("slow-link", 64, slow.port), ("huge-snapshot", 64, None)):
@@ -268,6 +279,16 @@ class Scale(rig.Bench):
     def age(self):
         """What encryption costs."""
         return encryption.of(self, self.ours)
+
+
+def at_rest(running):
+    """Memory, descriptors, and the part of a core that it takes, once what follows the start is over."""
+    time.sleep(8)
+    cpu, begin = running.cpu(), time.monotonic()
+    time.sleep(20)
+    idle = (running.cpu() - cpu) / (time.monotonic() - begin)
+    running.alive()
+    return {"memory": running.status("VmRSS"), "idle-cpu": idle, "descriptors": running.descriptors()}
 
 
 def commits(seen, databases, count, pause):

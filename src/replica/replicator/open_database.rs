@@ -280,7 +280,10 @@ impl OpenDatabase {
             _ if looks && calm && self.source.watch_for_writes(&mut tools.inotify)? => {
                 IdleState::WatchArmed(now + WATCH_SETTLE_TIME)
             }
-            IdleState::WatchArmed(until) if calm && now >= until => IdleState::Idle,
+            IdleState::WatchArmed(until) if calm && now >= until => {
+                self.source.release_memory();
+                IdleState::Idle
+            }
             rest if calm && !looks => rest,
             IdleState::Listening if standby && !self.source.was_written() => IdleState::Listening,
             _ if standby => self.listen(tools, now, tick)?,

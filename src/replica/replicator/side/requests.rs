@@ -33,7 +33,7 @@ impl Side {
         let now = clock.now();
         let Some(inbox) = self.requests.inbox.as_mut().filter(|_| now >= self.requests.next_scan) else { return };
         self.requests.next_scan = now + CHECK_INTERVAL;
-        inbox.scan();
+        inbox.scan(now);
         if !inbox.is_empty() {
             self.send_progress();
         }
