@@ -261,3 +261,41 @@ fn another_client_of_the_protocol_reads_the_answers() {
     python(MICRO, &[&format!("nats://{}", address(&bed))]);
     replicator.stop();
 }
+
+/// A login that may answer who replicates is no operator: what it says of itself becomes no command of the one who asks.
+#[test]
+fn answer_of_a_stranger_becomes_no_command_of_ours() {
+    let bed = Bed::nats("service-stranger");
+    let database = bed.database();
+    bed.replicate_once(&database);
+    let delete = "PUB $JS.API.STREAM.DELETE.OBJ_backup 2\r\n{}\r\n";
+    let service = format!("x 2\r\n{{}}\r\n{delete}PUB x");
+    let info = json!({ "id": "x", "host": "h".repeat(100_000), "pid": 1, "db": "/a.db\r\n", "service": service });
+    raw::answer_all(&address(&bed), "litestream.alive.>", &info.to_string());
+    bed.run(&["status", &bed.url()]).refused(support::STORE, &["the replicator cannot be asked"]);
+    let listed = bed.run(&["list", "-json", &bed.url()]).succeeded();
+    let rows: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(rows[0]["host"].as_str().map(str::len), Some(1000));
+    assert_equal(&database, &bed.restored());
+}
+
+/// An answer that repeats what was asked, twice, would be larger than a message may be: the server ends such a connection.
+#[test]
+fn request_of_any_size_is_answered_and_ends_no_connection() {
+    let bed = Bed::nats("service-large");
+    let database = bed.database();
+    let replicator = replicate(&bed, &configuration(&bed, &database, "app", ""));
+    let stats = settled(&bed, &database, 1);
+    for payload in ["p".repeat(900_000), format!("{{\"database\":\"{}\"}}", "\u{e9}".repeat(300_000))] {
+        let refused = answer(&bed, &format!("litestream.status.{}", id(&stats)), &payload);
+        assert!(refused["error"].as_str().is_some_and(|text| text.len() <= 2000), "{refused}");
+    }
+    // The same connection, with the same ID, and no word of trouble.
+    assert_eq!(id(&settled(&bed, &database, 1)), id(&stats));
+    assert!(
+        !replicator.log().contains("level=error") && !replicator.log().contains("level=warn"),
+        "{}",
+        replicator.log()
+    );
+    replicator.stop();
+}

@@ -22,6 +22,7 @@ use super::read_cuts::ReadCuts;
 use super::refusals::{SubjectsInUse, permission_error};
 use super::reply::{Reply, ReplyTo};
 use super::routing::{ReplyQueues, route};
+use super::subject;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::random;
@@ -223,6 +224,7 @@ impl Client {
     ) -> Result<()> {
         let connection = self.connection.borrow();
         let Some(open) = connection.open() else { return Err(self.last_failure()) };
+        subject::check(subject)?;
         self.subjects.borrow_mut().record_question(subject, reply.token);
         let reply = format!("{}.{}.{}", open.inbox, reply.token, reply.tag);
         self.unflushed.set(true);

@@ -19,6 +19,9 @@ use crate::store::service::{Endpoint, RequestError, ServiceDescription, ServiceR
 
 /// What the metadata and the data of an answer may take of the largest message.
 const SHARE: usize = 2;
+/// Characters of the text of a refusal, which may repeat what was asked. It is sent twice, and an answer that is larger than a
+/// message may be makes the server close the connection.
+const MAX_ERROR: usize = 500;
 
 pub struct ServiceListener {
     client: Weak<Client>,
@@ -135,6 +138,7 @@ impl ServiceListener {
         match answer.and_then(fits) {
             Ok(text) => client.respond(&request.reply, text.as_bytes()),
             Err(RequestError { code, text }) => {
+                let text: String = text.chars().take(MAX_ERROR).collect();
                 stats.errors += 1;
                 stats.last_error = format!("{code}:{text}");
                 client.respond_error(&request.reply, code, &text, &json!({ "error": text, "code": code }).to_string());

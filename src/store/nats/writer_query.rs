@@ -10,6 +10,7 @@ use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
 use super::lease_subjects::LeaseSubjects;
 use super::reply::Reply;
+use super::subject::is_word;
 use super::writer_info::WriterInfo;
 use crate::error::Result;
 use crate::log;
@@ -21,6 +22,8 @@ use crate::store::{FindWriters, LiveWriter, Writer};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Questions on their way at once. A replicator at rest takes its time, so that each group costs a second.
 const MAX_QUESTIONS: usize = 5_000;
+/// Characters that are taken of what a replicator says of itself. Anybody may answer who may subscribe there.
+const MAX_TEXT: usize = 1_000;
 
 pub struct WriterQuery {
     client: Rc<Client>,
@@ -131,14 +134,14 @@ fn writer(reply: &Reply) -> Writer {
         return Writer::Nobody;
     }
     let Ok(info) = serde_json::from_slice::<WriterInfo>(&reply.data) else { return Writer::Unknown };
-    let text = |text: String| Some(text).filter(|text| !text.is_empty());
+    let text = |text: String| Some(text.chars().take(MAX_TEXT).collect()).filter(|text: &String| !text.is_empty());
     Writer::Live(LiveWriter {
         host: text(info.host),
         pid: Some(info.pid).filter(|pid| *pid != 0),
         database: text(info.db),
         version: text(info.version),
         lag: info.lag.map(Duration::from_millis),
-        service: text(info.service),
+        service: Some(info.service).filter(|id| is_word(id)),
     })
 }
 
@@ -165,5 +168,20 @@ mod tests {
         let new = r#"{"host":"pi","pid":7,"db":"/a.db","version":"1.2.3","lag":1500,"more":[]}"#;
         (expected.version, expected.lag) = (Some("1.2.3".into()), Some(Duration::from_millis(1500)));
         assert_eq!(writer(&reply(None, new)), Writer::Live(expected));
+    }
+
+    #[test]
+    fn what_a_stranger_answers_is_bounded_and_no_part_of_a_subject() {
+        let answer = |service: &str, host: &str| {
+            let json = serde_json::json!({ "service": service, "host": host }).to_string();
+            match writer(&reply(None, &json)) {
+                Writer::Live(live) => (live.service, live.host.map(|host| host.len())),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(answer("abc", "pi"), (Some("abc".into()), Some(2)));
+        for service in ["", "a b", "a\r\nPUB x 0\r\n\r\n", "*", "a.b"] {
+            assert_eq!(answer(service, &"h".repeat(9_000)), (None, Some(1_000)), "{service:?}");
+        }
     }
 }
