@@ -80,8 +80,9 @@ fn unknown_scheme(scheme: &str) -> Error {
 
 /// Of a server that speaks NATS inside of WebSocket messages.
 fn websocket() -> Error {
-    usage("websocket servers are not supported")
-        .with_hint("use the port of the server for NATS clients: nats:// or tls://")
+    usage("websocket servers are not supported").with_hint(
+        "use the server's port for NATS clients (nats:// or tls://), or a leaf node that connects by websocket",
+    )
 }
 
 fn is_websocket(text: &str) -> bool {

@@ -182,6 +182,7 @@ fn system_calls(process: &Process, output: &Path) -> Option<HashMap<String, u64>
         eprintln!("skipped: there is no strace");
         return None;
     };
+    // So long it counts.
     sleep(REST * 2);
     let strace_pid = libc::pid_t::try_from(strace.id()).expect("a pid");
     // SAFETY: kill(2) of a child that was not yet waited for.

@@ -12,6 +12,7 @@ mod limits;
 mod logins;
 mod outage;
 mod own_objects;
+mod partition;
 mod peer_defects;
 mod permissions;
 mod service;

@@ -2,8 +2,9 @@
 //! another account, with inboxes of one's own, and as a copy.
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::support::nats::{Server, on_system, pinned};
+use crate::support::nats::{Server, free_port, on_system, pinned};
 use crate::support::raw;
 use crate::support::sites::Sites;
 use crate::support::{Bed, assert_equal, equal, restore_command, until};
@@ -48,6 +49,37 @@ fn a_bucket_in_the_domain_of_the_hub_is_used_through_a_leaf() {
 #[test]
 fn an_old_server_lets_a_leaf_use_the_hub() {
     on_system(in_the_domain_of_the_hub);
+}
+
+/// The way that the manual names for a hub that can be reached by websocket alone.
+fn by_a_leaf_that_speaks_websocket(binary: &Path) {
+    let (port, leaves) = (free_port(), free_port());
+    let listen = format!(
+        "server_name: hub\nwebsocket {{ listen: \"127.0.0.1:{port}\", no_tls: true }}\nleafnodes {{ listen: \"127.0.0.1:{leaves}\" }}"
+    );
+    let hub = Server::start_tuned(binary, "domain: hub", &listen);
+    let remote = format!("server_name: leaf\nleafnodes {{ remotes: [{{ url: \"ws://127.0.0.1:{port}\" }}] }}");
+    let leaf = Server::start_tuned(binary, "domain: leaf", &remote);
+    until("the leaf is joined", || {
+        raw::ask_within(Duration::from_secs(2), &leaf.address(), "$JS.hub.API.INFO", &json!({}))
+    });
+    let bed = Bed::directory("websocket");
+    let database = bed.database();
+    raw::create(&hub.address(), "backup", json!({}));
+    let url = format!("nats://{}/backup/app?js-domain=hub", leaf.address());
+    round_trip(&bed, &database, &url, &format!("nats://{}/backup/app", hub.address()));
+    let websocket = format!("ws://127.0.0.1:{port}/backup");
+    bed.run(&["list", &websocket]).refused(2, &["websocket servers are not supported", "leaf node"]);
+}
+
+#[test]
+fn a_hub_behind_websocket_is_used_through_a_leaf() {
+    by_a_leaf_that_speaks_websocket(&pinned());
+}
+
+#[test]
+fn an_old_server_reaches_a_hub_by_websocket() {
+    on_system(by_a_leaf_that_speaks_websocket);
 }
 
 /// The account `store` has the bucket; `device` imports its API under another name, and may use only what it names itself.
