@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::support;
-use crate::support::nats::{Server, on_system, pinned};
+use crate::support::nats::{on_system, pinned};
 use crate::support::proxy::Proxy;
 use crate::support::{Bed, Process, State, TAKEN_OVER, judged, until};
 
@@ -43,7 +43,7 @@ impl Partition {
         let path = output.to_str().expect("a path");
         let ran = self.bed.run(&["restore", "-json", "-o", path, &self.bed.url()]).succeeded();
         let found: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
-        let position = found[0]["position"].as_str().or(found["position"].as_str()).expect("a position").to_string();
+        let position = found["position"].as_str().expect("a position").to_string();
         Stored { position, state: judged(&output) }
     }
 
