@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::nats::{Server, free_port, on_system, pinned};
 use crate::support::raw;
 use crate::support::sites::Sites;
-use crate::support::{Bed, assert_equal, equal, restore_command, until};
+use crate::support::{Bed, Process, assert_equal, equal, restore_command, until};
 use serde_json::{Value, json};
 
 /// Stores the database at `url`, once more after a commit, and reads it from `reader` by every command that reads.
@@ -136,15 +136,21 @@ fn copy(server: &Server, name: &str, change: Value) {
     assert!(answer["error"].is_null(), "{answer}");
 }
 
-/// What comes into the origin is told to who follows the copy.
+/// What comes into the origin is told to who follows the copy, of one database or of all: by itself it would look in an hour.
 fn copy_is_followed(bed: &Bed, database: &Path, origin: &str, copy: &str) {
-    let output = bed.fresh("followed.db");
-    let follower = bed.spawn(restore_command(copy, &output).arg("-f"));
-    until("it is there", || equal(database, &output));
+    let (one, all) = (bed.fresh("followed.db"), bed.fresh("followed"));
+    let (bucket, prefix) = copy.rsplit_once('/').unwrap();
+    let follow = |url: &str, output: &Path, words: &[&str]| {
+        bed.spawn(restore_command(url, output).args(["-f", "-follow-interval", "1h"]).args(words))
+    };
+    let followers = [follow(copy, &one, &[]), follow(bucket, &all, &["-all"])];
+    let outputs = [one, all.join(prefix)];
+    let caught_up = || outputs.iter().try_for_each(|output| equal(database, output));
+    until("they are there", caught_up);
     bed.write(database, &["--commits", "2"]);
     bed.run(&["replicate", "-once", database.to_str().unwrap(), origin]).succeeded();
-    until("it has what came since", || equal(database, &output));
-    follower.kill();
+    until("they have what came since", caught_up);
+    followers.into_iter().for_each(Process::kill);
 }
 
 fn from_copies(binary: &Path) {
