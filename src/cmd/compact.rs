@@ -16,14 +16,13 @@ use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, heartbeat, signal
 use crate::config::{self, Heartbeat, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::listing::Listing;
-use crate::format::prefixes::by_prefix;
 use crate::format::preview::{Preview, preview};
 use crate::format::retention::Policy;
 use crate::interrupt;
 use crate::log;
 use crate::replica::clock_jump::ClockJumpDetector;
 use crate::replica::maintenance::{DELETE_GRACE_PERIOD, MaintenanceResult, Pass, run_one_pass};
-use crate::store::blocking::list;
+use crate::replica::survey::objects_by_prefix;
 use crate::store::{ConnectionPool, Entry, Store};
 use crate::thinning::{Thinned, thin};
 
@@ -122,15 +121,13 @@ fn compact_place(
 ) -> Result<()> {
     let url = &place.replica.url;
     let store = connect(&place.replica, pool)?;
-    let entries = list(&*store, &SystemClock, "").context(|| format!("compact {url}"))?;
-    let mut stored = by_prefix(entries.into_iter().map(|entry| (entry.name, entry.size)));
-    let databases = place.select(stored.keys().cloned().collect::<Vec<_>>().into_iter())?;
-    let bytes = |objects: &Vec<(String, u64)>| objects.iter().map(|(_, size)| size).sum::<u64>();
+    let mut stored = objects_by_prefix(&*store, &SystemClock).context(|| format!("compact {url}"))?;
+    let databases = place.select(stored.prefixes().map(str::to_string).collect::<Vec<_>>().into_iter())?;
     let mut done_bytes = 0;
-    let mut progress = ProgressLine::new("compact", stored.values().map(bytes).sum(), SystemClock.now());
+    let mut progress = ProgressLine::new("compact", stored.total_bytes(), SystemClock.now());
     let mut compact = |Named { prefix, replica, kept }: Named| {
         progress.update(done_bytes, SystemClock.now());
-        done_bytes += stored.get(&prefix).map_or(0, bytes);
+        done_bytes += stored.bytes(&prefix);
         let done = match stored.remove(&prefix) {
             None => Err(Error::new(Kind::NothingToRestore, "nothing is stored")),
             Some(objects) if dry_run => Ok(Done::Planned(planned(objects, kept))),

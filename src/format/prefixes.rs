@@ -28,22 +28,50 @@ pub fn split_name(name: &str) -> Option<(&str, &str)> {
     Some((prefix, own.strip_prefix('/').unwrap_or(own)))
 }
 
-/// The names and sizes of the objects of each database, by its prefix; each name without the prefix. Objects of others are
-/// left out.
-pub fn by_prefix(objects: impl IntoIterator<Item = (String, u64)>) -> BTreeMap<String, Vec<(String, u64)>> {
-    let mut databases: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
-    for (mut name, size) in objects {
-        let Some((prefix, key)) = split(&name) else { continue };
-        let own = (key.to_string(), size);
-        match databases.get_mut(prefix) {
-            Some(objects) => objects.push(own),
+/// The objects of each database and their sizes, by its prefix. Objects of others are left out.
+///
+/// A key takes a third of what a name takes: a bucket of a thousand databases has a hundred thousand of them.
+#[derive(Default, Debug)]
+pub struct ObjectsByPrefix {
+    databases: BTreeMap<String, Vec<(Key, u64)>>,
+}
+
+impl ObjectsByPrefix {
+    /// Takes in an object by its name and size.
+    pub fn add(&mut self, name: &str, size: u64) {
+        let Some((prefix, key)) = split(name) else { return };
+        match self.databases.get_mut(prefix) {
+            Some(objects) => objects.push((key, size)),
             None => {
-                name.truncate(prefix.len());
-                databases.insert(name, vec![own]);
+                self.databases.insert(prefix.to_string(), vec![(key, size)]);
             }
         }
     }
-    databases
+
+    /// In their order.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        self.databases.keys().map(String::as_str)
+    }
+
+    /// As stored, of a database.
+    pub fn bytes(&self, prefix: &str) -> u64 {
+        self.databases.get(prefix).map_or(0, |objects| sum(objects))
+    }
+
+    /// As stored, of all.
+    pub fn total_bytes(&self) -> u64 {
+        self.databases.values().map(|objects| sum(objects)).sum()
+    }
+
+    /// Takes out the objects of a database: each by its name without the prefix, and its size. None if it has none.
+    pub fn remove(&mut self, prefix: &str) -> Option<Vec<(String, u64)>> {
+        let objects = self.databases.remove(prefix)?;
+        Some(objects.into_iter().map(|(key, size)| (key.to_string(), size)).collect())
+    }
+}
+
+fn sum(objects: &[(Key, u64)]) -> u64 {
+    objects.iter().map(|(_, size)| size).sum()
 }
 
 #[cfg(test)]
@@ -63,10 +91,14 @@ mod tests {
             assert_eq!(split_name(&name), Some((prefix, key.to_string().as_str())));
         }
         let objects = [format!("a/{key}"), key.to_string(), "a/readme".to_string(), format!("a/b/{key}")];
-        let grouped = by_prefix(objects.into_iter().map(|name| (name, 7)));
-        let own = vec![(key.to_string(), 7)];
-        let expected = ["", "a", "a/b"].map(|prefix| (prefix.to_string(), own.clone()));
-        assert_eq!(grouped, expected.into());
+        let mut grouped = ObjectsByPrefix::default();
+        objects.iter().for_each(|name| grouped.add(name, 7));
+        assert_eq!(grouped.prefixes().collect::<Vec<_>>(), ["", "a", "a/b"]);
+        assert_eq!((grouped.bytes("a"), grouped.bytes("b"), grouped.total_bytes()), (7, 0, 21));
+        for prefix in ["", "a", "a/b"] {
+            assert_eq!(grouped.remove(prefix), Some(vec![(key.to_string(), 7)]));
+        }
+        assert_eq!((grouped.remove("a"), grouped.total_bytes()), (None, 0));
         for other in ["app/readme", "generations/0/x", "not-ours", &format!("not-ours{key}"), &format!("{key}/x")] {
             assert_eq!(split(other), None, "{other}");
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::format::prefixes::ObjectsByPrefix;
 use crate::format::stored_databases::StoredDatabases;
 use crate::interrupt;
 use crate::store::blocking::MAX_SLEEP;
@@ -11,7 +12,27 @@ use crate::store::{FindWriters, ScanEvent, ScannedObject, Store, Writer};
 
 /// The databases that are stored.
 pub fn survey(store: &dyn Store, clock: &dyn Clock) -> Result<StoredDatabases> {
-    scan(store, clock, None)
+    scan(store, clock, &mut |seen| {
+        if let Seen::Object(stored, object) = seen {
+            add(stored, &object);
+        }
+        Ok(())
+    })
+}
+
+/// Takes in an object; the prefix of its database, if that is new.
+fn add<'a>(stored: &mut StoredDatabases, object: &'a ScannedObject) -> Option<&'a str> {
+    stored.add(&object.entry.name, object.entry.size, object.description.clone())
+}
+
+/// The objects of each database, by its prefix.
+pub fn objects_by_prefix(store: &dyn Store, clock: &dyn Clock) -> Result<ObjectsByPrefix> {
+    scan(store, clock, &mut |seen| {
+        if let Seen::Object(objects, object) = seen {
+            objects.add(&object.entry.name, object.entry.size);
+        }
+        Ok(())
+    })
 }
 
 /// The same, with who replicates to each of them and to those that are `expected`.
@@ -22,7 +43,15 @@ pub fn survey_with_writers<'a>(
 ) -> Result<(StoredDatabases, BTreeMap<String, Writer>)> {
     let mut questions = Questions { search: store.find_writers(), prefixes: Vec::new(), known: BTreeSet::new() };
     expected.for_each(|prefix| questions.ask(prefix));
-    let stored = scan(store, clock, Some(&mut questions))?;
+    let stored = scan(store, clock, &mut |seen| match seen {
+        Seen::Object(stored, object) => {
+            if let Some(prefix) = add(stored, &object) {
+                questions.ask(prefix);
+            }
+            Ok(())
+        }
+        Seen::Pending => questions.search.poll(clock.now()).map(|_| ()),
+    })?;
     while !questions.search.poll(clock.now())? {
         interrupt::check()?;
         store.wait(MAX_SLEEP);
@@ -49,25 +78,31 @@ impl Questions {
     }
 }
 
-fn scan(store: &dyn Store, clock: &dyn Clock, mut questions: Option<&mut Questions>) -> Result<StoredDatabases> {
-    let (mut scan, mut stored) = (store.scan(), StoredDatabases::default());
+/// What a scan says.
+enum Seen<'a, T> {
+    /// An object, and what was made of those before it.
+    Object(&'a mut T, ScannedObject),
+    /// The next one has not arrived.
+    Pending,
+}
+
+/// Takes one name after another, and keeps none.
+fn scan<T: Default>(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    take: &mut dyn FnMut(Seen<'_, T>) -> Result<()>,
+) -> Result<T> {
+    let (mut scan, mut taken) = (store.scan(), T::default());
     loop {
         match scan.poll(clock.now())? {
-            ScanEvent::Object(ScannedObject { entry, description }) => {
-                let new = stored.add(&entry.name, entry.size, description);
-                if let (Some(prefix), Some(questions)) = (new, &mut questions) {
-                    questions.ask(prefix);
-                }
-            }
-            ScanEvent::Restarted => stored = StoredDatabases::default(),
+            ScanEvent::Object(object) => take(Seen::Object(&mut taken, object))?,
+            ScanEvent::Restarted => taken = T::default(),
             ScanEvent::Pending => {
-                if let Some(questions) = &mut questions {
-                    questions.search.poll(clock.now())?;
-                }
+                take(Seen::Pending)?;
                 interrupt::check()?;
                 store.wait(MAX_SLEEP);
             }
-            ScanEvent::End => return Ok(stored),
+            ScanEvent::End => return Ok(taken),
         }
     }
 }

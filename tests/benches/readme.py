@@ -71,6 +71,13 @@ def of_history(found):
         ["work", "directory, s", "MB", "bucket, s", "MB"], rows)
 
 
+def of_compact(found):
+    rows = [[name, found[key]["seconds"], found[key]["memory"] / MB]
+            for key, name in (("first", "compact, which merges them"), ("second", "compact, nothing to do"), ("list", "list"))]
+    return (f"**A bucket of {found['prefixes']:,} databases** with {found['objects']:,} unmerged objects.\n\n"
+            + report.grid(["work", "s", "MB"], rows))
+
+
 def of_latency(found):
     lines = [(name, [(row["rate"], row[key] * 1000) for row in found]) for key, name in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))]
     plot.curves(picture("bench-latency.svg"), "Commit to visible in the bucket", "commits a second", "ms", lines)
@@ -123,7 +130,8 @@ def of_store(found):
             "100 ms.\n\n" + report.grid(names, rows))
 
 
-SCALE = {"databases": of_databases, "neighbours": of_neighbours, "huge": of_huge, "history": of_history, "latency": of_latency,
+SCALE = {"databases": of_databases, "neighbours": of_neighbours, "huge": of_huge, "history": of_history, "compact": of_compact,
+         "latency": of_latency,
          "application": of_application, "bytes": of_bytes, "budget": of_budget, "age": of_age}
 
 

@@ -209,6 +209,10 @@ class Tool:
     def plan(self, url, output):
         return [self.binary, "restore", "-dry-run", "-o", output, url]
 
+    def snapshot(self, database, url):
+        """Ours only."""
+        return [self.binary, "snapshot", database, url]
+
     def verify(self, database, url):
         """Ours only."""
         return [self.binary, "verify", database, url]

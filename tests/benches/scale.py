@@ -180,6 +180,23 @@ class Scale(rig.Bench):
         self.server.drop(bucket)
         return result
 
+    def compact(self):
+        """A pass of compact over a bucket of 1,000 prefixes with 100 segments each, and one that finds nothing to do."""
+        bucket, prefixes = self.server.bucket(), 1000
+        past = history.History(self.folder("past.db"), 100)
+        objects = list(past.objects(50))
+        past.close()
+        history.into_bucket(self.server, bucket, ((f"p{number:03d}/{name}", content) for number in range(prefixes) for name, content in objects))
+        result = {"prefixes": prefixes, "objects": prefixes * len(objects)}
+        for name in ("first", "second"):
+            begin = self.server.state(bucket).bytes
+            seconds, memory, _, _ = rig.timed([self.ours.binary, "compact", "-once", self.server.url(bucket)])
+            result[name] = {"seconds": seconds, "memory": memory, "stored-before": begin, "stored-after": self.server.state(bucket).bytes}
+        seconds, memory, _, _ = rig.timed([self.ours.binary, "list", "-json", self.server.url(bucket)])
+        result["list"] = {"seconds": seconds, "memory": memory}
+        self.server.drop(bucket)
+        return result
+
     def on_history(self, database, url):
         output = database + ".out"
         config = self.configured([(database, url)], snapshot={"retention": "5m"})
@@ -346,7 +363,7 @@ class Largest(threading.Thread):
                 self.bytes = max(self.bytes, os.path.getsize(self.path))
 
 
-GROUPS = ["databases", "neighbours", "huge", "history", "latency", "application", "bytes", "budget", "age"]
+GROUPS = ["databases", "neighbours", "huge", "history", "compact", "latency", "application", "bytes", "budget", "age"]
 
 
 def main():

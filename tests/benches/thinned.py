@@ -1,14 +1,20 @@
-"""What a day costs on the link where history is thinned out elsewhere. Standard library and nats-py only."""
+"""What a history costs: a day on the link, a start, a nightly snapshot, and an hour that is thinned out. Standard library
+and nats-py only."""
 
 import json
 import os
 import random
+import re
 import sqlite3
+import subprocess
+import sys
 import time
 
+import applications
 import rig
 
 COMMITS_OF_A_DAY = 86_400 // 10
+HOUR = 3600
 
 
 def write(path, config):
@@ -43,10 +49,97 @@ class Thinned(rig.Bench):
             connection.close()
             commits = seconds * speed // 10
             up, down = (proxy.sent - sent) / commits, (proxy.received - received) / commits
+        # Litestream sends the database once more each day: as many bytes as the snapshot that it has stored.
+        again = sum(self.sizes(bucket, r"ltx/9/")) if tool.name == "peer" else 0
         self.server.drop(bucket)
-        # Litestream sends the database once more each day: the row of what is stored says how many bytes that is.
-        again = 0.65 * os.path.getsize(database) if tool.name == "peer" else 0
         return {"day-up": COMMITS_OF_A_DAY * up + again, "day-down": COMMITS_OF_A_DAY * down}
+
+    def sizes(self, bucket, pattern):
+        """Of the objects whose names begin so, in the order of the names."""
+        async def read(_, js):
+            entries = await (await js.object_store(bucket)).list()
+            return [entry.size for entry in sorted(entries, key=lambda entry: entry.name) if re.match(pattern, entry.name)]
+
+        return self.server.ask(read)
+
+    def boot(self, tool):
+        """Bytes sent by a start after the last connection closed the database and removed its WAL; and by a snapshot then."""
+        database, bucket = self.template("mixed.db", "-fill", 256), self.server.bucket()
+        proxy, draw = rig.Proxy(self.server.port), random.Random(5)
+        url = self.server.url(bucket, proxy.port)
+        rig.timed(tool.once(database, url))
+        found = {"boot-whole": proxy.sent}
+        steps = [("boot-same", 0, tool.once), ("boot-changed", 0.01, tool.once)]
+        if tool.name == "ours":
+            steps.append(("nightly", 0.01, tool.snapshot))
+        for key, part, words in steps:
+            change(database, part, draw)
+            before = proxy.sent
+            rig.timed(words(database, url))
+            found[key] = proxy.sent - before
+        self.server.drop(bucket)
+        return found
+
+    def hourly(self, tool):
+        """Bytes stored for an hour with 3,600 commits of each application, thinned out to its last state."""
+        running = applications.Running(self.folder("applications"))
+        buckets = [self.server.bucket() for _ in running.paths]
+        each = (self.hour_of_peer if tool.name == "peer" else self.hour_of_ours)(tool, running, buckets)
+        shown = ", ".join(f"{app} {size:,}" for app, size in zip(applications.APPLICATIONS, each))
+        print(f"  hourly {tool.name}: {shown}", file=sys.stderr, flush=True)
+        running.close()
+        for bucket in buckets:
+            self.server.drop(bucket)
+        return {"hourly": applications.geometric_mean(each)}
+
+    def hour_of_peer(self, tool, running, buckets):
+        """Its level 1 stands for that of an hour: the commits of two minutes in one file of the changed pages."""
+        interval = 120
+        dbs = [{"path": path, "replica": {"url": self.server.url(bucket)}} for path, bucket in zip(running.paths, buckets)]
+        config = write(os.path.join(self.top, "hour.yml"), {"levels": [{"interval": f"{interval}s"}], "dbs": dbs})
+        with rig.Running([tool.binary, "replicate", "-config", config], self.top, tool.name) as process:
+            for bucket in buckets:
+                self.stored(process, bucket)
+            # A file of the first copy alone ends before the commits begin, and one of nothing else after them.
+            before = [self.sizes(bucket, r"ltx/1/") for bucket in buckets]
+            wait_for_interval(interval)
+            time.sleep(10)
+            before = [self.sizes(bucket, r"ltx/1/") for bucket in buckets]
+            commit_all(running, HOUR, 70)
+            wait_for_interval(interval)
+            time.sleep(10)
+            after = [self.sizes(bucket, r"ltx/1/") for bucket in buckets]
+        if any(len(now) != len(then) + 1 for now, then in zip(after, before)):
+            sys.exit(f"bench: hourly: expected one more file of level 1 each, found {before} and {after}")
+        return [now[-1] for now in after]
+
+    def hour_of_ours(self, tool, running, buckets):
+        """With a wall clock that makes the commits those of one hour, and then lets it pass."""
+        shift = clock_offset(self.top)
+        # The program with shared libraries: the clock of the static one cannot be set.
+        binary = os.path.join(rig.ROOT, "target", "release", "litestream")
+        urls = [self.server.url(bucket) for bucket in buckets]
+        dbs = [{"path": path, "replica": {"url": url, "compaction": False}} for path, url in zip(running.paths, urls)]
+        replicate = [binary, "replicate", "-config", write(os.path.join(self.top, "hour.yml"), {"dbs": dbs})]
+        start = HOUR - time.time() % HOUR
+        with rig.Running(replicate, self.top, tool.name, env=shift(start - 600)) as process:
+            for bucket in buckets:
+                self.stored(process, bucket)
+        with rig.Running(replicate, self.top, tool.name, env=shift(start + 60)):
+            time.sleep(2)
+            commit_all(running, HOUR, 70)
+            time.sleep(2)
+        with rig.Running(replicate, self.top, tool.name, env=shift(start + 5 * HOUR)):
+            time.sleep(2)
+            running.commit()
+            time.sleep(2)
+        for url in urls:
+            # A pass deletes nothing while the clock looks wrong, nor what was new at the pass before it.
+            compact = [binary, "compact", "-once", "-keep", "all=1h,hourly=7d", url]
+            rig.timed(compact, env=shift(start + 5 * HOUR + 300))
+        rollups = r"generations/\w+/wal/\S+-19700101T000000.000Z-"
+        found = [self.sizes(bucket, rollups) for bucket in buckets]
+        return [max(sizes) for sizes in found]
 
     def quiet(self, running, proxy, bucket):
         """Waits until the first copy is stored."""
@@ -57,3 +150,37 @@ class Thinned(rig.Bench):
             if proxy.sent - before > 20_000:
                 before, since = proxy.sent, time.monotonic()
             time.sleep(0.2)
+
+
+def change(database, part, draw):
+    """Writes over a row in so many of the pages, as the only connection, which checkpoints and removes the WAL at its end."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    rows = connection.execute("SELECT max(id) FROM t").fetchone()[0]
+    connection.execute("BEGIN")
+    for _ in range(int(part * connection.execute("PRAGMA page_count").fetchone()[0])):
+        connection.execute("UPDATE t SET body = substr(body, 2) || substr(body, 1, 1) WHERE id = ?", (draw.randrange(1, rows),))
+    connection.execute("COMMIT")
+    connection.close()
+    if os.path.exists(database + "-wal"):
+        sys.exit(f"bench: {database}-wal is still there")
+
+
+def commit_all(running, count, seconds):
+    """So many commits in each database, spread over so many seconds if the machine can."""
+    begin = time.monotonic()
+    for number in range(count):
+        running.commit()
+        time.sleep(max(0, begin + (number + 1) * seconds / count - time.monotonic()))
+
+
+def wait_for_interval(interval):
+    """Until a moment is past that the interval divides: there Litestream ends the files of a level."""
+    time.sleep(interval - time.time() % interval)
+
+
+def clock_offset(top):
+    """The environment of a program whose wall clock is so many seconds ahead, as a function of these."""
+    library = os.path.join(top, "clock_offset.so")
+    source = os.path.join(rig.ROOT, "tests", "support", "clock_offset.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+    return lambda seconds: {**os.environ, "LD_PRELOAD": library, "CLOCK_OFFSET": str(int(seconds))}

@@ -11,13 +11,15 @@
 //!   of who writes below a prefix.
 //! * Anyone who loses the connection begins again.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::api;
@@ -86,7 +88,37 @@ struct SubjectsInfo {
 #[derive(Deserialize)]
 struct SubjectsState {
     last_seq: u64,
-    subjects: Option<HashMap<String, IgnoredAny>>,
+    subjects: Option<SubjectNames>,
+}
+
+/// The keys of a map whose values do not matter, one a line: a page of them has a hundred thousand, and no subject has a line
+/// break.
+#[derive(Default)]
+struct SubjectNames(String);
+
+impl<'de> Deserialize<'de> for SubjectNames {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<SubjectNames, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = SubjectNames;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("subjects with their numbers of messages")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<SubjectNames, A::Error> {
+                let mut names = String::new();
+                while let Some((subject, IgnoredAny)) = map.next_entry::<Cow<'_, str>, IgnoredAny>()? {
+                    names.push_str(&subject);
+                    names.push('\n');
+                }
+                Ok(SubjectNames(names))
+            }
+        }
+
+        from.deserialize_map(Keys)
+    }
 }
 
 #[derive(Deserialize)]
@@ -176,10 +208,10 @@ impl NatsCleanup {
         self.now_utc = server.map_or(self.now_utc, |server| server.min(self.now_utc));
         self.metas_seen_to.get_or_insert(info.state.last_seq);
         let subjects = info.state.subjects.unwrap_or_default();
-        let page = u64::try_from(subjects.len()).unwrap_or(0);
+        let page = u64::try_from(subjects.0.lines().count()).unwrap_or(0);
         let chunks = self.names.chunk_subject("");
         let pile_up = self.records_pile_up();
-        let nuids = subjects.keys().filter_map(|subject| subject.strip_prefix(&chunks));
+        let nuids = subjects.0.lines().filter_map(|subject| subject.strip_prefix(&chunks));
         self.candidates.extend(nuids.filter(|nuid| is_nuid(nuid) && (pile_up || !is_record(nuid))).map(str::to_string));
         self.subjects_read += page;
         if page > 0 && self.subjects_read < info.total {
