@@ -88,32 +88,31 @@ struct SubjectsInfo {
 #[derive(Deserialize)]
 struct SubjectsState {
     last_seq: u64,
-    subjects: Option<SubjectNames>,
+    subjects: Option<LastTokens>,
 }
 
-/// The keys of a map whose values do not matter, one a line: a page of them has a hundred thousand, and no subject has a line
-/// break.
+/// The last tokens of the subjects, one a line: a page of them has a hundred thousand, and no subject has a line break.
 #[derive(Default)]
-struct SubjectNames(String);
+struct LastTokens(String);
 
-impl<'de> Deserialize<'de> for SubjectNames {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<SubjectNames, D::Error> {
+impl<'de> Deserialize<'de> for LastTokens {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<LastTokens, D::Error> {
         struct Keys;
 
         impl<'de> Visitor<'de> for Keys {
-            type Value = SubjectNames;
+            type Value = LastTokens;
 
             fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
                 to.write_str("subjects with their numbers of messages")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<SubjectNames, A::Error> {
-                let mut names = String::new();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<LastTokens, A::Error> {
+                let mut tokens = String::new();
                 while let Some((subject, IgnoredAny)) = map.next_entry::<Cow<'_, str>, IgnoredAny>()? {
-                    names.push_str(&subject);
-                    names.push('\n');
+                    tokens.push_str(subject.rsplit('.').next().unwrap_or_default());
+                    tokens.push('\n');
                 }
-                Ok(SubjectNames(names))
+                Ok(LastTokens(tokens))
             }
         }
 
@@ -209,9 +208,9 @@ impl NatsCleanup {
         self.metas_seen_to.get_or_insert(info.state.last_seq);
         let subjects = info.state.subjects.unwrap_or_default();
         let page = u64::try_from(subjects.0.lines().count()).unwrap_or(0);
-        let chunks = self.names.chunk_subject("");
         let pile_up = self.records_pile_up();
-        let nuids = subjects.0.lines().filter_map(|subject| subject.strip_prefix(&chunks));
+        // A name of more tokens than one is no chunk: nothing is found of it below.
+        let nuids = subjects.0.lines();
         self.candidates.extend(nuids.filter(|nuid| is_nuid(nuid) && (pile_up || !is_record(nuid))).map(str::to_string));
         self.subjects_read += page;
         if page > 0 && self.subjects_read < info.total {
