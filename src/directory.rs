@@ -1,5 +1,5 @@
 //! Every file that we write is opened here, below the handle of its directory: another user may own that directory, and
-//! may put a link, a FIFO or a file of somebody else where we are about to write.
+//! may put a link, a FIFO or a file of another user where we are about to write.
 //!
 //! Invariants:
 //! * A file is either made by this call (O_EXCL), or it is found and checked: a regular file, of one name, of a user whom

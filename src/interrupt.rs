@@ -1,4 +1,4 @@
-//! Whether somebody has asked the process to end. The signal handlers in `cmd` set it; anyone who waits long asks.
+//! Whether the process was asked to end. The signal handlers in `cmd` set it; code that waits long checks it.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 

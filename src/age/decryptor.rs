@@ -48,7 +48,7 @@ impl Decryptor {
         }
     }
 
-    /// Decrypts what has come; the plain text that is authenticated is put behind `output`.
+    /// Decrypts what has come; the plain text that is authenticated is appended to `output`.
     ///
     /// Errors: the file is not for these identities, or not as it was written. It must not be called again then.
     pub fn push(&mut self, bytes: &[u8], identities: &[Identity], output: &mut Vec<u8>) -> Result<(), Fault> {
@@ -79,7 +79,7 @@ impl Decryptor {
             Stage::Header => Err(Fault::Header("it is cut off")),
             Stage::Nonce(header) => {
                 header.unwrap(identities)?;
-                Err(Fault::Header("it is cut off behind the header"))
+                Err(Fault::Header("it is cut off after the header"))
             }
             Stage::Payload(mut payload) => payload.open_last(&self.held, output),
         }

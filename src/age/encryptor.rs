@@ -15,7 +15,7 @@ pub struct Encryptor {
 }
 
 impl Encryptor {
-    /// Puts the header behind `output`, and the nonce of what follows.
+    /// Appends the header to `output`, and the nonce of what follows.
     pub fn begin(header: HeaderBuilder, output: &mut Vec<u8>) -> Encryptor {
         let key = header.write(output);
         let nonce: [u8; 16] = random::secret_bytes();
@@ -23,7 +23,7 @@ impl Encryptor {
         Encryptor { aead: Aead::new(&key.payload_key(&nonce)), nonce: StreamNonce::default(), plain: Vec::new() }
     }
 
-    /// Encrypts `bytes`; what is complete of it is put behind `output`.
+    /// Encrypts `bytes`; what is complete of it is appended to `output`.
     pub fn write(&mut self, mut bytes: &[u8], output: &mut Vec<u8>) {
         while !bytes.is_empty() {
             if self.plain.len() == CHUNK {
@@ -35,7 +35,7 @@ impl Encryptor {
         }
     }
 
-    /// Nothing follows: puts the last chunk behind `output`.
+    /// Nothing follows: appends the last chunk to `output`.
     pub fn finish(mut self, output: &mut Vec<u8>) {
         self.seal(true, output);
     }

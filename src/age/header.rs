@@ -38,13 +38,14 @@ impl FileKey {
         derive(self.0.as_ref(), b"", b"header")
     }
 
-    /// The key of the payload behind this nonce.
+    /// The key of the payload after this nonce.
     pub(super) fn payload_key(&self, nonce: &[u8; 16]) -> Key {
         derive(self.0.as_ref(), nonce, b"payload")
     }
 }
 
-/// A part of the header: for a recipient, or for whoever knows its type. Readers pass over types that they do not know.
+/// A part of the header: for a recipient, or for a reader that knows its type. Readers pass over types that they do not
+/// know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stanza {
     pub kind: String,
@@ -203,7 +204,7 @@ fn wrapped(stanza: &Stanza) -> Result<([u8; 32], &[u8]), Fault> {
     }
 }
 
-/// None if it is for somebody else.
+/// None if it is for another recipient.
 fn unwrap_for(identity: &Identity, share: &[u8; 32], body: &[u8]) -> Result<Option<FileKey>, Fault> {
     let key = wrap_key(identity.secret(), share, share, identity.recipient().public());
     let key = key.ok_or(Fault::Header("the share of an X25519 stanza is a point of low order"))?;
@@ -246,7 +247,7 @@ impl HeaderBuilder {
         self.stanzas.push(stanza);
     }
 
-    /// Puts the header behind `output`. The file key is for the payload behind it.
+    /// Appends the header to `output`. The file key is for the payload after it.
     pub fn write(self, output: &mut Vec<u8>) -> FileKey {
         let begin = output.len();
         output.extend_from_slice(VERSION_LINE);

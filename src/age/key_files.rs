@@ -1,4 +1,4 @@
-//! Files of keys: a key in each line, empty lines, and comments behind `#`.
+//! Files of keys: a key in each line, empty lines, and comments after `#`.
 
 use super::identity::Identity;
 use super::recipient::Recipient;

@@ -59,7 +59,7 @@ impl Aead {
         Aead(LessSafeKey::new(key.expect("a key of ChaCha20 has 32 bytes")))
     }
 
-    /// Puts `plain` behind `output`, sealed.
+    /// Appends `plain` to `output`, sealed.
     pub fn seal(&self, nonce: [u8; 12], plain: &[u8], output: &mut Vec<u8>) {
         let begin = output.len();
         output.extend_from_slice(plain);
@@ -68,7 +68,7 @@ impl Aead {
         output.extend_from_slice(tag.expect("a chunk is shorter than ChaCha20 can be").as_ref());
     }
 
-    /// Puts what was sealed behind `output`. False, and nothing is put there, if it was not sealed so.
+    /// Appends what was sealed to `output`. False, and nothing is appended, if it was not sealed so.
     pub fn open(&self, nonce: [u8; 12], sealed: &[u8], output: &mut Vec<u8>) -> bool {
         let begin = output.len();
         output.extend_from_slice(sealed);

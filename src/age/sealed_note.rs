@@ -28,7 +28,8 @@ impl NoteKey {
     }
 }
 
-/// Adds what the object is bound to, in clear, and a note for whoever has the key. A stanza is authenticated with the header.
+/// Adds what the object is bound to, in clear, and a note for anyone who has the key. A stanza is authenticated with the
+/// header.
 pub fn add(header: &mut HeaderBuilder, binding: &[u8], note: Option<(&NoteKey, &[u8])>) {
     let mut body = Vec::new();
     if let Some((key, note)) = note {

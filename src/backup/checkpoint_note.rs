@@ -94,7 +94,7 @@ impl NoteKeeper {
     }
 
     /// Everything was read and given to each replica, up to these positions: writes the note, where there is something to say. While the WAL has frames,
-    /// it says enough itself, unless this is the end of the run: somebody may empty it meanwhile.
+    /// it says enough itself, unless this is the end of the run: another process may empty it meanwhile.
     ///
     /// Errors: of the note's file, or of the database. The end of the run is not held up by them.
     pub fn poll(&mut self, source: &mut Source, positions: &[Position], closing: bool, now: Instant) -> Result<()> {

@@ -69,7 +69,7 @@ impl OriginSearch {
     }
 }
 
-/// What is stored may be of any database: it is not replaced unasked.
+/// What is stored may be of any database: it is replaced only if that was asked for.
 fn unreadable_origin(url: &str, key: &SnapshotKey, error: &Error) -> Error {
     let what = format!(
         "{url}: expected backups that say of which database they are, found an encrypted one that cannot be read here \

@@ -71,7 +71,7 @@ mod tests {
             assert_eq!((read(&meta, &other), are_of(&meta, &other)), (None, false));
         }
         assert_eq!(std::fs::read_dir(&meta).unwrap().count(), 1, "nothing else is left");
-        // A link that somebody planted is not followed.
+        // A link that another user planted is not followed.
         std::fs::rename(meta.join(NAME), meta.join("elsewhere")).unwrap();
         std::os::unix::fs::symlink(meta.join("elsewhere"), meta.join(NAME)).unwrap();
         assert_eq!((read(&meta, &state), are_of(&meta, &state)), (None, false));

@@ -42,7 +42,7 @@ pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
         report(&replica.url, "would delete", &summary, options.json)?;
         return Ok(0);
     }
-    // The claim tells whether somebody replicates to it now, and keeps one that starts from beginning.
+    // The lease tells whether a program replicates to it now, and refuses one that starts.
     let mut claim = store.acquire_lease(&LeaseHolder {
         database: "(delete)".to_string(),
         since: SystemClock.utc_now(),

@@ -21,7 +21,7 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct EventLoop {
     pub replicators: Vec<Replicator>,
     pub shared: SharedBuffers,
-    /// Ends a sleep when somebody asks for something.
+    /// Ends a sleep when a request arrives.
     pub wake: Option<WakeReceiver>,
     tick: Duration,
     /// When those at rest are looked at.

@@ -125,7 +125,7 @@ fn walk_files(root: &Path, relative: &Path) -> Result<Vec<PathBuf>> {
         if kind.is_dir() && !name.starts_with('.') {
             files.extend(walk_files(root, &path)?);
         } else if kind.is_symlink() {
-            // A tenant who may write there could name a database of somebody else.
+            // A tenant who may write there could name a database of another tenant.
             log::debug("symbolic link ignored").field("path", root.join(&path).display()).emit();
         } else if kind.is_file() && !is_sidecar(&name) {
             files.push(path);

@@ -1,4 +1,4 @@
-//! Which databases are stored at a place, and what to say to somebody who mistyped it.
+//! Which databases are stored below a URL, and the hint for a URL that was mistyped.
 
 use std::path::Path;
 

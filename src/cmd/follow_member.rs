@@ -118,7 +118,7 @@ impl Member {
     pub fn open(&mut self, published: OnPublished<'_>) -> Result<()> {
         let begin = || Follower::new((self.make)());
         let follower = begin().or_else(|error| match error.kind() {
-            // Somebody may have looked at it just now.
+            // A reader may have looked at it just now.
             Kind::Locked => {
                 SystemClock.sleep(Duration::from_millis(100));
                 begin()
@@ -196,7 +196,7 @@ impl Member {
         self.comparison.due(now).filter(|_| self.has_copy())
     }
 
-    /// Compares a piece. A copy that differs is made anew.
+    /// Compares a piece. A copy that differs is restored again.
     pub fn compare(&mut self, published: OnPublished<'_>) {
         let Some(follower) = &mut self.follower else { return };
         let piece = self.comparison.piece(SystemClock.now(), follower.counters().applied);
@@ -216,7 +216,7 @@ impl Member {
             Err(error) => {
                 self.comparison.finish(now);
                 self.report(&error);
-                // If it differs, and the store was not there to make it anew, that is tried again.
+                // If it differs, and the store was not there to restore it again, that is retried.
                 self.schedule.look();
             }
         }

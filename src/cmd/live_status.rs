@@ -33,7 +33,7 @@ pub fn run(url: &Secret, as_json: bool) -> Result<ExitStatus> {
     Ok(rows.iter().map(exit_status).max().unwrap_or(0))
 }
 
-/// Asks whoever replicates to this prefix about its database.
+/// Asks the replicator of this prefix about its database.
 fn ask(store: &dyn Store) -> Result<Vec<u8>> {
     let writer = match find_writer(store)? {
         Writer::Live(writer) => writer,

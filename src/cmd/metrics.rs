@@ -117,7 +117,7 @@ fn escape_label(value: &str) -> String {
 /// Who reads the file is another user than who runs a service with `UMask=0077`.
 const MODE: u32 = 0o644;
 
-/// Replaces the file: a reader sees the old or the new one whole. Not synced: after a crash it is written anew.
+/// Replaces the file: a reader sees the old or the new one whole. Not synced: after a crash it is written again.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     replaced(path, text).map_err(|error| Error::io(Kind::Database, format!("write metrics {}", path.display()), &error))
 }

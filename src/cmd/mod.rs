@@ -60,7 +60,7 @@ use find_databases::Reported;
 /// What a command comes back with: the exit status of the process.
 type ExitStatus = u8;
 
-/// Runs the program with the words behind its name; the exit status.
+/// Runs the program with the arguments after its name; the exit status.
 pub fn main(words: &[String]) -> u8 {
     process_title::scrub_credentials();
     let result = cli::parse(words).and_then(|parsed| match parsed {

@@ -29,7 +29,7 @@ impl Notifier {
         }
     }
 
-    /// To be called on each turn of the loop: a loop that hangs says nothing, and is started anew.
+    /// To be called on each turn of the loop: a loop that hangs says nothing, and systemd restarts it.
     pub fn alive(&mut self, now: Instant) {
         if let Some(every) = self.alive_every
             && self.alive_at.is_none_or(|at| now >= at)

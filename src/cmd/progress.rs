@@ -40,7 +40,7 @@ impl ProgressLine {
         }
     }
 
-    /// `done` bytes are behind us.
+    /// `done` bytes are done.
     pub fn update(&mut self, done: u64, now: Instant) {
         let recent = self.last_drawn.is_some_and(|shown| now.duration_since(shown) < DRAW_INTERVAL);
         if !self.terminal || recent {

@@ -1,7 +1,7 @@
 //! What others may ask of a running `replicate` over NATS: who it is, where its databases stand, and that it stores now what
 //! is committed now.
 //!
-//! Whoever is on one server learns nothing of the replicas on another: a request is about what goes over its connection.
+//! A client on one server learns nothing of the replicas on another: a request is about what goes over its connection.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ pub struct Service {
     waiting: Vec<WaitingSync>,
 }
 
-/// A sync whose end somebody waits for.
+/// A sync whose end a client waits for.
 struct WaitingSync {
     request: ServiceRequest,
     wanted: Option<String>,

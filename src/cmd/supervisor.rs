@@ -106,7 +106,7 @@ impl Supervisor {
         &self.desired
     }
 
-    /// Whether there is somebody to follow, and everyone who is wanted is followed.
+    /// Whether there are databases to replicate, and each of them is replicated.
     pub fn all_running(&self) -> bool {
         let running = self.running();
         !self.desired.is_empty() && self.desired.iter().all(|database| running.contains(&*name_of(database)))

@@ -1,4 +1,4 @@
-//! What the links have carried, each hour and at the end, at debug level: for whoever pays by the megabyte.
+//! What the links have carried, each hour and at the end, at debug level: for operators who pay by the megabyte.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

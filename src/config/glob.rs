@@ -28,7 +28,7 @@ pub(super) fn is_valid(pattern: &str) -> bool {
     !pattern.is_empty() && !pattern.contains('/')
 }
 
-/// The inside of the brackets, and what is behind them. A `]` in the first place is a letter.
+/// The inside of the brackets, and what follows them. A `]` that comes first is a letter.
 fn char_class(text: &str) -> Option<(&str, &str)> {
     let skipped = text.len() - text.trim_start_matches(['^', '!']).len();
     let first = text.get(skipped..)?.chars().next()?.len_utf8();

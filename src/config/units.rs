@@ -67,7 +67,7 @@ pub fn duration_in(text: &str, usual: &[&str]) -> Result<Duration> {
     if text.is_empty() { Err(wrong()) } else { Ok(Duration::from_nanos(nanos)) }
 }
 
-/// The nanoseconds of the first number with its unit, and what is behind it.
+/// The nanoseconds of the first number with its unit, and what follows it.
 fn duration_part(text: &str) -> Option<(u64, &str)> {
     let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
     let (unit, behind) = rest.split_at(rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len()));

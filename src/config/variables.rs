@@ -17,7 +17,7 @@ pub(super) fn expand(text: &str, env: LookupVar<'_>) -> Result<String, String> {
     Ok(out)
 }
 
-/// Handles what follows one dollar, and returns what is behind it.
+/// Handles what follows one dollar, and returns what follows it.
 fn expand_next<'a>(behind: &'a str, out: &mut String, env: LookupVar<'_>) -> Result<&'a str, String> {
     if let Some(rest) = behind.strip_prefix('$') {
         out.push('$');

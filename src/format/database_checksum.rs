@@ -17,7 +17,7 @@
 //!   of 2^58 cases or fewer.
 //! * zlib has both sums at the speed of C, in Python too; the rest is a few operations a page.
 //!
-//! It proves that nothing was damaged or confused. It does not keep somebody out who makes up pages on purpose.
+//! It proves that nothing was damaged or confused. It does not stop anyone who makes up pages on purpose.
 
 use crate::error::Result;
 use crate::format::member_header::corrupt;

@@ -108,7 +108,7 @@ impl Wal {
 
     pub fn unchecksummed_frame(&mut self, page: u32, commit: u32) -> &mut Wal {
         let frame = self.frame_bytes(page, commit);
-        // What the writer's running checksum is behind such a frame is not known from the file.
+        // What the writer's running checksum is after such a frame is not known from the file.
         self.running = Checksum(self.running.0 ^ 0x5555, self.running.1);
         self.push(frame, commit, true)
     }

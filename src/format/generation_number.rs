@@ -15,7 +15,8 @@ use crate::format::time::Timestamp;
 /// The random part of a number: as many values as its lower 16 bits have.
 pub const RANDOM_RANGE: u64 = 1 << 16;
 /// Numbers that must stay free above a new generation: 65,536 starts with the largest step. Else a few starts after a
-/// generation of somebody else's with nearly the greatest number would use up what is left, and later ones would be refused.
+/// generation of another program with nearly the greatest number would use up what is left, and later ones would be
+/// refused.
 const RESERVE: u64 = 1 << 32;
 /// Clocks that are kept right by NTP differ by less than this: nothing is said about so little.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);

@@ -102,7 +102,7 @@ impl Step {
         Step::ALL.into_iter().find(near).unwrap_or(Step::Month)
     }
 
-    /// Whether there is no other commit in the window of the first one behind it.
+    /// Whether there is no other commit in the window of the first one after it.
     pub fn ends_between(self, time: Timestamp, next: Timestamp) -> bool {
         self.window(time) < self.window(next)
     }

@@ -253,7 +253,7 @@ fn check_prefix(prefix: &[u8; PREFIX], member: MemberKind, wanted: u8, length: u
 
 fn not_our_header() -> Error {
     corrupt("expected a gzip header with only the extra field LS, found another")
-        .with_hint("somebody recompressed the object, and its header is lost")
+        .with_hint("a program recompressed the object, and its header is lost")
 }
 
 fn unsupported_version(version: u8) -> Error {

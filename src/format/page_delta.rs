@@ -4,7 +4,7 @@
 //! one. Steps that continue each other are one step, so that equal functions of the bytes are equal values.
 //!
 //! Functions compose without any page: what the second one copies, the first one had copied or brought along. So a stretch
-//! of history can be thinned to one step by somebody who has nothing but its deltas.
+//! of history can be thinned to one step by a program that has nothing but its deltas.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::varint;

@@ -34,7 +34,7 @@ pub struct PayloadDeltas<'a, R> {
     steps: Vec<u8>,
     /// How many of them were read.
     read: usize,
-    /// Payload that is not used yet: literal bytes, and what is behind them.
+    /// Payload that is not used yet: literal bytes, and what follows them.
     ahead: Vec<u8>,
     begun: bool,
     /// Frames that are to come; none in a rollup, which ends with its payload.

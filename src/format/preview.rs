@@ -156,7 +156,7 @@ mod tests {
         assert_eq!((planned.states, planned.states_after), (601, 301));
         let wrong = preview(&listing, short, millis(0));
         assert!(wrong.skipped_reason.is_some() && wrong.delete == 0);
-        // Two commits an hour, of which one is kept behind an hour.
+        // Two commits an hour, of which one is kept after an hour.
         let hour = Duration::from_secs(3600);
         let keep = Keep::new([Some(hour), Some(1000 * hour), None, None, None]).unwrap();
         let thinning = Policy { retention: Some(1000 * hour), keep: Some(keep), grace: Duration::ZERO };

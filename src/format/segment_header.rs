@@ -98,7 +98,7 @@ pub struct MemberHeader {
 /// What a rollup says, besides where it leads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rollup {
-    /// The smallest size of the database on the way, in pages: what is behind it holds zeros, then what is in the rollup.
+    /// The smallest size of the database on the way, in pages: what follows it holds zeros, then what is in the rollup.
     pub least: u32,
 }
 

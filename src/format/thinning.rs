@@ -11,8 +11,9 @@
 //! * A snapshot that a restore does not need to be cheap is superfluous, and so is one of a state that is not kept: it would hold
 //!   two rollups apart. The first one of a generation and the last one stay, and one that is about to become the first: another
 //!   program may be deleting what is before it.
-//! * Where a restore would read more than half of a snapshot behind one, a new one is wanted, at the last commit of an hour. So
-//!   each state that is kept is restored at the price of one and a half snapshots, or of one and what came in one hour.
+//! * Where a restore would read more than half of a snapshot after one, a new one is wanted, at the last commit of an
+//!   hour. So each state that is kept is restored at the price of one and a half snapshots, or of one and what came in
+//!   one hour.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub struct Thinning {
     pub groups: Vec<Range<usize>>,
     /// Snapshots that may go once it is proven that the chain leads to each of them.
     pub superfluous: Vec<SnapshotKey>,
-    /// The segments behind which a snapshot is wanted.
+    /// The segments after which a snapshot is wanted.
     pub wanted: Vec<usize>,
 }
 
@@ -221,7 +222,8 @@ fn is_kept(snapshot: &SnapshotKey, units: &[Unit], chain: &SegmentChain) -> bool
     units.iter().any(|unit| unit.kept && end(unit) == Some(snapshot.position))
 }
 
-/// The segments behind which a restore has read too much since the snapshot before it, each the last one of an hour that is over.
+/// The segments after which a restore has read too much since the snapshot before it, each the last one of an hour that
+/// is over.
 fn wanted_snapshots(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<usize> {
     let (mut wanted, mut snapshots) = (Vec::new(), stored.snapshots.iter().skip(1).peekable());
     let (mut behind, mut size) = (0, chain.snapshot.1);

@@ -191,7 +191,8 @@ impl Compaction {
     }
 }
 
-/// Neither is what was encrypted stored in clear, nor what somebody may have put here in clear passed on as if it was ours.
+/// Neither is what was encrypted stored in clear, nor what another program may have put here in clear passed on as if it
+/// was ours.
 pub fn check_same_encryption(found: usize, wanted: usize) -> Result<()> {
     match (found, wanted) {
         (0, 0) | (1.., 1..) => Ok(()),

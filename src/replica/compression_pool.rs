@@ -63,7 +63,7 @@ impl CompressionPool {
         self.workers.is_empty()
     }
 
-    /// An empty job, if somebody has time for it.
+    /// An empty job, if a worker has time for it.
     pub fn take_buffer(&mut self) -> Option<CompressionJob> {
         self.free_buffers.pop()
     }

@@ -97,12 +97,12 @@ impl ExclusiveWriter {
         self.known.extend(generations);
     }
 
-    /// Whether what is stored had better not be continued: somebody else may continue it yet.
+    /// Whether what is stored had better not be continued: another writer may continue it yet.
     pub fn predecessor_may_write(&self) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.predecessor_may_write())
     }
 
-    /// Errors: of kind `TakenOver`, if somebody else has written what is listed.
+    /// Errors: of kind `TakenOver`, if another program has written what is listed.
     pub fn check_listing(&self, listing: &Listing, mine: &OwnWrites) -> Result<()> {
         match foreign_write(listing, &self.known, mine) {
             Some(what) => Err(superseded(self.store.url(), &what)),
@@ -147,7 +147,7 @@ impl ExclusiveWriter {
     }
 }
 
-/// What somebody else has written, if anything.
+/// What another program has written, if anything.
 fn foreign_write(listing: &Listing, known: &BTreeSet<Generation>, mine: &OwnWrites) -> Option<String> {
     if let Some((generation, _)) = listing.generations().find(|(generation, _)| !known.contains(generation)) {
         return Some(format!("has started generation {generation}"));

@@ -1,6 +1,6 @@
 //! The bytes of the segments that were stored last, so that merging them needs no download.
 //!
-//! All databases of a process share one bound: the oldest segment gives way, whosever it is.
+//! All databases of a process share one bound: the oldest segment of all is dropped first.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;

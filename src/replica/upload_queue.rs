@@ -125,7 +125,7 @@ impl UploadQueue {
         }
     }
 
-    /// Makes room in memory, whatever the store does: somebody else waits for that.
+    /// Makes room in memory, whatever the store does: others wait for that.
     pub fn spool_now(&mut self, now: Instant) {
         self.spooling = true;
         self.spool_all(now);

@@ -14,8 +14,8 @@ const DATABASE_LOCKS: (i64, i64) = (0x4000_0000, 512);
 /// The locks of a wal-index, and the byte that everybody holds who has it mapped (sqlite.org/walformat.html#wal_locks).
 const INDEX_LOCKS: (i64, i64) = (120, 9);
 
-/// Refuses a file that somebody could still write to. This process must have no connection to it: closing a descriptor
-/// drops the POSIX locks of the whole process.
+/// Refuses a file that another process could still write to. This process must have no connection to it: closing a
+/// descriptor drops the POSIX locks of the whole process.
 ///
 /// Errors: of kind `Locked`, with the process where it can be known.
 pub fn refuse_open(output: &Path) -> Result<()> {

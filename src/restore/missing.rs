@@ -14,7 +14,7 @@ use crate::restore::to_file::to_file;
 use crate::store::Store;
 use crate::store::blocking::connect;
 
-/// Restores a database that is not there. Where nothing is stored that is no error, nor where somebody made it meanwhile.
+/// Restores a database that is not there. Where nothing is stored that is no error, nor if it was made meanwhile.
 ///
 /// Errors: those of the store, which then must not be taken for an empty one: a database that starts again would bury the
 /// one that is stored.

@@ -4,7 +4,7 @@
 //!
 //! 1. What is restored is a state that was committed, never later than asked for; anything damaged, missing or out of order
 //!    is an error that names the object.
-//! 2. The output gets its name only when it is whole, verified and durable, and takes nobody's place unasked.
+//! 2. The output gets its name only when it is whole, verified and durable, and replaces a file only if that was asked for.
 //! 3. A plan stands for a while: what merging or retention took away since the listing is planned again.
 
 pub mod apply;

@@ -51,12 +51,12 @@ impl ReadLog {
                 Kind::Corrupt,
                 "expected an encrypted object, as the snapshot before it is; found one in clear",
             )
-            .with_hint("somebody who cannot encrypt has put it there, or litestream did without its recipients"));
+            .with_hint("a program that cannot encrypt has put it there, or litestream did without its recipients"));
         }
         if first == Some(0) && recipients > 0 {
             let what = "expected an object in clear, as the snapshot before it is; found an encrypted one";
             return Err(
-                Error::new(Kind::Corrupt, what).with_hint("somebody who cannot encrypt has put the snapshot there")
+                Error::new(Kind::Corrupt, what).with_hint("a program that cannot encrypt has put the snapshot there")
             );
         }
         self.recipients.set(first.or(Some(recipients)));

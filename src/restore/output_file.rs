@@ -1,4 +1,5 @@
-//! The file that a restore makes. It has its name only when it is whole, and takes nobody's place unasked.
+//! The file that a restore makes. It gets its name only when it is complete, and replaces a file only if that was asked
+//! for.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
@@ -30,7 +31,7 @@ pub enum Overwrite {
     Always,
 }
 
-/// Nothing that exists is overwritten unasked, nor anything that would change what is restored.
+/// Nothing that exists is overwritten if that was not asked for, nor anything that would change what is restored.
 ///
 /// Errors: of kind `Database`, for what is there and may not be replaced.
 pub fn refuse_existing(output: &Path, replaced: Overwrite) -> Result<()> {
@@ -51,7 +52,7 @@ pub fn refuse_existing(output: &Path, replaced: Overwrite) -> Result<()> {
     }
 }
 
-/// Only a regular file is replaced: never a device, a FIFO or a socket, nor a link, which somebody else may have put there.
+/// Only a regular file is replaced: never a device, a FIFO or a socket, nor a link, which another user may have put there.
 fn refuse_special(output: &Path) -> Result<()> {
     match output.symlink_metadata() {
         Ok(found) if found.is_symlink() => {

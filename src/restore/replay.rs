@@ -50,7 +50,7 @@ impl<'a> Replay<'a> {
         Ok(Replay { file, ..*self })
     }
 
-    /// The copy itself, and what is known of it; none behind an error.
+    /// The copy itself, and what is known of it; none after an error.
     pub fn database(&self) -> Option<(&File, RestoredEnd)> {
         self.held.as_ref().map(|held| (&self.file, held.end()))
     }

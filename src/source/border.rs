@@ -39,7 +39,7 @@ impl Source {
         self.borders.prune();
     }
 
-    /// Whether the copy is behind this snapshot, which is to be relied on.
+    /// Whether the copy is past this snapshot, which is to be relied on.
     pub fn is_behind_snapshot(&mut self, snapshot: &SnapshotHandle) -> bool {
         self.borders.find(snapshot).is_none()
     }

@@ -54,7 +54,7 @@ impl Borders {
         ahead.map(|mark| mark.frame).min()
     }
 
-    /// Those that came to nothing, and those that are behind the copy and stored, say no more.
+    /// Those that came to nothing, and those that the copy has passed and that are stored, say no more.
     pub(super) fn prune(&mut self) {
         self.list.retain(|border| match border.stored {
             Some(_) => border.reached.is_none(),

@@ -1,10 +1,11 @@
 //! Keeping the WAL short without standing in anybody's way.
 //!
-//! A passive checkpoint never waits and makes nobody wait. If it leaves nothing behind and no commit came meanwhile, the
-//! next pin is on READ0 and the next writer restarts the WAL by itself. Under a load that never pauses, the WAL is sealed
-//! once in a while: writers are held off while the last frames are copied, to us and by one passive checkpoint. How many
-//! may be left then is bounded ([`LOCKED_CHECKPOINT_COPY`], [`LOCKED_CHECKPOINT_BACKFILL`]): the rest goes before, while they write.
-//! RESTART is never used: it makes every writer wait for the slowest reader.
+//! A passive checkpoint never waits and makes nobody wait. If it leaves no frame uncopied and no commit came meanwhile, the
+//! next pin is on READ0 and the next writer restarts the WAL by itself. Under a load that never pauses, the WAL is
+//! checkpointed under the WRITE lock now and then: writers are held off while the last frames are copied, to us and by
+//! one passive checkpoint. How many may be left then is bounded ([`LOCKED_CHECKPOINT_COPY`],
+//! [`LOCKED_CHECKPOINT_BACKFILL`]): the rest goes before, while they write. RESTART is never used: it makes every writer
+//! wait for the slowest reader.
 
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,10 @@ use crate::source::snapshot::ActiveSnapshots;
 use crate::source::wal_file;
 use crate::source::wal_index::IndexHeader;
 
-/// A WAL of this many times the checkpoint threshold is sealed if passive checkpoints did not get it restarted.
+/// A WAL of this many times the checkpoint threshold is checkpointed under the WRITE lock if passive checkpoints did not
+/// get it restarted.
 const LOCKED_CHECKPOINT_FACTOR: u32 = 4;
-/// How long a seal tries to become the writer before it waits for the next tick.
+/// How long a locked checkpoint tries to become the writer before it waits for the next tick.
 const LOCKED_CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 /// Frames, and their bytes, that may be left to copy while writers are held off: a few milliseconds.
 const LOCKED_CHECKPOINT_COPY: (u32, usize) = (256, 1 << 20);
@@ -52,7 +54,7 @@ pub(super) struct CheckpointState {
     failed: bool,
 }
 
-/// A seal needs several rounds: what was committed before the lock was won is copied under it.
+/// A locked checkpoint needs several rounds: what was committed before the lock was won is copied under it.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
 enum BlockingCheckpoint {
     #[default]
@@ -166,7 +168,7 @@ fn passive_then_repin(source: &mut Source, now: Instant) -> Result<bool> {
     Ok(false)
 }
 
-/// Tries to become the only writer. Never waits for it: somebody who holds it may be waiting for our pin.
+/// Tries to become the only writer. Never waits for it: a process that holds it may be waiting for our pin.
 fn try_lock_writers(source: &mut Source, since: Instant, now: Instant) -> Result<bool> {
     let patient = now.duration_since(since) < LOCKED_CHECKPOINT_WAIT;
     if worth_locking(source)? && acquire_write_lock(source)? {
@@ -203,7 +205,7 @@ fn worth_locking(source: &mut Source) -> Result<bool> {
     }
     checkpoint_passive(source);
     let header = source.header()?;
-    // A reader that holds it back would do so under the seal as well.
+    // A reader that holds it back would do so under the lock as well.
     Ok(little_to_backfill(source, &header))
 }
 
@@ -225,7 +227,7 @@ fn within_limit(frames: u32, size: PageSize, (most, bytes): (u32, usize)) -> boo
     frames <= most && frames as usize <= bytes / size.frame()
 }
 
-/// Lets writers go if a seal holds them: nothing may keep them waiting while the copy does not go on.
+/// Lets writers go if a locked checkpoint holds them: nothing may keep them waiting while the copy does not go on.
 pub(super) fn abort(source: &mut Source) {
     if source.checkpoints.is_locked() {
         release_writers(source);

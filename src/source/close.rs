@@ -83,7 +83,7 @@ fn remove_files(path: &Path, identity: &Identity, held: &[File; 2]) {
     }
 }
 
-/// Keeps everybody else out until the file is closed. False if somebody is in.
+/// Keeps everybody else out until the file is closed. False if another process is in.
 fn lock_exclusively(file: &File, (start, length): (i64, i64)) -> bool {
     // SAFETY: all zeros is a valid flock.
     let mut wanted: libc::flock = unsafe { std::mem::zeroed() };

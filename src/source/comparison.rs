@@ -7,7 +7,7 @@
 //! * While it is read before any other frame of it is copied, it is not what the checksum of the database counts.
 //! * If a frame of it is copied first, what is in the file was its base. Then that was taken away from the checksum of the
 //!   database, which had counted another page.
-//! * If it is changed behind the reader, the next pass finds it.
+//! * If a page is changed after it was read, the next pass finds it.
 //!
 //! What must hold for the pages of a piece: the file has no frame after the place. All that is committed is copied when
 //! the wal-index is looked at, so the pin, which began before that, keeps later frames out of the file until it moves; and
@@ -154,7 +154,7 @@ mod tests {
         }
     }
 
-    /// The reader is before the page or behind it, and the next commit writes the page, or another one.
+    /// The reader is before the page or past it, and the next commit writes the page, or another one.
     #[test]
     fn byte_changed_without_sqlite_is_found_anywhere() {
         for (page, done, write) in
@@ -166,7 +166,7 @@ mod tests {
             let live = Live::new(&format!("flipped-{page}-{done}-{}", write.len()));
             run(&live, FILL);
             run(&live, "PRAGMA wal_checkpoint(TRUNCATE);");
-            // Closed behind the source: closing it drops all locks on the file.
+            // Closed after the source: closing it drops all locks on the file.
             let file = File::options().read(true).write(true).open(&live.path).unwrap();
             let mut source = known(&live);
             settle(&mut source);

@@ -43,7 +43,7 @@ pub fn open(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     Ok(connection)
 }
 
-/// SQLite opens what may not be written to for reading alone. A -shm file that is made by somebody who may only read the
+/// SQLite opens what may not be written to for reading alone. A -shm file that is made by a user who may only read the
 /// database would keep those out who may write to it.
 fn reject_read_only(path: &Path, connection: &Connection) -> Result<()> {
     if !connection.is_readonly("main").map_err(|e| from_sqlite(&e, "open"))? {

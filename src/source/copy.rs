@@ -216,7 +216,7 @@ fn compare(
 }
 
 /// The wal-index names the checksum of its last frame: the proof, end to end, that what was copied is what happened.
-/// After an unsealed frame it is also where the writer's own chain goes on, though no frame says so.
+/// After an unchecksummed frame it is also where the writer's own chain goes on, though no frame says so.
 fn check_against_index(
     chain: FrameChecksum,
     header: &IndexHeader,
@@ -249,7 +249,7 @@ pub(super) fn find_batch_end(bytes: &[u8], position: &CopyPosition) -> std::resu
             }
         }
     }
-    // Without any whole transaction or sealed frame, everything is given out: the next one begins with an open chain.
+    // Without any whole transaction or checksummed frame, everything is given out: the next one begins with an open chain.
     let all_committed = !last.part;
     Ok(if all_committed { last } else { commit.or(sealed).unwrap_or(last) })
 }

@@ -2,10 +2,10 @@
 //!
 //! In WAL mode nothing but a checkpoint writes to it. A checkpoint stores how far it will get (nBackfillAttempted) before
 //! its first write, and how far it got (nBackfill) after its last one (walCheckpoint, sqlite3.c). So a time of the last
-//! change that is another one, while neither of the two nor the salts moved, is a write that no checkpoint did: somebody
+//! change that is another one, while neither of the two nor the salts moved, is a write that no checkpoint did: a program
 //! copied another file over this one. Such a file keeps its inode, and the wal-index goes on as if nothing had happened.
 //!
-//! What this cannot see: a copy in the same second as a checkpoint of somebody else, where page size and file format are
+//! What this cannot see: a copy in the same second as a checkpoint of another process, where page size and file format are
 //! the same. A look costs one stat(2) and one read of 100 bytes.
 
 use std::fs::Metadata;

@@ -22,7 +22,7 @@ const BY_GROUP: u32 = 0o020;
 /// For how long a process wants to have a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LockWait {
-    /// Until somebody stops it: `replicate`.
+    /// Until it is stopped: `replicate`.
     UntilStopped,
     /// It ends by itself: `snapshot`, `replicate -once`.
     UntilDone,
@@ -48,7 +48,7 @@ impl Lock {
     ///
     /// Errors: [`Kind::Locked`], naming the holder, if another process has it; [`Kind::DatabaseNotReady`] if that one ends
     /// by itself and we would stay, so that it can be waited for. Of kind `Database`, if the directory or the file is one
-    /// that somebody else may have put there.
+    /// that another user may have put there.
     pub fn take(directory: &Path, database: &Path, stay: LockWait) -> Result<Lock> {
         fault::point("lock.take")?;
         let path = directory.join(NAME);

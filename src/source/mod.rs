@@ -21,7 +21,7 @@
 //! | the first pin, before its first move | the same | not kept while one waits (2 s of attempts); 1 s while a start compares the database (`COMPARE_PATIENCE`) |
 //! | a snapshot's own transaction | the same | until the pin moves: what changes is kept in slices of [`snapshot`]'s budget, some milliseconds each |
 //! | WRITE, to move the pin past a writer that never pauses | writers | copying 256 frames or 1 MiB |
-//! | WRITE, by a seal | writers | copying 256 frames or 1 MiB, writing back 1000 frames or 4 MiB, and two fsyncs |
+//! | WRITE, by a checkpoint under it (`checkpoint`) | writers | copying 256 frames or 1 MiB, writing back 1000 frames or 4 MiB, and two fsyncs |
 //! | CKPT, by a passive checkpoint | checkpoints of others | writing back what is committed, and two fsyncs; writers do not wait |
 //! | CKPT, WRITE, READ1 to READ4, by our TRUNCATE | writers, checkpoints | nothing is written back: one ftruncate(2) and an fsync; gives up at once if anybody is in the way |
 //! | RECOVER, WRITE, CKPT, by SQLite's recovery | everybody | reading the WAL once, as for anyone who is first to see a torn wal-index |
@@ -131,7 +131,7 @@ pub struct Options {
 ///
 /// A round: [`Source::has_work`]; if so, [`Source::read`] until there is nothing more; then [`Source::finish_round`].
 pub struct Source {
-    /// Also run checkpoints, heal the wal-index, and own the mapping of it.
+    /// Also run checkpoints, recover the wal-index, and own the mapping of it.
     pins: ReadPins,
     index: WalIndex,
     wal: Option<WalFile>,
@@ -315,13 +315,13 @@ impl Source {
         self.checkpoints.is_locked()
     }
 
-    /// Nobody may be kept waiting by a copy that does not go on: ends a seal that is under way. To be called after an
-    /// error in a round.
+    /// Nobody may be kept waiting by a copy that does not go on: ends a checkpoint under the WRITE lock. To be called
+    /// after an error in a round.
     pub fn release_writers(&mut self) {
         checkpoint::abort(self);
     }
 
-    /// The wal-index header; heals it first if it is torn for good, as it is after a writer died in the middle.
+    /// The wal-index header; recovers it first if it is torn for good, as it is after a writer died in the middle.
     fn header(&mut self) -> Result<IndexHeader> {
         for _ in 0..3 {
             let found = self.index.read()?;

@@ -1,4 +1,4 @@
-//! Giving out once more what was given out: to those that join behind the place of the copy.
+//! Giving out once more what was given out: to replicas that join at an earlier position than the copy's.
 //!
 //! What was given out was committed, and lies in the WAL until that is restarted. Whether it still does is told by the
 //! frames themselves: each one's checksum goes on from the one before, and the last one is that at which the copy stands.
@@ -10,7 +10,7 @@ use crate::source::resume::WalMark;
 use crate::source::wal_file::WalFile;
 use crate::source::{CopyPosition, Source};
 
-/// Where a mark is, seen from the place of the copy.
+/// Where a mark is, seen from the position of the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MarkRelation {
     Here,
@@ -37,13 +37,13 @@ impl Source {
         }
     }
 
-    /// Whether the place is before all that the WAL holds: there, a database is recognised by its file.
+    /// Whether the position is before all that the WAL holds: there, a database is recognised by its file.
     pub fn is_before_wal(&self) -> bool {
         self.position.frame == 0 || self.position.chain.salt() != self.header_at_open.salt
     }
 
-    /// Gives out the frames after `from` once more, up to the place of the copy, as many as `buffer` has room for. None if
-    /// they are not there any more, or are others.
+    /// Gives out the frames after `from` once more, up to the position of the copy, as many as `buffer` has room for.
+    /// None if they are not there any more, or are others.
     pub fn reread<'b>(&mut self, from: &WalMark, buffer: &'b mut [u8]) -> Result<Option<Batch<'b>>> {
         let Some(checksum) = from.checksum.filter(|_| from.frame > 0) else { return Ok(None) };
         if self.relation_to(from) != MarkRelation::Behind {
@@ -138,7 +138,7 @@ mod tests {
         // The WAL restarts over the frames.
         (0..3).for_each(|_| live.commit());
         let header = source.header().unwrap();
-        assert_ne!(header.salt, from.salt, "the WAL was not begun anew");
+        assert_ne!(header.salt, from.salt, "the WAL was not restarted");
         let mut buffer = vec![0; 1 << 16];
         assert!(source.reread(&from, &mut buffer).unwrap().is_none());
     }

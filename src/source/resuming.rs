@@ -92,8 +92,8 @@ impl Source {
         self.all_copied = self.passed_first_pin;
     }
 
-    /// Begins at this commit, behind the pinned one in the same WAL, of which a snapshot has been begun. What is between them is
-    /// not given out. False if it is not such a place.
+    /// Begins at this commit, after the pinned one in the same WAL, of which a snapshot has been begun. What is between
+    /// them is not given out. False if it is not such a place.
     pub fn begin_at(&mut self, mark: &WalMark) -> Result<bool> {
         if *mark == self.start() {
             return Ok(true);

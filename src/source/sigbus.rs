@@ -1,7 +1,7 @@
-//! A -shm file that somebody makes shorter while it is mapped ends no process.
+//! A -shm file that is made shorter while it is mapped ends no process.
 //!
 //! Anyone who may write to a database may truncate its -shm file, and the next look at the wal-index, ours or SQLite's, then
-//! meets a page that has no file behind it: SIGBUS (mmap(2)), which would end the replicator of every other database too.
+//! meets a page that the file does not have: SIGBUS (mmap(2)), which would end the replicator of every other database too.
 //! The handler puts a page of zeros there, and notes whose file it was; the source sees the note, gives up its
 //! connections, and the mapping with them, and everything is opened again.
 //!

@@ -104,7 +104,7 @@ impl WalIndex {
             .ok_or_else(|| refused("there is no wal-index yet"))
     }
 
-    /// The header as of now; none if it is torn or not initialised, so that somebody must run the recovery.
+    /// The header as of now; none if it is torn or not initialised, so that a recovery must run.
     ///
     /// Errors: a wal-index of a version that is not known.
     pub fn read(&self) -> Result<Option<IndexHeader>> {

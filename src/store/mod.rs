@@ -298,9 +298,9 @@ pub trait WriterLease {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Writer {
     Nobody,
-    /// Somebody, with what is known of it.
+    /// One that is there, with what is known of it.
     Live(LiveWriter),
-    /// It cannot be told: the login may not ask, or somebody was there and did not answer.
+    /// It cannot be told: the login may not ask, or one was there and did not answer.
     Unknown,
 }
 

@@ -1,9 +1,9 @@
-//! Thinning: what a policy does not keep is taken out of what is stored, by whoever holds nothing but the objects.
+//! Thinning: what a policy does not keep is taken out of what is stored, by a program that has nothing but the objects.
 //!
 //! [`crate::format::thinning`] decides, and nothing here is believed before it is proven:
 //!
 //! * A rollup is made of what is stored, and applied to a private copy of the database at its start. Only if the copy has the
-//!   database checksum then that the device stored with the last commit, the rollup is stored. So whoever sees it may rely on it.
+//!   database checksum then that the device stored with the last commit, the rollup is stored. So a reader may rely on it.
 //!   Format 1 stores no such checksum: then it is that of a second copy, led along the segments themselves.
 //! * A snapshot is made of such a copy, which must still have the checksum when it is read.
 //! * It is read back and compared before anything that it replaces may go. That is left to the next pass, which deletes what a
@@ -99,7 +99,7 @@ pub fn thin(
         let mut pass = Pass { work: Work { store, clock, listing: &listing, progress }, keep, now, entries, thinned };
         for plan in &plans {
             match pass.thin_generation(plan, tried.entry(plan.generation).or_default()) {
-                // Somebody else has thinned or deleted meanwhile: the next pass sees what.
+                // Another program has thinned or deleted meanwhile: the next pass sees what.
                 Err(error) if error.kind() == Kind::NotFound => return Ok(()),
                 // In part encrypted, in part not: that is never mixed.
                 Err(error) if error.kind() == Kind::NoIdentity => {

@@ -45,7 +45,7 @@ fn changed(random: &mut Random, page: &[u8]) -> Vec<u8> {
     new
 }
 
-/// A WAL of `frames` frames that change `pages`, which are left as they are behind it.
+/// A WAL of `frames` frames that change `pages`, which are left as they are after it.
 fn history(random: &mut Random, pages: &mut Pages, frames: u32) -> Wal {
     let size = 512 << random.below(8);
     let order = if random.below(2) == 0 { ByteOrder::Little } else { ByteOrder::Big };

@@ -168,12 +168,12 @@ fn a_snapshot_is_wanted_where_a_restore_reads_too_much() {
         let plans = plan_thinning(&listing, &keep(), Snapshots::Made, millis(T0 + newest * HOUR));
         plans.iter().flat_map(|plan| &plan.wanted).copied().collect::<Vec<_>>()
     };
-    // Behind two hours of it; behind each hour.
+    // After two hours of it; after each hour.
     assert_eq!(wanted(&[0], 20, 50_000), [11, 23]);
     assert_eq!(wanted(&[0], 20, 100_000), [5, 11, 17, 23]);
     assert_eq!(wanted(&[0], 20, 20_000), [0; 0]);
     assert_eq!(wanted(&[0, 12], 20, 50_000), [23]);
-    // A week later, only behind the day.
+    // A week later, only after the day.
     assert_eq!(wanted(&[0], 24 * 9, 100_000), [23]);
     // The hour of the newest commit may not be over.
     let open = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20)[..22], 100_000);

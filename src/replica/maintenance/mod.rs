@@ -2,8 +2,8 @@
 //!
 //! * Which segments to merge is decided from what was stored in this run; the store is listed at the start and each
 //!   hour, to learn what earlier runs left and what has grown too old.
-//! * Beside replication, merging keeps to a [`TransferBudget`](crate::replica::transfer_budget::TransferBudget). A pass that
-//!   somebody asked for does not.
+//! * Beside replication, merging keeps to a [`TransferBudget`](crate::replica::transfer_budget::TransferBudget). A pass on
+//!   request does not.
 //! * A merged segment is committed before anything that it was made of is deleted, and that only after
 //!   [`DELETE_GRACE_PERIOD`]: a restore that has made its plan finds everything it needs for so long.
 //! * Nothing here is in the way of storing: an error is logged, and the work is started again a minute later.
@@ -77,7 +77,7 @@ pub struct RetentionTask {
     /// Tells its segments from those of other databases of the process.
     id: u64,
     compaction: bool,
-    /// A listing that somebody else has made, instead of the first one.
+    /// A listing that the caller has made, instead of the first one.
     first_listing: Option<Vec<Entry>>,
     all_generations: bool,
     schedule: MaintenanceSchedule,
@@ -195,7 +195,7 @@ impl RetentionTask {
         self.advance(now, sent, clock).inspect_err(|error| self.on_error(error, now))
     }
 
-    /// Whether segments are merged and deleted, always or in a pass that somebody waits for.
+    /// Whether segments are merged and deleted, always or in a pass that was asked for.
     fn merges_now(&self) -> bool {
         self.compaction || self.schedule.is_in_pass()
     }

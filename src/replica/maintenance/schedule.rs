@@ -31,7 +31,7 @@ impl MaintenanceSchedule {
         *self = MaintenanceSchedule::new(true, now);
     }
 
-    /// Somebody waits for a whole pass.
+    /// Whether a whole pass was asked for and is not over.
     pub fn is_in_pass(&self) -> bool {
         self.requested && !self.pass_over
     }

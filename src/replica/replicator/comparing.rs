@@ -1,5 +1,5 @@
-//! The database compared with what is stored, in the background: a bad disk, or a file that was changed behind SQLite's back,
-//! is found within a pass, also where nobody writes.
+//! The database compared with what is stored, in the background: a bad disk, or a file that was changed by a program
+//! other than SQLite, is found within a pass, also where nobody writes.
 //!
 //! The pace is one of the process, however many databases it replicates: a piece each second, where each database is looked
 //! at anyway, and a quarter of that where something was committed meanwhile. So a database at rest wakes nobody up more

@@ -63,7 +63,7 @@ impl Replicator {
         Replicator::with_replicas(settings, vec![only], now)
     }
 
-    /// The same with several replicas, which must be in different places.
+    /// The same with several replicas, which must not share a prefix or directory.
     pub fn with_replicas(settings: Settings, replicas: Vec<ReplicaTarget>, now: Instant) -> Replicator {
         let settings = Rc::new(settings);
         Replicator {
@@ -316,7 +316,7 @@ impl Replicator {
         Ok(next)
     }
 
-    /// Gives those that joined behind the reader more of what they lack.
+    /// Gives those that joined at an earlier position more of what they lack.
     fn catch_up(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<()> {
         let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(()) };
         let mut lost = Vec::new();

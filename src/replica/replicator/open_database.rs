@@ -31,7 +31,7 @@ pub(super) struct OpenDatabase {
     pub(super) next_file_check: Instant,
     /// Nothing committed is left uncopied, as far as the last round saw.
     pub(super) caught_up: bool,
-    /// The place is not inside of a transaction.
+    /// The position is not inside of a transaction.
     pub(super) at_commit: bool,
     pub(super) file_position: Option<FilePosition>,
     idle_state: IdleState,
@@ -132,7 +132,8 @@ impl OpenDatabase {
         Ok(SyncResult::Again)
     }
 
-    /// A long WAL, little of which is not copied. What the sides that joined behind the place lack must stay under the pin.
+    /// A long WAL, little of which is not copied. What the sides that joined at an earlier position lack must stay under
+    /// the pin.
     fn holds_off_writers_for_the_rest(&mut self, sides: &[Side], now: Instant) -> Result<bool> {
         Ok(!sides.iter().any(Side::is_behind) && self.source.lock_to_catch_up(now)?)
     }
@@ -187,7 +188,7 @@ impl OpenDatabase {
         }
     }
 
-    /// Gives a side that joined behind the place more of what it lacks. Why it cannot go on, if it cannot.
+    /// Gives a side that joined at an earlier position more of what it lacks. Why it cannot go on, if it cannot.
     pub(super) fn catch_up(
         &mut self,
         side: &mut Side,
@@ -200,7 +201,7 @@ impl OpenDatabase {
                 side.make_room(clock.now());
             }
             if side.is_full() {
-                // The pin stays until it has what it lacks, and somebody may wait for that.
+                // The pin stays until it has what it lacks, and a checkpoint may wait for that.
                 return Ok(Some(GenerationEnd::Backlog));
             }
             let Some(mark) = side.writing().and_then(|writing| writing.builder.end().wal_mark()) else {

@@ -176,7 +176,7 @@ impl Reader {
     }
 
     /// Whether to try again in a moment, because a checkpoint of the application waits for our first pin. Not for ever: it may
-    /// wait for somebody else.
+    /// wait for another process.
     fn lets_checkpoint_pass(&mut self, now: Instant) -> bool {
         let until = *self.lets_checkpoint_pass_until.get_or_insert(now + CHECKPOINT_PATIENCE);
         self.retry_at = now + CHECKPOINT_PAUSE;

@@ -1,4 +1,4 @@
-//! A sync that somebody asks for: what is committed when it is asked for is stored at once, and the one who asks learns when.
+//! A sync on request: what is committed when it is requested is stored at once, and the client learns when.
 //!
 //! It goes by rounds, one at a time. A round begins when everything that is committed was copied, at a place of each side,
 //! and ends when each side's store has all before that place. What is asked for while a round is under way waits for the next

@@ -2,7 +2,7 @@
 //! readers see.
 //!
 //! A position is noted before the transaction that leads there is committed. Whatever happens then, the copy is at a noted
-//! position or at none, and its checksum says at which. At none it is made anew.
+//! position or at none, and its checksum says at which. At none it is restored again.
 
 use std::cell::Cell;
 use std::fs;
@@ -131,7 +131,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Somebody else's file is neither written to nor replaced.
+    /// Another program's file is neither written to nor replaced.
     ///
     /// Errors: of kind `Database`, if another file has the name by now, or none.
     fn require_name(&mut self) -> Result<()> {
@@ -148,7 +148,7 @@ impl Copy {
             .with_hint("another file was put in its place, or it was removed: start restore -f again"))
     }
 
-    /// Looks anew where it is, after an error. True if it is still where it was taken to be.
+    /// Looks again where it is, after an error. True if it is still where it was taken to be.
     pub fn is_unharmed(&mut self) -> Result<bool> {
         let before = self.at.map(|at| at.end());
         self.open()?;

@@ -75,7 +75,7 @@ pub fn promote(followed: Followed<'_>) -> Result<Option<RestoreResult>> {
 pub struct Follower<'a> {
     followed: Rc<Followed<'a>>,
     copy: Option<Copy>,
-    /// What could not be restored when the copy was to be made anew.
+    /// What could not be restored when the copy was to be restored again.
     failed: Option<Plan>,
     counters: Counters,
     /// What is known to be stored, and is not in the copy.
@@ -147,7 +147,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Reads the next piece of the copy, about so many bytes, to compare all of it with the checksum of what was applied to it.
-    /// One that differs is made anew.
+    /// One that differs is restored again.
     pub fn compare(&mut self, bytes: usize, published: OnPublished<'_>) -> Result<Comparison> {
         let Some(copy) = &mut self.copy else { return Ok(Comparison::Waiting) };
         let error = match copy.compare(bytes) {

@@ -51,7 +51,7 @@ impl Notes {
         Ok(decoded.map(|(identity, records)| Notes { directory, name, file, identity, records }))
     }
 
-    /// Begins them anew for a file that has the output's name, or is about to get it.
+    /// Restarts them for a file that has the output's name, or is about to get it.
     ///
     /// Errors: of kind `Locked`, if another process follows with this copy.
     pub fn create(output: &Path, identity: CopyIdentity, record: Record) -> Result<Notes> {
@@ -156,7 +156,7 @@ pub fn look(output: &Path) -> Result<Option<SeenNotes>> {
 
 /// Writes a file beside, locks it, and gives it the name.
 fn replace(directory: &Directory, name: &OsStr, text: &str) -> io::Result<File> {
-    // Whoever is here has the lock of the old notes, or makes the copy: what has this name was left by one that died.
+    // This process has the lock of the old notes, or makes the copy: what has this name was left by one that died.
     let mut temporary = name.to_os_string();
     temporary.push(".new");
     directory.remove_if_exists(&temporary)?;

@@ -98,7 +98,7 @@ impl IndexWriter {
         }
     }
 
-    /// Removes what a writer that died has left behind the last committed frame (walCleanupHash, 68675).
+    /// Removes what a writer that died has left after the last committed frame (walCleanupHash, 68675).
     fn remove_behind(&mut self, published: u32) -> Result<()> {
         if published > 0 {
             let (block, before) = place(published);

@@ -22,7 +22,7 @@
 //! 5. A page that no frame of the WAL holds is read through SQLite's own descriptor, under the read lock of the same
 //!    transaction: no descriptor on the database or its -shm is opened here (see the top of `source`).
 //!
-//! A change by somebody else in the time of a checkpoint is told by the count of commits in the header.
+//! A change by another process in the time of a checkpoint is told by the count of commits in the header.
 
 mod comparison;
 mod index;
@@ -55,7 +55,7 @@ pub use transaction::Transaction;
 /// In the header of a database: the versions to write and to read with. 1 is a rollback journal, 2 is WAL.
 const WAL_VERSIONS: [u8; 2] = [2, 2];
 const VERSIONS_OFFSET: u64 = 18;
-/// For how long a recovery by somebody else is waited for.
+/// For how long a recovery by another process is waited for.
 const OPEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A database to write pages to. While it lives nobody else writes.
@@ -71,7 +71,7 @@ pub struct PageWriter {
     published: Published,
     page_size: PageSize,
     path: PathBuf,
-    /// Somebody who makes the -shm file shorter takes our mapping of it away.
+    /// A process that makes the -shm file shorter takes our mapping of it away.
     faults: FaultCount,
     index_inode: u64,
     /// Dropped last: what is above is mapped by it.

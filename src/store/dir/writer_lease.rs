@@ -67,7 +67,7 @@ impl WriterLease for DirLease {
     }
 }
 
-/// Which of the directories are kept by somebody on this host, as the kernel's table of locks tells it. None of them is
+/// Which of the directories are kept by a process on this host, as the kernel's table of locks tells it. None of them is
 /// locked for that: a replicator that starts at this moment would be refused.
 pub struct LockedDirectories {
     root: PathBuf,

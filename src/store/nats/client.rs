@@ -57,7 +57,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// `waker` is called when somebody asks something of us; with none, nobody may.
+    /// `waker` is called when a request arrives; with none, no requests are taken.
     pub fn new(options: &Options, waker: Option<Waker>) -> Result<Rc<Client>> {
         auth::options(&options.login)?;
         let is_service = waker.is_some();
@@ -271,7 +271,7 @@ impl Client {
         }
     }
 
-    /// Answers a question of somebody else. If it does not arrive, the question is as good as not asked.
+    /// Answers a question of another program. If the answer is lost, that program asks again or gives up.
     pub fn respond(&self, reply: &str, payload: &[u8]) {
         self.respond_with(reply, None, payload);
     }

@@ -1,7 +1,7 @@
 //! How many bytes may be on their way to the server at once, all puts of a connection together.
 //!
 //! Small enough that the server's queue (128 MiB for all writers) never fills, that memory stays small, and that on a slow
-//! link nobody waits longer than about a second behind a large object; large enough to keep a far link busy: twice what it
+//! link nobody waits longer than about a second for a large object; large enough to keep a far link busy: twice what it
 //! carries in one round trip. As long as answers come without delay, the link carries more than it was given: then each
 //! answer makes room for as much again, which doubles the window in each round trip.
 
@@ -30,11 +30,11 @@ pub struct CongestionWindow {
     round_began: Option<Instant>,
     last_answer: Option<Instant>,
     round_bytes: usize,
-    /// Somebody had to wait for room in this round.
+    /// An upload had to wait for room in this round.
     window_limited: bool,
     /// The same in the round before.
     was_window_limited: bool,
-    /// An answer of this round came late: what it answers had to queue behind the rest.
+    /// An answer of this round came late: what it answers had to wait in a queue.
     queued: bool,
 }
 

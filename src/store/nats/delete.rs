@@ -1,9 +1,9 @@
 //! Deleting objects: the meta message goes first, so that an object is never seen without its chunks, then the chunks. No
-//! marker stays behind.
+//! marker stays.
 //!
 //! Names are taken in groups whose questions travel together. The server works off what one connection asks in order, so the
 //! order of the names is kept; after a lost connection a group is done again. What this connection has stored itself is not
-//! asked for. If such an object has been replaced by somebody else meanwhile, it is asked for and goes after its group.
+//! asked for. If such an object has been replaced by another program meanwhile, it is asked for and goes after its group.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -107,7 +107,7 @@ impl NatsDelete {
         Ok(())
     }
 
-    /// The meta message of our own object is not where it was: somebody has replaced or deleted the object.
+    /// The meta message of our own object is not where it was: another program has replaced or deleted the object.
     fn on_nothing_purged(&mut self, tag: u64) {
         if self.found.get(&tag).is_some_and(|found| found.own_seq.is_some()) {
             self.found.remove(&tag);

@@ -1,4 +1,4 @@
-//! User nkeys: the key pair behind a seed.
+//! User nkeys: the key pair of a seed.
 
 use nkeys::{KeyPair, KeyPairType};
 

@@ -74,7 +74,7 @@ impl ObjectNames {
         format!("$O.{}", self.origin.borrow().as_ref().unwrap_or(&self.bucket))
     }
 
-    /// The stream behind the bucket.
+    /// The stream of the bucket.
     pub fn stream(&self) -> String {
         format!("OBJ_{}", self.bucket)
     }

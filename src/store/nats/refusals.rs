@@ -40,7 +40,7 @@ impl SubjectsInUse {
         self.asked.iter().any(|(subject, whose)| whose == token && names(refusal, subject))
     }
 
-    /// Whether this refusal is of an answer to somebody else: no operation here waits for it.
+    /// Whether this refusal is of an answer to another program: no operation here waits for it.
     pub fn is_of_answer(&self, refusal: &str) -> bool {
         self.answered.iter().any(|subject| names(refusal, subject))
     }

@@ -57,13 +57,13 @@ impl WriterInfo {
     }
 }
 
-/// Somebody else has the prefix, and we have not begun.
+/// Another writer has the prefix, and we have not begun.
 pub(super) fn lease_taken_error(url: &str, other: &WriterInfo) -> Error {
     Error::new(Kind::Locked, format!("{url}: is already replicated to by {}", other.described()))
         .with_hint("only one replicator per prefix: stop that one, or give this database its own path in the bucket")
 }
 
-/// Somebody else has the prefix, which was ours.
+/// Another writer has the prefix, which was ours.
 pub(super) fn taken_over_error(url: &str, what: &str, other: &WriterInfo) -> Error {
     Error::new(Kind::TakenOver, format!("{url}: {what} by {}", other.described())).with_hint(
         "commits that this one has not stored are still in its database; decide which of the two databases is the right one",

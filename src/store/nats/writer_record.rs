@@ -2,8 +2,9 @@
 //! replaces on condition that it is still the one that it has read. Of two that come at the same moment the server takes one,
 //! whether they hear each other or not.
 //!
-//! * Records are counted. One that counts as high as ours, or higher, is of somebody who came after us: the prefix is lost.
-//! * None, or one that counts lower: the server has lost ours, or somebody removed it. Ours is written again in its place.
+//! * Records are counted. One that counts as high as ours, or higher, is of a writer that came after us: the prefix is
+//!   lost.
+//! * None, or one that counts lower: the server has lost ours, or it was removed. Ours is written again in its place.
 //! * Objects depend on it where the server can look ([`Fence`]). Where it cannot, the record is read again every half a
 //!   minute in which something was stored.
 //! * It stands among the chunks, and no object refers to it: a listing of objects shows nothing of it.
@@ -130,7 +131,7 @@ impl WriterRecord {
         self.epoch.filter(|_| !self.given_up).unwrap_or(0)
     }
 
-    /// Somebody may have come meanwhile: it is looked at before anything else is stored.
+    /// Another writer may have come meanwhile: it is looked at before anything else is stored.
     pub fn doubt(&mut self) {
         self.doubted = true;
     }

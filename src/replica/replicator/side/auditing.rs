@@ -37,7 +37,7 @@ impl Side {
         }
     }
 
-    /// Errors: somebody else has written what is listed.
+    /// Errors: another program has written what is listed.
     fn check_listing(&self, listing: &Listing) -> Result<()> {
         let (stored, snapshot) = (self.stored_of_written(), self.has_snapshot());
         self.access

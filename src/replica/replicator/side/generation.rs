@@ -38,7 +38,7 @@ impl Generations {
 }
 
 impl Side {
-    /// Goes on behind `end`: where the reader is, or `behind` that.
+    /// Goes on after `end`: where the reader is, or `behind` that.
     pub(in crate::replica::replicator) fn continue_generation(
         &mut self,
         end: StoredEnd,
@@ -76,7 +76,7 @@ impl Side {
     ) -> Result<()> {
         let next = self.store_summary.newest.next_generation(clock.utc_now(), random::random_below(u64::MAX));
         let next = next.context(|| self.replica.store.url().to_string()).inspect_err(|_| {
-            // What is in the way is looked for anew: the operator may have removed it.
+            // The store is listed again for what is in the way: the operator may have removed it.
             self.stage = SideStage::starting(&self.replica.store);
         });
         let (generation, time) = next?;
@@ -127,7 +127,7 @@ impl Side {
         Ok(())
     }
 
-    /// The reader has lost its database: it goes on behind what it was given, if the WAL shows that it can.
+    /// The reader has lost its database: it goes on after what it was given, if the WAL shows that it can.
     pub(in crate::replica::replicator) fn wait_for_reader(&mut self, now: Instant) {
         let Some(writing) = self.writing_mut() else { return };
         let (last, end) = (writing.builder.finish(), *writing.builder.end());

@@ -14,8 +14,8 @@ use crate::replica::segment_builder::Segment;
 use crate::source::{GenerationEnd, WalMark};
 
 impl Side {
-    /// The end behind which only commits are missing. None before what is stored is known to be of this database, and where a
-    /// full snapshot is asked for.
+    /// The end after which only commits are missing. None before what is stored is known to be of this database, and
+    /// where a full snapshot is asked for.
     pub(in crate::replica::replicator) fn missed_end(&self) -> Option<StoredEnd> {
         self.generations.missed_end.filter(|_| self.ownership.identified && !self.requests.force_snapshot)
     }
@@ -29,7 +29,7 @@ impl Side {
         self.store_summary.chain
     }
 
-    /// Goes on behind `end` with `found`, which leads to where the reader is.
+    /// Goes on after `end` with `found`, which leads to where the reader is.
     pub(in crate::replica::replicator) fn continue_by_difference(
         &mut self,
         end: &StoredEnd,
@@ -63,8 +63,8 @@ impl Side {
     }
 }
 
-/// The place of the reader, in the next WAL of a generation that ends at `end`. A WAL of which nothing is known yet, not even
-/// its header, is recognised by the database alone.
+/// The position of the reader, in the next WAL of a generation that ends at `end`. A WAL of which nothing is known yet,
+/// not even its header, is recognised by the database alone.
 fn read_position_after(end: &StoredEnd, mark: &WalMark) -> Option<ReadPosition> {
     let index = end.wal_position().index.checked_add(1)?;
     let (salt, checksum) = mark.checksum.map_or((Salt::default(), None), |checksum| (mark.salt, Some(checksum)));

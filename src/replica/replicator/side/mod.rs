@@ -66,7 +66,7 @@ pub(super) struct Side {
     /// What the store had when it was last looked at as a whole, and what has come since.
     store_summary: StoreSummary,
     acknowledged: Acknowledged,
-    /// Where the last sync began that somebody asked for.
+    /// Where the last sync on request began.
     sync_target: Option<Position>,
     end_of_run: EndOfRun,
     health: Health,
@@ -74,7 +74,7 @@ pub(super) struct Side {
 
 pub(super) enum SideStage {
     Starting(FindEnd),
-    /// The store is known. It goes on behind this end where that is possible.
+    /// The store is known. It goes on after this end if that is possible.
     Ready(std::result::Result<StoredEnd, GenerationEnd>),
     /// What is stored cannot be continued: the store is asked whether it is of this database.
     Identifying(Box<Identifying>),

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::replica::replicator::CHECK_INTERVAL;
 use crate::replica::replicator::side::Side;
 
-/// Snapshots that somebody waits for.
+/// Snapshots that were asked for.
 pub(super) struct SnapshotRequests {
     /// Those of other processes, for as long as the lock is ours.
     pub(super) inbox: Option<RequestInbox>,

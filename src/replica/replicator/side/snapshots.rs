@@ -28,7 +28,7 @@ pub(in crate::replica::replicator) enum SnapshotStep {
 }
 
 impl Writing {
-    /// Whether the snapshot under way may become visible. A start goes on behind the newest snapshot. So if there is an
+    /// Whether the snapshot under way may become visible. A start goes on after the newest snapshot. So if there is an
     /// earlier one, all between the two must be stored before: a process that is killed would leave a gap there.
     fn may_commit_snapshot(&self, outbox: &UploadQueue) -> bool {
         let Some(upload) = &self.snapshot else { return false };

@@ -75,7 +75,7 @@ impl Side {
         }
     }
 
-    /// Whether it waits for a database to be read, behind its end or from anywhere. What was let go for want of room waits
+    /// Whether it waits for a database to be read, after its end or from anywhere. What was let go for want of room waits
     /// until there is room again.
     pub(in crate::replica::replicator) fn wants_database(&self, now: Instant) -> bool {
         matches!(self.stage, SideStage::Ready(_)) && !self.is_paused(now) && !self.uploads.is_full()
@@ -104,7 +104,7 @@ impl Side {
         }
     }
 
-    /// What waits to go on behind an end cannot.
+    /// What waits to go on after an end cannot.
     pub(in crate::replica::replicator) fn refuse_end(&mut self, reason: GenerationEnd) {
         if let SideStage::Ready(end) = &mut self.stage {
             self.generations.missed_end = end.as_ref().ok().copied().filter(|_| reason.is_only_missed());
@@ -112,7 +112,7 @@ impl Side {
         }
     }
 
-    /// The time behind which nothing may be named.
+    /// No object may have an earlier time in its name.
     pub(super) fn newest_time(&self) -> Timestamp {
         let copied = self.writing().map(|writing| writing.builder.end().time).unwrap_or_default();
         self.store_summary.newest.moment.max(copied)

@@ -1,4 +1,4 @@
-//! The part of one replica in a sync that somebody asked for.
+//! The part of one replica in a sync on request.
 
 use std::time::Instant;
 

@@ -28,7 +28,7 @@ pub(in crate::replica::replicator) struct Writing {
     pub(super) snapshot_unanswered: bool,
     /// What was read before it joined is still to be given to it.
     pub(super) behind: bool,
-    /// The snapshot behind which what changes can be said in differences.
+    /// The snapshot after which changes can be stored as differences.
     awaited: Option<SnapshotHandle>,
 }
 
@@ -84,7 +84,7 @@ impl Side {
         closed.into_iter().for_each(|segment| uploads.push(segment, end));
     }
 
-    /// A snapshot of this side is to be relied on: behind it, differences lead to what a restore must give.
+    /// A snapshot of this side is to be relied on: after it, differences lead to what a restore must give.
     pub(super) fn await_snapshot(&mut self, snapshot: &SnapshotHandle, source: &mut Source) {
         let Some(writing) = self.writing_mut() else { return };
         writing.awaited = Some(snapshot.clone());

@@ -117,7 +117,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Opens the near end and starts the thread; no server is contacted before the crate connects.
-    /// `request_waker` is called when a request of somebody else has come.
+    /// `request_waker` is called when another program's request has come.
     pub fn start(options: &Options, request_waker: Option<Waker>) -> Result<Proxy> {
         let failed = |e: std::io::Error| Error::io(Kind::StoreRefused, "open a loopback port for the link", &e);
         let secret = random::token() + &random::token();

@@ -74,7 +74,7 @@ pub struct Parser {
     purpose: Purpose,
     /// What was read of messages since it was last taken.
     read: PurposeBytes,
-    /// The line of a request of somebody else was read.
+    /// The line of another program's request was read.
     request: bool,
 }
 
@@ -101,7 +101,7 @@ impl Parser {
         std::mem::take(&mut self.read)
     }
 
-    /// Whether a request of somebody else to us was passed on since the last time. Not before all of it was.
+    /// Whether another program's request to us was passed on since the last time. Not before all of it was.
     pub fn take_request(&mut self) -> bool {
         self.is_between() && std::mem::take(&mut self.request)
     }
@@ -238,7 +238,7 @@ fn route(words: Option<&[&[u8]]>, text: &[u8]) -> Result<Vec<u8>> {
     Ok(to)
 }
 
-/// Whether the words are those of a message that somebody else sends to the service.
+/// Whether the words are those of a message that another program sends to the service.
 fn is_request(words: &[&[u8]]) -> bool {
     let subject = words.get(1).copied().unwrap_or_default();
     SERVICE_SUBJECTS.iter().any(|beginning| subject.starts_with(beginning.as_bytes()))

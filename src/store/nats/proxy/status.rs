@@ -103,7 +103,7 @@ pub struct SharedStatus {
     status: Arc<Mutex<ProxyStatus>>,
     bytes_moved: Arc<AtomicU64>,
     pub traffic: TrafficCounters,
-    /// Called when a request of somebody else has come.
+    /// Called when another program's request has come.
     pub request_waker: Option<Waker>,
 }
 
