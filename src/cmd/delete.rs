@@ -43,17 +43,17 @@ pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
         return Ok(0);
     }
     // The lease tells whether a program replicates to it now, and refuses one that starts.
-    let mut claim = store.acquire_lease(&LeaseHolder {
+    let mut lease = store.acquire_lease(&LeaseHolder {
         database: "(delete)".to_string(),
         since: SystemClock.utc_now(),
         takeover: false,
         anonymous: true,
     });
-    wait_for_lease(&mut *claim, &*store).context(|| format!("delete {}", replica.url))?;
+    wait_for_lease(&mut *lease, &*store).context(|| format!("delete {}", replica.url))?;
     if !options.confirmed {
         confirm(&replica.url, &summary)?;
     }
-    delete_all(&store, &mut *claim, &listing).context(|| format!("delete {}", replica.url))?;
+    delete_all(&store, &mut *lease, &listing).context(|| format!("delete {}", replica.url))?;
     report(&replica.url, "deleted", &summary, options.json)?;
     if listing.foreign_count() > 0 {
         log::warn("objects of another program ignored")
@@ -113,8 +113,8 @@ fn names(listing: &Listing) -> Vec<String> {
     listing.generations().flat_map(|(_, stored)| of_generation(stored)).collect()
 }
 
-fn wait_for_lease(claim: &mut dyn WriterLease, store: &dyn Store) -> Result<()> {
-    while claim.poll(SystemClock.now())?.is_none() {
+fn wait_for_lease(lease: &mut dyn WriterLease, store: &dyn Store) -> Result<()> {
+    while lease.poll(SystemClock.now())?.is_none() {
         store.wait(POLL_INTERVAL);
     }
     Ok(())
@@ -142,19 +142,19 @@ fn confirm(url: &str, summary: &Summary) -> Result<()> {
     }
 }
 
-fn delete_all(store: &Rc<dyn Store>, claim: &mut dyn WriterLease, listing: &Listing) -> Result<()> {
+fn delete_all(store: &Rc<dyn Store>, lease: &mut dyn WriterLease, listing: &Listing) -> Result<()> {
     // Last, who was kept there: until then it protects what is left.
     let owner = listing.owner().map(owner::name);
     let mut delete = store.delete(names(listing).into_iter().chain(owner).collect());
     loop {
         let now: Instant = SystemClock.now();
-        claim.poll(now)?;
+        lease.poll(now)?;
         if delete.poll(now)?.is_ready() {
             break;
         }
         store.wait(POLL_INTERVAL);
     }
-    while claim.remove_record(SystemClock.now())?.is_pending() {
+    while lease.remove_record(SystemClock.now())?.is_pending() {
         store.wait(POLL_INTERVAL);
     }
     let left = load_listing(&**store, &SystemClock)?;

@@ -31,9 +31,9 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// `tick` is the shortest monitor interval.
-    pub fn new(followers: Vec<Replicator>, tick: Duration) -> EventLoop {
+    pub fn new(replicators: Vec<Replicator>, tick: Duration) -> EventLoop {
         EventLoop {
-            replicators: followers,
+            replicators,
             shared: SharedBuffers::new(),
             wake: None,
             tick,
@@ -59,9 +59,9 @@ impl EventLoop {
         }
         self.shared.inotify.read_events();
         let mut next = WakeOn::DatabaseWrite;
-        for follower in &mut self.replicators {
-            let polled = follower.poll(&mut self.shared, &SystemClock);
-            next = next.min(polled.map_err(|error| (follower.name().to_string(), error))?);
+        for replicator in &mut self.replicators {
+            let polled = replicator.poll(&mut self.shared, &SystemClock);
+            next = next.min(polled.map_err(|error| (replicator.name().to_string(), error))?);
         }
         if self.closing && self.is_drained() {
             return Ok(());
@@ -101,8 +101,8 @@ impl EventLoop {
     /// From now on, store what is committed and come to an end.
     pub fn close(&mut self) {
         self.closing = true;
-        for follower in &mut self.replicators {
-            follower.close();
+        for replicator in &mut self.replicators {
+            replicator.close();
         }
     }
 

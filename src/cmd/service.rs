@@ -47,11 +47,11 @@ struct WaitingSync {
 
 impl Service {
     /// Before the first connection is opened.
-    pub fn start(fleet: &mut Supervisor) -> Option<Service> {
+    pub fn start(supervisor: &mut Supervisor) -> Option<Service> {
         match wakeup::waker() {
             Ok((waker, receiver)) => {
-                fleet.event_loop.wake = Some(receiver);
-                fleet.pool().listen(waker, SystemClock.utc_now());
+                supervisor.event_loop.wake = Some(receiver);
+                supervisor.pool().listen(waker, SystemClock.utc_now());
                 Some(Service { attentive_until: None, waiting: Vec::new() })
             }
             Err(error) => {
@@ -67,12 +67,12 @@ impl Service {
     }
 
     /// Answers what can be answered. To be called on each turn of the loop.
-    pub fn poll(&mut self, now: Instant, fleet: &mut Supervisor) {
-        if fleet.event_loop.wake.as_ref().is_some_and(|receiver| receiver.drain()) {
+    pub fn poll(&mut self, now: Instant, supervisor: &mut Supervisor) {
+        if supervisor.event_loop.wake.as_ref().is_some_and(|receiver| receiver.drain()) {
             self.attentive_until = Some(now + ATTENTION);
         }
         self.attentive_until = self.attentive_until.filter(|until| now < *until);
-        let (event_loop, pool) = fleet.event_loop_and_pool();
+        let (event_loop, pool) = supervisor.event_loop_and_pool();
         let replicators = &event_loop.replicators;
         let requests = pool.requests(now, &|connection, room| description(replicators, connection, room));
         for request in requests {
@@ -121,9 +121,9 @@ impl Service {
     }
 
     /// The run comes to its end: what is still asked for is answered, and nothing more is heard.
-    pub fn stop(self, fleet: &mut Supervisor) {
-        fleet.event_loop.wake = None;
-        let pool = fleet.pool();
+    pub fn stop(self, supervisor: &mut Supervisor) {
+        supervisor.event_loop.wake = None;
+        let pool = supervisor.pool();
         for sync in &self.waiting {
             pool.answer(SystemClock.now(), &sync.request, Err(RequestError::new(503, "replicate is stopping")));
         }

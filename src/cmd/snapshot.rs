@@ -131,35 +131,35 @@ fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut Conn
     settings.allow_other_database = asked.allow_other_database;
     settings.allow_unencrypted = asked.allow_unencrypted;
     let target = wiring::replica_target(database, store.clone());
-    let mut follower = Replicator::with_replicas(settings, vec![target], SystemClock.now());
-    match follower.check_database() {
-        Ok(()) => snapshot_directly(database, &*store, follower),
+    let mut replicator = Replicator::with_replicas(settings, vec![target], SystemClock.now());
+    match replicator.check_database() {
+        Ok(()) => snapshot_directly(database, &*store, replicator),
         Err(error) if error.kind() == Kind::Locked => {
             if asked.retention.is_some() {
                 return Err(error.context("option -retention").with_hint(
                     "the running replicate deletes by its own retention: set snapshot.retention in its configuration",
                 ));
             }
-            request_from_replicator(database, &store, follower, asked.enforce_retention)
+            request_from_replicator(database, &store, replicator, asked.enforce_retention)
         }
         Err(error) => Err(error),
     }
 }
 
 /// Nobody follows the database: what is committed and not stored goes first, so that the generation can go on.
-fn snapshot_directly(database: &Database, store: &dyn Store, follower: Replicator) -> Result<StoredSnapshot> {
-    let mut poll = EventLoop::new(vec![follower], database.monitor_interval);
+fn snapshot_directly(database: &Database, store: &dyn Store, replicator: Replicator) -> Result<StoredSnapshot> {
+    let mut event_loop = EventLoop::new(vec![replicator], database.monitor_interval);
     let mut progress = None;
-    let mut watch = |poll: &EventLoop| {
-        let status = poll.replicators.first().map(|follower| follower.status(&SystemClock));
+    let mut watch = |event_loop: &EventLoop| {
+        let status = event_loop.replicators.first().map(|replicator| replicator.status(&SystemClock));
         if let Some(snapshot) = status.and_then(|status| status.snapshot) {
             let begin = || ProgressLine::new("snapshot", snapshot.total, SystemClock.now());
             progress.get_or_insert_with(begin).update(snapshot.read, SystemClock.now());
         }
     };
-    drain(&mut poll, DrainLimit::Idle(NO_PROGRESS_TIMEOUT), &mut watch)?;
+    drain(&mut event_loop, DrainLimit::Idle(NO_PROGRESS_TIMEOUT), &mut watch)?;
     drop(progress);
-    let status = poll.replicators.first().map(|follower| follower.status(&SystemClock)).unwrap_or_default();
+    let status = event_loop.replicators.first().map(|replicator| replicator.status(&SystemClock)).unwrap_or_default();
     if let Some(stored) = status.stored {
         check_restorable(&database.path, store, &stored, false)?;
     }

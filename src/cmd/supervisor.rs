@@ -40,7 +40,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Nobody yet. `stop_timeout` is how long the last sync of a database that goes may take.
-    pub fn new(tick: Duration, patience: Duration, create_bucket: bool) -> Supervisor {
+    pub fn new(tick: Duration, stop_timeout: Duration, create_bucket: bool) -> Supervisor {
         Supervisor {
             event_loop: EventLoop::new(Vec::new(), tick),
             desired: Vec::new(),
@@ -49,18 +49,18 @@ impl Supervisor {
             retry_at: HashMap::new(),
             restoring: HashMap::new(),
             added_at_runtime: HashSet::new(),
-            stop_timeout: patience,
+            stop_timeout,
             create_bucket,
             pool: ConnectionPool::default(),
         }
     }
 
     /// Adds a database that the run begins with: its trouble is the run's.
-    pub fn add(&mut self, database: &Database, follower: Replicator) {
+    pub fn add(&mut self, database: &Database, replicator: Replicator) {
         log_replicating(database);
         self.desired.push(database.clone());
         self.configured.push(database.clone());
-        self.event_loop.replicators.push(follower);
+        self.event_loop.replicators.push(replicator);
     }
 
     /// Adds a database that cannot be followed now, beside others that can: it is tried again.
@@ -90,13 +90,13 @@ impl Supervisor {
         self.retry_at.clear();
         let unwanted = |restoring: &&BackgroundRestore| !self.desired.contains(restoring.database());
         self.restoring.values().filter(unwanted).for_each(BackgroundRestore::cancel);
-        for follower in &mut self.event_loop.replicators {
-            let name = follower.name().to_string();
+        for replicator in &mut self.event_loop.replicators {
+            let name = replicator.name().to_string();
             let stays =
                 self.configured.iter().any(|database| has_path(database, &name) && self.desired.contains(database));
             if !stays && !self.stopping.contains_key(&name) {
                 log::info("stopping replication").field("db", &name).emit();
-                follower.close();
+                replicator.close();
                 self.stopping.insert(name, now + self.stop_timeout);
             }
         }
@@ -148,7 +148,7 @@ impl Supervisor {
     }
 
     fn is_replicating(&self, database: &Database) -> bool {
-        self.event_loop.replicators.iter().any(|follower| has_path(database, follower.name()))
+        self.event_loop.replicators.iter().any(|replicator| has_path(database, replicator.name()))
     }
 
     /// Lets everyone make progress; ends those who are done, and begins those who are wanted.
@@ -177,8 +177,8 @@ impl Supervisor {
     fn reap_stopped(&mut self) {
         let now = SystemClock.now();
         let done = |name: &str, deadline: &Instant, poll: &EventLoop| {
-            let follower = poll.replicators.iter().find(|follower| follower.name() == name);
-            follower.is_none_or(|follower| follower.is_drained() || now >= *deadline)
+            let replicator = poll.replicators.iter().find(|replicator| replicator.name() == name);
+            replicator.is_none_or(|replicator| replicator.is_drained() || now >= *deadline)
         };
         let gone: Vec<String> = self
             .stopping
@@ -198,7 +198,7 @@ impl Supervisor {
     }
 
     fn remove(&mut self, name: &str) {
-        self.event_loop.replicators.retain(|follower| follower.name() != name);
+        self.event_loop.replicators.retain(|replicator| replicator.name() != name);
         self.configured.retain(|database| !has_path(database, name));
     }
 
@@ -242,12 +242,12 @@ impl Supervisor {
         let settings =
             Settings { keep_note: true, keep_page_sums: true, ..wiring::replicator_settings(&database, true) };
         match wiring::new_replicator(&database, settings, self.create_bucket, &mut self.pool, now) {
-            Ok(follower) => {
+            Ok(replicator) => {
                 log_replicating(&database);
                 self.event_loop.set_min_interval(database.monitor_interval);
                 self.added_at_runtime.insert(name);
                 self.configured.push(database);
-                self.event_loop.replicators.push(follower);
+                self.event_loop.replicators.push(replicator);
             }
             Err(error) => self.retry_later(&name, &error),
         }

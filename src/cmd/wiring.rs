@@ -12,7 +12,7 @@ use crate::source;
 use crate::store::{self, ConnectionPool, Store, Target};
 
 /// How `database` is to be followed.
-pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
+pub fn replicator_settings(database: &Database, wait_for_database: bool) -> Settings {
     Settings {
         path: database.path.clone(),
         source: source_options(database),
@@ -34,7 +34,7 @@ pub fn replicator_settings(database: &Database, patient: bool) -> Settings {
         takeover: false,
         keep_note: false,
         keep_page_sums: false,
-        wait_for_database: patient,
+        wait_for_database,
         max_backlog: database.spool_limit,
     }
 }

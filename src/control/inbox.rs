@@ -233,21 +233,21 @@ mod tests {
     #[test]
     fn snapshot_answers_the_requests_seen_before_its_start() {
         let folder = folder("order");
-        let mut desk = RequestInbox::new(&folder);
+        let mut inbox = RequestInbox::new(&folder);
         let first = SnapshotRequest::create(&folder, false).unwrap();
-        desk.scan(Instant::now());
-        assert!(desk.wants_snapshot());
-        desk.snapshot_started();
+        inbox.scan(Instant::now());
+        assert!(inbox.wants_snapshot());
+        inbox.snapshot_started();
         let second = SnapshotRequest::create(&folder, false).unwrap();
-        desk.scan(Instant::now());
-        desk.snapshot_stored(position(), "nats://h/b/p q");
-        desk.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
+        inbox.scan(Instant::now());
+        inbox.snapshot_stored(position(), "nats://h/b/p q");
+        inbox.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
         assert_eq!(first.read_reply().unwrap(), Some(stored()));
         assert_eq!(second.read_reply().unwrap(), Some(Reply::Waiting("still".into())));
-        assert!(desk.wants_snapshot(), "for the second one");
+        assert!(inbox.wants_snapshot(), "for the second one");
         drop((first, second));
-        desk.scan(Instant::now());
-        assert!(desk.is_empty());
+        inbox.scan(Instant::now());
+        assert!(inbox.is_empty());
         assert_eq!(files(&folder), 0);
         fs::remove_dir_all(&folder).unwrap();
     }
@@ -255,12 +255,12 @@ mod tests {
     #[test]
     fn an_answer_to_who_has_gone_is_not_left_behind() {
         let folder = folder("gone");
-        let mut desk = RequestInbox::new(&folder);
+        let mut inbox = RequestInbox::new(&folder);
         for retention in [false, true] {
             let request = SnapshotRequest::create(&folder, retention).unwrap();
-            desk.scan(Instant::now());
+            inbox.scan(Instant::now());
             drop(request);
-            desk.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
+            inbox.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
             assert_eq!(files(&folder), 0);
         }
         fs::remove_dir_all(&folder).unwrap();
@@ -269,51 +269,51 @@ mod tests {
     #[test]
     fn a_snapshot_that_came_to_nothing_is_still_asked_for() {
         let folder = folder("again");
-        let mut desk = RequestInbox::new(&folder);
+        let mut inbox = RequestInbox::new(&folder);
         let _request = SnapshotRequest::create(&folder, false).unwrap();
-        desk.scan(Instant::now());
-        desk.snapshot_started();
-        assert!(!desk.wants_snapshot());
-        desk.snapshot_failed();
-        assert!(desk.wants_snapshot());
+        inbox.scan(Instant::now());
+        inbox.snapshot_started();
+        assert!(!inbox.wants_snapshot());
+        inbox.snapshot_failed();
+        assert!(inbox.wants_snapshot());
         fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn retention_that_was_asked_for_is_waited_for() {
         let folder = folder("retention");
-        let mut desk = RequestInbox::new(&folder);
+        let mut inbox = RequestInbox::new(&folder);
         let requests = [(); 2].map(|()| SnapshotRequest::create(&folder, true).unwrap());
-        desk.scan(Instant::now());
-        desk.snapshot_started();
-        assert!(desk.snapshot_stored(position(), "u"));
-        desk.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(3));
+        inbox.scan(Instant::now());
+        inbox.snapshot_started();
+        assert!(inbox.snapshot_stored(position(), "u"));
+        inbox.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(3));
         assert_eq!(requests[0].read_reply().unwrap(), Some(Reply::Retention(3)));
-        assert!(desk.wants_retention());
-        desk.retention_done(Some(&Error::new(Kind::StoreRefused, "no")), "u");
-        desk.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(4));
+        assert!(inbox.wants_retention());
+        inbox.retention_done(Some(&Error::new(Kind::StoreRefused, "no")), "u");
+        inbox.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(4));
         assert_eq!(requests[1].read_reply().unwrap(), Some(Reply::Failed("compaction and retention: no".into())));
-        assert!(!desk.wants_retention());
+        assert!(!inbox.wants_retention());
         fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn request_before_a_directory_at_rest_is_seen() {
         let folder = folder("rest");
-        let (mut desk, begun) = (RequestInbox::new(&folder), Instant::now());
+        let (mut inbox, begun) = (RequestInbox::new(&folder), Instant::now());
         let later = |seconds| begun + Duration::from_secs(seconds);
-        (0..10).for_each(|second| desk.scan(later(second)));
+        (0..10).for_each(|second| inbox.scan(later(second)));
         // The clock of the file system ticks.
         std::thread::sleep(Duration::from_millis(50));
         let request = SnapshotRequest::create(&folder, false).unwrap();
-        desk.scan(later(10));
-        assert!(desk.wants_snapshot());
+        inbox.scan(later(10));
+        assert!(inbox.wants_snapshot());
         // It is looked at as long as it is there: its asker may die, and the directory stays as it is.
-        (11..20).for_each(|second| desk.scan(later(second)));
-        assert!(desk.wants_snapshot());
+        (11..20).for_each(|second| inbox.scan(later(second)));
+        assert!(inbox.wants_snapshot());
         drop(request);
-        desk.scan(later(20));
-        assert!(desk.is_empty());
+        inbox.scan(later(20));
+        assert!(inbox.is_empty());
         fs::remove_dir_all(&folder).unwrap();
     }
 
@@ -323,11 +323,11 @@ mod tests {
         for name in ["ask-snapshot-1", "ask-retention-2", "answer-1", "answer-3", ".answer-4", "lock"] {
             fs::write(folder.join(name), "").unwrap();
         }
-        let mut desk = RequestInbox::new(&folder);
-        desk.scan(Instant::now());
-        desk.scan(Instant::now());
-        assert!(desk.is_empty());
-        desk.scan(Instant::now());
+        let mut inbox = RequestInbox::new(&folder);
+        inbox.scan(Instant::now());
+        inbox.scan(Instant::now());
+        assert!(inbox.is_empty());
+        inbox.scan(Instant::now());
         assert_eq!(files(&folder), 1, "the lock stays");
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -194,7 +194,9 @@ fn loss_error(listing: &Listing, found: &LatestRestore, position: Position) -> E
         listed_end(listing).ok().flatten().map(|end| format!(", and nothing after {} can be restored", end.time));
     let until = until.unwrap_or_default();
     Error::new(Kind::Corrupt, format!("expected a restore to end at {position}, which was stored; {found}{until}"))
-        .with_hint("the server has lost objects, or a program deleted them; litestream stores the missing commits again")
+        .with_hint(
+            "the server has lost objects, or a program deleted them; litestream stores the missing commits again",
+        )
 }
 
 /// More than we know of was acknowledged after the listing began, or arrived without an answer.

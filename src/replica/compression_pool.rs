@@ -1,7 +1,7 @@
 //! Helping hands for compression, which is nearly all of the work of a large snapshot. The loop stays one thread: it hands
 //! out pieces of the database and takes them back, compressed, in the same order.
 //!
-//! A hand knows nothing but bytes: no file, no store, no clock. It ends when its crew is dropped.
+//! A worker knows nothing but bytes: no file, no store, no clock. It ends when its pool is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,12 +13,12 @@ use crate::format::snapshot::LEVEL;
 
 /// More would take memory and memory bandwidth, and on a small machine the application's cores.
 const MAX_WORKERS: usize = 2;
-/// Pieces that wait at a hand besides the one in it: so it need not wait for the loop.
+/// Blocks that wait at a worker besides the one in it, so that it need not wait for the loop.
 const QUEUE_DEPTH: usize = 1;
 /// Deflate's state is on the heap.
 const STACK_BYTES: usize = 128 << 10;
 
-/// There is one crew in a process, however many snapshots are under way: who comes second works alone.
+/// There is one pool in a process, however many snapshots are under way: the second one compresses without.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// Bytes of the database, and what becomes of them. The buffers are used again and again.
@@ -48,7 +48,7 @@ struct Worker {
 }
 
 impl CompressionPool {
-    /// As many hands as are worth while here; none where there is one core, no thread to be had, or another crew at work.
+    /// As many workers as help here; none if there is one core, no thread can be started, or another pool is at work.
     pub fn new(piece_len: usize) -> CompressionPool {
         let cores = available_parallelism().map_or(1, usize::from);
         let wanted = if cores < 2 || IN_USE.swap(true, Ordering::SeqCst) { 0 } else { cores.min(MAX_WORKERS) };
@@ -77,8 +77,8 @@ impl CompressionPool {
     pub fn submit(&mut self, job: CompressionJob) -> Result<()> {
         let at = self.submitted % self.workers.len();
         self.submitted += 1;
-        let hand = self.workers.get(at).and_then(|hand| hand.jobs.as_ref());
-        hand.and_then(|jobs| jobs.send(job).ok()).ok_or_else(worker_died)
+        let jobs = self.workers.get(at).and_then(|worker| worker.jobs.as_ref());
+        jobs.and_then(|jobs| jobs.send(job).ok()).ok_or_else(worker_died)
     }
 
     /// The oldest piece that was given out, as soon as it is compressed; none if all were taken. Waits at most for one
@@ -89,7 +89,7 @@ impl CompressionPool {
         }
         let at = self.collected % self.workers.len();
         self.collected += 1;
-        let job = self.workers.get(at).and_then(|hand| hand.done.recv().ok());
+        let job = self.workers.get(at).and_then(|worker| worker.done.recv().ok());
         job.map(Some).ok_or_else(worker_died)
     }
 }
@@ -141,25 +141,25 @@ mod tests {
 
     #[test]
     fn pieces_come_back_in_order_however_long_each_takes() {
-        let mut crew = CompressionPool::new(4);
-        if crew.is_empty() {
+        let mut pool = CompressionPool::new(4);
+        if pool.is_empty() {
             return;
         }
         let mut seen = Vec::new();
         for number in 0..50u8 {
-            let mut job = match crew.take_buffer() {
+            let mut job = match pool.take_buffer() {
                 Some(job) => job,
                 None => {
-                    let job = crew.next_result().unwrap().unwrap();
+                    let job = pool.next_result().unwrap().unwrap();
                     seen.push(job.pages[0]);
                     job
                 }
             };
             job.pages[0] = number;
             job.len = 1 + usize::from(number % 3);
-            crew.submit(job).unwrap();
+            pool.submit(job).unwrap();
         }
-        while let Some(job) = crew.next_result().unwrap() {
+        while let Some(job) = pool.next_result().unwrap() {
             seen.push(job.pages[0]);
         }
         assert_eq!(seen, (0..50).collect::<Vec<u8>>());
@@ -167,10 +167,10 @@ mod tests {
 
     #[test]
     fn a_crew_can_be_dropped_in_the_middle_of_its_work() {
-        let mut crew = CompressionPool::new(100_000);
-        while let Some(mut job) = crew.take_buffer() {
+        let mut pool = CompressionPool::new(100_000);
+        while let Some(mut job) = pool.take_buffer() {
             job.len = job.pages.len();
-            crew.submit(job).unwrap();
+            pool.submit(job).unwrap();
         }
     }
 }

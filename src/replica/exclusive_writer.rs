@@ -77,8 +77,8 @@ impl ExclusiveWriter {
         }
         let holder =
             || LeaseHolder { database: self.database.clone(), since: wall, takeover: self.takeover, anonymous: false };
-        let claim = self.lease.get_or_insert_with(|| self.store.acquire_lease(&holder()));
-        self.confirmed_session = claim.poll(now)?;
+        let lease = self.lease.get_or_insert_with(|| self.store.acquire_lease(&holder()));
+        self.confirmed_session = lease.poll(now)?;
         Ok(self.confirmed_session.is_some())
     }
 
@@ -119,8 +119,8 @@ impl ExclusiveWriter {
     ///
     /// Errors: of kind `TakenOver` if another has it now, or has written to it; else the store's, and it is tried again.
     pub fn poll(&mut self, now: Instant, mine: &OwnWrites) -> Result<Exclusivity> {
-        let Some(claim) = &mut self.lease else { return Ok(Exclusivity::Pending) };
-        let connection = claim.poll(now)?;
+        let Some(lease) = &mut self.lease else { return Ok(Exclusivity::Pending) };
+        let connection = lease.poll(now)?;
         if connection == self.confirmed_session {
             return Ok(Exclusivity::Confirmed);
         }

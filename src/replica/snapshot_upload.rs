@@ -118,7 +118,7 @@ impl SnapshotUpload {
             encoder: Encoder::new(&header, Some(snapshot.origin())),
             levels: PieceLevels::new(CompressionLevel::Auto),
             store_waits: true,
-            pool: large.then(|| CompressionPool::new(BLOCK_BYTES)).filter(|crew| !crew.is_empty()),
+            pool: large.then(|| CompressionPool::new(BLOCK_BYTES)).filter(|pool| !pool.is_empty()),
             put,
             snapshot: Some(snapshot),
             ready: Vec::new(),
@@ -163,8 +163,8 @@ impl SnapshotUpload {
 
     /// Makes progress by at most one piece, so that other databases are not kept waiting. The snapshot becomes visible only
     /// where it may be committed now.
-    pub fn poll(&mut self, desk: &mut SnapshotBuffers, may_commit: bool, now: Instant) -> Result<UploadProgress> {
-        self.step(desk, may_commit, now).context(|| self.name())
+    pub fn poll(&mut self, buffers: &mut SnapshotBuffers, may_commit: bool, now: Instant) -> Result<UploadProgress> {
+        self.step(buffers, may_commit, now).context(|| self.name())
     }
 
     /// Lets go of the database before the store has all of it: what is left waits in a file in `directory`.
@@ -182,15 +182,15 @@ impl SnapshotUpload {
         format!("snapshot of generation {}", self.header.generation)
     }
 
-    fn step(&mut self, desk: &mut SnapshotBuffers, may_commit: bool, now: Instant) -> Result<UploadProgress> {
+    fn step(&mut self, buffers: &mut SnapshotBuffers, may_commit: bool, now: Instant) -> Result<UploadProgress> {
         if self.file_crc.is_some() {
-            self.hash_next(desk)?;
+            self.hash_next(buffers)?;
             return Ok(UploadProgress::Working);
         }
         self.submit_pages()?;
         let next = self.sent == self.ready.len();
         if next {
-            self.next_block(desk)?;
+            self.next_block(buffers)?;
         }
         let moved = self.send()?;
         if next {
@@ -204,11 +204,11 @@ impl SnapshotUpload {
         }
     }
 
-    fn hash_next(&mut self, desk: &mut SnapshotBuffers) -> Result<()> {
+    fn hash_next(&mut self, buffers: &mut SnapshotBuffers) -> Result<()> {
         let (Some(snapshot), Some((crc, running))) = (&mut self.snapshot, &mut self.file_crc) else { return Ok(()) };
-        let count = snapshot.read(&mut desk.pages)?;
+        let count = snapshot.read(&mut buffers.pages)?;
         if count > 0 {
-            let pages = &desk.pages[..count];
+            let pages = &buffers.pages[..count];
             if !self.header.wal_known {
                 crc.update(pages);
             }
@@ -228,10 +228,10 @@ impl SnapshotUpload {
         Ok(())
     }
 
-    /// Keeps the crew busy, if there is one.
+    /// Keeps the pool busy, if there is one.
     fn submit_pages(&mut self) -> Result<()> {
-        let (Some(snapshot), Some(crew)) = (&mut self.snapshot, &mut self.pool) else { return Ok(()) };
-        while let Some(mut job) = crew.take_buffer() {
+        let (Some(snapshot), Some(pool)) = (&mut self.snapshot, &mut self.pool) else { return Ok(()) };
+        while let Some(mut job) = pool.take_buffer() {
             job.len = snapshot.read(&mut job.pages)?;
             if job.len == 0 {
                 // The pin of the snapshot ends here, not when the last byte has been sent.
@@ -240,40 +240,40 @@ impl SnapshotUpload {
             }
             self.read += job.len as u64;
             job.level = self.levels.next(job.len, self.store_waits);
-            crew.submit(job)?;
+            pool.submit(job)?;
         }
         Ok(())
     }
 
-    fn next_block(&mut self, desk: &mut SnapshotBuffers) -> Result<()> {
+    fn next_block(&mut self, buffers: &mut SnapshotBuffers) -> Result<()> {
         self.ready.clear();
         self.sent = 0;
         match &mut self.pool {
-            Some(crew) => match crew.next_result()? {
+            Some(pool) => match pool.next_result()? {
                 Some(job) => {
                     self.encoder.add(&job.block, &mut self.ready);
-                    crew.recycle(job);
+                    pool.recycle(job);
                 }
                 None => {
                     self.pool = None;
                     self.encoder.finish(&mut self.ready)?;
                 }
             },
-            None => self.compress_next(desk)?,
+            None => self.compress_next(buffers)?,
         }
         Ok(())
     }
 
-    fn compress_next(&mut self, desk: &mut SnapshotBuffers) -> Result<()> {
+    fn compress_next(&mut self, buffers: &mut SnapshotBuffers) -> Result<()> {
         let Some(snapshot) = &mut self.snapshot else { return Ok(()) };
-        let count = snapshot.read(&mut desk.pages)?;
+        let count = snapshot.read(&mut buffers.pages)?;
         if count == 0 {
             self.snapshot = None;
             return self.encoder.finish(&mut self.ready);
         }
-        desk.packer.set_level(self.levels.next(count, self.store_waits));
-        desk.packer.compress(&desk.pages[..count], &mut desk.piece);
-        self.encoder.add(&desk.piece, &mut self.ready);
+        buffers.packer.set_level(self.levels.next(count, self.store_waits));
+        buffers.packer.compress(&buffers.pages[..count], &mut buffers.piece);
+        self.encoder.add(&buffers.piece, &mut self.ready);
         self.read += count as u64;
         Ok(())
     }

@@ -28,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub fn request_from_replicator(
     database: &Database,
     store: &Rc<dyn Store>,
-    mut follower: Replicator,
+    mut replicator: Replicator,
     retention: bool,
 ) -> Result<StoredSnapshot> {
     connect(&**store, &SystemClock)?;
@@ -42,14 +42,14 @@ pub fn request_from_replicator(
             Some(Reply::Failed(what)) => return Err(request_failed(&database.path, Kind::StoreRefused, &what)),
             answer => waiting.on_reply(answer, SystemClock.now()),
         }
-        match follower.take_lock() {
+        match replicator.take_lock() {
             Err(error) if error.kind() == Kind::Locked => {
                 waiting.check_timeout(&database.path, &error, SystemClock.now())?
             }
             Err(error) => return Err(error),
             Ok(()) => {
                 drop(request);
-                return snapshot_directly(database, &**store, follower);
+                return snapshot_directly(database, &**store, replicator);
             }
         }
         if !request.exists() {
@@ -93,8 +93,8 @@ impl ReplicatorWait {
         Err(match &self.answer {
             None => Error::new(Kind::Locked, format!("{locked}, which did not answer within {seconds}s"))
                 .with_hint("that process hangs, or its version takes no requests for snapshots; check its log"),
-            Some(Reply::Waiting(trouble)) if !trouble.is_empty() => {
-                request_failed(database, Kind::StoreUnreachable, trouble)
+            Some(Reply::Waiting(problem)) if !problem.is_empty() => {
+                request_failed(database, Kind::StoreUnreachable, problem)
             }
             Some(_) => request_failed(database, Kind::StoreUnreachable, &format!("no progress for {seconds}s")),
         })

@@ -50,9 +50,9 @@ impl Side {
         let lag = self.lag(clock).filter(|_| self.access.exclusive);
         self.access.writer.set_lag(lag);
         let (stored, snapshot) = (self.stored_of_written(), self.has_snapshot());
-        let outbox = &self.uploads;
+        let uploads = &self.uploads;
         let connection = self.access.writer.connection();
-        match self.access.writer.poll(now, &OwnWrites { stored, snapshot, in_flight: &|key| outbox.contains(key) }) {
+        match self.access.writer.poll(now, &OwnWrites { stored, snapshot, in_flight: &|key| uploads.contains(key) }) {
             Ok(Exclusivity::HistoryGone) => {
                 self.access.exclusive = true;
                 self.end_generation(GenerationEnd::StoredHistoryIsGone, now)?;

@@ -30,12 +30,12 @@ pub(in crate::replica::replicator) enum SnapshotStep {
 impl Writing {
     /// Whether the snapshot under way may become visible. A start goes on after the newest snapshot. So if there is an
     /// earlier one, all between the two must be stored before: a process that is killed would leave a gap there.
-    fn may_commit_snapshot(&self, outbox: &UploadQueue) -> bool {
+    fn may_commit_snapshot(&self, uploads: &UploadQueue) -> bool {
         let Some(upload) = &self.snapshot else { return false };
         let position = upload.header().position;
         let copied = self.builder.end().wal_position() >= position && !self.has_open_segment_before(position);
         let is_first = self.snapshot_at.is_none() && !self.snapshot_unanswered;
-        is_first || (copied && !outbox.has_segment_before(position))
+        is_first || (copied && !uploads.has_segment_before(position))
     }
 
     pub(super) fn snapshot_waits_for_open_segment(&self) -> bool {

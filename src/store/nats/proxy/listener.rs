@@ -49,7 +49,7 @@ pub struct ProxyListener {
     backoff_until: Cell<Option<Instant>>,
 }
 
-/// What came of hearing a visitor.
+/// What a pending client has sent so far.
 enum Handshake {
     Incomplete,
     Rejected,
@@ -65,12 +65,12 @@ impl ProxyListener {
     }
 
     pub fn interests(&self) -> Vec<Interest> {
-        let visitors = self.pending.iter().map(|visitor| visitor.tcp.as_raw_fd());
+        let clients = self.pending.iter().map(|client| client.tcp.as_raw_fd());
         let listener = self.accept_backoff().is_none().then(|| self.listener.as_raw_fd());
-        listener.into_iter().chain(visitors).map(Interest::read).collect()
+        listener.into_iter().chain(clients).map(Interest::read).collect()
     }
 
-    /// How much longer nobody is let in; none if a visitor is let in.
+    /// How much longer nobody is let in; none if a client is let in.
     pub fn accept_backoff(&self) -> Option<Duration> {
         self.backoff_until.get().map(time_left).filter(|rest| !rest.is_zero())
     }
@@ -106,8 +106,8 @@ impl ProxyListener {
 
     /// Forgets who went away again, so that an idle wait does not wake for ever.
     pub fn drop_closed(&mut self) {
-        self.pending.retain(|visitor| match visitor.tcp.peek(&mut [0]) {
-            Ok(n) => n > 0 && visitor.info_sent,
+        self.pending.retain(|client| match client.tcp.peek(&mut [0]) {
+            Ok(n) => n > 0 && client.info_sent,
             Err(e) => e.kind() == std::io::ErrorKind::WouldBlock,
         });
     }
@@ -120,24 +120,24 @@ impl ProxyListener {
     /// Greets and hears everybody. Who shows the secret comes in, and all others are closed.
     pub fn poll_handshakes(&mut self, nonce: &str) -> Option<ClientConnection> {
         self.accept_all();
-        let mut guest = None;
+        let mut accepted = None;
         let waiting = std::mem::take(&mut self.pending);
-        for mut visitor in waiting {
-            match visitor.poll_handshake(nonce, &self.secret) {
-                Handshake::Incomplete => self.pending.push(visitor),
+        for mut client in waiting {
+            match client.poll_handshake(nonce, &self.secret) {
+                Handshake::Incomplete => self.pending.push(client),
                 Handshake::Rejected => {}
                 Handshake::Accepted(connect, rest) => {
-                    guest = Some(ClientConnection { tcp: visitor.tcp, connect, unread: rest })
+                    accepted = Some(ClientConnection { tcp: client.tcp, connect, unread: rest })
                 }
             }
         }
-        if guest.is_some() {
+        if accepted.is_some() {
             self.pending.clear();
         }
-        guest
+        accepted
     }
 
-    /// While the guest is here, everybody else is a stranger.
+    /// While a client is accepted, every other connection is refused.
     pub fn reject_new(&self) {
         while self.accept().is_some() {}
     }

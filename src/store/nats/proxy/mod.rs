@@ -198,7 +198,7 @@ impl ProxyThread {
         false
     }
 
-    /// Sleeps; wakes early when told to stop, and for a visitor if `listen`.
+    /// Sleeps; wakes early when told to stop, and for a client if `listen`.
     fn sleep(&mut self, time: Duration, listen: bool) {
         let (mut all, mut time) = (vec![Interest::read(self.wake_receiver.fd())], time);
         if listen {
@@ -308,7 +308,7 @@ impl ProxyThread {
         }
     }
 
-    /// A stranger knocked; or the crate did, and then found that it cannot log in.
+    /// A connection that is not the client's was made; or the client made it, and then found that it cannot log in.
     fn no_client(&self) {
         if let (false, Err(e)) = (self.stopping, auth::options(&self.login))
             && self.status.lock().sessions > 0
@@ -335,9 +335,9 @@ impl ProxyThread {
     fn wait_for_handshake(&mut self, nonce: &str) -> Option<ClientConnection> {
         let end = Instant::now() + self.timeouts.timeout;
         while !self.stopping && !time_left(end).is_zero() {
-            let guest = self.listener.poll_handshakes(nonce);
-            if guest.is_some() || !self.listener.has_pending() {
-                return guest;
+            let accepted = self.listener.poll_handshakes(nonce);
+            if accepted.is_some() || !self.listener.has_pending() {
+                return accepted;
             }
             self.sleep(time_left(end), true);
         }
@@ -350,9 +350,9 @@ impl ProxyThread {
         self.listener.close_pending();
         while !self.crate_thread_ended.load(Ordering::SeqCst) {
             self.wake_receiver.drain();
-            if let Some(mut guest) = self.listener.poll_handshakes("") {
+            if let Some(mut client) = self.listener.poll_handshakes("") {
                 // A connection that works makes it look at what it was told.
-                let _ = std::io::Write::write_all(&mut guest.tcp, b"PONG\r\n");
+                let _ = std::io::Write::write_all(&mut client.tcp, b"PONG\r\n");
                 thread::sleep(SHUTDOWN_POLL_INTERVAL);
             }
             let _ = poll(&self.listener.interests(), SHUTDOWN_POLL_INTERVAL);
