@@ -49,6 +49,8 @@
 //! * rollup: a segment with the net change from one commit to a later one, and no state in between
 //! * incremental snapshot: a rollup with the pages that differ from the newest stored state, where the commits since are not known
 //! * thinning: replacing segments by rollups, so that the states stay that the policy (`Keep`) keeps
+//! * root: a bucket, prefix or directory with the databases that are stored below it
+//! * location: the host and path of a database, as the store knows them
 //! * orphan: a stored chunk that no object refers to, left by an upload that was cut off
 //!
 //! Where we are. Seven types answer this; each knows a different part:

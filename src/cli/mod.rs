@@ -205,7 +205,7 @@ pub struct List {
 
 #[derive(Debug, PartialEq)]
 pub struct Compact {
-    /// Every database at and below this place; none: those of the configuration.
+    /// Every database at and below this URL; none: those of the configuration.
     pub url: Option<Secret>,
     /// Between two passes; none: one pass.
     pub interval: Option<Duration>,

@@ -2,7 +2,7 @@
 //! again.
 
 mod metrics;
-mod places;
+mod roots;
 mod rows;
 
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use crate::store::{ConnectionPool, Entry, Store};
 use crate::thinning::{Thinned, thin};
 
 use metrics::CompactMetrics;
-use places::{Kept, Named, Place, places};
+use roots::{CompactionRoot, Kept, Named, roots};
 use rows::{Done, Row, log_row, print_rows};
 
 /// Between two looks whether the end was asked for.
@@ -35,20 +35,20 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
     signals::install_shutdown_handlers();
-    let (places, heartbeat) = places(given, options)?;
+    let (roots, heartbeat) = roots(given, options)?;
     let mut pool = ConnectionPool::default();
     let mut jumps = ClockJumpDetector::default();
     let mut metrics = CompactMetrics::default();
     let Some(interval) = options.interval else {
-        return with_signal_status(once(&places, options, heartbeat.as_ref(), &mut jumps, &mut pool));
+        return with_signal_status(once(&roots, options, heartbeat.as_ref(), &mut jumps, &mut pool));
     };
     log::info("compacting")
-        .field("places", places.len())
+        .field("places", roots.len())
         .field("interval", config::units::format_duration(interval))
         .emit();
     loop {
         let begun = SystemClock.now();
-        let rows = compact_all(&places, false, &mut jumps, &mut pool);
+        let rows = compact_all(&roots, false, &mut jumps, &mut pool);
         metrics.record(&rows, options.metrics_file.as_deref(), &pool.traffic(), SystemClock.utc_now());
         if signals::shutdown_signal().is_some() {
             return Ok(0);
@@ -72,18 +72,18 @@ fn wait(until: Instant) -> bool {
 }
 
 fn once(
-    places: &[Place],
+    roots: &[CompactionRoot],
     options: &cli::Compact,
     heartbeat: Option<&Heartbeat>,
     jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
 ) -> Result<ExitStatus> {
-    let rows = compact_all(places, options.dry_run, jumps, pool);
+    let rows = compact_all(roots, options.dry_run, jumps, pool);
     let metrics_file = options.metrics_file.as_deref();
     CompactMetrics::default().record(&rows, metrics_file, &pool.traffic(), SystemClock.utc_now());
-    if let ([], [place]) = (rows.as_slice(), places) {
-        let error = Error::new(Kind::NothingToRestore, format!("compact {}: nothing is stored", place.replica.url));
-        return Err(with_stored_hint(error, &place.replica, pool));
+    if let ([], [root]) = (rows.as_slice(), roots) {
+        let error = Error::new(Kind::NothingToRestore, format!("compact {}: nothing is stored", root.replica.url));
+        return Err(with_stored_hint(error, &root.replica, pool));
     }
     if options.json || rows.iter().any(|row| row.done.is_ok()) {
         print_rows(&rows, options)?;
@@ -97,12 +97,17 @@ fn once(
     Ok(0)
 }
 
-/// Ends at the first place where the end was asked for.
-fn compact_all(places: &[Place], dry_run: bool, jumps: &mut ClockJumpDetector, pool: &mut ConnectionPool) -> Vec<Row> {
+/// Ends at the first root where the end was asked for.
+fn compact_all(
+    roots: &[CompactionRoot],
+    dry_run: bool,
+    jumps: &mut ClockJumpDetector,
+    pool: &mut ConnectionPool,
+) -> Vec<Row> {
     let mut rows = Vec::new();
-    for place in places {
-        if let Err(error) = compact_place(place, dry_run, jumps, pool, &mut rows) {
-            rows.push(Row { replica: place.replica.url.clone(), done: Err(error) });
+    for root in roots {
+        if let Err(error) = compact_root(root, dry_run, jumps, pool, &mut rows) {
+            rows.push(Row { replica: root.replica.url.clone(), done: Err(error) });
         }
         if signals::shutdown_signal().is_some() {
             break;
@@ -111,18 +116,18 @@ fn compact_all(places: &[Place], dry_run: bool, jumps: &mut ClockJumpDetector, p
     rows
 }
 
-/// One listing for all databases of the place: a bucket has to be listed as a whole for any one of them.
-fn compact_place(
-    place: &Place,
+/// One listing for all databases of the root: a bucket has to be listed as a whole for any one of them.
+fn compact_root(
+    root: &CompactionRoot,
     dry_run: bool,
     jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
     rows: &mut Vec<Row>,
 ) -> Result<()> {
-    let url = &place.replica.url;
-    let store = connect(&place.replica, pool)?;
+    let url = &root.replica.url;
+    let store = connect(&root.replica, pool)?;
     let mut stored = objects_by_prefix(&*store, &SystemClock).context(|| format!("compact {url}"))?;
-    let databases = place.select(stored.prefixes().map(str::to_string).collect::<Vec<_>>().into_iter())?;
+    let databases = root.select(stored.prefixes().map(str::to_string).collect::<Vec<_>>().into_iter())?;
     let mut done_bytes = 0;
     let mut progress = ProgressLine::new("compact", stored.total_bytes(), SystemClock.now());
     let mut compact = |Named { prefix, replica, kept }: Named| {
@@ -212,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// What two databases and their place say, if the signal comes in the n-th piece of work and ends it or does not.
+    /// What two databases and their root say, if the signal comes in the n-th piece of work and ends it or does not.
     fn told(signal_in: u32, breaks_off: bool) -> (usize, bool) {
         let signalled = Cell::new(false);
         let stopped = || Error::new(Kind::Database, "stopped by signal 15");

@@ -15,20 +15,20 @@ use crate::store::{ConnectionPool, Target};
 /// Prefixes that a hint names.
 const MAX_NAMED: usize = 8;
 
-/// The databases that are stored at and below the place of `replica`.
+/// The databases that are stored at and below the URL of `replica`.
 pub fn stored_below(replica: &Replica, pool: &mut ConnectionPool) -> Result<StoredDatabases> {
     let store = connect(replica, pool)?;
     survey(&*store, &SystemClock).context(|| replica.url.clone())
 }
 
-/// Where nothing is stored at the place of `replica`, says what there is instead.
+/// If nothing is stored at the URL of `replica`, says what there is instead.
 pub fn with_stored_hint(error: Error, replica: &Replica, pool: &mut ConnectionPool) -> Error {
     if error.kind() != Kind::NothingToRestore || error.hint().is_some() {
         return error;
     }
     match stored_nearby(replica, pool) {
-        Ok((place, names)) => match stored_hint(&names) {
-            Some(hint) => error.with_hint(format!("{hint} in {place}")),
+        Ok((root, names)) => match stored_hint(&names) {
+            Some(hint) => error.with_hint(format!("{hint} in {root}")),
             None => error,
         },
         Err(cause) => {
@@ -38,7 +38,7 @@ pub fn with_stored_hint(error: Error, replica: &Replica, pool: &mut ConnectionPo
     }
 }
 
-/// A place near that of `replica`, and the databases that are stored there.
+/// A root near the URL of `replica`, and the databases that are stored there.
 fn stored_nearby(replica: &Replica, pool: &mut ConnectionPool) -> Result<(String, Vec<String>)> {
     if let Target::Dir(directory) = &replica.target {
         return Ok(sibling_directories(directory));

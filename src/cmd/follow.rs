@@ -12,7 +12,7 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::exec::{ChildCommand, signal_number};
 use crate::cmd::follow_member::Member;
 use crate::cmd::follow_report::Reporter;
-use crate::cmd::restore_items::{Item, Place, Wanted};
+use crate::cmd::restore_items::{Item, ReplicaRoot, Wanted};
 use crate::cmd::restore_one::request;
 use crate::cmd::{ExitStatus, encryption, signals};
 use crate::config::Replica;
@@ -39,7 +39,7 @@ struct Bucket {
 
 /// Below it are databases that come by themselves.
 struct Watched {
-    place: Place,
+    root: ReplicaRoot,
     /// The bucket that it is in.
     bucket: Option<usize>,
     next: Instant,
@@ -52,7 +52,7 @@ pub struct Following<'a> {
     pool: ConnectionPool,
     buckets: Vec<Bucket>,
     members: Vec<(Option<usize>, Member)>,
-    places: Vec<Watched>,
+    roots: Vec<Watched>,
     /// The outputs that have a member.
     outputs: BTreeMap<String, usize>,
     reporter: Reporter,
@@ -76,7 +76,7 @@ impl<'a> Following<'a> {
             pool,
             buckets: Vec::new(),
             members: Vec::new(),
-            places: Vec::new(),
+            roots: Vec::new(),
             outputs: BTreeMap::new(),
             reporter,
             next_comparison: SystemClock.now(),
@@ -101,17 +101,17 @@ impl<'a> Following<'a> {
 
     /// Follows many until the end is asked for. One that fails keeps no other from going on.
     ///
-    /// Errors: of a place that will never answer, such as a bucket that is not there.
+    /// Errors: of a root that will never answer, such as a bucket that is not there.
     pub fn run_many(mut self, wanted: Wanted) -> Result<ExitStatus> {
         for item in wanted.items {
             self.add_item(&item)?;
         }
         let now = SystemClock.now();
-        for place in wanted.places {
-            let bucket = self.bucket_of(&place.replica)?.map(|(bucket, _)| bucket);
-            self.places.push(Watched { place, bucket, next: now });
+        for root in wanted.roots {
+            let bucket = self.bucket_of(&root.replica)?.map(|(bucket, _)| bucket);
+            self.roots.push(Watched { root, bucket, next: now });
         }
-        for at in 0..self.places.len() {
+        for at in 0..self.roots.len() {
             match self.survey(at) {
                 Err(error) if error.kind() != Kind::StoreUnreachable => return Err(error),
                 Err(error) => log::warn("cannot look for new databases, retrying").error(&error).emit(),
@@ -151,10 +151,7 @@ impl<'a> Following<'a> {
                     WatchEvent::Started => {
                         let here = self.members.iter_mut().filter(|(bucket, _)| *bucket == Some(at));
                         here.for_each(|(_, member)| member.look());
-                        self.places
-                            .iter_mut()
-                            .filter(|place| place.bucket == Some(at))
-                            .for_each(|place| place.next = now);
+                        self.roots.iter_mut().filter(|root| root.bucket == Some(at)).for_each(|root| root.next = now);
                     }
                     WatchEvent::Pending | WatchEvent::Down => break,
                 }
@@ -180,14 +177,14 @@ impl<'a> Following<'a> {
 
     /// A database that nobody knew of.
     fn add_new(&mut self, at: usize, prefix: &str) {
-        let found = self.places.iter().filter(|place| place.bucket == Some(at)).find_map(|watched| {
-            let Target::Nats(options) = &watched.place.replica.target else { return None };
+        let found = self.roots.iter().filter(|root| root.bucket == Some(at)).find_map(|watched| {
+            let Target::Nats(options) = &watched.root.replica.target else { return None };
             let below = match options.prefix.as_str() {
                 "" => Some(prefix),
                 own if own == prefix => Some(""),
                 own => prefix.strip_prefix(own)?.strip_prefix('/'),
             };
-            watched.place.item(below?).transpose()
+            watched.root.item(below?).transpose()
         });
         let added = found.map_or(Ok(()), |item| item.and_then(|item| self.add_item(&item)));
         if let Err(error) = added {
@@ -195,10 +192,10 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Looks at what is stored below the places whose turn it is.
+    /// Looks at what is stored below the roots whose turn it is.
     fn look_for_new(&mut self) {
-        for at in 0..self.places.len() {
-            if self.places.get(at).is_some_and(|place| place.next <= SystemClock.now())
+        for at in 0..self.roots.len() {
+            if self.roots.get(at).is_some_and(|root| root.next <= SystemClock.now())
                 && let Err(error) = self.survey(at)
             {
                 log::warn("cannot look for new databases, retrying").error(&error).emit();
@@ -207,11 +204,11 @@ impl<'a> Following<'a> {
     }
 
     fn survey(&mut self, at: usize) -> Result<()> {
-        let Some(watched) = self.places.get_mut(at) else { return Ok(()) };
+        let Some(watched) = self.roots.get_mut(at) else { return Ok(()) };
         let told =
             watched.bucket.and_then(|bucket| self.buckets.get(bucket)).is_some_and(|bucket| bucket.news.is_told());
         watched.next = SystemClock.now() + if told { TOLD_SURVEY_INTERVAL } else { SURVEY_INTERVAL.max(self.interval) };
-        let items = watched.place.stored(&mut self.pool)?;
+        let items = watched.root.stored(&mut self.pool)?;
         items.iter().try_for_each(|item| self.add_item(item))
     }
 

@@ -1,4 +1,4 @@
-//! `litestream list`: every database below a place, with what is stored of it and who replicates it; and the same as a
+//! `litestream list`: every database below a URL, with what is stored of it and who replicates it; and the same as a
 //! monitor that says what is late, gone or cannot be restored.
 
 use std::collections::BTreeSet;

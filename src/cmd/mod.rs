@@ -268,7 +268,7 @@ impl Context<'_> {
                     Reported::Configured(database) => {
                         rows.extend(self.about_replicas(vec![database])?.into_iter().map(Reported::Configured));
                     }
-                    // Of what is stored alone there is a row for each place already.
+                    // Of what is stored alone there is a row for each URL already.
                     other => rows.push(other),
                 }
             }

@@ -66,21 +66,21 @@ impl Item {
     }
 }
 
-/// A place whose databases are those that are stored below it: they come by themselves.
-pub struct Place {
+/// A root: every database that is stored below it is meant, and new ones appear by themselves.
+pub struct ReplicaRoot {
     pub replica: Replica,
     /// None: any that is below a URL.
     entry: Option<DatabaseDir>,
     directory: Option<PathBuf>,
 }
 
-/// The databases that are named, and the places below which there are more.
+/// The databases that are named, and the roots below which there are more.
 pub struct Wanted {
     pub items: Vec<Item>,
-    pub places: Vec<Place>,
+    pub roots: Vec<ReplicaRoot>,
 }
 
-impl Place {
+impl ReplicaRoot {
     /// The database below this prefix; none if it is not wanted.
     ///
     /// Errors: a name that cannot be that of a file.
@@ -110,23 +110,23 @@ impl Place {
 pub fn wanted(given: &Context, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Wanted> {
     let directory = options.output.clone();
     if let RestoreSource::Below(url) = &options.source {
-        let places = vec![Place { replica: root(url)?, entry: None, directory }];
-        return Ok(Wanted { items: Vec::new(), places });
+        let roots = vec![ReplicaRoot { replica: root(url)?, entry: None, directory }];
+        return Ok(Wanted { items: Vec::new(), roots });
     }
     let config = given.config()?;
     config::check_files::config(&config)?;
-    let place = |entry: &DatabaseDir| {
+    let roots_of = |entry: &DatabaseDir| {
         let replicas = entry.template.each_replica().into_iter();
-        let place = |about: Database| Place {
+        let to_root = |about: Database| ReplicaRoot {
             replica: about.replica,
             entry: Some(entry.clone()),
             directory: directory.clone(),
         };
-        replicas.map(place).collect::<Vec<_>>()
+        replicas.map(to_root).collect::<Vec<_>>()
     };
-    let places = config.dirs.iter().flat_map(place).collect();
+    let roots = config.dirs.iter().flat_map(roots_of).collect();
     let items = config.dbs.iter().map(|database| item(given, database, directory.as_deref(), pool));
-    Ok(Wanted { items: items.collect::<Result<_>>()?, places })
+    Ok(Wanted { items: items.collect::<Result<_>>()?, roots })
 }
 
 fn root(url: &Secret) -> Result<Replica> {
@@ -149,7 +149,8 @@ fn item(given: &Context, database: &Database, directory: Option<&Path>, pool: &m
 pub fn all(given: &Context, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
     let directory = options.output.as_deref();
     if let RestoreSource::Below(url) = &options.source {
-        return Place { replica: root(url)?, entry: None, directory: directory.map(Path::to_path_buf) }.stored(pool);
+        return ReplicaRoot { replica: root(url)?, entry: None, directory: directory.map(Path::to_path_buf) }
+            .stored(pool);
     }
     let config = given.config()?;
     config::check_files::config(&config)?;

@@ -15,7 +15,7 @@ use crate::format::position::Generation;
 use crate::format::prefixes::split;
 use crate::format::time::Timestamp;
 
-/// The databases below a place, by prefix; the empty one is the place itself.
+/// The databases below a root, by prefix; the empty one is the root itself.
 #[derive(Default, Debug)]
 pub struct StoredDatabases {
     databases: BTreeMap<String, StoredDatabase>,

@@ -10,17 +10,17 @@ use crate::error::Result;
 use crate::format::keep::Keep;
 use crate::store::Target;
 
-/// A place whose objects are listed at once.
-pub struct Place {
+/// A URL whose objects are listed at once.
+pub struct CompactionRoot {
     pub replica: Replica,
     databases: Selection,
 }
 
-/// Which of the databases at a place.
+/// Which of the databases at and below a root.
 pub enum Selection {
     /// Those of the configuration.
     Named(Vec<Named>),
-    /// The one at the place itself, and those below it.
+    /// The one at the root itself, and those below it.
     Below(Kept),
     /// Those below it that a directory of the configuration may have.
     OfDirectory(Box<config::DatabaseDir>, Kept),
@@ -36,13 +36,13 @@ pub struct Kept {
 /// A database whose replica is known.
 #[derive(Clone)]
 pub struct Named {
-    /// Below the place.
+    /// Below the root.
     pub prefix: String,
     pub replica: Replica,
     pub kept: Kept,
 }
 
-impl Place {
+impl CompactionRoot {
     /// The databases that are to be compacted, of those that are stored.
     pub fn select(&self, stored: impl Iterator<Item = String>) -> Result<Vec<Named>> {
         let below = |prefix: String, kept| Ok(Named { replica: self.replica.at(&prefix)?, prefix, kept });
@@ -57,17 +57,17 @@ impl Place {
 }
 
 /// The databases by their buckets, since a bucket has to be listed as a whole for any one of them.
-fn by_bucket(databases: impl Iterator<Item = Named>) -> Vec<Place> {
-    let mut places: Vec<(Replica, Vec<Named>)> = Vec::new();
+fn by_bucket(databases: impl Iterator<Item = Named>) -> Vec<CompactionRoot> {
+    let mut roots: Vec<(Replica, Vec<Named>)> = Vec::new();
     for database in databases {
         let (bucket, prefix) = bucket(&database.replica);
         let named = Named { prefix, ..database };
-        match places.iter_mut().find(|(other, _)| other.target == bucket.target) {
+        match roots.iter_mut().find(|(other, _)| other.target == bucket.target) {
             Some((_, others)) => others.push(named),
-            None => places.push((bucket, vec![named])),
+            None => roots.push((bucket, vec![named])),
         }
     }
-    places.into_iter().map(|(bucket, databases)| Place::of(bucket, databases)).collect()
+    roots.into_iter().map(|(bucket, databases)| CompactionRoot::of(bucket, databases)).collect()
 }
 
 /// The whole bucket, and where in it the replica is.
@@ -80,9 +80,9 @@ fn bucket(replica: &Replica) -> (Replica, String) {
     (bucket, prefix)
 }
 
-impl Place {
+impl CompactionRoot {
     /// One that is alone in its bucket needs the names of no other.
-    fn of(bucket: Replica, mut databases: Vec<Named>) -> Place {
+    fn of(bucket: Replica, mut databases: Vec<Named>) -> CompactionRoot {
         let replica = match databases.as_mut_slice() {
             [only] => {
                 only.prefix = String::new();
@@ -90,18 +90,18 @@ impl Place {
             }
             _ => bucket,
         };
-        Place { replica, databases: Selection::Named(databases) }
+        CompactionRoot { replica, databases: Selection::Named(databases) }
     }
 }
 
 /// What is to be compacted, and where to report that all of it was.
-pub fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Option<Heartbeat>)> {
+pub fn roots(given: &Context, options: &cli::Compact) -> Result<(Vec<CompactionRoot>, Option<Heartbeat>)> {
     if let Some(url) = &options.url {
         let replica = config::replica_from_url(url.reveal(), &environment)?;
         config::check_files::replica(&replica)?;
         let retention = options.keep.map(|keep| keep.longest()).or(options.retention);
         let kept = Kept { retention, keep: options.keep };
-        return Ok((vec![Place { replica, databases: Selection::Below(kept) }], None));
+        return Ok((vec![CompactionRoot { replica, databases: Selection::Below(kept) }], None));
     }
     let config = given.config()?;
     config::check_files::config(&config)?;
@@ -113,12 +113,12 @@ pub fn places(given: &Context, options: &cli::Compact) -> Result<(Vec<Place>, Op
     let replicas = |dir: &DatabaseDir| -> Vec<(Database, DatabaseDir)> {
         dir.template.each_replica().into_iter().map(|template| (template, dir.clone())).collect()
     };
-    let directories = config.dirs.iter().flat_map(replicas).map(|(template, dir)| Place {
+    let directories = config.dirs.iter().flat_map(replicas).map(|(template, dir)| CompactionRoot {
         databases: Selection::OfDirectory(Box::new(dir), kept(&template)),
         replica: template.replica,
     });
-    let places: Vec<Place> = named.into_iter().chain(directories).collect();
-    Ok((places, config.heartbeat))
+    let roots: Vec<CompactionRoot> = named.into_iter().chain(directories).collect();
+    Ok((roots, config.heartbeat))
 }
 
 fn kept(database: &Database) -> Kept {
