@@ -32,6 +32,11 @@
 //! `Replicator::replicate` → `OpenDatabase::sync` → `OpenDatabase::copy_until_current` → `Source::read` → `Side::take` →
 //! `SegmentBuilder::add` → `UploadQueue::push` → `Put`.
 //!
+//! One restore passes these functions:
+//! `cmd::restore::run` → `restore_one::restore_one` → `to_file::to_file` → `plan::load_plan`, for which `format::plan` decides →
+//! `to_file::beside` → `apply::restore_resumable` → `object_reader::Prefetcher`, which asks for objects ahead → `PageOutput` →
+//! `source::check_integrity`, if that was asked for → `TemporaryFile::publish`.
+//!
 //! # Glossary
 //!
 //! What is stored:
@@ -100,6 +105,15 @@
 //! * A field in stored objects: `format/member_header.rs` and the object's own file, a new version number, and
 //!   man/litestream-format.5, whose tables and page of Python `tests/docs/by_hand.rs` reads.
 //! * A reason for which a generation ends: `GenerationEnd` in `source/resume.rs`.
+//!
+//! # How to change something
+//!
+//! * `make test-quick` says within a minute whether something is broken. `make check` and `make test` before it is handed in.
+//! * One change has its test, which fails without it, its words in the manual, the completions and `--help`, and one line in
+//!   CHANGELOG.md if a user can see it.
+//! * A release: give the section "Unreleased" of CHANGELOG.md a version and a date, and Cargo.toml the same version
+//!   (`cargo check` brings Cargo.lock along); `make check test`; `make reproducible`, which builds twice and compares the
+//!   files; tag the commit; `make dist`, whose tarballs, Debian packages and SHA256SUMS are in target/dist.
 //!
 //! # When a test fails
 //!

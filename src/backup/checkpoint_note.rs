@@ -28,9 +28,9 @@ const LONGEST: u64 = 4096;
 /// A stamp must be this much older than the note. Kernels stamp files by a clock that ticks every 1 to 10 ms.
 const AGE: Duration = Duration::from_millis(50);
 /// How long the file must stay as it is before a note is tried.
-const QUIET: Duration = Duration::from_millis(100);
+const MIN_QUIET_TIME: Duration = Duration::from_millis(100);
 /// At the end of a run, no longer than this is waited for a note.
-const PATIENCE: Duration = Duration::from_millis(500);
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The note that a start found.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +110,7 @@ impl NoteKeeper {
             source.checkpoint_at_end()?;
         }
         let done = self.advance(source, positions, now);
-        let late = self.closing.is_some_and(|since| now.duration_since(since) >= PATIENCE);
+        let late = self.closing.is_some_and(|since| now.duration_since(since) >= END_TIMEOUT);
         self.over = closing && (late || !matches!(done, Ok(false)));
         done.map(|_| ())
     }
@@ -130,7 +130,9 @@ impl NoteKeeper {
         }
         match &self.seen {
             Some((seen, since)) if *seen == stamp => {
-                if now.duration_since(*since) < QUIET || !write(&self.directory, &text(positions, &stamp), &stamp)? {
+                if now.duration_since(*since) < MIN_QUIET_TIME
+                    || !write(&self.directory, &text(positions, &stamp), &stamp)?
+                {
                     return Ok(false);
                 }
                 self.written = Some(WrittenNote { positions: positions.to_vec(), stamp });

@@ -24,7 +24,7 @@ use crate::source::comparison::PIECE_INTERVAL;
 use crate::store::{self, ConnectionPool, Entry, Store, Target, WatchEvent};
 
 /// A signal is noticed within this time.
-const NAP: Duration = Duration::from_millis(50);
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// New databases in directories, and in buckets whose server does not tell of them, are looked for so often.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(10);
 /// Where the server tells of them.
@@ -320,10 +320,10 @@ impl<'a> Following<'a> {
     }
 
     fn wait(&self) {
-        let nap = NAP.min(self.interval);
+        let pause = SIGNAL_CHECK_INTERVAL.min(self.interval);
         match self.buckets.first() {
-            Some(bucket) => bucket.news.store().wait(nap),
-            None => SystemClock.sleep(nap),
+            Some(bucket) => bucket.news.store().wait(pause),
+            None => SystemClock.sleep(pause),
         }
     }
 }

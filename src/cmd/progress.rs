@@ -12,11 +12,11 @@ use crate::printable::human_size;
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Set by -q: no line is shown.
-static QUIET: AtomicBool = AtomicBool::new(false);
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// From now on no progress is shown.
 pub fn silence() {
-    QUIET.store(true, Ordering::Relaxed);
+    SILENT.store(true, Ordering::Relaxed);
 }
 
 /// One line on standard error that is written over and over.
@@ -36,7 +36,7 @@ impl ProgressLine {
             total,
             started: now,
             last_drawn: None,
-            terminal: !QUIET.load(Ordering::Relaxed) && std::io::stderr().is_terminal(),
+            terminal: !SILENT.load(Ordering::Relaxed) && std::io::stderr().is_terminal(),
         }
     }
 

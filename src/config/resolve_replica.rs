@@ -67,12 +67,12 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     let Some(bucket) = bucket.or(url.bucket.clone()).or(sum.bucket.clone()) else {
         return Err(usage("the replica has no bucket").with_hint("write nats://HOST/BUCKET, or add bucket"));
     };
-    let outside = outside(url, &sum, around)?;
-    let mut options = Options::new(outside.servers.clone(), bucket, prefix);
-    options.login = sum.login.clone().or(outside.login.clone()).unwrap_or(Credentials::None);
-    set_tls(&mut options, &sum, &outside, around)?;
+    let environment_defaults = environment_defaults(url, &sum, around)?;
+    let mut options = Options::new(environment_defaults.servers.clone(), bucket, prefix);
+    options.login = sum.login.clone().or(environment_defaults.login.clone()).unwrap_or(Credentials::None);
+    set_tls(&mut options, &sum, &environment_defaults, around)?;
     set_connection(&mut options, &sum);
-    set_subjects(&mut options, &sum, &outside.context);
+    set_subjects(&mut options, &sum, &environment_defaults.context);
     let compaction = sum.compaction.unwrap_or(true);
     let compression_level = sum.compression_level.unwrap_or_default();
     let url = url::format_nats(&options);
@@ -104,7 +104,7 @@ fn prefix(own: &ReplicaSettings, inherited: &ReplicaSettings) -> Result<String> 
 }
 
 /// What the environment and a context of the nats CLI give where nothing else does.
-struct Outside {
+struct EnvironmentDefaults {
     servers: Vec<Server>,
     tls: bool,
     login: Option<Credentials>,
@@ -113,7 +113,7 @@ struct Outside {
 
 /// The nearest place that names servers, and that has a login, wins: URL and configuration (`url`, `sum`), then the
 /// variables, then the context.
-fn outside(url: NatsUrl, sum: &ReplicaSettings, around: &Environment<'_>) -> Result<Outside> {
+fn environment_defaults(url: NatsUrl, sum: &ReplicaSettings, around: &Environment<'_>) -> Result<EnvironmentDefaults> {
     let from_environment = match url.servers.is_empty() {
         true => around.non_empty("NATS_URL").map(|text| url::parse_servers(&text, "NATS_URL")).transpose()?,
         false => None,
@@ -133,12 +133,17 @@ fn outside(url: NatsUrl, sum: &ReplicaSettings, around: &Environment<'_>) -> Res
     };
     let default = || vec![Server { host: DEFAULT_HOST.to_string(), port: Options::DEFAULT_PORT }];
     let servers = if servers.is_empty() { default() } else { servers };
-    Ok(Outside { servers, tls: by_url || tls, login, context })
+    Ok(EnvironmentDefaults { servers, tls: by_url || tls, login, context })
 }
 
 /// Any option about TLS asks for TLS; `tls: false` takes back only an inherited `tls: true`.
-fn set_tls(options: &mut Options, sum: &ReplicaSettings, outside: &Outside, around: &Environment<'_>) -> Result<()> {
-    let (tls, context) = (&mut options.tls, &outside.context);
+fn set_tls(
+    options: &mut Options,
+    sum: &ReplicaSettings,
+    environment_defaults: &EnvironmentDefaults,
+    around: &Environment<'_>,
+) -> Result<()> {
+    let (tls, context) = (&mut options.tls, &environment_defaults.context);
     tls.handshake_first = sum.tls_first.unwrap_or(context.tls_first);
     let variable = |name: &str| around.non_empty(name).map(|path| around.absolute(&path)).transpose();
     tls.root_cas = match &sum.root_cas {
@@ -152,7 +157,7 @@ fn set_tls(options: &mut Options, sum: &ReplicaSettings, outside: &Outside, arou
             credentials::both_or_neither(pair.0, pair.1)?.or(context.identity.clone())
         }
     };
-    let required = outside.tls || sum.tls == Some(true) || tls.handshake_first;
+    let required = environment_defaults.tls || sum.tls == Some(true) || tls.handshake_first;
     tls.required = required || !tls.root_cas.is_empty() || tls.identity.is_some();
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 pub const SNAPSHOT: &str = "ask-snapshot-";
 pub const RETENTION: &str = "ask-retention-";
-pub const ANSWER: &str = "answer-";
+pub const ANSWER_PREFIX: &str = "answer-";
 /// An answer that is being written.
 pub const TEMP_ANSWER: &str = ".answer-";
 

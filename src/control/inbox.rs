@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::control::files::{ANSWER, RETENTION, SNAPSHOT, TEMP_ANSWER, request_name};
+use crate::control::files::{ANSWER_PREFIX, RETENTION, SNAPSHOT, TEMP_ANSWER, request_name};
 use crate::control::reply::Reply;
 use crate::control::settled_directory::SettledDirectory;
 use crate::directory::{Directory, parent};
@@ -91,7 +91,7 @@ impl RequestInbox {
             found.insert(id, OpenRequest { abandoned: unlocked, ..before.unwrap_or_else(new) });
         }
         self.open = found;
-        let answers = names.iter().filter(|name| match name.strip_prefix(ANSWER) {
+        let answers = names.iter().filter(|name| match name.strip_prefix(ANSWER_PREFIX) {
             Some(id) => !self.open.contains_key(id),
             None => name.starts_with(TEMP_ANSWER),
         });
@@ -182,7 +182,7 @@ fn is_abandoned(path: &Path) -> bool {
 }
 
 fn write(directory: &Path, id: &str, retention: bool, answer: &Reply) -> io::Result<()> {
-    let (draft, name) = (format!("{TEMP_ANSWER}{id}"), format!("{ANSWER}{id}"));
+    let (draft, name) = (format!("{TEMP_ANSWER}{id}"), format!("{ANSWER_PREFIX}{id}"));
     let (draft, open) = (OsStr::new(&draft), Directory::open(directory)?);
     // A new file each time: another user than ours may own the directory, and what lies in it.
     open.remove_if_exists(draft)?;

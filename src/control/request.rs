@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use crate::control::files::{ANSWER, request_name};
+use crate::control::files::{ANSWER_PREFIX, request_name};
 use crate::control::reply::Reply;
 use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind, Result};
@@ -30,7 +30,7 @@ impl SnapshotRequest {
         fault::point("request.place")?;
         let id = format!("{:016x}", random::random_below(u64::MAX));
         let path = directory.join(request_name(&id, retention));
-        let answer = directory.join(format!("{ANSWER}{id}"));
+        let answer = directory.join(format!("{ANSWER_PREFIX}{id}"));
         let place = || {
             let file = Directory::open(directory)?.create(path.file_name().unwrap_or_default())?;
             match file.try_lock() {

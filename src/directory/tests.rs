@@ -64,7 +64,7 @@ fn what_is_made_is_its_owners_alone() {
 }
 
 #[test]
-fn a_name_that_is_taken_meanwhile_stays_with_whoever_took_it() {
+fn output_created_meanwhile_is_kept() {
     let (path, directory) = scratch("rename");
     let [made, free, taken] = ["made", "free", "taken"].map(OsStr::new);
     fs::write(path.join(made), "restored").unwrap();

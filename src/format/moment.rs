@@ -16,7 +16,7 @@ pub enum Moment {
 }
 
 const EXPECTED: &str = "expected a date, a time and a zone, such as 2026-11-23T06:08:12Z";
-const HINT: &str = "also understood: 2026-11-23 06:08+0100, @1795500000 (seconds since 1970), -1h (ago), and the form \
+const FORMS_HINT: &str = "also understood: 2026-11-23 06:08+0100, @1795500000 (seconds since 1970), -1h (ago), and the form \
                     of object names, 20261123T060812.345Z";
 
 impl Moment {
@@ -25,7 +25,7 @@ impl Moment {
     ///
     /// Errors: [`Kind::Usage`].
     pub fn parse(text: &str) -> Result<Moment> {
-        let refused = || Error::new(Kind::Usage, format!("timestamp {text:?}: {EXPECTED}")).with_hint(HINT);
+        let refused = || Error::new(Kind::Usage, format!("timestamp {text:?}: {EXPECTED}")).with_hint(FORMS_HINT);
         if let Some(seconds) = text.strip_prefix('@') {
             return epoch(seconds).map(Moment::At).ok_or_else(refused);
         }
@@ -156,7 +156,7 @@ mod tests {
             "2026-11-23T06:08\u{e9}Z",
         ] {
             let error = Moment::parse(text).unwrap_err();
-            assert_eq!((error.kind(), error.hint()), (Kind::Usage, Some(HINT)), "{text}");
+            assert_eq!((error.kind(), error.hint()), (Kind::Usage, Some(FORMS_HINT)), "{text}");
         }
     }
 

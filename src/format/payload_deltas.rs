@@ -13,7 +13,7 @@ use crate::format::segment::{MemberHeader, Reader};
 use crate::format::varint;
 
 /// Bytes that are read at once: so much more than what is there is allocated.
-const PIECE: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 /// A frame that is not made yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl<'a, R: Read> PayloadDeltas<'a, R> {
         self.ahead = self.steps.split_off(length.min(self.steps.len()));
         while self.steps.len() < length {
             let begin = self.steps.len();
-            self.steps.resize(length.min(begin + PIECE), 0);
+            self.steps.resize(length.min(begin + READ_BYTES), 0);
             self.reader.read_exact(&mut self.steps[begin..])?;
         }
         Ok(())

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_told_from_what_arrived_without_an_answer() {
+    fn lost_acknowledgement_is_not_a_foreign_write() {
         let known = BTreeSet::from([Generation::new(GENERATION)]);
         let stored = Some(Position { generation: Generation::new(GENERATION), wal_position: point(0, 20) });
         let ours = [segment(GENERATION, 0, 20), segment(GENERATION, 20, 30)];

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
-use crate::restore::pending_object::{Given, PendingObject};
+use crate::restore::pending_object::{DeliveredBytes, PendingObject};
 use crate::store::blocking::{MAX_SLEEP, Outage};
 use crate::store::{Chunk, Store};
 
@@ -76,7 +76,7 @@ pub struct ObjectReader<'a> {
     ended: bool,
     received: &'a ReadLog,
     name: String,
-    given: Given,
+    given: DeliveredBytes,
 }
 
 impl<'a> ObjectReader<'a> {
@@ -92,7 +92,7 @@ impl<'a> ObjectReader<'a> {
         arriving: PendingObject,
         received: &'a ReadLog,
     ) -> ObjectReader<'a> {
-        let (ahead, given) = (None, Given::default());
+        let (ahead, given) = (None, DeliveredBytes::default());
         ObjectReader {
             store,
             clock,

@@ -52,7 +52,7 @@ impl PendingObject {
 
 /// What of an object has been given out, so that it can be asked for once more and continued there.
 #[derive(Default)]
-pub struct Given {
+pub struct DeliveredBytes {
     bytes: u64,
     crc: crc32::Crc32,
     /// Of the object that was asked for again: what has been passed over so far.
@@ -60,7 +60,7 @@ pub struct Given {
     passed_crc: crc32::Crc32,
 }
 
-impl Given {
+impl DeliveredBytes {
     /// The part of `bytes` that is new.
     ///
     /// Errors: of kind `NotFound` if what has been given out before was of another object.
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     /// Feeds `object` in pieces of these sizes, up to `end`; what is given out.
-    fn fed(given: &mut Given, object: &[u8], sizes: &[usize], end: usize) -> Result<Vec<u8>> {
+    fn fed(given: &mut DeliveredBytes, object: &[u8], sizes: &[usize], end: usize) -> Result<Vec<u8>> {
         let (mut at, mut out) = (0, Vec::new());
         for size in sizes.iter().cycle() {
             let next = (at + size).min(end);
@@ -112,7 +112,7 @@ mod tests {
         let object: Vec<u8> = (0..1000u32).map(|byte| (byte * 7 % 251) as u8).collect();
         for sizes in [&[1][..], &[64], &[64, 3, 200], &[1000]] {
             for breaks in [&[500][..], &[1, 999], &[300, 100, 700], &[640, 640, 64]] {
-                let (mut given, mut out) = (Given::default(), Vec::new());
+                let (mut given, mut out) = (DeliveredBytes::default(), Vec::new());
                 for end in breaks {
                     out.extend(fed(&mut given, &object, sizes, *end).unwrap());
                     given.begin_again();
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_object_that_is_another_one_by_then_is_told() {
-        let mut given = Given::default();
+        let mut given = DeliveredBytes::default();
         fed(&mut given, &[1; 100], &[7], 50).unwrap();
         given.begin_again();
         let error = fed(&mut given, &[2; 100], &[7], 100).unwrap_err();

@@ -26,7 +26,7 @@ use crate::source::compared_pages::ComparedPages;
 use crate::source::wal_index::IndexHeader;
 
 /// Bytes that are read at once: a fraction of what the slowest card reads in a second, and less than a thousandth of a core.
-pub const PIECE: usize = 1 << 20;
+pub const READ_BYTES: usize = 1 << 20;
 /// Between two pieces, of all databases of a process.
 pub const PIECE_INTERVAL: Duration = Duration::from_secs(1);
 /// The part of a piece that is read where something was committed since the last one.

@@ -13,7 +13,7 @@ use crate::fault;
 const NAME: &str = "lock";
 /// A lock that others could open they could also hold.
 const MODE: u32 = 0o600;
-const HINT: &str = "set meta-path to use another directory";
+const META_PATH_HINT: &str = "set meta-path to use another directory";
 const ROOT: u32 = 0;
 /// Others may write, and the group may.
 const BY_OTHERS: u32 = 0o002;
@@ -53,7 +53,7 @@ impl Lock {
         fault::point("lock.take")?;
         let path = directory.join(NAME);
         let failed = |operation: &str, e: &io::Error| {
-            Error::io(Kind::Database, format!("{operation} {}", path.display()), e).with_hint(HINT)
+            Error::io(Kind::Database, format!("{operation} {}", path.display()), e).with_hint(META_PATH_HINT)
         };
         let owner = fs::metadata(database).ok();
         let meta = meta_directory(directory, owner.as_ref())?;
@@ -80,11 +80,11 @@ fn write_pid(file: &mut File, stay: LockWait) -> io::Result<()> {
 /// Makes the directory if it is missing, and looks whose it is: root follows databases of users that it does not trust.
 fn meta_directory(path: &Path, owner: Option<&Metadata>) -> Result<Directory> {
     let failed = |e: &io::Error| {
-        Error::io(Kind::Database, format!("open metadata directory {}", path.display()), e).with_hint(HINT)
+        Error::io(Kind::Database, format!("open metadata directory {}", path.display()), e).with_hint(META_PATH_HINT)
     };
     let directory = Directory::open_or_create(path, owner).map_err(|e| failed(&e))?;
     let found = directory.metadata().map_err(|e| failed(&e))?;
-    match mistrusted(&found, owner) {
+    match distrust_reason(&found, owner) {
         None => Ok(directory),
         Some(why) => Err(Error::new(Kind::Database, format!("metadata directory {}: {why}", path.display()))
             .with_hint(
@@ -94,7 +94,7 @@ fn meta_directory(path: &Path, owner: Option<&Metadata>) -> Result<Directory> {
 }
 
 /// Why what lies in a directory is not to be relied on.
-fn mistrusted(found: &Metadata, database: Option<&Metadata>) -> Option<String> {
+fn distrust_reason(found: &Metadata, database: Option<&Metadata>) -> Option<String> {
     let (us, owner) = (effective_user(), database.map(MetadataExt::uid));
     if ![Some(ROOT), Some(us), owner].contains(&Some(found.uid())) {
         let expected = owner.unwrap_or(us);

@@ -13,9 +13,9 @@ use crate::store::{Entry, Put, PutState, Store};
 
 /// How long a store may be away in the middle of what was begun, without one byte more of it: a server that restarts, a
 /// cluster that chooses another leader.
-pub const OUTAGE: Duration = Duration::from_secs(30);
+pub const MAX_OUTAGE: Duration = Duration::from_secs(30);
 /// Between two attempts at a store that is away.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// How long one sleep lasts at most while nothing arrives.
 pub const MAX_SLEEP: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ pub fn list(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<En
 }
 
 /// Bytes of an object that are offered at once.
-const PIECE: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// Stores an object, read from `bytes`.
 pub fn put(store: &dyn Store, clock: &dyn Clock, name: &str, purpose: Purpose, bytes: &mut dyn Read) -> Result<()> {
@@ -66,7 +66,7 @@ pub fn put(store: &dyn Store, clock: &dyn Clock, name: &str, purpose: Purpose, b
 
 /// Stores the object that `put` has begun, read from `bytes`.
 pub fn finish_put(store: &dyn Store, clock: &dyn Clock, mut put: Box<dyn Put>, bytes: &mut dyn Read) -> Result<()> {
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; CHUNK_BYTES];
     loop {
         let count = bytes.read(&mut piece).map_err(Error::of_stream)?;
         let mut rest = piece.get(..count).unwrap_or_default();
@@ -109,7 +109,7 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// Waits until the store is there again, for as long as [`OUTAGE`] in all: what was asked is to be asked once more.
+    /// Waits until the store is there again, for as long as [`MAX_OUTAGE`] in all: what was asked is to be asked once more.
     ///
     /// Errors: `error`, if waiting does not help, or no longer.
     pub fn sit_out(&mut self, store: &dyn Store, clock: &dyn Clock, error: Error) -> Result<()> {
@@ -123,17 +123,17 @@ impl Outage {
                 *self.since.insert(clock.now())
             }
         };
-        let mut next = clock.now() + RETRY;
+        let mut next = clock.now() + RETRY_DELAY;
         loop {
             interrupt::check()?;
-            if clock.now().saturating_duration_since(since) >= OUTAGE {
-                return Err(error.context(format!("unreachable for {}s", OUTAGE.as_secs())));
+            if clock.now().saturating_duration_since(since) >= MAX_OUTAGE {
+                return Err(error.context(format!("unreachable for {}s", MAX_OUTAGE.as_secs())));
             }
             if clock.now() >= next {
                 match store.connect(clock.now()) {
                     Ok(true) => return Ok(()),
                     Err(error) if error.kind() != Kind::StoreUnreachable => return Err(error),
-                    _ => next = clock.now() + RETRY,
+                    _ => next = clock.now() + RETRY_DELAY,
                 }
             }
             store.wait(MAX_SLEEP);

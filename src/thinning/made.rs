@@ -12,7 +12,7 @@ use crate::store::traffic::Purpose;
 use crate::store::{Put, Store, blocking};
 
 /// Bytes that are read and written at once.
-pub const PIECE: usize = 64 << 10;
+pub const BUFFER_BYTES: usize = 64 << 10;
 
 pub struct Made {
     size: u64,
@@ -37,7 +37,7 @@ impl Made {
 
     pub fn reader(&self) -> Result<impl Read + use<'_>> {
         (&self.file).rewind().map_err(|error| Error::io(Kind::Database, "read a temporary file", &error))?;
-        Ok(BufReader::with_capacity(PIECE, &self.file))
+        Ok(BufReader::with_capacity(BUFFER_BYTES, &self.file))
     }
 
     /// Stores it under this name, and reads it back.
@@ -58,7 +58,7 @@ impl Made {
 }
 
 fn same(mut one: impl Read, mut two: impl Read) -> Result<bool> {
-    let (mut first, mut second) = (vec![0; PIECE], vec![0; PIECE]);
+    let (mut first, mut second) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
     loop {
         let count = fill(&mut one, &mut first)?;
         if count != fill(&mut two, &mut second)? || first.get(..count) != second.get(..count) {

@@ -16,11 +16,11 @@ use crate::replica::compaction::check_same_encryption;
 use crate::restore::object_reader::{ObjectReader, ReadLog};
 use crate::restore::replay::Replay;
 use crate::store::{Entry, Store};
-use crate::thinning::made::{Made, PIECE};
+use crate::thinning::made::{BUFFER_BYTES, Made};
 use crate::thinning::work::Work;
 
 /// Bytes of changed pages that are held at once. What does not fit takes another pass over the segments.
-const MEMORY: usize = 12 << 20;
+const MAX_MEMORY_BYTES: usize = 12 << 20;
 /// gzip's level: a rollup is made once and read often.
 const LEVEL: u32 = 6;
 
@@ -163,7 +163,7 @@ fn compose(work: &Work<'_>, group: &Group, known: Option<DatabaseChecksum>) -> R
     let mut writing: Option<(SegmentKey, Made, RollupEncoder)> = None;
     let mut from = Some(1);
     while let Some(first) = from {
-        let mut composed = Composition::new(first, MEMORY);
+        let mut composed = Composition::new(first, MAX_MEMORY_BYTES);
         for (key, _) in group {
             let name = key.to_string();
             let read = ReadLog::default();
@@ -180,7 +180,7 @@ fn compose(work: &Work<'_>, group: &Group, known: Option<DatabaseChecksum>) -> R
         };
         for (number, delta) in net.pages() {
             encoder.page(number, delta, &mut out);
-            if out.len() >= PIECE {
+            if out.len() >= BUFFER_BYTES {
                 made.append(&mut out)?;
             }
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::format::position::PageSize;
 use crate::source::WalMark;
-use crate::source::comparison::{BUSY_SHARE, PIECE};
+use crate::source::comparison::{BUSY_SHARE, READ_BYTES};
 
 /// How often a database is compared, and how fast.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,7 +17,7 @@ pub struct ComparisonPace {
 
 impl ComparisonPace {
     pub fn each(interval: Duration) -> ComparisonPace {
-        ComparisonPace { interval, piece: PIECE }
+        ComparisonPace { interval, piece: READ_BYTES }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::source::snapshot::Snapshot;
 use crate::source::{Source, WalMark};
 
 /// How long the first pin stays, no matter who waits for it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_PIN_TIME: Duration = Duration::from_secs(1);
 
 /// What differs at one place of the reader.
 pub(super) struct IncrementalAt {
@@ -113,7 +113,7 @@ impl IncrementalRead {
 
     /// Whether an application's checkpoint has waited for it long enough.
     pub(super) fn must_give_way(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(self.begun) >= PATIENCE && self.source.has_waiting_checkpoint()
+        now.saturating_duration_since(self.begun) >= MAX_PIN_TIME && self.source.has_waiting_checkpoint()
     }
 
     /// The database, as it was opened.

@@ -1,7 +1,7 @@
 //! The end of a run: the checksums of all pages are left for the next start, which may need them to tell what has changed.
 //!
 //! The database is read whole for that, once all of it is stored, where anything was committed since they were written. It
-//! takes no longer than [`PATIENCE`]: what is not written by then would spare a full snapshot, and is no reason to wait.
+//! takes no longer than [`END_TIMEOUT`]: what is not written by then would spare a full snapshot, and is no reason to wait.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::source::Source;
 use crate::source::snapshot::Snapshot;
 
 /// How long the end of a run may take for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct PageSumsKeeper {
     meta: PathBuf,
@@ -50,7 +50,7 @@ impl PageSumsKeeper {
         let now = clock.now();
         let since = *self.since.get_or_insert(now);
         let polled = self.advance(source, buffer, clock);
-        self.over = !matches!(polled, Ok(false)) || now.saturating_duration_since(since) >= PATIENCE;
+        self.over = !matches!(polled, Ok(false)) || now.saturating_duration_since(since) >= END_TIMEOUT;
         if self.over {
             self.reading = None;
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::source::comparison::{BUSY_SHARE, PIECE};
+use crate::source::comparison::{BUSY_SHARE, READ_BYTES};
 
 /// When a copy is to be compared.
 pub struct ComparisonSchedule {
@@ -30,7 +30,7 @@ impl ComparisonSchedule {
     pub fn piece(&mut self, now: Instant, applied: u64) -> usize {
         self.begun.get_or_insert(now);
         let busy = std::mem::replace(&mut self.applied, applied) != applied;
-        if busy { PIECE / BUSY_SHARE } else { PIECE }
+        if busy { READ_BYTES / BUSY_SHARE } else { READ_BYTES }
     }
 
     /// It could not be read just now: others have their turn before.
@@ -55,9 +55,9 @@ mod tests {
         let later = |seconds| begun + Duration::from_secs(seconds);
         let mut schedule = ComparisonSchedule::new(Some(Duration::from_secs(60)), begun);
         assert_eq!((schedule.due(later(59)), schedule.due(later(70))), (None, Some(later(60))));
-        assert_eq!(schedule.piece(later(70), 0), PIECE);
-        assert_eq!(schedule.piece(later(71), 5), PIECE / BUSY_SHARE);
-        assert_eq!(schedule.piece(later(72), 5), PIECE);
+        assert_eq!(schedule.piece(later(70), 0), READ_BYTES);
+        assert_eq!(schedule.piece(later(71), 5), READ_BYTES / BUSY_SHARE);
+        assert_eq!(schedule.piece(later(72), 5), READ_BYTES);
         schedule.postpone(later(73));
         assert_eq!(schedule.due(later(73)), Some(later(73)));
         assert_eq!(schedule.finish(later(80)), Duration::from_secs(10));

@@ -7,7 +7,7 @@ use crate::format::position::Position;
 use crate::replica::replicator::side::Side;
 
 /// For so long the end waits for what is committed meanwhile, too: an application may be stopping beside us.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
 /// How far the end of a run has come.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Side {
         }
         let proven = self.end_of_run.target.is_some_and(|target| reaches(self.audit.proven(), target));
         self.end_of_run.reached =
-            proven && self.access.exclusive && !self.has_work_before_end() && now.duration_since(since) >= GRACE;
+            proven && self.access.exclusive && !self.has_work_before_end() && now.duration_since(since) >= GRACE_PERIOD;
     }
 
     /// Whether a listing has to show that a restore reaches what must be stored.

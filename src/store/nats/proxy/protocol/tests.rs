@@ -77,7 +77,7 @@ fn an_info_of_a_large_cluster_never_reaches_the_crate() {
 }
 
 #[test]
-fn of_headers_only_a_status_is_passed_on_whatever_they_are() {
+fn parser_forwards_only_the_status_of_headers() {
     let message = |to: &[u8], header: &[u8]| {
         let sizes = format!(" {} {}\r\n", header.len(), header.len() + 2);
         [b"HMSG ", to, sizes.as_bytes(), header, b"ok\r\nPING\r\n"].concat()
