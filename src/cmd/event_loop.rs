@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
+use crate::cmd::heap;
 use crate::error::Error;
 use crate::replica::replicator::{Replicator, SharedBuffers, WakeOn};
 use crate::wakeup::WakeReceiver;
@@ -26,6 +27,8 @@ pub struct EventLoop {
     tick: Duration,
     /// When those at rest are looked at.
     next_idle_check: Instant,
+    /// All were at rest once: the start is over.
+    has_rested: bool,
     closing: bool,
 }
 
@@ -38,6 +41,7 @@ impl EventLoop {
             wake: None,
             tick,
             next_idle_check: SystemClock.now(),
+            has_rested: false,
             closing: false,
         }
     }
@@ -66,6 +70,7 @@ impl EventLoop {
         if self.closing && self.is_drained() {
             return Ok(());
         }
+        self.trim_at_first_rest(next);
         let wake = match next {
             WakeOn::DatabaseWrite => self.next_idle_check,
             _ => {
@@ -84,6 +89,13 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+
+    fn trim_at_first_rest(&mut self, next: WakeOn) {
+        if next == WakeOn::DatabaseWrite && !self.has_rested && !self.replicators.is_empty() {
+            self.has_rested = true;
+            heap::trim();
+        }
     }
 
     fn wait_for_stores(&self, left: Duration) {

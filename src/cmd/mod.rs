@@ -14,6 +14,7 @@ mod follow;
 mod follow_member;
 mod follow_metrics;
 mod follow_report;
+mod heap;
 mod heartbeat;
 mod journal;
 mod list;

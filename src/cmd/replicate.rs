@@ -38,6 +38,7 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
     let exec = options.exec.clone().or(config.exec.clone());
     let service = if config.service { Service::start(&mut supervisor) } else { None };
     start_all(&mut supervisor, &databases, options, exec.is_some())?;
+    drop(databases);
     signals::install_hangup_handler();
     let exec = exec.as_deref().map(ChildCommand::start).transpose()?;
     let mut daemon = Daemon::new(config, supervisor, exec, service);

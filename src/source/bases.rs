@@ -35,7 +35,6 @@ pub(super) struct Bases {
     known: bool,
     pages: WalPages,
     early: EarlyPages,
-    page: Vec<u8>,
     compared: ComparedPages,
 }
 
@@ -56,7 +55,6 @@ impl Bases {
             known: sum.is_some(),
             pages: found,
             early: EarlyPages::default(),
-            page: vec![0; page_size.get() as usize],
             compared: ComparedPages::new(page_size),
         }
     }
@@ -111,16 +109,13 @@ impl Bases {
     /// Takes frames, of which the first is frame `first`, and adds them to `composer`. False if a base is not known: then
     /// nothing is any more.
     pub(super) fn take(&mut self, files: &Files, first: u32, frames: &[u8], composer: &mut Composer) -> Result<bool> {
-        let mut old = std::mem::take(&mut self.page);
-        let mut taken = true;
+        let mut old = vec![0; files.page_size.get() as usize];
         for (number, frame) in (first..).zip(frames.chunks_exact(files.page_size.frame())) {
-            taken = self.frame(files, number, frame, composer, &mut old)?;
-            if !taken {
-                break;
+            if !self.frame(files, number, frame, composer, &mut old)? {
+                return Ok(false);
             }
         }
-        self.page = old;
-        Ok(taken)
+        Ok(true)
     }
 
     fn frame(
