@@ -16,6 +16,7 @@ on_a_directory_only! {
     nobody_writes_to_a_copy_and_what_was_written_later_is_undone
     a_copy_that_was_damaged_is_found_and_repaired
     a_page_that_never_changes_again_is_compared_and_repaired
+    a_copy_of_a_database_without_wal_mode_compares_equal
     a_file_that_takes_the_name_of_a_copy_is_left_alone
     a_copy_goes_on_where_it_was_and_reads_no_snapshot_again
     a_copy_is_made_good_whatever_a_power_failure_left
@@ -109,17 +110,34 @@ fn a_copy_that_was_damaged_is_found_and_repaired(bed: &Bed) {
     assert_equal(&database, &copy);
 }
 
-/// A program that has it open goes on reading, and sees commits only.
-fn a_page_that_never_changes_again_is_compared_and_repaired(bed: &Bed) {
-    let (database, copy, end, config) = (bed.database(), bed.path("copy.db"), bed.path("end"), bed.path("f.yml"));
-    bed.sql(&database, &["CREATE TABLE still(x)", "INSERT INTO still VALUES(printf('%.30000c', 'q'))"]);
-    let replicator = bed.replicate(&database);
-    bed.converges(&database);
+/// A follower that compares its copy all the time.
+fn comparing(bed: &Bed, database: &Path, copy: &Path) -> Process {
+    let config = bed.fresh("f.yml");
     let entry = format!("path: {}, compare-interval: 1s, replica: {{url: \"{}\"}}", database.display(), bed.url());
     fs::write(&config, format!("dbs: [{{{entry}}}]\n")).unwrap();
     let mut command = litestream();
     command.arg("-config").arg(config).args(["restore", "-f", "-follow-interval", "50ms", "-o"]);
-    let mut follower = bed.spawn(command.arg(&copy).arg(&database));
+    bed.spawn(command.arg(copy).arg(database))
+}
+
+/// The copy is in WAL mode, and the checksum is that of a database which is not.
+fn a_copy_of_a_database_without_wal_mode_compares_equal(bed: &Bed) {
+    let (database, copy) = (bed.database(), bed.path("copy.db"));
+    bed.sql(&database, &["PRAGMA journal_mode=DELETE"]);
+    bed.run(&["snapshot", database.to_str().unwrap(), &bed.url()]).succeeded();
+    let mut follower = comparing(bed, &database, &copy);
+    follower.says("copy compared with what is stored");
+    assert!(!follower.log().contains("differs"), "{}", follower.log());
+    follower.stop();
+}
+
+/// A program that has it open goes on reading, and sees commits only.
+fn a_page_that_never_changes_again_is_compared_and_repaired(bed: &Bed) {
+    let (database, copy, end) = (bed.database(), bed.path("copy.db"), bed.path("end"));
+    bed.sql(&database, &["CREATE TABLE still(x)", "INSERT INTO still VALUES(printf('%.30000c', 'q'))"]);
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut follower = comparing(bed, &database, &copy);
     follower.says("copy compared with what is stored");
     let mut reader = bed.spawn(python("judge.py").arg("watch").arg(&copy).arg(&end));
     let mut application = bed.application(&database, &["--seconds", "4", "--rate", "50"]);
