@@ -163,14 +163,21 @@ fn a_file_that_takes_the_name_of_a_copy_is_left_alone(bed: &Bed) {
     let mut follower = following(bed, &copy);
     bed.sql(&other, &["CREATE TABLE mine(a)"]);
     let bytes = fs::read(&other).unwrap();
+    let kept = bed.path("kept.db");
+    fs::rename(&copy, &kept).unwrap();
     fs::rename(&other, &copy).unwrap();
-    bed.write(&database, &["--commits", "1"]);
     follower.says("it has lost its name");
+    bed.write(&database, &["--commits", "1"]);
+    bed.converges(&database);
     assert!(follower.is_running());
     assert!(fs::read(&copy).unwrap() == bytes, "somebody else's file was written to");
+    // Under its name again, it goes on.
+    fs::rename(&copy, &other).unwrap();
+    fs::rename(&kept, &copy).unwrap();
+    until("the copy has caught up", || equal(&database, &copy));
     follower.stop();
     replicator.stop();
-    assert!(fs::read(&copy).unwrap() == bytes, "somebody else's file was written to");
+    assert!(fs::read(&other).unwrap() == bytes, "somebody else's file was written to");
 }
 
 fn a_copy_goes_on_where_it_was_and_reads_no_snapshot_again(bed: &Bed) {

@@ -95,8 +95,9 @@ impl Copy {
 
     /// Opens the database where it is not.
     ///
-    /// Errors: of kind `DatabaseNotReady`, if another process writes to it.
+    /// Errors: of kind `Database`, if it has lost its name; of kind `DatabaseNotReady`, if another process writes to it.
     pub fn ensure_open(&mut self) -> Result<()> {
+        self.require_name()?;
         if self.writer.is_none() && !self.broken { self.open() } else { Ok(()) }
     }
 
