@@ -25,7 +25,7 @@ _litestream() {
         snapshots) options="-json" ;;
         wal) options="-generation -json" ;;
         status) options="-identity -json" ;;
-        verify) options="-identity -q -json" ;;
+        verify) options="-live -identity -q -json" ;;
         version) options="-json" ;;
         *) options="replicate restore snapshot delete list compact databases generations snapshots wal status verify version" ;;
     esac

@@ -329,6 +329,9 @@ pub(super) struct Verify {
     /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
+    /// compare the live database with its stored checksum, download nothing
+    #[argh(switch)]
+    pub live: bool,
     /// file of age identities that decrypt the backup
     #[argh(option, arg_name = "FILE")]
     pub identity: Option<String>,

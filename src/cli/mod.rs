@@ -244,6 +244,8 @@ pub enum StatusTarget {
 #[derive(Debug, PartialEq)]
 pub struct Verify {
     pub target: VerifyTarget,
+    /// Compare the live database with its stored checksum, and download nothing.
+    pub live: bool,
     /// Print nothing but warnings and errors.
     pub quiet: bool,
     pub json: bool,

@@ -76,11 +76,7 @@ fn command(words: Subcommand) -> Result<Command> {
         Subcommand::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
         Subcommand::Wal(args) => Command::Wal(listing("wal", args.words, args.generation, args.json)?),
         Subcommand::Status(args) => Command::Status(Status { target: status_target(args.words)?, json: args.json }),
-        Subcommand::Verify(args) => Command::Verify(Verify {
-            target: verify_target(args.words)?,
-            quiet: quiet(args.q, args.json)?,
-            json: args.json,
-        }),
+        Subcommand::Verify(args) => Command::Verify(verify(args)?),
         Subcommand::Version(args) => Command::Version { json: args.json },
     })
 }
@@ -383,6 +379,14 @@ fn names_a_replica(command: &Command) -> bool {
         Command::Compact(compact) => compact.url.is_some(),
         Command::Databases { .. } | Command::Version { .. } => false,
     }
+}
+
+fn verify(args: args::Verify) -> Result<Verify> {
+    let target = verify_target(args.words)?;
+    if args.live && matches!(target, VerifyTarget::Replica(_)) {
+        return Err(usage("verify -live: expected the path of a database, found a replica alone"));
+    }
+    Ok(Verify { target, live: args.live, quiet: quiet(args.q, args.json)?, json: args.json })
 }
 
 fn exclusive(one: &str, other: &str) -> Error {

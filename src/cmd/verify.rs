@@ -1,5 +1,5 @@
 //! `litestream verify`: reads a whole backup back and proves that it can be restored, without leaving a file; and that
-//! it equals the live database, where that is at hand.
+//! it equals the live database, where that is at hand. With -live, the live database is compared by its checksum alone.
 
 use crate::cli;
 use crate::cmd::clock::SystemClock;
@@ -9,6 +9,8 @@ use crate::cmd::progress::progress_line;
 use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, wiring};
 use crate::config::{Database, Replica};
 use crate::error::{Error, Kind, Result};
+use crate::restore::apply::RestoreResult;
+use crate::restore::live_checksum::{CheckedLive, check_live};
 use crate::restore::live_state::{LiveMatch, read_live_state};
 use crate::restore::verify::{LiveComparison, VerifiedGeneration, verify};
 use crate::store::ConnectionPool;
@@ -25,7 +27,7 @@ pub fn run(given: &Context, options: &cli::Verify) -> Result<ExitStatus> {
     let mut exit = 0;
     let mut errors = ErrorCollector::default();
     for mut asked in targets(given, &options.target, &mut pool)? {
-        for row in asked.rows(&mut pool) {
+        for row in asked.rows(options.live, &mut pool) {
             exit = exit.max(exit_status(&row.live));
             table.row(cells(&row, &asked));
             if let Err(error) = row.restored {
@@ -61,10 +63,11 @@ impl VerifyRequest {
     }
 
     /// A row for each generation, or one that says why there is none.
-    fn rows(&mut self, pool: &mut ConnectionPool) -> Vec<VerifiedGeneration> {
-        let rows = match self.unlisted.take() {
-            Some(error) => Err(error),
-            None => verify_replica(&self.replica, self.database.as_ref(), pool),
+    fn rows(&mut self, live: bool, pool: &mut ConnectionPool) -> Vec<VerifiedGeneration> {
+        let rows = match (self.unlisted.take(), &self.database) {
+            (Some(error), _) => Err(error),
+            (None, Some(database)) if live => compare_live(&self.replica, database, pool).map(|row| vec![row]),
+            (None, database) => verify_replica(&self.replica, database.as_ref(), pool),
         };
         let mut rows = rows.unwrap_or_else(|error| vec![VerifiedGeneration::failed(None, error)]);
         if let (true, Some(newest)) = (self.gone, rows.last_mut()) {
@@ -105,7 +108,7 @@ fn live_cell(live: &LiveComparison) -> Cell {
 }
 
 fn cells(row: &VerifiedGeneration, asked: &VerifyRequest) -> [Cell; 9] {
-    let restored = row.restored.as_ref().ok();
+    let restored = row.restored.as_ref().ok().and_then(Option::as_ref);
     [
         row.generation.map(|generation| generation.to_string()).into(),
         restored.map(|restored| restored.position.to_string()).into(),
@@ -130,4 +133,13 @@ fn verify_replica(
         None => LiveMatch::NoFile,
     };
     verify(&*store, &SystemClock, &live, &progress_line("verify"))
+}
+
+/// Reads the live database, and nothing of the backup but its end.
+fn compare_live(replica: &Replica, database: &Database, pool: &mut ConnectionPool) -> Result<VerifiedGeneration> {
+    let store = connect(replica, pool)?;
+    let CheckedLive { end, bytes, live } = check_live(&wiring::live_database(database), &store, &SystemClock)?;
+    let restored =
+        end.map(|end| RestoreResult { position: end.position(), time: end.time, bytes, read: 0, recipients: 0 });
+    Ok(VerifiedGeneration { generation: end.map(|end| end.chain_end.generation), restored: Ok(restored), live })
 }

@@ -19,11 +19,11 @@ use crate::store::Store;
 /// How long a running `replicate` may take to store what is committed now, beyond two of its intervals.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two looks.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes that are read at once where the whole database must be compared.
-const BUFFER_BYTES: usize = 1 << 20;
+pub(super) const BUFFER_BYTES: usize = 1 << 20;
 
-const NOT_STORED: &str = "a commit is not stored yet";
+pub(super) const NOT_STORED: &str = "a commit is not stored yet";
 
 /// A live database at one commit.
 pub struct LiveState {
@@ -55,12 +55,19 @@ pub struct LiveDatabase<'a> {
     pub sync_interval: Duration,
 }
 
+impl LiveDatabase<'_> {
+    /// Until when a running `replicate` is waited for.
+    pub(super) fn settle_deadline(&self, now: Instant) -> Instant {
+        now + 2 * self.sync_interval + SETTLE_TIMEOUT
+    }
+}
+
 /// Reads the live database at a commit that is stored, or will be in a moment.
 pub fn read_live_state(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<LiveMatch> {
     if !database.path.exists() {
         return Ok(LiveMatch::NoFile);
     }
-    let deadline = clock.now() + 2 * database.sync_interval + SETTLE_TIMEOUT;
+    let deadline = database.settle_deadline(clock.now());
     loop {
         match try_once(database, store, clock, deadline)? {
             Attempt::Done(met) => return Ok(met),
@@ -70,13 +77,18 @@ pub fn read_live_state(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &d
     }
 }
 
-enum Attempt {
-    Done(LiveMatch),
+pub(super) enum Attempt<T> {
+    Done(T),
     /// It may catch up in a moment.
     Behind(String),
 }
 
-fn try_once(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Clock, deadline: Instant) -> Result<Attempt> {
+fn try_once(
+    database: &LiveDatabase,
+    store: &Rc<dyn Store>,
+    clock: &dyn Clock,
+    deadline: Instant,
+) -> Result<Attempt<LiveMatch>> {
     let end = match find_end(store, clock)?.end {
         Ok(end) => end,
         Err(reason @ GenerationEnd::NothingStored) => return Ok(Attempt::Behind(reason.to_string())),
@@ -94,7 +106,8 @@ fn try_once(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Clock, d
         }))
     };
     if let Some(mut snapshot) = open_rollback_snapshot(database.path, &database.options)? {
-        return Ok(there(PageChecksums::read(&mut snapshot, &mut || Ok(()))?, None, None));
+        let stored = end.database.map(|known| known.checksum);
+        return Ok(there(PageChecksums::read(&mut snapshot, &mut || Ok(()))?, None, stored));
     }
     let mut source = open_source(database, clock)?;
     let note = CheckpointNote::read(&database.meta);
@@ -123,7 +136,7 @@ fn try_once(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Clock, d
 }
 
 /// A source that no checkpoint of the application waits for, if that can be had soon.
-fn open_source(database: &LiveDatabase, clock: &dyn Clock) -> Result<Source> {
+pub(super) fn open_source(database: &LiveDatabase, clock: &dyn Clock) -> Result<Source> {
     let deadline = clock.now() + CHECKPOINT_PATIENCE;
     loop {
         let mut source = Source::open(database.path, &database.options)?;
@@ -136,12 +149,12 @@ fn open_source(database: &LiveDatabase, clock: &dyn Clock) -> Result<Source> {
 }
 
 /// Where pages wait that change while the database is read: nothing need have been made beside it yet.
-fn preimage_dir(database: &LiveDatabase) -> PathBuf {
+pub(super) fn preimage_dir(database: &LiveDatabase) -> PathBuf {
     if database.meta.is_dir() { database.meta.clone() } else { std::env::temp_dir() }
 }
 
 /// Waits until what is stored goes as far as `position`, and keeps nobody waiting meanwhile; how far it goes then.
-fn wait_until_stored(
+pub(super) fn wait_until_stored(
     store: &Rc<dyn Store>,
     clock: &dyn Clock,
     end: &StoredEnd,

@@ -10,6 +10,7 @@
 pub mod apply;
 #[cfg(test)]
 mod flaky_store;
+pub mod live_checksum;
 pub mod live_state;
 mod lock_holders;
 pub mod missing;

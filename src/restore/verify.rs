@@ -18,7 +18,8 @@ use crate::store::Store;
 /// What was found of one generation.
 pub struct VerifiedGeneration {
     pub generation: Option<Generation>,
-    pub restored: Result<RestoreResult>,
+    /// None: nothing was restored.
+    pub restored: Result<Option<RestoreResult>>,
     pub live: LiveComparison,
 }
 
@@ -90,7 +91,7 @@ impl Verification<'_> {
             LiveMatch::NotStored(why) => LiveComparison::NotCompared(why.clone()),
             LiveMatch::NoFile => LiveComparison::Unknown,
         };
-        Ok(VerifiedGeneration { generation: Some(generation), restored: Ok(restored), live })
+        Ok(VerifiedGeneration { generation: Some(generation), restored: Ok(Some(restored)), live })
     }
 
     fn restore_to_nowhere<O: PageOutput>(

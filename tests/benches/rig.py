@@ -213,9 +213,9 @@ class Tool:
         """Ours only."""
         return [self.binary, "snapshot", database, url]
 
-    def verify(self, database, url):
+    def verify(self, database, url, *more):
         """Ours only."""
-        return [self.binary, "verify", database, url]
+        return [self.binary, "verify", *more, database, url]
 
     def reach(self, name):
         """Which prefix a segment of this name belongs to and how far it reaches, to compare; none if it is no segment."""

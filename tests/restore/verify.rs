@@ -9,6 +9,7 @@ use crate::support::{Bed, CORRUPT, Ran, on_a_directory_only, on_both_stores};
 
 on_both_stores! {
     backup_equals_the_live_database_while_it_is_written
+    live_database_equals_its_checksum_and_nothing_is_read
 }
 
 on_a_directory_only! {
@@ -18,10 +19,16 @@ on_a_directory_only! {
     free_pages_that_are_in_no_frame_are_no_difference
     a_backup_is_proven_where_its_database_is_not
     a_comparison_keeps_no_checkpoint_of_the_application_waiting
+    live_database_that_is_no_longer_what_is_stored_is_found
+    live_comparison_says_what_it_cannot_tell
 }
 
 fn verify(bed: &Bed, database: &Path) -> Ran {
     bed.run(&["verify", database.to_str().unwrap(), &bed.url()])
+}
+
+fn verify_live(bed: &Bed, database: &Path) -> Ran {
+    bed.run(&["verify", "-live", database.to_str().unwrap(), &bed.url()])
 }
 
 fn says(ran: &Ran, status: i32, live: &str) {
@@ -142,4 +149,82 @@ fn a_comparison_keeps_no_checkpoint_of_the_application_waiting(bed: &Bed) {
     }
     verify.exits(1);
     assert!(verify.output().contains("not stored yet"), "{}", verify.output());
+}
+
+/// With a WAL, while it is written, and after the application that closed last has removed it.
+fn live_database_equals_its_checksum_and_nothing_is_read(bed: &Bed) {
+    let database = bed.database();
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    let mut application = bed.application(&database, &["--seconds", "4", "--rate", "100"]);
+    while application.is_running() {
+        says(&verify_live(bed, &database), 0, " equal ");
+    }
+    application.exits(0);
+    bed.converges(&database);
+    replicator.stop();
+    bed.sql(&database, &["PRAGMA wal_checkpoint(TRUNCATE)"]);
+    let ran = bed.run(&["verify", "-live", "-json", database.to_str().unwrap(), &bed.url()]);
+    says(&ran, 0, r#""live":"equal""#);
+    assert!(ran.stdout.contains(r#""read":0"#), "{}", ran.stdout);
+    bed.run(&["verify", "-live", &bed.url()]).refused(2, &["verify -live: expected the path of a database"]);
+}
+
+fn flip_last_page(database: &Path) {
+    let file = OpenOptions::new().read(true).write(true).open(database).unwrap();
+    flip(&file, file.metadata().unwrap().len() - 10);
+}
+
+fn flip(file: &std::fs::File, at: u64) {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn live_database_that_is_no_longer_what_is_stored_is_found(bed: &Bed) {
+    let database = bed.database();
+    bed.write(&database, &["--commits", "50"]);
+    // Somebody stays connected, so that the WAL stays: without one, new commits may explain whatever the file has.
+    let mut application = bed.session(&database);
+    let replicator = bed.replicate(&database);
+    application.sql("UPDATE t SET body = 'x' WHERE id = 1");
+    bed.converges(&database);
+    replicator.kill();
+    says(&verify_live(bed, &database), 0, " equal ");
+    flip_last_page(&database);
+    let ran = verify_live(bed, &database);
+    assert_eq!(ran.status, CORRUPT, "{}{}", ran.stdout, ran.stderr);
+    for word in ["the checksum of database ", "is not the one that is stored", "hint: "] {
+        assert!(ran.stderr.contains(word), "{}", ran.stderr);
+    }
+    flip_last_page(&database);
+    says(&verify_live(bed, &database), 0, " equal ");
+    // Where pages are unused, damage is no certainty: it is said what can tell.
+    application.sql("CREATE TABLE f AS SELECT zeroblob(20000) AS x");
+    application.sql("DROP TABLE f");
+    let replicator = bed.replicate(&database);
+    bed.converges(&database);
+    replicator.kill();
+    says(&verify_live(bed, &database), 0, " equal ");
+    let file = OpenOptions::new().read(true).write(true).open(&database).unwrap();
+    flip(&file, 4096 + 3000);
+    says(&verify_live(bed, &database), 1, " not compared: the checksum differs, which unused pages may explain");
+}
+
+fn live_comparison_says_what_it_cannot_tell(bed: &Bed) {
+    let database = bed.database();
+    bed.write(&database, &["--commits", "5", "--autocheckpoint", "0", "--abandon"]);
+    bed.replicate_once(&database);
+    says(&verify_live(bed, &database), 0, " equal ");
+    bed.write(&database, &["--commits", "5", "--autocheckpoint", "0", "--abandon"]);
+    says(&verify_live(bed, &database), 1, " not compared: a commit is not stored yet ");
+    says(&verify_live(bed, &bed.path("elsewhere.db")), 3, " missing: there is no database file");
+    let plain = bed.path("plain.db");
+    bed.sql(&plain, &["CREATE TABLE t (x)", "INSERT INTO t VALUES (1)"]);
+    let url = format!("{}/plain", bed.url());
+    bed.run(&["snapshot", plain.to_str().unwrap(), &url]).succeeded();
+    let compared = || bed.run(&["verify", "-live", plain.to_str().unwrap(), &url]);
+    says(&compared(), 0, " equal ");
+    bed.sql(&plain, &["INSERT INTO t VALUES (2)"]);
+    says(&compared(), 1, " not compared: changed since the snapshot ");
 }
