@@ -261,7 +261,7 @@ pub enum VerifyTarget {
     Pair(DatabaseAndReplica),
 }
 
-/// How often `restore -f` looks for news, if nothing else is said. The peer's default.
+/// How often `restore -f` looks for news, if nothing else is said. Litestream's default.
 pub const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads the words after the program's name.

@@ -1,4 +1,4 @@
-//! The keys of encryption: `age: { recipients: [...], recipients-file: FILE, identities: [...] }`, as the peer had them.
+//! The keys of encryption: `age: { recipients: [...], recipients-file: FILE, identities: [...] }`, as Litestream had them.
 
 use std::path::{Path, PathBuf};
 

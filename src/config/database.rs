@@ -10,13 +10,13 @@ use crate::format::keep::Keep;
 
 /// How often the WAL is looked at. A look costs microseconds, so that a commit is seen at once.
 pub const DEFAULT_MONITOR_INTERVAL: Duration = Duration::from_millis(50);
-/// How often a checkpoint is made even if the WAL is small. The peer's default.
+/// How often a checkpoint is made even if the WAL is small. Litestream's default.
 pub const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-/// In pages: from this size of the WAL on a checkpoint is made. The peer's default, and SQLite's own.
+/// In pages: from this size of the WAL on a checkpoint is made. Litestream's default, and SQLite's own.
 pub const DEFAULT_MIN_CHECKPOINT_PAGES: u32 = 1000;
-/// In pages: a WAL file that grew past this is shrunk. 16 MiB at the usual page size; the peer lets it grow to 500 MB.
+/// In pages: a WAL file that grew past this is shrunk. 16 MiB at the usual page size; Litestream lets it grow to 500 MB.
 pub const DEFAULT_TRUNCATE_PAGES: u32 = 4000;
-/// How long to wait for a lock of the application. The peer's default.
+/// How long to wait for a lock of the application. Litestream's default.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// In bytes: so much may wait on disk for a store that is away. Hours of a busy database; small beside most disks.
 pub const DEFAULT_SPOOL_LIMIT: u64 = 1 << 30;

@@ -9,7 +9,7 @@ pub struct SectionKeys {
     /// How messages call it.
     pub name: &'static str,
     pub keys: &'static [&'static str],
-    /// The peer's keys that an existing file may hold, and why they do nothing here; empty: without a warning.
+    /// Litestream's keys that an existing file may hold, and why they do nothing here; empty: without a warning.
     ignored: &'static [(&'static str, &'static str)],
 }
 
@@ -148,7 +148,7 @@ const UNSUPPORTED_KEYS: [(&str, &str); 5] = [
     ("max-reconnect", "write max-reconnects"),
 ];
 
-/// Keys of the peer's other backends.
+/// Keys of Litestream's other backends.
 const OTHER_BACKENDS: [(&str, &str); 33] = [
     ("access-key-id", "s3"),
     ("secret-access-key", "s3"),
@@ -187,7 +187,7 @@ const OTHER_BACKENDS: [(&str, &str); 33] = [
 
 /// Holds a section to its room; `GLOBAL` also takes what replicas inherit.
 ///
-/// Returns a warning for each of the peer's keys that does nothing here. Errors: a key that is not known.
+/// Returns a warning for each of Litestream's keys that does nothing here. Errors: a key that is not known.
 pub(super) fn check(section: &Section<'_>, room: &SectionKeys) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for key in section.keys() {

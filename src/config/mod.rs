@@ -52,13 +52,13 @@ use dbs_entry::{DbsEntry, Defaults};
 use document::{Document, Section};
 use replica_settings::ReplicaSettings;
 
-/// Where the configuration is if nothing else is said. The peer's.
+/// Where the configuration is if nothing else is said, as for Litestream.
 pub const DEFAULT_PATH: &str = "/etc/litestream.yml";
-/// How long the last sync may take. The peer's default.
+/// How long the last sync may take. Litestream's default.
 pub const DEFAULT_SHUTDOWN_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the heartbeat is sent. The peer's default.
+/// How often the heartbeat is sent. Litestream's default.
 pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(300);
-/// The peer's least heartbeat interval: services that listen for one count in minutes.
+/// Litestream's least heartbeat interval: services that listen for one count in minutes.
 pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A checked configuration.
@@ -76,7 +76,7 @@ pub struct Config {
     pub service: bool,
     /// The words of a command to run beside the backup.
     pub exec: Option<Vec<String>>,
-    /// To be logged: keys of the peer that do nothing here.
+    /// To be logged: keys of Litestream that do nothing here.
     pub warnings: Vec<String>,
 }
 

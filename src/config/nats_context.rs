@@ -137,7 +137,7 @@ fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
     })
 }
 
-/// The fields of a context. An empty one is as good as none: the nats CLI writes all that it knows.
+/// The fields of a context. An empty one counts as unset: the nats CLI writes all that it knows.
 struct Fields(Map<String, Value>);
 
 impl Fields {

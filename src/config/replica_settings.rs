@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::format::compression_level::CompressionLevel;
 use crate::store::nats::options::Credentials;
 
-/// How long new commits may wait for others to share their segment. The peer's default.
+/// How long new commits may wait for others to share their segment. Litestream's default.
 pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes of the name of a replica, at most.

@@ -7,9 +7,9 @@ use super::{keep, keys, units};
 use crate::error::Result;
 use crate::format::keep::Keep;
 
-/// How often a snapshot is taken. The peer's default.
+/// How often a snapshot is taken. Litestream's default.
 pub const DEFAULT_SNAPSHOT_INTERVAL: Duration = Duration::from_secs(86_400);
-/// How long a backup stays restorable to any moment. The peer's default.
+/// How long a backup stays restorable to any moment. Litestream's default.
 pub const DEFAULT_SNAPSHOT_RETENTION: Duration = Duration::from_secs(86_400);
 /// A retention of less than this is warned about.
 const SHORT_RETENTION: Duration = Duration::from_secs(3600);
@@ -38,7 +38,7 @@ impl Default for SnapshotPolicy {
     }
 }
 
-/// The top level's `snapshot`, and `retention.enabled`, which the peer keeps beside it.
+/// The top level's `snapshot`, and `retention.enabled`, which Litestream keeps beside it.
 pub(super) fn read_top_level(root: &Section<'_>, warnings: &mut Vec<String>) -> Result<SnapshotPolicy> {
     let own = root.section("snapshot")?;
     let mut policy = SnapshotPolicy::read((root, own.as_ref()), SnapshotPolicy::default(), warnings)?;

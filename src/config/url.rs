@@ -36,7 +36,7 @@ pub(super) enum UrlCredentials {
     Token(Secret),
 }
 
-/// Schemes of the peer's other backends.
+/// Schemes of Litestream's other backends.
 const OTHER_SCHEMES: [&str; 10] = ["s3", "gs", "gcs", "abs", "sftp", "oss", "webdav", "webdavs", "http", "https"];
 
 /// Reads a replica URL, or a bare path.

@@ -24,8 +24,8 @@ pub fn load_plan(store: &dyn Store, clock: &dyn Clock, url: &str, wanted: &Resto
 pub fn plan_from(listing: &Listing, url: &str, wanted: &RestoreRequest) -> Result<Plan> {
     plan(listing, wanted.generation, &wanted.target).map_err(|e| {
         let e = e.context(format!("restore {url}"));
-        let peer = listing.is_empty() && listing.foreign_example().is_some_and(is_ltx_name);
-        if peer { e.with_hint(LTX_WARNING) } else { e }
+        let is_litestream = listing.is_empty() && listing.foreign_example().is_some_and(is_ltx_name);
+        if is_litestream { e.with_hint(LTX_WARNING) } else { e }
     })
 }
 

@@ -53,7 +53,7 @@ pub struct Replicator {
 
 /// A file that was replaced under its name is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// After trouble with the database.
+/// After an error of the database.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Replicator {

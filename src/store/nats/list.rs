@@ -71,7 +71,7 @@ pub struct NatsScan {
 }
 
 impl NatsScan {
-    /// `ltx` is set once it was said that the bucket holds files of the peer.
+    /// `ltx` is set once it was said that the bucket holds files of Litestream.
     pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, ltx: &Rc<Cell<bool>>) -> NatsScan {
         let filter = NameFilter { names: names.clone(), prefix: String::new(), ltx: ltx.clone() };
         NatsScan { filter, metas: MetaReader::new(client, names) }
@@ -145,7 +145,7 @@ pub struct NatsList {
 }
 
 impl NatsList {
-    /// `ltx` is set once it was said that the bucket holds files of the peer.
+    /// `ltx` is set once it was said that the bucket holds files of Litestream.
     pub fn new(
         (client, shared): (&Rc<Client>, &Rc<RefCell<SharedListing>>),
         names: &Rc<ObjectNames>,

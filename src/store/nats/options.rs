@@ -66,7 +66,7 @@ pub struct Options {
     pub reconnect_jitter: Duration,
     /// How often a silent server is asked whether it is there.
     pub ping_interval: Duration,
-    /// So many unanswered questions mean that it is not.
+    /// After this many unanswered pings the link is taken for dead.
     pub max_pings_out: u32,
     /// Make the bucket if it is missing.
     pub create_bucket: bool,
@@ -83,13 +83,13 @@ pub struct Options {
 
 impl Options {
     pub const DEFAULT_PORT: u16 = 4222;
-    /// The peer's default for connecting.
+    /// Litestream's default for connecting.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-    /// The peer's default.
+    /// Litestream's default.
     pub const DEFAULT_RECONNECT_WAIT: Duration = Duration::from_secs(2);
     /// A tenth of a second spreads the clients of a server that restarts.
     pub const DEFAULT_RECONNECT_JITTER: Duration = Duration::from_millis(100);
-    /// With two questions out, a dead link is noticed within 40 seconds even when nothing is sent; the peer takes 6 minutes.
+    /// With two questions out, a dead link is noticed within 40 seconds even when nothing is sent; Litestream takes 6 minutes.
     pub const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(20);
     pub const DEFAULT_MAX_PINGS_OUT: u32 = 2;
 

@@ -20,7 +20,7 @@ pub trait MetaSink {
     /// A meta below the prefix of the listing.
     fn on_meta(&mut self, meta: &Meta);
 
-    /// A file of the peer, anywhere in the bucket.
+    /// A file of Litestream, anywhere in the bucket.
     fn on_ltx_file(&mut self, _name: &str) {}
 
     /// All that came before is void.
