@@ -81,7 +81,7 @@ impl FromStr for Identity {
             Some((prefix, secret)) if prefix == PREFIX => Identity::new(Zeroizing::new(secret)),
             _ => None,
         }
-        .ok_or_else(|| format!("{expected}, found text that is none"))
+        .ok_or_else(|| format!("{expected}, found a text that is none"))
     }
 }
 

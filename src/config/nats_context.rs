@@ -98,7 +98,8 @@ fn path_of(name: &str, around: &Environment<'_>) -> Result<PathBuf> {
 
 fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
     // The message of the parser could quote a secret.
-    let fields = Fields(serde_json::from_str(text).map_err(|_| usage("expected a JSON object, found other bytes"))?);
+    let fields =
+        ContextFields(serde_json::from_str(text).map_err(|_| usage("expected a JSON object, found other bytes"))?);
     for key in UNSUPPORTED {
         if fields.is_set(key) {
             return Err(usage(format!("{key} is not supported")).with_hint("use a context without it"));
@@ -138,9 +139,9 @@ fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
 }
 
 /// The fields of a context. An empty one counts as unset: the nats CLI writes all that it knows.
-struct Fields(Map<String, Value>);
+struct ContextFields(Map<String, Value>);
 
-impl Fields {
+impl ContextFields {
     fn is_set(&self, key: &str) -> bool {
         match self.0.get(key) {
             None | Some(Value::Null) => false,

@@ -27,7 +27,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What a listing means for what is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
+enum AuditVerdict {
     /// A restore gives all that was stored.
     Holds,
     /// Nothing is missing, but a transaction is not stored to its end yet.
@@ -171,16 +171,16 @@ impl Audit {
     fn judge(&mut self, now: Instant, listing: Listing, position: Position) -> AuditResult {
         let found = latest_restore(&listing, &position);
         match verdict(&found) {
-            Verdict::Holds => {
+            AuditVerdict::Holds => {
                 (self.listing_required, self.proven) = (false, Some(position));
                 self.next_list = now + LIST_INTERVAL;
                 AuditResult::Nothing
             }
-            Verdict::Unfinished => {
+            AuditVerdict::Unfinished => {
                 self.not_before = now + RETRY_DELAY;
                 AuditResult::Nothing
             }
-            Verdict::Lost => {
+            AuditVerdict::Lost => {
                 let error = loss_error(&listing, &found, position);
                 AuditResult::Lost(listing, error)
             }
@@ -200,14 +200,14 @@ fn loss_error(listing: &Listing, found: &LatestRestore, position: Position) -> E
 }
 
 /// More than we know of was acknowledged after the listing began, or arrived without an answer.
-fn verdict(found: &LatestRestore) -> Verdict {
+fn verdict(found: &LatestRestore) -> AuditVerdict {
     match found {
-        LatestRestore::AtPosition | LatestRestore::EndsAfter { .. } => Verdict::Holds,
-        LatestRestore::TransactionUnfinished { .. } => Verdict::Unfinished,
+        LatestRestore::AtPosition | LatestRestore::EndsAfter { .. } => AuditVerdict::Holds,
+        LatestRestore::TransactionUnfinished { .. } => AuditVerdict::Unfinished,
         LatestRestore::OtherGeneration { .. }
         | LatestRestore::NoSnapshot { .. }
         | LatestRestore::Gap { .. }
-        | LatestRestore::EndsBefore { .. } => Verdict::Lost,
+        | LatestRestore::EndsBefore { .. } => AuditVerdict::Lost,
     }
 }
 
@@ -222,13 +222,13 @@ mod tests {
         let end = point(0, 10);
         let gap = LatestRestore::Gap { what: "x".into() };
         for (found, expected) in [
-            (LatestRestore::AtPosition, Verdict::Holds),
-            (LatestRestore::EndsAfter { end }, Verdict::Holds),
-            (LatestRestore::TransactionUnfinished { end }, Verdict::Unfinished),
-            (LatestRestore::EndsBefore { end }, Verdict::Lost),
-            (LatestRestore::NoSnapshot { instead: None }, Verdict::Lost),
-            (LatestRestore::NoSnapshot { instead: Some(Generation::new(1)) }, Verdict::Lost),
-            (gap, Verdict::Lost),
+            (LatestRestore::AtPosition, AuditVerdict::Holds),
+            (LatestRestore::EndsAfter { end }, AuditVerdict::Holds),
+            (LatestRestore::TransactionUnfinished { end }, AuditVerdict::Unfinished),
+            (LatestRestore::EndsBefore { end }, AuditVerdict::Lost),
+            (LatestRestore::NoSnapshot { instead: None }, AuditVerdict::Lost),
+            (LatestRestore::NoSnapshot { instead: Some(Generation::new(1)) }, AuditVerdict::Lost),
+            (gap, AuditVerdict::Lost),
         ] {
             assert_eq!(verdict(&found), expected, "{found:?}");
         }

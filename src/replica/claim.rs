@@ -29,7 +29,7 @@ pub struct Claim {
     meta: PathBuf,
     witnesses: Witnesses,
     /// What is found out first.
-    from: Before,
+    from: PreviousOwner,
     step: Step,
     /// A database that was replaced is refused.
     unless_replaced: bool,
@@ -39,7 +39,7 @@ pub struct Claim {
 }
 
 /// From where it is known who the owner is.
-enum Before {
+enum PreviousOwner {
     Record(u32),
     Snapshots,
     /// It is known.
@@ -71,11 +71,11 @@ impl Claim {
         here: String,
         meta: PathBuf,
     ) -> Claim {
-        let from = number.map_or(Before::Snapshots, Before::Record);
+        let from = number.map_or(PreviousOwner::Snapshots, PreviousOwner::Record);
         Claim::new(store, here, meta, witnesses, from)
     }
 
-    fn new(store: Rc<dyn Store>, here: String, meta: PathBuf, witnesses: Witnesses, from: Before) -> Claim {
+    fn new(store: Rc<dyn Store>, here: String, meta: PathBuf, witnesses: Witnesses, from: PreviousOwner) -> Claim {
         let (step, record, not_before) = (Step::Begin, None, None);
         Claim { store, here, meta, witnesses, from, step, unless_replaced: false, record, not_before }
     }
@@ -87,7 +87,7 @@ impl Claim {
 
     /// Of a database that takes the place of `before`.
     pub fn after(store: Rc<dyn Store>, before: OwnerRecord, here: String, meta: PathBuf) -> Claim {
-        Claim::new(store, here, meta, Witnesses::default(), Before::Known(before))
+        Claim::new(store, here, meta, Witnesses::default(), PreviousOwner::Known(before))
     }
 
     /// Ready once the prefix is ours.
@@ -109,9 +109,9 @@ impl Claim {
         loop {
             self.step = match &mut self.step {
                 Step::Begin => match &self.from {
-                    Before::Record(number) => Step::Reading(OwnerRead::new(&*self.store, *number)),
-                    Before::Snapshots => Step::Asking(OriginSearch::new(self.store.clone(), &self.witnesses)),
-                    Before::Known(owner) => self.store_after(&owner.clone()),
+                    PreviousOwner::Record(number) => Step::Reading(OwnerRead::new(&*self.store, *number)),
+                    PreviousOwner::Snapshots => Step::Asking(OriginSearch::new(self.store.clone(), &self.witnesses)),
+                    PreviousOwner::Known(owner) => self.store_after(&owner.clone()),
                 },
                 Step::Reading(read) => match (read.poll(now)?, &self.from) {
                     (Poll::Pending, _) => return Ok(Poll::Pending),
@@ -122,7 +122,7 @@ impl Claim {
                         self.store_after(&owner)
                     }
                     // One that cannot be read is followed by one that can.
-                    (Poll::Ready(None), Before::Record(number)) => {
+                    (Poll::Ready(None), PreviousOwner::Record(number)) => {
                         let owner = OwnerRecord::unreadable(*number);
                         self.store_after(&owner)
                     }

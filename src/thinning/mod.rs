@@ -96,7 +96,8 @@ pub fn thin(
         if plans.is_empty() {
             return Ok(());
         }
-        let mut pass = Pass { work: Work { store, clock, listing: &listing, progress }, keep, now, entries, thinned };
+        let mut pass =
+            ThinningPass { work: Work { store, clock, listing: &listing, progress }, keep, now, entries, thinned };
         for plan in &plans {
             match pass.thin_generation(plan, tried.entry(plan.generation).or_default()) {
                 // Another program has thinned or deleted meanwhile: the next pass sees what.
@@ -117,7 +118,7 @@ fn log_not_thinned(store: &dyn Store, reason: &str) {
     TargetName::of_database(store.url()).tag(log::warn("history not thinned out")).field("reason", reason).emit();
 }
 
-struct Pass<'a> {
+struct ThinningPass<'a> {
     work: Work<'a>,
     keep: &'a Keep,
     now: Timestamp,
@@ -125,7 +126,7 @@ struct Pass<'a> {
     thinned: &'a mut Thinned,
 }
 
-impl Pass<'_> {
+impl ThinningPass<'_> {
     /// Superfluous snapshots first: where one is gone, a rollup may lead over its point in the next round. New ones last: rollups are
     /// smaller than what they are made of.
     fn thin_generation(&mut self, plan: &Thinning, tried: &mut Tried) -> Result<()> {

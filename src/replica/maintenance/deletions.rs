@@ -15,7 +15,7 @@ use crate::replica::clock_jump::ClockJumpDetector;
 /// What a plan needs stays for so long: time to read several gigabytes over a slow line.
 pub const DELETE_GRACE_PERIOD: Duration = Duration::from_secs(600);
 
-pub struct Deletions {
+pub struct DeletionPlanner {
     name: TargetName,
     policy: Policy,
     /// Objects that a larger one has replaced, and when they may go. The oldest first.
@@ -24,9 +24,9 @@ pub struct Deletions {
     suspended_reason: Option<&'static str>,
 }
 
-impl Deletions {
-    pub fn new(name: TargetName, policy: Policy) -> Deletions {
-        Deletions {
+impl DeletionPlanner {
+    pub fn new(name: TargetName, policy: Policy) -> DeletionPlanner {
+        DeletionPlanner {
             name,
             policy,
             replaced: VecDeque::new(),

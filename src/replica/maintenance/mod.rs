@@ -39,7 +39,7 @@ use crate::store::{Delete, Entry, List, Store};
 pub use deletions::DELETE_GRACE_PERIOD;
 pub use pass::{Pass, run_one_pass};
 
-use deletions::Deletions;
+use deletions::DeletionPlanner;
 use merge_planner::{MergeInputs, MergePlanner, SizedSegment};
 use restore_cost::RestoreCost;
 use schedule::MaintenanceSchedule;
@@ -82,7 +82,7 @@ pub struct RetentionTask {
     all_generations: bool,
     schedule: MaintenanceSchedule,
     merges: MergePlanner,
-    deletions: Deletions,
+    deletions: DeletionPlanner,
     restore_cost: RestoreCost,
     work: Operation,
     operations: u64,
@@ -122,7 +122,7 @@ impl RetentionTask {
             all_generations: false,
             schedule: MaintenanceSchedule::new(what.single_pass, now),
             merges: MergePlanner::new(what.keep),
-            deletions: Deletions::new(name, policy),
+            deletions: DeletionPlanner::new(name, policy),
             restore_cost: RestoreCost::default(),
             work: Operation::None,
             operations: 0,

@@ -16,7 +16,7 @@ use crate::store::{Put, PutState};
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
 /// A file that has no name of an object yet.
-struct TemporaryFile {
+struct StagedFile {
     file: File,
     name: OsString,
     root: Directory,
@@ -25,7 +25,7 @@ struct TemporaryFile {
 pub struct DirPut {
     root: PathBuf,
     path: Result<PathBuf>,
-    file: Option<TemporaryFile>,
+    file: Option<StagedFile>,
     finished: bool,
     commit: bool,
     state: PutState,
@@ -55,7 +55,7 @@ impl DirPut {
         }
     }
 
-    fn temp_file(&mut self) -> Result<&mut TemporaryFile> {
+    fn temp_file(&mut self) -> Result<&mut StagedFile> {
         if self.file.is_none() {
             self.final_path()?;
             fault::point("dir.create")?;
@@ -100,15 +100,15 @@ impl DirPut {
 }
 
 /// A new file that nobody else has, of the owner of the directory.
-fn create(root: Directory) -> io::Result<TemporaryFile> {
+fn create(root: Directory) -> io::Result<StagedFile> {
     let (name, file) = root.create_temporary(OsStr::new(TEMP_PREFIX))?;
     inherit_owner(&file, &root.metadata()?);
-    Ok(TemporaryFile { file, name, root })
+    Ok(StagedFile { file, name, root })
 }
 
 /// The directory in which it has its name now. A delete that empties one may remove it between our making it and the
 /// rename: then once more.
-fn rename(temporary: &TemporaryFile, target: &Path) -> io::Result<Directory> {
+fn rename(temporary: &StagedFile, target: &Path) -> io::Result<Directory> {
     let attempt = || {
         let (place, name) = file_ops::object_dir(&temporary.root, target, true)?;
         temporary.root.rename(&temporary.name, &place, name).map(|()| place)
@@ -162,7 +162,7 @@ impl Put for DirPut {
 
 impl Drop for DirPut {
     fn drop(&mut self) {
-        if let Some(TemporaryFile { root, name, .. }) = &self.file {
+        if let Some(StagedFile { root, name, .. }) = &self.file {
             let _ = root.remove(name);
         }
     }

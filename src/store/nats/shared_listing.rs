@@ -32,12 +32,12 @@ pub trait MetaSink {
 pub struct SharedListing {
     reader: Option<MetaReader>,
     /// Those that the pass is for, by the prefix of each.
-    current: HashMap<String, Vec<Weak<Member>>>,
+    current: HashMap<String, Vec<Weak<ListingMember>>>,
     /// Those that wait for the next one.
-    waiting: Vec<Weak<Member>>,
+    waiting: Vec<Weak<ListingMember>>,
 }
 
-struct Member {
+struct ListingMember {
     prefix: String,
     sink: RefCell<Box<dyn MetaSink>>,
     /// How its pass has ended.
@@ -49,7 +49,7 @@ pub struct Membership {
     client: Rc<Client>,
     names: Rc<ObjectNames>,
     shared: Rc<RefCell<SharedListing>>,
-    member: Rc<Member>,
+    member: Rc<ListingMember>,
 }
 
 impl Membership {
@@ -61,7 +61,7 @@ impl Membership {
         sink: Box<dyn MetaSink>,
     ) -> Membership {
         let prefix = names.prefix().to_string();
-        let member = Rc::new(Member { prefix, sink: RefCell::new(sink), end: RefCell::default() });
+        let member = Rc::new(ListingMember { prefix, sink: RefCell::new(sink), end: RefCell::default() });
         shared.borrow_mut().waiting.push(Rc::downgrade(&member));
         Membership { client: client.clone(), names: names.clone(), shared: shared.clone(), member }
     }
@@ -86,7 +86,7 @@ impl Drop for Membership {
 
 impl SharedListing {
     /// A pass that nobody is left for ends, and lets go of the connection.
-    fn leave(&mut self, member: &Rc<Member>) {
+    fn leave(&mut self, member: &Rc<ListingMember>) {
         if let Some(members) = self.current.get_mut(&member.prefix) {
             members.retain(|one| !std::ptr::eq(one.as_ptr(), Rc::as_ptr(member)));
         }
@@ -126,7 +126,7 @@ impl SharedListing {
     }
 }
 
-fn give(members: &HashMap<String, Vec<Weak<Member>>>, meta: &Meta) {
+fn give(members: &HashMap<String, Vec<Weak<ListingMember>>>, meta: &Meta) {
     if !meta.deleted && !meta.link && is_ltx_name(&meta.name) {
         let all = members.values().flatten().filter_map(Weak::upgrade);
         all.for_each(|member| member.sink.borrow_mut().on_ltx_file(&meta.name));
@@ -170,15 +170,15 @@ mod tests {
     #[test]
     fn each_member_is_given_what_is_below_its_prefix() {
         let seen: Vec<Rc<RefCell<Vec<String>>>> = (0..3).map(|_| Rc::default()).collect();
-        let members: Vec<Rc<Member>> = ["", "a", "a/b"]
+        let members: Vec<Rc<ListingMember>> = ["", "a", "a/b"]
             .iter()
             .zip(&seen)
             .map(|(prefix, seen)| {
                 let sink = RefCell::new(Box::new(Names(seen.clone())) as Box<dyn MetaSink>);
-                Rc::new(Member { prefix: (*prefix).to_string(), sink, end: RefCell::default() })
+                Rc::new(ListingMember { prefix: (*prefix).to_string(), sink, end: RefCell::default() })
             })
             .collect();
-        let mut current = HashMap::<String, Vec<Weak<Member>>>::new();
+        let mut current = HashMap::<String, Vec<Weak<ListingMember>>>::new();
         members.iter().for_each(|member| current.entry(member.prefix.clone()).or_default().push(Rc::downgrade(member)));
         for name in ["a/b/c", "a/bc", "ab/c", "d"] {
             let json = format!(r#"{{"name":"{name}","nuid":"N"}}"#);

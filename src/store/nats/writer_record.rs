@@ -66,7 +66,7 @@ pub(super) enum Standing {
 
 /// What is to be done about the record that is there.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum RecordVerdict {
     Ours,
     /// Ours, which counts so, takes its place.
     Write(u64),
@@ -74,12 +74,12 @@ enum Verdict {
 }
 
 /// `held`: how ours counts that was written, or sent.
-fn judge(id: &str, held: Option<u64>, found: Option<&WriterInfo>) -> Verdict {
+fn judge(id: &str, held: Option<u64>, found: Option<&WriterInfo>) -> RecordVerdict {
     match (held, found) {
-        (Some(_), Some(found)) if found.id == id => Verdict::Ours,
-        (Some(held), Some(found)) if found.epoch >= held => Verdict::Taken,
-        (Some(held), _) => Verdict::Write(held),
-        (None, found) => Verdict::Write(found.map_or(0, |found| found.epoch).saturating_add(1)),
+        (Some(_), Some(found)) if found.id == id => RecordVerdict::Ours,
+        (Some(held), Some(found)) if found.epoch >= held => RecordVerdict::Taken,
+        (Some(held), _) => RecordVerdict::Write(held),
+        (None, found) => RecordVerdict::Write(found.map_or(0, |found| found.epoch).saturating_add(1)),
     }
 }
 
@@ -295,15 +295,15 @@ impl Look {
         let found = stored.as_ref().map(|(_, json)| serde_json::from_slice::<WriterInfo>(json).unwrap_or_default());
         let seq = stored.map_or(0, |(seq, _)| seq);
         match judge(&own.id, self.sent.or(held), found.as_ref()) {
-            Verdict::Ours => {
+            RecordVerdict::Ours => {
                 let epoch = found.map_or(0, |found| found.epoch);
                 Ok(Some(Seen::Ours { epoch, seq, replaced: self.replaced.take() }))
             }
-            Verdict::Taken => Ok(Some(Seen::Taken(found.unwrap_or_default()))),
-            Verdict::Write(_) if self.attempts >= MAX_ATTEMPTS => {
+            RecordVerdict::Taken => Ok(Some(Seen::Taken(found.unwrap_or_default()))),
+            RecordVerdict::Write(_) if self.attempts >= MAX_ATTEMPTS => {
                 Ok(Some(Seen::Refused("it is not found where it was written".to_string())))
             }
-            Verdict::Write(epoch) => {
+            RecordVerdict::Write(epoch) => {
                 (self.sent, self.replaced) = (Some(epoch), found);
                 self.attempts += 1;
                 self.write(address, &WriterInfo { epoch, ..own.clone() }, seq)?;
@@ -345,17 +345,17 @@ mod tests {
         let judge =
             |held, found: Option<(&str, u64)>| judge("we", held, found.map(|(id, epoch)| record(id, epoch)).as_ref());
         // A new one counts on, whatever is there.
-        assert_eq!(judge(None, None), Verdict::Write(1));
-        assert_eq!(judge(None, Some(("other", 6))), Verdict::Write(7));
-        assert_eq!(judge(None, Some(("", 0))), Verdict::Write(1));
-        assert_eq!(judge(Some(7), Some(("we", 7))), Verdict::Ours);
+        assert_eq!(judge(None, None), RecordVerdict::Write(1));
+        assert_eq!(judge(None, Some(("other", 6))), RecordVerdict::Write(7));
+        assert_eq!(judge(None, Some(("", 0))), RecordVerdict::Write(1));
+        assert_eq!(judge(Some(7), Some(("we", 7))), RecordVerdict::Ours);
         // Of two that sent the same count, the one whose record is there has it.
         for epoch in [7, 8, 100] {
-            assert_eq!(judge(Some(7), Some(("other", epoch))), Verdict::Taken);
+            assert_eq!(judge(Some(7), Some(("other", epoch))), RecordVerdict::Taken);
         }
         // What the server has lost is written again.
-        assert_eq!(judge(Some(7), Some(("other", 6))), Verdict::Write(7));
-        assert_eq!(judge(Some(7), None), Verdict::Write(7));
+        assert_eq!(judge(Some(7), Some(("other", 6))), RecordVerdict::Write(7));
+        assert_eq!(judge(Some(7), None), RecordVerdict::Write(7));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::log;
-use crate::replica::replicator::side::health::{Failure, Health};
+use crate::replica::replicator::side::health::{Health, StoreFailure};
 use crate::replica::replicator::side::{Side, SideStage};
 
 /// From a failure to the next attempt.
@@ -29,7 +29,7 @@ impl Side {
         // What is in the spool stays there for the next attempt.
         self.uploads = self.replica.upload_queue();
         self.access.writer = self.replica.writer(false);
-        self.health.failure = Some(Failure { error, retry_at: again.then(|| clock.now() + FAILURE_RETRY_DELAY) });
+        self.health.failure = Some(StoreFailure { error, retry_at: again.then(|| clock.now() + FAILURE_RETRY_DELAY) });
     }
 
     /// Why nothing is written to this store for now.

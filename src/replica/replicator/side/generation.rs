@@ -19,7 +19,7 @@ use crate::source::{GenerationEnd, WalMark};
 const MIN_GENERATION_AGE: Duration = Duration::from_secs(10);
 
 /// How the generations of this replica have gone so far.
-pub(super) struct Generations {
+pub(super) struct GenerationHistory {
     /// It has been given what is committed: until then, nothing is stored.
     pub(super) begun: bool,
     /// When the last new one began.
@@ -31,9 +31,9 @@ pub(super) struct Generations {
     pub(super) spool_adopted: bool,
 }
 
-impl Generations {
-    pub(super) fn new(now: Instant) -> Generations {
-        Generations { begun: false, last_start: None, retry_at: now, missed_end: None, spool_adopted: false }
+impl GenerationHistory {
+    pub(super) fn new(now: Instant) -> GenerationHistory {
+        GenerationHistory { begun: false, last_start: None, retry_at: now, missed_end: None, spool_adopted: false }
     }
 }
 

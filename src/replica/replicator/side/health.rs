@@ -11,13 +11,13 @@ pub(super) struct Health {
     pub(super) problems: ProblemLog,
     pub(super) counters: Counters,
     /// Why nothing is written to this store for now, though others are.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<StoreFailure>,
     /// The clock is behind what is stored, and that was said.
     pub(super) clock_warned: bool,
 }
 
 /// Why a store was given up for now.
-pub(super) struct Failure {
+pub(super) struct StoreFailure {
     pub(super) error: Error,
     /// None: the operator decides.
     pub(super) retry_at: Option<Instant>,

@@ -43,7 +43,7 @@ pub(super) use writing::{Packing, Writing};
 use acknowledged::Acknowledged;
 use closing::EndOfRun;
 use exclusivity::StoreAccess;
-use generation::Generations;
+use generation::GenerationHistory;
 use health::Health;
 use requests::SnapshotRequests;
 use setup::ReplicaSetup;
@@ -58,7 +58,7 @@ pub(super) struct Side {
     ownership: Ownership,
     requests: SnapshotRequests,
     stage: SideStage,
-    generations: Generations,
+    generations: GenerationHistory,
     uploads: UploadQueue,
     retention: RetentionTask,
     cleanup: CleanupSchedule,
@@ -97,7 +97,7 @@ impl Side {
             ownership: Ownership::default(),
             requests: SnapshotRequests::new(replica.settings.force_snapshot, now),
             stage: SideStage::starting(store),
-            generations: Generations::new(now),
+            generations: GenerationHistory::new(now),
             uploads: replica.upload_queue(),
             retention: RetentionTask::new(store.clone(), replica.name.clone(), replica.maintenance(), now),
             cleanup: CleanupSchedule::new(store.clone(), now),
