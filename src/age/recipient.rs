@@ -43,9 +43,11 @@ impl FromStr for Recipient {
         }
         match bech32::decode(text) {
             Some((prefix, public)) if prefix == PREFIX => Ok(Recipient(public)),
-            _ => Err("expected an age recipient of the type X25519 (age1…), found a text that is none: a letter of it \
+            _ => {
+                Err("expected an age recipient of the type X25519 (age1…), found a text that is none: a letter of it \
                       is wrong or missing"
-                .to_string()),
+                    .to_string())
+            }
         }
     }
 }
