@@ -84,7 +84,7 @@ complete -c litestream -n '__fish_seen_subcommand_from wal' -o generation -x -d 
 complete -c litestream -n '__fish_seen_subcommand_from wal' -o json -d 'print the result as JSON'
 complete -c litestream -n '__fish_seen_subcommand_from status' -o identity -r -d 'file of age identities that decrypt the backup'
 complete -c litestream -n '__fish_seen_subcommand_from status' -o json -d 'print the result as JSON'
-complete -c litestream -n '__fish_seen_subcommand_from verify' -o live -d 'compare the live database with its stored checksum, download nothing'
+complete -c litestream -n '__fish_seen_subcommand_from verify' -o live -d 'compare the live database with its checksum alone'
 complete -c litestream -n '__fish_seen_subcommand_from verify' -o identity -r -d 'file of age identities that decrypt the backup'
 complete -c litestream -n '__fish_seen_subcommand_from verify' -s q -d 'print nothing but warnings and errors'
 complete -c litestream -n '__fish_seen_subcommand_from verify' -o json -d 'print the result as JSON'

@@ -329,7 +329,7 @@ pub(super) struct Verify {
     /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
     pub words: Vec<String>,
-    /// compare the live database with its stored checksum, download nothing
+    /// compare the live database with its checksum alone
     #[argh(switch)]
     pub live: bool,
     /// file of age identities that decrypt the backup
