@@ -127,7 +127,7 @@ fn compact_root(
     let url = &root.replica.url;
     let store = connect(&root.replica, pool)?;
     let mut stored = objects_by_prefix(&*store, &SystemClock).context(|| format!("compact {url}"))?;
-    let databases = root.select(stored.prefixes().map(str::to_string).collect::<Vec<_>>().into_iter())?;
+    let databases = root.select(stored.prefixes().map(str::to_string))?;
     let mut done_bytes = 0;
     let mut progress = ProgressLine::new("compact", stored.total_bytes(), SystemClock.now());
     let mut compact = |Named { prefix, replica, kept }: Named| {

@@ -12,7 +12,7 @@ use crate::format::crc32::Crc32;
 use crate::format::running_checksum::RunningChecksum;
 use crate::interrupt;
 use crate::restore::live_state::{
-    Attempt, BUFFER_BYTES, LiveDatabase, NOT_STORED, POLL_INTERVAL, open_source, preimage_dir, wait_until_stored,
+    Attempt, BUFFER_BYTES, LiveDatabase, NOT_STORED, is_at_start, open_source, preimage_dir, wait_until_stored,
 };
 use crate::restore::verify::LiveComparison;
 use crate::source::page_checksums::PageChecksums;
@@ -50,14 +50,8 @@ pub fn check_live(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &dyn Cl
     if !database.path.exists() {
         return Ok(CheckedLive { end: None, bytes: 0, live: LiveComparison::Gone });
     }
-    let deadline = database.settle_deadline(clock.now());
-    loop {
-        match try_once(database, store, clock, deadline)? {
-            Attempt::Done(checked) => return Ok(checked),
-            Attempt::Behind(why) if clock.now() >= deadline => return Ok(CheckedLive::not_compared(why)),
-            Attempt::Behind(_) => clock.sleep(POLL_INTERVAL),
-        }
-    }
+    let checked = database.retry(clock, &mut |deadline| try_once(database, store, clock, deadline))?;
+    Ok(checked.unwrap_or_else(CheckedLive::not_compared))
 }
 
 fn try_once(
@@ -95,9 +89,9 @@ fn try_once(
     let Some(snapshot) = source.snapshot(&preimage_dir(database))? else {
         return Ok(Attempt::Behind("the database is written to all the time".to_string()));
     };
-    Ok(match is_stored(&snapshot, &end, &mut source, store, clock, deadline)? {
-        true => done(LiveComparison::Equal),
-        false => Attempt::Behind(NOT_STORED.to_string()),
+    Ok(match wait_until_stored(store, clock, &end, &snapshot.mark(), deadline, &mut source)? {
+        Some(_) => done(LiveComparison::Equal),
+        None => Attempt::Behind(NOT_STORED.to_string()),
     })
 }
 
@@ -118,23 +112,6 @@ fn is_state(snapshot: &mut Snapshot, end: &StoredEnd) -> Result<bool> {
     let (crc, checksum) = (crc.finish(), running.sum());
     let of_file = end.file.is_none_or(|file| file == FileFingerprint { pages, crc });
     Ok(of_file && end.database.is_none_or(|known| known == Known { pages, checksum }))
-}
-
-/// Whether all that is committed now is stored, or will be in a moment.
-fn is_stored(
-    now: &Snapshot,
-    end: &StoredEnd,
-    source: &mut Source,
-    store: &Rc<dyn Store>,
-    clock: &dyn Clock,
-    deadline: Instant,
-) -> Result<bool> {
-    let (mark, start) = (now.mark(), source.start());
-    if (mark.salt, mark.frame) == (start.salt, start.frame) {
-        return Ok(true);
-    }
-    let Some(point) = end.position_in_wal(&mark) else { return Ok(false) };
-    wait_until_stored(store, clock, end, point, deadline, source).map(|reached| reached.is_some())
 }
 
 enum Found {
@@ -174,11 +151,14 @@ fn read_all(end: &StoredEnd, source: &mut Source, note: &CheckpointNote, clock: 
 }
 
 /// What follows where the checksum is another one. A file that grew by pages that were never written has in them what the
-/// file system had, and what is stored has zeros: the checksum alone cannot tell that from damage.
+/// file system had, and what is stored has zeros: the checksum alone cannot tell that from damage. Which pages are unused is
+/// known of the newest commit alone.
 fn differs(database: &LiveDatabase, end: &StoredEnd, source: &mut Source) -> Result<LiveComparison> {
     let unused = match source.snapshot(&preimage_dir(database))? {
-        Some(mut snapshot) => !PageChecksums::read(&mut snapshot, &mut interrupt::check)?.free_pages.is_empty(),
-        None => true,
+        Some(mut snapshot) if is_at_start(&snapshot.mark(), source) => {
+            !PageChecksums::read(&mut snapshot, &mut || source.move_pin())?.free_pages.is_empty()
+        }
+        _ => true,
     };
     if unused {
         return Ok(LiveComparison::NotCompared(UNUSED_PAGES.to_string()));

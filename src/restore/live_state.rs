@@ -13,13 +13,13 @@ use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::position::{Generation, WalPosition};
 use crate::source::page_checksums::PageChecksums;
 use crate::source::snapshot::open_rollback_snapshot;
-use crate::source::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Options, Source};
+use crate::source::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Options, Source, WalMark};
 use crate::store::Store;
 
 /// How long a running `replicate` may take to store what is committed now, beyond two of its intervals.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two looks.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes that are read at once where the whole database must be compared.
 pub(super) const BUFFER_BYTES: usize = 1 << 20;
 
@@ -56,9 +56,20 @@ pub struct LiveDatabase<'a> {
 }
 
 impl LiveDatabase<'_> {
-    /// Until when a running `replicate` is waited for.
-    pub(super) fn settle_deadline(&self, now: Instant) -> Instant {
-        now + 2 * self.sync_interval + SETTLE_TIMEOUT
+    /// Tries again until a running `replicate` has had the time to store what is committed; else why it cannot be done.
+    pub(super) fn retry<T>(
+        &self,
+        clock: &dyn Clock,
+        attempt: &mut dyn FnMut(Instant) -> Result<Attempt<T>>,
+    ) -> Result<std::result::Result<T, String>> {
+        let deadline = clock.now() + 2 * self.sync_interval + SETTLE_TIMEOUT;
+        loop {
+            match attempt(deadline)? {
+                Attempt::Done(done) => return Ok(Ok(done)),
+                Attempt::Behind(why) if clock.now() >= deadline => return Ok(Err(why)),
+                Attempt::Behind(_) => clock.sleep(POLL_INTERVAL),
+            }
+        }
     }
 }
 
@@ -67,14 +78,8 @@ pub fn read_live_state(database: &LiveDatabase, store: &Rc<dyn Store>, clock: &d
     if !database.path.exists() {
         return Ok(LiveMatch::NoFile);
     }
-    let deadline = database.settle_deadline(clock.now());
-    loop {
-        match try_once(database, store, clock, deadline)? {
-            Attempt::Done(met) => return Ok(met),
-            Attempt::Behind(why) if clock.now() >= deadline => return Ok(LiveMatch::NotStored(why)),
-            Attempt::Behind(_) => clock.sleep(POLL_INTERVAL),
-        }
-    }
+    let met = database.retry(clock, &mut |deadline| try_once(database, store, clock, deadline))?;
+    Ok(met.unwrap_or_else(LiveMatch::NotStored))
 }
 
 pub(super) enum Attempt<T> {
@@ -120,15 +125,7 @@ fn try_once(
     let Some(mut snapshot) = source.snapshot(&preimage_dir(database))? else {
         return Ok(Attempt::Behind("the database is written to all the time".to_string()));
     };
-    let mark = snapshot.mark();
-    let stored = source.start();
-    let here = (mark.salt, mark.frame) == (stored.salt, stored.frame);
-    let point = if here { Some(end.wal_position()) } else { end.position_in_wal(&mark) };
-    let reached = match point {
-        Some(point) => wait_until_stored(store, clock, &end, point, deadline, &mut source)?.map(|end| (point, end)),
-        None => None,
-    };
-    let Some((point, end)) = reached else {
+    let Some((point, end)) = wait_until_stored(store, clock, &end, &snapshot.mark(), deadline, &mut source)? else {
         return Ok(Attempt::Behind(NOT_STORED.to_string()));
     };
     let stored = end.database.filter(|_| end.wal_position() == point).map(|known| known.checksum);
@@ -153,15 +150,25 @@ pub(super) fn preimage_dir(database: &LiveDatabase) -> PathBuf {
     if database.meta.is_dir() { database.meta.clone() } else { std::env::temp_dir() }
 }
 
-/// Waits until what is stored goes as far as `position`, and keeps nobody waiting meanwhile; how far it goes then.
+/// Whether nothing was committed between the start of `source` and this commit.
+pub(super) fn is_at_start(mark: &WalMark, source: &Source) -> bool {
+    let start = source.start();
+    (mark.salt, mark.frame) == (start.salt, start.frame)
+}
+
+/// Waits until a commit is stored, and keeps nobody waiting meanwhile: its position, and how far it goes then. `source` starts
+/// at `end`.
 pub(super) fn wait_until_stored(
     store: &Rc<dyn Store>,
     clock: &dyn Clock,
     end: &StoredEnd,
-    point: WalPosition,
+    mark: &WalMark,
     deadline: Instant,
     source: &mut Source,
-) -> Result<Option<StoredEnd>> {
+) -> Result<Option<(WalPosition, StoredEnd)>> {
+    let here = is_at_start(mark, source);
+    let point = if here { Some(end.wal_position()) } else { end.position_in_wal(mark) };
+    let Some(point) = point else { return Ok(None) };
     let mut stored = *end;
     while stored.wal_position() < point && clock.now() < deadline {
         clock.sleep(POLL_INTERVAL);
@@ -171,5 +178,5 @@ pub(super) fn wait_until_stored(
             _ => return Ok(None),
         }
     }
-    Ok((stored.wal_position() >= point).then_some(stored))
+    Ok((stored.wal_position() >= point).then_some((point, stored)))
 }

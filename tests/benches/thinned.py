@@ -101,7 +101,6 @@ class Thinned(rig.Bench):
             for bucket in buckets:
                 self.stored(process, bucket)
             # A file of the first copy alone ends before the commits begin, and one of nothing else after them.
-            before = [self.sizes(bucket, r"ltx/1/") for bucket in buckets]
             wait_for_interval(interval)
             time.sleep(10)
             before = [self.sizes(bucket, r"ltx/1/") for bucket in buckets]

@@ -11,7 +11,6 @@
 //!   of who writes below a prefix.
 //! * Anyone who loses the connection begins again.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
@@ -108,7 +107,7 @@ impl<'de> Deserialize<'de> for LastTokens {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<LastTokens, A::Error> {
                 let mut tokens = String::new();
-                while let Some((subject, IgnoredAny)) = map.next_entry::<Cow<'_, str>, IgnoredAny>()? {
+                while let Some((subject, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
                     tokens.push_str(subject.rsplit('.').next().unwrap_or_default());
                     tokens.push('\n');
                 }
