@@ -49,6 +49,10 @@ impl SegmentBuilder {
         self.differences = on;
     }
 
+    pub fn writes_differences(&self) -> bool {
+        self.differences
+    }
+
     /// After the last batch that was taken.
     pub fn end(&self) -> &StoredEnd {
         &self.end

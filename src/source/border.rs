@@ -19,6 +19,11 @@ impl Source {
         self.bases.as_ref().and_then(Bases::sum)
     }
 
+    /// Whether the checksum is kept up once it is known.
+    pub fn keeps_checksum(&self) -> bool {
+        self.options.differences
+    }
+
     /// This snapshot has this checksum. False if it is another than what was copied leads to: then something has written
     /// to the database past SQLite.
     pub fn agrees_with_snapshot(&mut self, snapshot: &SnapshotHandle, sum: DatabaseChecksum) -> bool {

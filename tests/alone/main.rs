@@ -17,3 +17,4 @@ mod positions;
 mod rest;
 mod retention;
 mod standby;
+mod unproven;

@@ -101,7 +101,9 @@ impl Side {
         let now = clock.now();
         // With `keep`, only a restore that would have to read too much asks for one.
         let as_needed = self.replica.settings.snapshot_interval.is_some() || self.replica.settings.keep.is_some();
-        if as_needed && self.retention.wants_snapshot() && writing.snapshot.is_none() {
+        let unproven =
+            database.source.keeps_checksum() && writing.is_unproven_for_long(database.source.checksum(), now);
+        if as_needed && (unproven || self.retention.wants_snapshot()) && writing.snapshot.is_none() {
             writing.snapshot_due = Some(writing.snapshot_due.map_or(now, |due| due.min(now)));
         }
         if writing.snapshot.is_none() && writing.wants_snapshot(now, self.requests.want_snapshot()) {

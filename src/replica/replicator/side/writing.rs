@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::format::compression_level::SegmentLevels;
+use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::differences::Composer;
 use crate::format::position::Position;
 use crate::format::segment::Encoder;
@@ -13,6 +14,10 @@ use crate::replica::replicator::side::{Side, SideStage};
 use crate::replica::segment_builder::SegmentBuilder;
 use crate::replica::snapshot_upload::SnapshotUpload;
 use crate::source::{Batch, GenerationEnd, SnapshotHandle, Source};
+
+/// A copy that could not be compared with what is stored goes on for so long before it is made sure of by a snapshot. One
+/// follows each start after which it is so: a program that is killed again and again does not store the whole each time.
+const MAX_UNPROVEN: Duration = Duration::from_secs(3600);
 
 pub(in crate::replica::replicator) struct Writing {
     pub(in crate::replica::replicator) builder: SegmentBuilder,
@@ -30,6 +35,8 @@ pub(in crate::replica::replicator) struct Writing {
     pub(super) behind: bool,
     /// The snapshot after which changes can be stored as differences.
     awaited: Option<SnapshotHandle>,
+    /// Since when commits are stored without a checksum of the database.
+    unproven_since: Option<Instant>,
 }
 
 /// What a batch is made a part of a segment with.
@@ -53,7 +60,16 @@ impl Writing {
             snapshot_unanswered: false,
             behind: false,
             awaited: None,
+            unproven_since: None,
         }
+    }
+
+    /// Whether commits have been stored without a checksum of the database for so long that a snapshot is due, which makes
+    /// it known again: nothing else tells that a restore gives the database. `here` is the checksum at the reader's place.
+    pub(super) fn is_unproven_for_long(&mut self, here: Option<DatabaseChecksum>, now: Instant) -> bool {
+        let proven = here.is_some() && self.builder.writes_differences();
+        self.unproven_since = self.unproven_since.or(Some(now)).filter(|_| !proven);
+        self.unproven_since.is_some_and(|since| now.duration_since(since) >= MAX_UNPROVEN)
     }
 }
 
