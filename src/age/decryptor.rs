@@ -1,7 +1,7 @@
 //! An age file in, plain text out, piece by piece.
 
 use super::fault::Fault;
-use super::header::Header;
+use super::header::AgeHeader;
 use super::identity::Identity;
 use super::primitives::Aead;
 use super::stream_nonce::StreamNonce;
@@ -9,14 +9,14 @@ use super::{CHUNK, TAG};
 
 /// A file that is being decrypted. Holds at most the header, or a chunk, and what was given to it at once.
 pub struct Decryptor {
-    stage: Stage,
+    stage: DecryptorStage,
     /// What has come and is not read yet.
     held: Vec<u8>,
 }
 
-enum Stage {
+enum DecryptorStage {
     Header,
-    Nonce(Box<Header>),
+    Nonce(Box<AgeHeader>),
     Payload(Box<Payload>),
 }
 
@@ -30,21 +30,21 @@ struct Payload {
 impl Decryptor {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Decryptor {
-        Decryptor { stage: Stage::Header, held: Vec::new() }
+        Decryptor { stage: DecryptorStage::Header, held: Vec::new() }
     }
 
     /// The header, once it has come.
-    pub fn header(&mut self, bytes: &[u8]) -> Result<Option<&Header>, Fault> {
+    pub fn header(&mut self, bytes: &[u8]) -> Result<Option<&AgeHeader>, Fault> {
         self.held.extend_from_slice(bytes);
-        if let Stage::Header = self.stage
-            && let Some((header, used)) = Header::parse(&self.held)?
+        if let DecryptorStage::Header = self.stage
+            && let Some((header, used)) = AgeHeader::parse(&self.held)?
         {
             self.held.drain(..used);
-            self.stage = Stage::Nonce(Box::new(header));
+            self.stage = DecryptorStage::Nonce(Box::new(header));
         }
         match &self.stage {
-            Stage::Nonce(header) => Ok(Some(header)),
-            Stage::Header | Stage::Payload(_) => Ok(None),
+            DecryptorStage::Nonce(header) => Ok(Some(header)),
+            DecryptorStage::Header | DecryptorStage::Payload(_) => Ok(None),
         }
     }
 
@@ -53,13 +53,14 @@ impl Decryptor {
     /// Errors: the file is not for these identities, or not as it was written. It must not be called again then.
     pub fn push(&mut self, bytes: &[u8], identities: &[Identity], output: &mut Vec<u8>) -> Result<(), Fault> {
         self.header(bytes)?;
-        if let Stage::Nonce(header) = &self.stage {
+        if let DecryptorStage::Nonce(header) = &self.stage {
             let Some(nonce) = self.held.first_chunk::<16>() else { return Ok(()) };
             let aead = Aead::new(&header.unwrap(identities)?.payload_key(nonce));
             self.held.drain(..nonce.len());
-            self.stage = Stage::Payload(Box::new(Payload { aead, nonce: StreamNonce::default(), ended: false }));
+            self.stage =
+                DecryptorStage::Payload(Box::new(Payload { aead, nonce: StreamNonce::default(), ended: false }));
         }
-        let Stage::Payload(payload) = &mut self.stage else { return Ok(()) };
+        let DecryptorStage::Payload(payload) = &mut self.stage else { return Ok(()) };
         let mut rest = self.held.as_slice();
         // A chunk that something follows is not the last one, unless it says so.
         while let Some((chunk, more)) = rest.split_at_checked(CHUNK + TAG).filter(|(_, more)| !more.is_empty()) {
@@ -76,12 +77,12 @@ impl Decryptor {
     /// Errors: the file is cut off, or not as it was written.
     pub fn finish(self, identities: &[Identity], output: &mut Vec<u8>) -> Result<(), Fault> {
         match self.stage {
-            Stage::Header => Err(Fault::Header("it is cut off")),
-            Stage::Nonce(header) => {
+            DecryptorStage::Header => Err(Fault::Header("it is cut off")),
+            DecryptorStage::Nonce(header) => {
                 header.unwrap(identities)?;
                 Err(Fault::Header("it is cut off after the header"))
             }
-            Stage::Payload(mut payload) => payload.open_last(&self.held, output),
+            DecryptorStage::Payload(mut payload) => payload.open_last(&self.held, output),
         }
     }
 }

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::base64;
 use super::fault::Fault;
 use super::identity::Identity;
-use super::primitives::{Aead, Key, derive, mac, mac_is, public_key, shared_secret};
+use super::primitives::{Aead, SecretKey, derive, mac, mac_is, public_key, shared_secret};
 use super::recipient::Recipient;
 use crate::random;
 
@@ -34,12 +34,12 @@ impl FileKey {
         FileKey(Zeroizing::new(random::secret_bytes()))
     }
 
-    fn header_key(&self) -> Key {
+    fn header_key(&self) -> SecretKey {
         derive(self.0.as_ref(), b"", b"header")
     }
 
     /// The key of the payload after this nonce.
-    pub(super) fn payload_key(&self, nonce: &[u8; 16]) -> Key {
+    pub(super) fn payload_key(&self, nonce: &[u8; 16]) -> SecretKey {
         derive(self.0.as_ref(), nonce, b"payload")
     }
 }
@@ -53,18 +53,18 @@ pub struct Stanza {
     pub body: Vec<u8>,
 }
 
-/// A header that was read. Nothing in it is authenticated before [`Header::unwrap`].
+/// A header that was read. Nothing in it is authenticated before [`AgeHeader::unwrap`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Header {
+pub struct AgeHeader {
     stanzas: Vec<Stanza>,
     /// What the MAC is of.
     signed: Vec<u8>,
     mac: Vec<u8>,
 }
 
-impl Header {
+impl AgeHeader {
     /// Reads a header, and says how many bytes it has. None: more bytes are needed.
-    pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
+    pub fn parse(bytes: &[u8]) -> Result<Option<(AgeHeader, usize)>, Fault> {
         // Before anything else, so that an answer does not depend on how much has come.
         if !is_prefix(bytes) && !is_cut_off(bytes, ARMOR) {
             return Err(not_age(bytes));
@@ -82,7 +82,7 @@ impl Header {
                 let mac = rest.strip_prefix(b" ").and_then(base64::decode).filter(|mac| mac.len() == 32);
                 let mac = mac.ok_or(Fault::Header("the line of its MAC is malformed"))?;
                 let signed = bytes.get(..begin + FOOTER.len()).unwrap_or_default().to_vec();
-                let header = Header { stanzas, signed, mac };
+                let header = AgeHeader { stanzas, signed, mac };
                 header.check_scrypt()?;
                 return Ok(Some((header, lines.at)));
             }
@@ -218,7 +218,7 @@ fn unwrap_for(identity: &Identity, share: &[u8; 32], body: &[u8]) -> Result<Opti
 }
 
 /// What a file key is sealed with: of one's own secret and the other's public key, with both public ones as salt.
-fn wrap_key(secret: &[u8; 32], other: &[u8; 32], share: &[u8; 32], recipient: &[u8; 32]) -> Option<Key> {
+fn wrap_key(secret: &[u8; 32], other: &[u8; 32], share: &[u8; 32], recipient: &[u8; 32]) -> Option<SecretKey> {
     let shared = shared_secret(secret, other)?;
     Some(derive(shared.as_ref(), &[share.as_slice(), recipient].concat(), X25519_INFO))
 }
@@ -261,7 +261,7 @@ impl HeaderBuilder {
 }
 
 fn wrap_for(key: &FileKey, recipient: &Recipient) -> Option<Stanza> {
-    let secret: Key = Zeroizing::new(random::secret_bytes());
+    let secret: SecretKey = Zeroizing::new(random::secret_bytes());
     let share = public_key(&secret)?;
     let wrap = wrap_key(&secret, recipient.public(), &share, recipient.public())?;
     let mut body = Vec::with_capacity(WRAPPED_LEN);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use zeroize::Zeroizing;
 
 use super::bech32;
-use super::primitives::{Key, public_key};
+use super::primitives::{SecretKey, public_key};
 use super::recipient::Recipient;
 use crate::random;
 
@@ -15,7 +15,7 @@ const PREFIX: &str = "AGE-SECRET-KEY-";
 /// An X25519 identity. It is printed as its recipient, and leaves memory with its last copy.
 #[derive(Clone)]
 pub struct Identity {
-    secret: Key,
+    secret: SecretKey,
     recipient: Recipient,
 }
 
@@ -26,7 +26,7 @@ impl Identity {
         Identity::new(secret).expect("every number is a key of X25519")
     }
 
-    pub(super) fn new(secret: Key) -> Option<Identity> {
+    pub(super) fn new(secret: SecretKey) -> Option<Identity> {
         let recipient = Recipient::new(public_key(&secret)?);
         Some(Identity { secret, recipient })
     }

@@ -7,7 +7,7 @@ use ring::{hkdf, hmac};
 use zeroize::Zeroizing;
 
 /// Of X25519, HKDF and ChaCha20-Poly1305.
-pub type Key = Zeroizing<[u8; 32]>;
+pub type SecretKey = Zeroizing<[u8; 32]>;
 
 /// The public key that belongs to a secret one.
 pub fn public_key(secret: &[u8; 32]) -> Option<[u8; 32]> {
@@ -16,7 +16,7 @@ pub fn public_key(secret: &[u8; 32]) -> Option<[u8; 32]> {
 }
 
 /// What the owner of `secret` shares with that of `public`; none for a point of low order, which gives zeros.
-pub fn shared_secret(secret: &[u8; 32], public: &[u8; 32]) -> Option<Key> {
+pub fn shared_secret(secret: &[u8; 32], public: &[u8; 32]) -> Option<SecretKey> {
     let own = PKey::private_key_from_raw_bytes(secret, Id::X25519).ok()?;
     let other = PKey::public_key_from_raw_bytes(public, Id::X25519).ok()?;
     let mut deriver = Deriver::new(&own).ok()?;
@@ -27,7 +27,7 @@ pub fn shared_secret(secret: &[u8; 32], public: &[u8; 32]) -> Option<Key> {
 }
 
 /// HKDF-SHA-256.
-pub fn derive(secret: &[u8], salt: &[u8], info: &[u8]) -> Key {
+pub fn derive(secret: &[u8], salt: &[u8], info: &[u8]) -> SecretKey {
     let mut key = Zeroizing::new([0; 32]);
     let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
     let info = [info];
@@ -38,7 +38,7 @@ pub fn derive(secret: &[u8], salt: &[u8], info: &[u8]) -> Key {
 }
 
 /// HMAC-SHA-256.
-pub fn mac(key: &Key, bytes: &[u8]) -> [u8; 32] {
+pub fn mac(key: &SecretKey, bytes: &[u8]) -> [u8; 32] {
     let mut found = [0; 32];
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()), bytes);
     found.copy_from_slice(tag.as_ref());
@@ -46,7 +46,7 @@ pub fn mac(key: &Key, bytes: &[u8]) -> [u8; 32] {
 }
 
 /// Whether that is the HMAC-SHA-256 of `bytes`, in constant time.
-pub fn mac_is(key: &Key, bytes: &[u8], expected: &[u8]) -> bool {
+pub fn mac_is(key: &SecretKey, bytes: &[u8], expected: &[u8]) -> bool {
     hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()), bytes, expected).is_ok()
 }
 
@@ -54,7 +54,7 @@ pub fn mac_is(key: &Key, bytes: &[u8], expected: &[u8]) -> bool {
 pub struct Aead(LessSafeKey);
 
 impl Aead {
-    pub fn new(key: &Key) -> Aead {
+    pub fn new(key: &SecretKey) -> Aead {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key.as_ref());
         Aead(LessSafeKey::new(key.expect("a key of ChaCha20 has 32 bytes")))
     }

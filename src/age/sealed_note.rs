@@ -7,8 +7,8 @@
 use zeroize::Zeroizing;
 
 use super::base64;
-use super::header::{Header, HeaderBuilder, Stanza, X25519};
-use super::primitives::{Aead, Key, derive};
+use super::header::{AgeHeader, HeaderBuilder, Stanza, X25519};
+use super::primitives::{Aead, SecretKey, derive};
 
 /// The stanza that holds it.
 pub const KIND: &str = "litestream";
@@ -16,7 +16,7 @@ const INFO: &[u8] = b"litestream/note/v1";
 
 /// What the notes of one database are sealed with.
 #[derive(Clone)]
-pub struct NoteKey(Key);
+pub struct NoteKey(SecretKey);
 
 impl NoteKey {
     pub fn new(bytes: [u8; 32]) -> NoteKey {
@@ -39,13 +39,13 @@ pub fn add(header: &mut HeaderBuilder, binding: &[u8], note: Option<(&NoteKey, &
 }
 
 /// What the file is bound to; none if it is none of ours.
-pub fn binding(header: &Header) -> Option<Vec<u8>> {
+pub fn binding(header: &AgeHeader) -> Option<Vec<u8>> {
     let [binding] = stanza(header)?.arguments.as_slice() else { return None };
     base64::decode(binding.as_bytes())
 }
 
 /// The note; none if there is none, or it is sealed with another key.
-pub fn open(header: &Header, key: &NoteKey) -> Option<Vec<u8>> {
+pub fn open(header: &AgeHeader, key: &NoteKey) -> Option<Vec<u8>> {
     let first = header.stanzas().iter().find(|stanza| stanza.kind == X25519)?;
     let mut note = Vec::new();
     let opened = key.aead(first.arguments.first()?).open([0; 12], &stanza(header)?.body, &mut note);
@@ -53,7 +53,7 @@ pub fn open(header: &Header, key: &NoteKey) -> Option<Vec<u8>> {
 }
 
 /// The only one of this type.
-fn stanza(header: &Header) -> Option<&Stanza> {
+fn stanza(header: &AgeHeader) -> Option<&Stanza> {
     let mut ours = header.stanzas().iter().filter(|stanza| stanza.kind == KIND);
     ours.next().filter(|_| ours.next().is_none())
 }
@@ -63,12 +63,12 @@ mod tests {
     use super::*;
     use crate::age::identity::Identity;
 
-    fn header(binding: &[u8], note: Option<(&NoteKey, &[u8])>) -> Header {
+    fn header(binding: &[u8], note: Option<(&NoteKey, &[u8])>) -> AgeHeader {
         let mut builder = HeaderBuilder::new(&[*Identity::generate().recipient()]).unwrap();
         add(&mut builder, binding, note);
         let mut bytes = Vec::new();
         builder.write(&mut bytes);
-        Header::parse(&bytes).unwrap().unwrap().0
+        AgeHeader::parse(&bytes).unwrap().unwrap().0
     }
 
     #[test]
@@ -84,6 +84,6 @@ mod tests {
         builder.add(stanza(&one).unwrap().clone());
         let mut bytes = Vec::new();
         builder.write(&mut bytes);
-        assert_eq!(open(&Header::parse(&bytes).unwrap().unwrap().0, &key), None);
+        assert_eq!(open(&AgeHeader::parse(&bytes).unwrap().unwrap().0, &key), None);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::decryptor::Decryptor;
 use super::encryptor::Encryptor;
 use super::fault::Fault;
-use super::header::{Header, HeaderBuilder};
+use super::header::{AgeHeader, HeaderBuilder};
 use super::identity::Identity;
 
 /// What a vector says of itself, and the file.
@@ -125,7 +125,7 @@ fn each_vector_of_another_kind_is_refused() {
 #[test]
 fn a_header_that_was_read_is_written_again_as_it_was() {
     for vector in vectors().iter().filter(|vector| vector.get("armored").is_empty()) {
-        let Ok(Some((header, used))) = Header::parse(&vector.file) else { continue };
+        let Ok(Some((header, used))) = AgeHeader::parse(&vector.file) else { continue };
         let mut again = b"age-encryption.org/v1\n".to_vec();
         header.stanzas().iter().for_each(|stanza| super::header::write_stanza(stanza, &mut again));
         assert!(vector.file[..used].starts_with(&again), "{}", vector.name);

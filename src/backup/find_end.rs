@@ -56,12 +56,12 @@ pub struct StoredHistory {
 /// The way there, step by step.
 pub struct FindEnd {
     store: Rc<dyn Store>,
-    step: State,
+    step: FindState,
     /// In the last listing.
     generations: Vec<Generation>,
 }
 
-enum State {
+enum FindState {
     Connecting,
     Listing(Box<dyn List>),
     Reading(Box<ReadingLast>),
@@ -90,7 +90,7 @@ pub fn find_end(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<StoredHistor
 
 impl FindEnd {
     pub fn new(store: Rc<dyn Store>) -> FindEnd {
-        FindEnd { store, step: State::Connecting, generations: Vec::new() }
+        FindEnd { store, step: FindState::Connecting, generations: Vec::new() }
     }
 
     /// The generations that were stored when it looked.
@@ -104,28 +104,28 @@ impl FindEnd {
     pub fn poll(&mut self, now: Instant) -> Result<Poll<StoredHistory>> {
         let polled = self.advance(now);
         if polled.is_err() {
-            self.step = State::Connecting;
+            self.step = FindState::Connecting;
         }
         polled
     }
 
     fn advance(&mut self, now: Instant) -> Result<Poll<StoredHistory>> {
-        if let State::Connecting = &self.step {
+        if let FindState::Connecting = &self.step {
             if !self.store.connect(now)? {
                 return Ok(Poll::Pending);
             }
-            self.step = State::Listing(self.store.list(""));
+            self.step = FindState::Listing(self.store.list(""));
         }
-        if let State::Listing(list) = &mut self.step {
+        if let FindState::Listing(list) = &mut self.step {
             let Poll::Ready(entries) = list.poll(now)? else { return Ok(Poll::Pending) };
             let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
             match self.after_listing(&listing) {
                 Ok(found) => return Ok(Poll::Ready(found)),
-                Err(reading) => self.step = State::Reading(reading),
+                Err(reading) => self.step = FindState::Reading(reading),
             }
         }
         match &mut self.step {
-            State::Reading(reading) => reading.poll(now),
+            FindState::Reading(reading) => reading.poll(now),
             _ => Ok(Poll::Pending),
         }
     }

@@ -8,7 +8,7 @@ use crate::format::key::Key;
 use crate::format::plan::ListedEnd;
 use crate::format::position::{Generation, Offset, Position, WalPosition};
 use crate::format::rollup;
-use crate::format::segment::{Differences, MemberHeader, Reader, last_member};
+use crate::format::segment::{Differences, MemberHeader, SegmentReader, last_member};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
 use crate::log;
@@ -58,7 +58,7 @@ impl ResumeCheck {
     }
 }
 
-enum Begun {
+enum ResumeStart {
     Over(std::result::Result<(), GenerationEnd>),
     Check(ResumeCheck),
 }
@@ -141,8 +141,8 @@ impl StoredEnd {
     ) -> Result<Option<std::result::Result<(), GenerationEnd>>> {
         match check {
             ResumeCheck::Begin => match self.begin_to_resume(source, note)? {
-                Begun::Over(resumed) => Ok(Some(resumed)),
-                Begun::Check(next) => {
+                ResumeStart::Over(resumed) => Ok(Some(resumed)),
+                ResumeStart::Check(next) => {
                     *check = next;
                     Ok(None)
                 }
@@ -170,26 +170,30 @@ impl StoredEnd {
 
     /// By the last frame that is stored. Where the WAL has been emptied since, by us or by the application that closed last,
     /// the checksum of the file tells; and a note of the file where there is none.
-    fn begin_to_resume(&self, source: &mut Source, note: &CheckpointNote) -> Result<Begun> {
+    fn begin_to_resume(&self, source: &mut Source, note: &CheckpointNote) -> Result<ResumeStart> {
         let database = self.database;
         let checksum = database.map(|known| known.checksum);
-        let Some(mark) = self.wal_mark() else { return Ok(Begun::Over(Err(GenerationEnd::UnknownStoredPosition))) };
+        let Some(mark) = self.wal_mark() else {
+            return Ok(ResumeStart::Over(Err(GenerationEnd::UnknownStoredPosition)));
+        };
         if let Some(file) = self.file {
             let check = FileCrcCheck::new(file.pages, Some(file.crc), checksum);
-            return Ok(Begun::Check(ResumeCheck::File(check, None)));
+            return Ok(ResumeStart::Check(ResumeCheck::File(check, None)));
         }
         Ok(match (source.resume(&mark)?, database) {
-            (Ok(()), Some(known)) => Begun::Check(ResumeCheck::State(StateCheck::new(known.pages, known.checksum))),
+            (Ok(()), Some(known)) => {
+                ResumeStart::Check(ResumeCheck::State(StateCheck::new(known.pages, known.checksum)))
+            }
             // Of a WAL of which no frame is stored, the file tells as much as its header does.
             (Err(GenerationEnd::WalRestartedWhileNotRunning | GenerationEnd::WalForked { frame: 0 }), Some(known)) => {
                 let check = FileCrcCheck::new(known.pages, None, checksum);
-                Begun::Check(ResumeCheck::File(check, Some(GenerationEnd::WalRestartedWhileNotRunning)))
+                ResumeStart::Check(ResumeCheck::File(check, Some(GenerationEnd::WalRestartedWhileNotRunning)))
             }
             (Err(GenerationEnd::WalRestartedWhileNotRunning), None) if note.vouches_for(&self.position(), source) => {
                 source.resume_behind_restart(&mark);
-                Begun::Over(Ok(()))
+                ResumeStart::Over(Ok(()))
             }
-            (resumed, _) => Begun::Over(resumed),
+            (resumed, _) => ResumeStart::Over(resumed),
         })
     }
 
@@ -225,7 +229,7 @@ pub fn parse_end(end: &ListedEnd, bytes: &[u8], whole: bool) -> Result<Option<St
         }
         Key::Segment(key) if key.is_rollup() && !whole => {
             // All that matters stands in its header. What it holds is proven where it is read.
-            let header = Reader::named(&key, bytes).next_member().ok().flatten();
+            let header = SegmentReader::named(&key, bytes).next_member().ok().flatten();
             Ok(header.filter(|header| rollup::key_of(header) == key).map(|header| StoredEnd::after_member(&header, 0)))
         }
         Key::Segment(key) if whole => {

@@ -31,28 +31,28 @@ pub(super) struct Arguments {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 pub(super) enum Subcommand {
-    Replicate(Replicate),
-    Restore(Restore),
-    Snapshot(Snapshot),
-    Delete(Delete),
-    List(List),
-    Compact(Compact),
-    Databases(Databases),
-    Generations(Generations),
-    Snapshots(Snapshots),
-    Wal(Wal),
-    Status(Status),
-    Verify(Verify),
-    Version(Version),
+    Replicate(ReplicateArgs),
+    Restore(RestoreArgs),
+    Snapshot(SnapshotArgs),
+    Delete(DeleteArgs),
+    List(ListArgs),
+    Compact(CompactArgs),
+    Databases(DatabasesArgs),
+    Generations(GenerationsArgs),
+    Snapshots(SnapshotsArgs),
+    Wal(WalArgs),
+    Status(StatusArgs),
+    Verify(VerifyArgs),
+    Version(VersionArgs),
 }
 
 /// back up databases continuously, in the foreground
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "replicate")]
-pub(super) struct Replicate {
+pub(super) struct ReplicateArgs {
     /// database and replica, instead of a configuration file
     #[argh(positional, arg_name = "DB_PATH REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// run CMD while replicating; exit with its status
     #[argh(option, arg_name = "CMD")]
     pub exec: Option<String>,
@@ -85,10 +85,10 @@ pub(super) struct Replicate {
 /// restore a database from its replica
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "restore")]
-pub(super) struct Restore {
+pub(super) struct RestoreArgs {
     /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// output file (default: the path of the database)
     #[argh(option, arg_name = "PATH")]
     pub o: Option<String>,
@@ -157,10 +157,10 @@ pub(super) struct Restore {
 /// store the state of a database now, and exit
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "snapshot")]
-pub(super) struct Snapshot {
+pub(super) struct SnapshotArgs {
     /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH [REPLICA_URL]]")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// store the whole database, not only what changed
     #[argh(switch)]
     pub full: bool,
@@ -190,10 +190,10 @@ pub(super) struct Snapshot {
 /// delete a backup: every object below its prefix
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "delete")]
-pub(super) struct Delete {
+pub(super) struct DeleteArgs {
     /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// print what would be deleted, delete nothing
     #[argh(switch)]
     pub dry_run: bool,
@@ -208,10 +208,10 @@ pub(super) struct Delete {
 /// list every database in a bucket or directory
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "list")]
-pub(super) struct List {
+pub(super) struct ListArgs {
     /// bucket, prefix or directory that holds databases
     #[argh(positional, arg_name = "REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// report databases whose newest state is older, exit 1
     #[argh(option, arg_name = "D")]
     pub max_age: Option<String>,
@@ -229,10 +229,10 @@ pub(super) struct List {
 /// merge segments and apply retention, without databases
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "compact")]
-pub(super) struct Compact {
+pub(super) struct CompactArgs {
     /// bucket, prefix or directory (default: the configuration)
     #[argh(positional, arg_name = "REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// make one pass and exit
     #[argh(switch)]
     pub once: bool,
@@ -262,7 +262,7 @@ pub(super) struct Compact {
 /// list the databases in the configuration
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "databases")]
-pub(super) struct Databases {
+pub(super) struct DatabasesArgs {
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -271,10 +271,10 @@ pub(super) struct Databases {
 /// list the stored generations of a database
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "generations")]
-pub(super) struct Generations {
+pub(super) struct GenerationsArgs {
     /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -283,10 +283,10 @@ pub(super) struct Generations {
 /// list the stored snapshots of a database
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "snapshots")]
-pub(super) struct Snapshots {
+pub(super) struct SnapshotsArgs {
     /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,
@@ -295,10 +295,10 @@ pub(super) struct Snapshots {
 /// list the stored WAL segments of a database
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "wal")]
-pub(super) struct Wal {
+pub(super) struct WalArgs {
     /// configured database, or replica URL
     #[argh(positional, arg_name = "DB_PATH|REPLICA_URL")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// only this generation
     #[argh(option, arg_name = "G")]
     pub generation: Option<String>,
@@ -310,10 +310,10 @@ pub(super) struct Wal {
 /// compare databases with their backups: position and lag
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "status")]
-pub(super) struct Status {
+pub(super) struct StatusArgs {
     /// default: all configured; URL alone: ask replicator
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// file of age identities that decrypt the backup
     #[argh(option, arg_name = "FILE")]
     pub identity: Option<String>,
@@ -325,10 +325,10 @@ pub(super) struct Status {
 /// check that a backup can be restored
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "verify")]
-pub(super) struct Verify {
+pub(super) struct VerifyArgs {
     /// default: every configured database
     #[argh(positional, arg_name = "[DB_PATH] [REPLICA_URL]")]
-    pub words: Vec<String>,
+    pub positionals: Vec<String>,
     /// compare the live database with its checksum alone
     #[argh(switch)]
     pub live: bool,
@@ -346,7 +346,7 @@ pub(super) struct Verify {
 /// print the version
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "version")]
-pub(super) struct Version {
+pub(super) struct VersionArgs {
     /// print the result as JSON
     #[argh(switch)]
     pub json: bool,

@@ -46,18 +46,18 @@ pub struct Invocation {
 
 #[derive(Debug, PartialEq)]
 pub enum Command {
-    Replicate(Replicate),
-    Restore(Restore),
-    Snapshot(Snapshot),
-    Delete(Delete),
-    List(List),
-    Compact(Compact),
+    Replicate(ReplicateOptions),
+    Restore(RestoreOptions),
+    Snapshot(SnapshotOptions),
+    Delete(DeleteOptions),
+    List(ListOptions),
+    Compact(CompactOptions),
     Databases { json: bool },
-    Generations(ListOptions),
-    Snapshots(ListOptions),
-    Wal(ListOptions),
-    Status(Status),
-    Verify(Verify),
+    Generations(HistoryOptions),
+    Snapshots(HistoryOptions),
+    Wal(HistoryOptions),
+    Status(StatusOptions),
+    Verify(VerifyOptions),
     Version { json: bool },
 }
 
@@ -76,7 +76,7 @@ pub struct DatabaseAndReplica {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Replicate {
+pub struct ReplicateOptions {
     /// None: those in the configuration.
     pub pair: Option<DatabaseAndReplica>,
     /// The words of a command.
@@ -108,7 +108,7 @@ pub enum RestoreSource {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Restore {
+pub struct RestoreOptions {
     pub source: RestoreSource,
     /// None: where the database was. A directory where several databases are restored.
     pub output: Option<PathBuf>,
@@ -166,7 +166,7 @@ pub enum DatabaseSelection {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Snapshot {
+pub struct SnapshotOptions {
     pub selection: DatabaseSelection,
     /// The whole database, not only what changed.
     pub full: bool,
@@ -184,7 +184,7 @@ pub struct Snapshot {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Delete {
+pub struct DeleteOptions {
     pub source: ReplicaRef,
     pub dry_run: bool,
     /// Do not ask.
@@ -193,7 +193,7 @@ pub struct Delete {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct List {
+pub struct ListOptions {
     /// Where the databases are: a URL, or a directory.
     pub url: Secret,
     /// A database whose newest state is older is a problem.
@@ -204,7 +204,7 @@ pub struct List {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Compact {
+pub struct CompactOptions {
     /// Every database at and below this URL; none: those of the configuration.
     pub url: Option<Secret>,
     /// Between two passes; none: one pass.
@@ -219,7 +219,7 @@ pub struct Compact {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct ListOptions {
+pub struct HistoryOptions {
     pub source: ReplicaRef,
     /// `wal` only: none but this.
     pub generation: Option<Generation>,
@@ -227,7 +227,7 @@ pub struct ListOptions {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Status {
+pub struct StatusOptions {
     pub target: StatusTarget,
     pub json: bool,
 }
@@ -242,7 +242,7 @@ pub enum StatusTarget {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Verify {
+pub struct VerifyOptions {
     pub target: VerifyTarget,
     /// Compare the live database with its stored checksum, and download nothing.
     pub live: bool,

@@ -83,7 +83,7 @@ fn every_option_of_replicate_arrives() {
     else {
         panic!("no replicate")
     };
-    let expected = Replicate {
+    let expected = ReplicateOptions {
         pair: None,
         exec: None,
         once: true,
@@ -156,8 +156,8 @@ fn a_list_is_of_one_place_and_reads_no_configuration() {
 #[test]
 fn what_is_chosen_is_all_one_or_a_pair() {
     let chosen = |line: &str| match run(line).command {
-        Command::Snapshot(Snapshot { selection: chosen, .. })
-        | Command::Status(Status { target: StatusTarget::Compared(chosen), .. }) => chosen,
+        Command::Snapshot(SnapshotOptions { selection: chosen, .. })
+        | Command::Status(StatusOptions { target: StatusTarget::Compared(chosen), .. }) => chosen,
         other => panic!("{other:?}"),
     };
     assert_eq!(chosen("snapshot"), DatabaseSelection::Configured);
@@ -168,7 +168,7 @@ fn what_is_chosen_is_all_one_or_a_pair() {
         replica: Secret::new("/mnt/backup"),
     });
     assert_eq!(chosen("snapshot a.db /mnt/backup"), pair);
-    let Command::Status(Status { target, .. }) = run("status nats://h/b/p").command else { panic!("no status") };
+    let Command::Status(StatusOptions { target, .. }) = run("status nats://h/b/p").command else { panic!("no status") };
     assert_eq!(target, StatusTarget::Live(Secret::new("nats://h/b/p")));
     let proven = |line: &str| match run(line).command {
         Command::Verify(verify) => verify.target,

@@ -52,8 +52,8 @@ fn command(words: Subcommand) -> Result<Command> {
     Ok(match words {
         Subcommand::Replicate(args) => Command::Replicate(replicate(args)?),
         Subcommand::Restore(args) => Command::Restore(restore(args)?),
-        Subcommand::Snapshot(args) => Command::Snapshot(Snapshot {
-            selection: database_selection("snapshot", args.words)?,
+        Subcommand::Snapshot(args) => Command::Snapshot(SnapshotOptions {
+            selection: database_selection("snapshot", args.positionals)?,
             full: args.full,
             create_bucket: args.create_bucket,
             allow_other_database: args.allow_other_database,
@@ -63,8 +63,8 @@ fn command(words: Subcommand) -> Result<Command> {
             quiet: quiet(args.q, args.json)?,
             json: args.json,
         }),
-        Subcommand::Delete(args) => Command::Delete(Delete {
-            source: exactly_one("delete", args.words)?,
+        Subcommand::Delete(args) => Command::Delete(DeleteOptions {
+            source: exactly_one("delete", args.positionals)?,
             dry_run: args.dry_run,
             confirmed: args.yes,
             json: args.json,
@@ -72,21 +72,25 @@ fn command(words: Subcommand) -> Result<Command> {
         Subcommand::List(args) => Command::List(list(args)?),
         Subcommand::Compact(args) => Command::Compact(compact(args)?),
         Subcommand::Databases(args) => Command::Databases { json: args.json },
-        Subcommand::Generations(args) => Command::Generations(listing("generations", args.words, None, args.json)?),
-        Subcommand::Snapshots(args) => Command::Snapshots(listing("snapshots", args.words, None, args.json)?),
-        Subcommand::Wal(args) => Command::Wal(listing("wal", args.words, args.generation, args.json)?),
-        Subcommand::Status(args) => Command::Status(Status { target: status_target(args.words)?, json: args.json }),
+        Subcommand::Generations(args) => {
+            Command::Generations(listing("generations", args.positionals, None, args.json)?)
+        }
+        Subcommand::Snapshots(args) => Command::Snapshots(listing("snapshots", args.positionals, None, args.json)?),
+        Subcommand::Wal(args) => Command::Wal(listing("wal", args.positionals, args.generation, args.json)?),
+        Subcommand::Status(args) => {
+            Command::Status(StatusOptions { target: status_target(args.positionals)?, json: args.json })
+        }
         Subcommand::Verify(args) => Command::Verify(verify(args)?),
         Subcommand::Version(args) => Command::Version { json: args.json },
     })
 }
 
-fn replicate(args: args::Replicate) -> Result<Replicate> {
+fn replicate(args: args::ReplicateArgs) -> Result<ReplicateOptions> {
     if args.once && args.exec.is_some() {
         return Err(exclusive("-once", "-exec"));
     }
     needs_once(&args)?;
-    let pair = match database_selection("replicate", args.words)? {
+    let pair = match database_selection("replicate", args.positionals)? {
         DatabaseSelection::Configured => None,
         DatabaseSelection::Explicit(pair) => Some(pair),
         DatabaseSelection::Path(_) => {
@@ -94,7 +98,7 @@ fn replicate(args: args::Replicate) -> Result<Replicate> {
                 .with_hint("litestream replicate DB_PATH REPLICA_URL, or no argument to use the configuration"));
         }
     };
-    Ok(Replicate {
+    Ok(ReplicateOptions {
         pair,
         exec: args.exec.map(|text| shell_words::split(&text)).transpose().map_err(|e| e.context("option -exec"))?,
         once: args.once,
@@ -108,7 +112,7 @@ fn replicate(args: args::Replicate) -> Result<Replicate> {
     })
 }
 
-fn needs_once(args: &args::Replicate) -> Result<()> {
+fn needs_once(args: &args::ReplicateArgs) -> Result<()> {
     for (given, name) in [(args.force_snapshot, "-force-snapshot"), (args.enforce_retention, "-enforce-retention")] {
         if given && !args.once {
             return Err(usage(format!("option {name} works only with -once"))
@@ -118,14 +122,14 @@ fn needs_once(args: &args::Replicate) -> Result<()> {
     Ok(())
 }
 
-fn restore(args: args::Restore) -> Result<Restore> {
+fn restore(args: args::RestoreArgs) -> Result<RestoreOptions> {
     restore_conflicts(&args)?;
     if args.strict && args.timestamp.is_none() {
         return Err(usage("option -strict works only with -timestamp"));
     }
     let follow = follow(args.f, args.follow_interval.as_deref())?;
     let until = restore_target(args.timestamp.as_deref(), args.position.as_deref())?;
-    let source = restore_source(args.all, args.words)?;
+    let source = restore_source(args.all, args.positionals)?;
     if args.o.as_deref() == Some("-") {
         return Err(usage("option -o: a restore writes a file, not standard output")
             .with_hint("restore to a file and read that file; a file named - is ./-"));
@@ -134,7 +138,7 @@ fn restore(args: args::Restore) -> Result<Restore> {
     if is_url && args.o.is_none() && !args.dry_run {
         return Err(usage("restore: option -o is needed with a replica URL").with_hint("add -o PATH"));
     }
-    Ok(Restore {
+    Ok(RestoreOptions {
         source,
         output: args.o.map(PathBuf::from),
         target: until,
@@ -186,7 +190,7 @@ fn retention(enforced: bool, text: Option<&str>) -> Result<Option<Duration>> {
 }
 
 /// Options that say two things at once.
-fn restore_conflicts(args: &args::Restore) -> Result<()> {
+fn restore_conflicts(args: &args::RestoreArgs) -> Result<()> {
     let timestamp = (args.timestamp.is_some(), "-timestamp");
     let position = (args.position.is_some(), "-position");
     let generation = (args.generation.is_some(), "-generation");
@@ -277,27 +281,27 @@ fn level(text: &str) -> Result<Level> {
         .ok_or_else(|| usage(format!("option -log-level: expected trace, debug, info, warn or error, found {text:?}")))
 }
 
-fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: bool) -> Result<ListOptions> {
+fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: bool) -> Result<HistoryOptions> {
     let source = exactly_one(command, words)?;
     let generation = generation.map(|text| text.parse()).transpose()?;
-    Ok(ListOptions { source, generation, json })
+    Ok(HistoryOptions { source, generation, json })
 }
 
-fn list(args: args::List) -> Result<List> {
-    let url = at_most_one("list", args.words)?.ok_or_else(|| {
+fn list(args: args::ListArgs) -> Result<ListOptions> {
+    let url = at_most_one("list", args.positionals)?.ok_or_else(|| {
         usage("list: no replica URL is given").with_hint(
             "litestream list nats://HOST/BUCKET or a directory; litestream databases lists the configuration",
         )
     })?;
     let max_age = args.max_age.as_deref().map(|text| positive_duration("-max-age", text)).transpose()?;
-    Ok(List { url: Secret::new(url), max_age, expected: args.missing.map(PathBuf::from), json: args.json })
+    Ok(ListOptions { url: Secret::new(url), max_age, expected: args.missing.map(PathBuf::from), json: args.json })
 }
 
 /// Between two passes of `compact`, unless it is told.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(600);
 
-fn compact(args: args::Compact) -> Result<Compact> {
-    let url = at_most_one("compact", args.words)?.map(Secret::new);
+fn compact(args: args::CompactArgs) -> Result<CompactOptions> {
+    let url = at_most_one("compact", args.positionals)?.map(Secret::new);
     let single = args.once || args.dry_run;
     let interval = match (single, args.interval.as_deref()) {
         (true, Some(_)) => return Err(exclusive(if args.once { "-once" } else { "-dry-run" }, "-interval")),
@@ -326,7 +330,7 @@ fn compact(args: args::Compact) -> Result<Compact> {
         return Err(exclusive("-dry-run", "-metrics-file"));
     }
     let metrics_file = args.metrics_file.map(PathBuf::from);
-    Ok(Compact { url, interval, retention, keep, metrics_file, dry_run: args.dry_run, json: args.json })
+    Ok(CompactOptions { url, interval, retention, keep, metrics_file, dry_run: args.dry_run, json: args.json })
 }
 
 fn positive_duration(option: &str, text: &str) -> Result<Duration> {
@@ -360,19 +364,21 @@ fn check_replica_option(command: &Command) -> Result<()> {
 fn names_a_replica(command: &Command) -> bool {
     match command {
         Command::Replicate(replicate) => replicate.pair.is_some(),
-        Command::Snapshot(Snapshot { selection: chosen, .. }) => matches!(chosen, DatabaseSelection::Explicit(_)),
-        Command::Status(Status { target: StatusTarget::Compared(chosen), .. }) => {
+        Command::Snapshot(SnapshotOptions { selection: chosen, .. }) => {
+            matches!(chosen, DatabaseSelection::Explicit(_))
+        }
+        Command::Status(StatusOptions { target: StatusTarget::Compared(chosen), .. }) => {
             matches!(chosen, DatabaseSelection::Explicit(_))
         }
         Command::Status(_) => true,
-        Command::Restore(Restore { source, .. }) => {
+        Command::Restore(RestoreOptions { source, .. }) => {
             matches!(source, RestoreSource::One(ReplicaRef::Replica(_)) | RestoreSource::Below(_))
         }
-        Command::Delete(Delete { source, .. })
-        | Command::Generations(ListOptions { source, .. })
-        | Command::Snapshots(ListOptions { source, .. })
-        | Command::Wal(ListOptions { source, .. }) => matches!(source, ReplicaRef::Replica(_)),
-        Command::Verify(Verify { target: proven, .. }) => {
+        Command::Delete(DeleteOptions { source, .. })
+        | Command::Generations(HistoryOptions { source, .. })
+        | Command::Snapshots(HistoryOptions { source, .. })
+        | Command::Wal(HistoryOptions { source, .. }) => matches!(source, ReplicaRef::Replica(_)),
+        Command::Verify(VerifyOptions { target: proven, .. }) => {
             matches!(proven, VerifyTarget::Replica(_) | VerifyTarget::Pair(_))
         }
         Command::List(_) => true,
@@ -381,12 +387,12 @@ fn names_a_replica(command: &Command) -> bool {
     }
 }
 
-fn verify(args: args::Verify) -> Result<Verify> {
-    let target = verify_target(args.words)?;
+fn verify(args: args::VerifyArgs) -> Result<VerifyOptions> {
+    let target = verify_target(args.positionals)?;
     if args.live && matches!(target, VerifyTarget::Replica(_)) {
         return Err(usage("verify -live: expected the path of a database, found a replica alone"));
     }
-    Ok(Verify { target, live: args.live, quiet: quiet(args.q, args.json)?, json: args.json })
+    Ok(VerifyOptions { target, live: args.live, quiet: quiet(args.q, args.json)?, json: args.json })
 }
 
 fn exclusive(one: &str, other: &str) -> Error {

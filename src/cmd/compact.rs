@@ -28,12 +28,12 @@ use crate::thinning::{Thinned, thin};
 
 use metrics::CompactMetrics;
 use roots::{CompactionRoot, Kept, Named, roots};
-use rows::{Done, Row, log_row, print_rows};
+use rows::{CompactRow, Done, log_row, print_rows};
 
 /// Between two looks whether the end was asked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-pub fn run(given: &Context, options: &cli::Compact) -> Result<ExitStatus> {
+pub fn run(given: &Context, options: &cli::CompactOptions) -> Result<ExitStatus> {
     signals::install_shutdown_handlers();
     let (roots, heartbeat) = roots(given, options)?;
     let mut pool = ConnectionPool::default();
@@ -73,7 +73,7 @@ fn wait(until: Instant) -> bool {
 
 fn once(
     roots: &[CompactionRoot],
-    options: &cli::Compact,
+    options: &cli::CompactOptions,
     heartbeat: Option<&Heartbeat>,
     jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
@@ -103,11 +103,11 @@ fn compact_all(
     dry_run: bool,
     jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
-) -> Vec<Row> {
+) -> Vec<CompactRow> {
     let mut rows = Vec::new();
     for root in roots {
         if let Err(error) = compact_root(root, dry_run, jumps, pool, &mut rows) {
-            rows.push(Row { replica: root.replica.url.clone(), done: Err(error) });
+            rows.push(CompactRow { replica: root.replica.url.clone(), done: Err(error) });
         }
         if signals::shutdown_signal().is_some() {
             break;
@@ -122,7 +122,7 @@ fn compact_root(
     dry_run: bool,
     jumps: &mut ClockJumpDetector,
     pool: &mut ConnectionPool,
-    rows: &mut Vec<Row>,
+    rows: &mut Vec<CompactRow>,
 ) -> Result<()> {
     let url = &root.replica.url;
     let store = connect(&root.replica, pool)?;
@@ -138,7 +138,7 @@ fn compact_root(
             Some(objects) if dry_run => Ok(Done::Planned(planned(objects, kept))),
             Some(objects) => compact_database(&replica, objects, kept, jumps, pool),
         };
-        Row { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url }
+        CompactRow { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url }
     };
     let whole = each_database(databases.into_iter(), &mut compact, &interrupt::check, rows)?;
     if whole && !dry_run {
@@ -153,9 +153,9 @@ fn compact_root(
 /// Errors: the end was asked for, and no row says so.
 fn each_database<T>(
     databases: impl Iterator<Item = T>,
-    compact: &mut dyn FnMut(T) -> Row,
+    compact: &mut dyn FnMut(T) -> CompactRow,
     check: &dyn Fn() -> Result<()>,
-    rows: &mut Vec<Row>,
+    rows: &mut Vec<CompactRow>,
 ) -> Result<bool> {
     for database in databases {
         check()?;
@@ -225,7 +225,7 @@ mod tests {
         let mut compact = |database: u32| {
             signalled.set(database == signal_in);
             let done = if breaks_off { check() } else { Ok(()) };
-            Row {
+            CompactRow {
                 replica: database.to_string(),
                 done: done.map(|()| Done::Compacted(MaintenanceResult::default(), Thinned::default())),
             }

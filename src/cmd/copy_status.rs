@@ -3,7 +3,7 @@
 use crate::cmd::ExitStatus;
 use crate::error::Error;
 use crate::format::listing::{Listing, latest_time};
-use crate::restore::standby::seen::Seen;
+use crate::restore::standby::seen::CopyState;
 use crate::restore::standby::stored_after;
 
 /// The exit status where a copy is not what is stored, or nobody follows with it.
@@ -21,7 +21,7 @@ pub struct CopyStatus {
 }
 
 /// Compares the copy with what is stored.
-pub fn of_copy(seen: &Seen, listing: Result<&Listing, &Error>) -> CopyStatus {
+pub fn of_copy(seen: &CopyState, listing: Result<&Listing, &Error>) -> CopyStatus {
     let listing = match listing {
         Ok(listing) => listing,
         Err(error) => {
@@ -60,7 +60,7 @@ mod tests {
             SegmentKey { generation: generation(0), start, end, first_seen: seen, last_seen: seen, part: false }
                 .to_string()
         };
-        let seen = |offset, followed| Seen {
+        let seen = |offset, followed| CopyState {
             position: Position { generation: generation(0), wal_position: point(0, offset) },
             time: millis(1_000 + offset),
             encrypted: false,

@@ -4,7 +4,7 @@ use crate::cmd::print::{Cell, Table};
 use crate::cmd::{Context, ExitStatus, find_databases};
 use crate::config::{self, Database, units};
 use crate::error::Result;
-use crate::store::Target;
+use crate::store::StoreTarget;
 use crate::store::nats::nkey;
 use crate::store::nats::options::Credentials;
 
@@ -25,8 +25,8 @@ pub fn run(given: &Context, as_json: bool) -> Result<ExitStatus> {
 
 fn row(database: &Database) -> [Cell; 7] {
     let (login, tls) = match &database.replica.target {
-        Target::Nats(options) => (login(&options.login), options.tls.required),
-        Target::Dir(_) => (None, false),
+        StoreTarget::Nats(options) => (login(&options.login), options.tls.required),
+        StoreTarget::Dir(_) => (None, false),
     };
     [
         database.path.display().to_string().into(),

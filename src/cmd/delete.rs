@@ -28,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// What the operator types to confirm.
 const CONFIRMATION: &str = "delete";
 
-pub fn run(given: &Context, options: &cli::Delete) -> Result<ExitStatus> {
+pub fn run(given: &Context, options: &cli::DeleteOptions) -> Result<ExitStatus> {
     let (replica, _) = given.replica(&options.source)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::format::fixtures::{GENERATION, millis, point};
     use crate::format::key::{SegmentKey, SnapshotKey};
-    use crate::format::plan::{Plan, Target, plan};
+    use crate::format::plan::{Plan, PlanTarget, plan};
     use crate::format::position::Generation;
 
     fn listing() -> Listing {
@@ -211,11 +211,11 @@ mod tests {
         let end = |plan: &Plan| {
             (plan.snapshot.generation, plan.segments.last().map_or(plan.snapshot.position, |(key, _)| key.end))
         };
-        let newest = end(&plan(&whole, None, &Target::Latest).unwrap());
+        let newest = end(&plan(&whole, None, &PlanTarget::Latest).unwrap());
         let names = names(&whole);
         for gone in 0..=names.len() {
             let left = Listing::new(names.iter().skip(gone).map(|name| (name.clone(), 1)));
-            if let Ok(plan) = plan(&left, None, &Target::Latest) {
+            if let Ok(plan) = plan(&left, None, &PlanTarget::Latest) {
                 assert_eq!(end(&plan), newest, "after {gone}");
             }
         }

@@ -10,7 +10,7 @@ use crate::format::key::ROOT;
 use crate::format::stored_databases::StoredDatabases;
 use crate::log;
 use crate::replica::survey::survey;
-use crate::store::{ConnectionPool, Target};
+use crate::store::{ConnectionPool, StoreTarget};
 
 /// Prefixes that a hint names.
 const MAX_NAMED: usize = 8;
@@ -40,7 +40,7 @@ pub fn with_stored_hint(error: Error, replica: &Replica, pool: &mut ConnectionPo
 
 /// A root near the URL of `replica`, and the databases that are stored there.
 fn stored_nearby(replica: &Replica, pool: &mut ConnectionPool) -> Result<(String, Vec<String>)> {
-    if let Target::Dir(directory) = &replica.target {
+    if let StoreTarget::Dir(directory) = &replica.target {
         return Ok(sibling_directories(directory));
     }
     let root = replica.root();

@@ -21,7 +21,7 @@ use crate::format::prefixes::split_name;
 use crate::log;
 use crate::restore::standby::news::News;
 use crate::source::comparison::PIECE_INTERVAL;
-use crate::store::{self, ConnectionPool, Entry, Store, Target, WatchEvent};
+use crate::store::{self, ConnectionPool, Entry, Store, StoreTarget, WatchEvent};
 
 /// A signal is noticed within this time.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -47,7 +47,7 @@ struct Watched {
 
 /// All copies of a process.
 pub struct Following<'a> {
-    options: &'a cli::Restore,
+    options: &'a cli::RestoreOptions,
     interval: Duration,
     pool: ConnectionPool,
     buckets: Vec<Bucket>,
@@ -65,7 +65,7 @@ pub struct Following<'a> {
 
 impl<'a> Following<'a> {
     pub fn new(
-        options: &'a cli::Restore,
+        options: &'a cli::RestoreOptions,
         interval: Duration,
         pool: ConnectionPool,
         reporter: Reporter,
@@ -178,7 +178,7 @@ impl<'a> Following<'a> {
     /// A database that nobody knew of.
     fn add_new(&mut self, at: usize, prefix: &str) {
         let found = self.roots.iter().filter(|root| root.bucket == Some(at)).find_map(|watched| {
-            let Target::Nats(options) = &watched.root.replica.target else { return None };
+            let StoreTarget::Nats(options) = &watched.root.replica.target else { return None };
             let below = match options.prefix.as_str() {
                 "" => Some(prefix),
                 own if own == prefix => Some(""),
@@ -214,7 +214,7 @@ impl<'a> Following<'a> {
 
     /// The bucket of a replica and its prefix there; none for a directory.
     fn bucket_of(&mut self, replica: &Replica) -> Result<Option<(usize, String)>> {
-        let Target::Nats(options) = &replica.target else { return Ok(None) };
+        let StoreTarget::Nats(options) = &replica.target else { return Ok(None) };
         let root = replica.root();
         let known = self.buckets.iter().position(|bucket| bucket.url == root.url);
         let at = match known {
@@ -329,7 +329,7 @@ impl<'a> Following<'a> {
 }
 
 /// The command is told that a copy is another file.
-fn signal_child(child: Option<&ChildCommand>, options: &cli::Restore) {
+fn signal_child(child: Option<&ChildCommand>, options: &cli::RestoreOptions) {
     if let (Some(child), Some(signal)) = (child, options.exec_signal) {
         child.signal(signal_number(signal));
     }

@@ -15,9 +15,9 @@ use crate::log;
 use crate::log::problem_log::ProblemLog;
 use crate::log::target_name::TargetName;
 use crate::restore::request::RestoreRequest;
-use crate::restore::standby::comparison_schedule::ComparisonSchedule;
+use crate::restore::standby::comparison_schedule::CopyComparisonSchedule;
 use crate::restore::standby::schedule::{Next, Schedule};
-use crate::restore::standby::{Counters, Followed, Follower, OnPublished};
+use crate::restore::standby::{Followed, Follower, OnPublished, StandbyCounters};
 use crate::source::Comparison;
 use crate::store::{Entry, Store};
 
@@ -40,7 +40,7 @@ pub struct MemberStatus {
     pub bytes_behind: Option<u64>,
     /// How much older the copy is than what is stored; none where that is not known.
     pub behind: Option<Duration>,
-    pub counters: Counters,
+    pub counters: StandbyCounters,
 }
 
 /// A copy.
@@ -54,7 +54,7 @@ pub struct Member {
     follower: Option<Follower<'static>>,
     not_before: Option<Instant>,
     schedule: Schedule,
-    comparison: ComparisonSchedule,
+    comparison: CopyComparisonSchedule,
     problems: ProblemLog,
     contact: Option<(Instant, Timestamp)>,
     noted: Option<Instant>,
@@ -71,7 +71,7 @@ impl Member {
         let name: Rc<str> = output.display().to_string().into();
         let target = TargetName::of_database(&name);
         let about = store.clone();
-        let comparison = ComparisonSchedule::new(item.compare_interval, SystemClock.now());
+        let comparison = CopyComparisonSchedule::new(item.compare_interval, SystemClock.now());
         let make = move || item.followed(about.clone(), wanted.clone(), &output);
         Member {
             name,
@@ -98,7 +98,7 @@ impl Member {
         self.follower.as_ref().is_some_and(Follower::has_copy)
     }
 
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> StandbyCounters {
         self.follower.as_ref().map(Follower::counters).unwrap_or_default()
     }
 

@@ -21,7 +21,7 @@ use crate::printable::printable;
 use crate::replica::standalone_snapshot::origin_of;
 use crate::replica::survey::survey_with_writers;
 use crate::store::encrypted::described_recipients;
-use crate::store::{ConnectionPool, LiveWriter, Store, Target, Writer};
+use crate::store::{ConnectionPool, LiveWriter, Store, StoreTarget, Writer};
 
 /// The exit status when a database is late, gone or cannot be restored, and that was asked for.
 const EXIT_PROBLEM: ExitStatus = 1;
@@ -48,7 +48,7 @@ const COLUMNS: [&str; 17] = [
 ];
 
 /// One database.
-struct Row<'a> {
+struct ListRow<'a> {
     prefix: &'a str,
     /// None where it is expected and not there.
     stored: Option<&'a StoredDatabase>,
@@ -57,7 +57,7 @@ struct Row<'a> {
     problem: Option<Problem>,
 }
 
-pub fn run(_: &Context, options: &cli::List) -> Result<ExitStatus> {
+pub fn run(_: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
     let expected = options.expected.as_deref().map(read_expected).transpose()?;
     let replica = config::replica_from_url(options.url.reveal(), &environment)?;
     config::check_files::replica(&replica)?;
@@ -76,7 +76,7 @@ pub fn run(_: &Context, options: &cli::List) -> Result<ExitStatus> {
         let writer = writers.remove(prefix).unwrap_or(Writer::Unknown);
         row(prefix, stored.database(prefix), writer, options.max_age, now)
     };
-    let rows: Vec<Row> = prefixes.into_iter().map(&mut row).collect();
+    let rows: Vec<ListRow> = prefixes.into_iter().map(&mut row).collect();
     match monitoring && !options.json {
         true => print::text(&problem_lines(&rows))?,
         false => table(&rows, &replica, &*store, now).print(options.json)?,
@@ -113,19 +113,19 @@ fn row<'a>(
     writer: Writer,
     max_age: Option<Duration>,
     now: Timestamp,
-) -> Row<'a> {
+) -> ListRow<'a> {
     let newest = stored.map(StoredDatabase::newest_state);
     let lag = match &writer {
         Writer::Live(writer) => writer.lag,
         _ => None,
     };
     let problem = problem(newest.as_ref(), lag, max_age, now);
-    Row { prefix, stored, newest, writer, problem }
+    ListRow { prefix, stored, newest, writer, problem }
 }
 
 /// One line a database that is not as it should be.
-fn problem_lines(rows: &[Row]) -> String {
-    let line = |row: &Row| {
+fn problem_lines(rows: &[ListRow]) -> String {
+    let line = |row: &ListRow| {
         let problem = row.problem.as_ref()?;
         Some(format!("{}: {}\n", printable(name(row.prefix)), printable(&problem.to_string())))
     };
@@ -137,7 +137,7 @@ fn name(prefix: &str) -> &str {
     if prefix.is_empty() { ROOT_NAME } else { prefix }
 }
 
-fn table(rows: &[Row], replica: &Replica, store: &dyn Store, now: Timestamp) -> Table {
+fn table(rows: &[ListRow], replica: &Replica, store: &dyn Store, now: Timestamp) -> Table {
     let mut table = Table::new(&COLUMNS);
     for row in rows {
         let (database, recipients) = database_of(row, replica, store);
@@ -146,7 +146,7 @@ fn table(rows: &[Row], replica: &Replica, store: &dyn Store, now: Timestamp) -> 
     table
 }
 
-fn cells(row: &Row, database: Option<String>, recipients: Option<usize>, now: Timestamp) -> [Cell; 17] {
+fn cells(row: &ListRow, database: Option<String>, recipients: Option<usize>, now: Timestamp) -> [Cell; 17] {
     let newest = row.newest.as_ref().and_then(|newest| newest.as_ref().ok());
     let (live, writer) = match &row.writer {
         Writer::Live(writer) => (Some(true), writer.clone()),
@@ -186,7 +186,7 @@ fn seconds_up(lag: Duration) -> u64 {
 ///
 /// And to how many recipients that snapshot is encrypted, which the description of an encrypted one says instead. Whoever can
 /// decrypt it reads its beginning.
-fn database_of(row: &Row, replica: &Replica, store: &dyn Store) -> (Option<String>, Option<usize>) {
+fn database_of(row: &ListRow, replica: &Replica, store: &dyn Store) -> (Option<String>, Option<usize>) {
     let described = row.stored.and_then(StoredDatabase::description);
     let encrypted = described.and_then(described_recipients);
     let (database, recipients) = match (described, encrypted) {
@@ -201,10 +201,10 @@ fn database_of(row: &Row, replica: &Replica, store: &dyn Store) -> (Option<Strin
     (database.or_else(by_writer), recipients)
 }
 
-fn read_origin(row: &Row, replica: &Replica, store: &dyn Store) -> Option<(Option<String>, Option<usize>)> {
+fn read_origin(row: &ListRow, replica: &Replica, store: &dyn Store) -> Option<(Option<String>, Option<usize>)> {
     let snapshot = row.stored.and_then(StoredDatabase::newest_snapshot)?;
     let encrypted = row.stored.and_then(StoredDatabase::description).is_some();
-    if !encrypted && !matches!(&replica.target, Target::Dir(_)) {
+    if !encrypted && !matches!(&replica.target, StoreTarget::Dir(_)) {
         return None;
     }
     let name = if row.prefix.is_empty() { snapshot.to_string() } else { format!("{}/{snapshot}", row.prefix) };

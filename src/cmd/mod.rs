@@ -125,8 +125,10 @@ fn run(invocation: &Invocation) -> Result<ExitStatus> {
         Command::Generations(options) => stored_objects::generations(&given, options),
         Command::Snapshots(options) => stored_objects::snapshots(&given, options),
         Command::Wal(options) => stored_objects::wal(&given, options),
-        Command::Status(cli::Status { target: cli::StatusTarget::Live(url), json }) => live_status::run(url, *json),
-        Command::Status(cli::Status { target: cli::StatusTarget::Compared(chosen), json }) => {
+        Command::Status(cli::StatusOptions { target: cli::StatusTarget::Live(url), json }) => {
+            live_status::run(url, *json)
+        }
+        Command::Status(cli::StatusOptions { target: cli::StatusTarget::Compared(chosen), json }) => {
             status::run(&given, chosen, *json)
         }
         Command::Verify(options) => verify::run(&given, options),

@@ -13,18 +13,18 @@ use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::drain::{DrainLimit, drain};
 use crate::cmd::exec::ChildCommand;
-use crate::cmd::service::Service;
+use crate::cmd::service::ServiceRequests;
 use crate::cmd::supervisor::Supervisor;
 use crate::cmd::{Context, ErrorCollector, ExitStatus, find_databases, of_database, restore_missing, signals, wiring};
 use crate::config::{self, Config, Database, Replica};
 use crate::error::{Kind, Result};
 use crate::log;
 use crate::replica::replicator::Replicator;
-use crate::store::Target;
+use crate::store::StoreTarget;
 
 use daemon::Daemon;
 
-pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
+pub fn run(given: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatus> {
     let config = read_config(given, options)?;
     let databases = find_databases::find_databases(&config)?;
     signals::install_shutdown_handlers();
@@ -36,7 +36,7 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
         return once(&mut supervisor, &databases, options, timeout);
     }
     let exec = options.exec.clone().or(config.exec.clone());
-    let service = if config.service { Service::start(&mut supervisor) } else { None };
+    let service = if config.service { ServiceRequests::start(&mut supervisor) } else { None };
     start_all(&mut supervisor, &databases, options, exec.is_some())?;
     drop(databases);
     signals::install_hangup_handler();
@@ -59,7 +59,12 @@ pub fn run(given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
 /// Starts each of them. An error that concerns one database alone puts that one off: it does not stop the others.
 ///
 /// Errors: what is about more than one; of kind `Locked` if other processes have them all.
-fn start_all(supervisor: &mut Supervisor, databases: &[Database], options: &cli::Replicate, exec: bool) -> Result<()> {
+fn start_all(
+    supervisor: &mut Supervisor,
+    databases: &[Database],
+    options: &cli::ReplicateOptions,
+    exec: bool,
+) -> Result<()> {
     let mut put_off = Vec::new();
     for database in databases {
         match start_database(supervisor, database, options, exec) {
@@ -80,7 +85,7 @@ fn start_all(supervisor: &mut Supervisor, databases: &[Database], options: &cli:
 fn once(
     supervisor: &mut Supervisor,
     databases: &[Database],
-    options: &cli::Replicate,
+    options: &cli::ReplicateOptions,
     timeout: Duration,
 ) -> Result<ExitStatus> {
     let mut errors = ErrorCollector::default();
@@ -96,7 +101,7 @@ fn once(
 }
 
 /// The configuration file, or one that comes to the database and replica of the command line.
-fn read_config(given: &Context, options: &cli::Replicate) -> Result<Config> {
+fn read_config(given: &Context, options: &cli::ReplicateOptions) -> Result<Config> {
     let mut config = match &options.pair {
         Some(pair) => Config::single_database(given.explicit_database(pair)?),
         None => given.config()?,
@@ -114,7 +119,7 @@ fn read_config(given: &Context, options: &cli::Replicate) -> Result<Config> {
 fn start_database(
     supervisor: &mut Supervisor,
     database: &Database,
-    options: &cli::Replicate,
+    options: &cli::ReplicateOptions,
     exec: bool,
 ) -> Result<()> {
     if restore_missing::is_needed(database) {
@@ -144,7 +149,7 @@ fn warn_of_one_disk(database: &Database) {
 }
 
 fn warn_of_disk(database: &Database, replica: &Replica) {
-    let Target::Dir(directory) = &replica.target else { return };
+    let StoreTarget::Dir(directory) = &replica.target else { return };
     let device = |path: &Path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev());
     if device(directory).is_some() && device(directory) == device(&database.path) {
         log::warn("the replica is on the same file system as its database")

@@ -22,15 +22,15 @@ use crate::log;
 use crate::restore::standby;
 use crate::store::{ConnectionPool, Store};
 
-pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
+pub fn run(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
     // The file that is being made is removed before the end: nobody is to take it for a database.
     signals::install_shutdown_handlers();
     with_signal_status(restore(given, options))
 }
 
-fn restore(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
+fn restore(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
     // One moment for all: "an hour ago" does not move on from database to database.
-    let options = &cli::Restore { target: at_a_moment(&options.target)?, ..options.clone() };
+    let options = &cli::RestoreOptions { target: at_a_moment(&options.target)?, ..options.clone() };
     let RestoreSource::One(source) = &options.source else {
         return match options.follow {
             Some(interval) => follow_many(given, options, interval),
@@ -73,14 +73,14 @@ fn at_a_moment(until: &RestoreTarget) -> Result<RestoreTarget> {
 }
 
 /// The configuration, for where to report: none where a URL alone was given.
-fn reporting(given: &Context, options: &cli::Restore) -> Result<Option<Config>> {
+fn reporting(given: &Context, options: &cli::RestoreOptions) -> Result<Option<Config>> {
     let by_url = matches!(&options.source, RestoreSource::Below(_) | RestoreSource::One(ReplicaRef::Replica(_)));
     (!by_url).then(|| given.config()).transpose()
 }
 
 fn follow(
     given: &Context,
-    options: &cli::Restore,
+    options: &cli::RestoreOptions,
     item: &Item,
     output: &Path,
     interval: Duration,
@@ -101,7 +101,7 @@ fn follow(
     }
 }
 
-fn follow_many(given: &Context, options: &cli::Restore, interval: Duration) -> Result<ExitStatus> {
+fn follow_many(given: &Context, options: &cli::RestoreOptions, interval: Duration) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
     let reporter = Reporter::new(reporting(given, options)?.as_ref());
     let wanted = wanted(given, options, &mut pool)?;
@@ -109,7 +109,7 @@ fn follow_many(given: &Context, options: &cli::Restore, interval: Duration) -> R
 }
 
 /// Ends the following for good.
-fn promote(options: &cli::Restore, item: &Item, output: &Path, pool: &mut ConnectionPool) -> Result<ExitStatus> {
+fn promote(options: &cli::RestoreOptions, item: &Item, output: &Path, pool: &mut ConnectionPool) -> Result<ExitStatus> {
     let begun = SystemClock.now();
     let store: Rc<dyn Store> = connect(&item.replica, pool)?;
     let wanted = request(options, item.database.as_deref())?;
@@ -125,7 +125,7 @@ fn promote(options: &cli::Restore, item: &Item, output: &Path, pool: &mut Connec
 }
 
 /// Says what would be read, and reads none of it.
-fn dry_run(plan: &Plan, output: Option<&Path>, options: &cli::Restore) -> Result<()> {
+fn dry_run(plan: &Plan, output: Option<&Path>, options: &cli::RestoreOptions) -> Result<()> {
     let mut table = Table::new(&["object", "size"]);
     for (key, size) in plan.objects() {
         table.row([key.to_string().into(), size.into()]);

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::store::ConnectionPool;
 
-pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
+pub fn run(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
     let items = all(given, options, &mut pool)?;
     if items.is_empty() {
@@ -33,7 +33,7 @@ pub fn run(given: &Context, options: &cli::Restore) -> Result<ExitStatus> {
     Ok(worst.map_or(0, |(_, status)| status))
 }
 
-fn restore_item(item: &Item, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Outcome> {
+fn restore_item(item: &Item, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Outcome> {
     if options.output.is_some() && !options.dry_run {
         item.create_parent()?;
     }
@@ -41,7 +41,11 @@ fn restore_item(item: &Item, options: &cli::Restore, pool: &mut ConnectionPool) 
 }
 
 /// Prints one line a database, at once: a restore of many takes its time. What has failed goes to standard error.
-fn log_item(item: &Item, options: &cli::Restore, result: std::result::Result<&Outcome, &Error>) -> Result<Value> {
+fn log_item(
+    item: &Item,
+    options: &cli::RestoreOptions,
+    result: std::result::Result<&Outcome, &Error>,
+) -> Result<Value> {
     let path = item.output.as_ref().map(|path| path.display().to_string());
     let mut row = match result {
         Ok(outcome) => outcome.json(item.output.as_deref()),

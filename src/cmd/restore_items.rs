@@ -107,7 +107,7 @@ impl ReplicaRoot {
 }
 
 /// What the options are about, where that is more than one database.
-pub fn wanted(given: &Context, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Wanted> {
+pub fn wanted(given: &Context, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Wanted> {
     let directory = options.output.clone();
     if let RestoreSource::Below(url) = &options.source {
         let roots = vec![ReplicaRoot { replica: root(url)?, entry: None, directory }];
@@ -146,7 +146,7 @@ fn item(given: &Context, database: &Database, directory: Option<&Path>, pool: &m
 }
 
 /// Every database that is there now. Those of a directory are the ones that are stored: their files may be lost.
-pub fn all(given: &Context, options: &cli::Restore, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
+pub fn all(given: &Context, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
     let directory = options.output.as_deref();
     if let RestoreSource::Below(url) = &options.source {
         return ReplicaRoot { replica: root(url)?, entry: None, directory: directory.map(Path::to_path_buf) }

@@ -12,7 +12,7 @@ use crate::cmd::progress::progress_line;
 use crate::config::Replica;
 use crate::error::{Kind, Result, ResultExt};
 use crate::format::moment::Moment;
-use crate::format::plan::{Plan, Target};
+use crate::format::plan::{Plan, PlanTarget};
 use crate::log;
 use crate::printable::{human_size, printable};
 use crate::restore::apply::RestoreResult;
@@ -78,7 +78,7 @@ impl Outcome {
 /// Restores one database as the options say, or plans it. Only a plan may leave the output open.
 pub fn restore_one(
     replica: &Replica,
-    options: &cli::Restore,
+    options: &cli::RestoreOptions,
     database: Option<&Path>,
     output: Option<&Path>,
     pool: &mut ConnectionPool,
@@ -124,14 +124,14 @@ fn restore_or_follow(
 }
 
 /// What the options ask for.
-pub fn request(options: &cli::Restore, database: Option<&Path>) -> Result<RestoreRequest> {
+pub fn request(options: &cli::RestoreOptions, database: Option<&Path>) -> Result<RestoreRequest> {
     let resolve = |moment: &Moment| moment.resolve(SystemClock.utc_now(), zone_offset).context(|| "option -timestamp");
     Ok(RestoreRequest {
         target: match &options.target {
-            RestoreTarget::Latest => Target::Latest,
-            RestoreTarget::Time(moment) if options.strict => Target::Time(resolve(moment)?),
-            RestoreTarget::Time(moment) => Target::AsOf(resolve(moment)?),
-            RestoreTarget::Position(position) => Target::Position(*position),
+            RestoreTarget::Latest => PlanTarget::Latest,
+            RestoreTarget::Time(moment) if options.strict => PlanTarget::Time(resolve(moment)?),
+            RestoreTarget::Time(moment) => PlanTarget::AsOf(resolve(moment)?),
+            RestoreTarget::Position(position) => PlanTarget::Position(*position),
         },
         generation: options.generation,
         check: match options.integrity_check {

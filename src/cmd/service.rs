@@ -31,7 +31,7 @@ const MAX_WAITING: usize = 1000;
 const DETAILS_SHARE: usize = 4;
 
 /// The requests of a run.
-pub struct Service {
+pub struct ServiceRequests {
     attentive_until: Option<Instant>,
     waiting: Vec<WaitingSync>,
 }
@@ -45,14 +45,14 @@ struct WaitingSync {
     deadline: Instant,
 }
 
-impl Service {
+impl ServiceRequests {
     /// Before the first connection is opened.
-    pub fn start(supervisor: &mut Supervisor) -> Option<Service> {
+    pub fn start(supervisor: &mut Supervisor) -> Option<ServiceRequests> {
         match wakeup::waker() {
             Ok((waker, receiver)) => {
                 supervisor.event_loop.wake = Some(receiver);
                 supervisor.pool().listen(waker, SystemClock.utc_now());
-                Some(Service { attentive_until: None, waiting: Vec::new() })
+                Some(ServiceRequests { attentive_until: None, waiting: Vec::new() })
             }
             Err(error) => {
                 log::info("not shown as a NATS service").field("error", error).emit();
@@ -179,13 +179,13 @@ fn wanted(payload: &[u8]) -> Result<Option<String>, RequestError> {
 }
 
 /// One replica of one database.
-struct Row {
+struct ReplicaRow {
     database: String,
     url: String,
     status: ReplicatorStatus,
 }
 
-impl Row {
+impl ReplicaRow {
     fn state(&self) -> String {
         let ReplicatorStatus { problem, lag, .. } = &self.status;
         match (problem, lag) {
@@ -227,11 +227,11 @@ impl Row {
 }
 
 /// The replicas that are reached over `connection`, of one database or of each.
-fn rows(replicators: &[Replicator], connection: &str, wanted: Option<&str>) -> Vec<Row> {
+fn rows(replicators: &[Replicator], connection: &str, wanted: Option<&str>) -> Vec<ReplicaRow> {
     let rows = replicators.iter().flat_map(|replicator| {
         let stores = replicator.stores().zip(replicator.statuses(&SystemClock));
         let here = stores.filter(|(store, _)| store.connection() == Some(connection));
-        here.map(|(store, status)| Row {
+        here.map(|(store, status)| ReplicaRow {
             database: replicator.name().to_string(),
             url: store.url().to_string(),
             status,
@@ -240,7 +240,7 @@ fn rows(replicators: &[Replicator], connection: &str, wanted: Option<&str>) -> V
     rows.filter(|row| wanted.is_none_or(|wanted| row.database == wanted || row.url == wanted)).collect()
 }
 
-fn to_json(rows: Vec<Row>) -> Value {
+fn to_json(rows: Vec<ReplicaRow>) -> Value {
     let mut table = Table::new(&status::COLUMNS);
     rows.iter().for_each(|row| table.row(row.cells()));
     table.to_json()
@@ -251,9 +251,9 @@ fn description(replicators: &[Replicator], connection: &str, room: usize) -> Ser
     describe(rows(replicators, connection, None), room)
 }
 
-fn describe(mut rows: Vec<Row>, room: usize) -> ServiceDescription {
+fn describe(mut rows: Vec<ReplicaRow>, room: usize) -> ServiceDescription {
     let problems = rows.iter().filter(|row| row.status.problem.is_some()).count();
-    let lag = rows.iter().filter_map(Row::seconds_behind).max();
+    let lag = rows.iter().filter_map(ReplicaRow::seconds_behind).max();
     let text = |value: &dyn ToString| value.to_string();
     let mut metadata = vec![
         ("host", host_name()),
@@ -263,7 +263,7 @@ fn describe(mut rows: Vec<Row>, room: usize) -> ServiceDescription {
     ];
     metadata.extend(lag.map(|lag| ("seconds_behind", text(&lag))));
     rows.sort_by_key(|row| (row.status.problem.is_none(), row.status.lag == Some(Duration::ZERO)));
-    let detail = |row: &Row| {
+    let detail = |row: &ReplicaRow| {
         let position = row.status.stored.map_or_else(|| "-".to_string(), |position| position.to_string());
         let lag = row.seconds_behind().map_or_else(|| "?".to_string(), |lag| lag.to_string());
         let text = format!("{} {position} {lag}s {}", row.url, printable(&row.state()));
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::format::position::{Generation, Offset, Position, WalPosition};
 
-    fn row(database: &str, lag: Option<u64>, problem: Option<&str>) -> Row {
+    fn row(database: &str, lag: Option<u64>, problem: Option<&str>) -> ReplicaRow {
         let at = |offset| Position {
             generation: Generation::new(1),
             wal_position: WalPosition { index: 0, offset: Offset::new(offset).unwrap() },
@@ -310,7 +310,7 @@ mod tests {
             problem: problem.map(str::to_string),
             ..ReplicatorStatus::default()
         };
-        Row { database: database.to_string(), url: "nats://h/b/p".to_string(), status }
+        ReplicaRow { database: database.to_string(), url: "nats://h/b/p".to_string(), status }
     }
 
     #[test]

@@ -34,7 +34,7 @@ use rollback_journal::snapshot_rollback_journal;
 /// How long the snapshot waits for a store that is silent, and for a running `replicate` that makes no progress.
 const NO_PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub fn run(given: &Context, options: &cli::Snapshot) -> Result<ExitStatus> {
+pub fn run(given: &Context, options: &cli::SnapshotOptions) -> Result<ExitStatus> {
     if given.invocation.log_level.is_none() && config::log_level(&environment)?.is_none() {
         // Cron sends what is printed by mail: silence is success.
         log::set_level(Level::Warn);
@@ -85,7 +85,10 @@ fn row(database: &Database, done: &Result<StoredSnapshot>) -> serde_json::Value 
 }
 
 /// The databases, and where to report that all of them are stored.
-fn selected_databases(given: &Context, options: &cli::Snapshot) -> Result<(Vec<Database>, Option<config::Heartbeat>)> {
+fn selected_databases(
+    given: &Context,
+    options: &cli::SnapshotOptions,
+) -> Result<(Vec<Database>, Option<config::Heartbeat>)> {
     let mut databases = given.selected_databases(&options.selection)?;
     if options.retention.is_some() {
         databases.iter_mut().for_each(|database| {
@@ -109,7 +112,11 @@ struct StoredSnapshot {
     full: bool,
 }
 
-fn snapshot_database(database: &Database, asked: &cli::Snapshot, pool: &mut ConnectionPool) -> Result<StoredSnapshot> {
+fn snapshot_database(
+    database: &Database,
+    asked: &cli::SnapshotOptions,
+    pool: &mut ConnectionPool,
+) -> Result<StoredSnapshot> {
     let options = wiring::source_options(database);
     let store = wiring::open_store(database, asked.create_bucket, pool)?;
     source::check(&database.path, &options)?;

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
-use crate::restore::standby::seen::{self, Seen};
+use crate::restore::standby::seen::{self, CopyState};
 use crate::source::{GenerationEnd, Source};
 use crate::store::ConnectionPool;
 use crate::store::blocking::connect;
@@ -102,7 +102,7 @@ fn status_of(database: &Database, pool: &mut ConnectionPool) -> StatusRow {
 }
 
 /// A copy that `restore -f` keeps, or kept.
-fn status_of_copy(database: &Database, copy: &Seen, pool: &mut ConnectionPool) -> StatusRow {
+fn status_of_copy(database: &Database, copy: &CopyState, pool: &mut ConnectionPool) -> StatusRow {
     let store = wiring::open_store(database, false, pool);
     let listing = store.and_then(|store| {
         connect(&*store, &SystemClock)?;

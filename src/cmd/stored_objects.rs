@@ -16,7 +16,7 @@ use crate::format::time::Timestamp;
 use crate::replica::standalone_snapshot::origin_of;
 use crate::store::{ConnectionPool, Store};
 
-pub fn generations(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
+pub fn generations(given: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
     let (listing, store) = load_selection(given, options)?;
     let mut table =
         Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database", "restorable"]);
@@ -50,7 +50,7 @@ fn database_of(store: &dyn Store, stored: &GenerationObjects) -> Result<Option<S
     Ok(origin_of(store, &SystemClock, &key.to_string())?.0.map(|origin| origin.to_string()))
 }
 
-pub fn snapshots(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
+pub fn snapshots(given: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
     let (listing, _) = load_selection(given, options)?;
     let mut table = Table::new(&["position", "size", "created"]);
     for (generation, stored) in listing.generations() {
@@ -63,7 +63,7 @@ pub fn snapshots(given: &Context, options: &cli::ListOptions) -> Result<ExitStat
     Ok(0)
 }
 
-pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
+pub fn wal(given: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
     let (listing, _) = load_selection(given, options)?;
     let mut table = Table::new(&["start", "end", "size", "first", "last", "kind"]);
     let wanted = |generation| options.generation.is_none_or(|only| only == generation);
@@ -92,7 +92,7 @@ pub fn wal(given: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
 /// Everything of ours below the replica's prefix, and the store that it is in.
 ///
 /// Errors: of kind `NothingToRestore` if there is none, or none of the generation that was asked for.
-fn load_selection(given: &Context, options: &cli::ListOptions) -> Result<(Listing, Rc<dyn Store>)> {
+fn load_selection(given: &Context, options: &cli::HistoryOptions) -> Result<(Listing, Rc<dyn Store>)> {
     let (replica, _) = given.replica(&options.source)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;

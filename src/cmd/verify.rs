@@ -21,7 +21,7 @@ const EXIT_BEHIND: ExitStatus = 1;
 /// New ones come last: scripts count the others.
 const COLUMNS: [&str; 9] = ["generation", "position", "time", "bytes", "read", "live", "replica", "database", "error"];
 
-pub fn run(given: &Context, options: &cli::Verify) -> Result<ExitStatus> {
+pub fn run(given: &Context, options: &cli::VerifyOptions) -> Result<ExitStatus> {
     let mut table = Table::new(&COLUMNS);
     let mut pool = ConnectionPool::default();
     let mut exit = 0;

@@ -8,8 +8,8 @@ use crate::config::Database;
 use crate::error::Result;
 use crate::replica::replicator::{ComparisonPace, ReplicaTarget, Replicator, Settings};
 use crate::restore::live_state::LiveDatabase;
-use crate::source;
-use crate::store::{self, ConnectionPool, Store, Target};
+use crate::source::SourceOptions;
+use crate::store::{self, ConnectionPool, Store, StoreTarget};
 
 /// How `database` is to be followed.
 pub fn replicator_settings(database: &Database, wait_for_database: bool) -> Settings {
@@ -43,15 +43,15 @@ pub fn replicator_settings(database: &Database, wait_for_database: bool) -> Sett
 pub fn live_database(database: &Database) -> LiveDatabase<'_> {
     LiveDatabase {
         path: &database.path,
-        options: source::Options { enable_wal: false, ..source_options(database) },
+        options: SourceOptions { enable_wal: false, ..source_options(database) },
         meta: replicator_settings(database, false).meta(),
         sync_interval: database.replica.sync_interval,
     }
 }
 
 /// How the live database is read.
-pub fn source_options(database: &Database) -> source::Options {
-    source::Options {
+pub fn source_options(database: &Database) -> SourceOptions {
+    SourceOptions {
         busy_timeout: database.busy_timeout,
         enable_wal: database.enable_wal,
         allow_network: database.allow_network_file_system,
@@ -65,7 +65,7 @@ pub fn source_options(database: &Database) -> source::Options {
 /// Opens the store of the replica that `database` is about, and makes its bucket if that is asked for.
 pub fn open_store(database: &Database, create_bucket: bool, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
     let mut target = database.replica.target.clone();
-    if let Target::Nats(options) = &mut target {
+    if let StoreTarget::Nats(options) = &mut target {
         options.create_bucket |= create_bucket;
         options.must_keep = Some(database.snapshot_retention.unwrap_or(Duration::MAX));
     }

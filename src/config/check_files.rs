@@ -9,8 +9,8 @@ use crate::directory::effective_user;
 use crate::directory::read_text;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::store::Target;
-use crate::store::nats::options::{Credentials, Options};
+use crate::store::StoreTarget;
+use crate::store::nats::options::{Credentials, NatsOptions};
 use crate::store::nats::{key_pair, nkey};
 
 const ROOT: u32 = 0;
@@ -35,12 +35,12 @@ pub fn config(config: &Config) -> Result<()> {
 pub fn replica(replica: &Replica) -> Result<()> {
     replica.age.load(None)?;
     match &replica.target {
-        Target::Dir(_) => Ok(()),
-        Target::Nats(options) => nats(options),
+        StoreTarget::Dir(_) => Ok(()),
+        StoreTarget::Nats(options) => nats(options),
     }
 }
 
-fn nats(options: &Options) -> Result<()> {
+fn nats(options: &NatsOptions) -> Result<()> {
     match &options.login {
         Credentials::Creds(path) => check_pem(path, "creds", creds_problem)?,
         Credentials::Jwt { seed, .. } | Credentials::Nkey(seed) => {

@@ -6,7 +6,7 @@ use super::database::Database;
 use super::{Replica, glob, url};
 use crate::error::{Error, Kind, Result};
 use crate::format::sidecar::is_sidecar;
-use crate::store::Target;
+use crate::store::StoreTarget;
 
 /// An entry of `dbs` with `dir` and `pattern`. Which files there are is asked when the program runs.
 #[derive(Clone, PartialEq, Debug)]
@@ -66,7 +66,7 @@ impl Replica {
     /// The whole bucket. A directory stays as it is: what is above it may be a whole disk.
     pub fn root(&self) -> Replica {
         let mut root = self.clone();
-        if let Target::Nats(options) = &mut root.target {
+        if let StoreTarget::Nats(options) = &mut root.target {
             options.prefix.clear();
             root.url = url::format_nats(options);
         }
@@ -76,12 +76,12 @@ impl Replica {
     /// The last part of its prefix or directory, or the bucket.
     pub fn last_part(&self) -> &str {
         let path = match &self.target {
-            Target::Dir(dir) => dir.file_name().and_then(|name| name.to_str()),
-            Target::Nats(options) => options.prefix.rsplit('/').next().filter(|part| !part.is_empty()),
+            StoreTarget::Dir(dir) => dir.file_name().and_then(|name| name.to_str()),
+            StoreTarget::Nats(options) => options.prefix.rsplit('/').next().filter(|part| !part.is_empty()),
         };
         path.unwrap_or(match &self.target {
-            Target::Dir(_) => "database",
-            Target::Nats(options) => &options.bucket,
+            StoreTarget::Dir(_) => "database",
+            StoreTarget::Nats(options) => &options.bucket,
         })
     }
 
@@ -98,11 +98,11 @@ impl Replica {
     pub fn below(&self, relative: &Path) -> Result<Replica> {
         let mut replica = self.clone();
         match &mut replica.target {
-            Target::Dir(dir) => {
+            StoreTarget::Dir(dir) => {
                 dir.push(relative);
                 replica.url = url::format_dir(dir);
             }
-            Target::Nats(options) => {
+            StoreTarget::Nats(options) => {
                 let name = relative.to_str().ok_or_else(|| {
                     Error::new(Kind::Usage, format!("database {relative:?}: expected a name in UTF-8"))
                 })?;

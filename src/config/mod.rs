@@ -46,7 +46,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::compression_level::CompressionLevel;
 use crate::log::Level;
 use crate::secret::Secret;
-use crate::store::Target;
+use crate::store::StoreTarget;
 use age_keys::AgeKeys;
 use dbs_entry::{DbsEntry, Defaults};
 use document::{Document, Section};
@@ -106,7 +106,7 @@ pub struct Heartbeat {
 pub struct Replica {
     /// What the operator calls it.
     pub name: Option<String>,
-    pub target: Target,
+    pub target: StoreTarget,
     /// What it is called in logs and listings: no secret is in it.
     pub url: String,
     pub sync_interval: Duration,
@@ -127,7 +127,7 @@ impl Replica {
 
     /// Lets a missing bucket be made, as the option of the command line asks; a directory is always made.
     pub fn create_bucket(&mut self) {
-        if let Target::Nats(options) = &mut self.target {
+        if let StoreTarget::Nats(options) = &mut self.target {
             options.create_bucket = true;
         }
     }
@@ -269,10 +269,10 @@ pub fn reject_overlaps<'a>(databases: impl Iterator<Item = &'a Database>) -> Res
 }
 
 /// Servers are told apart by name only: two lists with one server in common are one cluster.
-pub(crate) fn is_same_location(one: &Target, other: &Target) -> bool {
+pub(crate) fn is_same_location(one: &StoreTarget, other: &StoreTarget) -> bool {
     match (one, other) {
-        (Target::Dir(one), Target::Dir(other)) => one == other,
-        (Target::Nats(one), Target::Nats(other)) => {
+        (StoreTarget::Dir(one), StoreTarget::Dir(other)) => one == other,
+        (StoreTarget::Nats(one), StoreTarget::Nats(other)) => {
             let is_one_place = one.bucket == other.bucket && one.prefix == other.prefix;
             is_one_place && one.servers.iter().any(|server| other.servers.contains(server))
         }

@@ -8,8 +8,8 @@ use super::replica_settings::{DEFAULT_SYNC_INTERVAL, ReplicaSettings, ReplicaTyp
 use super::url::{self, NatsUrl, Url};
 use super::{Replica, credentials};
 use crate::error::{Error, Kind, Result};
-use crate::store::Target;
-use crate::store::nats::options::{Credentials, Options, Server};
+use crate::store::StoreTarget;
+use crate::store::nats::options::{Credentials, NatsOptions, Server};
 
 /// The server if nothing names one: as for the nats CLI.
 const DEFAULT_HOST: &str = "127.0.0.1";
@@ -50,7 +50,7 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     Ok(Replica {
         name: own.name,
         url,
-        target: Target::Dir(path),
+        target: StoreTarget::Dir(path),
         sync_interval: sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL),
         serves_standbys: sync_interval.is_none(),
         compaction,
@@ -68,7 +68,7 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
         return Err(usage("the replica has no bucket").with_hint("write nats://HOST/BUCKET, or add bucket"));
     };
     let environment_defaults = environment_defaults(url, &sum, around)?;
-    let mut options = Options::new(environment_defaults.servers.clone(), bucket, prefix);
+    let mut options = NatsOptions::new(environment_defaults.servers.clone(), bucket, prefix);
     options.login = sum.login.clone().or(environment_defaults.login.clone()).unwrap_or(Credentials::None);
     set_tls(&mut options, &sum, &environment_defaults, around)?;
     set_connection(&mut options, &sum);
@@ -79,7 +79,7 @@ fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     Ok(Replica {
         name: sum.name,
         url,
-        target: Target::Nats(Box::new(options)),
+        target: StoreTarget::Nats(Box::new(options)),
         sync_interval: sum.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL),
         serves_standbys: sum.sync_interval.is_none(),
         compaction,
@@ -131,14 +131,14 @@ fn environment_defaults(url: NatsUrl, sum: &ReplicaSettings, around: &Environmen
             .or(context.login.clone())
             .or(login_in_url),
     };
-    let default = || vec![Server { host: DEFAULT_HOST.to_string(), port: Options::DEFAULT_PORT }];
+    let default = || vec![Server { host: DEFAULT_HOST.to_string(), port: NatsOptions::DEFAULT_PORT }];
     let servers = if servers.is_empty() { default() } else { servers };
     Ok(EnvironmentDefaults { servers, tls: by_url || tls, login, context })
 }
 
 /// Any option about TLS asks for TLS; `tls: false` takes back only an inherited `tls: true`.
 fn set_tls(
-    options: &mut Options,
+    options: &mut NatsOptions,
     sum: &ReplicaSettings,
     environment_defaults: &EnvironmentDefaults,
     around: &Environment<'_>,
@@ -162,7 +162,7 @@ fn set_tls(
     Ok(())
 }
 
-fn set_connection(options: &mut Options, sum: &ReplicaSettings) {
+fn set_connection(options: &mut NatsOptions, sum: &ReplicaSettings) {
     options.timeout = sum.timeout.unwrap_or(options.timeout);
     options.max_reconnects = match sum.max_reconnects {
         Some(count) => u32::try_from(count).ok(),
@@ -176,7 +176,7 @@ fn set_connection(options: &mut Options, sum: &ReplicaSettings) {
     options.bucket_replicas = sum.bucket_replicas.unwrap_or(options.bucket_replicas);
 }
 
-fn set_subjects(options: &mut Options, sum: &ReplicaSettings, context: &NatsContext) {
+fn set_subjects(options: &mut NatsOptions, sum: &ReplicaSettings, context: &NatsContext) {
     if let Some(prefix) = sum.api_prefix.as_ref().or(context.api_prefix.as_ref()) {
         options.api_prefix.clone_from(prefix);
     }

@@ -1,7 +1,7 @@
 //! Subjects that lead elsewhere than usual: another JetStream domain, the API of another account, an inbox of one's own.
 
 use crate::error::{Error, Kind, Result};
-use crate::store::nats::options::Options;
+use crate::store::nats::options::NatsOptions;
 
 pub(super) const DOMAIN: &str = "js-domain";
 pub(super) const API_PREFIX: &str = "js-api-prefix";
@@ -22,7 +22,7 @@ impl Subjects {
     pub fn api(&self) -> Result<Option<String>> {
         match (&self.domain, &self.api_prefix) {
             (Some(_), Some(_)) => Err(usage(format!("expected {DOMAIN} or {API_PREFIX}, found both"))),
-            (Some(domain), None) => Ok(Some(Options::domain_api(domain))),
+            (Some(domain), None) => Ok(Some(NatsOptions::domain_api(domain))),
             (None, prefix) => Ok(prefix.clone()),
         }
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::subjects::Subjects;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::store::nats::options::{Options, Server};
+use crate::store::nats::options::{NatsOptions, Server};
 
 /// A URL taken apart.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,7 +265,7 @@ fn server(text: &str) -> Result<Server> {
             None => (text, None),
         },
     };
-    Ok(Server { host: host_name(host)?, port: port.map_or(Ok(Options::DEFAULT_PORT), port_number)? })
+    Ok(Server { host: host_name(host)?, port: port.map_or(Ok(NatsOptions::DEFAULT_PORT), port_number)? })
 }
 
 fn host_name(host: &str) -> Result<String> {
@@ -334,7 +334,7 @@ pub fn mask_credentials(text: &str) -> String {
 }
 
 /// The URL of a NATS replica for logs and listings, which reads back as the same servers, bucket and prefix.
-pub(super) fn format_nats(options: &Options) -> String {
+pub(super) fn format_nats(options: &NatsOptions) -> String {
     let servers: Vec<String> = options.servers.iter().map(format_server).collect();
     let scheme = if options.tls.required { "tls" } else { "nats" };
     let path = [&options.bucket, &options.prefix].into_iter().filter(|part| !part.is_empty());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::control::files::{ANSWER_PREFIX, RETENTION, SNAPSHOT, TEMP_ANSWER, request_name};
-use crate::control::reply::Reply;
+use crate::control::reply::SnapshotReply;
 use crate::control::settled_directory::SettledDirectory;
 use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind};
@@ -26,20 +26,20 @@ pub struct RequestInbox {
 
 struct OpenRequest {
     retention: bool,
-    stage: Stage,
+    stage: RequestStage,
     /// It was not locked when it was last looked at.
     abandoned: bool,
-    last_reply: Option<Reply>,
+    last_reply: Option<SnapshotReply>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Stage {
+enum RequestStage {
     Waiting,
     /// The snapshot that will answer it was begun.
     Started,
     /// That snapshot is stored here, and retention is at work.
     Retention(Position),
-    Done(Reply),
+    Done(SnapshotReply),
 }
 
 impl RequestInbox {
@@ -87,7 +87,7 @@ impl RequestInbox {
                 remove(&path)?;
                 continue;
             }
-            let new = || OpenRequest { retention, stage: Stage::Waiting, abandoned: unlocked, last_reply: None };
+            let new = || OpenRequest { retention, stage: RequestStage::Waiting, abandoned: unlocked, last_reply: None };
             found.insert(id, OpenRequest { abandoned: unlocked, ..before.unwrap_or_else(new) });
         }
         self.open = found;
@@ -104,27 +104,33 @@ impl RequestInbox {
 
     /// Whether a snapshot is asked for that was not yet begun.
     pub fn wants_snapshot(&self) -> bool {
-        self.open.values().any(|open| open.stage == Stage::Waiting)
+        self.open.values().any(|open| open.stage == RequestStage::Waiting)
     }
 
     /// A snapshot was begun.
     pub fn snapshot_started(&mut self) {
-        self.open.values_mut().filter(|open| open.stage == Stage::Waiting).for_each(|open| open.stage = Stage::Started);
+        self.open
+            .values_mut()
+            .filter(|open| open.stage == RequestStage::Waiting)
+            .for_each(|open| open.stage = RequestStage::Started);
     }
 
     /// It came to nothing.
     pub fn snapshot_failed(&mut self) {
-        self.open.values_mut().filter(|open| open.stage == Stage::Started).for_each(|open| open.stage = Stage::Waiting);
+        self.open
+            .values_mut()
+            .filter(|open| open.stage == RequestStage::Started)
+            .for_each(|open| open.stage = RequestStage::Waiting);
     }
 
     /// It is stored. True if retention is asked for now.
     pub fn snapshot_stored(&mut self, position: Position, url: &str) -> bool {
         let mut retention = false;
-        for open in self.open.values_mut().filter(|open| open.stage == Stage::Started) {
+        for open in self.open.values_mut().filter(|open| open.stage == RequestStage::Started) {
             retention |= open.retention;
             open.stage = match open.retention {
-                true => Stage::Retention(position),
-                false => Stage::Done(Reply::Stored { position, url: url.to_string() }),
+                true => RequestStage::Retention(position),
+                false => RequestStage::Done(SnapshotReply::Stored { position, url: url.to_string() }),
             };
         }
         retention
@@ -132,28 +138,28 @@ impl RequestInbox {
 
     /// Whether a pass of retention is waited for.
     pub fn wants_retention(&self) -> bool {
-        self.open.values().any(|open| matches!(open.stage, Stage::Retention(_)))
+        self.open.values().any(|open| matches!(open.stage, RequestStage::Retention(_)))
     }
 
     /// The pass of retention has ended, with an error or without.
     pub fn retention_done(&mut self, error: Option<&Error>, url: &str) {
         for open in self.open.values_mut() {
-            let Stage::Retention(position) = open.stage else { continue };
-            open.stage = Stage::Done(match error {
-                None => Reply::Stored { position, url: url.to_string() },
-                Some(error) => Reply::Failed(format!("compaction and retention: {error}")),
+            let RequestStage::Retention(position) = open.stage else { continue };
+            open.stage = RequestStage::Done(match error {
+                None => SnapshotReply::Stored { position, url: url.to_string() },
+                Some(error) => SnapshotReply::Failed(format!("compaction and retention: {error}")),
             });
         }
     }
 
     /// Tells those who wait how it goes: with the snapshot, and with retention after it.
-    pub fn reply_all(&mut self, snapshot: &Reply, retention: &Reply) {
+    pub fn reply_all(&mut self, snapshot: &SnapshotReply, retention: &SnapshotReply) {
         let mut told = Ok(());
         for (id, open) in &mut self.open {
             let answer = match &open.stage {
-                Stage::Waiting | Stage::Started => snapshot,
-                Stage::Retention(_) => retention,
-                Stage::Done(answer) => answer,
+                RequestStage::Waiting | RequestStage::Started => snapshot,
+                RequestStage::Retention(_) => retention,
+                RequestStage::Done(answer) => answer,
             };
             if open.last_reply.as_ref() == Some(answer) {
                 continue;
@@ -181,7 +187,7 @@ fn is_abandoned(path: &Path) -> bool {
     file.is_ok_and(|file| file.try_lock().is_ok())
 }
 
-fn write(directory: &Path, id: &str, retention: bool, answer: &Reply) -> io::Result<()> {
+fn write(directory: &Path, id: &str, retention: bool, answer: &SnapshotReply) -> io::Result<()> {
     let (draft, name) = (format!("{TEMP_ANSWER}{id}"), format!("{ANSWER_PREFIX}{id}"));
     let (draft, open) = (OsStr::new(&draft), Directory::open(directory)?);
     // A new file each time: another user than ours may own the directory, and what lies in it.
@@ -226,8 +232,8 @@ mod tests {
         Position { generation: Generation::new(7), wal_position: point(1, 20) }
     }
 
-    fn stored() -> Reply {
-        Reply::Stored { position: position(), url: "nats://h/b/p q".into() }
+    fn stored() -> SnapshotReply {
+        SnapshotReply::Stored { position: position(), url: "nats://h/b/p q".into() }
     }
 
     #[test]
@@ -241,9 +247,9 @@ mod tests {
         let second = SnapshotRequest::create(&folder, false).unwrap();
         inbox.scan(Instant::now());
         inbox.snapshot_stored(position(), "nats://h/b/p q");
-        inbox.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
+        inbox.reply_all(&SnapshotReply::Waiting("still".into()), &SnapshotReply::Retention(0));
         assert_eq!(first.read_reply().unwrap(), Some(stored()));
-        assert_eq!(second.read_reply().unwrap(), Some(Reply::Waiting("still".into())));
+        assert_eq!(second.read_reply().unwrap(), Some(SnapshotReply::Waiting("still".into())));
         assert!(inbox.wants_snapshot(), "for the second one");
         drop((first, second));
         inbox.scan(Instant::now());
@@ -260,7 +266,7 @@ mod tests {
             let request = SnapshotRequest::create(&folder, retention).unwrap();
             inbox.scan(Instant::now());
             drop(request);
-            inbox.reply_all(&Reply::Waiting("still".into()), &Reply::Retention(0));
+            inbox.reply_all(&SnapshotReply::Waiting("still".into()), &SnapshotReply::Retention(0));
             assert_eq!(files(&folder), 0);
         }
         fs::remove_dir_all(&folder).unwrap();
@@ -287,12 +293,15 @@ mod tests {
         inbox.scan(Instant::now());
         inbox.snapshot_started();
         assert!(inbox.snapshot_stored(position(), "u"));
-        inbox.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(3));
-        assert_eq!(requests[0].read_reply().unwrap(), Some(Reply::Retention(3)));
+        inbox.reply_all(&SnapshotReply::Waiting(String::new()), &SnapshotReply::Retention(3));
+        assert_eq!(requests[0].read_reply().unwrap(), Some(SnapshotReply::Retention(3)));
         assert!(inbox.wants_retention());
         inbox.retention_done(Some(&Error::new(Kind::StoreRefused, "no")), "u");
-        inbox.reply_all(&Reply::Waiting(String::new()), &Reply::Retention(4));
-        assert_eq!(requests[1].read_reply().unwrap(), Some(Reply::Failed("compaction and retention: no".into())));
+        inbox.reply_all(&SnapshotReply::Waiting(String::new()), &SnapshotReply::Retention(4));
+        assert_eq!(
+            requests[1].read_reply().unwrap(),
+            Some(SnapshotReply::Failed("compaction and retention: no".into()))
+        );
         assert!(!inbox.wants_retention());
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -16,5 +16,5 @@ mod request;
 mod settled_directory;
 
 pub use inbox::RequestInbox;
-pub use reply::Reply;
+pub use reply::SnapshotReply;
 pub use request::SnapshotRequest;

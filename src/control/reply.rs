@@ -6,7 +6,7 @@ use crate::format::position::Position;
 
 /// How it goes with a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reply {
+pub enum SnapshotReply {
     /// It was seen. What is in the way of it, if anything is.
     Waiting(String),
     /// Bytes of the database read, of how many, and bytes stored.
@@ -19,33 +19,33 @@ pub enum Reply {
     Failed(String),
 }
 
-impl fmt::Display for Reply {
+impl fmt::Display for SnapshotReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reply::Waiting(text) => write!(f, "waiting {}", text.replace('\n', " ")),
-            Reply::Reading { read, total, stored } => write!(f, "reading {read} {total} {stored}"),
-            Reply::Retention(operations) => write!(f, "keeping {operations}"),
-            Reply::Stored { position, url } => write!(f, "stored {position} {url}"),
-            Reply::Failed(text) => write!(f, "failed {}", text.replace('\n', " ")),
+            SnapshotReply::Waiting(text) => write!(f, "waiting {}", text.replace('\n', " ")),
+            SnapshotReply::Reading { read, total, stored } => write!(f, "reading {read} {total} {stored}"),
+            SnapshotReply::Retention(operations) => write!(f, "keeping {operations}"),
+            SnapshotReply::Stored { position, url } => write!(f, "stored {position} {url}"),
+            SnapshotReply::Failed(text) => write!(f, "failed {}", text.replace('\n', " ")),
         }
     }
 }
 
-impl Reply {
-    pub fn parse(line: &str) -> Option<Reply> {
+impl SnapshotReply {
+    pub fn parse(line: &str) -> Option<SnapshotReply> {
         let (word, rest) = line.trim_end_matches('\n').split_once(' ')?;
         match word {
-            "waiting" => Some(Reply::Waiting(rest.to_string())),
-            "failed" => Some(Reply::Failed(rest.to_string())),
+            "waiting" => Some(SnapshotReply::Waiting(rest.to_string())),
+            "failed" => Some(SnapshotReply::Failed(rest.to_string())),
             "reading" => {
                 let mut numbers = rest.split(' ').map(|number| number.parse().ok());
                 let mut next = || numbers.next().flatten();
-                Some(Reply::Reading { read: next()?, total: next()?, stored: next()? })
+                Some(SnapshotReply::Reading { read: next()?, total: next()?, stored: next()? })
             }
-            "keeping" => Some(Reply::Retention(rest.parse().ok()?)),
+            "keeping" => Some(SnapshotReply::Retention(rest.parse().ok()?)),
             "stored" => {
                 let (position, url) = rest.split_once(' ')?;
-                Some(Reply::Stored { position: position.parse().ok()?, url: url.to_string() })
+                Some(SnapshotReply::Stored { position: position.parse().ok()?, url: url.to_string() })
             }
             _ => None,
         }
@@ -61,14 +61,20 @@ mod tests {
     #[test]
     fn an_answer_is_read_as_it_was_written() {
         let position = Position { generation: Generation::new(7), wal_position: point(1, 20) };
-        let stored = Reply::Stored { position, url: "nats://h/b/p q".into() };
-        let reading = Reply::Reading { read: 1, total: 2, stored: 3 };
-        let table = [Reply::Waiting(String::new()), Reply::Waiting("x y".into()), reading, Reply::Retention(4), stored];
-        for answer in table.into_iter().chain([Reply::Failed("no: why".into())]) {
-            assert_eq!(Reply::parse(&format!("{answer}\n")), Some(answer));
+        let stored = SnapshotReply::Stored { position, url: "nats://h/b/p q".into() };
+        let reading = SnapshotReply::Reading { read: 1, total: 2, stored: 3 };
+        let table = [
+            SnapshotReply::Waiting(String::new()),
+            SnapshotReply::Waiting("x y".into()),
+            reading,
+            SnapshotReply::Retention(4),
+            stored,
+        ];
+        for answer in table.into_iter().chain([SnapshotReply::Failed("no: why".into())]) {
+            assert_eq!(SnapshotReply::parse(&format!("{answer}\n")), Some(answer));
         }
         for line in ["", "waiting", "reading 1 2", "reading a b c", "stored x y", "else 1"] {
-            assert_eq!(Reply::parse(line), None, "{line}");
+            assert_eq!(SnapshotReply::parse(line), None, "{line}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::control::files::{ANSWER_PREFIX, request_name};
-use crate::control::reply::Reply;
+use crate::control::reply::SnapshotReply;
 use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -51,9 +51,9 @@ impl SnapshotRequest {
     }
 
     /// The last answer, if there is one.
-    pub fn read_reply(&self) -> Result<Option<Reply>> {
+    pub fn read_reply(&self) -> Result<Option<SnapshotReply>> {
         match read(&self.answer) {
-            Ok(line) => Ok(Reply::parse(&line)),
+            Ok(line) => Ok(SnapshotReply::parse(&line)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(Kind::Database, format!("read {}", self.answer.display()), &e)),
         }

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 /// What tells one state of a directory from the next: device and number, when it was last changed, and when its inode was.
-type Stamp = (u64, u64, (i64, i64), (i64, i64));
+type DirectoryStamp = (u64, u64, (i64, i64), (i64, i64));
 
 /// The stamp of a directory that is read again and again.
 #[derive(Default)]
 pub struct SettledDirectory {
-    seen: Option<Seen>,
+    seen: Option<DirectoryState>,
 }
 
-struct Seen {
-    stamp: Stamp,
+struct DirectoryState {
+    stamp: DirectoryStamp,
     since: Instant,
     /// It was read since that stamp had settled.
     read: bool,
@@ -31,7 +31,7 @@ impl SettledDirectory {
         self.judge(stamp(directory), now)
     }
 
-    fn judge(&mut self, found: Option<Stamp>, now: Instant) -> bool {
+    fn judge(&mut self, found: Option<DirectoryStamp>, now: Instant) -> bool {
         match (&mut self.seen, found) {
             (Some(seen), Some(stamp)) if seen.stamp == stamp => {
                 let must = !seen.read;
@@ -39,7 +39,7 @@ impl SettledDirectory {
                 must
             }
             (seen, found) => {
-                *seen = found.map(|stamp| Seen { stamp, since: now, read: false });
+                *seen = found.map(|stamp| DirectoryState { stamp, since: now, read: false });
                 true
             }
         }
@@ -47,7 +47,7 @@ impl SettledDirectory {
 }
 
 /// None where it cannot be had.
-fn stamp(directory: &Path) -> Option<Stamp> {
+fn stamp(directory: &Path) -> Option<DirectoryStamp> {
     let found = std::fs::metadata(directory).ok()?;
     let (modified, changed) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
     Some((found.dev(), found.ino(), modified, changed))

@@ -44,7 +44,7 @@ mod tests {
     use crate::error::{Error, Kind};
     use crate::format::fixtures::{millis, point};
     use crate::format::key::{SegmentKey, SnapshotKey};
-    use crate::format::plan::{StopAt, Target, plan};
+    use crate::format::plan::{PlanTarget, StopAt, plan};
 
     fn snapshot(generation: u64, time: u64) -> String {
         SnapshotKey { generation: Generation::new(generation), position: point(0, 8), time: millis(time) }.to_string()
@@ -59,7 +59,7 @@ mod tests {
 
     fn planned(names: &[String], generation: Option<u64>, time: u64) -> Result<Plan> {
         let listing = Listing::new(names.iter().map(|name| (name.clone(), 1)));
-        plan(&listing, generation.map(Generation::new), &Target::AsOf(millis(time)))
+        plan(&listing, generation.map(Generation::new), &PlanTarget::AsOf(millis(time)))
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl ChainBytes {
 }
 
 /// What a way over segments has reached, and how.
-struct Reached {
+struct PathCost {
     cost: u64,
     /// The last segment on the way; none at the snapshot.
     previous: Option<usize>,
@@ -139,7 +139,7 @@ pub fn continuation(stored: &GenerationObjects, at: WalPosition) -> Option<Vec<(
 /// They are in order of their starts, and each ends after its start: so each point is settled before any way goes on
 /// from it, and one pass is enough.
 fn longest_path(at: WalPosition, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
-    let mut reached = HashMap::from([(at, Reached { cost: 0, previous: None })]);
+    let mut reached = HashMap::from([(at, PathCost { cost: 0, previous: None })]);
     let joins = |key: &SegmentKey| key.start >= at || key.leads_on_from(at);
     for (index, (key, size)) in segments.iter().enumerate().filter(|(_, (key, _))| key.end > at && joins(key)) {
         let Some(before) = reached.get(&key.start.max(at)) else { continue };
@@ -147,7 +147,7 @@ fn longest_path(at: WalPosition, segments: &[(SegmentKey, u64)]) -> Vec<usize> {
         let bytes = if key.start < at { 0 } else { *size };
         let cost = before.cost.saturating_add(bytes).saturating_add(OBJECT_COST);
         if reached.get(&key.end).is_none_or(|step| cost < step.cost) {
-            reached.insert(key.end, Reached { cost, previous: Some(index) });
+            reached.insert(key.end, PathCost { cost, previous: Some(index) });
         }
     }
     let mut way = Vec::new();

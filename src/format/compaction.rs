@@ -31,7 +31,7 @@ pub const MAX_MERGED_BYTES: u64 = 8 << 20;
 const MAX_BYTES_PER_SEGMENT: u64 = 512 << 10;
 
 /// The segments of one transaction, or a single one of several.
-struct Unit {
+struct CompactionUnit {
     indices: Range<usize>,
     bytes: u64,
     /// When its end was seen (ms).
@@ -58,7 +58,9 @@ pub fn next_group_where(
     let units = units(segments);
     WINDOWS.iter().find_map(|seconds| {
         let mut behind = 0;
-        let same = |one: &Unit, two: &Unit| two.continues && window(one.end, *seconds) == window(two.end, *seconds);
+        let same = |one: &CompactionUnit, two: &CompactionUnit| {
+            two.continues && window(one.end, *seconds) == window(two.end, *seconds)
+        };
         units.chunk_by(same).find_map(|run| {
             let begin = behind;
             behind += run.len();
@@ -73,11 +75,11 @@ fn window(millis: u64, seconds: u64) -> u64 {
     millis / (seconds * 1000)
 }
 
-fn range(run: &[Unit]) -> Option<Range<usize>> {
+fn range(run: &[CompactionUnit]) -> Option<Range<usize>> {
     Some(run.first()?.indices.start..run.last()?.indices.end)
 }
 
-fn is_worthwhile(run: &[Unit], range: &Range<usize>) -> bool {
+fn is_worthwhile(run: &[CompactionUnit], range: &Range<usize>) -> bool {
     let bytes: u64 = run.iter().map(|unit| unit.bytes).sum();
     let fewer = range.len() as u64 - 1;
     range.len() >= MIN_SEGMENTS && bytes <= MAX_MERGED_BYTES && bytes <= fewer * MAX_BYTES_PER_SEGMENT
@@ -98,7 +100,7 @@ fn is_adjacent(one: &SegmentKey, two: &SegmentKey) -> bool {
 }
 
 /// After a part that nothing joins, the rest of its transaction continues nothing.
-fn units(segments: &[(SegmentKey, u64)]) -> Vec<Unit> {
+fn units(segments: &[(SegmentKey, u64)]) -> Vec<CompactionUnit> {
     let mut units = Vec::new();
     let mut begin = 0;
     let joined = |index: usize| match (segments.get(index), segments.get(index + 1)) {
@@ -113,7 +115,7 @@ fn units(segments: &[(SegmentKey, u64)]) -> Vec<Unit> {
         let before = begin.checked_sub(1).filter(|index| joined(*index));
         let continues = before.and_then(|index| segments.get(index)).is_some_and(|(key, _)| !key.part);
         let bytes = segments.get(indices.clone()).unwrap_or_default().iter().map(|(_, size)| size).sum();
-        units.push(Unit { indices, bytes, end: key.last_seen.millis(), continues });
+        units.push(CompactionUnit { indices, bytes, end: key.last_seen.millis(), continues });
         begin = index + 1;
     }
     units

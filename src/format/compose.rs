@@ -12,17 +12,17 @@ use crate::format::page_delta::PageDelta;
 use crate::format::payload_deltas::PayloadDeltas;
 use crate::format::position::WalPosition;
 use crate::format::rollup;
-use crate::format::segment::{MemberHeader, Reader};
+use crate::format::segment::{MemberHeader, SegmentReader};
 use crate::format::wal::FRAME_HEADER;
 
 /// The net change of segments, as far as one pass over them goes.
 pub struct Composition {
     from: u32,
     max_bytes: usize,
-    begun: Option<Begun>,
+    begun: Option<PartialRollup>,
 }
 
-struct Begun {
+struct PartialRollup {
     start: WalPosition,
     net: NetChange,
     last: MemberHeader,
@@ -39,7 +39,7 @@ impl Composition {
     ///
     /// Errors: the stream's; [`Kind::Corrupt`] for one that is damaged or does not continue the one before it.
     pub fn add<R: Read>(&mut self, key: &SegmentKey, stored: R) -> Result<()> {
-        let mut reader = Reader::named(key, stored);
+        let mut reader = SegmentReader::named(key, stored);
         let (mut first, mut reached) = (true, key.start);
         while let Some(header) = reader.next_member()? {
             if std::mem::take(&mut first) {
@@ -54,11 +54,11 @@ impl Composition {
         }
     }
 
-    fn member<R: Read>(&mut self, reader: &mut Reader<R>, header: &MemberHeader) -> Result<()> {
+    fn member<R: Read>(&mut self, reader: &mut SegmentReader<R>, header: &MemberHeader) -> Result<()> {
         if let Some(begun) = &self.begun {
             check_continues(&begun.chain_end, header)?;
         }
-        let begun = self.begun.get_or_insert_with(|| Begun {
+        let begun = self.begun.get_or_insert_with(|| PartialRollup {
             start: header.start,
             net: NetChange::new(header.page_size, self.from, self.max_bytes),
             last: *header,
@@ -87,7 +87,7 @@ impl Composition {
     }
 }
 
-fn add_deltas<R: Read>(net: &mut NetChange, reader: &mut Reader<R>, header: &MemberHeader) -> Result<()> {
+fn add_deltas<R: Read>(net: &mut NetChange, reader: &mut SegmentReader<R>, header: &MemberHeader) -> Result<()> {
     let mut deltas = PayloadDeltas::new(reader, header);
     while let Some(step) = deltas.next_delta()? {
         net.page(step.page, step.delta)?;
@@ -98,7 +98,7 @@ fn add_deltas<R: Read>(net: &mut NetChange, reader: &mut Reader<R>, header: &Mem
     Ok(())
 }
 
-fn add_frames<R: Read>(net: &mut NetChange, reader: &mut Reader<R>, header: &MemberHeader) -> Result<()> {
+fn add_frames<R: Read>(net: &mut NetChange, reader: &mut SegmentReader<R>, header: &MemberHeader) -> Result<()> {
     let (mut frames, mut frame) = (MemberFrames::new(reader, header)?, Vec::new());
     while let Some(found) = frames.next_frame(&mut frame)? {
         net.page(found.page, PageDelta::whole(frame.get(FRAME_HEADER..).unwrap_or_default()))?;

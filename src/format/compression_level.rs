@@ -15,7 +15,7 @@ pub enum CompressionLevel {
 }
 
 /// A level of deflate that is worth its time.
-struct Step {
+struct LevelCost {
     level: u32,
     /// Tenths of the time that the fastest one takes for a byte.
     cost: u32,
@@ -26,9 +26,9 @@ struct Step {
 /// and 7 to 9 cost several times as much as 6 for 1 % less. miniz_oxide at its level 1 makes 0.414 at 145 MB/s, and libdeflate
 /// 0.389 at 157; but the first is another dependency for a step between two of these, and streams of the second cannot be
 /// put one after another, which a snapshot of many pieces needs.
-const LADDER: [Step; 4] =
-    [FASTEST, Step { level: 2, cost: 20 }, Step { level: 4, cost: 30 }, Step { level: 6, cost: 45 }];
-const FASTEST: Step = Step { level: 1, cost: 10 };
+const LADDER: [LevelCost; 4] =
+    [FASTEST, LevelCost { level: 2, cost: 20 }, LevelCost { level: 4, cost: 30 }, LevelCost { level: 6, cost: 45 }];
+const FASTEST: LevelCost = LevelCost { level: 1, cost: 10 };
 
 /// The part of one core that better levels for segments may use.
 const SHARE: u32 = 50;
@@ -80,7 +80,7 @@ impl SegmentLevels {
 /// `saved` is what may be spent, `pace` the picoseconds that the fastest level takes for a byte.
 fn segment_level(asked: CompressionLevel, bytes: usize, backlog: u64, saved: Duration, pace: u64) -> u32 {
     let CompressionLevel::Auto = asked else { return asked.fixed() };
-    let time = |step: &Step| {
+    let time = |step: &LevelCost| {
         let picos = u128::from(pace) * bytes as u128 * u128::from(step.cost) / u128::from(FASTEST.cost);
         Duration::from_nanos(u64::try_from(picos / 1000).unwrap_or(u64::MAX))
     };

@@ -5,16 +5,16 @@ use std::io::Read;
 use crate::error::Result;
 use crate::format::member_header::corrupt;
 use crate::format::payload_deltas::PayloadDeltas;
-use crate::format::segment::{MemberHeader, Reader};
+use crate::format::segment::{MemberHeader, SegmentReader};
 use crate::format::wal::{Checksum, FRAME_HEADER, FrameHeader};
 
 /// Where the pages are that differences are differences of.
-pub trait Bases {
+pub trait BasePages {
     /// Fills `page` with page `number` as it is now; with zeros if there is none.
     fn base(&mut self, number: u32, page: &mut [u8]) -> Result<()>;
 }
 
-/// Reads the frames of the member of format 2 that [`Reader::next_member`] has just given.
+/// Reads the frames of the member of format 2 that [`SegmentReader::next_member`] has just given.
 ///
 /// At the end it is proven that the frames have the checksums of a WAL with this header, up to `checksum after`, that the
 /// member's claims about commits are true, and that its crc32 is right.
@@ -27,7 +27,7 @@ pub struct DifferenceFrames<'a, R> {
 
 impl<'a, R: Read> DifferenceFrames<'a, R> {
     /// `before` is the checksum of the frame before the first one, or of the WAL header.
-    pub fn new(reader: &'a mut Reader<R>, header: &MemberHeader, before: Checksum) -> DifferenceFrames<'a, R> {
+    pub fn new(reader: &'a mut SegmentReader<R>, header: &MemberHeader, before: Checksum) -> DifferenceFrames<'a, R> {
         let old = vec![0; header.page_size.get() as usize];
         DifferenceFrames { deltas: PayloadDeltas::new(reader, header), header: *header, chain: before, old }
     }
@@ -35,7 +35,7 @@ impl<'a, R: Read> DifferenceFrames<'a, R> {
     /// Makes one frame (its header and page) in `frame`; none after the last one, when all is verified.
     ///
     /// The frame must be applied before the next one is asked for: that may be made from it.
-    pub fn next_frame(&mut self, bases: &mut dyn Bases, frame: &mut Vec<u8>) -> Result<Option<FrameHeader>> {
+    pub fn next_frame(&mut self, bases: &mut dyn BasePages, frame: &mut Vec<u8>) -> Result<Option<FrameHeader>> {
         let Some(step) = self.deltas.next_delta()? else {
             self.verify_chain()?;
             return Ok(None);

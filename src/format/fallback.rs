@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::format::fixtures::{millis, point};
     use crate::format::key::SegmentKey;
-    use crate::format::plan::{Target, plan};
+    use crate::format::plan::{PlanTarget, plan};
 
     fn snapshot(generation: u64, at: u64, time: u64) -> (String, u64) {
         let key = SnapshotKey { generation: Generation::new(generation), position: point(0, at), time: millis(time) };
@@ -89,7 +89,7 @@ mod tests {
         (key.to_string(), 10)
     }
 
-    fn hint(entries: &[(String, u64)], generation: Option<u64>, target: Target) -> String {
+    fn hint(entries: &[(String, u64)], generation: Option<u64>, target: PlanTarget) -> String {
         let (listing, generation) = (Listing::new(entries.to_vec()), generation.map(Generation::new));
         plan(&listing, generation, &target).unwrap().fallback_hint
     }
@@ -101,26 +101,26 @@ mod tests {
         let before = "-timestamp 1970-01-01T00:00:00.024Z restores the state before it";
         let older =
             "; if you remove that object from the store, the snapshot of 1970-01-01T00:00:00.005Z reaches as far";
-        assert_eq!(hint(&entries, None, Target::Latest), format!("{before}{older}"));
+        assert_eq!(hint(&entries, None, PlanTarget::Latest), format!("{before}{older}"));
         entries.remove(4);
         entries.push(snapshot(2, 40, 40));
-        assert_eq!(hint(&entries, None, Target::Latest), before.replace("024", "039"));
+        assert_eq!(hint(&entries, None, PlanTarget::Latest), before.replace("024", "039"));
         // With a gap before it, no further than that.
         entries.remove(2);
         let gap = "-timestamp 1970-01-01T00:00:00.010Z restores the latest state before the gap";
-        assert_eq!(hint(&entries, Some(1), Target::Time(millis(25))), gap);
+        assert_eq!(hint(&entries, Some(1), PlanTarget::Time(millis(25))), gap);
     }
 
     #[test]
     fn without_anything_before_it_what_is_behind_it_is_named() {
         let mut entries = vec![snapshot(1, 0, 5), segment(1, 0, 10)];
         let alone = "there is no other snapshot: take one of the live database with `snapshot`";
-        assert_eq!(hint(&entries, None, Target::Latest), alone);
+        assert_eq!(hint(&entries, None, PlanTarget::Latest), alone);
         entries.push(snapshot(2, 40, 40));
         let other = "-generation 0000000000000002 restores the latest state of another generation";
-        assert_eq!(hint(&entries, Some(1), Target::Latest), other);
+        assert_eq!(hint(&entries, Some(1), PlanTarget::Latest), other);
         entries.push(snapshot(1, 10, 15));
         let behind = "-timestamp 1970-01-01T00:00:00.015Z restores the oldest state that does not need it";
-        assert_eq!(hint(&entries, None, Target::Time(millis(10))), behind);
+        assert_eq!(hint(&entries, None, PlanTarget::Time(millis(10))), behind);
     }
 }

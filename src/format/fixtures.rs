@@ -3,7 +3,7 @@
 use crate::error::{Kind, Result};
 use crate::format::key::SegmentKey;
 use crate::format::position::{Generation, Offset, PageSize, WalPosition};
-use crate::format::segment::{ChainEnd, Encoder, MemberHeader};
+use crate::format::segment::{ChainEnd, MemberHeader, SegmentEncoder};
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt, WalHeader};
 
@@ -155,7 +155,7 @@ impl Wal {
     /// One member as it is stored.
     pub fn member(&self, header: &MemberHeader) -> Vec<u8> {
         let mut out = Vec::new();
-        Encoder::new(1).member(header, &[self.payload(header)], &mut out);
+        SegmentEncoder::new(1).member(header, &[self.payload(header)], &mut out);
         out
     }
 

@@ -5,15 +5,15 @@ use std::io::Read;
 use crate::error::Result;
 use crate::format::member_header::corrupt;
 use crate::format::position::Offset;
-use crate::format::segment::{MemberHeader, Reader};
+use crate::format::segment::{MemberHeader, SegmentReader};
 use crate::format::wal::{Checksum, FrameChecksum, FrameHeader, WAL_HEADER, WalHeader};
 
-/// Reads the frames of the member that [`Reader::next_member`] has just given.
+/// Reads the frames of the member that [`SegmentReader::next_member`] has just given.
 ///
 /// At the end it is proven that the frames are those of a WAL with this header, chained from `checksum_before` to
 /// `checksum_after`, that the member's claims about commits are true, and that its crc32 is right.
 pub struct MemberFrames<'a, R> {
-    reader: &'a mut Reader<R>,
+    reader: &'a mut SegmentReader<R>,
     header: MemberHeader,
     chain: FrameChecksum,
     /// Frames that are still to come.
@@ -27,7 +27,7 @@ pub struct MemberFrames<'a, R> {
 
 impl<'a, R: Read> MemberFrames<'a, R> {
     /// Reads and checks the WAL header, if the member begins with one.
-    pub fn new(reader: &'a mut Reader<R>, header: &MemberHeader) -> Result<MemberFrames<'a, R>> {
+    pub fn new(reader: &'a mut SegmentReader<R>, header: &MemberHeader) -> Result<MemberFrames<'a, R>> {
         let mut bytes = header.payload_len();
         if header.payload_offset == Offset::ZERO {
             check_wal_header(reader, header)?;
@@ -103,7 +103,7 @@ fn end_in_words((part, unchecksummed, pages): (bool, bool, u32)) -> String {
     format!("{end} {checksums} checksums and a database of {pages} pages")
 }
 
-fn check_wal_header<R: Read>(reader: &mut Reader<R>, member: &MemberHeader) -> Result<()> {
+fn check_wal_header<R: Read>(reader: &mut SegmentReader<R>, member: &MemberHeader) -> Result<()> {
     let mut bytes = [0; WAL_HEADER];
     reader.read_exact(&mut bytes)?;
     let header = WalHeader::parse(&bytes)?;
@@ -138,8 +138,8 @@ mod tests {
     /// The frames of `payload` under `header`: page and commit of each.
     fn read(header: &MemberHeader, payload: &[u8]) -> Result<Vec<(u32, u32)>> {
         let mut stored = Vec::new();
-        crate::format::segment::Encoder::new(1).member(header, &[payload], &mut stored);
-        let mut reader = Reader::new(stored.as_slice());
+        crate::format::segment::SegmentEncoder::new(1).member(header, &[payload], &mut stored);
+        let mut reader = SegmentReader::new(stored.as_slice());
         let header = reader.next_member()?.unwrap();
         let mut frames = MemberFrames::new(&mut reader, &header)?;
         let (mut found, mut frame) = (Vec::new(), Vec::new());
@@ -251,7 +251,7 @@ mod tests {
 
     /// Reads a whole segment, frame by frame.
     fn walk(stored: &[u8]) -> Result<u64> {
-        let (mut reader, mut frame, mut count) = (Reader::new(stored), Vec::new(), 0);
+        let (mut reader, mut frame, mut count) = (SegmentReader::new(stored), Vec::new(), 0);
         while let Some(header) = reader.next_member()? {
             let mut frames = MemberFrames::new(&mut reader, &header)?;
             while frames.next_frame(&mut frame)?.is_some() {

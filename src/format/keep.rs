@@ -25,7 +25,7 @@ pub struct Keep {
 
 /// A length of time of which one state is kept, from the finest to the coarsest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Step {
+pub enum KeepStep {
     Hour,
     Day,
     Week,
@@ -53,8 +53,13 @@ impl Keep {
         self.steps().iter().map(|(_, duration)| *duration).fold(self.all, Duration::max)
     }
 
-    fn steps(&self) -> [(Step, Duration); 4] {
-        [(Step::Hour, self.hourly), (Step::Day, self.daily), (Step::Week, self.weekly), (Step::Month, self.monthly)]
+    fn steps(&self) -> [(KeepStep, Duration); 4] {
+        [
+            (KeepStep::Hour, self.hourly),
+            (KeepStep::Day, self.daily),
+            (KeepStep::Week, self.weekly),
+            (KeepStep::Month, self.monthly),
+        ]
     }
 
     /// Whether every commit of this moment is kept.
@@ -65,14 +70,14 @@ impl Keep {
     /// Whether the commit of `time` is kept, after which the next one is of `next`.
     pub fn keeps(&self, reference: Timestamp, time: Timestamp, next: Timestamp) -> bool {
         let age = reference.since(time);
-        let is_last = |step: Step| step.window(time) < step.window(next);
+        let is_last = |step: KeepStep| step.window(time) < step.window(next);
         age <= self.all || self.steps().into_iter().any(|(step, kept)| age <= kept && is_last(step))
     }
 
     /// Whether some of the commits from `first` on may be kept that come before the one of `last`.
     pub fn keeps_between(&self, reference: Timestamp, first: Timestamp, last: Timestamp) -> bool {
         let age = reference.since(last);
-        let has_border = |step: Step| step.window(first) < step.window(last);
+        let has_border = |step: KeepStep| step.window(first) < step.window(last);
         age <= self.all || self.steps().into_iter().any(|(step, kept)| age <= kept && has_border(step))
     }
 
@@ -83,23 +88,23 @@ impl Keep {
     }
 }
 
-impl Step {
-    const ALL: [Step; 4] = [Step::Hour, Step::Day, Step::Week, Step::Month];
+impl KeepStep {
+    const ALL: [KeepStep; 4] = [KeepStep::Hour, KeepStep::Day, KeepStep::Week, KeepStep::Month];
 
     /// As in [`NAMES`].
     pub fn name(self) -> &'static str {
         match self {
-            Step::Hour => "hourly",
-            Step::Day => "daily",
-            Step::Week => "weekly",
-            Step::Month => "monthly",
+            KeepStep::Hour => "hourly",
+            KeepStep::Day => "daily",
+            KeepStep::Week => "weekly",
+            KeepStep::Month => "monthly",
         }
     }
 
     /// The finest one in which two moments are in the same window or in neighbours; the coarsest, if there is none.
-    pub fn between(first: Timestamp, next: Timestamp) -> Step {
-        let near = |step: &Step| step.window(next) <= step.window(first) + 1;
-        Step::ALL.into_iter().find(near).unwrap_or(Step::Month)
+    pub fn between(first: Timestamp, next: Timestamp) -> KeepStep {
+        let near = |step: &KeepStep| step.window(next) <= step.window(first) + 1;
+        KeepStep::ALL.into_iter().find(near).unwrap_or(KeepStep::Month)
     }
 
     /// Whether there is no other commit in the window of the first one after it.
@@ -111,11 +116,11 @@ impl Step {
     fn window(self, time: Timestamp) -> u64 {
         const DAY: u64 = 86_400_000;
         match self {
-            Step::Hour => time.millis() / 3_600_000,
-            Step::Day => time.millis() / DAY,
+            KeepStep::Hour => time.millis() / 3_600_000,
+            KeepStep::Day => time.millis() / DAY,
             // 1970 began on a Thursday.
-            Step::Week => (time.millis() / DAY + 3) / 7,
-            Step::Month => time.month(),
+            KeepStep::Week => (time.millis() / DAY + 3) / 7,
+            KeepStep::Month => time.month(),
         }
     }
 }
@@ -147,12 +152,12 @@ mod tests {
     #[test]
     fn windows_begin_where_the_clock_and_the_calendar_say() {
         let table = [
-            (Step::Hour, "2026-11-28T10:59:59.999Z", "2026-11-28T11:00:00.000Z"),
-            (Step::Day, "2026-11-28T23:59:59.999Z", "2026-11-29T00:00:00.000Z"),
+            (KeepStep::Hour, "2026-11-28T10:59:59.999Z", "2026-11-28T11:00:00.000Z"),
+            (KeepStep::Day, "2026-11-28T23:59:59.999Z", "2026-11-29T00:00:00.000Z"),
             // Sunday and Monday.
-            (Step::Week, "2026-11-29T23:59:59.999Z", "2026-11-30T00:00:00.000Z"),
-            (Step::Month, "2024-02-29T23:59:59.999Z", "2024-03-01T00:00:00.000Z"),
-            (Step::Month, "2025-12-31T23:59:59.999Z", "2026-01-01T00:00:00.000Z"),
+            (KeepStep::Week, "2026-11-29T23:59:59.999Z", "2026-11-30T00:00:00.000Z"),
+            (KeepStep::Month, "2024-02-29T23:59:59.999Z", "2024-03-01T00:00:00.000Z"),
+            (KeepStep::Month, "2025-12-31T23:59:59.999Z", "2026-01-01T00:00:00.000Z"),
         ];
         for (step, last, first) in table {
             assert_eq!(step.window(at(last)) + 1, step.window(at(first)), "{step:?} at {first}");

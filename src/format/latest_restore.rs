@@ -8,7 +8,7 @@ use std::fmt;
 use crate::format::chain::SegmentChain;
 use crate::format::key::Key;
 use crate::format::listing::{GenerationObjects, Listing};
-use crate::format::plan::{Plan, Target, plan};
+use crate::format::plan::{Plan, PlanTarget, plan};
 use crate::format::position::{Generation, Position, WalPosition};
 
 /// What `restore` without a target would give now, seen from the position that a replicator has stored.
@@ -40,7 +40,7 @@ impl LatestRestore {
 
 /// Judges a listing of everything below the prefix. `position` is the end of what the replicator has stored.
 pub fn latest_restore(listing: &Listing, position: &Position) -> LatestRestore {
-    match plan(listing, None, &Target::Latest) {
+    match plan(listing, None, &PlanTarget::Latest) {
         Ok(plan) => compare_end(listing, &plan, position),
         Err(error) => plan_error(listing, error.message(), position),
     }
@@ -201,7 +201,7 @@ mod tests {
                 })
                 .collect();
             let (listing, position) = (listing(&keys), at(random.below(6)));
-            let planned = plan(&listing, None, &Target::Latest).ok();
+            let planned = plan(&listing, None, &PlanTarget::Latest).ok();
             let end = planned.map(|plan| {
                 let end = plan.segments.last().map_or(plan.snapshot.position, |(key, _)| key.end);
                 Position { generation: plan.snapshot.generation, wal_position: end }

@@ -9,7 +9,7 @@ use crate::error::{Result, ResultExt};
 use crate::format::differences::{COMMIT, MAX_STEPS};
 use crate::format::member_header::corrupt;
 use crate::format::page_delta::{Form, PageDelta};
-use crate::format::segment::{MemberHeader, Reader};
+use crate::format::segment::{MemberHeader, SegmentReader};
 use crate::format::varint;
 
 /// Bytes that are read at once: so much more than what is there is allocated.
@@ -17,19 +17,19 @@ const READ_BYTES: usize = 64 << 10;
 
 /// A frame that is not made yet.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct DeltaFrame {
     pub page: u32,
     /// The size of the database if the frame ends a transaction, else 0.
     pub commit: u32,
     pub delta: PageDelta,
 }
 
-/// Reads the differences of the member that [`Reader::next_member`] has just given.
+/// Reads the differences of the member that [`SegmentReader::next_member`] has just given.
 ///
 /// At the end it is proven that the member's claims about commits are true and that its crc32 is right. What the pages must
 /// lead to is for those who have them.
 pub struct PayloadDeltas<'a, R> {
-    reader: &'a mut Reader<R>,
+    reader: &'a mut SegmentReader<R>,
     header: MemberHeader,
     steps: Vec<u8>,
     /// How many of them were read.
@@ -46,7 +46,7 @@ pub struct PayloadDeltas<'a, R> {
 
 impl<'a, R: Read> PayloadDeltas<'a, R> {
     /// Nothing is read yet.
-    pub fn new(reader: &'a mut Reader<R>, header: &MemberHeader) -> PayloadDeltas<'a, R> {
+    pub fn new(reader: &'a mut SegmentReader<R>, header: &MemberHeader) -> PayloadDeltas<'a, R> {
         PayloadDeltas {
             reader,
             header: *header,
@@ -62,11 +62,11 @@ impl<'a, R: Read> PayloadDeltas<'a, R> {
     }
 
     /// The next one; none after the last one, when all is verified.
-    pub fn next_delta(&mut self) -> Result<Option<Step>> {
+    pub fn next_delta(&mut self) -> Result<Option<DeltaFrame>> {
         self.checked_step().context(|| "differences")
     }
 
-    fn checked_step(&mut self) -> Result<Option<Step>> {
+    fn checked_step(&mut self) -> Result<Option<DeltaFrame>> {
         self.fill_ahead(self.header.page_size.get() as usize)?;
         let end_of_block = self.read == self.steps.len();
         let ended = match self.left {
@@ -85,7 +85,7 @@ impl<'a, R: Read> PayloadDeltas<'a, R> {
         self.step().map(Some)
     }
 
-    fn step(&mut self) -> Result<Step> {
+    fn step(&mut self) -> Result<DeltaFrame> {
         let mut steps = self.steps.get(self.read..).unwrap_or_default();
         let page = self.page.wrapping_add(varint::unzigzag(varint::read(&mut steps)?) as u32);
         if page == 0 {
@@ -116,7 +116,7 @@ impl<'a, R: Read> PayloadDeltas<'a, R> {
         self.read = self.steps.len() - steps.len();
         (self.page, self.whole) = (page, commit != 0);
         self.pages = if commit != 0 { commit } else { self.pages };
-        Ok(Step { page, commit, delta })
+        Ok(DeltaFrame { page, commit, delta })
     }
 
     /// A rollup has each page once, in order, none that the database does not have, and no commits.

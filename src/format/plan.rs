@@ -17,7 +17,7 @@ pub use crate::format::plan_objects::{Plan, StopAt};
 
 /// What is to be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum PlanTarget {
     /// The newest state that is stored whole.
     Latest,
     /// The newest state that was seen at or before this moment, which must not be after all that is stored.
@@ -32,7 +32,7 @@ pub enum Target {
 ///
 /// Errors: [`Kind::NothingToRestore`] if nothing stored fits, naming what does; [`Kind::Corrupt`] for a gap on the way;
 /// [`Kind::Usage`] if `generation` is not the one of the position.
-pub fn plan(listing: &Listing, generation: Option<Generation>, target: &Target) -> Result<Plan> {
+pub fn plan(listing: &Listing, generation: Option<Generation>, target: &PlanTarget) -> Result<Plan> {
     let mut plan = plan_objects(listing, generation, target)?;
     plan.warnings.extend(foreign_warning(listing));
     plan.fallback_hint = fallback_hint(listing, generation, &plan);
@@ -40,12 +40,12 @@ pub fn plan(listing: &Listing, generation: Option<Generation>, target: &Target) 
 }
 
 /// The same, without what is to be said besides.
-fn plan_objects(listing: &Listing, generation: Option<Generation>, target: &Target) -> Result<Plan> {
+fn plan_objects(listing: &Listing, generation: Option<Generation>, target: &PlanTarget) -> Result<Plan> {
     match target {
-        Target::Latest => latest(listing, generation),
-        Target::Time(time) => at_time(listing, generation, *time),
-        Target::AsOf(time) => as_of(listing, generation, *time),
-        Target::Position(position) => at_position(listing, generation, position),
+        PlanTarget::Latest => latest(listing, generation),
+        PlanTarget::Time(time) => at_time(listing, generation, *time),
+        PlanTarget::AsOf(time) => as_of(listing, generation, *time),
+        PlanTarget::Position(position) => at_position(listing, generation, position),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::format::chain::SegmentChain;
-use crate::format::keep::Step;
+use crate::format::keep::KeepStep;
 use crate::format::listing::GenerationObjects;
 use crate::format::time::Timestamp;
 
@@ -12,7 +12,7 @@ use crate::format::time::Timestamp;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stretch {
     /// At least one state of each; none: every commit.
-    pub step: Option<Step>,
+    pub step: Option<KeepStep>,
     pub from: Timestamp,
     /// So many; where every commit is stored, the names do not tell how many those are.
     pub states: usize,
@@ -25,7 +25,7 @@ pub fn resolution(stored: &GenerationObjects) -> Vec<Stretch> {
     let mut before = oldest.0.time;
     let mut steps = Vec::new();
     for (key, _) in chain.segments.iter().filter(|(key, _)| !key.part) {
-        steps.push((before, key.is_rollup().then(|| Step::between(before, key.last_seen))));
+        steps.push((before, key.is_rollup().then(|| KeepStep::between(before, key.last_seen))));
         before = key.last_seen;
     }
     let mut stretches: Vec<Stretch> = Vec::new();
@@ -87,17 +87,17 @@ mod tests {
         assert_eq!(
             found(&thinned),
             [
-                stretch(Some(Step::Month), 1, 2),
-                stretch(Some(Step::Week), 700, 1),
-                stretch(Some(Step::Day), 744, 1),
-                stretch(Some(Step::Hour), 750, 2),
+                stretch(Some(KeepStep::Month), 1, 2),
+                stretch(Some(KeepStep::Week), 700, 1),
+                stretch(Some(KeepStep::Day), 744, 1),
+                stretch(Some(KeepStep::Hour), 750, 2),
                 stretch(None, 752, 1),
             ]
         );
         // A coarse one among finer ones counts for all that is before it.
         assert_eq!(
             found(&[(2, true), (3, true), (25, true), (26, false)]),
-            [stretch(Some(Step::Day), 1, 4), stretch(None, 25, 1)]
+            [stretch(Some(KeepStep::Day), 1, 4), stretch(None, 25, 1)]
         );
         assert_eq!(found(&thinned)[3].to_string(), "hourly from 1970-02-01T06:00:00.000Z (2)");
         assert_eq!(found(&thinned)[4].to_string(), "all from 1970-02-01T08:00:00.000Z");

@@ -16,9 +16,9 @@ use crate::format::chain::SegmentChain;
 use crate::format::keep::Keep;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::listing::{GenerationObjects, Listing, latest_time};
-use crate::format::plan::{Plan, Target, plan};
+use crate::format::plan::{Plan, PlanTarget, plan};
 use crate::format::position::{Generation, WalPosition};
-use crate::format::thinning::{kept_moments, overlaps_partly, reference};
+use crate::format::thinning::{kept_states, overlaps_partly, reference};
 use crate::format::time::Timestamp;
 
 /// What is kept.
@@ -74,7 +74,7 @@ pub fn plan_deletions(listing: &Listing, policy: Policy, now: Timestamp) -> Dele
 /// The states that a policy keeps of the part of a history in which not every commit is kept.
 fn old_moments(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Timestamp> {
     let reference = reference(listing, now);
-    let moments = kept_moments(listing, keep, now).into_iter().map(|moment| moment.time);
+    let moments = kept_states(listing, keep, now).into_iter().map(|moment| moment.time);
     moments.filter(|time| !keep.keeps_all(reference, *time)).collect()
 }
 
@@ -95,7 +95,7 @@ fn cutoff(now: Timestamp, time: Duration) -> Timestamp {
 
 /// The snapshot that a restore of the horizon begins with: the oldest that is needed.
 fn oldest_needed_snapshot(listing: &Listing, horizon: Timestamp) -> Option<SnapshotKey> {
-    plan(listing, None, &Target::Time(horizon)).ok().map(|plan| plan.snapshot)
+    plan(listing, None, &PlanTarget::Time(horizon)).ok().map(|plan| plan.snapshot)
 }
 
 /// All that only moments before the horizon need: snapshots first, the oldest first.
@@ -182,7 +182,7 @@ fn preserves_restores(listing: &Listing, delete: &[Key], horizon: Option<Timesta
         .chain(thinned.iter().copied())
         .chain(horizon)
         .filter(|time| horizon.is_none_or(|h| *time >= h));
-    let targets = moments.map(Target::Time).chain([Target::Latest]);
+    let targets = moments.map(PlanTarget::Time).chain([PlanTarget::Latest]);
     let same_plans =
         targets.into_iter().all(|target| same_outcome(&plan(listing, None, &target), &plan(&rest, None, &target)));
     same_plans && kept.iter().all(|key| available_until(listing, key) == available_until(&rest, key))

@@ -23,12 +23,12 @@ pub use crate::format::segment_header::{Differences, FIELDS, FIELDS_LEN, MemberH
 pub const LEVEL: u32 = 1;
 
 /// Makes members. Keep one: its memory (about 256 KiB) is used again for every member.
-pub struct Encoder(MemberWriter);
+pub struct SegmentEncoder(MemberWriter);
 
-impl Encoder {
+impl SegmentEncoder {
     /// `level` is gzip's, 0 to 9; [`LEVEL`] by default.
-    pub fn new(level: u32) -> Encoder {
-        Encoder(MemberWriter::new(level))
+    pub fn new(level: u32) -> SegmentEncoder {
+        SegmentEncoder(MemberWriter::new(level))
     }
 
     /// Sets the level of the members that follow.
@@ -61,23 +61,23 @@ impl Encoder {
 
 /// Reads a segment member by member, in fixed memory whatever it claims to be.
 ///
-/// Errors of every method: [`crate::error::Kind::Corrupt`] for anything that [`Encoder`] does not write; and the
+/// Errors of every method: [`crate::error::Kind::Corrupt`] for anything that [`SegmentEncoder`] does not write; and the
 /// stream's own, of which an [`crate::error::Error`] inside an [`std::io::Error`] comes out as it was.
-pub struct Reader<R> {
+pub struct SegmentReader<R> {
     inflater: MemberReader<R>,
     /// What the next member need not say.
     before: Option<Before>,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> SegmentReader<R> {
     /// Reads an object whose name is not known: that will do where its first member is raw.
-    pub fn new(input: R) -> Reader<R> {
-        Reader { inflater: MemberReader::new(input), before: None }
+    pub fn new(input: R) -> SegmentReader<R> {
+        SegmentReader { inflater: MemberReader::new(input), before: None }
     }
 
     /// Reads the object of this name.
-    pub fn named(key: &SegmentKey, input: R) -> Reader<R> {
-        Reader { inflater: MemberReader::new(input), before: Some(Before::first(key)) }
+    pub fn named(key: &SegmentKey, input: R) -> SegmentReader<R> {
+        SegmentReader { inflater: MemberReader::new(input), before: Some(Before::first(key)) }
     }
 
     /// The header of the next member; none at the clean end of the segment.
@@ -154,7 +154,7 @@ impl<R: Read> Reader<R> {
 
 /// The last member of a whole segment in memory, and the crc32 of its payload. Everything before it is verified too.
 pub fn last_member(key: &SegmentKey, bytes: &[u8]) -> Result<(MemberHeader, u32)> {
-    let mut reader = Reader::named(key, bytes);
+    let mut reader = SegmentReader::named(key, bytes);
     let mut last = None;
     while let Some(header) = reader.next_member()? {
         last = Some(header);

@@ -43,7 +43,7 @@ pub const FIELDS_LEN: usize = HEADER_CRC.at + HEADER_CRC.size;
 
 /// What a snapshot says about itself, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Header {
+pub struct SnapshotHeader {
     pub generation: Generation,
     /// The database holds exactly the commits up to here.
     pub position: WalPosition,
@@ -64,7 +64,7 @@ pub struct Header {
     pub database: Option<DatabaseChecksum>,
 }
 
-impl Header {
+impl SnapshotHeader {
     /// The name of its object.
     pub fn key(&self) -> SnapshotKey {
         SnapshotKey { generation: self.generation, position: self.position, time: self.time }
@@ -120,8 +120,8 @@ impl Header {
     }
 
     /// `database` is the subfield with the database checksum.
-    fn decode(fields: &HeaderFields<FIELDS_LEN>, database: Option<&[u8]>) -> Result<Header> {
-        let header = Header {
+    fn decode(fields: &HeaderFields<FIELDS_LEN>, database: Option<&[u8]>) -> Result<SnapshotHeader> {
+        let header = SnapshotHeader {
             generation: Generation::new(fields.get(GENERATION)),
             position: WalPosition { index: fields.get_u32(AT_INDEX), offset: Offset::new(fields.get(AT_OFFSET))? },
             page_size: PageSize::new(fields.get_u32(PAGE_SIZE))?,
@@ -151,10 +151,10 @@ impl Header {
 /// Reads the header from the first bytes of an object; none if more bytes are needed.
 ///
 /// Errors: [`crate::error::Kind::Corrupt`] if it is no snapshot of ours.
-pub fn header_of(prefix: &[u8]) -> Result<Option<Header>> {
+pub fn header_of(prefix: &[u8]) -> Result<Option<SnapshotHeader>> {
     let fields = HeaderFields::read(MemberKind::Snapshot, prefix)?;
     let database = subfield::<FIELDS_LEN>(prefix, database_checksum::SUBFIELD);
-    fields.map(|fields| Header::decode(&fields, database).context(|| "snapshot header")).transpose()
+    fields.map(|fields| SnapshotHeader::decode(&fields, database).context(|| "snapshot header")).transpose()
 }
 
 /// A flag tells whether the subfield must be there.
@@ -187,8 +187,8 @@ fn origin_in(fields: &HeaderFields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<
 }
 
 /// Makes one snapshot of pieces that were compressed by anyone.
-pub struct Encoder {
-    header: Header,
+pub struct SnapshotEncoder {
+    header: SnapshotHeader,
     /// The subfield that says of which database it is; empty if that is not said.
     origin: Vec<u8>,
     crc: crc32fast::Hasher,
@@ -196,14 +196,14 @@ pub struct Encoder {
     started: bool,
 }
 
-impl Encoder {
-    pub fn new(header: &Header, origin: Option<&DatabaseOrigin>) -> Encoder {
+impl SnapshotEncoder {
+    pub fn new(header: &SnapshotHeader, origin: Option<&DatabaseOrigin>) -> SnapshotEncoder {
         let origin = origin.map(DatabaseOrigin::encode).unwrap_or_default();
-        Encoder { header: *header, origin, crc: crc32fast::Hasher::new(), size: 0, started: false }
+        SnapshotEncoder { header: *header, origin, crc: crc32fast::Hasher::new(), size: 0, started: false }
     }
 
     /// The same with another header, before anything was added.
-    pub fn set_header(&mut self, header: &Header) {
+    pub fn set_header(&mut self, header: &SnapshotHeader) {
         self.header = *header;
     }
 
@@ -254,27 +254,27 @@ impl Encoder {
 
 /// Reads a snapshot, in fixed memory whatever it claims to be.
 ///
-/// Errors of every method: as those of [`crate::format::segment::Reader`].
-pub struct Reader<R> {
+/// Errors of every method: as those of [`crate::format::segment::SegmentReader`].
+pub struct SnapshotReader<R> {
     inflater: MemberReader<R>,
-    header: Header,
+    header: SnapshotHeader,
     origin: Option<DatabaseOrigin>,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> SnapshotReader<R> {
     /// Reads the header.
-    pub fn open(input: R) -> Result<Reader<R>> {
+    pub fn open(input: R) -> Result<SnapshotReader<R>> {
         let mut inflater = MemberReader::new(input);
         let fields = inflater.next::<FIELDS_LEN>(MemberKind::Snapshot)?;
         let fields = fields.ok_or_else(|| corrupt("snapshot: expected a gzip member, found 0 bytes"))?;
         let database = inflater.subfield::<FIELDS_LEN>(database_checksum::SUBFIELD);
-        let header = Header::decode(&fields, database).context(|| "snapshot header")?;
+        let header = SnapshotHeader::decode(&fields, database).context(|| "snapshot header")?;
         inflater.expect_len(header.payload_len());
         let origin = origin_in(&fields, inflater.subfield::<FIELDS_LEN>(origin::SUBFIELD))?;
-        Ok(Reader { inflater, header, origin })
+        Ok(SnapshotReader { inflater, header, origin })
     }
 
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &SnapshotHeader {
         &self.header
     }
 

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::format::fixtures::{Random, millis, point};
     use crate::format::listing::Listing;
-    use crate::format::plan::{Target, plan};
+    use crate::format::plan::{PlanTarget, plan};
 
     fn snapshot(generation: u64, at: u64, time: u64) -> String {
         SnapshotKey { generation: Generation::new(generation), position: point(0, at), time: millis(time) }.to_string()
@@ -217,7 +217,7 @@ mod tests {
 
     /// What `restore` plans, or its kind of error.
     fn planned(names: &[(String, u64)]) -> std::result::Result<NewestState, Kind> {
-        let plan = plan(&Listing::new(names.to_vec()), None, &Target::Latest).map_err(|error| error.kind())?;
+        let plan = plan(&Listing::new(names.to_vec()), None, &PlanTarget::Latest).map_err(|error| error.kind())?;
         let time = plan.segments.last().map_or(plan.snapshot.time, |(key, _)| key.last_seen);
         Ok(NewestState { time, size: plan.snapshot_size + plan.segments.iter().map(|(_, size)| size).sum::<u64>() })
     }

@@ -19,16 +19,16 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::format::chain::{OBJECT_COST, SegmentChain};
-use crate::format::keep::{Keep, Step};
+use crate::format::keep::{Keep, KeepStep};
 use crate::format::key::{SegmentKey, SnapshotKey};
 use crate::format::listing::{GenerationObjects, Listing, latest_time};
-use crate::format::plan::{Target, plan};
+use crate::format::plan::{PlanTarget, plan};
 use crate::format::position::{Generation, WalPosition};
 use crate::format::time::Timestamp;
 
 /// A state that is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Moment {
+pub struct KeptState {
     pub generation: Generation,
     pub position: WalPosition,
     pub time: Timestamp,
@@ -50,9 +50,9 @@ pub struct Thinning {
 
 /// Whether the program that thins out also stores snapshots. Where not, the device's stay unless a restore is cheap without them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Snapshots {
-    Made,
-    NotMade,
+pub enum NewSnapshots {
+    Stored,
+    NotStored,
 }
 
 /// What a restore may read after a snapshot of so many bytes. Less than an object costs saves nothing.
@@ -66,12 +66,12 @@ pub fn reference(listing: &Listing, now: Timestamp) -> Timestamp {
 }
 
 /// What is to be thinned out, by generation. One with a gap stays as it is.
-pub fn plan_thinning(listing: &Listing, keep: &Keep, snapshots: Snapshots, now: Timestamp) -> Vec<Thinning> {
+pub fn plan_thinning(listing: &Listing, keep: &Keep, snapshots: NewSnapshots, now: Timestamp) -> Vec<Thinning> {
     let reference = reference(listing, now);
     let plans = whole_chains(listing).map(|(generation, stored, chain)| {
         let units = units(&chain, stored, keep, reference);
         let groups = groups(&units, &chain, stored);
-        let made = snapshots == Snapshots::Made;
+        let made = snapshots == NewSnapshots::Stored;
         let kept = |key: &SnapshotKey| !made || is_kept(key, &units, &chain);
         let superfluous = superfluous_snapshots(&chain, stored, (keep, reference), kept);
         let wanted = if made { wanted_snapshots(&units, &chain, stored) } else { Vec::new() };
@@ -83,14 +83,14 @@ pub fn plan_thinning(listing: &Listing, keep: &Keep, snapshots: Snapshots, now: 
 
 /// The states that the policy keeps, as far as names tell them: those at the ends of segments, and the oldest and the newest of
 /// each generation.
-pub fn kept_moments(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Moment> {
+pub fn kept_states(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<KeptState> {
     let reference = reference(listing, now);
     let moments = whole_chains(listing).flat_map(|(generation, stored, chain)| {
         let (oldest, _) = chain.snapshot;
-        let first = Moment { generation, position: oldest.position, time: oldest.time };
+        let first = KeptState { generation, position: oldest.position, time: oldest.time };
         let kept = units(&chain, stored, keep, reference).into_iter().filter(|unit| unit.kept);
         let ends = kept.filter_map(|unit| chain.segments.get(unit.range.end - 1)).map(|(key, _)| *key);
-        let ends = ends.map(move |key| Moment { generation, position: key.end, time: key.last_seen });
+        let ends = ends.map(move |key| KeptState { generation, position: key.end, time: key.last_seen });
         [first].into_iter().chain(ends).collect::<Vec<_>>()
     });
     moments.collect()
@@ -99,9 +99,9 @@ pub fn kept_moments(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Momen
 /// Whether `rest` leads to the same state as `listing` at each moment that is kept, and to the same end.
 pub fn leads_to_the_same(listing: &Listing, rest: &Listing, keep: &Keep, now: Timestamp) -> bool {
     let reference = reference(listing, now);
-    let old = |moment: &Moment| !keep.keeps_all(reference, moment.time);
-    let moments = kept_moments(listing, keep, now).into_iter().filter(old).map(|moment| Target::Time(moment.time));
-    moments.chain([Target::Latest]).all(|target| {
+    let old = |moment: &KeptState| !keep.keeps_all(reference, moment.time);
+    let moments = kept_states(listing, keep, now).into_iter().filter(old).map(|moment| PlanTarget::Time(moment.time));
+    moments.chain([PlanTarget::Latest]).all(|target| {
         let end = |listing: &Listing| {
             let plan = plan(listing, None, &target).ok()?;
             let end = plan.segments.last().map_or(plan.snapshot.position, |(key, _)| key.end);
@@ -120,7 +120,7 @@ fn whole_chains(listing: &Listing) -> impl Iterator<Item = (Generation, &Generat
 }
 
 /// The segments of one transaction, or a single one with one transaction or more.
-struct Unit {
+struct ThinningUnit {
     range: Range<usize>,
     /// Some state within must stay, or may have to.
     whole: bool,
@@ -134,7 +134,7 @@ struct Unit {
     single: bool,
 }
 
-fn units(chain: &SegmentChain, stored: &GenerationObjects, keep: &Keep, reference: Timestamp) -> Vec<Unit> {
+fn units(chain: &SegmentChain, stored: &GenerationObjects, keep: &Keep, reference: Timestamp) -> Vec<ThinningUnit> {
     let segments = &chain.segments;
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut begin = 0;
@@ -157,7 +157,7 @@ fn units(chain: &SegmentChain, stored: &GenerationObjects, keep: &Keep, referenc
         let (single, (first, _), (last, _)) = (is_single(of), of.first()?, of.last()?);
         let time = last.last_seen;
         let within = !single && keep.keeps_between(reference, first.first_moment(), time);
-        Some(Unit {
+        Some(ThinningUnit {
             range: range.clone(),
             whole: next.is_none() || last.part || within || keep.keeps_all(reference, time),
             straddles: points(stored).any(|at| first.start < at && at < last.end),
@@ -173,7 +173,7 @@ fn points(stored: &GenerationObjects) -> impl Iterator<Item = WalPosition> + '_ 
     stored.snapshots.iter().map(|(key, _)| key.position)
 }
 
-fn groups(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<Range<usize>> {
+fn groups(units: &[ThinningUnit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let joined = chain.segments.first().is_some_and(|(key, _)| key.start == chain.snapshot.0.position);
     // Where a group may begin; none after something that must stay and does not end with a kept state.
@@ -217,14 +217,14 @@ pub fn overlaps_partly(one: (WalPosition, WalPosition), two: (WalPosition, WalPo
 }
 
 /// The policy keeps the state of a snapshot.
-fn is_kept(snapshot: &SnapshotKey, units: &[Unit], chain: &SegmentChain) -> bool {
-    let end = |unit: &Unit| chain.segments.get(unit.range.end - 1).map(|(key, _)| key.end);
+fn is_kept(snapshot: &SnapshotKey, units: &[ThinningUnit], chain: &SegmentChain) -> bool {
+    let end = |unit: &ThinningUnit| chain.segments.get(unit.range.end - 1).map(|(key, _)| key.end);
     units.iter().any(|unit| unit.kept && end(unit) == Some(snapshot.position))
 }
 
 /// The segments after which a restore has read too much since the snapshot before it, each the last one of an hour that
 /// is over.
-fn wanted_snapshots(units: &[Unit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<usize> {
+fn wanted_snapshots(units: &[ThinningUnit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<usize> {
     let (mut wanted, mut snapshots) = (Vec::new(), stored.snapshots.iter().skip(1).peekable());
     let (mut behind, mut size) = (0, chain.snapshot.1);
     for (unit, next) in units.iter().zip(units.iter().skip(1)) {
@@ -238,7 +238,7 @@ fn wanted_snapshots(units: &[Unit], chain: &SegmentChain, stored: &GenerationObj
         while let Some((_, bytes)) = snapshots.next_if(|(key, _)| key.position <= last.end) {
             (behind, size) = (0, *bytes);
         }
-        let border = unit.kept && Step::Hour.ends_between(last.last_seen, after.first_moment());
+        let border = unit.kept && KeepStep::Hour.ends_between(last.last_seen, after.first_moment());
         if border && behind > most_behind(size) {
             wanted.push(unit.range.end - 1);
             behind = 0;

@@ -1,6 +1,6 @@
 //! What log lines call the place that something is about.
 
-use crate::log::Record;
+use crate::log::LogRecord;
 
 /// A database, and one of its replicas where it has several.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,7 +27,7 @@ impl TargetName {
     }
 
     /// Adds the name to a line.
-    pub fn tag(&self, line: Record) -> Record {
+    pub fn tag(&self, line: LogRecord) -> LogRecord {
         let line = line.field("db", &self.database);
         match &self.replica {
             Some(replica) => line.field("replica", replica),

@@ -1,7 +1,7 @@
 //! A warning that is logged again only if its text has changed.
 
 use crate::error::Error;
-use crate::log::Record;
+use crate::log::LogRecord;
 
 /// What was wrong with one thing when it was last logged.
 #[derive(Default)]
@@ -11,7 +11,7 @@ pub struct WarnOnce {
 
 impl WarnOnce {
     /// Logs the error, unless it is the one that was logged last.
-    pub fn log(&mut self, record: impl FnOnce() -> Record, error: &Error) {
+    pub fn log(&mut self, record: impl FnOnce() -> LogRecord, error: &Error) {
         if self.is_new(error.message()) {
             record().error(error).emit();
         }

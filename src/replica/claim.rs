@@ -30,7 +30,7 @@ pub struct Claim {
     witnesses: Witnesses,
     /// What is found out first.
     from: PreviousOwner,
-    step: Step,
+    step: ClaimStep,
     /// A database that was replaced is refused.
     unless_replaced: bool,
     /// What is stored, also in a second attempt.
@@ -46,7 +46,7 @@ enum PreviousOwner {
     Known(OwnerRecord),
 }
 
-enum Step {
+enum ClaimStep {
     Begin,
     Reading(OwnerRead),
     Asking(OriginSearch),
@@ -76,7 +76,7 @@ impl Claim {
     }
 
     fn new(store: Rc<dyn Store>, here: String, meta: PathBuf, witnesses: Witnesses, from: PreviousOwner) -> Claim {
-        let (step, record, not_before) = (Step::Begin, None, None);
+        let (step, record, not_before) = (ClaimStep::Begin, None, None);
         Claim { store, here, meta, witnesses, from, step, unless_replaced: false, record, not_before }
     }
 
@@ -100,7 +100,7 @@ impl Claim {
         }
         let polled = self.advance(now);
         if polled.is_err() {
-            (self.step, self.not_before) = (Step::Begin, Some(now + RETRY_DELAY));
+            (self.step, self.not_before) = (ClaimStep::Begin, Some(now + RETRY_DELAY));
         }
         polled
     }
@@ -108,12 +108,14 @@ impl Claim {
     fn advance(&mut self, now: Instant) -> Result<Poll<()>> {
         loop {
             self.step = match &mut self.step {
-                Step::Begin => match &self.from {
-                    PreviousOwner::Record(number) => Step::Reading(OwnerRead::new(&*self.store, *number)),
-                    PreviousOwner::Snapshots => Step::Asking(OriginSearch::new(self.store.clone(), &self.witnesses)),
+                ClaimStep::Begin => match &self.from {
+                    PreviousOwner::Record(number) => ClaimStep::Reading(OwnerRead::new(&*self.store, *number)),
+                    PreviousOwner::Snapshots => {
+                        ClaimStep::Asking(OriginSearch::new(self.store.clone(), &self.witnesses))
+                    }
                     PreviousOwner::Known(owner) => self.store_after(&owner.clone()),
                 },
-                Step::Reading(read) => match (read.poll(now)?, &self.from) {
+                ClaimStep::Reading(read) => match (read.poll(now)?, &self.from) {
                     (Poll::Pending, _) => return Ok(Poll::Pending),
                     (Poll::Ready(Some(owner)), _) => {
                         if self.unless_replaced {
@@ -126,19 +128,19 @@ impl Claim {
                         let owner = OwnerRecord::unreadable(*number);
                         self.store_after(&owner)
                     }
-                    (Poll::Ready(None), _) => Step::Done,
+                    (Poll::Ready(None), _) => ClaimStep::Done,
                 },
-                Step::Asking(search) => match search.poll(now) {
+                ClaimStep::Asking(search) => match search.poll(now) {
                     Ok(Poll::Pending) => return Ok(Poll::Pending),
                     Ok(Poll::Ready(Some(stored))) => {
                         self.store_after(&OwnerRecord::of_snapshot(location(stored.origin())))
                     }
                     // Nobody knows who the owner was.
-                    Ok(Poll::Ready(None)) => Step::Done,
-                    Err(error) if error.kind() == Kind::AnotherDatabase => Step::Done,
+                    Ok(Poll::Ready(None)) => ClaimStep::Done,
+                    Err(error) if error.kind() == Kind::AnotherDatabase => ClaimStep::Done,
                     Err(error) => return Err(error),
                 },
-                Step::Storing(storing) => {
+                ClaimStep::Storing(storing) => {
                     if storing.poll(now)?.is_pending() {
                         return Ok(Poll::Pending);
                     }
@@ -148,31 +150,31 @@ impl Claim {
                         .field("db", &storing.record.location)
                         .emit();
                     match storing.record.number.checked_sub(1) {
-                        Some(before) if before > 0 => Step::Deleting(self.store.delete(vec![name(before)])),
-                        _ => Step::Done,
+                        Some(before) if before > 0 => ClaimStep::Deleting(self.store.delete(vec![name(before)])),
+                        _ => ClaimStep::Done,
                     }
                 }
-                Step::Deleting(delete) => match delete.poll(now) {
+                ClaimStep::Deleting(delete) => match delete.poll(now) {
                     Ok(Poll::Pending) => return Ok(Poll::Pending),
                     // A login that may not delete leaves it there: the newest one counts.
-                    Ok(Poll::Ready(())) | Err(_) => Step::Done,
+                    Ok(Poll::Ready(())) | Err(_) => ClaimStep::Done,
                 },
-                Step::Done => return Ok(Poll::Ready(())),
+                ClaimStep::Done => return Ok(Poll::Ready(())),
             };
         }
     }
 
     /// Stores the record, unless we are the owner.
-    fn store_after(&mut self, owner: &OwnerRecord) -> Step {
+    fn store_after(&mut self, owner: &OwnerRecord) -> ClaimStep {
         if owner.location == self.here {
-            return Step::Done;
+            return ClaimStep::Done;
         }
         let record = || owner.followed_by(&self.here, &random::token());
         let record = self.record.get_or_insert_with(record).clone();
         let bytes = record.encode();
         let mut put = self.store.put(&name(record.number));
         put.note(&bytes);
-        Step::Storing(Box::new(Storing { put, record, bytes, sent: 0 }))
+        ClaimStep::Storing(Box::new(Storing { put, record, bytes, sent: 0 }))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::format::chain_end::check_key;
 use crate::format::key::SegmentKey;
-use crate::format::segment::{ChainEnd, MemberHeader, Reader, check_continues};
+use crate::format::segment::{ChainEnd, MemberHeader, SegmentReader, check_continues};
 use crate::replica::sent_segments::Parts;
 use crate::replica::snapshot_upload::UploadProgress;
 use crate::store::traffic::Purpose;
@@ -143,7 +143,7 @@ impl Compaction {
     /// Every member is whole, and follows the one before it, also over the edge between two segments.
     fn verify(&mut self) -> Result<()> {
         let Some(key) = self.next_input() else { return Ok(()) };
-        let mut reader = Reader::named(&key, self.bytes.as_slice());
+        let mut reader = SegmentReader::named(&key, self.bytes.as_slice());
         let mut last: Option<MemberHeader> = None;
         let mut tail = self.chain_end;
         while let Some(header) = reader.next_member()? {

@@ -7,12 +7,12 @@ use crate::error::Kind;
 
 /// Since the start of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct ReplicatorCounters {
     pub errors: BTreeMap<&'static str, u64>,
     pub generations: BTreeMap<String, u64>,
 }
 
-impl Counters {
+impl ReplicatorCounters {
     pub fn error(&mut self, kind: Kind) {
         *self.errors.entry(name(kind)).or_default() += 1;
     }

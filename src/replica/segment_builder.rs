@@ -4,7 +4,7 @@ use crate::backup::stored_end::StoredEnd;
 use crate::format::differences::Composer;
 use crate::format::key::SegmentKey;
 use crate::format::position::{Offset, WalPosition};
-use crate::format::segment::{Differences, Encoder, LEVEL, MemberHeader, key_of};
+use crate::format::segment::{Differences, LEVEL, MemberHeader, SegmentEncoder, key_of};
 use crate::format::time::Timestamp;
 use crate::source::Batch;
 
@@ -82,7 +82,7 @@ impl SegmentBuilder {
     /// again after it has grown large.
     ///
     /// `composer` has what the pages of the batch differ in, if it says so.
-    pub fn add(&mut self, tools: (&mut Encoder, &Composer), batch: &Batch, seen: Timestamp) -> Vec<Segment> {
+    pub fn add(&mut self, tools: (&mut SegmentEncoder, &Composer), batch: &Batch, seen: Timestamp) -> Vec<Segment> {
         let (encoder, composer) = tools;
         let mut closed = Vec::new();
         if batch.part && self.open.as_ref().is_some_and(|open| !open.last.part) {
@@ -168,6 +168,6 @@ impl SegmentBuilder {
 }
 
 /// An encoder for all the segments of a process.
-pub fn new_encoder() -> Encoder {
-    Encoder::new(LEVEL)
+pub fn new_encoder() -> SegmentEncoder {
+    SegmentEncoder::new(LEVEL)
 }

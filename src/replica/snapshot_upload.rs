@@ -10,7 +10,7 @@ use crate::format::crc32::Crc32;
 use crate::format::deflate_blocks::{Block, BlockCompressor};
 use crate::format::position::{Generation, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
-use crate::format::snapshot::{Encoder, Header, LEVEL};
+use crate::format::snapshot::{LEVEL, SnapshotEncoder, SnapshotHeader};
 use crate::format::time::Timestamp;
 use crate::format::wal::Checksum;
 use crate::replica::compression_pool::CompressionPool;
@@ -40,7 +40,7 @@ impl SnapshotBuffers {
 
 /// An upload under way.
 pub struct SnapshotUpload {
-    header: Header,
+    header: SnapshotHeader,
     snapshot: Option<Snapshot>,
     handle: SnapshotHandle,
     /// Sums up the database before anything is sent: its checksum stands before it.
@@ -49,7 +49,7 @@ pub struct SnapshotUpload {
     reads: u64,
     /// The header gets the checksum of the database.
     with_checksum: bool,
-    encoder: Encoder,
+    encoder: SnapshotEncoder,
     levels: PieceLevels,
     /// The store took all of the last block at once.
     store_waits: bool,
@@ -88,7 +88,7 @@ impl SnapshotUpload {
         at: WalPosition,
         time: Timestamp,
     ) -> SnapshotUpload {
-        let header = Header {
+        let header = SnapshotHeader {
             generation,
             position: at,
             page_size: mark.page_size,
@@ -115,7 +115,7 @@ impl SnapshotUpload {
             file_crc: sums.then(|| (Crc32::default(), RunningChecksum::new(header.page_size))),
             reads: if sums { 2 } else { 1 },
             with_checksum: snapshot.is_summed(),
-            encoder: Encoder::new(&header, Some(snapshot.origin())),
+            encoder: SnapshotEncoder::new(&header, Some(snapshot.origin())),
             levels: PieceLevels::new(CompressionLevel::Auto),
             store_waits: true,
             pool: large.then(|| CompressionPool::new(BLOCK_BYTES)).filter(|pool| !pool.is_empty()),
@@ -137,7 +137,7 @@ impl SnapshotUpload {
         SnapshotUpload { levels: PieceLevels::new(asked), ..self }
     }
 
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &SnapshotHeader {
         &self.header
     }
 

@@ -13,7 +13,7 @@ use crate::store::{FindWriters, ScanEvent, ScannedObject, Store, Writer};
 /// The databases that are stored.
 pub fn survey(store: &dyn Store, clock: &dyn Clock) -> Result<StoredDatabases> {
     scan(store, clock, &mut |seen| {
-        if let Seen::Object(stored, object) = seen {
+        if let ScanItem::Object(stored, object) = seen {
             add(stored, &object);
         }
         Ok(())
@@ -28,7 +28,7 @@ fn add<'a>(stored: &mut StoredDatabases, object: &'a ScannedObject) -> Option<&'
 /// The objects of each database, by its prefix.
 pub fn objects_by_prefix(store: &dyn Store, clock: &dyn Clock) -> Result<ObjectsByPrefix> {
     scan(store, clock, &mut |seen| {
-        if let Seen::Object(objects, object) = seen {
+        if let ScanItem::Object(objects, object) = seen {
             objects.add(&object.entry.name, object.entry.size);
         }
         Ok(())
@@ -44,13 +44,13 @@ pub fn survey_with_writers<'a>(
     let mut questions = Questions { search: store.find_writers(), prefixes: Vec::new(), known: BTreeSet::new() };
     expected.for_each(|prefix| questions.ask(prefix));
     let stored = scan(store, clock, &mut |seen| match seen {
-        Seen::Object(stored, object) => {
+        ScanItem::Object(stored, object) => {
             if let Some(prefix) = add(stored, &object) {
                 questions.ask(prefix);
             }
             Ok(())
         }
-        Seen::Pending => questions.search.poll(clock.now()).map(|_| ()),
+        ScanItem::Pending => questions.search.poll(clock.now()).map(|_| ()),
     })?;
     while !questions.search.poll(clock.now())? {
         interrupt::check()?;
@@ -79,7 +79,7 @@ impl Questions {
 }
 
 /// What a scan says.
-enum Seen<'a, T> {
+enum ScanItem<'a, T> {
     /// An object, and what was made of those before it.
     Object(&'a mut T, ScannedObject),
     /// The next one has not arrived.
@@ -90,15 +90,15 @@ enum Seen<'a, T> {
 fn scan<T: Default>(
     store: &dyn Store,
     clock: &dyn Clock,
-    take: &mut dyn FnMut(Seen<'_, T>) -> Result<()>,
+    take: &mut dyn FnMut(ScanItem<'_, T>) -> Result<()>,
 ) -> Result<T> {
     let (mut scan, mut taken) = (store.scan(), T::default());
     loop {
         match scan.poll(clock.now())? {
-            ScanEvent::Object(object) => take(Seen::Object(&mut taken, object))?,
+            ScanEvent::Object(object) => take(ScanItem::Object(&mut taken, object))?,
             ScanEvent::Restarted => taken = T::default(),
             ScanEvent::Pending => {
-                take(Seen::Pending)?;
+                take(ScanItem::Pending)?;
                 interrupt::check()?;
                 store.wait(MAX_SLEEP);
             }

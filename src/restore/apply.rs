@@ -21,8 +21,8 @@ use crate::format::key::SegmentKey;
 use crate::format::plan::Plan;
 use crate::format::position::{Generation, Offset, PageSize, Position, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
-use crate::format::segment::{Differences, MemberHeader, Reader};
-use crate::format::snapshot;
+use crate::format::segment::{Differences, MemberHeader, SegmentReader};
+use crate::format::snapshot::SnapshotHeader;
 use crate::format::time::Timestamp;
 use crate::format::wal::{Checksum, FRAME_HEADER, Salt};
 use crate::restore::object_reader::{ObjectReader, Prefetcher, ReadLog};
@@ -179,9 +179,7 @@ fn apply_snapshot<'a, O: PageOutput>(
     Ok(Restore { store, clock, output, progress, read, state, old: Vec::new() })
 }
 
-fn proven_snapshot(
-    (header, running): (snapshot::Header, RunningChecksum),
-) -> Result<(snapshot::Header, RunningChecksum)> {
+fn proven_snapshot((header, running): (SnapshotHeader, RunningChecksum)) -> Result<(SnapshotHeader, RunningChecksum)> {
     match header.database {
         Some(expected) if expected != running.sum() => Err(other_checksum("of the snapshot", expected, running.sum())),
         _ => Ok((header, running)),
@@ -210,7 +208,7 @@ impl<O: PageOutput> Restore<'_, O> {
     }
 
     fn apply_segment<R: Read>(&mut self, key: &SegmentKey, stored: R, stop: WalPosition) -> Result<()> {
-        let mut reader = Reader::named(key, stored);
+        let mut reader = SegmentReader::named(key, stored);
         let mut first = true;
         while let Some(header) = reader.next_member()? {
             if std::mem::take(&mut first) {
@@ -237,7 +235,7 @@ impl<O: PageOutput> Restore<'_, O> {
 
     fn apply_member<R: Read>(
         &mut self,
-        reader: &mut Reader<R>,
+        reader: &mut SegmentReader<R>,
         header: &MemberHeader,
         stop: WalPosition,
     ) -> Result<()> {

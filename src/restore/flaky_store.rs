@@ -12,7 +12,7 @@ use crate::format::crc32::Crc32;
 use crate::format::deflate_blocks::{Block, BlockCompressor};
 use crate::format::fixtures::{GENERATION, millis, point, size};
 use crate::format::position::Generation;
-use crate::format::snapshot::{Encoder, Header};
+use crate::format::snapshot::{SnapshotEncoder, SnapshotHeader};
 use crate::format::time::Timestamp;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 use crate::store::dir::DirStore;
@@ -52,7 +52,7 @@ fn snapshot_of(database: &[u8]) -> (String, Vec<u8>) {
     let page_size = size(u16::from_be_bytes([database[16], database[17]]).into());
     let mut crc = Crc32::default();
     crc.update(database);
-    let header = Header {
+    let header = SnapshotHeader {
         generation: Generation::new(GENERATION),
         position: point(0, 0),
         page_size,
@@ -66,7 +66,7 @@ fn snapshot_of(database: &[u8]) -> (String, Vec<u8>) {
     };
     let (mut block, mut object) = (Block::default(), Vec::new());
     BlockCompressor::new(1).compress(database, &mut block);
-    let mut encoder = Encoder::new(&header, None);
+    let mut encoder = SnapshotEncoder::new(&header, None);
     encoder.add(&block, &mut object);
     encoder.finish(&mut object).unwrap();
     (header.key().to_string(), object)

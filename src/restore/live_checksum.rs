@@ -78,10 +78,10 @@ fn try_once(
     }
     let mut source = open_source(database, clock)?;
     match read_all(&end, &mut source, &CheckpointNote::read(&database.meta), clock)? {
-        Found::Behind(why) => return Ok(Attempt::Behind(why)),
-        Found::Unknown => return Ok(done(LiveComparison::NotCompared(NO_CHECKSUM.to_string()))),
-        Found::Differs => return Ok(done(differs(database, &end, &mut source)?)),
-        Found::Equal => {}
+        ChecksumMatch::Behind(why) => return Ok(Attempt::Behind(why)),
+        ChecksumMatch::Unknown => return Ok(done(LiveComparison::NotCompared(NO_CHECKSUM.to_string()))),
+        ChecksumMatch::Differs => return Ok(done(differs(database, &end, &mut source)?)),
+        ChecksumMatch::Equal => {}
     }
     if source.has_unread_restart() {
         return Ok(Attempt::Behind(NOT_STORED.to_string()));
@@ -114,7 +114,7 @@ fn is_state(snapshot: &mut Snapshot, end: &StoredEnd) -> Result<bool> {
     Ok(of_file && end.database.is_none_or(|known| known == Known { pages, checksum }))
 }
 
-enum Found {
+enum ChecksumMatch {
     Equal,
     Differs,
     /// Nothing tells what the database should be.
@@ -124,28 +124,28 @@ enum Found {
 }
 
 /// Reads the database as it was at the end of what is stored.
-fn read_all(end: &StoredEnd, source: &mut Source, note: &CheckpointNote, clock: &dyn Clock) -> Result<Found> {
+fn read_all(end: &StoredEnd, source: &mut Source, note: &CheckpointNote, clock: &dyn Clock) -> Result<ChecksumMatch> {
     let (mut check, mut buffer) = (ResumeCheck::Begin, vec![0; BUFFER_BYTES]);
     let begun = clock.now();
     loop {
         interrupt::check()?;
         if clock.now().saturating_duration_since(begun) >= PATIENCE && source.has_waiting_checkpoint() {
-            return Ok(Found::Behind("an application waits for a checkpoint".to_string()));
+            return Ok(ChecksumMatch::Behind("an application waits for a checkpoint".to_string()));
         }
         if let ResumeCheck::State(state) = &mut check {
             match source.prove(state, &mut buffer)? {
                 None => continue,
-                Some(Proof::Equal) => return Ok(Found::Equal),
-                Some(Proof::Differs) => return Ok(Found::Differs),
-                Some(Proof::Unknown) => return Ok(Found::Behind("a checkpoint went on".to_string())),
+                Some(Proof::Equal) => return Ok(ChecksumMatch::Equal),
+                Some(Proof::Differs) => return Ok(ChecksumMatch::Differs),
+                Some(Proof::Unknown) => return Ok(ChecksumMatch::Behind("a checkpoint went on".to_string())),
             }
         }
         let was_read = matches!(check, ResumeCheck::File(..));
         match end.resume_step(source, note, &mut check, &mut buffer)? {
             None => {}
-            Some(Ok(())) => return Ok(if was_read { Found::Equal } else { Found::Unknown }),
-            Some(Err(GenerationEnd::DatabaseDiffers)) => return Ok(Found::Differs),
-            Some(Err(reason)) => return Ok(Found::Behind(reason.to_string())),
+            Some(Ok(())) => return Ok(if was_read { ChecksumMatch::Equal } else { ChecksumMatch::Unknown }),
+            Some(Err(GenerationEnd::DatabaseDiffers)) => return Ok(ChecksumMatch::Differs),
+            Some(Err(reason)) => return Ok(ChecksumMatch::Behind(reason.to_string())),
         }
     }
 }

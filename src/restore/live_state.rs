@@ -13,7 +13,7 @@ use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::position::{Generation, WalPosition};
 use crate::source::page_checksums::PageChecksums;
 use crate::source::snapshot::open_rollback_snapshot;
-use crate::source::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Options, Source, WalMark};
+use crate::source::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Source, SourceOptions, WalMark};
 use crate::store::Store;
 
 /// How long a running `replicate` may take to store what is committed now, beyond two of its intervals.
@@ -48,7 +48,7 @@ pub enum LiveMatch {
 pub struct LiveDatabase<'a> {
     pub path: &'a Path,
     /// How it is read. It is not switched to WAL mode for that.
-    pub options: Options,
+    pub options: SourceOptions,
     /// The directory of its lock; it need not be there.
     pub meta: PathBuf,
     /// The interval in which a running `replicate` stores what is committed.

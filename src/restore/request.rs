@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Kind, Result};
-use crate::format::plan::Target;
+use crate::format::plan::PlanTarget;
 use crate::format::position::Generation;
 use crate::interrupt;
 use crate::restore::output_file::Overwrite;
@@ -14,7 +14,7 @@ use crate::source::Integrity;
 /// What to restore, and how.
 #[derive(Clone)]
 pub struct RestoreRequest {
-    pub target: Target,
+    pub target: PlanTarget,
     pub generation: Option<Generation>,
     pub check: Option<Integrity>,
     pub overwrite: Overwrite,
@@ -27,7 +27,7 @@ pub struct RestoreRequest {
 impl RestoreRequest {
     /// The latest state of a database that is not there.
     pub const LATEST: RestoreRequest = RestoreRequest {
-        target: Target::Latest,
+        target: PlanTarget::Latest,
         generation: None,
         check: None,
         overwrite: Overwrite::Never,

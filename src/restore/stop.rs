@@ -5,7 +5,7 @@ use crate::error::{Result, ResultExt};
 use crate::format::key::SegmentKey;
 use crate::format::plan::{Plan, StopAt};
 use crate::format::position::WalPosition;
-use crate::format::segment::Reader;
+use crate::format::segment::SegmentReader;
 use crate::format::time::Timestamp;
 use crate::restore::object_reader::{ObjectReader, ReadLog};
 use crate::store::Store;
@@ -46,7 +46,7 @@ fn last_commit_by(
     time: Timestamp,
 ) -> Result<Option<WalPosition>> {
     let read = ReadLog::default();
-    let mut reader = Reader::named(key, ObjectReader::new(store, clock, &key.to_string(), &read));
+    let mut reader = SegmentReader::named(key, ObjectReader::new(store, clock, &key.to_string(), &read));
     let mut found = None;
     while let Some(header) = reader.next_member()? {
         if header.visible_by > time {

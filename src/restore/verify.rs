@@ -4,7 +4,7 @@ use crate::backup::listing::load_listing_patiently;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::listing::Listing;
-use crate::format::plan::{Target, plan};
+use crate::format::plan::{PlanTarget, plan};
 use crate::format::position::{Generation, Position};
 use crate::restore::StartProgress;
 use crate::restore::apply::{RestoreResult, restore};
@@ -85,7 +85,7 @@ impl Verification<'_> {
     }
 
     fn one_generation(&self, generation: Generation, live: &LiveMatch) -> Result<VerifiedGeneration> {
-        let restored = self.restore_to_nowhere(generation, &Target::Latest, &scratch()?)?;
+        let restored = self.restore_to_nowhere(generation, &PlanTarget::Latest, &scratch()?)?;
         let live = match live {
             LiveMatch::At(there) => self.compare(there)?,
             LiveMatch::NotStored(why) => LiveComparison::NotCompared(why.clone()),
@@ -97,7 +97,7 @@ impl Verification<'_> {
     fn restore_to_nowhere<O: PageOutput>(
         &self,
         generation: Generation,
-        target: &Target,
+        target: &PlanTarget,
         output: O,
     ) -> Result<RestoreResult> {
         let plan = plan(self.listing, Some(generation), target)?;
@@ -115,8 +115,8 @@ impl Verification<'_> {
         }
         let file = scratch()?;
         let mut pages = PageComparer::new(&there.checksums, &file);
-        let target = there.position.map_or(Target::Latest, |point| {
-            Target::Position(Position { generation: there.generation, wal_position: point })
+        let target = there.position.map_or(PlanTarget::Latest, |point| {
+            PlanTarget::Position(Position { generation: there.generation, wal_position: point })
         });
         let restored = self.restore_to_nowhere(there.generation, &target, &mut pages)?;
         match pages.compare(&restored) {

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::source::Source;
 use crate::source::bases::Bases;
-use crate::source::borders::{Border, Reached, SnapshotHandle};
+use crate::source::borders::{Border, ReachedBorder, SnapshotHandle};
 use crate::source::wal_pages::{Files, WalPages};
 
 /// A pin that begins after the place would let a checkpoint write what is not copied yet into the database file: so often in
@@ -66,7 +66,7 @@ impl Source {
         let Some(border) = self.borders.list.get_mut(at) else { return Ok(()) };
         let (stored, pages) = (border.stored, border.pages);
         let blank = std::mem::take(&mut border.blank);
-        border.reached = Some(Reached { expected, counted: None });
+        border.reached = Some(ReachedBorder { expected, counted: None });
         match (&mut self.bases, expected, stored) {
             (_, Some(known), Some(stored)) => self.differs |= known != stored,
             (Some(bases), None, Some(stored)) => {

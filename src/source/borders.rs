@@ -19,12 +19,12 @@ pub(super) struct Border {
     /// The pages that hold zeros in the snapshot, whatever the files have there.
     pub(super) blank: BTreeSet<u32>,
     /// It is copied to.
-    pub(super) reached: Option<Reached>,
+    pub(super) reached: Option<ReachedBorder>,
     /// The checksum of the snapshot, once it is to be relied on.
     pub(super) stored: Option<DatabaseChecksum>,
 }
 
-pub(super) struct Reached {
+pub(super) struct ReachedBorder {
     /// The checksum to which all that was copied leads there.
     pub(super) expected: Option<DatabaseChecksum>,
     /// The bases that counted on from there, and what they had counted by then.

@@ -16,7 +16,7 @@ use crate::format::sidecar::with_suffix;
 use crate::log;
 use crate::source::Source;
 use crate::source::connection::{CheckpointMode, checkpoint};
-use crate::source::identity::{Identity, Inode};
+use crate::source::identity::{FileIdentity, Inode};
 
 /// PENDING, RESERVED and SHARED bytes of a database (sqlite.org/c3ref/io_methods.html; os.h: PENDING_BYTE).
 const DATABASE_LOCKS: (i64, i64) = (0x4000_0000, 512);
@@ -40,7 +40,7 @@ impl Source {
     /// Whether the WAL holds nothing that is needed.
     fn is_wal_dead(&mut self) -> bool {
         let Ok(header) = self.header() else { return false };
-        if Identity::of(&self.path).is_ok_and(|now| now.database == self.identity.database) {
+        if FileIdentity::of(&self.path).is_ok_and(|now| now.database == self.identity.database) {
             let now = self.file_state().ok().flatten();
             let dead = match (&self.file_watch.base, now) {
                 (Some(base), Some(now)) => base.makes_wal_obsolete(&now),
@@ -56,7 +56,7 @@ impl Source {
 }
 
 /// Descriptors of our own on the database and its -shm file, made from SQLite's: they may have no name any more.
-fn duplicate_handles(identity: &Identity) -> Option<[File; 2]> {
+fn duplicate_handles(identity: &FileIdentity) -> Option<[File; 2]> {
     let find = |wanted: Inode| {
         fs::read_dir("/proc/self/fd")
             .ok()?
@@ -68,7 +68,7 @@ fn duplicate_handles(identity: &Identity) -> Option<[File; 2]> {
     Some([reopen(find(identity.database)?)?, reopen(find(identity.index?)?)?])
 }
 
-fn remove_files(path: &Path, identity: &Identity, held: &[File; 2]) {
+fn remove_files(path: &Path, identity: &FileIdentity, held: &[File; 2]) {
     let locked = lock_exclusively(&held[0], DATABASE_LOCKS) && lock_exclusively(&held[1], INDEX_LOCKS);
     if !locked {
         log::warn("another process still uses the replaced database file").field("db", path.display()).emit();

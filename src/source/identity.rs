@@ -12,7 +12,7 @@ use crate::source::wal_file;
 
 /// The files of a database, by device and inode. Another inode under the same name is another file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Identity {
+pub struct FileIdentity {
     pub(super) database: Inode,
     pub(super) wal: Option<Inode>,
     pub(super) index: Option<Inode>,
@@ -21,15 +21,15 @@ pub struct Identity {
 /// Device and number.
 pub(super) type Inode = (u64, u64);
 
-impl Identity {
+impl FileIdentity {
     /// Looks with stat(2), which opens nothing.
-    pub fn of(database: &Path) -> Result<Identity> {
-        Ok(Identity::beside(database, &stat(database)?))
+    pub fn of(database: &Path) -> Result<FileIdentity> {
+        Ok(FileIdentity::beside(database, &stat(database)?))
     }
 
     /// The same for a database file of which `found` was found.
-    pub(super) fn beside(database: &Path, found: &Metadata) -> Identity {
-        Identity {
+    pub(super) fn beside(database: &Path, found: &Metadata) -> FileIdentity {
+        FileIdentity {
             database: (found.dev(), found.ino()),
             wal: inode(&wal_file::wal_path(database)),
             index: inode(&with_suffix(database, "-shm")),
@@ -37,7 +37,7 @@ impl Identity {
     }
 
     /// Which file has been replaced since, if any.
-    pub fn changed(&self, now: &Identity) -> Option<&'static str> {
+    pub fn changed(&self, now: &FileIdentity) -> Option<&'static str> {
         if self.database != now.database {
             return Some("database file replaced");
         }
@@ -123,8 +123,8 @@ fn network_fs_name(magic: u32) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn identity(database: u64, wal: Option<u64>, index: Option<u64>) -> Identity {
-        Identity { database: (1, database), wal: wal.map(|i| (1, i)), index: index.map(|i| (1, i)) }
+    fn identity(database: u64, wal: Option<u64>, index: Option<u64>) -> FileIdentity {
+        FileIdentity { database: (1, database), wal: wal.map(|i| (1, i)), index: index.map(|i| (1, i)) }
     }
 
     #[test]

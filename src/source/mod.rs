@@ -95,7 +95,7 @@ use borders::Borders;
 use checkpoint::CheckpointState;
 use file_state::{FileState, FileWatcher};
 use foreign_locks::ForeignLocks;
-use identity::Identity;
+use identity::FileIdentity;
 use idle::IdleWatches;
 use pins::ReadPins;
 use sigbus::FaultCount;
@@ -110,7 +110,7 @@ pub fn sqlite_version() -> &'static str {
 
 /// How a database is to be followed.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SourceOptions {
     /// How long our own reads and checkpoints wait for a lock.
     pub busy_timeout: Duration,
     /// Switch a database that is not in WAL mode to it.
@@ -136,8 +136,8 @@ pub struct Source {
     index: WalIndex,
     wal: Option<WalFile>,
     path: PathBuf,
-    identity: Identity,
-    options: Options,
+    identity: FileIdentity,
+    options: SourceOptions,
     /// Everything up to here has been given out.
     position: CopyPosition,
     /// What the wal-index said just before the current pin began.
@@ -181,7 +181,7 @@ impl Source {
     ///
     /// Errors: [`Kind::DatabaseNotReady`] where waiting may help: no file yet, an empty one, locked, not in WAL mode;
     /// [`Kind::Database`] where it cannot.
-    pub fn open(path: &Path, options: &Options) -> Result<Source> {
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Source> {
         let real = identity::resolve(path, options.allow_network)?;
         opening::open(&real, options).map_err(|e| e.context(format!("database {}", path.display())))
     }

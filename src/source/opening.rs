@@ -12,19 +12,19 @@ use crate::source::borders::Borders;
 use crate::source::checkpoint::CheckpointState;
 use crate::source::file_state::FileWatcher;
 use crate::source::foreign_locks::ForeignLocks;
-use crate::source::identity::{self, Identity};
+use crate::source::identity::{self, FileIdentity};
 use crate::source::idle::IdleWatches;
 use crate::source::pins::ReadPins;
 use crate::source::sigbus::FaultCount;
 use crate::source::snapshot::ActiveSnapshots;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::{IndexHeader, WalIndex};
-use crate::source::{CopyPosition, Options, Source, connection};
+use crate::source::{CopyPosition, Source, SourceOptions, connection};
 
 /// Looks whether `path` is a database that can be read, and changes nothing.
 ///
 /// Errors: as [`Source::open`].
-pub fn check(path: &Path, options: &Options) -> Result<()> {
+pub fn check(path: &Path, options: &SourceOptions) -> Result<()> {
     let real = identity::resolve(path, options.allow_network)?;
     let look = || -> Result<()> {
         let connection = connection::open(&real, options.busy_timeout)?;
@@ -34,9 +34,9 @@ pub fn check(path: &Path, options: &Options) -> Result<()> {
     look().map_err(|e| e.context(format!("database {}", path.display())))
 }
 
-pub(super) fn open(real: &Path, options: &Options) -> Result<Source> {
+pub(super) fn open(real: &Path, options: &SourceOptions) -> Result<Source> {
     fault::point("source.open")?;
-    let before = Identity::of(real)?;
+    let before = FileIdentity::of(real)?;
     let faults = FaultCount::current();
     let readers = [open_first(real, options)?, open_second(real, options)?];
     if readers.iter().any(connection::has_moved) {
@@ -44,7 +44,7 @@ pub(super) fn open(real: &Path, options: &Options) -> Result<Source> {
     }
     let index = WalIndex::map(&readers[0])?;
     let (pins, first) = first_pin(readers, &index)?;
-    let identity = Identity::of(real)?;
+    let identity = FileIdentity::of(real)?;
     if before.changed(&identity).is_some_and(|what| what.starts_with("database")) {
         return Err(Error::new(Kind::DatabaseNotReady, "replaced while it was being opened"));
     }
@@ -79,7 +79,7 @@ pub(super) fn open(real: &Path, options: &Options) -> Result<Source> {
 }
 
 /// Opens the first connection, and settles the journal mode.
-fn open_first(path: &Path, options: &Options) -> Result<Connection> {
+fn open_first(path: &Path, options: &SourceOptions) -> Result<Connection> {
     let first = connection::open(path, options.busy_timeout)?;
     connection::read_schema(&first)?;
     not_empty(&first)?;
@@ -95,7 +95,7 @@ fn not_empty(connection: &Connection) -> Result<()> {
     }
 }
 
-fn open_second(path: &Path, options: &Options) -> Result<Connection> {
+fn open_second(path: &Path, options: &SourceOptions) -> Result<Connection> {
     let second = connection::open(path, options.busy_timeout)?;
     connection::read_schema(&second)?;
     Ok(second)

@@ -3,7 +3,7 @@
 use crate::error::{Kind, Result};
 use crate::fault;
 use crate::source::file_state::{FileState, IndexState};
-use crate::source::identity::{self, Identity};
+use crate::source::identity::{self, FileIdentity};
 use crate::source::{GenerationEnd, Source};
 
 impl Source {
@@ -20,7 +20,7 @@ impl Source {
             }
             Err(error) => return Err(error),
         };
-        let now = Identity::beside(&self.path, &found);
+        let now = FileIdentity::beside(&self.path, &found);
         if let Some(what) = self.identity.changed(&now) {
             return Ok(Some(GenerationEnd::Replaced(what)));
         }

@@ -47,7 +47,7 @@ impl Live {
     }
 
     pub(super) fn follow(&self) -> Source {
-        let options = Options {
+        let options = SourceOptions {
             busy_timeout: Duration::ZERO,
             enable_wal: false,
             allow_network: false,

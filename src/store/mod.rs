@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::format::time::Timestamp;
 
-pub use opening::{ConnectionPool, Target, open};
+pub use opening::{ConnectionPool, StoreTarget, open};
 
 use service::{Endpoint, Question};
 use traffic::Purpose;

@@ -16,10 +16,10 @@ use crate::wakeup::Waker;
 
 /// Which store, with everything needed to open it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Target {
+pub enum StoreTarget {
     /// A directory; it and its parents are made at the first put.
     Dir(PathBuf),
-    Nats(Box<nats::options::Options>),
+    Nats(Box<nats::options::NatsOptions>),
 }
 
 /// The connections of this process: stores on the same servers with the same login share one.
@@ -67,10 +67,10 @@ impl ConnectionPool {
 /// Opens a store. Nothing is contacted before [`Store::connect`].
 ///
 /// Errors: of kind `StoreRefused`, if the target cannot be right.
-pub fn open(target: &Target, encryption: Encryption, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
+pub fn open(target: &StoreTarget, encryption: Encryption, pool: &mut ConnectionPool) -> Result<Rc<dyn Store>> {
     let (inner, root): (Rc<dyn Store>, NameRoot) = match target {
-        Target::Dir(path) => (Rc::new(dir::DirStore::new(path)), NameRoot::Directory),
-        Target::Nats(options) => {
+        StoreTarget::Dir(path) => (Rc::new(dir::DirStore::new(path)), NameRoot::Directory),
+        StoreTarget::Nats(options) => {
             let store = nats::NatsStore::open(options, &mut pool.clients)?;
             (Rc::new(store), NameRoot::Prefix(options.prefix.clone()))
         }

@@ -9,7 +9,7 @@ use crate::format::listing::Listing;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
 use crate::format::rollup::{self, RollupEncoder};
-use crate::format::snapshot;
+use crate::format::snapshot::{SnapshotHeader, SnapshotReader};
 use crate::format::thinning::Thinning;
 use crate::log;
 use crate::replica::compaction::check_same_encryption;
@@ -113,7 +113,7 @@ pub fn bytes_between(chain: &Group, from: WalPosition, to: WalPosition) -> u64 {
     chain.iter().filter(|(key, _)| key.end > from && key.start < to).map(|(_, size)| size).sum()
 }
 
-fn header(store: &dyn Store, clock: &dyn Clock, key: &SnapshotKey) -> Result<snapshot::Header> {
+fn header(store: &dyn Store, clock: &dyn Clock, key: &SnapshotKey) -> Result<SnapshotHeader> {
     described(store, clock, key).map(|(header, _)| header)
 }
 
@@ -122,10 +122,10 @@ pub fn described(
     store: &dyn Store,
     clock: &dyn Clock,
     key: &SnapshotKey,
-) -> Result<(snapshot::Header, Option<DatabaseOrigin>)> {
+) -> Result<(SnapshotHeader, Option<DatabaseOrigin>)> {
     let name = key.to_string();
     let read = ReadLog::default();
-    let reader = snapshot::Reader::open(ObjectReader::new(store, clock, &name, &read));
+    let reader = SnapshotReader::open(ObjectReader::new(store, clock, &name, &read));
     reader.map(|reader| (*reader.header(), reader.origin().cloned())).context(|| format!("object {name}"))
 }
 

@@ -27,7 +27,7 @@ use crate::format::key::Key;
 use crate::format::listing::{Listing, latest_time};
 use crate::format::position::Generation;
 use crate::format::retention::clock_distrust;
-use crate::format::thinning::{Snapshots, Thinning, leads_to_the_same, plan_thinning};
+use crate::format::thinning::{NewSnapshots, Thinning, leads_to_the_same, plan_thinning};
 use crate::format::time::Timestamp;
 use crate::interrupt;
 use crate::log;
@@ -83,7 +83,7 @@ pub fn thin(
     }
     // A program that stores what is encrypted must be able to read what the newest snapshot says: only the device can write that.
     let clear = store.recipients() == 0 && !store.can_decrypt();
-    let snapshots = if clear { Snapshots::Made } else { Snapshots::NotMade };
+    let snapshots = if clear { NewSnapshots::Stored } else { NewSnapshots::NotStored };
     let mut tried: HashMap<Generation, Tried> = HashMap::new();
     for _ in 0..MAX_ROUNDS {
         let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));

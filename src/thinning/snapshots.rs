@@ -12,7 +12,7 @@ use crate::format::key::SnapshotKey;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
 use crate::format::running_checksum::RunningChecksum;
-use crate::format::snapshot::{Encoder, Header};
+use crate::format::snapshot::{SnapshotEncoder, SnapshotHeader};
 use crate::format::thinning::Thinning;
 use crate::log;
 use crate::restore::apply::RestoredEnd;
@@ -58,7 +58,7 @@ pub fn snapshots(work: &Work<'_>, plan: &Thinning, stored: &mut dyn FnMut(Entry)
 /// Errors: of kind `Database`, if the copy is not what was written to it.
 fn snapshot(file: &File, end: &RestoredEnd, origin: Option<&DatabaseOrigin>) -> Result<(SnapshotKey, Made)> {
     let chain = &end.chain_end;
-    let header = Header {
+    let header = SnapshotHeader {
         generation: chain.generation,
         position: chain.end,
         page_size: chain.page_size,
@@ -71,7 +71,7 @@ fn snapshot(file: &File, end: &RestoredEnd, origin: Option<&DatabaseOrigin>) -> 
         database: Some(end.checksum),
     };
     let (mut encoder, mut compressor, mut piece) =
-        (Encoder::new(&header, origin), BlockCompressor::new(LEVEL), Block::default());
+        (SnapshotEncoder::new(&header, origin), BlockCompressor::new(LEVEL), Block::default());
     let (mut made, mut out, mut found) = (Made::new()?, Vec::new(), RunningChecksum::new(header.page_size));
     let mut block = vec![0; BLOCK];
     let mut at = 0;

@@ -40,7 +40,7 @@ use litestream::error::{Error, Kind};
 use litestream::format::chain::SegmentChain;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
-use litestream::format::plan::Target;
+use litestream::format::plan::PlanTarget;
 use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{ByteOrder, Salt};
@@ -180,7 +180,7 @@ fn second_reader_agrees_with_every_object_of_the_model() {
         }
         let ran = python("second_reader.py").arg(&store).arg(&output).output().expect("run python3");
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        let image = model.world.image(&Target::Latest).expect("a restore");
+        let image = model.world.image(&PlanTarget::Latest).expect("a restore");
         assert!(fs::read(&output).expect("its output") == image, "the second reader has another database");
         read += &String::from_utf8_lossy(&ran.stdout);
         fs::remove_dir_all(&store).and_then(|()| fs::remove_file(&output)).expect("remove the objects");
@@ -698,7 +698,7 @@ impl Model {
         let now = self.world.clock.utc_now().millis();
         let age = self.world.random.below(1 + self.world.clock.passed().as_millis() as u64);
         let moment = Timestamp::from_millis(now.saturating_sub(age));
-        match self.world.restore(&Target::Time(moment)) {
+        match self.world.restore(&PlanTarget::Time(moment)) {
             Ok(state) if self.was_committed_elsewhere(&state) => self.say(format!("{age} ms ago: of another machine")),
             Ok(state) => {
                 let number = self.committed(&state);

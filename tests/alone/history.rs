@@ -9,7 +9,7 @@ use crate::support::alone::alone;
 use litestream::clock::Clock;
 use litestream::format::keep::Keep;
 use litestream::format::listing::Listing;
-use litestream::format::plan::{Plan, Target, plan};
+use litestream::format::plan::{Plan, PlanTarget, plan};
 use litestream::format::time::Timestamp;
 use litestream::replica::clock_jump::ClockJumpDetector;
 use litestream::replica::maintenance::{Pass, run_one_pass};
@@ -79,7 +79,7 @@ impl History {
     }
 
     fn plan(&self, listing: &Listing, commit: usize) -> Plan {
-        plan(listing, None, &Target::Time(self.life.commits[commit - 1])).unwrap()
+        plan(listing, None, &PlanTarget::Time(self.life.commits[commit - 1])).unwrap()
     }
 
     /// Restores it, which must be the state of this commit; how long that took.

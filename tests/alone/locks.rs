@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::alone::{alone, alone_on_a_directory};
 use crate::support::{Bed, assert_equal, until};
-use litestream::source::{Options, Source};
+use litestream::source::{Source, SourceOptions};
 
 alone_on_a_directory! {
     the_database_and_a_read_mark_are_locked_at_every_moment
@@ -184,7 +184,7 @@ fn first_pin_yields_to_a_checkpoint_that_waits_for_its_slot() {
         application.sql(&format!("PRAGMA {statement}"));
     }
     application.sql("CREATE TABLE t (x)");
-    let options = Options {
+    let options = SourceOptions {
         busy_timeout: Duration::from_secs(5),
         enable_wal: false,
         allow_network: true,

@@ -11,7 +11,7 @@ use crate::support::nats::{Server, pinned};
 use crate::support::until;
 use litestream::secret::Secret;
 use litestream::store::Store;
-use litestream::store::nats::options::{Credentials, Options};
+use litestream::store::nats::options::{Credentials, NatsOptions};
 use litestream::store::nats::{ClientCache, NatsStore};
 
 #[test]
@@ -49,7 +49,7 @@ fn dropped_store_ends_its_connection_and_thread() {
     let _alone = alone();
     let (mut server, monitor) = monitored_server(&pinned());
     let open = || {
-        let mut options = Options::new(vec![server.in_options()], "bucket", "p");
+        let mut options = NatsOptions::new(vec![server.in_options()], "bucket", "p");
         (options.create_bucket, options.reconnect_wait) = (true, Duration::from_millis(50));
         // Each with a pool of its own, so that they do not share a connection.
         NatsStore::open(&options, &mut ClientCache::default()).expect("open")

@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::support::alone::alone_on_a_directory;
 use crate::support::{Bed, Commit, all_committed, all_judged, commits, judged};
 use litestream::error::Result;
-use litestream::format::difference_frames::{Bases, DifferenceFrames};
+use litestream::format::difference_frames::{BasePages, DifferenceFrames};
 use litestream::format::frames::MemberFrames;
 use litestream::format::key::Key;
 use litestream::format::position::{Offset, Position, WalPosition};
-use litestream::format::segment::Reader;
-use litestream::format::snapshot;
+use litestream::format::segment::SegmentReader;
+use litestream::format::snapshot::SnapshotReader;
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{Checksum, FRAME_HEADER, FrameHeader};
 
@@ -61,7 +61,7 @@ fn each_position_holds_one_commit_more_than_the_last(bed: &Bed) {
 #[derive(Default)]
 struct Pages(HashMap<u32, Vec<u8>>);
 
-impl Bases for Pages {
+impl BasePages for Pages {
     fn base(&mut self, number: u32, page: &mut [u8]) -> Result<()> {
         match self.0.get(&number) {
             Some(found) => page.copy_from_slice(found),
@@ -75,7 +75,7 @@ impl Pages {
     fn of_the_first_snapshot(bed: &Bed) -> Pages {
         let name = bed.objects("snapshots").remove(0);
         let name = name.rsplit_once(' ').unwrap().0;
-        let mut reader = snapshot::Reader::open(fs::File::open(bed.path("store").join(name)).unwrap()).unwrap();
+        let mut reader = SnapshotReader::open(fs::File::open(bed.path("store").join(name)).unwrap()).unwrap();
         let (mut page, mut pages) = (vec![0; reader.header().page_size.get() as usize], HashMap::new());
         for number in 1..=reader.header().pages {
             let mut have = 0;
@@ -102,7 +102,7 @@ fn commit_positions(bed: &Bed) -> Vec<Position> {
     for name in bed.objects("wal") {
         let name = name.rsplit_once(' ').unwrap().0;
         let Some(Key::Segment(key)) = Key::parse(name) else { panic!("{name} is not a segment") };
-        let mut reader = Reader::named(&key, fs::File::open(bed.path("store").join(name)).unwrap());
+        let mut reader = SegmentReader::named(&key, fs::File::open(bed.path("store").join(name)).unwrap());
         while let Some(header) = reader.next_member().unwrap() {
             let before = if header.payload_offset == Offset::ZERO { header.checksum_before } else { chain };
             let mut frames = match header.differences {

@@ -13,7 +13,7 @@ use litestream::format::compaction;
 use litestream::format::keep::Keep;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
-use litestream::format::plan::{Target, plan};
+use litestream::format::plan::{PlanTarget, plan};
 use litestream::format::position::{Generation, Offset, WalPosition};
 use litestream::format::retention::{Policy, plan_deletions};
 use litestream::format::time::Timestamp;
@@ -25,7 +25,7 @@ use litestream::replica::maintenance::{
 use litestream::replica::replicator::{Replicator, Settings, SharedBuffers};
 use litestream::replica::sent_segments::SentSegments;
 use litestream::restore::apply::{RestoreResult, restore};
-use litestream::source;
+use litestream::source::SourceOptions;
 use litestream::store::Store;
 use rusqlite::Connection;
 
@@ -105,7 +105,7 @@ impl Life {
         newest.map(|stored| stored.segments.iter().map(|(key, _)| *key).collect()).unwrap_or_default()
     }
 
-    fn restore(&self, target: Target) -> Result<(RestoreResult, u64)> {
+    fn restore(&self, target: PlanTarget) -> Result<(RestoreResult, u64)> {
         let plan = plan(&self.listing(), None, &target)?;
         let path = self.directory.join("restored.db");
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
@@ -118,7 +118,7 @@ impl Life {
         let last = self.commits.last().unwrap().millis();
         let moment = Timestamp::from_millis(last - age.as_millis() as u64);
         let expected = self.commits.iter().filter(|time| **time <= moment).count() as u64;
-        let (_, rows) = self.restore(Target::Time(moment)).unwrap_or_else(|error| panic!("{age:?} ago: {error}"));
+        let (_, rows) = self.restore(PlanTarget::Time(moment)).unwrap_or_else(|error| panic!("{age:?} ago: {error}"));
         assert_eq!(rows, expected, "{age:?} ago");
     }
 }
@@ -141,7 +141,7 @@ fn retain(retention: Duration) -> Pass {
 
 fn settings(path: PathBuf, retention: Duration) -> Settings {
     Settings {
-        source: source::Options {
+        source: SourceOptions {
             busy_timeout: Duration::from_secs(1),
             enable_wal: true,
             allow_network: true,
@@ -198,7 +198,7 @@ fn year_of_commits_stays_small_and_every_moment_exact() {
     // One of retention and one of the audit, each at most once an hour.
     assert!(life.memory.lists.get() < 2 * 365 * 12 + 40, "{} lists", life.memory.lists.get());
     let long_ago = Timestamp::from_millis(life.clock.utc_now().millis() - 20 * DAY.as_millis() as u64);
-    assert_eq!(life.restore(Target::Time(long_ago)).unwrap_err().kind(), Kind::NothingToRestore);
+    assert_eq!(life.restore(PlanTarget::Time(long_ago)).unwrap_err().kind(), Kind::NothingToRestore);
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn unmerged_expired_history_is_deleted_not_merged() {
     let store: Rc<dyn Store> = life.memory.clone();
     run_one_pass(&store, "a", retain(HOUR), &mut ClockJumpDetector::default(), &life.clock).unwrap();
     assert!(life.memory.objects.borrow().len() < stored - 30, "of {stored}");
-    assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
+    assert_eq!(life.restore(PlanTarget::Latest).unwrap().1, life.commits.len() as u64);
 }
 
 #[test]
@@ -442,7 +442,7 @@ fn wherever_it_is_stopped_the_backup_stays_whole() {
             let _ = life.follower.poll(&mut life.tools, &life.clock);
         }
         life.memory.left.set(None);
-        let newest = life.restore(Target::Latest).unwrap().1;
+        let newest = life.restore(PlanTarget::Latest).unwrap().1;
         assert!(newest + 1 >= life.commits.len() as u64, "after {left}: {newest} of {}", life.commits.len());
         // What was committed before this turn can be restored all the same.
         [5, 24, 42].into_iter().for_each(|hours| life.has(hours * HOUR));
@@ -468,7 +468,7 @@ fn a_clock_that_jumps_deletes_nothing() {
     life.clock.wrong.set(0);
     (0..4).for_each(|_| life.pass(HOUR / 2));
     assert!(snapshots(&life) >= before);
-    assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64);
+    assert_eq!(life.restore(PlanTarget::Latest).unwrap().1, life.commits.len() as u64);
 }
 
 /// Commits that were made while the clock was wrong are found after those before them, and never for a moment that is
@@ -491,12 +491,12 @@ fn clock_jumps_keep_stored_times_in_order() {
         minutes(&mut life, &mut shown, 20);
         life.clock.wrong.set(0);
         minutes(&mut life, &mut shown, 90);
-        assert_eq!(life.restore(Target::Latest).unwrap().1, 130);
+        assert_eq!(life.restore(PlanTarget::Latest).unwrap().1, 130);
         let (first, last) = (shown[0].millis(), shown[129].millis());
         let mut before = 0;
         for millis in (first..last).step_by(MINUTE.as_millis() as usize / 2) {
             let moment = Timestamp::from_millis(millis);
-            let rows = life.restore(Target::Time(moment)).unwrap().1;
+            let rows = life.restore(PlanTarget::Time(moment)).unwrap().1;
             let most = shown.iter().filter(|time| **time <= moment).count() as u64;
             assert!(rows >= before, "{moment}: {rows} rows, and {before} for a moment before it");
             assert!(rows <= most, "{moment}: {rows} rows, and {most} were committed until then");
@@ -518,7 +518,7 @@ fn a_plan_is_carried_out_while_merging_and_retention_delete() {
         life.commit();
         let rows = life.commits.len() as u64 - 1;
         if step % 4 == 1 {
-            plans.push_back((life.clock.now(), rows, plan(&life.listing(), None, &Target::Latest).unwrap()));
+            plans.push_back((life.clock.now(), rows, plan(&life.listing(), None, &PlanTarget::Latest).unwrap()));
         }
         life.pass(3 * MINUTE);
         let old = |(made, ..): &mut (Instant, u64, _)| life.clock.now() - *made >= DELETE_GRACE_PERIOD - 3 * MINUTE;
@@ -549,7 +549,7 @@ fn each_third_object_may_be_refused_or_stored_without_an_answer() {
                     break;
                 }
             }
-            assert_eq!(life.restore(Target::Latest).unwrap().1, life.commits.len() as u64, "{third:?}");
+            assert_eq!(life.restore(PlanTarget::Latest).unwrap().1, life.commits.len() as u64, "{third:?}");
         }
         life.memory.third.set(Third::Stored);
         life.pass(HOUR);
@@ -572,7 +572,7 @@ fn many_bytes_of_segments_bring_a_snapshot_before_its_time() {
     let listing = life.listing();
     let (_, stored) = listing.generations().next_back().unwrap();
     assert_eq!(stored.snapshots.len(), 2, "one at the start, one behind 64 MiB of segments");
-    let (restored, _) = life.restore(Target::Latest).unwrap();
+    let (restored, _) = life.restore(PlanTarget::Latest).unwrap();
     assert!(restored.read < 80 << 20, "{} bytes read", restored.read);
 }
 

@@ -9,8 +9,8 @@ use litestream::format::compression_level::CompressionLevel;
 use litestream::format::keep::Keep;
 use litestream::log::Level;
 use litestream::secret::Secret;
-use litestream::store::Target;
-use litestream::store::nats::options::{Credentials, Options};
+use litestream::store::StoreTarget;
+use litestream::store::nats::options::{Credentials, NatsOptions};
 
 /// What the file of `NATS_NKEY` holds: a seed made for this test alone.
 const SEED: &str = "SUAHKFZWNVWZPCVGYY3L2QV6MQAT23QTCF2WYBVZEGJZOUNIYQNA6TUWOU";
@@ -41,15 +41,15 @@ fn fixture(name: &str, variables: Variables<'_>) -> Config {
     parse_with(&text, variables).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn nats(database: &Database) -> &Options {
+fn nats(database: &Database) -> &NatsOptions {
     match &database.replica.target {
-        Target::Nats(options) => options,
+        StoreTarget::Nats(options) => options,
         other => panic!("{other:?}"),
     }
 }
 
 /// The options of the only database.
-fn only(config: &Config) -> &Options {
+fn only(config: &Config) -> &NatsOptions {
     assert_eq!(config.dbs.len(), 1);
     nats(&config.dbs[0])
 }
@@ -284,7 +284,7 @@ fn what_is_left_out_has_the_default_that_the_manual_states() {
     assert!(!database.allow_network_file_system);
     assert!(database.enable_wal && !database.restore_if_missing && database.meta_path.is_none());
     assert_eq!(config.shutdown_sync_timeout, Duration::from_secs(30));
-    assert_eq!(*only(&config), Options::new(only(&config).servers.clone(), "backups", ""));
+    assert_eq!(*only(&config), NatsOptions::new(only(&config).servers.clone(), "backups", ""));
     assert_eq!((config.logging.level, config.heartbeat), (None, None));
 }
 
@@ -546,7 +546,7 @@ fn the_environment_fills_what_url_and_file_leave_open() {
     let (seed, _) = key_pair();
     let login = |url: &str, variables: Variables<'_>| {
         with_outside(variables, |around| config::replica(url, around)).map(|replica| match replica.target {
-            Target::Nats(options) => *options,
+            StoreTarget::Nats(options) => *options,
             other => panic!("{other:?}"),
         })
     };
@@ -686,7 +686,7 @@ fn the_arguments_of_a_command_make_a_database_with_defaults() {
     let error = config::from_arguments("nats://u:canary@h/b", "/a.db", &env).unwrap_err();
     assert!(!format!("{error:?}").contains("canary"), "{error}");
     let here = config::replica_from_url("./backup", &env).unwrap();
-    assert_eq!(here.target, Target::Dir(std::env::current_dir().unwrap().join("backup")));
+    assert_eq!(here.target, StoreTarget::Dir(std::env::current_dir().unwrap().join("backup")));
 }
 
 #[test]
@@ -725,7 +725,7 @@ fn the_level_of_the_environment_stands_over_that_of_the_file() {
 fn a_bucket_may_be_made_on_request() {
     let mut replica = config::replica_from_url("nats://h/b", &|_| None).unwrap();
     replica.create_bucket();
-    let Target::Nats(options) = &replica.target else { panic!("{replica:?}") };
+    let StoreTarget::Nats(options) = &replica.target else { panic!("{replica:?}") };
     assert!(options.create_bucket);
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use litestream::config::{self, Environment};
 use litestream::secret::Secret;
-use litestream::store::Target;
-use litestream::store::nats::options::{Credentials, Options, Server, Tls};
+use litestream::store::StoreTarget;
+use litestream::store::nats::options::{Credentials, NatsOptions, Server, Tls};
 
 /// The replica of a database whose lines are these, with variables of the environment.
-fn options(lines: &str, variables: &[(&str, &str)]) -> Options {
+fn options(lines: &str, variables: &[(&str, &str)]) -> NatsOptions {
     let lines: String = lines.lines().map(|line| format!("      {line}\n")).collect();
     let text = format!("dbs:\n  - path: /path/to/local/db\n    replica:\n{lines}");
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
@@ -19,20 +19,20 @@ fn options(lines: &str, variables: &[(&str, &str)]) -> Options {
     let mut config = config::parse(&text, &around, true).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!((&config.warnings[..], config.dbs.len()), (&[][..], 1), "{text}");
     match config.dbs.remove(0).replica.target {
-        Target::Nats(options) => *options,
+        StoreTarget::Nats(options) => *options,
         other => panic!("{other:?}"),
     }
 }
 
 /// What the form without more keys comes to, but for `change`.
-fn expected(host: &str, change: impl FnOnce(&mut Options)) -> Options {
+fn expected(host: &str, change: impl FnOnce(&mut NatsOptions)) -> NatsOptions {
     let server = Server { host: host.to_string(), port: 4222 };
-    let mut options = Options::new(vec![server], "BUCKETNAME", "");
+    let mut options = NatsOptions::new(vec![server], "BUCKETNAME", "");
     change(&mut options);
     options
 }
 
-fn at(host: &str, lines: &str) -> Options {
+fn at(host: &str, lines: &str) -> NatsOptions {
     options(&format!("type: nats\nurl: nats://{host}:4222/BUCKETNAME\n{lines}"), &[])
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use litestream::config::{self, Environment};
 use litestream::error::{Error, Kind, Result};
 use litestream::secret::Secret;
-use litestream::store::Target;
-use litestream::store::nats::options::{Credentials, Options};
+use litestream::store::StoreTarget;
+use litestream::store::nats::options::{Credentials, NatsOptions};
 
 use crate::support::{Bed, NOTHING, STORE, USAGE, litestream};
 
@@ -17,7 +17,7 @@ const SEED: &str = "SUAHKFZWNVWZPCVGYY3L2QV6MQAT23QTCF2WYBVZEGJZOUNIYQNA6TUWOU";
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 /// The options that a URL comes to, with these variables and files.
-fn options(url: &str, variables: Pairs<'_>, files: Pairs<'_>) -> Result<Options> {
+fn options(url: &str, variables: Pairs<'_>, files: Pairs<'_>) -> Result<NatsOptions> {
     let find =
         |pairs: Pairs<'_>, name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| v.to_string());
     let env = |name: &str| find(variables, name);
@@ -33,13 +33,13 @@ fn options(url: &str, variables: Pairs<'_>, files: Pairs<'_>) -> Result<Options>
         context_file: &context_file,
     };
     config::replica(url, &around).map(|replica| match replica.target {
-        Target::Nats(options) => *options,
+        StoreTarget::Nats(options) => *options,
         other => panic!("{other:?}"),
     })
 }
 
 /// `user@host,host`, with `*` where TLS is asked for.
-fn shape(options: &Options) -> String {
+fn shape(options: &NatsOptions) -> String {
     let login = match &options.login {
         Credentials::None => String::new(),
         Credentials::UserPassword { user, .. } => format!("{user}@"),
@@ -102,7 +102,7 @@ fn the_nearest_place_wins() {
 }
 
 /// The options that a context with this text comes to.
-fn context(text: &str) -> Result<Options> {
+fn context(text: &str) -> Result<NatsOptions> {
     options("nats:///b", &[HOME, ("NATS_CONTEXT", "x")], &[("/home/me/.config/nats/context/x.json", text)])
 }
 

@@ -19,8 +19,8 @@ use litestream::format::member_header::{
 use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::rollup::{self, RollupEncoder};
 use litestream::format::running_checksum::RunningChecksum;
-use litestream::format::segment::{self, Differences, MemberHeader};
-use litestream::format::snapshot;
+use litestream::format::segment::{self, Differences, MemberHeader, SegmentEncoder};
+use litestream::format::snapshot::{self, SnapshotEncoder, SnapshotHeader};
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{
     ByteOrder, Checksum, FRAME_HEADER, FrameChecksum, FrameHeader, Salt, WAL_HEADER, WalHeader,
@@ -176,8 +176,8 @@ impl Room {
         path
     }
 
-    fn put_snapshot(&self, header: &snapshot::Header, database: &[u8]) {
-        let (mut encoder, mut piece, mut out) = (snapshot::Encoder::new(header, None), Block::default(), Vec::new());
+    fn put_snapshot(&self, header: &SnapshotHeader, database: &[u8]) {
+        let (mut encoder, mut piece, mut out) = (SnapshotEncoder::new(header, None), Block::default(), Vec::new());
         BlockCompressor::new(snapshot::LEVEL).compress(database, &mut piece);
         encoder.add(&piece, &mut out);
         encoder.finish(&mut out).unwrap();
@@ -186,7 +186,7 @@ impl Room {
 
     /// The snapshot before the first batch, which knows no WAL.
     fn put_base(&self) {
-        let header = snapshot::Header {
+        let header = SnapshotHeader {
             generation: Generation::new(GENERATION),
             position: WalPosition { index: 0, offset: Offset::ZERO },
             page_size: PageSize::new(1024).unwrap(),
@@ -207,7 +207,7 @@ impl Room {
             self.batches[count - 1].header;
         let at = self.batches[count - 1].header.end_point();
         let (wal_known, checksum, time) = (true, checksum_after, seen);
-        let header = snapshot::Header {
+        let header = SnapshotHeader {
             generation,
             position: at,
             page_size,
@@ -234,7 +234,7 @@ impl Room {
 
     /// Appends a batch as it is stored; the crc32 of its payload.
     fn member(&self, batch: usize, first: bool, out: &mut Vec<u8>) -> u32 {
-        let (Batch { header, payload }, mut encoder) = (&self.batches[batch], segment::Encoder::new(segment::LEVEL));
+        let (Batch { header, payload }, mut encoder) = (&self.batches[batch], SegmentEncoder::new(segment::LEVEL));
         if !(self.brief)(batch) {
             let after_brief = batch.checked_sub(1).filter(|before| (self.brief)(*before));
             let previous_crc = after_brief.map(|before| self.member(before, false, &mut Vec::new()));
@@ -650,7 +650,7 @@ fn differences_that_do_not_fit_are_named_and_never_restored() {
         let sum = checksum(&room.state(6)).get() ^ sum;
         let differences = Some(Differences { checksum: DatabaseChecksum::new(sum), checkpoint: 0, tells_wal: true });
         let header = MemberHeader { differences, ..*header };
-        segment::Encoder::new(1).differences(&header, &composer, &mut out);
+        SegmentEncoder::new(1).differences(&header, &composer, &mut out);
         std::fs::write(&paths[5], out).unwrap();
     };
     forge(&|_| (), 0);

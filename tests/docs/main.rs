@@ -16,3 +16,4 @@ mod output;
 mod packages;
 mod readme;
 mod scratch;
+mod type_names;

@@ -9,8 +9,8 @@ use litestream::cli;
 use litestream::config::units::{format_duration, size};
 use litestream::config::{self, Config, Database, keys};
 use litestream::error::Kind;
-use litestream::store::Target;
-use litestream::store::nats::options::Options;
+use litestream::store::StoreTarget;
+use litestream::store::nats::options::NatsOptions;
 
 fn page(name: &str) -> String {
     std::fs::read_to_string(Path::new("man").join(name)).unwrap()
@@ -98,8 +98,8 @@ fn every_default_in_the_manual_is_the_one_that_is_used() {
     };
     let config = parse("dbs: [{path: /a.db, replica: {bucket: b}}]");
     let database: &Database = &config.dbs[0];
-    let Target::Nats(options) = &database.replica.target else { panic!("{database:?}") };
-    let options: &Options = options;
+    let StoreTarget::Nats(options) = &database.replica.target else { panic!("{database:?}") };
+    let options: &NatsOptions = options;
     let table = [
         ("snapshot.interval", format_duration(config.snapshot.interval.unwrap())),
         ("snapshot.retention", format_duration(config.snapshot.retention.unwrap())),

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::drive::{connect, get, noise, put};
-use litestream::store::nats::options::{Options, Server};
-use litestream::store::{ConnectionPool, Target, open};
+use litestream::store::nats::options::{NatsOptions, Server};
+use litestream::store::{ConnectionPool, StoreTarget, open};
 
 fn number(name: &str) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} must be a number"))
@@ -16,13 +16,13 @@ fn figures() {
     let port = u16::try_from(number("BENCH_PORT")).expect("a port");
     // A prefix of its own: a put over a name that is there takes a third round trip.
     let prefix = std::process::id().to_string();
-    let mut options = Options::new(vec![Server { host: "127.0.0.1".into(), port }], "ours", prefix);
+    let mut options = NatsOptions::new(vec![Server { host: "127.0.0.1".into(), port }], "ours", prefix);
     (options.create_bucket, options.timeout) = (true, Duration::from_secs(60));
     if let Some(ca) = std::env::var("BENCH_CA").ok().filter(|ca| !ca.is_empty()) {
         (options.tls.required, options.tls.root_cas) = (true, vec![ca.into()]);
     }
     let store =
-        open(&Target::Nats(Box::new(options)), Default::default(), &mut ConnectionPool::default()).expect("open");
+        open(&StoreTarget::Nats(Box::new(options)), Default::default(), &mut ConnectionPool::default()).expect("open");
     connect(store.as_ref()).expect("connect");
     let (bytes, rounds) = (noise(number("BENCH_SIZE"), 1), number("BENCH_ROUNDS"));
     let seconds = |work: &dyn Fn()| {

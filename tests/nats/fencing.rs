@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use litestream::error::{Error, Kind};
 use litestream::format::time::Timestamp;
 use litestream::secret::Secret;
-use litestream::store::nats::options::{Credentials, Options};
-use litestream::store::{self, ConnectionPool, LeaseHolder, Store, Target, WriterLease};
+use litestream::store::nats::options::{Credentials, NatsOptions};
+use litestream::store::{self, ConnectionPool, LeaseHolder, Store, StoreTarget, WriterLease};
 
 use crate::support;
 use crate::support::drive::{connect_patiently, names, put};
@@ -160,12 +160,12 @@ struct Writer {
 
 impl Writer {
     fn new(server: &Server, user: &str) -> Writer {
-        let mut options = Options::new(vec![server.in_options()], "backup", "p");
+        let mut options = NatsOptions::new(vec![server.in_options()], "backup", "p");
         if !user.is_empty() {
             options.login = Credentials::UserPassword { user: user.to_string(), password: Secret::new("p") };
         }
         let mut pool = ConnectionPool::default();
-        let store = store::open(&Target::Nats(Box::new(options)), Default::default(), &mut pool).expect("open");
+        let store = store::open(&StoreTarget::Nats(Box::new(options)), Default::default(), &mut pool).expect("open");
         connect_patiently(store.as_ref());
         Writer { store, lease: None, _pool: pool }
     }

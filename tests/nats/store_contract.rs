@@ -8,8 +8,10 @@ use crate::support::drive::{connect, delete, get, list, missing, names, noise, p
 use crate::support::nats;
 use litestream::error::Kind;
 use litestream::format::time::Timestamp;
-use litestream::store::nats::options::Options;
-use litestream::store::{self, ConnectionPool, LeaseHolder, PutState, ScanEvent, ScannedObject, Store, Target, Writer};
+use litestream::store::nats::options::NatsOptions;
+use litestream::store::{
+    self, ConnectionPool, LeaseHolder, PutState, ScanEvent, ScannedObject, Store, StoreTarget, Writer,
+};
 
 /// Opens the store again below another prefix (same bucket, same directory tree).
 type Open<'a> = &'a dyn Fn(&str) -> Rc<dyn Store>;
@@ -245,7 +247,7 @@ fn keeps_the_contract(open: Open) {
 }
 
 fn open_dir(root: &Path, prefix: &str) -> Rc<dyn Store> {
-    store::open(&Target::Dir(root.join(prefix)), Default::default(), &mut ConnectionPool::default()).expect("open")
+    store::open(&StoreTarget::Dir(root.join(prefix)), Default::default(), &mut ConnectionPool::default()).expect("open")
 }
 
 fn nats_keeps_the_contract(binary: &Path) {
@@ -253,9 +255,9 @@ fn nats_keeps_the_contract(binary: &Path) {
     let mut pool = ConnectionPool::default();
     let stores = std::cell::RefCell::new(&mut pool);
     keeps_the_contract(&|prefix| {
-        let mut options = Options::new(vec![server.in_options()], "bucket", prefix);
+        let mut options = NatsOptions::new(vec![server.in_options()], "bucket", prefix);
         options.create_bucket = true;
-        store::open(&Target::Nats(Box::new(options)), Default::default(), &mut stores.borrow_mut()).expect("open")
+        store::open(&StoreTarget::Nats(Box::new(options)), Default::default(), &mut stores.borrow_mut()).expect("open")
     });
 }
 

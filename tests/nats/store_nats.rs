@@ -14,7 +14,7 @@ use crate::support::nats::{Server, free_port, pinned};
 use crate::support::raw;
 use litestream::error::Kind;
 use litestream::secret::Secret;
-use litestream::store::nats::options::{Credentials, Options};
+use litestream::store::nats::options::{Credentials, NatsOptions};
 
 #[test]
 fn harness_restarts_a_killed_server_on_the_same_port() {
@@ -184,10 +184,14 @@ fn stores_of_one_login_share_a_connection() {
     let stores: Vec<_> = ["a", "b", "c"]
         .into_iter()
         .map(|prefix| {
-            let mut options = Options::new(vec![server.in_options()], "bucket", prefix);
+            let mut options = NatsOptions::new(vec![server.in_options()], "bucket", prefix);
             options.create_bucket = true;
-            litestream::store::open(&litestream::store::Target::Nats(Box::new(options)), Default::default(), &mut pool)
-                .expect("open")
+            litestream::store::open(
+                &litestream::store::StoreTarget::Nats(Box::new(options)),
+                Default::default(),
+                &mut pool,
+            )
+            .expect("open")
         })
         .collect();
     for store in &stores {
@@ -202,9 +206,9 @@ fn stores_of_one_login_share_a_connection() {
 #[test]
 fn nobody_there_is_unreachable_and_named() {
     let port = free_port();
-    let mut options = Options::new(vec![], "bucket", "");
+    let mut options = NatsOptions::new(vec![], "bucket", "");
     options.servers.push(litestream::store::nats::options::Server { host: "127.0.0.1".into(), port });
-    let target = litestream::store::Target::Nats(Box::new(options));
+    let target = litestream::store::StoreTarget::Nats(Box::new(options));
     let store = litestream::store::open(&target, Default::default(), &mut Default::default()).expect("open");
     let error = connect(store.as_ref()).expect_err("nobody");
     assert_eq!(error.kind(), Kind::StoreUnreachable);

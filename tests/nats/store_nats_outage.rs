@@ -9,8 +9,8 @@ use crate::support::drive::{connect, connect_patiently, delete, get, list, names
 use crate::support::nats;
 use crate::support::nats::Server;
 use litestream::error::Kind;
-use litestream::store::nats::options::{Options, Server as Address};
-use litestream::store::{Chunk, ConnectionPool, ScanEvent, Store, Target, open};
+use litestream::store::nats::options::{NatsOptions, Server as Address};
+use litestream::store::{Chunk, ConnectionPool, ScanEvent, Store, StoreTarget, open};
 
 /// Far more than any time-out of these tests, far less than for ever.
 const SOON: Duration = Duration::from_secs(30);
@@ -24,9 +24,9 @@ fn soon<T>(work: impl FnOnce() -> T) -> T {
 }
 
 fn store_at(port: u16) -> std::rc::Rc<dyn Store> {
-    let mut options = Options::new(vec![Address { host: "127.0.0.1".into(), port }], "bucket", "p");
+    let mut options = NatsOptions::new(vec![Address { host: "127.0.0.1".into(), port }], "bucket", "p");
     options.timeout = Duration::from_secs(2);
-    open(&Target::Nats(Box::new(options)), Default::default(), &mut ConnectionPool::default()).expect("open")
+    open(&StoreTarget::Nats(Box::new(options)), Default::default(), &mut ConnectionPool::default()).expect("open")
 }
 
 #[test]

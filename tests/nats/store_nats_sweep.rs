@@ -14,7 +14,7 @@ use crate::support::nats::{Server, pinned, python};
 use crate::support::raw;
 use litestream::format::time::Timestamp;
 use litestream::store::Store;
-use litestream::store::nats::options::Options;
+use litestream::store::nats::options::NatsOptions;
 use litestream::store::nats::{ClientCache, NatsStore};
 use litestream::store::{CleanupResult, MIN_ORPHAN_AGE, OrphanCleanup as _};
 
@@ -51,7 +51,7 @@ fn sweep(store: &NatsStore, young: Duration) -> CleanupResult {
 
 fn orphans_go_and_nothing_else(binary: &Path) {
     let (server, monitor) = monitored_server(binary);
-    let mut options = Options::new(vec![server.in_options()], "bucket", "p");
+    let mut options = NatsOptions::new(vec![server.in_options()], "bucket", "p");
     options.create_bucket = true;
     let store = NatsStore::open(&options, &mut ClientCache::default()).expect("open");
     connect(&store).expect("connect");
@@ -107,7 +107,7 @@ fn one_replicator_per_bucket_cleans_orphans_after_its_start() {
 #[test]
 fn a_subject_that_would_mean_other_chunks_removes_none() {
     let server = Server::plain();
-    let mut options = Options::new(vec![server.in_options()], "bucket", "p");
+    let mut options = NatsOptions::new(vec![server.in_options()], "bucket", "p");
     options.create_bucket = true;
     let store = NatsStore::open(&options, &mut ClientCache::default()).expect("open");
     connect(&store).expect("connect");
@@ -135,7 +135,7 @@ fn an_object_that_is_renamed_during_a_sweep_keeps_its_chunks() {
     const OBJECTS: usize = 800;
     let cluster = cluster::Cluster::new();
     let address = cluster.servers[0].address();
-    let mut options = Options::new(cluster.servers.iter().map(Server::in_options).collect(), "bucket", "");
+    let mut options = NatsOptions::new(cluster.servers.iter().map(Server::in_options).collect(), "bucket", "");
     (options.create_bucket, options.bucket_replicas) = (true, 3);
     let store = NatsStore::open(&options, &mut ClientCache::default()).expect("open");
     drive::connect_patiently(&store);

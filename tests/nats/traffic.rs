@@ -11,17 +11,17 @@ use crate::support::drive::{connect, connect_patiently, delete, get, list, missi
 use crate::support::nats::{Server, pinned};
 use crate::support::proxy::Proxy;
 use crate::support::{Bed, litestream, until};
-use litestream::store::nats::options::{Options, Tls};
+use litestream::store::nats::options::{NatsOptions, Tls};
 use litestream::store::traffic::{Purpose, Traffic};
-use litestream::store::{self, ConnectionPool, PutState, Store, Target};
+use litestream::store::{self, ConnectionPool, PutState, Store, StoreTarget};
 
 /// A store behind `proxy`, and the pool that knows what its connection carries.
 fn store_behind(proxy: &Proxy, tls: Tls) -> (Rc<dyn Store>, ConnectionPool) {
-    let mut options = Options::new(vec![], "bucket", "p");
+    let mut options = NatsOptions::new(vec![], "bucket", "p");
     options.servers = vec![store::nats::options::Server { host: "127.0.0.1".into(), port: proxy.port }];
     (options.create_bucket, options.tls, options.reconnect_wait) = (true, tls, Duration::from_millis(50));
     let mut pool = ConnectionPool::default();
-    let store = store::open(&Target::Nats(Box::new(options)), Default::default(), &mut pool).expect("open");
+    let store = store::open(&StoreTarget::Nats(Box::new(options)), Default::default(), &mut pool).expect("open");
     connect(store.as_ref()).expect("connect");
     (store, pool)
 }

@@ -15,15 +15,15 @@ use litestream::config;
 use litestream::error::Result;
 use litestream::format::database_checksum::DatabaseChecksum;
 use litestream::format::deflate_blocks::{Block, BlockCompressor};
-use litestream::format::difference_frames::{Bases, DifferenceFrames};
+use litestream::format::difference_frames::{BasePages, DifferenceFrames};
 use litestream::format::differences::Composer;
 use litestream::format::frames::MemberFrames;
 use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
-use litestream::format::plan::{Target, listed_end, plan};
+use litestream::format::plan::{PlanTarget, listed_end, plan};
 use litestream::format::position::{Generation, Offset, PageSize, Position, WalPosition};
-use litestream::format::segment::{self, Differences, Encoder, MemberHeader, Reader};
-use litestream::format::snapshot;
+use litestream::format::segment::{self, Differences, MemberHeader, SegmentEncoder, SegmentReader};
+use litestream::format::snapshot::{self, SnapshotEncoder, SnapshotHeader, SnapshotReader};
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{ByteOrder, Checksum, FRAME_HEADER, FrameChecksum, FrameHeader, Salt, WalHeader};
 
@@ -96,7 +96,7 @@ fn wal(frames: u32) -> (WalHeader, Vec<u8>, Checksum) {
 fn stored_segment() -> Vec<u8> {
     let (member, bytes) = batch();
     let mut object = Vec::new();
-    Encoder::new(1).member(&member, &[&bytes], &mut object);
+    SegmentEncoder::new(1).member(&member, &[&bytes], &mut object);
     object.clone().into_iter().chain(object).collect()
 }
 
@@ -109,7 +109,7 @@ fn stored_differences() -> Vec<u8> {
     assert!(composer.finish());
     let differences = Differences { checksum: DatabaseChecksum::new(7), checkpoint: 0, tells_wal: true };
     let (member, mut object) = (MemberHeader { differences: Some(differences), ..member }, Vec::new());
-    Encoder::new(1).differences(&member, &composer, &mut object);
+    SegmentEncoder::new(1).differences(&member, &composer, &mut object);
     object.clone().into_iter().chain(object).collect()
 }
 
@@ -144,7 +144,7 @@ fn batch() -> (MemberHeader, Vec<u8>) {
 }
 
 fn stored_snapshot() -> Vec<u8> {
-    let header = snapshot::Header {
+    let header = SnapshotHeader {
         generation: Generation::new(7),
         position: point(0, 3),
         page_size: PageSize::MIN,
@@ -157,7 +157,7 @@ fn stored_snapshot() -> Vec<u8> {
         database: None,
     };
     let mut object = Vec::new();
-    let (mut encoder, mut piece) = (snapshot::Encoder::new(&header, None), Block::default());
+    let (mut encoder, mut piece) = (SnapshotEncoder::new(&header, None), Block::default());
     BlockCompressor::new(1).compress(&[9; 5 * PAGE], &mut piece);
     encoder.add(&piece, &mut object);
     encoder.finish(&mut object).unwrap();
@@ -180,7 +180,7 @@ fn in_words<T>(result: Result<T>) {
 /// Reads a segment as a restore does; how many bytes of pages came out.
 fn read_segment(object: &[u8]) -> usize {
     let key = key();
-    let mut reader = Reader::named(&key, object);
+    let mut reader = SegmentReader::named(&key, object);
     let (mut frame, mut total) = (Vec::new(), 0);
     loop {
         let header = match reader.next_member() {
@@ -210,14 +210,14 @@ fn read_segment(object: &[u8]) -> usize {
 
 struct Zeros;
 
-impl Bases for Zeros {
+impl BasePages for Zeros {
     fn base(&mut self, _number: u32, page: &mut [u8]) -> Result<()> {
         page.fill(0);
         Ok(())
     }
 }
 
-fn read_differences(reader: &mut Reader<&[u8]>, header: &MemberHeader) -> usize {
+fn read_differences(reader: &mut SegmentReader<&[u8]>, header: &MemberHeader) -> usize {
     let mut frames = DifferenceFrames::new(reader, header, header.checksum_before);
     let (mut frame, mut total) = (Vec::new(), 0);
     while let Ok(Some(_)) = frames.next_frame(&mut Zeros, &mut frame) {
@@ -229,7 +229,7 @@ fn read_differences(reader: &mut Reader<&[u8]>, header: &MemberHeader) -> usize 
 
 fn read_snapshot(object: &[u8]) -> usize {
     let _ = snapshot::header_of(object);
-    let Ok(mut reader) = snapshot::Reader::open(object) else { return 0 };
+    let Ok(mut reader) = SnapshotReader::open(object) else { return 0 };
     let (mut piece, mut total) = (vec![0; 4096], 0);
     while let Ok(count @ 1..) = reader.read(&mut piece) {
         total += count;
@@ -360,10 +360,10 @@ fn a_plan_for_any_listing_is_a_way_or_a_refusal() {
         }
         let listing = Listing::new(names.into_iter().map(|name| (name, 1)));
         let _ = listed_end(&listing);
-        let moment = Target::Time(Timestamp::from_millis(random.below(9) as u64));
+        let moment = PlanTarget::Time(Timestamp::from_millis(random.below(9) as u64));
         let generation = Generation::new(random.below(3) as u64);
-        let place = Target::Position(Position { generation, wal_position: point(0, random.below(3) as u32) });
-        for target in [Target::Latest, moment, place] {
+        let place = PlanTarget::Position(Position { generation, wal_position: point(0, random.below(3) as u32) });
+        for target in [PlanTarget::Latest, moment, place] {
             let Ok(plan) = plan(&listing, None, &target) else { continue };
             let mut at = plan.snapshot.position;
             for (key, _) in &plan.segments {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::random::Random;
 use crate::support::{Bed, Session};
 use litestream::source::snapshot::Snapshot;
-use litestream::source::{Options, ReadResult, Source};
+use litestream::source::{ReadResult, Source, SourceOptions};
 
 /// Every row, in order.
 const STATE: &str = "SELECT count(*), total(id), sum(length(body)), group_concat(substr(body, 1, 9)) FROM (SELECT * FROM t ORDER BY id)";
@@ -52,7 +52,7 @@ impl Schedule {
         application.sql(&format!("PRAGMA wal_autocheckpoint = {}", [0, 0, 5, 1000][random.below(4) as usize]));
         application.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)");
         application.sql("INSERT INTO t(body) SELECT 'first' || hex(randomblob(300)) FROM (SELECT 1 FROM json_each('[1,2,3,4,5,6,7,8,9,10]') a, json_each('[1,2,3,4,5,6,7,8,9,10]') b)");
-        let options = Options {
+        let options = SourceOptions {
             busy_timeout: Duration::from_secs(5),
             enable_wal: true,
             allow_network: false,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::random::Random;
 use crate::support::{Bed, Process, all_committed, all_judged, assert_equal, assert_never_back};
 use litestream::source::snapshot::Snapshot;
-use litestream::source::{Batch, Options, ReadResult, Source};
+use litestream::source::{Batch, ReadResult, Source, SourceOptions};
 
 /// How long the writers write.
 const TIME: Duration = Duration::from_secs(6);
@@ -77,7 +77,7 @@ impl Hammer {
         let page_size = ["512", "1024", "4096"][seed as usize % 3];
         bed.write(&database, &["--commits", "60", "--rows", "30", "--page-size", page_size]);
         let copy = Copy::new(&database, bed.path("copy.db"));
-        let options = Options {
+        let options = SourceOptions {
             busy_timeout: Duration::from_secs(5),
             enable_wal: true,
             allow_network: false,

@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::support;
 use crate::support::Bed;
 use litestream::source::snapshot::{Snapshot, open_rollback_snapshot};
-use litestream::source::{Options, Source};
+use litestream::source::{Source, SourceOptions};
 
 const SUMS: &str = "SELECT sum(length(body)), count(*), max(body) FROM t";
 
-fn options() -> Options {
-    Options {
+fn options() -> SourceOptions {
+    SourceOptions {
         busy_timeout: Duration::from_secs(5),
         enable_wal: true,
         allow_network: false,

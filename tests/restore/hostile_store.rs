@@ -12,11 +12,11 @@ use litestream::format::deflate_blocks::{Block, BlockCompressor};
 use litestream::format::differences::Composer;
 use litestream::format::key::{SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
-use litestream::format::plan::{Target, listed_end, plan};
+use litestream::format::plan::{PlanTarget, listed_end, plan};
 use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::running_checksum::RunningChecksum;
-use litestream::format::segment::{self, Differences, MemberHeader};
-use litestream::format::snapshot;
+use litestream::format::segment::{self, Differences, MemberHeader, SegmentEncoder};
+use litestream::format::snapshot::{SnapshotEncoder, SnapshotHeader};
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt, WAL_HEADER, WalHeader};
 
@@ -72,7 +72,7 @@ fn put_snapshot(bed: &Bed, pages: u32, written: u32) {
     let mut running = RunningChecksum::new(page_size);
     let page = vec![0; PAGE as usize];
     (0..written).for_each(|_| running.push(&page));
-    let header = snapshot::Header {
+    let header = SnapshotHeader {
         generation: Generation::new(GENERATION),
         position: WalPosition { index: 0, offset: Offset::ZERO },
         page_size,
@@ -87,7 +87,7 @@ fn put_snapshot(bed: &Bed, pages: u32, written: u32) {
     // The encoder refuses what its header belies: the header of another is put before it.
     let whole = |pages| {
         let (mut encoder, mut piece, mut out) =
-            (snapshot::Encoder::new(&snapshot::Header { pages, ..header }, None), Block::default(), Vec::new());
+            (SnapshotEncoder::new(&SnapshotHeader { pages, ..header }, None), Block::default(), Vec::new());
         let (mut blocks, some) = (BlockCompressor::new(9), vec![0; 64 * PAGE as usize]);
         let mut left = written as usize * PAGE as usize;
         while left > 0 {
@@ -160,9 +160,9 @@ fn put_frames(bed: &Bed, frames: &[(u32, u32)], differences: bool) {
         assert!(composer.finish());
         let told = Differences { checksum: DatabaseChecksum::new(0), checkpoint: 0, tells_wal: true };
         let member = MemberHeader { differences: Some(told), ..member };
-        segment::Encoder::new(9).differences(&member, &composer, &mut object);
+        SegmentEncoder::new(9).differences(&member, &composer, &mut object);
     } else {
-        segment::Encoder::new(9).member(&member, &[&payload], &mut object);
+        SegmentEncoder::new(9).member(&member, &[&payload], &mut object);
     }
     put(bed, &segment::key_of(&member, &member).to_string(), &object);
 }
@@ -372,7 +372,7 @@ fn a_million_names_are_planned_in_bounded_memory() {
         Ok("strangers") => {
             let listing = listing_of(1_000_000, |number| format!("generations/{number:016X}/wal/{number}.gz"));
             assert_eq!(listing.foreign_count(), 1_000_000);
-            assert_eq!(plan(&listing, None, &Target::Latest).unwrap_err().kind(), Kind::NothingToRestore);
+            assert_eq!(plan(&listing, None, &PlanTarget::Latest).unwrap_err().kind(), Kind::NothingToRestore);
             println!("peak {}", peak());
         }
         Ok(_) => {
@@ -385,9 +385,9 @@ fn a_million_names_are_planned_in_bounded_memory() {
                     SegmentKey { generation, start, end, first_seen: seen, last_seen: seen, part: false }.to_string()
                 }
             });
-            let planned = plan(&listing, None, &Target::Latest).unwrap();
+            let planned = plan(&listing, None, &PlanTarget::Latest).unwrap();
             assert_eq!(planned.segments.len(), 249_999);
-            let planned = plan(&listing, None, &Target::Time(millis(125_000))).unwrap();
+            let planned = plan(&listing, None, &PlanTarget::Time(millis(125_000))).unwrap();
             assert_eq!(planned.segments.len(), 125_000);
             assert_eq!(listed_end(&listing).unwrap().unwrap().point, point(249_999));
             println!("peak {}", peak());

@@ -6,20 +6,20 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use litestream::store::nats::options::Options;
-use litestream::store::{self, ConnectionPool, Store, Target};
+use litestream::store::nats::options::NatsOptions;
+use litestream::store::{self, ConnectionPool, Store, StoreTarget};
 
 use super::nats::{Server, free_port};
 
 /// A store in `bucket/p`, which is made if it is missing; `change` has the last word.
-pub fn store_on(server: &Server, change: impl FnOnce(&mut Options)) -> Rc<dyn Store> {
-    let mut options = Options::new(vec![server.in_options()], "bucket", "p");
+pub fn store_on(server: &Server, change: impl FnOnce(&mut NatsOptions)) -> Rc<dyn Store> {
+    let mut options = NatsOptions::new(vec![server.in_options()], "bucket", "p");
     options.create_bucket = true;
     options.timeout = Duration::from_secs(5);
     options.reconnect_wait = Duration::from_millis(100);
     change(&mut options);
     store::open(
-        &Target::Nats(Box::new(options)),
+        &StoreTarget::Nats(Box::new(options)),
         store::encrypted::Encryption::default(),
         &mut ConnectionPool::default(),
     )

@@ -13,12 +13,12 @@ use litestream::backup::find_end::find_end;
 use litestream::clock::Clock;
 use litestream::error::{Error, Kind, Result};
 use litestream::format::listing::Listing;
-use litestream::format::plan::{Target, plan};
+use litestream::format::plan::{PlanTarget, plan};
 use litestream::log;
 use litestream::replica::replicator::{ComparisonPace, ReplicaTarget, Replicator, Settings, SharedBuffers, WakeOn};
 use litestream::restore::apply::restore;
 use litestream::restore::page_output::PageOutput;
-use litestream::source::{self, GenerationEnd, Source};
+use litestream::source::{GenerationEnd, Source, SourceOptions};
 use litestream::store::Store;
 use litestream::store::encrypted::{EncryptedStore, Encryption, NameRoot};
 
@@ -293,7 +293,7 @@ impl World {
         if let Some((_, known)) = self.restored.as_ref().filter(|(before, _)| *before == names) {
             return known.clone();
         }
-        let restored = self.restore(&Target::Latest);
+        let restored = self.restore(&PlanTarget::Latest);
         self.restored = Some((names, restored.clone()));
         restored
     }
@@ -302,16 +302,16 @@ impl World {
         self.restored = None;
     }
 
-    pub fn restore(&self, target: &Target) -> Restored {
+    pub fn restore(&self, target: &PlanTarget) -> Restored {
         self.restore_from(&self.memory, target)
     }
 
     /// What the second replica gives.
     pub fn restored_from_second(&self) -> Option<Restored> {
-        self.second.as_ref().map(|second| self.restore_from(second, &Target::Latest))
+        self.second.as_ref().map(|second| self.restore_from(second, &PlanTarget::Latest))
     }
 
-    fn restore_from(&self, memory: &Memory, target: &Target) -> Restored {
+    fn restore_from(&self, memory: &Memory, target: &PlanTarget) -> Restored {
         let image = self.image_of(memory, target).map_err(|error| {
             log::warn("restore").error(&error).emit();
             error.kind()
@@ -321,11 +321,11 @@ impl World {
         Ok(state_of_file(&path).unwrap_or_else(|error| panic!("what was restored is no database: {error}")))
     }
 
-    pub fn image(&self, target: &Target) -> Result<Vec<u8>> {
+    pub fn image(&self, target: &PlanTarget) -> Result<Vec<u8>> {
         self.image_of(&self.memory, target)
     }
 
-    fn image_of(&self, memory: &Memory, target: &Target) -> Result<Vec<u8>> {
+    fn image_of(&self, memory: &Memory, target: &PlanTarget) -> Result<Vec<u8>> {
         let listing = Listing::new(memory.names());
         let plan = plan(&listing, None, target)?;
         let mut image = Image(Vec::new());
@@ -359,7 +359,7 @@ impl World {
             Ok(Err(reason)) => return Said::Unprotected(reason.to_string()),
             Err(error) => return Said::Trouble(error.to_string()),
         };
-        let options = source::Options { enable_wal: false, ..self.settings.source.clone() };
+        let options = SourceOptions { enable_wal: false, ..self.settings.source.clone() };
         let look = || -> Result<std::result::Result<u32, GenerationEnd>> {
             let mut source = Source::open(&self.application.path, &options)?;
             let resumed = end.resume(&mut source, &CheckpointNote::default(), &mut vec![0; 1 << 16])?;
@@ -381,7 +381,7 @@ impl World {
         if !known {
             return false;
         }
-        let options = source::Options { enable_wal: false, ..self.settings.source.clone() };
+        let options = SourceOptions { enable_wal: false, ..self.settings.source.clone() };
         let mut live = Vec::new();
         let mut read = || -> Result<bool> {
             let mut source = Source::open(&self.application.path, &options)?;
@@ -393,7 +393,7 @@ impl World {
             }
             Ok(true)
         };
-        read().is_ok_and(|read| read) && self.image(&Target::Latest).is_ok_and(|image| image == live)
+        read().is_ok_and(|read| read) && self.image(&PlanTarget::Latest).is_ok_and(|image| image == live)
     }
 
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
@@ -449,7 +449,7 @@ fn target(settings: &Settings, name: &str, store: Rc<dyn Store>) -> ReplicaTarge
 fn settings(path: &Path, random: &mut Random) -> Settings {
     let seconds = |random: &mut Random, all: &[u64]| Duration::from_secs(all[random.below(all.len() as u64) as usize]);
     Settings {
-        source: source::Options {
+        source: SourceOptions {
             busy_timeout: Duration::ZERO,
             enable_wal: true,
             allow_network: true,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::cmd::compact::rows::{Done, Row};
+use crate::cmd::compact::rows::{CompactRow, Done};
 use crate::cmd::metrics::{Links, Metric, label, render_with, seconds, unlabelled, write};
 use crate::format::time::Timestamp;
 use crate::log;
@@ -41,7 +41,7 @@ const METRICS: [Metric<Totals>; 8] = [
 impl CompactMetrics {
     /// A pass has ended: counts what it did, and writes the file. One that cannot be written is logged, and keeps nothing from
     /// being compacted.
-    pub fn record(&mut self, rows: &[Row], file: Option<&Path>, links: &Links, now: Timestamp) {
+    pub fn record(&mut self, rows: &[CompactRow], file: Option<&Path>, links: &Links, now: Timestamp) {
         rows.iter().for_each(|row| self.count(row, now));
         let Some(file) = file else { return };
         if let Err(error) = write(file, &self.render(links, now)) {
@@ -49,7 +49,7 @@ impl CompactMetrics {
         }
     }
 
-    fn count(&mut self, row: &Row, now: Timestamp) {
+    fn count(&mut self, row: &CompactRow, now: Timestamp) {
         let totals = self.0.entry(row.replica.clone()).or_default();
         totals.up = row.done.is_ok();
         match &row.done {
@@ -84,7 +84,7 @@ mod tests {
         let mut metrics = CompactMetrics::default();
         let done = MaintenanceResult { merged: 4, into: 1, bytes: 100, deleted: 3 };
         let thinned = Thinned { rollups: 2, bytes: 11, snapshots: 1, ..Thinned::default() };
-        let row = |replica: &str, done| Row { replica: replica.to_string(), done };
+        let row = |replica: &str, done| CompactRow { replica: replica.to_string(), done };
         let well = || row("n/a", Ok(Done::Compacted(done, thinned.clone())));
         let failed = |replica| row(replica, Err(Error::new(Kind::NothingToRestore, "nothing is stored")));
         metrics.record(&[well()], None, &Links::new(), Timestamp::from_millis(1_500));

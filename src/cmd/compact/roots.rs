@@ -8,7 +8,7 @@ use crate::cmd::{Context, environment};
 use crate::config::{self, Database, DatabaseDir, Heartbeat, Replica};
 use crate::error::Result;
 use crate::format::keep::Keep;
-use crate::store::Target;
+use crate::store::StoreTarget;
 
 /// A URL whose objects are listed at once.
 pub struct CompactionRoot {
@@ -74,8 +74,8 @@ fn by_bucket(databases: impl Iterator<Item = Named>) -> Vec<CompactionRoot> {
 fn bucket(replica: &Replica) -> (Replica, String) {
     let mut bucket = replica.clone();
     let prefix = match &mut bucket.target {
-        Target::Nats(options) => std::mem::take(&mut options.prefix),
-        Target::Dir(_) => String::new(),
+        StoreTarget::Nats(options) => std::mem::take(&mut options.prefix),
+        StoreTarget::Dir(_) => String::new(),
     };
     (bucket, prefix)
 }
@@ -95,7 +95,7 @@ impl CompactionRoot {
 }
 
 /// What is to be compacted, and where to report that all of it was.
-pub fn roots(given: &Context, options: &cli::Compact) -> Result<(Vec<CompactionRoot>, Option<Heartbeat>)> {
+pub fn roots(given: &Context, options: &cli::CompactOptions) -> Result<(Vec<CompactionRoot>, Option<Heartbeat>)> {
     if let Some(url) = &options.url {
         let replica = config::replica_from_url(url.reveal(), &environment)?;
         config::check_files::replica(&replica)?;

@@ -11,7 +11,7 @@ use crate::replica::maintenance::MaintenanceResult;
 use crate::thinning::Thinned;
 
 /// What became of one database.
-pub struct Row {
+pub struct CompactRow {
     pub replica: String,
     pub done: Result<Done>,
 }
@@ -21,7 +21,7 @@ pub enum Done {
     Planned(Preview),
 }
 
-pub fn log_row(row: &Row) {
+pub fn log_row(row: &CompactRow) {
     match &row.done {
         Ok(Done::Compacted(done, thinned))
             if done.merged + done.deleted + thinned.rollups + thinned.snapshots + thinned.new_snapshots > 0 =>
@@ -40,7 +40,7 @@ pub fn log_row(row: &Row) {
     }
 }
 
-pub fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
+pub fn print_rows(rows: &[CompactRow], options: &cli::CompactOptions) -> Result<()> {
     if options.json {
         return print::json_value(&rows.iter().map(|row| json_row(row, options.dry_run)).collect());
     }
@@ -94,7 +94,7 @@ pub fn print_rows(rows: &[Row], options: &cli::Compact) -> Result<()> {
 }
 
 /// What is not known is null, so that a name always has one type.
-fn json_row(row: &Row, dry_run: bool) -> Value {
+fn json_row(row: &CompactRow, dry_run: bool) -> Value {
     let (planned, compacted) = match &row.done {
         Ok(Done::Planned(planned)) => (Some(planned), None),
         Ok(Done::Compacted(done, thinned)) => (None, Some((done, thinned))),

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::drain::{DrainLimit, drain};
 use crate::cmd::exec::ChildCommand;
-use crate::cmd::service::Service;
+use crate::cmd::service::ServiceRequests;
 use crate::cmd::supervisor::Supervisor;
 use crate::cmd::{Context, ExitStatus, find_databases, signals};
 use crate::config::start_only::start_only_keys;
@@ -28,14 +28,19 @@ pub struct Daemon {
     supervisor: Supervisor,
     exec: Option<ChildCommand>,
     /// None if nobody may ask for anything.
-    service: Option<Service>,
+    service: Option<ServiceRequests>,
     reports: Reports,
     next_rescan: Instant,
     rescan_warning: WarnOnce,
 }
 
 impl Daemon {
-    pub fn new(config: Config, supervisor: Supervisor, exec: Option<ChildCommand>, service: Option<Service>) -> Daemon {
+    pub fn new(
+        config: Config,
+        supervisor: Supervisor,
+        exec: Option<ChildCommand>,
+        service: Option<ServiceRequests>,
+    ) -> Daemon {
         let now = SystemClock.now();
         let reports = Reports::new(&config, now);
         let next_rescan = now + RESCAN_INTERVAL;
@@ -43,7 +48,7 @@ impl Daemon {
     }
 
     /// Replicates until a signal comes or the command ends; the status to end with.
-    pub fn run_until_stopped(&mut self, given: &Context, options: &cli::Replicate) -> Result<ExitStatus> {
+    pub fn run_until_stopped(&mut self, given: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatus> {
         self.reports.notify("READY=1");
         loop {
             if let Err(error) = self.supervisor.step(self.next_iteration(SystemClock.now())) {
@@ -93,7 +98,7 @@ impl Daemon {
     }
 
     /// Reads the configuration again. One that is wrong changes nothing.
-    fn reload(&mut self, given: &Context, options: &cli::Replicate) {
+    fn reload(&mut self, given: &Context, options: &cli::ReplicateOptions) {
         let read = read_config(given, options)
             .and_then(|config| find_databases::find_databases(&config).map(|found| (config, found)));
         let log_as = |config: &Config| given.apply_log_settings(config, Some(log::Level::Info));

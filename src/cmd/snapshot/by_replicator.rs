@@ -10,7 +10,7 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::progress::ProgressLine;
 use crate::cmd::{signals, wiring};
 use crate::config::Database;
-use crate::control::{Reply, SnapshotRequest};
+use crate::control::{SnapshotReply, SnapshotRequest};
 use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::replica::replicator::Replicator;
@@ -38,8 +38,8 @@ pub fn request_from_replicator(
     let mut waiting = ReplicatorWait::new(SystemClock.now());
     loop {
         match request.read_reply()? {
-            Some(Reply::Stored { position, url }) => return locate_stored(database, &**store, position, &url),
-            Some(Reply::Failed(what)) => return Err(request_failed(&database.path, Kind::StoreRefused, &what)),
+            Some(SnapshotReply::Stored { position, url }) => return locate_stored(database, &**store, position, &url),
+            Some(SnapshotReply::Failed(what)) => return Err(request_failed(&database.path, Kind::StoreRefused, &what)),
             answer => waiting.on_reply(answer, SystemClock.now()),
         }
         match replicator.take_lock() {
@@ -61,7 +61,7 @@ pub fn request_from_replicator(
 
 /// For how long the process that keeps the database has not come further.
 struct ReplicatorWait {
-    answer: Option<Reply>,
+    answer: Option<SnapshotReply>,
     deadline: Instant,
     progress: Option<ProgressLine>,
 }
@@ -71,8 +71,8 @@ impl ReplicatorWait {
         ReplicatorWait { answer: None, deadline: now + NO_PROGRESS_TIMEOUT, progress: None }
     }
 
-    fn on_reply(&mut self, answer: Option<Reply>, now: Instant) {
-        if let Some(Reply::Reading { read, total, .. }) = answer {
+    fn on_reply(&mut self, answer: Option<SnapshotReply>, now: Instant) {
+        if let Some(SnapshotReply::Reading { read, total, .. }) = answer {
             self.progress.get_or_insert_with(|| ProgressLine::new("snapshot", total, now)).update(read, now);
         }
         if answer != self.answer {
@@ -93,7 +93,7 @@ impl ReplicatorWait {
         Err(match &self.answer {
             None => Error::new(Kind::Locked, format!("{locked}, which did not answer within {seconds}s"))
                 .with_hint("that process hangs, or its version takes no requests for snapshots; check its log"),
-            Some(Reply::Waiting(problem)) if !problem.is_empty() => {
+            Some(SnapshotReply::Waiting(problem)) if !problem.is_empty() => {
                 request_failed(database, Kind::StoreUnreachable, problem)
             }
             Some(_) => request_failed(database, Kind::StoreUnreachable, &format!("no progress for {seconds}s")),
@@ -124,7 +124,7 @@ fn locate_stored(database: &Database, store: &dyn Store, position: Position, url
 mod tests {
     use super::*;
 
-    fn check(answers: &[Option<Reply>], seconds: u64) -> Result<()> {
+    fn check(answers: &[Option<SnapshotReply>], seconds: u64) -> Result<()> {
         let begin = SystemClock.now();
         let mut waiting = ReplicatorWait::new(begin);
         answers.iter().for_each(|answer| waiting.on_reply(answer.clone(), begin));
@@ -134,15 +134,15 @@ mod tests {
 
     #[test]
     fn replicator_without_progress_is_given_up_with_its_answer() {
-        let reading = Some(Reply::Reading { read: 1, total: 2, stored: 0 });
+        let reading = Some(SnapshotReply::Reading { read: 1, total: 2, stored: 0 });
         let table = [
             (None, Kind::Locked, "/a.db: already replicated by process 7, which did not answer within 30s"),
             (
-                Some(Reply::Waiting("no disk".into())),
+                Some(SnapshotReply::Waiting("no disk".into())),
                 Kind::StoreUnreachable,
                 "snapshot by the running replicate: no disk",
             ),
-            (Some(Reply::Waiting(String::new())), Kind::StoreUnreachable, "no progress for 30s"),
+            (Some(SnapshotReply::Waiting(String::new())), Kind::StoreUnreachable, "no progress for 30s"),
             (reading, Kind::StoreUnreachable, "no progress for 30s"),
         ];
         for (answer, kind, text) in table {

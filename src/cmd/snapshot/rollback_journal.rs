@@ -18,7 +18,7 @@ use crate::log;
 use crate::replica::replicator::warn_clock;
 use crate::replica::snapshot_upload::{SnapshotBuffers, SnapshotUpload, UploadProgress};
 use crate::replica::standalone_snapshot::{LatestStored, latest_stored, standalone_snapshot};
-use crate::source::{self, snapshot::open_rollback_snapshot};
+use crate::source::{SourceOptions, snapshot::open_rollback_snapshot};
 use crate::store::Store;
 use crate::store::blocking::{Outage, connect};
 
@@ -37,8 +37,8 @@ const STORE_WAIT: Duration = Duration::from_millis(50);
 /// is in WAL mode.
 pub fn snapshot_rollback_journal(
     database: &Database,
-    options: &source::Options,
-    asked: &cli::Snapshot,
+    options: &SourceOptions,
+    asked: &cli::SnapshotOptions,
     store: &Rc<dyn Store>,
 ) -> Result<Option<StoredSnapshot>> {
     if open_rollback_snapshot(&database.path, options)?.is_none() {
@@ -59,8 +59,8 @@ pub fn snapshot_rollback_journal(
 /// One attempt.
 fn stored_without_wal(
     database: &Database,
-    options: &source::Options,
-    asked: &cli::Snapshot,
+    options: &SourceOptions,
+    asked: &cli::SnapshotOptions,
     store: &Rc<dyn Store>,
 ) -> Result<Option<StoredSnapshot>> {
     let LatestStored { newest, origin, owner: recorded, recipients } = latest_stored(store, &SystemClock)?;

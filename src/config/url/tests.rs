@@ -10,7 +10,7 @@ fn nats_of(text: &str) -> NatsUrl {
 /// Servers, bucket and prefix, as the display form writes them.
 fn shown(text: &str) -> String {
     let url = nats_of(text);
-    let mut options = Options::new(url.servers, url.bucket.unwrap_or_default(), url.prefix);
+    let mut options = NatsOptions::new(url.servers, url.bucket.unwrap_or_default(), url.prefix);
     options.tls.required = url.tls;
     options.api_prefix = url.subjects.api().unwrap().unwrap_or(options.api_prefix);
     format_nats(&options)
@@ -200,7 +200,7 @@ fn a_list_of_servers_is_read_with_or_without_schemes() {
     ];
     for (text, expected) in table {
         let url = parse_servers(text, "NATS_URL").unwrap();
-        let mut options = Options::new(url.servers, "", "");
+        let mut options = NatsOptions::new(url.servers, "", "");
         options.tls.required = url.tls;
         assert_eq!(format_nats(&options), expected, "{text}");
     }

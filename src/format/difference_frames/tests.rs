@@ -8,14 +8,14 @@ use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::differences::Composer;
 use crate::format::fixtures::{Random, Wal, wal};
 use crate::format::key::SegmentKey;
-use crate::format::segment::{Differences, Encoder, key_of, last_member};
+use crate::format::segment::{Differences, SegmentEncoder, key_of, last_member};
 use crate::format::wal::{ByteOrder, Salt};
 
 /// Pages by number; all others are zeros.
 #[derive(Clone, Default)]
 struct Pages(HashMap<u32, Vec<u8>>);
 
-impl Bases for Pages {
+impl BasePages for Pages {
     fn base(&mut self, number: u32, page: &mut [u8]) -> Result<()> {
         match self.0.get(&number) {
             Some(old) => page.copy_from_slice(old),
@@ -79,7 +79,7 @@ fn member(wal: &Wal, header: &MemberHeader, pages: &mut Pages) -> (SegmentKey, V
     }
     assert!(composer.finish());
     let mut out = Vec::new();
-    Encoder::new(1).differences(&header, &composer, &mut out);
+    SegmentEncoder::new(1).differences(&header, &composer, &mut out);
     (key_of(&header, &header), out)
 }
 
@@ -90,7 +90,7 @@ fn frames_of<'a>(wal: &'a Wal, header: &MemberHeader) -> impl Iterator<Item = &'
 
 /// All frames of an object, one after another, and its last header.
 fn read(key: &SegmentKey, stored: &[u8], before: Checksum, pages: &mut Pages) -> Result<(Vec<u8>, MemberHeader)> {
-    let mut reader = Reader::named(key, stored);
+    let mut reader = SegmentReader::named(key, stored);
     let header = reader.next_member()?.unwrap();
     let before = if header.payload_offset.get() == 0 { header.checksum_before } else { before };
     let mut frames = DifferenceFrames::new(&mut reader, &header, before);
@@ -165,7 +165,7 @@ fn a_small_change_is_a_small_member() {
 #[test]
 fn the_last_member_is_found_with_what_it_inherits() {
     let (wal, mut pages, mut out) = (wal(), Pages::default(), Vec::new());
-    let mut encoder = Encoder::new(1);
+    let mut encoder = SegmentEncoder::new(1);
     let mut headers = [wal.batch(0, 0, 2, 100), wal.batch(0, 2, 3, 200), wal.batch(0, 3, 6, 300)];
     encoder.member(&headers[0], &[wal.payload(&headers[0])], &mut out);
     let mut composer = Composer::default();
@@ -184,7 +184,7 @@ fn the_last_member_is_found_with_what_it_inherits() {
     let key = key_of(&headers[0], &headers[2]);
     let (last, _) = last_member(&key, &out).unwrap();
     assert_eq!(last, MemberHeader { visible_after: headers[1].visible_by, ..headers[2] });
-    let unnamed = Reader::new(&out[out.len() - 1..]).next_member();
+    let unnamed = SegmentReader::new(&out[out.len() - 1..]).next_member();
     assert_eq!(unnamed.unwrap_err().kind(), Kind::Corrupt);
 }
 
@@ -192,7 +192,7 @@ fn the_last_member_is_found_with_what_it_inherits() {
 fn a_member_without_its_name_says_too_little() {
     let wal = wal();
     let (_, stored) = member(&wal, &wal.batch(0, 0, 2, 1), &mut Pages::default());
-    let error = Reader::new(stored.as_slice()).next_member().unwrap_err();
+    let error = SegmentReader::new(stored.as_slice()).next_member().unwrap_err();
     assert_eq!(error.message(), "segment header: expected the name of the segment, which says the rest");
 }
 
@@ -230,9 +230,9 @@ fn payloads_of_any_bytes_are_refused_without_a_panic() {
         let mut composer = Composer::default();
         (composer.length, composer.steps, composer.literals) = (vec![length], steps, literals);
         let mut stored = Vec::new();
-        Encoder::new(1).differences(&header, &composer, &mut stored);
+        SegmentEncoder::new(1).differences(&header, &composer, &mut stored);
         let key = key_of(&header, &header);
-        let mut reader = Reader::named(&key, stored.as_slice());
+        let mut reader = SegmentReader::named(&key, stored.as_slice());
         let Ok(Some(header)) = reader.next_member() else { continue };
         let mut frames = DifferenceFrames::new(&mut reader, &header, header.checksum_before);
         let mut pages = Pages::default();

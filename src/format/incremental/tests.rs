@@ -2,7 +2,7 @@ use super::*;
 use crate::format::fixtures::{GENERATION, Random, millis, point, size};
 use crate::format::payload_deltas::PayloadDeltas;
 use crate::format::running_checksum::RunningChecksum;
-use crate::format::segment::Reader;
+use crate::format::segment::SegmentReader;
 
 type Pages = Vec<Vec<u8>>;
 
@@ -32,7 +32,7 @@ fn position() -> ReadPosition {
 fn applied(mut pages: Pages, made: &Incremental) -> Pages {
     let header = made.header(Generation::new(GENERATION), point(3, 1_072), &position(), millis(9_000));
     let object = made.object(&header);
-    let mut reader = Reader::named(&rollup::key_of(&header), object.as_slice());
+    let mut reader = SegmentReader::named(&rollup::key_of(&header), object.as_slice());
     let found = reader.next_member().unwrap().unwrap();
     assert_eq!(found, header);
     pages.resize((found.rollup.unwrap().least as usize).min(pages.len()), vec![0; 512]);

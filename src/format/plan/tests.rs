@@ -37,19 +37,19 @@ fn part(generation: u64, start: u64, end: u64) -> (String, u64) {
     timed(generation, (start, end), (end, end), true)
 }
 
-fn at(generation: u64, offset: u64) -> Target {
-    Target::Position(Position { generation: id(generation), wal_position: point(0, offset) })
+fn at(generation: u64, offset: u64) -> PlanTarget {
+    PlanTarget::Position(Position { generation: id(generation), wal_position: point(0, offset) })
 }
 
 fn ranges(plan: &Plan) -> Vec<(u64, u64)> {
     plan.segments.iter().map(|(key, _)| (key.start.offset.get(), key.end.offset.get())).collect()
 }
 
-fn planned(entries: &[(String, u64)], target: Target) -> Plan {
+fn planned(entries: &[(String, u64)], target: PlanTarget) -> Plan {
     plan(&Listing::new(entries.to_vec()), None, &target).unwrap()
 }
 
-fn refused(entries: &[(String, u64)], generation: Option<u64>, target: Target) -> Error {
+fn refused(entries: &[(String, u64)], generation: Option<u64>, target: PlanTarget) -> Error {
     plan(&Listing::new(entries.to_vec()), generation.map(id), &target).unwrap_err()
 }
 
@@ -70,7 +70,7 @@ fn two() -> Vec<(String, u64)> {
 
 #[test]
 fn latest_is_the_newest_snapshot_and_all_later_segments() {
-    let plan = planned(&two(), Target::Latest);
+    let plan = planned(&two(), PlanTarget::Latest);
     assert_eq!((plan.snapshot.generation, plan.snapshot.position), (id(2), point(0, 100)));
     assert_eq!((plan.snapshot_size, plan.stop), (100, StopAt::End));
     assert_eq!(ranges(&plan), [(100, 110), (110, 120)]);
@@ -80,7 +80,7 @@ fn latest_is_the_newest_snapshot_and_all_later_segments() {
 
 #[test]
 fn latest_of_a_generation_is_of_that_one() {
-    let plan = plan(&Listing::new(two()), Some(id(1)), &Target::Latest).unwrap();
+    let plan = plan(&Listing::new(two()), Some(id(1)), &PlanTarget::Latest).unwrap();
     assert_eq!((plan.snapshot.generation, plan.snapshot.position), (id(1), point(0, 20)));
     assert_eq!(ranges(&plan), [(20, 30), (30, 40)]);
     assert!(plan.warnings.is_empty());
@@ -91,14 +91,16 @@ fn newer_generation_without_snapshot_is_skipped_with_a_warning() {
     let mut entries = two();
     entries.push(segment(3, 200, 210));
     let text = "generation 0000000000000003 is newer, but has no snapshot yet: using generation 0000000000000002";
-    for (target, warnings) in
-        [(Target::Latest, vec![text]), (Target::Time(millis(115)), vec![]), (Target::Time(millis(30)), vec![])]
-    {
+    for (target, warnings) in [
+        (PlanTarget::Latest, vec![text]),
+        (PlanTarget::Time(millis(115)), vec![]),
+        (PlanTarget::Time(millis(30)), vec![]),
+    ] {
         assert_eq!(planned(&entries, target).warnings, warnings, "{target:?}");
     }
-    let late = planned(&entries, Target::Time(millis(210)));
+    let late = planned(&entries, PlanTarget::Time(millis(210)));
     assert_eq!(late.warnings.last().map(String::as_str), Some(text));
-    let named = plan(&Listing::new(entries), Some(id(2)), &Target::Latest).unwrap();
+    let named = plan(&Listing::new(entries), Some(id(2)), &PlanTarget::Latest).unwrap();
     assert!(named.warnings.is_empty());
 }
 
@@ -106,12 +108,12 @@ fn newer_generation_without_snapshot_is_skipped_with_a_warning() {
 fn incomplete_transaction_is_left_out_with_a_warning() {
     let entries = [snapshot(1, 0, 0), segment(1, 0, 16), part(1, 16, 20), part(1, 20, 30)];
     let text = "the transaction after 00000000:000000000010 is incomplete: 2 segment(s) ignored";
-    for target in [Target::Latest, Target::Time(millis(30))] {
+    for target in [PlanTarget::Latest, PlanTarget::Time(millis(30))] {
         let plan = planned(&entries, target);
         assert_eq!((ranges(&plan), plan.warnings), (vec![(0, 16)], vec![text.to_string()]));
     }
     let whole = [&entries[..], &[segment(1, 30, 40)]].concat();
-    assert_eq!(ranges(&planned(&whole, Target::Latest)), [(0, 16), (16, 20), (20, 30), (30, 40)]);
+    assert_eq!(ranges(&planned(&whole, PlanTarget::Latest)), [(0, 16), (16, 20), (20, 30), (30, 40)]);
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn a_time_is_never_passed() {
         (120, 2, 100, &[(100, 110), (110, 120)]),
     ];
     for (time, generation, snapshot, segments) in table {
-        let plan = planned(&two(), Target::Time(millis(time)));
+        let plan = planned(&two(), PlanTarget::Time(millis(time)));
         assert_eq!((plan.snapshot.generation, plan.snapshot.position), (id(generation), point(0, snapshot)), "{time}");
         assert_eq!((ranges(&plan), plan.stop), (segments.to_vec(), StopAt::Time(millis(time))), "{time}");
     }
@@ -137,13 +139,13 @@ fn a_time_is_never_passed() {
 #[test]
 fn a_time_inside_a_merged_object_takes_the_object() {
     let entries = [snapshot(1, 0, 0), timed(1, (0, 30), (10, 30), false), segment(1, 30, 40)];
-    assert_eq!(ranges(&planned(&entries, Target::Time(millis(15)))), [(0, 30)]);
-    assert!(ranges(&planned(&entries, Target::Time(millis(9)))).is_empty());
+    assert_eq!(ranges(&planned(&entries, PlanTarget::Time(millis(15)))), [(0, 30)]);
+    assert!(ranges(&planned(&entries, PlanTarget::Time(millis(9)))).is_empty());
 }
 
 #[test]
 fn time_between_generations_gives_the_older_end_and_warns() {
-    let plan = planned(&two(), Target::Time(millis(70)));
+    let plan = planned(&two(), PlanTarget::Time(millis(70)));
     assert_eq!((plan.snapshot.generation, ranges(&plan)), (id(1), vec![(20, 30), (30, 40)]));
     assert_eq!(
         plan.warnings,
@@ -157,7 +159,7 @@ fn a_time_outside_of_what_is_stored_is_refused_with_the_range() {
     for (generation, time, range) in
         [(None, 4, (5, 120)), (None, 121, (5, 120)), (Some(1), 41, (5, 40)), (Some(2), 99, (100, 120))]
     {
-        let error = refused(&two(), generation, Target::Time(millis(time)));
+        let error = refused(&two(), generation, PlanTarget::Time(millis(time)));
         assert_eq!(error.kind(), Kind::NothingToRestore);
         let text = format!("timestamp {}: the backup covers {} to {}", millis(time), millis(range.0), millis(range.1));
         assert_eq!(error.message(), text);
@@ -171,16 +173,16 @@ fn a_time_outside_of_what_is_stored_is_refused_with_the_range() {
 fn where_nothing_fits_the_error_says_what_is_missing() {
     let segments = [segment(1, 0, 10)];
     let late = [segment(1, 0, 10), snapshot(2, 0, 20)];
-    let table: [(Entries<'_>, Option<u64>, Target, &str); 9] = [
-        (&[], None, Target::Latest, "nothing is stored"),
-        (&[], None, Target::Time(millis(1)), "nothing is stored"),
+    let table: [(Entries<'_>, Option<u64>, PlanTarget, &str); 9] = [
+        (&[], None, PlanTarget::Latest, "nothing is stored"),
+        (&[], None, PlanTarget::Time(millis(1)), "nothing is stored"),
         (&[], None, at(1, 1), "generation 0000000000000001 is not stored"),
-        (&segments, None, Target::Latest, "segments are stored, but no snapshot yet"),
-        (&segments, Some(1), Target::Latest, "generation 0000000000000001 has no snapshot yet"),
-        (&segments, Some(1), Target::Time(millis(1)), "generation 0000000000000001 has no snapshot yet"),
+        (&segments, None, PlanTarget::Latest, "segments are stored, but no snapshot yet"),
+        (&segments, Some(1), PlanTarget::Latest, "generation 0000000000000001 has no snapshot yet"),
+        (&segments, Some(1), PlanTarget::Time(millis(1)), "generation 0000000000000001 has no snapshot yet"),
         (&segments, None, at(1, 5), "generation 0000000000000001 has no snapshot yet"),
-        (&late, Some(3), Target::Latest, "generation 0000000000000003 is not stored"),
-        (&late, Some(3), Target::Time(millis(1)), "generation 0000000000000003 is not stored"),
+        (&late, Some(3), PlanTarget::Latest, "generation 0000000000000003 is not stored"),
+        (&late, Some(3), PlanTarget::Time(millis(1)), "generation 0000000000000003 is not stored"),
     ];
     for (entries, generation, target, text) in table {
         let error = refused(entries, generation, target);
@@ -191,18 +193,19 @@ fn where_nothing_fits_the_error_says_what_is_missing() {
 #[test]
 fn a_gap_on_the_way_is_refused_and_one_behind_the_target_is_not() {
     let entries = [snapshot(1, 0, 0), segment(1, 0, 16), segment(1, 32, 48)];
-    for target in [Target::Latest, Target::Time(millis(17)), Target::Time(millis(48)), at(1, 20), at(1, 48)] {
+    for target in [PlanTarget::Latest, PlanTarget::Time(millis(17)), PlanTarget::Time(millis(48)), at(1, 20), at(1, 48)]
+    {
         let error = refused(&entries, None, target);
         assert_eq!(error.kind(), Kind::Corrupt, "{target:?}");
         assert!(error.message().contains("no segment begins at 00000000:000000000010; the next"), "{error}");
         assert_eq!(error.hint(), Some("-timestamp 1970-01-01T00:00:00.016Z restores the latest state before the gap"));
     }
-    for target in [Target::Time(millis(15)), Target::Time(millis(16)), at(1, 8), at(1, 16)] {
+    for target in [PlanTarget::Time(millis(15)), PlanTarget::Time(millis(16)), at(1, 8), at(1, 16)] {
         assert!(planned(&entries, target).warnings.is_empty(), "{target:?}");
     }
     let healed = [&entries[..], &[snapshot(1, 48, 50), segment(1, 48, 60)]].concat();
-    assert_eq!(ranges(&planned(&healed, Target::Latest)), [(48, 60)]);
-    assert_eq!(refused(&healed, None, Target::Time(millis(49))).kind(), Kind::Corrupt);
+    assert_eq!(ranges(&planned(&healed, PlanTarget::Latest)), [(48, 60)]);
+    assert_eq!(refused(&healed, None, PlanTarget::Time(millis(49))).kind(), Kind::Corrupt);
 }
 
 #[test]
@@ -256,7 +259,7 @@ fn names_that_are_not_ours_are_told() {
     let mut entries = two();
     entries.push(("generations/readme".to_string(), 3));
     assert_eq!(
-        planned(&entries, Target::Latest).warnings,
+        planned(&entries, PlanTarget::Latest).warnings,
         ["1 object(s) of other programs, such as \"generations/readme\", are ignored"]
     );
 }
@@ -319,7 +322,7 @@ fn plans_for_random_moments_are_what_trying_every_way_finds() {
         entries.extend(segments.iter().map(|(s, e)| timed(1, (*s, *e), ((s + 1) * 10, e * 10), false)));
         let time = random.below(length * 10 + 20);
 
-        let found = plan(&Listing::new(entries), None, &Target::Time(millis(time)));
+        let found = plan(&Listing::new(entries), None, &PlanTarget::Time(millis(time)));
         let found = found.as_ref().map(|plan| outcome(plan, time)).map_err(Error::kind);
         assert_eq!(found, expected(&snapshots, &segments, time), "seed {seed}: {segments:?} {snapshots:?} {time}");
     }
@@ -342,7 +345,7 @@ fn a_listing_of_a_hundred_thousand_segments_is_planned_at_once() {
     let mut entries: Vec<_> = (0..100_000).map(|n| segment(1, n, n + 1)).collect();
     entries.push(snapshot(1, 0, 0));
     let listing = Listing::new(entries);
-    let plan = plan(&listing, None, &Target::Latest).unwrap();
+    let plan = plan(&listing, None, &PlanTarget::Latest).unwrap();
     assert_eq!(plan.segments.len(), 100_000);
 }
 
@@ -350,14 +353,14 @@ fn a_listing_of_a_hundred_thousand_segments_is_planned_at_once() {
 fn between_two_kept_states_the_earlier_one_is_given_and_named() {
     let rollup = |range: (u64, u64)| timed(1, range, (0, range.1), false);
     let entries = [snapshot(1, 0, 5), rollup((0, 20)), rollup((20, 3_600_040)), segment(1, 3_600_040, 3_600_050)];
-    let plan = planned(&entries, Target::Time(millis(3_600_030)));
+    let plan = planned(&entries, PlanTarget::Time(millis(3_600_030)));
     assert_eq!((ranges(&plan), plan.stop), (vec![(0, 20)], StopAt::Time(millis(3_600_030))));
     let warning = "the newest kept state is from 1970-01-01T00:00:00.020Z, 1h before the requested moment; the next is from \
                    1970-01-01T01:00:00.040Z";
     assert_eq!(plan.warnings, [warning]);
     // At a kept one there is nothing to say.
-    assert_eq!(planned(&entries, Target::Time(millis(20))).warnings, [""; 0]);
-    assert_eq!(ranges(&planned(&entries, Target::Latest)).len(), 3);
+    assert_eq!(planned(&entries, PlanTarget::Time(millis(20))).warnings, [""; 0]);
+    assert_eq!(ranges(&planned(&entries, PlanTarget::Latest)).len(), 3);
     // A position within is refused with the next one that can be given.
     let error = refused(&entries, None, at(1, 30));
     assert_eq!(error.kind(), Kind::NothingToRestore);
@@ -365,5 +368,5 @@ fn between_two_kept_states_the_earlier_one_is_given_and_named() {
     assert_eq!(ranges(&planned(&entries, at(1, 20))), [(0, 20)]);
     // From a snapshot within a rollup nothing leads on.
     let within = [&entries[..], &[snapshot(1, 30, 30)]].concat();
-    assert_eq!(refused(&within, None, Target::Latest).kind(), Kind::Corrupt);
+    assert_eq!(refused(&within, None, PlanTarget::Latest).kind(), Kind::Corrupt);
 }

@@ -148,7 +148,7 @@ fn history(random: &mut Random) -> (Vec<Key>, u64) {
 fn outcomes(keys: &[Key], end: u64) -> Vec<Option<(SnapshotKey, u64)>> {
     let listing = listing(keys);
     let outcome = |hour: u64| {
-        let plan = plan(&listing, None, &Target::Time(millis(hour * HOUR))).ok()?;
+        let plan = plan(&listing, None, &PlanTarget::Time(millis(hour * HOUR))).ok()?;
         let last = plan.segments.last().map_or(plan.snapshot.position, |(key, _)| key.end.max(plan.snapshot.position));
         Some((plan.snapshot, last.offset.get().min(hour)))
     };

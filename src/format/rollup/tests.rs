@@ -3,8 +3,8 @@ use crate::error::Kind;
 use crate::format::chain_end::check_key;
 use crate::format::fixtures::{ChunkedReader, Random, harmless_bits, point, size, wal};
 use crate::format::page_diff::PageDiffer;
-use crate::format::payload_deltas::{PayloadDeltas, Step};
-use crate::format::segment::Reader;
+use crate::format::payload_deltas::{DeltaFrame, PayloadDeltas};
+use crate::format::segment::SegmentReader;
 
 /// A rollup from 2:32 to the end of the sample WAL, of a database with so many pages.
 fn header(pages: u32) -> MemberHeader {
@@ -23,11 +23,11 @@ fn stored(header: &MemberHeader, pages: &[(u32, PageDelta)]) -> Vec<u8> {
 }
 
 fn read(key: &SegmentKey, stored: &[u8], step: usize) -> Result<(MemberHeader, Vec<(u32, PageDelta)>)> {
-    let mut reader = Reader::named(key, ChunkedReader(stored, step));
+    let mut reader = SegmentReader::named(key, ChunkedReader(stored, step));
     let header = reader.next_member()?.unwrap();
     check_key(key, &header)?;
     let (mut deltas, mut pages) = (PayloadDeltas::new(&mut reader, &header), Vec::new());
-    while let Some(Step { page, commit, delta }) = deltas.next_delta()? {
+    while let Some(DeltaFrame { page, commit, delta }) = deltas.next_delta()? {
         assert_eq!(commit, 0);
         pages.push((page, delta));
     }

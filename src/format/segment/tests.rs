@@ -15,7 +15,7 @@ use crate::format::wal::{ByteOrder, Checksum};
 fn three() -> (Wal, Vec<MemberHeader>, Vec<u8>) {
     let wal = wal();
     let mut headers = vec![wal.batch(0, 0, 2, 100), wal.batch(0, 2, 3, 200), wal.batch(0, 3, 6, 300)];
-    let (mut encoder, mut out, mut crc) = (Encoder::new(LEVEL), Vec::new(), 0);
+    let (mut encoder, mut out, mut crc) = (SegmentEncoder::new(LEVEL), Vec::new(), 0);
     for header in &mut headers {
         header.previous_crc = crc;
         crc = encoder.member(header, &[wal.payload(header)], &mut out);
@@ -28,7 +28,7 @@ fn key(headers: &[MemberHeader]) -> SegmentKey {
 }
 
 fn drain(input: impl Read) -> Result<(Vec<MemberHeader>, Vec<u8>)> {
-    let mut reader = Reader::new(input);
+    let mut reader = SegmentReader::new(input);
     let (mut headers, mut payload, mut buf) = (Vec::new(), Vec::new(), [0; 100]);
     while let Some(header) = reader.next_member()? {
         headers.push(header);
@@ -75,7 +75,7 @@ fn a_payload_in_pieces_makes_the_same_member() {
     let wal = wal();
     let header = wal.batch(0, 0, 6, 1);
     let (mut whole, mut pieces) = (Vec::new(), Vec::new());
-    let mut encoder = Encoder::new(LEVEL);
+    let mut encoder = SegmentEncoder::new(LEVEL);
     let crc = encoder.member(&header, &[wal.payload(&header)], &mut whole);
     let (head, tail) = wal.payload(&header).split_at(700);
     assert_eq!(encoder.member(&header, &[head, &[], tail], &mut pieces), crc);
@@ -172,14 +172,14 @@ fn payload_of_another_length_than_the_header_is_an_error() {
 #[test]
 fn a_member_that_is_passed_over_is_verified() {
     let (_, headers, stored) = three();
-    let mut reader = Reader::new(stored.as_slice());
+    let mut reader = SegmentReader::new(stored.as_slice());
     for header in &headers {
         assert_eq!(reader.next_member().unwrap().as_ref(), Some(header));
     }
     let mut bad = stored;
     let end_of_first = wal().member(&headers[0]).len();
     bad[end_of_first - 5] ^= 1;
-    let mut reader = Reader::new(bad.as_slice());
+    let mut reader = SegmentReader::new(bad.as_slice());
     reader.next_member().unwrap();
     assert!(reader.next_member().unwrap_err().message().starts_with("payload: expected crc32"));
 }

@@ -8,8 +8,8 @@ use crate::format::fixtures::{
 };
 use crate::format::origin::{DatabaseFacts, SchemaSample};
 
-fn header(pages: u32) -> Header {
-    Header {
+fn header(pages: u32) -> SnapshotHeader {
+    SnapshotHeader {
         generation: Generation::new(ID),
         position: point(3, 32 + 2 * 536),
         page_size: size(512),
@@ -34,7 +34,7 @@ fn packed(pages: &[u8]) -> Block {
     piece
 }
 
-fn stored(header: &Header, database: &[u8]) -> Vec<u8> {
+fn stored(header: &SnapshotHeader, database: &[u8]) -> Vec<u8> {
     stored_of(header, None, database)
 }
 
@@ -43,8 +43,8 @@ fn origin() -> DatabaseOrigin {
     DatabaseOrigin::new("pi", Path::new("/var/lib/a.db"), DatabaseFacts { mode: 0o640, schema, ..Default::default() })
 }
 
-fn stored_of(header: &Header, origin: Option<&DatabaseOrigin>, database: &[u8]) -> Vec<u8> {
-    let (mut encoder, mut out) = (Encoder::new(header, origin), Vec::new());
+fn stored_of(header: &SnapshotHeader, origin: Option<&DatabaseOrigin>, database: &[u8]) -> Vec<u8> {
+    let (mut encoder, mut out) = (SnapshotEncoder::new(header, origin), Vec::new());
     for piece in database.chunks(1000) {
         encoder.add(&packed(piece), &mut out);
     }
@@ -52,8 +52,8 @@ fn stored_of(header: &Header, origin: Option<&DatabaseOrigin>, database: &[u8]) 
     out
 }
 
-fn drain(input: impl Read) -> Result<(Header, Vec<u8>)> {
-    let mut reader = Reader::open(input)?;
+fn drain(input: impl Read) -> Result<(SnapshotHeader, Vec<u8>)> {
+    let mut reader = SnapshotReader::open(input)?;
     let (mut payload, mut buf) = (Vec::new(), [0; 700]);
     loop {
         match reader.read(&mut buf)? {
@@ -89,10 +89,11 @@ fn snapshot_is_readable_by_us_and_by_any_gunzip() {
 
 #[test]
 fn every_number_of_a_header_reads_back() {
-    let known = Header { order: ByteOrder::Little, pages: u32::MAX, time: Timestamp::MAX, ..header(1) };
-    let unknown = Header { wal_known: false, position: point(u32::MAX, 0), page_size: size(65_536), ..header(1) };
+    let known = SnapshotHeader { order: ByteOrder::Little, pages: u32::MAX, time: Timestamp::MAX, ..header(1) };
+    let unknown =
+        SnapshotHeader { wal_known: false, position: point(u32::MAX, 0), page_size: size(65_536), ..header(1) };
     for header in [known, unknown] {
-        assert_eq!(Header::decode(&header.encode(), None).unwrap(), header);
+        assert_eq!(SnapshotHeader::decode(&header.encode(), None).unwrap(), header);
     }
 }
 
@@ -108,8 +109,8 @@ fn header_is_read_as_soon_as_its_bytes_are_there() {
 
 #[test]
 fn a_header_that_cannot_be_true_is_refused() {
-    let unknown = Header { wal_known: false, ..header(1) };
-    let torn = Header { position: point(0, 33), ..header(1) };
+    let unknown = SnapshotHeader { wal_known: false, ..header(1) };
+    let torn = SnapshotHeader { position: point(0, 33), ..header(1) };
     let table = [
         (unknown, "snapshot header: expected a known WAL at 00000003:000000000450"),
         (torn, "snapshot header: expected the end of a frame at 00000000:000000000021"),
@@ -124,7 +125,7 @@ fn a_header_that_cannot_be_true_is_refused() {
 fn a_snapshot_says_of_which_database_it_is() {
     let stored = stored_of(&header(9), Some(&origin()), &database(9));
     for step in [1, usize::MAX] {
-        assert_eq!(Reader::open(ChunkedReader(&stored, step)).unwrap().origin(), Some(&origin()));
+        assert_eq!(SnapshotReader::open(ChunkedReader(&stored, step)).unwrap().origin(), Some(&origin()));
         assert_eq!(drain(ChunkedReader(&stored, step)).unwrap(), (header(9), database(9)));
     }
     let length = (0..stored.len()).find(|length| header_of(&stored[..*length]).unwrap().is_some()).unwrap();
@@ -145,8 +146,8 @@ fn a_flipped_bit_is_an_error_or_changes_nothing() {
     flip_each_bit(&stored(&with_checksum(), &database(2)));
 }
 
-fn with_checksum() -> Header {
-    Header { database: Some(DatabaseChecksum::new(0x0102_0304_0506_0708)), ..header(2) }
+fn with_checksum() -> SnapshotHeader {
+    SnapshotHeader { database: Some(DatabaseChecksum::new(0x0102_0304_0506_0708)), ..header(2) }
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn a_database_of_another_length_than_promised_is_not_stored() {
         (1, "snapshot: expected 512 bytes of database, found 1024"),
         (3, "snapshot: expected 1536 bytes of database, found 1024"),
     ] {
-        let (mut encoder, mut out) = (Encoder::new(&header(pages), None), Vec::new());
+        let (mut encoder, mut out) = (SnapshotEncoder::new(&header(pages), None), Vec::new());
         encoder.add(&packed(&database(2)), &mut out);
         assert_eq!(encoder.finish(&mut out).unwrap_err().message(), text);
         assert_eq!(drain(out.as_slice()).unwrap_err().kind(), Kind::Corrupt);
@@ -208,7 +209,7 @@ fn snapshot_name_and_chain_end_come_from_its_header() {
         (known.chain_end().end, known.chain_end().checksum, known.chain_end().crc),
         (known.position, Some(Checksum(3, 4)), None)
     );
-    let broken = Header { checksum: Checksum::default(), ..known };
-    let unknown = Header { wal_known: false, position: point(0, 0), ..known };
+    let broken = SnapshotHeader { checksum: Checksum::default(), ..known };
+    let unknown = SnapshotHeader { wal_known: false, position: point(0, 0), ..known };
     assert_eq!((broken.chain_end().checksum, unknown.chain_end().checksum), (None, None));
 }

@@ -22,7 +22,7 @@ impl ComparisonPace {
 }
 
 /// When a database is to be compared.
-pub(super) struct ComparisonSchedule {
+pub(super) struct DatabaseComparisonSchedule {
     pace: Option<ComparisonPace>,
     due: Instant,
     /// Since when a pass has been under way.
@@ -31,16 +31,16 @@ pub(super) struct ComparisonSchedule {
     copied: Option<WalMark>,
 }
 
-impl ComparisonSchedule {
+impl DatabaseComparisonSchedule {
     /// All of it is known to be as stored, or to become so.
-    pub(super) fn new(pace: Option<ComparisonPace>, now: Instant) -> ComparisonSchedule {
+    pub(super) fn new(pace: Option<ComparisonPace>, now: Instant) -> DatabaseComparisonSchedule {
         let due = now + pace.map_or(Duration::ZERO, |pace| pace.interval);
-        ComparisonSchedule { pace, due, begun: None, copied: None }
+        DatabaseComparisonSchedule { pace, due, begun: None, copied: None }
     }
 
     /// A snapshot reads all of it.
     pub(super) fn put_off(&mut self, now: Instant) {
-        *self = ComparisonSchedule { copied: self.copied, ..ComparisonSchedule::new(self.pace, now) };
+        *self = DatabaseComparisonSchedule { copied: self.copied, ..DatabaseComparisonSchedule::new(self.pace, now) };
     }
 
     /// A piece is read. Since when the pass has been under way.
@@ -73,7 +73,7 @@ mod tests {
             frame,
             checksum: None,
         };
-        let mut schedule = ComparisonSchedule::new(Some(pace), begun);
+        let mut schedule = DatabaseComparisonSchedule::new(Some(pace), begun);
         let later = |seconds| begun + Duration::from_secs(seconds);
         assert_eq!(schedule.piece(later(59), copied(0), PageSize::MIN), None);
         assert_eq!(schedule.piece(later(60), copied(0), PageSize::MIN), Some(1 << 20));
@@ -82,8 +82,8 @@ mod tests {
         schedule.put_off(later(62));
         assert_eq!(schedule.piece(later(121), copied(1), PageSize::MIN), None);
         assert_eq!(schedule.piece(later(122), copied(1), PageSize::MIN), Some(1 << 20));
-        let mut small = ComparisonSchedule::new(Some(ComparisonPace { piece: 1, ..pace }), begun);
+        let mut small = DatabaseComparisonSchedule::new(Some(ComparisonPace { piece: 1, ..pace }), begun);
         assert_eq!(small.piece(later(60), copied(0), PageSize::MAX), Some(65_536));
-        assert_eq!(ComparisonSchedule::new(None, begun).piece(later(1 << 30), copied(0), PageSize::MIN), None);
+        assert_eq!(DatabaseComparisonSchedule::new(None, begun).piece(later(1 << 30), copied(0), PageSize::MIN), None);
     }
 }

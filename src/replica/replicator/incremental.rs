@@ -52,7 +52,7 @@ pub(super) struct IncrementalRead {
 }
 
 /// Why it is begun, or not.
-pub(super) enum Begun {
+pub(super) enum IncrementalStart {
     Reading(Box<IncrementalRead>),
     /// It cannot be.
     No(Box<Source>),
@@ -61,7 +61,7 @@ pub(super) enum Begun {
 }
 
 /// How far it has come.
-pub(super) enum Step {
+pub(super) enum IncrementalProgress {
     More,
     Full(WhyFull),
     Done,
@@ -75,9 +75,9 @@ impl IncrementalRead {
         chain: ChainBytes,
         meta: &Path,
         now: Instant,
-    ) -> Result<Begun> {
+    ) -> Result<IncrementalStart> {
         fault::point("incremental.begin")?;
-        let Some(known) = end.database else { return Ok(Begun::No(Box::new(source))) };
+        let Some(known) = end.database else { return Ok(IncrementalStart::No(Box::new(source))) };
         let page_size = end.chain_end.page_size;
         let inode = source.stamp()?.inode();
         let state = SummedState { page_size, pages: known.pages, checksum: known.checksum, inode };
@@ -85,19 +85,19 @@ impl IncrementalRead {
         // After a frame without checksum a rollup cannot say where it ends.
         let known_place = place.frame == 0 || place.checksum.is_some();
         if place.page_size != page_size || !known_place {
-            return Ok(Begun::No(Box::new(source)));
+            return Ok(IncrementalStart::No(Box::new(source)));
         }
-        let Some(sums) = page_sums_file::read(meta, &state) else { return Ok(Begun::No(Box::new(source))) };
-        let Some(snapshot) = source.snapshot(meta)? else { return Ok(Begun::Again) };
+        let Some(sums) = page_sums_file::read(meta, &state) else { return Ok(IncrementalStart::No(Box::new(source))) };
+        let Some(snapshot) = source.snapshot(meta)? else { return Ok(IncrementalStart::Again) };
         if !source.begin_at(&snapshot.mark())? {
-            return Ok(Begun::Again);
+            return Ok(IncrementalStart::Again);
         }
         let encoder = IncrementalEncoder::new(sums, snapshot.pages());
-        Ok(Begun::Reading(Box::new(IncrementalRead { snapshot, source, encoder, chain, begun: now })))
+        Ok(IncrementalStart::Reading(Box::new(IncrementalRead { snapshot, source, encoder, chain, begun: now })))
     }
 
     /// Reads the next pages.
-    pub(super) fn step(&mut self, buffer: &mut [u8]) -> Result<Step> {
+    pub(super) fn step(&mut self, buffer: &mut [u8]) -> Result<IncrementalProgress> {
         fault::point("incremental.read")?;
         let count = self.snapshot.read(buffer)?;
         let size = self.source.page_size().get() as usize;
@@ -105,9 +105,9 @@ impl IncrementalRead {
             self.encoder.page(page);
         }
         Ok(match self.encoder.why_full(&self.chain) {
-            Some(why) => Step::Full(why),
-            None if count == 0 => Step::Done,
-            None => Step::More,
+            Some(why) => IncrementalProgress::Full(why),
+            None if count == 0 => IncrementalProgress::Done,
+            None => IncrementalProgress::More,
         })
     }
 

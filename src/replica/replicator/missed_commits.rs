@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::chain::ChainBytes;
 use crate::log;
 use crate::replica::replicator::Replicator;
-use crate::replica::replicator::incremental::{Begun, IncrementalRead, Step};
+use crate::replica::replicator::incremental::{IncrementalProgress, IncrementalRead, IncrementalStart};
 use crate::replica::replicator::open_database::TIME_SLICE;
 use crate::replica::replicator::reader::ReaderStage;
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
@@ -33,12 +33,12 @@ impl Replicator {
         let chain = self.sides.get(at).map_or_else(ChainBytes::default, Side::chain_bytes);
         let begun = IncrementalRead::begin(source, &end, chain, &self.settings.meta(), clock.now());
         match begun.inspect_err(|_| self.forget_missed_ends())? {
-            Begun::Reading(reading) => self.read_incremental(reading, tools, clock),
-            Begun::No(source) => {
+            IncrementalStart::Reading(reading) => self.read_incremental(reading, tools, clock),
+            IncrementalStart::No(source) => {
                 self.forget_missed_ends();
                 self.opened(*source, None, None, clock)
             }
-            Begun::Again => Ok(WakeOn::NextTick),
+            IncrementalStart::Again => Ok(WakeOn::NextTick),
         }
     }
 
@@ -58,17 +58,17 @@ impl Replicator {
         let turn = clock.now() + TIME_SLICE;
         loop {
             match reading.step(&mut tools.buffer).inspect_err(|_| self.forget_missed_ends())? {
-                Step::Done => {
+                IncrementalProgress::Done => {
                     let (source, found) = reading.finish();
                     self.reader.incremental = Some(found);
                     return self.opened(source, None, None, clock);
                 }
-                Step::Full(why) => return self.give_up_incremental(*reading, why.text(), clock),
-                Step::More if clock.now() < turn => {}
-                Step::More if reading.must_give_way(clock.now()) => {
+                IncrementalProgress::Full(why) => return self.give_up_incremental(*reading, why.text(), clock),
+                IncrementalProgress::More if clock.now() < turn => {}
+                IncrementalProgress::More if reading.must_give_way(clock.now()) => {
                     return self.give_up_incremental(*reading, "a checkpoint of the application was waiting", clock);
                 }
-                Step::More => {
+                IncrementalProgress::More => {
                     self.reader.stage = ReaderStage::Incremental(reading);
                     return Ok(WakeOn::Immediately);
                 }

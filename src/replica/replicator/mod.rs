@@ -1,6 +1,6 @@
 //! One database, kept stored: the steps that the poll loop calls over and over. Nothing in here waits.
 //!
-//! A [`Reader`] follows the database, and a [`Side`] keeps a store. The reader gives each batch of commits to every side
+//! A [`DatabaseReader`] follows the database, and a [`Side`] keeps a store. The reader gives each batch of commits to every side
 //! that is writing, and moves its pin only past what all of them have taken.
 
 mod comparing;
@@ -33,7 +33,7 @@ pub use side::warn_clock;
 pub use status::{ReplicatorStatus, SnapshotStatus};
 
 use open_database::{OpenDatabase, SyncResult};
-use reader::{Reader, ReaderStage};
+use reader::{DatabaseReader, ReaderStage};
 use side::{Side, SnapshotStep};
 use syncing::SyncRounds;
 
@@ -44,7 +44,7 @@ pub struct Replicator {
     // Dropped in this order: anyone who waits for the lock finds the store free, and the connections of snapshots go before
     // that of the source.
     sides: Vec<Side>,
-    reader: Reader,
+    reader: DatabaseReader,
     closing: bool,
     /// Since the first store has answered: others are waited for, for a moment.
     answered_at: Option<Instant>,
@@ -69,7 +69,7 @@ impl Replicator {
         Replicator {
             name: settings.path.display().to_string(),
             sides: replicas.into_iter().map(|replica| Side::new(settings.clone(), replica, now)).collect(),
-            reader: Reader::new(settings.clone(), now),
+            reader: DatabaseReader::new(settings.clone(), now),
             closing: false,
             answered_at: None,
             syncs: SyncRounds::default(),
@@ -102,14 +102,14 @@ impl Replicator {
         self.reader.begun
     }
 
-    /// As [`Reader::check_database`].
+    /// As [`DatabaseReader::check_database`].
     pub fn check_database(&mut self) -> Result<()> {
         self.reader.check_database()?;
         self.on_locked();
         Ok(())
     }
 
-    /// As [`Reader::take_lock`].
+    /// As [`DatabaseReader::take_lock`].
     pub fn take_lock(&mut self) -> Result<()> {
         self.reader.take_lock()?;
         self.on_locked();

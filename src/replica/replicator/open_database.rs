@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::CHECK_INTERVAL;
-use crate::replica::replicator::comparison_schedule::{ComparisonPace, ComparisonSchedule};
+use crate::replica::replicator::comparison_schedule::{ComparisonPace, DatabaseComparisonSchedule};
 use crate::replica::replicator::file_position::FilePosition;
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::side::{Packing, Side};
@@ -39,7 +39,7 @@ pub(super) struct OpenDatabase {
     hot_until: Option<Instant>,
     /// A checkpoint of the application has waited for the pin: until then, the next one is looked for much more often.
     contended_until: Option<Instant>,
-    pub(super) comparison: ComparisonSchedule,
+    pub(super) comparison: DatabaseComparisonSchedule,
 }
 
 /// Whether it is enough to wait for word of the next write.
@@ -85,7 +85,7 @@ impl OpenDatabase {
             idle_state: IdleState::Polling,
             hot_until: None,
             contended_until: None,
-            comparison: ComparisonSchedule::new(comparison, now),
+            comparison: DatabaseComparisonSchedule::new(comparison, now),
         }
     }
 

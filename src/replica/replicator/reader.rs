@@ -19,7 +19,7 @@ use crate::source::{self, CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, 
 /// How long the first pin stays while a database is compared with what is stored, no matter who waits for it.
 const COMPARE_PATIENCE: Duration = Duration::from_secs(1);
 
-pub(super) struct Reader {
+pub(super) struct DatabaseReader {
     settings: Rc<Settings>,
     name: String,
     // Dropped before the database, whose connections must be the last ones.
@@ -74,9 +74,9 @@ pub(super) enum Compared {
     Done(Box<Source>, std::result::Result<(), GenerationEnd>),
 }
 
-impl Reader {
-    pub(super) fn new(settings: Rc<Settings>, now: Instant) -> Reader {
-        Reader {
+impl DatabaseReader {
+    pub(super) fn new(settings: Rc<Settings>, now: Instant) -> DatabaseReader {
+        DatabaseReader {
             name: settings.path.display().to_string(),
             page_sums: settings.keep_page_sums.then(|| PageSumsKeeper::new(settings.meta())),
             stage: ReaderStage::Closed,

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use crate::format::compression_level::{CompressionLevel, SegmentLevels};
 use crate::format::differences::Composer;
 use crate::format::keep::Keep;
-use crate::format::segment::Encoder;
+use crate::format::segment::SegmentEncoder;
 use crate::replica::maintenance::Maintenance;
 use crate::replica::replicator::comparison_schedule::ComparisonPace;
 use crate::replica::segment_builder::new_encoder;
 use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::SnapshotBuffers;
-use crate::source::{self, Inotify};
+use crate::source::{self, Inotify, SourceOptions};
 use crate::store::Store;
 
 /// How one database is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub path: PathBuf,
-    pub source: source::Options,
+    pub source: SourceOptions,
     /// Where the lock is, and what must be kept while the store is away. None: beside the database.
     pub meta_path: Option<PathBuf>,
     /// How often the database is looked at.
@@ -119,7 +119,7 @@ pub struct ReplicaTarget {
 
 /// What all databases of a process share: big buffers, and word from the kernel.
 pub struct SharedBuffers {
-    pub encoder: Encoder,
+    pub encoder: SegmentEncoder,
     pub composer: Composer,
     /// What compression may cost, for all of them together.
     pub levels: SegmentLevels,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::format::position::Position;
 use crate::format::time::Timestamp;
-use crate::replica::counters::Counters;
+use crate::replica::counters::ReplicatorCounters;
 
 /// Where things stand.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,7 @@ pub struct ReplicatorStatus {
     /// The snapshot that was stored last in this run.
     pub snapshot_stored: Option<Position>,
     pub problem: Option<String>,
-    pub counters: Counters,
+    pub counters: ReplicatorCounters,
     /// When everything that was committed was last seen to be stored.
     pub all_stored_at: Option<Timestamp>,
     /// Bytes of frames in the WAL.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::difference_frames::{Bases, DifferenceFrames};
+use crate::format::difference_frames::{BasePages, DifferenceFrames};
 use crate::format::position::{Offset, PageSize, WalPosition};
 use crate::format::running_checksum::RunningChecksum;
-use crate::format::segment::{Differences, MemberHeader, Reader};
+use crate::format::segment::{Differences, MemberHeader, SegmentReader};
 use crate::format::wal::{FRAME_HEADER, FrameHeader};
 use crate::restore::apply::{Restore, proven};
 use crate::restore::page_output::{PageOutput, expect_growth};
@@ -21,17 +21,17 @@ struct Pages<'a, O> {
     page_size: PageSize,
     running: RunningChecksum,
     /// Of the frames after the point to stop at, which the output does not get; none before it.
-    behind: Option<Behind>,
+    behind: Option<PagesPastStop>,
 }
 
 #[derive(Default)]
-struct Behind {
+struct PagesPastStop {
     pages: HashMap<u32, Vec<u8>>,
     /// The database was so short, or shorter: what is beyond holds zeros, unless it is among the pages.
     shortest: Option<u32>,
 }
 
-impl<O: PageOutput> Bases for Pages<'_, O> {
+impl<O: PageOutput> BasePages for Pages<'_, O> {
     fn base(&mut self, number: u32, page: &mut [u8]) -> Result<()> {
         if let Some(behind) = &self.behind {
             if let Some(found) = behind.pages.get(&number) {
@@ -55,7 +55,7 @@ impl<O: PageOutput> Restore<'_, O> {
     /// Applies a member of format 2 up to `stop`, and proves all of it.
     pub(super) fn differences<R: Read>(
         &mut self,
-        reader: &mut Reader<R>,
+        reader: &mut SegmentReader<R>,
         header: &MemberHeader,
         told: &Differences,
         stop: WalPosition,
@@ -99,7 +99,7 @@ impl<O: PageOutput> Restore<'_, O> {
 
 impl<O: PageOutput> Pages<'_, O> {
     /// Takes a frame after the point to stop at.
-    fn keep(mut self, found: &FrameHeader, new: &[u8]) -> Result<(RunningChecksum, Behind)> {
+    fn keep(mut self, found: &FrameHeader, new: &[u8]) -> Result<(RunningChecksum, PagesPastStop)> {
         let mut running = self.running;
         expect_growth(self.output, &running, found.page.max(found.commit), self.page_size)?;
         let mut old = vec![0; new.len()];

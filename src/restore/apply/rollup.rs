@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::page_delta::PageDelta;
 use crate::format::payload_deltas::PayloadDeltas;
 use crate::format::position::WalPosition;
-use crate::format::segment::{Differences, MemberHeader, Reader, Rollup};
+use crate::format::segment::{Differences, MemberHeader, Rollup, SegmentReader};
 use crate::restore::apply::{Restore, page_offset, proven};
 use crate::restore::page_output::PageOutput;
 
@@ -14,7 +14,7 @@ impl<O: PageOutput> Restore<'_, O> {
     /// Applies a rollup: all of it, since it knows no state in between.
     pub(super) fn rollup<R: Read>(
         &mut self,
-        reader: &mut Reader<R>,
+        reader: &mut SegmentReader<R>,
         header: &MemberHeader,
         (rollup, told): (&Rollup, &Differences),
         stop: WalPosition,

@@ -5,7 +5,7 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::format::plan::Plan;
 use crate::format::running_checksum::RunningChecksum;
-use crate::format::snapshot;
+use crate::format::snapshot::{SnapshotHeader, SnapshotReader};
 use crate::restore::object_reader::ObjectReader;
 use crate::restore::page_output::PageOutput;
 
@@ -18,8 +18,8 @@ pub(super) fn write_snapshot<O: PageOutput>(
     plan: &Plan,
     output: &mut O,
     progress: &mut dyn FnMut(),
-) -> Result<(snapshot::Header, RunningChecksum)> {
-    let mut reader = snapshot::Reader::open(download)?;
+) -> Result<(SnapshotHeader, RunningChecksum)> {
+    let mut reader = SnapshotReader::open(download)?;
     let header = *reader.header();
     if header.key() != plan.snapshot {
         return Err(Error::new(Kind::Corrupt, format!("it contains another snapshot: {}", header.key())));
@@ -46,7 +46,7 @@ pub(super) fn write_snapshot<O: PageOutput>(
 }
 
 /// Reads whole pages; fewer than there is room for only at the end.
-fn fill<R: Read>(reader: &mut snapshot::Reader<R>, piece: &mut [u8]) -> Result<usize> {
+fn fill<R: Read>(reader: &mut SnapshotReader<R>, piece: &mut [u8]) -> Result<usize> {
     let mut have = 0;
     while have < piece.len() {
         match reader.read(&mut piece[have..])? {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::source::comparison::{BUSY_SHARE, READ_BYTES};
 
 /// When a copy is to be compared.
-pub struct ComparisonSchedule {
+pub struct CopyComparisonSchedule {
     /// From the end of a pass to the next one; none: never.
     interval: Option<Duration>,
     due: Instant,
@@ -15,10 +15,10 @@ pub struct ComparisonSchedule {
     applied: u64,
 }
 
-impl ComparisonSchedule {
+impl CopyComparisonSchedule {
     /// All of the copy is known to be good.
-    pub fn new(interval: Option<Duration>, now: Instant) -> ComparisonSchedule {
-        ComparisonSchedule { interval, due: now + interval.unwrap_or_default(), begun: None, applied: 0 }
+    pub fn new(interval: Option<Duration>, now: Instant) -> CopyComparisonSchedule {
+        CopyComparisonSchedule { interval, due: now + interval.unwrap_or_default(), begun: None, applied: 0 }
     }
 
     /// Since when a piece is due; none if none is. Of several copies, the one that has waited longest is the next.
@@ -53,7 +53,7 @@ mod tests {
     fn a_copy_is_compared_each_interval_and_slower_under_commits() {
         let begun = Instant::now();
         let later = |seconds| begun + Duration::from_secs(seconds);
-        let mut schedule = ComparisonSchedule::new(Some(Duration::from_secs(60)), begun);
+        let mut schedule = CopyComparisonSchedule::new(Some(Duration::from_secs(60)), begun);
         assert_eq!((schedule.due(later(59)), schedule.due(later(70))), (None, Some(later(60))));
         assert_eq!(schedule.piece(later(70), 0), READ_BYTES);
         assert_eq!(schedule.piece(later(71), 5), READ_BYTES / BUSY_SHARE);
@@ -62,6 +62,6 @@ mod tests {
         assert_eq!(schedule.due(later(73)), Some(later(73)));
         assert_eq!(schedule.finish(later(80)), Duration::from_secs(10));
         assert_eq!((schedule.due(later(139)), schedule.due(later(140))), (None, Some(later(140))));
-        assert_eq!(ComparisonSchedule::new(None, begun).due(later(1 << 30)), None);
+        assert_eq!(CopyComparisonSchedule::new(None, begun).due(later(1 << 30)), None);
     }
 }

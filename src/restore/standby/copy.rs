@@ -20,7 +20,7 @@ use crate::restore::apply::{self, RestoreResult, ResumableRestore};
 use crate::restore::output_file::{Overwrite, TemporaryFile};
 use crate::restore::standby::notes::Notes;
 use crate::restore::standby::output::{TransactionOutput, from_wal_mode, to_wal_mode};
-use crate::restore::standby::record::{CopyIdentity, Record};
+use crate::restore::standby::record::{CopyIdentity, CopyRecord};
 use crate::source::Comparison;
 use crate::source::page_writer::PageWriter;
 use crate::store::Store;
@@ -113,7 +113,7 @@ impl Copy {
             }
             opened => opened?,
         };
-        let mut candidates: Vec<Record> = self.notes.records().to_vec();
+        let mut candidates: Vec<CopyRecord> = self.notes.records().to_vec();
         candidates
             .retain(|noted| noted.end.pages == writer.pages() && noted.end.chain_end.page_size == writer.page_size());
         // As a rule all of them have the same versions: the database is read once.
@@ -166,7 +166,7 @@ impl Copy {
     ) -> Result<Copy> {
         let versions = set_wal_mode(&fresh)?;
         let identity = CopyIdentity::new(inode(&fresh)?, source);
-        let notes = Notes::create(output, identity, Record { end: at.end(), versions })?;
+        let notes = Notes::create(output, identity, CopyRecord { end: at.end(), versions })?;
         if let Err(error) = fresh.publish(output, overwrite) {
             let _ = notes.remove();
             return Err(error);
@@ -198,7 +198,7 @@ impl Copy {
         let versions = set_wal_mode(&fresh)?;
         let identity = CopyIdentity::new(inode(&fresh)?, source);
         let before = self.notes.identity().inode;
-        let record = Record { end: at.end(), versions };
+        let record = CopyRecord { end: at.end(), versions };
         self.notes.begin(CopyIdentity { before: Some(before), ..identity.clone() }, record)?;
         fresh.publish(&self.output, Overwrite::Always)?;
         self.notes.begin(identity, record)?;
@@ -223,7 +223,7 @@ impl Copy {
                 transaction.write(number, &new)?;
             }
         }
-        self.notes.add(Record { end, versions })?;
+        self.notes.add(CopyRecord { end, versions })?;
         transaction.commit(end.pages)?;
         (self.at, self.versions) = (Some(at), versions);
         self.checkpoint_if_due()
@@ -248,7 +248,7 @@ impl Copy {
         let output = TransactionOutput { transaction: &mut transaction, page_size, directory, versions: &versions };
         let (restored, further) = apply::apply_more(store, clock, at, segments, output)?;
         let end = further.end();
-        self.notes.add(Record { end, versions: versions.get() })?;
+        self.notes.add(CopyRecord { end, versions: versions.get() })?;
         transaction.commit(end.pages)?;
         (self.at, self.versions) = (Some(further), versions.get());
         fault::point("standby.applied")?;
@@ -299,7 +299,7 @@ impl Copy {
         let done = writer.checkpoint()?;
         self.checkpoint_at = writer.wal_frames().saturating_add(CHECKPOINT_FRAMES);
         match done {
-            true => self.notes.keep_only(Record { end: at.end(), versions: self.versions }),
+            true => self.notes.keep_only(CopyRecord { end: at.end(), versions: self.versions }),
             false => Ok(()),
         }
     }

@@ -77,14 +77,14 @@ pub struct Follower<'a> {
     copy: Option<Copy>,
     /// What could not be restored when the copy was to be restored again.
     failed: Option<Plan>,
-    counters: Counters,
+    counters: StandbyCounters,
     /// What is known to be stored, and is not in the copy.
-    behind: Behind,
+    behind: StandbyLag,
 }
 
 /// What a follower has done since it began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
+pub struct StandbyCounters {
     /// Transactions of the copy that applied segments.
     pub applied: u64,
     /// How often the copy was made from a snapshot.
@@ -95,7 +95,7 @@ pub struct Counters {
 
 /// What is known to be stored, and is not in the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Behind {
+pub struct StandbyLag {
     /// As stored.
     pub bytes: u64,
     /// When the newest of it was committed.
@@ -115,7 +115,7 @@ impl<'a> Follower<'a> {
     }
 
     fn with_copy(followed: Followed<'a>, copy: Option<Copy>) -> Follower<'a> {
-        let (counters, behind) = (Counters::default(), Behind::default());
+        let (counters, behind) = (StandbyCounters::default(), StandbyLag::default());
         Follower { followed: Rc::new(followed), copy, failed: None, counters, behind }
     }
 
@@ -128,11 +128,11 @@ impl<'a> Follower<'a> {
         self.copy.is_some()
     }
 
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> StandbyCounters {
         self.counters
     }
 
-    pub fn behind(&self) -> Behind {
+    pub fn behind(&self) -> StandbyLag {
         self.behind
     }
 
@@ -199,7 +199,7 @@ impl<'a> Follower<'a> {
     }
 
     fn apply(&mut self, segments: &[(SegmentKey, u64)], published: OnPublished<'_>) -> Result<()> {
-        self.behind = Behind { bytes: bytes(segments), newest: segments.last().map(|(key, _)| key.last_seen) };
+        self.behind = StandbyLag { bytes: bytes(segments), newest: segments.last().map(|(key, _)| key.last_seen) };
         for together in transactions(segments, MAX_TRANSACTION_BYTES) {
             match self.apply_together(together, published) {
                 // What is before a damaged one is applied all the same.
@@ -224,7 +224,7 @@ impl<'a> Follower<'a> {
         self.counters.applied += 1;
         self.behind.bytes = self.behind.bytes.saturating_sub(bytes(segments));
         if self.behind.bytes == 0 {
-            self.behind = Behind::default();
+            self.behind = StandbyLag::default();
         }
         published(&restored, clock.now().saturating_duration_since(begun))
     }
@@ -244,7 +244,7 @@ impl<'a> Follower<'a> {
     /// Restores from a snapshot.
     fn make(&mut self, plan: &Plan, published: OnPublished<'_>) -> Result<()> {
         let Followed { store, clock, source, wanted, output, .. } = &*self.followed.clone();
-        self.behind = Behind { bytes: plan.bytes(), newest: Some(plan.snapshot.time) };
+        self.behind = StandbyLag { bytes: plan.bytes(), newest: Some(plan.snapshot.time) };
         let begun = clock.now();
         let (fresh, restored, at) = to_file::beside(&**store, *clock, plan, wanted, output, &|_| Box::new(|_| ()))?;
         let before = self.copy.as_ref().map(Copy::file);
@@ -254,7 +254,7 @@ impl<'a> Follower<'a> {
         }
         self.counters.made += 1;
         self.counters.files += u64::from(self.copy.as_ref().map(Copy::file) != before);
-        self.behind = Behind::default();
+        self.behind = StandbyLag::default();
         published(&restored, clock.now().saturating_duration_since(begun))
     }
 }

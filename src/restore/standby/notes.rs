@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::sidecar::with_suffix;
 use crate::format::time::Timestamp;
-use crate::restore::standby::record::{CopyIdentity, Record, decode, encode, encode_record};
+use crate::restore::standby::record::{CopyIdentity, CopyRecord, decode, encode, encode_record};
 
 /// Behind the name of the copy, as SQLite calls what is its own.
 pub const SUFFIX: &str = "-standby";
@@ -28,7 +28,7 @@ pub struct Notes {
     name: OsString,
     file: File,
     identity: CopyIdentity,
-    records: Vec<Record>,
+    records: Vec<CopyRecord>,
 }
 
 impl Notes {
@@ -54,7 +54,7 @@ impl Notes {
     /// Restarts them for a file that has the output's name, or is about to get it.
     ///
     /// Errors: of kind `Locked`, if another process follows with this copy.
-    pub fn create(output: &Path, identity: CopyIdentity, record: Record) -> Result<Notes> {
+    pub fn create(output: &Path, identity: CopyIdentity, record: CopyRecord) -> Result<Notes> {
         // Nobody else's are replaced.
         drop(Notes::find(output)?);
         let path = with_suffix(output, SUFFIX);
@@ -70,12 +70,12 @@ impl Notes {
         &self.identity
     }
 
-    pub fn records(&self) -> &[Record] {
+    pub fn records(&self) -> &[CopyRecord] {
         &self.records
     }
 
     /// The copy may be at `record` from now on, too.
-    pub fn add(&mut self, record: Record) -> Result<()> {
+    pub fn add(&mut self, record: CopyRecord) -> Result<()> {
         fault::point("standby.note")?;
         if self.records.len() >= MAX_RECORDS {
             self.records.drain(..MAX_RECORDS / 2);
@@ -94,13 +94,13 @@ impl Notes {
     }
 
     /// The copy is at `record`, durably.
-    pub fn keep_only(&mut self, record: Record) -> Result<()> {
+    pub fn keep_only(&mut self, record: CopyRecord) -> Result<()> {
         self.records = vec![record];
         self.rewrite()
     }
 
     /// The copy is, or is about to be, the file of `identity`, which is at `record`.
-    pub fn begin(&mut self, identity: CopyIdentity, record: Record) -> Result<()> {
+    pub fn begin(&mut self, identity: CopyIdentity, record: CopyRecord) -> Result<()> {
         self.identity = identity;
         self.keep_only(record)
     }
@@ -124,7 +124,7 @@ impl Notes {
 
 /// The notes of a copy, as another process sees them.
 pub struct SeenNotes {
-    pub records: Vec<Record>,
+    pub records: Vec<CopyRecord>,
     /// A process follows with the copy.
     pub locked: bool,
     pub written: Timestamp,

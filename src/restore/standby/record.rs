@@ -27,21 +27,21 @@ pub struct CopyIdentity {
 
 /// A position that a copy may be at, and how to tell whether it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Record {
+pub struct CopyRecord {
     pub end: RestoredEnd,
     /// The bytes 18 and 19 of the database; those of the copy say WAL mode.
     pub versions: [u8; 2],
 }
 
 /// The notes as they are written.
-pub fn encode(identity: &CopyIdentity, records: &[Record]) -> String {
+pub fn encode(identity: &CopyIdentity, records: &[CopyRecord]) -> String {
     let before = identity.before.map_or(UNKNOWN.to_string(), |inode| format!("{inode:x}"));
     let first = with_crc(&format!("{VERSION} {:x} {before} {}", identity.inode, identity.source));
     records.iter().fold(first, |text, record| text + &encode_record(record))
 }
 
 /// What can be believed of notes; none if not even the first line is whole.
-pub fn decode(text: &str) -> Option<(CopyIdentity, Vec<Record>)> {
+pub fn decode(text: &str) -> Option<(CopyIdentity, Vec<CopyRecord>)> {
     let mut lines = text.split_inclusive('\n').map_while(without_crc);
     let mut first = lines.next()?.splitn(4, ' ');
     let (version, inode, before, source) = (first.next()?, first.next()?, first.next()?, first.next()?);
@@ -81,7 +81,7 @@ fn crc(words: &str) -> u32 {
     crc.finish()
 }
 
-pub fn encode_record(record: &Record) -> String {
+pub fn encode_record(record: &CopyRecord) -> String {
     let RestoredEnd { chain_end: end, time, pages, checksum, proven, encrypted } = record.end;
     let order = u8::from(end.order == ByteOrder::Big);
     let chain = end.checksum.map_or(UNKNOWN.to_string(), |sum| format!("{:x}.{:x}", sum.0, sum.1));
@@ -101,7 +101,7 @@ pub fn encode_record(record: &Record) -> String {
     ))
 }
 
-fn decode_record(words: &str) -> Option<Record> {
+fn decode_record(words: &str) -> Option<CopyRecord> {
     let words: Vec<&str> = words.split(' ').collect();
     let &[generation, index, offset, size, order, salt, salt2, chain, crc, time, pages, sum, flags, write, read] =
         words.as_slice()
@@ -124,7 +124,7 @@ fn decode_record(words: &str) -> Option<Record> {
     let (flags, pages) = (hex(flags)?, hex32(pages)?);
     let (proven, encrypted) = (flags & 1 != 0, flags & 2 != 0);
     let end = RestoredEnd { chain_end, time, pages, checksum, proven, encrypted };
-    Some(Record { end, versions: [u8::try_from(hex(write)?).ok()?, u8::try_from(hex(read)?).ok()?] })
+    Some(CopyRecord { end, versions: [u8::try_from(hex(write)?).ok()?, u8::try_from(hex(read)?).ok()?] })
 }
 
 /// None if it is wrong; within it, none if it is not known.
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::format::fixtures::{GENERATION, millis, point, size};
 
-    fn record(pages: u32) -> Record {
+    fn record(pages: u32) -> CopyRecord {
         let chain_end = ChainEnd {
             generation: Generation::new(GENERATION),
             end: point(3, 4152),
@@ -156,7 +156,7 @@ mod tests {
             crc: (pages != 2).then_some(0xabcd),
         };
         let checksum = DatabaseChecksum::new(u64::MAX - 5);
-        Record {
+        CopyRecord {
             end: RestoredEnd {
                 chain_end,
                 time: millis(99),

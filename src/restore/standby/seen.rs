@@ -9,7 +9,7 @@ use crate::restore::standby::notes;
 
 /// A copy, as its notes tell.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct CopyState {
     /// Where it is, or is about to be.
     pub position: Position,
     /// When that was committed.
@@ -24,11 +24,11 @@ pub struct Seen {
 /// Looks at the copy with this name; none if there is none.
 ///
 /// Errors: its notes cannot be read.
-pub fn look(output: &Path) -> Result<Option<Seen>> {
+pub fn look(output: &Path) -> Result<Option<CopyState>> {
     let Some(seen) = notes::look(output)? else { return Ok(None) };
     let Some(record) = seen.records.last() else { return Ok(None) };
     let chain_end = record.end.chain_end;
     let position = Position { generation: chain_end.generation, wal_position: chain_end.end };
     let (time, encrypted) = (record.end.time, record.end.encrypted);
-    Ok(Some(Seen { position, time, encrypted, followed: seen.locked, contact: seen.written }))
+    Ok(Some(CopyState { position, time, encrypted, followed: seen.locked, contact: seen.written }))
 }

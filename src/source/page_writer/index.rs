@@ -141,7 +141,7 @@ impl IndexWriter {
     }
 
     /// One block, which is made if it is not there yet (walIndexPage, with `writeLock` held).
-    fn table(&mut self, block: usize) -> Result<Table<'_>> {
+    fn table(&mut self, block: usize) -> Result<IndexTable<'_>> {
         while self.blocks.len() <= block {
             let next = self.map(self.blocks.len())?;
             self.blocks.push(next);
@@ -153,7 +153,7 @@ impl IndexWriter {
         unsafe {
             let pages = std::slice::from_raw_parts(memory.add(first).as_ptr(), count as usize);
             let slots = std::slice::from_raw_parts(memory.add(ENTRIES as usize).cast::<AtomicU16>().as_ptr(), SLOTS);
-            Ok(Table { pages, slots })
+            Ok(IndexTable { pages, slots })
         }
     }
 
@@ -186,13 +186,13 @@ fn place(frame: u32) -> (usize, u32) {
 }
 
 /// The pages of some frames, and a hash table from a page to the frames that hold it.
-struct Table<'a> {
+struct IndexTable<'a> {
     pages: &'a [AtomicU32],
     /// A frame, counted from 1 in this block; 0 is free.
     slots: &'a [AtomicU16],
 }
 
-impl Table<'_> {
+impl IndexTable<'_> {
     fn page(&self, index: u32) -> u32 {
         self.pages.get(index as usize - 1).map_or(0, |page| page.load(Ordering::Relaxed))
     }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     /// As walFindFrame looks: the newest frame of a page.
-    fn found(table: &Table<'_>, page: u32) -> u32 {
+    fn found(table: &IndexTable<'_>, page: u32) -> u32 {
         let mut key = (page.wrapping_mul(HASH_FACTOR)) as usize % SLOTS;
         let mut newest = 0;
         loop {
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn the_newest_frame_of_a_page_is_found_and_dead_ones_are_not() {
         let (pages, slots) = memory();
-        let table = Table { pages: &pages, slots: &slots };
+        let table = IndexTable { pages: &pages, slots: &slots };
         for index in 1..=ENTRIES {
             assert!(table.add(index, 1 + index % 700));
         }

@@ -27,7 +27,7 @@ use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Salt};
 use crate::source::borders::SnapshotHandle;
 use crate::source::resume::WalMark;
-use crate::source::{Options, connection, facts, identity};
+use crate::source::{SourceOptions, connection, facts, identity};
 
 pub(crate) use active::ActiveSnapshots;
 
@@ -137,7 +137,7 @@ impl Snapshot {
 /// A snapshot of a database that is not in WAL mode: its read transaction keeps every writer out of the file.
 ///
 /// Errors: as [`Source::open`]. None if the database is in WAL mode; then a [`Source`] takes the snapshot.
-pub fn open_rollback_snapshot(path: &Path, options: &Options) -> Result<Option<Snapshot>> {
+pub fn open_rollback_snapshot(path: &Path, options: &SourceOptions) -> Result<Option<Snapshot>> {
     let real = identity::resolve(path, options.allow_network)?;
     let connection = connection::open(&real, options.busy_timeout)?;
     connection::begin_read(&connection)?;

@@ -24,7 +24,7 @@ pub struct Walk {
 }
 
 /// What comes next of the files.
-enum Step {
+enum WalkEvent {
     Found(Entry),
     /// Nothing yet.
     Looked,
@@ -37,19 +37,19 @@ impl Walk {
         Walk { prefix: prefix.to_string(), open, current: None, ticket: Some(ticket) }
     }
 
-    fn next(&mut self) -> Result<Step> {
+    fn next(&mut self) -> Result<WalkEvent> {
         let step = self.step();
-        if matches!(step, Err(_) | Ok(Step::End)) {
+        if matches!(step, Err(_) | Ok(WalkEvent::End)) {
             self.ticket = None;
         }
         step
     }
 
-    fn step(&mut self) -> Result<Step> {
+    fn step(&mut self) -> Result<WalkEvent> {
         match self.next_entry()? {
-            Some((entry, above)) => Ok(self.visit(&entry, &above)?.map_or(Step::Looked, Step::Found)),
-            None if self.open.is_empty() => Ok(Step::End),
-            None => Ok(Step::Looked),
+            Some((entry, above)) => Ok(self.visit(&entry, &above)?.map_or(WalkEvent::Looked, WalkEvent::Found)),
+            None if self.open.is_empty() => Ok(WalkEvent::End),
+            None => Ok(WalkEvent::Looked),
         }
     }
 
@@ -113,9 +113,9 @@ impl Scan for Walk {
     fn poll(&mut self, _now: Instant) -> Result<ScanEvent> {
         for _ in 0..ENTRIES_PER_POLL {
             match self.next()? {
-                Step::Found(entry) => return Ok(ScanEvent::Object(ScannedObject { entry, description: None })),
-                Step::Looked => {}
-                Step::End => return Ok(ScanEvent::End),
+                WalkEvent::Found(entry) => return Ok(ScanEvent::Object(ScannedObject { entry, description: None })),
+                WalkEvent::Looked => {}
+                WalkEvent::End => return Ok(ScanEvent::End),
             }
         }
         Ok(ScanEvent::Pending)
@@ -143,9 +143,9 @@ impl List for DirList {
     fn poll(&mut self, _now: Instant) -> Result<Poll<Vec<Entry>>> {
         for _ in 0..ENTRIES_PER_POLL {
             match self.walk.next()? {
-                Step::Found(entry) => self.found.push(entry),
-                Step::Looked => {}
-                Step::End => return Ok(Poll::Ready(self.sorted())),
+                WalkEvent::Found(entry) => self.found.push(entry),
+                WalkEvent::Looked => {}
+                WalkEvent::End => return Ok(Poll::Ready(self.sorted())),
             }
         }
         Ok(Poll::Pending)

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::{BINDING_LEN, Keys};
+use super::{BINDING_LEN, EncryptionKeys};
 use crate::age::decryptor::Decryptor;
-use crate::age::header::{self, Header};
+use crate::age::header::{self, AgeHeader};
 use crate::age::sealed_note;
 use crate::error::{Error, Kind, Result};
 use crate::store::traffic::Purpose;
@@ -13,16 +13,16 @@ use crate::store::{Chunk, Get};
 
 pub struct DecryptingGet {
     inner: Box<dyn Get>,
-    keys: Rc<Keys>,
+    keys: Rc<EncryptionKeys>,
     binding: [u8; BINDING_LEN],
-    stage: Stage,
+    stage: ContentStage,
     /// None: it is not known yet, or it is in clear.
-    header: Option<Header>,
+    header: Option<AgeHeader>,
     /// The store has given all.
     ended: bool,
 }
 
-enum Stage {
+enum ContentStage {
     /// What has come does not tell yet.
     Unknown(Vec<u8>),
     Clear,
@@ -31,35 +31,35 @@ enum Stage {
 }
 
 impl DecryptingGet {
-    pub fn new(inner: Box<dyn Get>, keys: Rc<Keys>, binding: [u8; BINDING_LEN]) -> DecryptingGet {
-        DecryptingGet { inner, keys, binding, stage: Stage::Unknown(Vec::new()), header: None, ended: false }
+    pub fn new(inner: Box<dyn Get>, keys: Rc<EncryptionKeys>, binding: [u8; BINDING_LEN]) -> DecryptingGet {
+        DecryptingGet { inner, keys, binding, stage: ContentStage::Unknown(Vec::new()), header: None, ended: false }
     }
 
     /// What is given out of the bytes that have come; none if there is nothing yet.
     fn take(&mut self, bytes: Vec<u8>) -> Result<Option<Vec<u8>>> {
         match &mut self.stage {
-            Stage::Clear => Ok(Some(bytes)),
-            Stage::Encrypted(_) => self.decrypt(&bytes),
-            Stage::Over => Ok(None),
-            Stage::Unknown(held) => {
+            ContentStage::Clear => Ok(Some(bytes)),
+            ContentStage::Encrypted(_) => self.decrypt(&bytes),
+            ContentStage::Over => Ok(None),
+            ContentStage::Unknown(held) => {
                 held.extend_from_slice(&bytes);
                 if !header::is_prefix(held) {
                     let held = std::mem::take(held);
-                    self.stage = Stage::Clear;
+                    self.stage = ContentStage::Clear;
                     return Ok(Some(held));
                 }
                 if !header::begins(held) {
                     return Ok(None);
                 }
                 let held = std::mem::take(held);
-                self.stage = Stage::Encrypted(Box::new(Decryptor::new()));
+                self.stage = ContentStage::Encrypted(Box::new(Decryptor::new()));
                 self.decrypt(&held)
             }
         }
     }
 
     fn decrypt(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Stage::Encrypted(decryptor) = &mut self.stage else { return Ok(None) };
+        let ContentStage::Encrypted(decryptor) = &mut self.stage else { return Ok(None) };
         if let Some(header) = decryptor.header(bytes)?.filter(|_| self.header.is_none()) {
             self.header = Some(header.clone());
         }
@@ -89,10 +89,10 @@ impl DecryptingGet {
     /// The rest of an object that the store has given all of.
     fn finish(&mut self) -> Result<Option<Vec<u8>>> {
         self.ended = true;
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Unknown(held) => Ok(Some(held).filter(|held| !held.is_empty())),
-            Stage::Clear | Stage::Over => Ok(None),
-            Stage::Encrypted(decryptor) => {
+        match std::mem::replace(&mut self.stage, ContentStage::Over) {
+            ContentStage::Unknown(held) => Ok(Some(held).filter(|held| !held.is_empty())),
+            ContentStage::Clear | ContentStage::Over => Ok(None),
+            ContentStage::Encrypted(decryptor) => {
                 let mut plain = Vec::new();
                 decryptor.finish(&self.keys.encryption.identities, &mut plain)?;
                 self.check_binding()?;
@@ -108,7 +108,7 @@ impl Get for DecryptingGet {
     }
 
     fn recipients(&self) -> usize {
-        self.header.as_ref().map_or(0, Header::recipients)
+        self.header.as_ref().map_or(0, AgeHeader::recipients)
     }
 
     fn poll(&mut self, now: Instant) -> Result<Chunk> {
@@ -185,9 +185,9 @@ impl Get for NoteGet {
                 return self.give();
             }
             let held = match &mut self.object.stage {
-                Stage::Clear | Stage::Over => return self.object.poll(now),
-                Stage::Encrypted(_) => None,
-                Stage::Unknown(held) => Some(held),
+                ContentStage::Clear | ContentStage::Over => return self.object.poll(now),
+                ContentStage::Encrypted(_) => None,
+                ContentStage::Unknown(held) => Some(held),
             };
             let bytes = match self.object.inner.poll(now)? {
                 Chunk::Pending => return Ok(Chunk::Pending),
@@ -213,11 +213,11 @@ impl Get for NoteGet {
             held.extend_from_slice(&bytes);
             if header::begins(held) {
                 let held = std::mem::take(held);
-                self.object.stage = Stage::Encrypted(Box::new(Decryptor::new()));
+                self.object.stage = ContentStage::Encrypted(Box::new(Decryptor::new()));
                 self.take(&held)?;
             } else if !header::is_prefix(held) {
                 let held = std::mem::take(held);
-                self.object.stage = Stage::Clear;
+                self.object.stage = ContentStage::Clear;
                 return Ok(Chunk::Bytes(held));
             }
         }

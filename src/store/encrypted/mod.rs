@@ -54,7 +54,7 @@ pub enum NameRoot {
 }
 
 /// What the objects of a store are encrypted with.
-struct Keys {
+struct EncryptionKeys {
     encryption: Encryption,
     note_key: Option<NoteKeyFile>,
 }
@@ -63,13 +63,13 @@ struct Keys {
 pub struct EncryptedStore {
     inner: Rc<dyn Store>,
     root: NameRoot,
-    keys: Rc<Keys>,
+    keys: Rc<EncryptionKeys>,
 }
 
 impl EncryptedStore {
     pub fn new(inner: Rc<dyn Store>, root: NameRoot, encryption: Encryption) -> EncryptedStore {
         let note_key = encryption.note_directory.clone().map(NoteKeyFile::new);
-        EncryptedStore { inner, root, keys: Rc::new(Keys { encryption, note_key }) }
+        EncryptedStore { inner, root, keys: Rc::new(EncryptionKeys { encryption, note_key }) }
     }
 
     fn decrypting(&self, name: &str) -> DecryptingGet {

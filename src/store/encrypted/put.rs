@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::{BINDING_LEN, Keys, describe};
+use super::{BINDING_LEN, EncryptionKeys, describe};
 use crate::age::CHUNK;
 use crate::age::encryptor::Encryptor;
 use crate::age::header::HeaderBuilder;
@@ -15,7 +15,7 @@ use crate::store::{Put, PutState};
 
 pub struct EncryptingPut {
     inner: Box<dyn Put>,
-    keys: Rc<Keys>,
+    keys: Rc<EncryptionKeys>,
     binding: [u8; BINDING_LEN],
     /// As they were when it was begun.
     recipients: Vec<Recipient>,
@@ -31,7 +31,7 @@ pub struct EncryptingPut {
 }
 
 impl EncryptingPut {
-    pub fn new(inner: Box<dyn Put>, keys: Rc<Keys>, binding: [u8; BINDING_LEN]) -> EncryptingPut {
+    pub fn new(inner: Box<dyn Put>, keys: Rc<EncryptionKeys>, binding: [u8; BINDING_LEN]) -> EncryptingPut {
         EncryptingPut {
             inner,
             recipients: keys.encryption.recipients.all(),

@@ -21,20 +21,20 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Recipients {
     configured: Vec<Recipient>,
     files: Vec<PathBuf>,
-    state: RefCell<State>,
+    state: RefCell<RecipientState>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]
-struct State {
+struct RecipientState {
     all: Vec<Recipient>,
     /// The files when they were read last.
-    stamps: Vec<Option<Stamp>>,
+    stamps: Vec<Option<KeyFileStamp>>,
     /// What was wrong with them then. They are read again each time until nothing is.
     problem: Option<String>,
 }
 
 /// What changes with a file: device, inode, size, and the seconds and nanoseconds of its last change.
-type Stamp = (u64, u64, u64, i64, i64);
+type KeyFileStamp = (u64, u64, u64, i64, i64);
 
 /// What came of another look at the files.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Recipients {
         let recipients = Recipients { configured: configured.to_vec(), files: files.to_vec(), ..Recipients::default() };
         let stamps = recipients.stamps();
         let all = recipients.read()?;
-        recipients.state.replace(State { all, stamps, problem: None });
+        recipients.state.replace(RecipientState { all, stamps, problem: None });
         Ok(recipients)
     }
 
@@ -95,7 +95,7 @@ impl Recipients {
         }
     }
 
-    fn stamps(&self) -> Vec<Option<Stamp>> {
+    fn stamps(&self) -> Vec<Option<KeyFileStamp>> {
         self.files.iter().map(|path| path.metadata().ok().as_ref().map(stamp)).collect()
     }
 
@@ -113,13 +113,13 @@ impl Recipients {
 
 impl From<Vec<Recipient>> for Recipients {
     fn from(configured: Vec<Recipient>) -> Recipients {
-        let state = RefCell::new(State { all: configured.clone(), ..State::default() });
+        let state = RefCell::new(RecipientState { all: configured.clone(), ..RecipientState::default() });
         Recipients { configured, files: Vec::new(), state }
     }
 }
 
 /// The change time moves also where the time of the content is set back.
-fn stamp(file: &Metadata) -> Stamp {
+fn stamp(file: &Metadata) -> KeyFileStamp {
     (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec())
 }
 

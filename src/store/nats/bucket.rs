@@ -11,7 +11,7 @@ use super::api;
 use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{ObjectNames, copy_error};
-use super::options::Options;
+use super::options::NatsOptions;
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::store::traffic::Purpose;
@@ -112,7 +112,7 @@ pub struct BucketCheck {
 }
 
 impl BucketCheck {
-    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, options: &Options) -> BucketCheck {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, options: &NatsOptions) -> BucketCheck {
         BucketCheck {
             names: names.clone(),
             exchange: Exchange::new(client, Purpose::KeepAlive),

@@ -15,7 +15,7 @@ use super::cleanups::Cleanups;
 use super::congestion::CongestionWindow;
 use super::connection::{OpenConnection, ServerConnection};
 use super::duplicate_streams::DuplicateStreams;
-use super::options::Options;
+use super::options::NatsOptions;
 use super::own_objects::OwnObjects;
 use super::proxy::{FLUSH_SUBJECT, Proxy, TrafficCounters};
 use super::read_cuts::ReadCuts;
@@ -37,7 +37,7 @@ const CONNECT_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 pub struct Client {
     proxy: Proxy,
-    options: Options,
+    options: NatsOptions,
     connection: RefCell<ServerConnection>,
     pub replies: ReplyQueues,
     /// Something may sit in the crate's write buffer.
@@ -58,7 +58,7 @@ pub struct Client {
 
 impl Client {
     /// `waker` is called when a request arrives; with none, no requests are taken.
-    pub fn new(options: &Options, waker: Option<Waker>) -> Result<Rc<Client>> {
+    pub fn new(options: &NatsOptions, waker: Option<Waker>) -> Result<Rc<Client>> {
         auth::options(&options.login)?;
         let is_service = waker.is_some();
         Ok(Rc::new(Client {

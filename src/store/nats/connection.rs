@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nats::{Connection, Subscription};
 
 use super::auth;
-use super::options::Options;
+use super::options::NatsOptions;
 use super::proxy::Proxy;
 use crate::error::{Error, Kind, Result};
 use crate::random;
@@ -27,7 +27,7 @@ const CONNECT_GRACE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct ServerConnection {
     flags: ConnectionFlags,
-    state: State,
+    state: ConnectionState,
 }
 
 /// What the crate's callbacks tell.
@@ -38,15 +38,15 @@ struct ConnectionFlags {
     session: Arc<AtomicU64>,
 }
 
-enum State {
+enum ConnectionState {
     Idle { not_before: Option<Instant> },
     Connecting { since: Instant, answer: Receiver<std::io::Result<Connection>>, failures: u64, late: bool },
     Open(OpenConnection),
 }
 
-impl Default for State {
-    fn default() -> State {
-        State::Idle { not_before: None }
+impl Default for ConnectionState {
+    fn default() -> ConnectionState {
+        ConnectionState::Idle { not_before: None }
     }
 }
 
@@ -60,16 +60,16 @@ pub struct OpenConnection {
 
 impl ServerConnection {
     /// Brings the connection up, step by step. True: it is up.
-    pub fn advance(&mut self, proxy: &Proxy, options: &Options, now: Instant) -> Result<bool> {
+    pub fn advance(&mut self, proxy: &Proxy, options: &NatsOptions, now: Instant) -> Result<bool> {
         match &mut self.state {
-            State::Idle { not_before: Some(time) } if now < *time => Ok(false),
-            State::Idle { .. } => {
+            ConnectionState::Idle { not_before: Some(time) } if now < *time => Ok(false),
+            ConnectionState::Idle { .. } => {
                 let failures = proxy.status.lock().failures;
                 let answer = self.start_connect(proxy, options)?;
-                self.state = State::Connecting { since: now, answer, failures, late: false };
+                self.state = ConnectionState::Connecting { since: now, answer, failures, late: false };
                 Ok(false)
             }
-            State::Connecting { answer, failures, .. } => {
+            ConnectionState::Connecting { answer, failures, .. } => {
                 let before = *failures;
                 match answer.try_recv() {
                     Ok(result) => self.on_connected(result, proxy, options, before, now),
@@ -79,12 +79,12 @@ impl ServerConnection {
                     }
                 }
             }
-            State::Open(_) => Ok(self.session(proxy, options).is_some()),
+            ConnectionState::Open(_) => Ok(self.session(proxy, options).is_some()),
         }
     }
 
     /// Starts the crate's connect in a thread of its own, since it has no deadline. It ends with the connect.
-    fn start_connect(&self, proxy: &Proxy, options: &Options) -> Result<Receiver<std::io::Result<Connection>>> {
+    fn start_connect(&self, proxy: &Proxy, options: &NatsOptions) -> Result<Receiver<std::io::Result<Connection>>> {
         let options = self.crate_options(proxy, options)?;
         let url = format!("nats://{}", proxy.address);
         let (answer, receiver) = channel();
@@ -99,7 +99,7 @@ impl ServerConnection {
 
     /// Every callback is set, for the crate's defaults write to standard error, give up for ever, or keep what was
     /// published while disconnected. None of them may touch the connection: they run under its locks.
-    fn crate_options(&self, proxy: &Proxy, options: &Options) -> Result<nats::Options> {
+    fn crate_options(&self, proxy: &Proxy, options: &NatsOptions) -> Result<nats::Options> {
         let (down, up, gone) = (self.flags.clone(), self.flags.clone(), proxy.crate_thread_ended.clone());
         let options = auth::options(&options.login)?
             .with_name(&proxy.secret)
@@ -119,17 +119,17 @@ impl ServerConnection {
         &mut self,
         result: std::io::Result<Connection>,
         proxy: &Proxy,
-        options: &Options,
+        options: &NatsOptions,
         failures: u64,
         now: Instant,
     ) -> Result<bool> {
-        self.state = State::Idle { not_before: Some(now + options.reconnect_wait) };
+        self.state = ConnectionState::Idle { not_before: Some(now + options.reconnect_wait) };
         match result {
             Ok(connection) => {
                 self.flags.mark_connected();
                 let (inbox, subscription) = subscribe(&connection, &options.inbox_prefix)?;
                 let session = self.flags.session.load(Ordering::SeqCst);
-                self.state = State::Open(OpenConnection { connection, subscription, inbox, session });
+                self.state = ConnectionState::Open(OpenConnection { connection, subscription, inbox, session });
                 Ok(true)
             }
             // The link knows the cause, unless the crate itself could not go on.
@@ -142,8 +142,8 @@ impl ServerConnection {
     }
 
     /// Only a resolver that hangs takes longer than the link's own deadlines.
-    fn check_overdue(&mut self, proxy: &Proxy, options: &Options, now: Instant) -> Result<bool> {
-        let State::Connecting { since, late, .. } = &mut self.state else { return Ok(false) };
+    fn check_overdue(&mut self, proxy: &Proxy, options: &NatsOptions, now: Instant) -> Result<bool> {
+        let ConnectionState::Connecting { since, late, .. } = &mut self.state else { return Ok(false) };
         let servers = u32::try_from(options.servers.len()).unwrap_or(1);
         let limit = options.timeout.saturating_mul(servers.saturating_mul(2)).saturating_add(CONNECT_GRACE);
         if *late || now.duration_since(*since) < limit {
@@ -156,8 +156,8 @@ impl ServerConnection {
 
     /// Which connection this is, counted from 1; none while there is none. After a reconnect the inbox is a new one: what
     /// was asked before is never answered into what is asked now.
-    pub fn session(&mut self, proxy: &Proxy, options: &Options) -> Option<u64> {
-        let State::Open(open) = &mut self.state else { return None };
+    pub fn session(&mut self, proxy: &Proxy, options: &NatsOptions) -> Option<u64> {
+        let ConnectionState::Open(open) = &mut self.state else { return None };
         let session = self.flags.session.load(Ordering::SeqCst);
         if !self.flags.up.load(Ordering::SeqCst) || !proxy.status.lock().up {
             return None;
@@ -172,13 +172,13 @@ impl ServerConnection {
     /// Once it has been up: it may be lost, and then the crate restores it.
     pub fn open(&self) -> Option<&OpenConnection> {
         match &self.state {
-            State::Open(open) => Some(open),
+            ConnectionState::Open(open) => Some(open),
             _ => None,
         }
     }
 
     pub fn is_connecting(&self) -> bool {
-        matches!(self.state, State::Connecting { .. })
+        matches!(self.state, ConnectionState::Connecting { .. })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::store::traffic::Purpose;
 const GROUP: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Stage {
+enum DeleteStage {
     Begin,
     Lookup,
     Metas,
@@ -32,7 +32,7 @@ enum Stage {
 }
 
 /// An object that is to go.
-struct Found {
+struct FoundObject {
     /// The name of its chunks; empty if it has none.
     nuid: String,
     /// Where its meta message must be, if it is our own.
@@ -45,9 +45,9 @@ pub struct NatsDelete {
     /// Names still to be deleted, the next one first.
     names: std::vec::IntoIter<String>,
     group: Vec<String>,
-    stage: Stage,
+    stage: DeleteStage,
     /// By place in the group: those that are there.
-    found: BTreeMap<u64, Found>,
+    found: BTreeMap<u64, FoundObject>,
     /// Names of objects that were our own.
     replaced: Vec<String>,
     unanswered: usize,
@@ -60,7 +60,7 @@ impl NatsDelete {
             exchange: Exchange::new(client, Purpose::Compaction),
             names: names.into_iter(),
             group: Vec::new(),
-            stage: Stage::Begin,
+            stage: DeleteStage::Begin,
             found: BTreeMap::new(),
             replaced: Vec::new(),
             unanswered: 0,
@@ -75,13 +75,13 @@ impl NatsDelete {
         if self.group.is_empty() {
             self.group.extend(self.names.by_ref().take(GROUP));
         }
-        self.stage = Stage::Lookup;
+        self.stage = DeleteStage::Lookup;
         self.unanswered = 0;
         let api = self.subjects.api("STREAM.MSG.GET");
         for (tag, name) in (0..).zip(&self.group) {
             let subject = self.subjects.meta_subject(&self.subjects.full_name(name)?);
             if let Some(own) = self.exchange.client().own_objects.borrow_mut().take(&subject) {
-                self.found.insert(tag, Found { nuid: own.nuid, own_seq: Some(own.seq) });
+                self.found.insert(tag, FoundObject { nuid: own.nuid, own_seq: Some(own.seq) });
             } else {
                 self.exchange.request(tag, &api, &api::last_message_request(&subject))?;
                 self.unanswered += 1;
@@ -92,16 +92,18 @@ impl NatsDelete {
 
     fn on_reply(&mut self, reply: &Reply) -> Result<()> {
         self.unanswered = self.unanswered.saturating_sub(1);
-        if self.stage == Stage::Lookup {
+        if self.stage == DeleteStage::Lookup {
             if let Some(json) = api::stored_message(reply)? {
                 let meta = Meta::parse(&json).filter(|meta| !meta.link);
-                self.found
-                    .insert(reply.tag, Found { nuid: meta.map_or_else(String::new, |meta| meta.nuid), own_seq: None });
+                self.found.insert(
+                    reply.tag,
+                    FoundObject { nuid: meta.map_or_else(String::new, |meta| meta.nuid), own_seq: None },
+                );
             }
             return Ok(());
         }
         let Purged { purged } = api::parse_success(reply)?;
-        if self.stage == Stage::Metas && purged == 0 {
+        if self.stage == DeleteStage::Metas && purged == 0 {
             self.on_nothing_purged(reply.tag);
         }
         Ok(())
@@ -118,7 +120,7 @@ impl NatsDelete {
 
     fn purge_metas(&mut self) -> Result<()> {
         fault::point("delete.meta")?;
-        self.stage = Stage::Metas;
+        self.stage = DeleteStage::Metas;
         let mut questions = Vec::new();
         for (tag, name) in (0..).zip(&self.group) {
             if let Some(found) = self.found.get(&tag) {
@@ -135,9 +137,9 @@ impl NatsDelete {
 
     fn purge_chunks(&mut self) -> Result<()> {
         fault::point("delete.chunks")?;
-        self.stage = Stage::Chunks;
+        self.stage = DeleteStage::Chunks;
         let with_chunks = self.found.iter().filter(|(_, found)| !found.nuid.is_empty());
-        let question = |found: &Found| api::purge_request(&self.subjects.chunk_subject(&found.nuid));
+        let question = |found: &FoundObject| api::purge_request(&self.subjects.chunk_subject(&found.nuid));
         let questions: Vec<_> = with_chunks.map(|(tag, found)| (*tag, question(found))).collect();
         self.purge(&questions)
     }
@@ -155,13 +157,13 @@ impl NatsDelete {
     fn advance(&mut self) -> Result<Poll<()>> {
         while self.unanswered == 0 {
             match self.stage {
-                Stage::Begin if self.group.is_empty() && self.names.len() == 0 => return Ok(Poll::Ready(())),
-                Stage::Begin => self.begin()?,
-                Stage::Lookup => self.purge_metas()?,
-                Stage::Metas => self.purge_chunks()?,
-                Stage::Chunks => {
+                DeleteStage::Begin if self.group.is_empty() && self.names.len() == 0 => return Ok(Poll::Ready(())),
+                DeleteStage::Begin => self.begin()?,
+                DeleteStage::Lookup => self.purge_metas()?,
+                DeleteStage::Metas => self.purge_chunks()?,
+                DeleteStage::Chunks => {
                     self.group = std::mem::take(&mut self.replaced);
-                    self.stage = Stage::Begin;
+                    self.stage = DeleteStage::Begin;
                 }
             }
         }
@@ -172,7 +174,7 @@ impl NatsDelete {
         self.exchange.renew();
         self.unanswered = 0;
         // Chunks whose meta is gone already are known only here: that part is asked once more as it is.
-        self.stage = if self.stage == Stage::Chunks { Stage::Metas } else { Stage::Begin };
+        self.stage = if self.stage == DeleteStage::Chunks { DeleteStage::Metas } else { DeleteStage::Begin };
     }
 
     fn step(&mut self, now: Instant) -> Result<Poll<()>> {

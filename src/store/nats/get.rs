@@ -34,7 +34,7 @@ const MAX_PREFETCH_MESSAGES: u64 = 1024;
 const TARGET_RATE: u64 = 300_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum GetStage {
     /// Nothing is asked yet, or what was asked is void.
     Begin,
     Meta,
@@ -58,7 +58,7 @@ pub struct NatsGet {
     exchange: Exchange,
     /// The connection in which it last asked.
     session: Option<u64>,
-    stage: Stage,
+    stage: GetStage,
     meta: Option<Meta>,
     digest: ContentDigest,
     /// After this one it goes on after a lost connection.
@@ -82,7 +82,7 @@ impl NatsGet {
             name: name.to_string(),
             exchange: Exchange::new(client, Purpose::Listing),
             session: None,
-            stage: Stage::Begin,
+            stage: GetStage::Begin,
             meta: None,
             digest: ContentDigest::new(),
             last_seq: 0,
@@ -99,7 +99,7 @@ impl NatsGet {
     /// After a reconnect everything that was asked is void; what was given out stays.
     fn on_new_session(&mut self) {
         let before = std::mem::replace(&mut self.session, self.exchange.session());
-        if let (Some(before), Stage::Read | Stage::SingleChunk) = (before, self.stage) {
+        if let (Some(before), GetStage::Read | GetStage::SingleChunk) = (before, self.stage) {
             self.exchange.client().was_cut_while_reading(before);
         }
         self.restart();
@@ -108,7 +108,7 @@ impl NatsGet {
     fn restart(&mut self) {
         self.delete_consumer();
         self.exchange.renew();
-        self.stage = Stage::Begin;
+        self.stage = GetStage::Begin;
     }
 
     /// Begins again after the last chunk, but not for ever.
@@ -133,14 +133,14 @@ impl NatsGet {
     fn request(&mut self) -> Result<()> {
         fault::point("get.ask")?;
         match &self.meta {
-            None => self.request_meta(Stage::Meta),
+            None => self.request_meta(GetStage::Meta),
             Some(meta) if meta.size == 0 => {
-                self.stage = Stage::End;
+                self.stage = GetStage::End;
                 self.digest.check(meta)
             }
             Some(meta) if meta.chunks == Some(1) && self.digest.chunks == 0 => {
                 let question = api::last_message_request(&self.names.chunk_subject(&meta.nuid));
-                self.stage = Stage::SingleChunk;
+                self.stage = GetStage::SingleChunk;
                 self.exchange.request(SINGLE_CHUNK, &self.names.api("STREAM.MSG.GET"), &question)
             }
             Some(meta) => {
@@ -148,14 +148,14 @@ impl NatsGet {
                 let filter = self.names.chunk_subject(&meta.nuid);
                 let (subject, request) =
                     api::new_consumer_request(&self.names, &self.exchange.consumer(), &filter, begin);
-                self.stage = Stage::Create { asked: Instant::now() };
+                self.stage = GetStage::Create { asked: Instant::now() };
                 self.consumer = true;
                 self.exchange.request(CREATED, &subject, &request)
             }
         }
     }
 
-    fn request_meta(&mut self, stage: Stage) -> Result<()> {
+    fn request_meta(&mut self, stage: GetStage) -> Result<()> {
         let full_name = self.names.full_name(&self.name)?;
         let question = api::last_message_request(&self.names.meta_subject(&full_name));
         self.stage = stage;
@@ -164,11 +164,11 @@ impl NatsGet {
 
     fn on_reply(&mut self, reply: Reply) -> Result<Option<Vec<u8>>> {
         match (self.stage, reply.tag, reply.delivery) {
-            (Stage::Meta, META, _) => self.on_meta(&reply)?,
-            (Stage::RecheckMeta, META, _) => self.on_recheck(&reply)?,
-            (Stage::SingleChunk, SINGLE_CHUNK, _) => return self.on_single_chunk(&reply),
-            (Stage::Create { asked }, CREATED, _) => self.on_created(&reply, asked.elapsed())?,
-            (Stage::Read, _, Some(origin)) => {
+            (GetStage::Meta, META, _) => self.on_meta(&reply)?,
+            (GetStage::RecheckMeta, META, _) => self.on_recheck(&reply)?,
+            (GetStage::SingleChunk, SINGLE_CHUNK, _) => return self.on_single_chunk(&reply),
+            (GetStage::Create { asked }, CREATED, _) => self.on_created(&reply, asked.elapsed())?,
+            (GetStage::Read, _, Some(origin)) => {
                 if origin.consumer_seq != self.consumer_seq + 1 {
                     // Something was lost on the way: once more from the end of what we have.
                     return self.restart_limited().map(|()| None);
@@ -180,7 +180,7 @@ impl NatsGet {
                 return self.deliver_chunk(reply.data).map(Some);
             }
             // The consumer has nothing more, or is gone: a new one tells how many chunks there are.
-            (Stage::Read, BATCH, None) if !reply.is_heartbeat() => self.restart_limited()?,
+            (GetStage::Read, BATCH, None) if !reply.is_heartbeat() => self.restart_limited()?,
             _ => {}
         }
         Ok(None)
@@ -210,7 +210,7 @@ impl NatsGet {
         let now = self.parse_meta(reply)?;
         if self.meta.as_ref().is_some_and(|meta| meta.nuid == now.nuid) {
             if self.replica_may_lag() {
-                self.stage = Stage::ReplicaLagging { until: Instant::now() + LAG_RETRY_DELAY };
+                self.stage = GetStage::ReplicaLagging { until: Instant::now() + LAG_RETRY_DELAY };
                 return Ok(());
             }
             let expected = now.chunks.map_or_else(|| "more".to_string(), |chunks| chunks.to_string());
@@ -233,7 +233,7 @@ impl NatsGet {
     fn on_single_chunk(&mut self, reply: &Reply) -> Result<Option<Vec<u8>>> {
         match api::stored_message(reply)? {
             Some(bytes) => self.deliver_chunk(bytes).map(Some),
-            None => self.request_meta(Stage::RecheckMeta).map(|()| None),
+            None => self.request_meta(GetStage::RecheckMeta).map(|()| None),
         }
     }
 
@@ -244,11 +244,11 @@ impl NatsGet {
         let expected = self.meta.as_ref().and_then(|meta| meta.chunks);
         let found = self.digest.chunks.saturating_add(self.remaining);
         if self.remaining == 0 || expected.is_some_and(|expected| expected != found) {
-            return self.request_meta(Stage::RecheckMeta);
+            return self.request_meta(GetStage::RecheckMeta);
         }
         let most = prefetch_bytes(round_trip, self.meta.as_ref().map_or(0, |meta| meta.size), found);
         self.prefetch_limit = (most >> self.exchange.client().read_halvings()).max(1);
-        self.stage = Stage::Read;
+        self.stage = GetStage::Read;
         self.prefetch()
     }
 
@@ -270,9 +270,9 @@ impl NatsGet {
         if self.digest.size > meta.size {
             return self.digest.check(meta).map(|()| bytes);
         }
-        if self.stage == Stage::SingleChunk || self.remaining == 0 {
+        if self.stage == GetStage::SingleChunk || self.remaining == 0 {
             self.digest.check(meta)?;
-            self.stage = Stage::End;
+            self.stage = GetStage::End;
             self.delete_consumer();
         } else {
             self.prefetch()?;
@@ -281,10 +281,10 @@ impl NatsGet {
     }
 
     fn step(&mut self, now: Instant) -> Result<Chunk> {
-        if self.stage == Stage::End {
+        if self.stage == GetStage::End {
             return Ok(Chunk::End);
         }
-        if let Stage::ReplicaLagging { until } = self.stage
+        if let GetStage::ReplicaLagging { until } = self.stage
             && now >= until
         {
             self.restart();
@@ -299,10 +299,10 @@ impl NatsGet {
                 }
             }
         }
-        if self.stage == Stage::Begin && self.exchange.is_connected() {
+        if self.stage == GetStage::Begin && self.exchange.is_connected() {
             self.request()?;
         }
-        if self.stage == Stage::End {
+        if self.stage == GetStage::End {
             return Ok(Chunk::End);
         }
         self.exchange.check_timeout(now)?;

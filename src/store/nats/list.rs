@@ -115,12 +115,12 @@ impl Scan for NatsScan {
 }
 
 /// What a listing has found so far.
-struct Found {
+struct ListingSink {
     filter: NameFilter,
     objects: Rc<RefCell<Vec<ListedObject>>>,
 }
 
-impl MetaSink for Found {
+impl MetaSink for ListingSink {
     fn on_meta(&mut self, meta: &Meta) {
         let listed = self.filter.listed(meta).map(|listed| ListedObject { description: None, ..listed });
         self.objects.borrow_mut().extend(listed);
@@ -158,7 +158,7 @@ impl NatsList {
 
     fn step(&mut self, now: Instant) -> Result<Poll<Vec<Entry>>> {
         let membership = self.membership.get_or_insert_with(|| {
-            let sink = Found { filter: self.filter.clone(), objects: self.found.clone() };
+            let sink = ListingSink { filter: self.filter.clone(), objects: self.found.clone() };
             Membership::new(&self.client, &self.shared, &self.filter.names, Box::new(sink))
         });
         Ok(if membership.poll(now)? { Poll::Ready(self.sorted()) } else { Poll::Pending })

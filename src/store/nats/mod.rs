@@ -66,7 +66,7 @@ use client::Client;
 use fence::Fence;
 use lease_subjects::LeaseSubjects;
 use object::ObjectNames;
-use options::Options;
+use options::NatsOptions;
 use orphan_cleanup::NatsCleanup;
 use proxy::TrafficCounters;
 use service::{Describe, ServiceListener};
@@ -93,17 +93,17 @@ pub struct ClientCache {
     /// The listings of each bucket, by the connection and the stream.
     listings: BTreeMap<(String, String), Weak<RefCell<SharedListing>>>,
     /// What hears requests of others; none while nobody listens.
-    service: Option<Service>,
+    service: Option<ServiceListeners>,
 }
 
 struct CachedClient {
-    options: Options,
+    options: NatsOptions,
     client: Weak<Client>,
     traffic: TrafficCounters,
 }
 
 /// The program as a service, on each of its connections.
-struct Service {
+struct ServiceListeners {
     waker: Waker,
     started: Timestamp,
     listeners: Vec<ServiceListener>,
@@ -118,8 +118,8 @@ impl ClientCache {
     }
 
     /// The connection for `options`: one that is there already, if it differs only in bucket and prefix.
-    fn get(&mut self, options: &Options) -> Result<Rc<Client>> {
-        let key = Options { bucket: String::new(), prefix: String::new(), must_keep: None, ..options.clone() };
+    fn get(&mut self, options: &NatsOptions) -> Result<Rc<Client>> {
+        let key = NatsOptions { bucket: String::new(), prefix: String::new(), must_keep: None, ..options.clone() };
         let (open, closed) = self.clients.drain(..).partition(|cached| cached.client.strong_count() > 0);
         self.clients = open;
         let closed: Vec<CachedClient> = closed;
@@ -131,7 +131,7 @@ impl ClientCache {
         let client = Client::new(&key, self.service.as_ref().map(|service| service.waker.clone()))?;
         let traffic = client.traffic_counters();
         self.clients.push(CachedClient { options: key, client: Rc::downgrade(&client), traffic });
-        if let Some(Service { started, listeners, .. }) = &mut self.service {
+        if let Some(ServiceListeners { started, listeners, .. }) = &mut self.service {
             listeners.retain(ServiceListener::is_alive);
             listeners.push(ServiceListener::new(&client, *started));
         }
@@ -151,7 +151,7 @@ impl ClientCache {
     }
 
     pub fn listen(&mut self, waker: Waker, started: Timestamp) {
-        self.service = Some(Service { waker, started, listeners: Vec::new() });
+        self.service = Some(ServiceListeners { waker, started, listeners: Vec::new() });
     }
 
     pub fn stop_listening(&mut self) {
@@ -199,7 +199,7 @@ pub struct NatsStore {
     names: Rc<ObjectNames>,
     fence: Rc<Fence>,
     listing: Rc<RefCell<SharedListing>>,
-    options: Options,
+    options: NatsOptions,
     url: String,
     bucket: RefCell<BucketState>,
     checked_at: Cell<CheckedAt>,
@@ -229,7 +229,7 @@ impl NatsStore {
     /// Opens a store; nothing is contacted before [`Store::connect`].
     ///
     /// Errors: of kind `StoreRefused`, if the login cannot be used.
-    pub fn open(options: &Options, clients: &mut ClientCache) -> Result<NatsStore> {
+    pub fn open(options: &NatsOptions, clients: &mut ClientCache) -> Result<NatsStore> {
         let url = url(options);
         check_prefix(&options.prefix).context(|| format!("open {url}"))?;
         let client = clients.get(options).context(|| format!("open {url}"))?;
@@ -300,7 +300,7 @@ impl NatsStore {
 impl NatsStore {
     /// As of the bucket that is there now.
     fn lease_subjects(&self) -> LeaseSubjects {
-        let Options { bucket, prefix, .. } = &self.options;
+        let NatsOptions { bucket, prefix, .. } = &self.options;
         LeaseSubjects { bucket: bucket.clone(), created: self.created.borrow().clone(), prefix: prefix.clone() }
     }
 
@@ -316,14 +316,14 @@ impl NatsStore {
 }
 
 /// `nats://host:port,…/bucket/prefix`: no login in it.
-fn url(options: &Options) -> String {
+fn url(options: &NatsOptions) -> String {
     let scheme = if options.tls.required { "tls" } else { "nats" };
     let slash = if options.prefix.is_empty() { "" } else { "/" };
     let query = options.url_query();
     format!("{scheme}://{}/{}{slash}{}{query}", servers(options), options.bucket, options.prefix)
 }
 
-fn servers(options: &Options) -> String {
+fn servers(options: &NatsOptions) -> String {
     options.servers.iter().map(proxy::address).collect::<Vec<_>>().join(",")
 }
 

@@ -7,7 +7,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use super::base64;
-use super::options::Options;
+use super::options::NatsOptions;
 use crate::error::{Error, Kind, Result};
 use crate::store::name;
 
@@ -41,7 +41,7 @@ impl ObjectNames {
         ObjectNames {
             bucket: bucket.to_string(),
             prefix: prefix.to_string(),
-            api_prefix: Options::API_PREFIX.to_string(),
+            api_prefix: NatsOptions::API_PREFIX.to_string(),
             origin: RefCell::default(),
             replicated: Cell::new(false),
             domain: RefCell::default(),

@@ -49,7 +49,7 @@ pub struct Tls {
 
 /// Everything that a NATS store needs to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Options {
+pub struct NatsOptions {
     pub servers: Vec<Server>,
     pub bucket: String,
     /// Below which names live in the bucket; empty, or without a slash at either end.
@@ -72,7 +72,7 @@ pub struct Options {
     pub create_bucket: bool,
     /// With how many replicas (1 to 5).
     pub bucket_replicas: u8,
-    /// What the subjects of the JetStream API begin with: [`Options::API_PREFIX`], [`Options::domain_api`], or the subject
+    /// What the subjects of the JetStream API begin with: [`NatsOptions::API_PREFIX`], [`NatsOptions::domain_api`], or the subject
     /// under which an account imports the API of another.
     pub api_prefix: String,
     /// What the subjects begin with at which answers arrive.
@@ -81,7 +81,7 @@ pub struct Options {
     pub must_keep: Option<Duration>,
 }
 
-impl Options {
+impl NatsOptions {
     pub const DEFAULT_PORT: u16 = 4222;
     /// Litestream's default for connecting.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,8 +112,8 @@ impl Options {
     }
 
     /// Anonymous, in clear text, with the default deadlines.
-    pub fn new(servers: Vec<Server>, bucket: impl Into<String>, prefix: impl Into<String>) -> Options {
-        Options {
+    pub fn new(servers: Vec<Server>, bucket: impl Into<String>, prefix: impl Into<String>) -> NatsOptions {
+        NatsOptions {
             servers,
             bucket: bucket.into(),
             prefix: prefix.into(),

@@ -39,7 +39,7 @@ const NEWEST: u64 = 2;
 const PURGED: u64 = 3;
 const NEXT_META: u64 = 4;
 
-enum Stage {
+enum CleanupStage {
     Begin,
     /// Which uploads have chunks; the server tells them page by page.
     Subjects,
@@ -65,7 +65,7 @@ pub struct NatsCleanup {
     exchange: Exchange,
     now_utc: Timestamp,
     min_age: Duration,
-    stage: Stage,
+    stage: CleanupStage,
     /// Uploads that no object is known to refer to.
     candidates: HashSet<String>,
     /// Subjects that the server has told so far.
@@ -96,9 +96,9 @@ struct LastTokens(String);
 
 impl<'de> Deserialize<'de> for LastTokens {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<LastTokens, D::Error> {
-        struct Keys;
+        struct SubjectVisitor;
 
-        impl<'de> Visitor<'de> for Keys {
+        impl<'de> Visitor<'de> for SubjectVisitor {
             type Value = LastTokens;
 
             fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for LastTokens {
             }
         }
 
-        from.deserialize_map(Keys)
+        from.deserialize_map(SubjectVisitor)
     }
 }
 
@@ -140,7 +140,7 @@ impl NatsCleanup {
             exchange: Exchange::new(client, Purpose::Compaction),
             now_utc: wall,
             min_age: young,
-            stage: Stage::Begin,
+            stage: CleanupStage::Begin,
             candidates: HashSet::new(),
             subjects_read: 0,
             metas_seen_to: None,
@@ -160,7 +160,7 @@ impl NatsCleanup {
                 }
             }
         }
-        if let Stage::Metas(_) = &self.stage {
+        if let CleanupStage::Metas(_) = &self.stage {
             return self.read_metas(now);
         }
         self.exchange.check_timeout(now)?;
@@ -169,29 +169,29 @@ impl NatsCleanup {
 
     fn restart(&mut self) -> Result<()> {
         self.exchange.renew();
-        self.stage = Stage::Begin;
+        self.stage = CleanupStage::Begin;
         self.candidates.clear();
         (self.subjects_read, self.metas_seen_to, self.result.too_young) = (0, None, 0);
         if self.exchange.is_connected() { self.request_subjects() } else { Ok(()) }
     }
 
     fn request_subjects(&mut self) -> Result<()> {
-        self.stage = Stage::Subjects;
+        self.stage = CleanupStage::Subjects;
         let question = json!({ "subjects_filter": self.names.all_chunks(), "offset": self.subjects_read });
         self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
     }
 
     fn on_reply(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
         match (&self.stage, reply.tag) {
-            (Stage::Subjects, SUBJECTS) => self.on_subjects(reply).map(|()| Poll::Pending),
-            (Stage::Newest(_), NEWEST) => self.on_newest(reply),
-            (Stage::RecheckMetas(_), NEXT_META) => self.on_next_meta(reply),
-            (Stage::Purge, PURGED) => {
+            (CleanupStage::Subjects, SUBJECTS) => self.on_subjects(reply).map(|()| Poll::Pending),
+            (CleanupStage::Newest(_), NEWEST) => self.on_newest(reply),
+            (CleanupStage::RecheckMetas(_), NEXT_META) => self.on_next_meta(reply),
+            (CleanupStage::Purge, PURGED) => {
                 api::parse_success::<Value>(reply)?;
                 self.result.removed += 1;
                 self.next_candidate()
             }
-            (Stage::PurgeRecords, PURGED) => {
+            (CleanupStage::PurgeRecords, PURGED) => {
                 api::parse_success::<Value>(reply)?;
                 self.next_candidate()
             }
@@ -215,7 +215,7 @@ impl NatsCleanup {
         if page > 0 && self.subjects_read < info.total {
             return self.request_subjects();
         }
-        self.stage = Stage::Metas(MetaReader::new(self.exchange.client(), &self.names));
+        self.stage = CleanupStage::Metas(MetaReader::new(self.exchange.client(), &self.names));
         Ok(())
     }
 
@@ -225,7 +225,7 @@ impl NatsCleanup {
     }
 
     fn read_metas(&mut self, now: Instant) -> Result<Poll<CleanupResult>> {
-        while let Stage::Metas(metas) = &mut self.stage {
+        while let CleanupStage::Metas(metas) = &mut self.stage {
             match metas.step(now)? {
                 MetaEvent::Meta(Some(meta)) => {
                     self.candidates.remove(&meta.nuid);
@@ -245,18 +245,18 @@ impl NatsCleanup {
         self.candidates.remove(&nuid);
         if is_record(&nuid) {
             let question = json!({ "filter": self.names.chunk_subject(&nuid), "keep": 1 });
-            self.stage = Stage::PurgeRecords;
+            self.stage = CleanupStage::PurgeRecords;
             self.exchange.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
             return Ok(Poll::Pending);
         }
         let question = api::last_message_request(&self.names.chunk_subject(&nuid));
-        self.stage = Stage::Newest(nuid);
+        self.stage = CleanupStage::Newest(nuid);
         self.exchange.request(NEWEST, &self.names.api("STREAM.MSG.GET"), &question)?;
         Ok(Poll::Pending)
     }
 
     fn on_newest(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
-        let Stage::Newest(nuid) = &self.stage else { return Ok(Poll::Pending) };
+        let CleanupStage::Newest(nuid) = &self.stage else { return Ok(Poll::Pending) };
         let stored: RawMessage = match api::parse_response(reply)? {
             Ok(stored) => stored,
             Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.next_candidate(),
@@ -269,7 +269,7 @@ impl NatsCleanup {
             return self.next_candidate();
         }
         let up_to = stored.message.seq.saturating_add(1);
-        self.stage = Stage::RecheckMetas(OrphanCandidate { nuid: nuid.clone(), up_to });
+        self.stage = CleanupStage::RecheckMetas(OrphanCandidate { nuid: nuid.clone(), up_to });
         self.request_next_meta()
     }
 
@@ -294,15 +294,15 @@ impl NatsCleanup {
         };
         self.candidates.remove(&meta.nuid);
         match &self.stage {
-            Stage::RecheckMetas(loose) if loose.nuid == meta.nuid => self.next_candidate(),
+            CleanupStage::RecheckMetas(loose) if loose.nuid == meta.nuid => self.next_candidate(),
             _ => self.request_next_meta(),
         }
     }
 
     fn purge(&mut self) -> Result<Poll<CleanupResult>> {
-        let Stage::RecheckMetas(OrphanCandidate { nuid, up_to }) = &self.stage else { return Ok(Poll::Pending) };
+        let CleanupStage::RecheckMetas(OrphanCandidate { nuid, up_to }) = &self.stage else { return Ok(Poll::Pending) };
         let question = json!({ "filter": self.names.chunk_subject(nuid), "seq": up_to });
-        self.stage = Stage::Purge;
+        self.stage = CleanupStage::Purge;
         self.exchange.request(PURGED, &self.names.api("STREAM.PURGE"), question.to_string().as_bytes())?;
         Ok(Poll::Pending)
     }

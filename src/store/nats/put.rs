@@ -34,7 +34,7 @@ const LOOKUP: u64 = u64::MAX - 1;
 const PURGE: u64 = u64::MAX - 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum PutStage {
     New,
     Chunks,
     Staged,
@@ -63,7 +63,7 @@ pub struct NatsPut {
     fenced: bool,
     finished: bool,
     commit: bool,
-    stage: Stage,
+    stage: PutStage,
 }
 
 impl NatsPut {
@@ -80,7 +80,7 @@ impl NatsPut {
             fenced: false,
             finished: false,
             commit: false,
-            stage: Stage::New,
+            stage: PutStage::New,
         }
     }
 
@@ -90,7 +90,7 @@ impl NatsPut {
 
     fn start(&mut self) -> Result<()> {
         self.names.require_own()?;
-        if self.stage != Stage::New {
+        if self.stage != PutStage::New {
             return Ok(());
         }
         self.client().duplicates.borrow().check(&self.names)?;
@@ -108,7 +108,7 @@ impl NatsPut {
         let own = self.client().own_objects.borrow_mut().take(&subject);
         self.unsettled = own.is_none() && self.client().own_objects.borrow().is_unsettled(&subject);
         self.replaced = Replaced::Assumed(own);
-        self.stage = Stage::Chunks;
+        self.stage = PutStage::Chunks;
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl NatsPut {
     /// Once the object is visible, a lost connection leaves chunks of the one before it, and no more.
     fn on_new_session(&self) -> Result<()> {
         match self.stage {
-            Stage::Purge | Stage::Done => Ok(()),
+            PutStage::Purge | PutStage::Done => Ok(()),
             _ => Err(self.client().last_failure().context("connection lost")),
         }
     }
@@ -139,7 +139,7 @@ impl NatsPut {
             LOOKUP => self.on_found(reply)?,
             META => self.on_meta(reply)?,
             // Best effort: the object itself is stored, and the sweep finds what stays.
-            PURGE => self.stage = Stage::Done,
+            PURGE => self.stage = PutStage::Done,
             MISPLACED => self.chunks.on_removed(reply)?,
             _ => self.chunks.on_reply(self.exchange.client(), reply)?,
         }
@@ -155,7 +155,7 @@ impl NatsPut {
     }
 
     fn on_meta(&mut self, reply: &Reply) -> Result<()> {
-        if self.stage != Stage::Meta {
+        if self.stage != PutStage::Meta {
             return self.client().duplicates.borrow_mut().check_repeated_ack(reply, &self.names);
         }
         let answer = self.client().duplicates.borrow_mut().read_ack(reply, &self.names);
@@ -165,7 +165,7 @@ impl NatsPut {
             Err(refusal) if self.fenced && refusal.is_condition_in_use() => self.send_meta(),
             Err(refusal) if self.fenced && refusal.is_wrong_last_sequence() => {
                 // Nothing is visible: the chunks can go.
-                self.stage = Stage::Staged;
+                self.stage = PutStage::Staged;
                 Err(self.fence.on_refused())
             }
             Err(refusal) if refusal.is_wrong_last_sequence() && self.replaced.expected_last().is_some() => {
@@ -180,7 +180,7 @@ impl NatsPut {
     fn ask_what_is_replaced(&mut self) -> Result<()> {
         let question = api::last_message_request(&self.meta_subject()?);
         self.exchange.request(LOOKUP, &self.names.api("STREAM.MSG.GET"), &question)?;
-        self.stage = Stage::Lookup;
+        self.stage = PutStage::Lookup;
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl NatsPut {
                 self.client().publish_last(&subject, &reply, expected_last, rolls_up, &meta)?;
             }
         }
-        self.stage = Stage::Meta;
+        self.stage = PutStage::Meta;
         Ok(())
     }
 
@@ -226,12 +226,12 @@ impl NatsPut {
         self.fence.on_stored();
         let replaced = std::mem::replace(&mut self.replaced, Replaced::Known(None)).nuid();
         let Some(nuid) = replaced.filter(|nuid| !nuid.is_empty() && nuid != self.chunks.nuid()) else {
-            self.stage = Stage::Done;
+            self.stage = PutStage::Done;
             return Ok(());
         };
         let question = api::purge_request(&self.names.chunk_subject(&nuid));
         let asked = self.exchange.request(PURGE, &self.names.api("STREAM.PURGE"), &question);
-        self.stage = if asked.is_ok() { Stage::Purge } else { Stage::Done };
+        self.stage = if asked.is_ok() { PutStage::Purge } else { PutStage::Done };
         Ok(())
     }
 
@@ -245,28 +245,28 @@ impl NatsPut {
             }
         }
         self.chunks.resend_rejected(&self.exchange, now)?;
-        if self.stage == Stage::Chunks {
+        if self.stage == PutStage::Chunks {
             self.chunks.send_due(&self.exchange, self.finished)?;
             if self.finished && self.chunks.is_stored() {
-                self.stage = Stage::Staged;
+                self.stage = PutStage::Staged;
             }
         }
-        if self.stage == Stage::Staged && self.commit && self.is_exclusive(now) {
+        if self.stage == PutStage::Staged && self.commit && self.is_exclusive(now) {
             self.client().duplicates.borrow().check(&self.names)?;
             if self.unsettled { self.ask_what_is_replaced()? } else { self.send_meta()? }
         }
         self.check_timeout(now)?;
         Ok(match self.stage {
-            Stage::Done => PutState::Done,
-            Stage::Staged => PutState::Staged,
+            PutStage::Done => PutState::Done,
+            PutStage::Staged => PutState::Staged,
             _ => PutState::Sending,
         })
     }
 
     fn check_timeout(&mut self, now: Instant) -> Result<()> {
         let waiting = match self.stage {
-            Stage::Chunks => self.chunks.is_waiting(),
-            Stage::Meta | Stage::Lookup | Stage::Purge => true,
+            PutStage::Chunks => self.chunks.is_waiting(),
+            PutStage::Meta | PutStage::Lookup | PutStage::Purge => true,
             _ => false,
         };
         if !waiting {
@@ -274,8 +274,8 @@ impl NatsPut {
             return Ok(());
         }
         match self.exchange.check_timeout(now) {
-            Err(_) if self.stage == Stage::Purge => {
-                self.stage = Stage::Done;
+            Err(_) if self.stage == PutStage::Purge => {
+                self.stage = PutStage::Done;
                 Ok(())
             }
             other => other,
@@ -294,8 +294,8 @@ impl NatsPut {
     fn abandon(&mut self) {
         let unanswered = self.chunks.abandon(self.exchange.client());
         // A meta message on its way may yet make the object visible: then its chunks must stay.
-        let settled = matches!(self.stage, Stage::Chunks | Stage::Staged);
-        self.stage = Stage::Failed;
+        let settled = matches!(self.stage, PutStage::Chunks | PutStage::Staged);
+        self.stage = PutStage::Failed;
         if settled && self.chunks.digest().chunks > 0 {
             let purge = (self.names.api("STREAM.PURGE"), api::purge_request(&self.chunks.subject()));
             let client = self.client().clone();
@@ -336,7 +336,7 @@ impl Put for NatsPut {
 
 impl Drop for NatsPut {
     fn drop(&mut self) {
-        if self.stage == Stage::Done {
+        if self.stage == PutStage::Done {
             self.client().duplicates.borrow_mut().record_finished_put(self.exchange.token(), &self.names);
         } else {
             self.abandon();

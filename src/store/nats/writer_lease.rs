@@ -54,7 +54,7 @@ enum QueryReason {
     Reconnect,
 }
 
-enum Stage {
+enum LeaseStage {
     Begin,
     Querying {
         why: QueryReason,
@@ -82,7 +82,7 @@ pub struct NatsLease {
     subject: String,
     url: String,
     own: WriterInfo,
-    stage: Stage,
+    stage: LeaseStage,
     queries: Option<Subscription>,
     /// The connection in which it was last asked.
     session: Option<u64>,
@@ -146,7 +146,7 @@ impl NatsLease {
             subject,
             url: url.to_string(),
             own,
-            stage: Stage::Begin,
+            stage: LeaseStage::Begin,
             queries: None,
             session: None,
             acquired: false,
@@ -169,13 +169,13 @@ impl NatsLease {
         // Not sent: the connection is gone, and the next one asks again.
         let _ = inbox.request(QUERY_TAG, &self.subject, &question);
         self.client.flush();
-        self.stage = Stage::Querying { why, until: now + QUERY_TIMEOUT, inbox };
+        self.stage = LeaseStage::Querying { why, until: now + QUERY_TIMEOUT, inbox };
     }
 
     /// What the answers so far mean: none while it is open.
     fn read_replies(&mut self, now: Instant) -> Result<Option<QueryReason>> {
         self.client.receive_ready();
-        let Stage::Querying { why, until, inbox } = &self.stage else { return Ok(None) };
+        let LeaseStage::Querying { why, until, inbox } = &self.stage else { return Ok(None) };
         let why = *why;
         while let Some(reply) = inbox.next() {
             if reply.has_no_responders() {
@@ -232,7 +232,7 @@ impl NatsLease {
     }
 
     fn acquired(&mut self, why: QueryReason, now: Instant) {
-        self.stage = Stage::Held;
+        self.stage = LeaseStage::Held;
         if why == QueryReason::Acquire {
             self.queries = self.client.listen(&self.subject, None);
             self.takeovers = self.client.listen(&self.takeover_subject(), None);
@@ -272,12 +272,12 @@ impl NatsLease {
         // Not sent: the connection is gone, and the next one starts again.
         let _ = inbox.request(QUERY_TAG, &self.takeover_subject(), &request);
         self.client.flush();
-        self.stage = Stage::TakingOver { holder: Box::new(holder), until: now + QUERY_TIMEOUT, inbox };
+        self.stage = LeaseStage::TakingOver { holder: Box::new(holder), until: now + QUERY_TIMEOUT, inbox };
     }
 
     /// Whether the holder has stopped writing.
     fn read_release(&mut self, now: Instant) -> Result<()> {
-        let Stage::TakingOver { holder, until, inbox } = &self.stage else { return Ok(()) };
+        let LeaseStage::TakingOver { holder, until, inbox } = &self.stage else { return Ok(()) };
         while let Some(reply) = inbox.next() {
             if reply.has_no_responders() {
                 let hint =
@@ -317,13 +317,13 @@ impl NatsLease {
                 let answer = WriterInfo { released: true, ..self.own.clone() };
                 self.client.respond(reply, &serde_json::to_vec(&answer).unwrap_or_default());
             }
-            self.stage = Stage::Released { to: Box::new(other), until: now + FAREWELL };
+            self.stage = LeaseStage::Released { to: Box::new(other), until: now + FAREWELL };
             self.queries = None;
         }
     }
 
     fn reply_to_queries(&mut self) {
-        self.own.yields = matches!(self.stage, Stage::Querying { why: QueryReason::Reconnect, .. });
+        self.own.yields = matches!(self.stage, LeaseStage::Querying { why: QueryReason::Reconnect, .. });
         let Some(questions) = &self.queries else { return };
         while let Some(question) = questions.try_next() {
             let asks = serde_json::from_slice::<WriterInfo>(&question.data).unwrap_or_default();
@@ -337,7 +337,7 @@ impl NatsLease {
 
 impl WriterLease for NatsLease {
     fn poll(&mut self, now: Instant) -> Result<Option<u64>> {
-        if let Stage::Released { to, until } = &self.stage {
+        if let LeaseStage::Released { to, until } = &self.stage {
             return if now < *until { Ok(None) } else { Err(taken_over_error(&self.url, "was taken over", to)) };
         }
         let session = self.client.session();
@@ -353,7 +353,7 @@ impl WriterLease for NatsLease {
         self.read_release(now)?;
         self.reply_to_queries();
         self.obey_takeover(now);
-        if let Stage::Released { .. } = self.stage {
+        if let LeaseStage::Released { .. } = self.stage {
             return Ok(None);
         }
         let more = self.bucket_incarnation.get().saturating_add(self.pauses);

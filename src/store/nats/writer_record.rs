@@ -93,7 +93,7 @@ pub(super) struct WriterRecord {
     own: WriterInfo,
     /// How ours counts; none until there is one.
     epoch: Option<u64>,
-    look: Option<Look>,
+    look: Option<RecordQuery>,
     doubted: bool,
     /// The server has refused an object.
     object_refused: bool,
@@ -154,7 +154,7 @@ impl WriterRecord {
         self.doubted |= self.object_refused;
         let waits = self.not_before.is_some_and(|time| now < time);
         if self.look.is_none() && !waits && (self.doubted || self.is_due(now)) {
-            self.look = Some(Look::new(&self.client));
+            self.look = Some(RecordQuery::new(&self.client));
         }
         let (subject, own, rollup) = (&self.subject, &self.own, self.names.rollup.get());
         let address = RecordAddress { names: &self.names, subject, rollup };
@@ -187,10 +187,10 @@ impl WriterRecord {
         passed >= LOOK_INTERVAL || (unfenced && self.fence.take_stored())
     }
 
-    fn on_seen(&mut self, seen: Seen, now: Instant) -> Standing {
+    fn on_seen(&mut self, seen: RecordOutcome, now: Instant) -> Standing {
         (self.look, self.not_before, self.last_look) = (None, None, Some(now));
         match seen {
-            Seen::Ours { epoch, seq, replaced } => {
+            RecordOutcome::Ours { epoch, seq, replaced } => {
                 let unchanged = self.fence.condition().is_some_and(|(_, known)| known == seq);
                 if std::mem::take(&mut self.object_refused) && unchanged {
                     // The server took the condition for another one.
@@ -203,8 +203,8 @@ impl WriterRecord {
                 (self.epoch, self.doubted) = (Some(epoch), false);
                 Standing::Ours
             }
-            Seen::Taken(other) => Standing::Taken(Box::new(other)),
-            Seen::Refused(why) => {
+            RecordOutcome::Taken(other) => Standing::Taken(Box::new(other)),
+            RecordOutcome::Refused(why) => {
                 self.fence.set(&self.subject, None);
                 (self.given_up, self.doubted) = (true, false);
                 Standing::Refused(why)
@@ -227,7 +227,7 @@ struct RecordAddress<'a> {
 }
 
 /// A question for the record, and perhaps a new one on its way.
-struct Look {
+struct RecordQuery {
     exchange: Exchange,
     /// How the one counts that was sent.
     sent: Option<u64>,
@@ -237,15 +237,15 @@ struct Look {
 }
 
 /// What a look has come to.
-enum Seen {
+enum RecordOutcome {
     Ours { epoch: u64, seq: u64, replaced: Option<WriterInfo> },
     Taken(WriterInfo),
     Refused(String),
 }
 
-impl Look {
-    fn new(client: &Rc<Client>) -> Look {
-        Look { exchange: Exchange::new(client, Purpose::KeepAlive), sent: None, attempts: 0, replaced: None }
+impl RecordQuery {
+    fn new(client: &Rc<Client>) -> RecordQuery {
+        RecordQuery { exchange: Exchange::new(client, Purpose::KeepAlive), sent: None, attempts: 0, replaced: None }
     }
 
     /// Errors: the store's; it is tried again.
@@ -255,7 +255,7 @@ impl Look {
         own: &WriterInfo,
         held: Option<u64>,
         now: Instant,
-    ) -> Result<Option<Seen>> {
+    ) -> Result<Option<RecordOutcome>> {
         while let Some(event) = self.exchange.next() {
             let seen = match event {
                 ExchangeEvent::NewSession => {
@@ -271,7 +271,7 @@ impl Look {
             }
         }
         if let Err(error) = self.exchange.check_denied() {
-            return Ok(Some(Seen::Refused(error.message().to_string())));
+            return Ok(Some(RecordOutcome::Refused(error.message().to_string())));
         }
         self.exchange.check_timeout(now)?;
         Ok(None)
@@ -290,18 +290,18 @@ impl Look {
         address: &RecordAddress,
         own: &WriterInfo,
         held: Option<u64>,
-    ) -> Result<Option<Seen>> {
+    ) -> Result<Option<RecordOutcome>> {
         let stored = api::stored_message_with_seq(reply)?;
         let found = stored.as_ref().map(|(_, json)| serde_json::from_slice::<WriterInfo>(json).unwrap_or_default());
         let seq = stored.map_or(0, |(seq, _)| seq);
         match judge(&own.id, self.sent.or(held), found.as_ref()) {
             RecordVerdict::Ours => {
                 let epoch = found.map_or(0, |found| found.epoch);
-                Ok(Some(Seen::Ours { epoch, seq, replaced: self.replaced.take() }))
+                Ok(Some(RecordOutcome::Ours { epoch, seq, replaced: self.replaced.take() }))
             }
-            RecordVerdict::Taken => Ok(Some(Seen::Taken(found.unwrap_or_default()))),
+            RecordVerdict::Taken => Ok(Some(RecordOutcome::Taken(found.unwrap_or_default()))),
             RecordVerdict::Write(_) if self.attempts >= MAX_ATTEMPTS => {
-                Ok(Some(Seen::Refused("it is not found where it was written".to_string())))
+                Ok(Some(RecordOutcome::Refused("it is not found where it was written".to_string())))
             }
             RecordVerdict::Write(epoch) => {
                 (self.sent, self.replaced) = (Some(epoch), found);
@@ -320,13 +320,13 @@ impl Look {
         self.exchange.client().publish_last(address.subject, &reply, Some(seq), rolls_up, &record.to_json())
     }
 
-    fn on_written(&mut self, reply: &Reply, address: &RecordAddress) -> Result<Option<Seen>> {
+    fn on_written(&mut self, reply: &Reply, address: &RecordAddress) -> Result<Option<RecordOutcome>> {
         match (api::ack(reply, address.names)?, self.sent) {
-            (Ok(seq), Some(epoch)) => Ok(Some(Seen::Ours { epoch, seq, replaced: self.replaced.take() })),
+            (Ok(seq), Some(epoch)) => Ok(Some(RecordOutcome::Ours { epoch, seq, replaced: self.replaced.take() })),
             (Err(refusal), _) if refusal.is_wrong_last_sequence() || refusal.is_busy() => {
                 self.read(address).map(|()| None)
             }
-            (Err(refusal), _) => Ok(Some(Seen::Refused(refusal.error().message().to_string()))),
+            (Err(refusal), _) => Ok(Some(RecordOutcome::Refused(refusal.error().message().to_string()))),
             (Ok(_), None) => Ok(None),
         }
     }

@@ -14,7 +14,7 @@ use litestream::backup::owner::location_of;
 use litestream::clock::Clock;
 use litestream::error::Kind;
 use litestream::format::owner::{OwnerRecord, number};
-use litestream::format::plan::Target;
+use litestream::format::plan::PlanTarget;
 
 /// Machines of a schedule.
 const MACHINES: usize = 4;
@@ -63,7 +63,7 @@ impl Model {
     fn new_machine_takes_over(&mut self) {
         let Ok(state) = self.world.restored() else { return };
         let restored = self.committed(&state);
-        let image = self.world.image(&Target::Latest).expect("a restore");
+        let image = self.world.image(&PlanTarget::Latest).expect("a restore");
         let Some(takeovers) = &mut self.takeovers else { return };
         let path = self.world.directory.join(format!("machine-{}.db", takeovers.taken));
         fs::write(&path, image).expect("write a restored database");

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use litestream::age::decryptor::Decryptor;
-use litestream::age::header::Header;
+use litestream::age::header::AgeHeader;
 use litestream::age::identity::Identity;
 
 fuzz_target!(|data: &[u8]| {
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let (again, in_pieces) = read(usize::from(*piece).max(1));
     assert_eq!(whole, again);
     assert_eq!(plain, in_pieces);
-    if let Ok(Some((header, used))) = Header::parse(file) {
+    if let Ok(Some((header, used))) = AgeHeader::parse(file) {
         assert!(used <= file.len() && header.recipients() <= header.stanzas().len());
     }
 });

@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use litestream::error::Result;
-use litestream::format::difference_frames::{Bases, DifferenceFrames};
+use litestream::format::difference_frames::{BasePages, DifferenceFrames};
 use litestream::format::frames::MemberFrames;
 use litestream::format::key::{Key, SegmentKey};
-use litestream::format::segment::{Reader, last_member};
+use litestream::format::segment::{SegmentReader, last_member};
 
 const NAME: &str = "generations/019aaf3c5d10a1b2/wal/00000000.000000000000-00000000.000000000450-\
                     20261123T060812.345Z-20261123T060812.345Z.gz";
@@ -21,7 +21,7 @@ fn key() -> SegmentKey {
 /// Pages that hold only zeros.
 struct Zeros;
 
-impl Bases for Zeros {
+impl BasePages for Zeros {
     fn base(&mut self, _number: u32, page: &mut [u8]) -> Result<()> {
         page.fill(0);
         Ok(())
@@ -31,7 +31,7 @@ impl Bases for Zeros {
 fuzz_target!(|data: &[u8]| {
     let key = key();
     let _ = last_member(&key, data);
-    let mut reader = Reader::require_generation(&key, data);
+    let mut reader = SegmentReader::named(&key, data);
     let mut frame = Vec::new();
     while let Ok(Some(header)) = reader.next_member() {
         if header.differences.is_some() {

@@ -2,11 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use litestream::format::snapshot::{Reader, header_of};
+use litestream::format::snapshot::{SnapshotReader, header_of};
 
 fuzz_target!(|data: &[u8]| {
     let _ = header_of(data);
-    let Ok(mut reader) = Reader::open(data) else { return };
+    let Ok(mut reader) = SnapshotReader::open(data) else { return };
     let mut piece = [0; 4096];
     while let Ok(1..) = reader.read(&mut piece) {}
 });

@@ -16,11 +16,11 @@ use litestream::format::differences::Composer;
 use litestream::format::keep::Keep;
 use litestream::format::key::Key;
 use litestream::format::listing::Listing;
-use litestream::format::plan::{Target, plan};
+use litestream::format::plan::{PlanTarget, plan};
 use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::running_checksum::RunningChecksum;
-use litestream::format::segment::{self, Differences, MemberHeader};
-use litestream::format::snapshot;
+use litestream::format::segment::{self, Differences, MemberHeader, SegmentEncoder};
+use litestream::format::snapshot::{SnapshotEncoder, SnapshotHeader};
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt, WalHeader};
 use litestream::replica::clock_jump::ClockJumpDetector;
@@ -57,7 +57,7 @@ pub struct Device {
     identity: Option<Identity>,
     database: Vec<u8>,
     composer: Composer,
-    encoder: segment::Encoder,
+    encoder: SegmentEncoder,
     wal: WalHeader,
     at: WalPosition,
     chain: Checksum,
@@ -112,7 +112,7 @@ impl Device {
             identity,
             database: (0..8 * PAGE).map(|_| random.below(256) as u8).collect(),
             composer: Composer::default(),
-            encoder: segment::Encoder::new(1),
+            encoder: SegmentEncoder::new(1),
             wal: wal(1),
             at: WalPosition { index: 0, offset: Offset::ZERO },
             chain: Checksum::default(),
@@ -149,7 +149,7 @@ impl Device {
     }
 
     fn snapshot(&self) {
-        let header = snapshot::Header {
+        let header = SnapshotHeader {
             generation: Generation::new(9),
             position: self.at,
             page_size: page_size(),
@@ -161,7 +161,7 @@ impl Device {
             time: Timestamp::from_millis(self.commits.last().unwrap().time),
             database: Some(checksum(&self.database)),
         };
-        let (mut encoder, mut piece, mut out) = (snapshot::Encoder::new(&header, None), Block::default(), Vec::new());
+        let (mut encoder, mut piece, mut out) = (SnapshotEncoder::new(&header, None), Block::default(), Vec::new());
         BlockCompressor::new(1).compress(&self.database, &mut piece);
         encoder.add(&piece, &mut out);
         encoder.finish(&mut out).unwrap();
@@ -285,7 +285,7 @@ impl Device {
 
     /// The number of the commit that a moment is restored to, which is proven to be as it was; none if it is refused.
     pub fn restored(&self, time: u64) -> Option<usize> {
-        let plan = plan(&stored(&self.store), None, &Target::Time(Timestamp::from_millis(time))).ok()?;
+        let plan = plan(&stored(&self.store), None, &PlanTarget::Time(Timestamp::from_millis(time))).ok()?;
         let file = scratch().unwrap();
         let store = self.seen(Rc::new(self.store.reader()), Eyes::OPEN);
         let done = restore(&*store, &self.clock, &plan, &file, &mut |_| ());

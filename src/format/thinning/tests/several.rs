@@ -55,7 +55,7 @@ fn listing(stored: &Stored) -> Listing {
 
 /// Which commit a restore of a moment gives; none if it is refused.
 fn restored(stored: &Stored, listing: &Listing, time: u64, times: &[u64]) -> Option<u64> {
-    let plan = plan(listing, None, &Target::Time(millis(time))).ok()?;
+    let plan = plan(listing, None, &PlanTarget::Time(millis(time))).ok()?;
     let mut at = plan.snapshot.position.offset.get();
     for (key, _) in plan.segments {
         assert!(key.leads_on_from(point(0, at)), "{key} does not lead on from commit {at}");
@@ -113,7 +113,7 @@ impl Compactor {
     }
 
     fn roll_up(&mut self, stored: &mut Stored, keep: &Keep, random: &mut Random) {
-        for plan in plan_thinning(&self.listing, keep, Snapshots::Made, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, NewSnapshots::Stored, millis(self.now)) {
             for range in &plan.groups {
                 let group = plan.chain.segments[range.clone()].to_vec();
                 let (first, last) = (group[0].0, group[group.len() - 1].0);
@@ -129,7 +129,7 @@ impl Compactor {
     }
 
     fn add_snapshots(&mut self, stored: &mut Stored, keep: &Keep, random: &mut Random) {
-        for plan in plan_thinning(&self.listing, keep, Snapshots::Made, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, NewSnapshots::Stored, millis(self.now)) {
             for (key, _) in plan.wanted.iter().map(|place| plan.chain.segments[*place]) {
                 let at = key.end.offset.get();
                 let size = 1_000 + random.below(1 << 18);
@@ -139,7 +139,7 @@ impl Compactor {
     }
 
     fn drop_snapshots(&mut self, stored: &mut Stored, keep: &Keep) {
-        for plan in plan_thinning(&self.listing, keep, Snapshots::Made, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, NewSnapshots::Stored, millis(self.now)) {
             let gone: HashSet<Key> = plan.superfluous.iter().map(|key| Key::Snapshot(*key)).collect();
             let fresh = listing(stored);
             if leads_to_the_same(&fresh, &fresh.without(&gone), keep, millis(self.now)) {

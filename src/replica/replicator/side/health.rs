@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::log::problem_log::ProblemLog;
-use crate::replica::counters::Counters;
+use crate::replica::counters::ReplicatorCounters;
 
 #[derive(Default)]
 pub(super) struct Health {
     pub(super) problems: ProblemLog,
-    pub(super) counters: Counters,
+    pub(super) counters: ReplicatorCounters,
     /// Why nothing is written to this store for now, though others are.
     pub(super) failure: Option<StoreFailure>,
     /// The clock is behind what is stored, and that was said.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::clock::Clock;
-use crate::control::{Reply, RequestInbox};
+use crate::control::{RequestInbox, SnapshotReply};
 use crate::error::Error;
 use crate::replica::replicator::CHECK_INTERVAL;
 use crate::replica::replicator::side::Side;
@@ -42,12 +42,14 @@ impl Side {
     fn send_progress(&mut self) {
         let upload = self.writing().and_then(|writing| writing.snapshot.as_ref());
         let progress = match upload {
-            Some(upload) => {
-                Reply::Reading { read: upload.read(), total: upload.header().payload_len(), stored: upload.stored() }
-            }
-            None => Reply::Waiting(self.health.problems.text().unwrap_or_default().to_string()),
+            Some(upload) => SnapshotReply::Reading {
+                read: upload.read(),
+                total: upload.header().payload_len(),
+                stored: upload.stored(),
+            },
+            None => SnapshotReply::Waiting(self.health.problems.text().unwrap_or_default().to_string()),
         };
-        let keeping = Reply::Retention(self.retention.operations());
+        let keeping = SnapshotReply::Retention(self.retention.operations());
         self.requests.inbox.iter_mut().for_each(|inbox| inbox.reply_all(&progress, &keeping));
     }
 

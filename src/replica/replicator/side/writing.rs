@@ -7,7 +7,7 @@ use crate::format::compression_level::SegmentLevels;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::differences::Composer;
 use crate::format::position::Position;
-use crate::format::segment::Encoder;
+use crate::format::segment::SegmentEncoder;
 use crate::format::time::Timestamp;
 use crate::replica::replicator::RETRY_DELAY;
 use crate::replica::replicator::side::{Side, SideStage};
@@ -41,7 +41,7 @@ pub(in crate::replica::replicator) struct Writing {
 
 /// What a batch is made a part of a segment with.
 pub(in crate::replica::replicator) struct Packing<'a> {
-    pub(in crate::replica::replicator) encoder: &'a mut Encoder,
+    pub(in crate::replica::replicator) encoder: &'a mut SegmentEncoder,
     pub(in crate::replica::replicator) composer: &'a Composer,
     pub(in crate::replica::replicator) levels: &'a mut SegmentLevels,
     pub(in crate::replica::replicator) writers_wait: bool,

@@ -28,13 +28,13 @@ const MAX_REQUESTS: usize = 500;
 
 #[derive(Deserialize)]
 struct Info {
-    state: State,
+    state: StreamState,
     #[serde(default)]
     total: u64,
 }
 
 #[derive(Deserialize)]
-struct State {
+struct StreamState {
     subjects: Option<HashMap<String, IgnoredAny>>,
 }
 

@@ -90,7 +90,7 @@ use stream::Stream;
 pub use traffic::TrafficCounters;
 
 use super::auth;
-use super::options::{Credentials, Options, Server, Tls};
+use super::options::{Credentials, NatsOptions, Server, Tls};
 use crate::error::{Error, Kind, Result};
 use crate::random;
 use crate::wakeup::{self, WakeReceiver, Waker};
@@ -118,7 +118,7 @@ pub struct Proxy {
 impl Proxy {
     /// Opens the near end and starts the thread; no server is contacted before the crate connects.
     /// `request_waker` is called when another program's request has come.
-    pub fn start(options: &Options, request_waker: Option<Waker>) -> Result<Proxy> {
+    pub fn start(options: &NatsOptions, request_waker: Option<Waker>) -> Result<Proxy> {
         let failed = |e: std::io::Error| Error::io(Kind::StoreRefused, "open a loopback port for the link", &e);
         let secret = random::token() + &random::token();
         let (door, address) = ProxyListener::open(secret.clone()).map_err(failed)?;
@@ -220,7 +220,7 @@ impl ProxyThread {
 
     /// Before the first session each server is tried once; later, until one answers or the attempts are used up. Once all
     /// have failed, at whatever step, there is a pause.
-    fn connect_any(&mut self) -> Option<(ServerConnection, String)> {
+    fn connect_any(&mut self) -> Option<(ServerStream, String)> {
         let first = self.status.lock().sessions == 0;
         if first {
             // Anyone who asks makes the pause.
@@ -255,7 +255,7 @@ impl ProxyThread {
         None
     }
 
-    fn connect_next(&mut self) -> std::result::Result<(ServerConnection, String), Failure> {
+    fn connect_next(&mut self) -> std::result::Result<(ServerStream, String), Failure> {
         let turn = self.next.checked_rem(self.servers.len()).unwrap_or(0);
         self.next = turn + 1;
         let none = || Failure::new(Kind::StoreRefused, "expected a server, found an empty list");
@@ -267,7 +267,7 @@ impl ProxyThread {
         status.server = info;
         status.address = address.clone();
         drop(status);
-        Ok((ServerConnection { stream, nonce }, address))
+        Ok((ServerStream { stream, nonce }, address))
     }
 
     fn wait_before_next(&mut self) {
@@ -283,8 +283,8 @@ impl ProxyThread {
 
     /// Logs the crate in and passes bytes until the session ends. A failure is written down before the crate's socket is
     /// closed, so that anyone who sees the one finds the other.
-    fn login_and_relay(&mut self, reached: ServerConnection, address: &str) {
-        let ServerConnection { mut stream, nonce } = reached;
+    fn login_and_relay(&mut self, reached: ServerStream, address: &str) {
+        let ServerStream { mut stream, nonce } = reached;
         let begun = Instant::now();
         self.failed += 1;
         self.status.set_step(format!("log in to {address}"));
@@ -360,7 +360,7 @@ impl ProxyThread {
     }
 }
 
-struct ServerConnection {
+struct ServerStream {
     stream: Stream,
     nonce: String,
 }

@@ -42,10 +42,10 @@ pub enum Event<'a> {
     Boundary,
 }
 
-enum State {
+enum ParserState {
     Line,
     /// The beginning of a header block, up to where its status ends.
-    Header(Header),
+    Headers(HmsgLine),
     /// So many bytes are to be dropped, and then so many to be passed on.
     Skip {
         left: usize,
@@ -56,7 +56,7 @@ enum State {
 }
 
 /// A message with headers whose line has been read.
-struct Header {
+struct HmsgLine {
     /// Subject, subscription and reply, with a space after each.
     routing: Vec<u8>,
     bytes_read: Vec<u8>,
@@ -67,7 +67,7 @@ struct Header {
 /// Splits one direction of a connection, however the bytes are cut.
 pub struct Parser {
     direction: Direction,
-    state: State,
+    state: ParserState,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
     /// Of the message that is read.
@@ -82,7 +82,7 @@ impl Parser {
     pub fn new(speaker: Direction) -> Parser {
         Parser {
             direction: speaker,
-            state: State::Line,
+            state: ParserState::Line,
             partial: Vec::new(),
             purpose: Purpose::KeepAlive,
             read: PurposeBytes::default(),
@@ -93,7 +93,7 @@ impl Parser {
     /// Whether what was passed on so far ends with a whole message. The line of a message is passed on only when it is whole,
     /// so what has come of the next line does not matter, nor does a header block of which nothing was passed on yet.
     pub fn is_between(&self) -> bool {
-        matches!(self.state, State::Line | State::Header(_) | State::Skip { then: 0, .. })
+        matches!(self.state, ParserState::Line | ParserState::Headers(_) | ParserState::Skip { then: 0, .. })
     }
 
     /// What was read of messages, by what they are for, since the last time. The lines of the connection are not counted.
@@ -109,9 +109,9 @@ impl Parser {
     /// Reads `input` whole and hands out what is in it, in order.
     pub fn scan(&mut self, mut input: &[u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {
         while !input.is_empty() {
-            let (before, in_line) = (input.len(), matches!(self.state, State::Line));
+            let (before, in_line) = (input.len(), matches!(self.state, ParserState::Line));
             input = match self.state {
-                State::Forward(left) => {
+                ParserState::Forward(left) => {
                     let (now, rest) = split(input, left);
                     self.state = forward(left.saturating_sub(now.len()));
                     out(Event::Forward(now))?;
@@ -120,13 +120,13 @@ impl Parser {
                     }
                     rest
                 }
-                State::Skip { left, then } => {
+                ParserState::Skip { left, then } => {
                     let (now, rest) = split(input, left);
                     self.state = skip(left.saturating_sub(now.len()), then);
                     rest
                 }
-                State::Header(_) => self.header(input, out)?,
-                State::Line => self.line(input, out)?,
+                ParserState::Headers(_) => self.header(input, out)?,
+                ParserState::Line => self.line(input, out)?,
             };
             if !in_line {
                 self.read.add(self.purpose, before.saturating_sub(input.len()) as u64);
@@ -185,7 +185,7 @@ impl Parser {
                 let to = route(words.get(1..words.len().saturating_sub(2)), text)?;
                 let header = size(words.iter().nth_back(1), text)?;
                 let payload = size(words.last(), text)?.checked_sub(header).ok_or_else(|| malformed(text))?;
-                self.state = State::Header(Header { routing: to, bytes_read: Vec::new(), header, payload });
+                self.state = ParserState::Headers(HmsgLine { routing: to, bytes_read: Vec::new(), header, payload });
                 Ok(())
             }
             _ => out(Event::Line(text)),
@@ -194,12 +194,14 @@ impl Parser {
 
     /// Reads up to the status; the rest of the input is given back.
     fn header<'a>(&mut self, input: &'a [u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<&'a [u8]> {
-        let State::Header(mut found) = std::mem::replace(&mut self.state, State::Line) else { return Ok(input) };
+        let ParserState::Headers(mut found) = std::mem::replace(&mut self.state, ParserState::Line) else {
+            return Ok(input);
+        };
         let wanted = found.header.min(VERSION.len() + STATUS);
         let (now, rest) = split(input, wanted.saturating_sub(found.bytes_read.len()));
         found.bytes_read.extend_from_slice(now);
         if found.bytes_read.len() < wanted {
-            self.state = State::Header(found);
+            self.state = ParserState::Headers(found);
             return Ok(rest);
         }
         out(Event::Forward(&found.without_headers()))?;
@@ -208,7 +210,7 @@ impl Parser {
     }
 }
 
-impl Header {
+impl HmsgLine {
     /// The line of the message, and if the server gave it a status, a header block of that alone.
     fn without_headers(&self) -> Vec<u8> {
         let status = self.bytes_read.strip_prefix(VERSION).filter(|status| status.iter().all(u8::is_ascii_digit));
@@ -248,12 +250,12 @@ fn is_flush(text: &[u8]) -> bool {
     text.strip_prefix(b"PUB ").is_some_and(|rest| rest.starts_with(FLUSH_SUBJECT.as_bytes()))
 }
 
-fn forward(left: usize) -> State {
-    if left == 0 { State::Line } else { State::Forward(left) }
+fn forward(left: usize) -> ParserState {
+    if left == 0 { ParserState::Line } else { ParserState::Forward(left) }
 }
 
-fn skip(left: usize, then: usize) -> State {
-    if left == 0 { forward(then) } else { State::Skip { left, then } }
+fn skip(left: usize, then: usize) -> ParserState {
+    if left == 0 { forward(then) } else { ParserState::Skip { left, then } }
 }
 
 fn split(input: &[u8], at: usize) -> (&[u8], &[u8]) {
