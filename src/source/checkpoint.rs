@@ -333,7 +333,9 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
     if length <= u64::from(most) * source.position.page_size.frame() as u64 {
         return Ok(());
     }
-    if !source.may_checkpoint() {
+    // Where no checksum of the database is stored, its last frame is all that a start and `status` know the place by.
+    let recognised_by_frame = source.keeps_checksum() && source.checksum().is_none();
+    if recognised_by_frame || !source.may_checkpoint() {
         return Ok(());
     }
     source.checkpoints.last_truncate = Some(now);
