@@ -58,15 +58,29 @@
 //! * location: the host and path of a database, as the store knows them
 //! * orphan: a stored chunk that no object refers to, left by an upload that was cut off
 //!
-//! Where we are. Seven types answer this; each knows a different part:
+//! Where we are. The last word of a type's name says what it knows.
 //!
+//! A position is a byte in the history of a generation, without its content:
+//!
+//! * `WalPosition`: the n-th WAL of a generation, and an `Offset` in it
 //! * `Position`: generation and `WalPosition`; what users type
-//! * `WalPosition`: the n-th WAL of a generation, and a byte in it
-//! * `WalMark`: a frame of the WAL with this salt; knows no generation
-//! * `CopyPosition`: a `WalMark` with the running checksum
-//! * `ChainEnd`: what the next batch must continue
-//! * `StoredEnd`: a `ChainEnd` with its time, and the checksum of the database file if it is known
-//! * `ListedEnd`: the end of a chain as far as the object names tell
+//!
+//! A mark is a frame of one WAL file, which its salt names. It knows no generation:
+//!
+//! * `WalMark`: a frame, and its checksum if that is known
+//! * `CopyMark`: the last frame that a `Source` has copied, with the running checksum
+//! * `WriteMark`: the last frame that `restore -f` has written into the WAL of its copy, with the running checksum
+//!
+//! An end is what the next segment of a chain must continue:
+//!
+//! * `ChainEnd`: the `WalPosition`, and the salt and checksum of the WAL there
+//! * `ListedEnd`: the end of a stored chain, as far as the names of its objects tell
+//! * `StoredEnd`: the end of a stored chain as its last object tells it: a `ChainEnd`, its time, and the fingerprint of
+//!   the database file or the database there, if one is stored
+//! * `RestoredEnd`: the end of what a restore has applied: a `ChainEnd`, its time, and the checksum of the database
+//!
+//! A fingerprint tells one state of a database from another: `FileFingerprint` by the bytes of its file,
+//! `DatabaseFingerprint` by the checksum of its pages.
 //!
 //! The live database:
 //!

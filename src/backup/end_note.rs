@@ -1,7 +1,7 @@
 //! The end of a segment, as its writer notes it for itself in the header of an encrypted object: what a start without an
 //! identity must know beyond the name.
 
-use crate::backup::stored_end::{Known, StoredEnd};
+use crate::backup::stored_end::{DatabaseFingerprint, StoredEnd};
 use crate::error::{Error, Kind, Result};
 use crate::format::chain_end::ChainEnd;
 use crate::format::database_checksum::DatabaseChecksum;
@@ -61,7 +61,7 @@ pub fn decode(key: &SegmentKey, note: &[u8]) -> Result<StoredEnd> {
         },
         time: key.last_seen,
         file: None,
-        database: has(DATABASE).then(|| Known { pages: word(5), checksum }),
+        database: has(DATABASE).then(|| DatabaseFingerprint { pages: word(5), checksum }),
     })
 }
 
@@ -87,7 +87,8 @@ mod tests {
                 },
                 time: key.last_seen,
                 file: None,
-                database: has(8).then(|| Known { pages: 9, checksum: DatabaseChecksum::new(u64::MAX - 5) }),
+                database: has(8)
+                    .then(|| DatabaseFingerprint { pages: 9, checksum: DatabaseChecksum::new(u64::MAX - 5) }),
             };
             let note = encode(&end);
             assert_eq!(decode(&key, &note).unwrap(), end);

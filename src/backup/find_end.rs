@@ -213,7 +213,7 @@ impl ReadingLast {
     /// was known. It recognises the place where the WAL is gone.
     fn knows_more_in_snapshot(&self, end: &StoredEnd) -> bool {
         let segment = matches!(self.end.last, Key::Segment(_)) && end.database.is_none();
-        segment && self.end.snapshot.position == self.end.point && end.wal_position() == self.end.point
+        segment && self.end.snapshot.position == self.end.end && end.wal_position() == self.end.end
     }
 
     fn ask_snapshot(&mut self, segment: StoredEnd) {
@@ -225,7 +225,7 @@ impl ReadingLast {
 
     fn found(&self, end: StoredEnd) -> Result<StoredHistory> {
         let end = self.segment.map_or(end, |segment| StoredEnd { database: end.database, ..segment });
-        if end.wal_position() != self.end.point || end.chain_end.generation != self.end.generation {
+        if end.wal_position() != self.end.end || end.chain_end.generation != self.end.generation {
             let what = format!("it ends at {}/{}", end.chain_end.generation, end.wal_position());
             return self.unreadable(Error::new(Kind::Corrupt, what));
         }

@@ -23,12 +23,12 @@ pub struct StoredEnd {
     /// What the database file must be, where there is no frame to recognise the place by.
     pub file: Option<FileFingerprint>,
     /// The database there, where its checksum is stored.
-    pub database: Option<Known>,
+    pub database: Option<DatabaseFingerprint>,
 }
 
-/// A database that is known by its checksum.
+/// A database as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Known {
+pub struct DatabaseFingerprint {
     pub pages: u32,
     pub checksum: DatabaseChecksum,
 }
@@ -87,7 +87,8 @@ impl StoredEnd {
 
     /// After a batch whose payload has the crc32 `crc`.
     pub fn after_member(header: &MemberHeader, crc: u32) -> StoredEnd {
-        let known = |differences: Differences| Known { pages: header.pages, checksum: differences.checksum };
+        let known =
+            |differences: Differences| DatabaseFingerprint { pages: header.pages, checksum: differences.checksum };
         let database = header.differences.filter(|_| !header.part).map(known);
         StoredEnd { chain_end: ChainEnd::after_member(header, crc), time: header.visible_by, file: None, database }
     }
@@ -224,7 +225,7 @@ pub fn parse_end(end: &ListedEnd, bytes: &[u8], whole: bool) -> Result<Option<St
                 chain_end: header.chain_end(),
                 time: header.time.max(end.time),
                 file: header.file_crc().map(|crc| FileFingerprint { pages: header.pages, crc }),
-                database: header.database.map(|checksum| Known { pages: header.pages, checksum }),
+                database: header.database.map(|checksum| DatabaseFingerprint { pages: header.pages, checksum }),
             }))
         }
         Key::Segment(key) if key.is_rollup() && !whole => {

@@ -43,9 +43,9 @@ pub const LONG_LEN: usize = LONG_CRC.at + LONG_CRC.size;
 
 /// What is known before a member is read.
 #[derive(Clone, Copy, Debug)]
-pub struct Before {
+pub struct MemberContext {
     pub(super) generation: Generation,
-    pub(super) point: WalPosition,
+    pub(super) start: WalPosition,
     seen: Timestamp,
     /// Of the WAL at that point; none where only a name is known.
     wal: Option<Wal>,
@@ -60,17 +60,17 @@ struct Wal {
     checksum: Checksum,
 }
 
-impl Before {
+impl MemberContext {
     /// Before the first member of the object of this name.
-    pub(super) fn first(key: &SegmentKey) -> Before {
-        Before { generation: key.generation, point: key.start, seen: key.first_seen, wal: None }
+    pub(super) fn first(key: &SegmentKey) -> MemberContext {
+        MemberContext { generation: key.generation, start: key.start, seen: key.first_seen, wal: None }
     }
 
     /// After this member.
-    pub(super) fn next(header: &MemberHeader) -> Before {
+    pub(super) fn next(header: &MemberHeader) -> MemberContext {
         let MemberHeader { page_size, order, salt, checksum_after: checksum, .. } = *header;
         let wal = Some(Wal { page_size, order, salt, checksum });
-        Before { generation: header.generation, point: header.end_point(), seen: header.visible_by, wal }
+        MemberContext { generation: header.generation, start: header.end_point(), seen: header.visible_by, wal }
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) enum Brief {
 
 impl Brief {
     /// Errors: [`crate::error::Kind::Corrupt`] for what cannot be true after `before`.
-    pub(super) fn decode(&self, before: &Before) -> Result<MemberHeader> {
+    pub(super) fn decode(&self, before: &MemberContext) -> Result<MemberHeader> {
         match self {
             Brief::Long(fields) => decode(fields, before, told(fields)?, true),
             Brief::Short(fields) if fields.flag(FLAG_BEGINS) => {
@@ -134,12 +134,12 @@ fn told(fields: &HeaderFields<LONG_LEN>) -> Result<(Wal, u32)> {
 
 fn decode<const N: usize>(
     fields: &HeaderFields<N>,
-    before: &Before,
+    before: &MemberContext,
     (wal, checkpoint): (Wal, u32),
     tells_wal: bool,
 ) -> Result<MemberHeader> {
     let begins = fields.flag(FLAG_BEGINS);
-    let (index, from) = place(before.point, begins)?;
+    let (index, from) = place(before.start, begins)?;
     let first = from.frame(wal.page_size).ok_or_else(|| corrupt(format!("expected the end of a frame at {from}")))?;
     let last = first.checked_add(fields.get_u32(FRAMES)).ok_or_else(|| corrupt("more frames than a WAL can have"))?;
     let Wal { page_size, order, salt, checksum } = wal;
@@ -147,7 +147,7 @@ fn decode<const N: usize>(
     let known = before.wal.map_or(checksum, |wal| wal.checksum);
     let header = MemberHeader {
         generation: before.generation,
-        start: before.point,
+        start: before.start,
         index,
         payload_offset: from,
         end: Offset::new(Offset::end_of_frame(last, wal.page_size).get())?,
@@ -170,15 +170,15 @@ fn decode<const N: usize>(
 }
 
 /// The WAL in which the frames are, and where in it the first one begins.
-fn place(point: WalPosition, begins: bool) -> Result<(u32, Offset)> {
-    match (begins, point.offset == Offset::ZERO) {
-        (false, false) => Ok((point.index, point.offset)),
-        (true, true) => Ok((point.index, Offset::ZERO)),
+fn place(start: WalPosition, begins: bool) -> Result<(u32, Offset)> {
+    match (begins, start.offset == Offset::ZERO) {
+        (false, false) => Ok((start.index, start.offset)),
+        (true, true) => Ok((start.index, Offset::ZERO)),
         (true, false) => {
-            let next = point.index.checked_add(1).ok_or_else(|| corrupt("more WALs than can be counted"))?;
+            let next = start.index.checked_add(1).ok_or_else(|| corrupt("more WALs than can be counted"))?;
             Ok((next, Offset::ZERO))
         }
-        (false, true) => Err(corrupt(format!("a batch that starts at {point} must be the first one of its WAL"))),
+        (false, true) => Err(corrupt(format!("a batch that starts at {start} must be the first one of its WAL"))),
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
         MemberHeader { differences, ..header }
     }
 
-    fn read(header: &MemberHeader, before: &Before) -> Result<MemberHeader> {
+    fn read(header: &MemberHeader, before: &MemberContext) -> Result<MemberHeader> {
         match header.differences.unwrap().tells_wal {
             true => Brief::Long(encode_long(header)).decode(before),
             false => Brief::Short(encode_short(header)).decode(before),
@@ -215,13 +215,16 @@ mod tests {
         let wal = wal();
         let (one, two) =
             (with_differences(wal.batch(3, 0, 2, 100), true), with_differences(wal.batch(3, 2, 3, 200), false));
-        let first = Before::first(&key_of(&one, &two));
+        let first = MemberContext::first(&key_of(&one, &two));
         let found = read(&one, &first).unwrap();
         assert_eq!(found, MemberHeader { visible_after: millis(100), start: found.start, ..one });
-        assert_eq!(read(&two, &Before::next(&found)).unwrap(), MemberHeader { visible_after: millis(100), ..two });
+        assert_eq!(
+            read(&two, &MemberContext::next(&found)).unwrap(),
+            MemberHeader { visible_after: millis(100), ..two }
+        );
         // The checksum before the first member of an object is known to anyone who has read the object before it.
         let alone = with_differences(wal.batch(3, 2, 3, 200), true);
-        let found = read(&alone, &Before::first(&key_of(&alone, &alone))).unwrap();
+        let found = read(&alone, &MemberContext::first(&key_of(&alone, &alone))).unwrap();
         assert_eq!(found, MemberHeader { visible_after: millis(200), checksum_before: Checksum::default(), ..alone });
     }
 
@@ -231,21 +234,21 @@ mod tests {
         let next = with_differences(big.frame(1, 1).batch(4, 0, 1, 300), true);
         let next = MemberHeader { start: point(3, 32 + 2 * (65_536 + 24)), ..next };
         assert_eq!(
-            read(&next, &Before::first(&key_of(&next, &next))).unwrap(),
+            read(&next, &MemberContext::first(&key_of(&next, &next))).unwrap(),
             MemberHeader { visible_after: millis(300), ..next }
         );
         let first = with_differences(big.batch(4, 0, 1, 300), true);
-        assert_eq!(read(&first, &Before::first(&key_of(&first, &first))).unwrap().index, 4);
+        assert_eq!(read(&first, &MemberContext::first(&key_of(&first, &first))).unwrap().index, 4);
     }
 
     #[test]
     fn a_header_that_cannot_be_true_is_refused() {
         let wal = wal();
         let good = with_differences(wal.batch(3, 2, 3, 200), true);
-        let before = Before::first(&key_of(&good, &good));
-        let late = Before { point: point(3, 33), ..before };
-        let none = Before { point: point(3, 0), ..before };
-        let last = Before { point: point(u32::MAX, 568), ..before };
+        let before = MemberContext::first(&key_of(&good, &good));
+        let late = MemberContext { start: point(3, 33), ..before };
+        let none = MemberContext { start: point(3, 0), ..before };
+        let last = MemberContext { start: point(u32::MAX, 568), ..before };
         let begins = MemberHeader { payload_offset: Offset::ZERO, ..good };
         let short = with_differences(begins, false);
         let no_frames = MemberHeader { end: good.payload_offset, ..good };

@@ -5,14 +5,15 @@
 //! checksum of all pages that were read, or refuses it.
 
 use crate::format::chain::ChainBytes;
+use crate::format::chain_end::ChainEnd;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::page_delta::PageDelta;
 use crate::format::page_sums::PageSums;
-use crate::format::position::{Generation, Offset, PageSize, WalPosition};
+use crate::format::position::{Offset, PageSize, WalPosition};
 use crate::format::rollup::{self, RollupEncoder};
 use crate::format::segment_header::{Differences, MemberHeader, Rollup};
 use crate::format::time::Timestamp;
-use crate::format::wal::{ByteOrder, Checksum, Salt};
+use crate::format::wal::Checksum;
 
 /// gzip's level. The pin of the database is kept meanwhile.
 const LEVEL: u32 = 3;
@@ -63,15 +64,6 @@ pub struct Incremental {
     body: Vec<u8>,
 }
 
-/// The place in a WAL where the database was read.
-#[derive(Clone, Copy, Debug)]
-pub struct ReadPosition {
-    pub end: WalPosition,
-    pub order: ByteOrder,
-    pub salt: Salt,
-    pub checksum: Checksum,
-}
-
 impl IncrementalEncoder {
     /// Of a database of so many pages.
     pub fn new(stored: PageSums, pages: u32) -> IncrementalEncoder {
@@ -113,15 +105,9 @@ impl IncrementalEncoder {
 }
 
 impl Incremental {
-    /// The header that leads on from `start`.
-    pub fn header(
-        &self,
-        generation: Generation,
-        start: WalPosition,
-        read: &ReadPosition,
-        time: Timestamp,
-    ) -> MemberHeader {
-        let ReadPosition { end, order, salt, checksum } = *read;
+    /// The header that leads on from `start` to `next`, where the database was read.
+    pub fn header(&self, start: WalPosition, next: &ChainEnd, time: Timestamp) -> MemberHeader {
+        let ChainEnd { generation, end, order, salt, checksum, .. } = *next;
         MemberHeader {
             generation,
             start,
@@ -134,7 +120,7 @@ impl Incremental {
             unchecksummed: false,
             salt,
             checksum_before: Checksum::default(),
-            checksum_after: checksum,
+            checksum_after: checksum.unwrap_or_default(),
             pages: self.pages,
             visible_after: Timestamp::default(),
             visible_by: time,

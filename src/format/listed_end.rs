@@ -16,7 +16,7 @@ pub struct ListedEnd {
     /// The object that ends there: a segment if there is one.
     pub last: Key,
     /// Where the next segment must start.
-    pub point: WalPosition,
+    pub end: WalPosition,
     /// The latest moment in the chain.
     pub time: Timestamp,
     /// What a restore of it reads.
@@ -33,13 +33,13 @@ pub fn listed_end(listing: &Listing) -> Result<Option<ListedEnd>> {
     };
     chain.require_no_gap()?;
     // A snapshot does not know the crc32 of the batch before it, but a segment that ends at the same point does.
-    let point = chain.end();
-    let ending = stored.segments.iter().rev().find(|(key, _)| key.end == point);
+    let end = chain.end();
+    let ending = stored.segments.iter().rev().find(|(key, _)| key.end == end);
     Ok(Some(ListedEnd {
         generation,
         snapshot: chain.snapshot.0,
         last: ending.map_or(chain.last_key(), |(key, _)| Key::Segment(*key)),
-        point: chain.end(),
+        end,
         time: chain.latest_time(),
         bytes: chain.bytes(),
     }))

@@ -9,7 +9,7 @@
 use std::io::Read;
 
 use crate::error::{Result, ResultExt};
-use crate::format::brief_header::{self, Before};
+use crate::format::brief_header::{self, MemberContext};
 use crate::format::differences::{self, Composer};
 use crate::format::gzip::{MemberReader, MemberWriter};
 use crate::format::key::SegmentKey;
@@ -66,7 +66,7 @@ impl SegmentEncoder {
 pub struct SegmentReader<R> {
     inflater: MemberReader<R>,
     /// What the next member need not say.
-    before: Option<Before>,
+    before: Option<MemberContext>,
 }
 
 impl<R: Read> SegmentReader<R> {
@@ -77,7 +77,7 @@ impl<R: Read> SegmentReader<R> {
 
     /// Reads the object of this name.
     pub fn named(key: &SegmentKey, input: R) -> SegmentReader<R> {
-        SegmentReader { inflater: MemberReader::new(input), before: Some(Before::first(key)) }
+        SegmentReader { inflater: MemberReader::new(input), before: Some(MemberContext::first(key)) }
     }
 
     /// The header of the next member; none at the clean end of the segment.
@@ -90,7 +90,7 @@ impl<R: Read> SegmentReader<R> {
             _ => self.next_raw()?,
         };
         if let Some(header) = &header {
-            self.before = Some(Before::next(header));
+            self.before = Some(MemberContext::next(header));
         }
         Ok(header)
     }
@@ -122,7 +122,7 @@ impl<R: Read> SegmentReader<R> {
         let fields = self.inflater.next_version::<{ rollup::FIELDS_LEN }>(MemberKind::Batch, ROLLUP)?;
         let Some(fields) = fields else { return Ok(None) };
         let before = self.before.ok_or_else(|| corrupt("expected the name of the segment, which says the rest"));
-        let header = before.and_then(|before| rollup::decode(&fields, before.generation, before.point));
+        let header = before.and_then(|before| rollup::decode(&fields, before.generation, before.start));
         let header = header.context(|| "segment header")?;
         self.inflater.expect_at_most(rollup::most_bytes(&header));
         Ok(Some(header))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::backup::checkpoint_note::CheckpointNote;
 use crate::backup::find_end::find_end;
-use crate::backup::stored_end::{FileFingerprint, Known, ResumeCheck, StoredEnd};
+use crate::backup::stored_end::{DatabaseFingerprint, FileFingerprint, ResumeCheck, StoredEnd};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::crc32::Crc32;
@@ -111,7 +111,7 @@ fn is_state(snapshot: &mut Snapshot, end: &StoredEnd) -> Result<bool> {
     }
     let (crc, checksum) = (crc.finish(), running.sum());
     let of_file = end.file.is_none_or(|file| file == FileFingerprint { pages, crc });
-    Ok(of_file && end.database.is_none_or(|known| known == Known { pages, checksum }))
+    Ok(of_file && end.database.is_none_or(|known| known == DatabaseFingerprint { pages, checksum }))
 }
 
 enum ChecksumMatch {

@@ -9,7 +9,7 @@ use crate::log;
 use crate::source::resume::{GenerationEnd, WalMark};
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::IndexHeader;
-use crate::source::{CopyPosition, Source};
+use crate::source::{CopyMark, Source};
 
 /// What [`Source::read`] found.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ fn caught_up<'b>(source: &mut Source) -> ReadResult<'b> {
     ReadResult::CaughtUp
 }
 
-type RestartedWal = ([u8; WAL_HEADER], CopyPosition);
+type RestartedWal = ([u8; WAL_HEADER], CopyMark);
 
 /// Opens the WAL that has been restarted. The pins allow at most one restart with data since everything was copied.
 fn open_restarted_wal(
@@ -110,16 +110,16 @@ fn open_restarted_wal(
     Ok(Ok((bytes, position_at_start(&found))))
 }
 
-fn position_at_start(header: &WalHeader) -> CopyPosition {
+fn position_at_start(header: &WalHeader) -> CopyMark {
     let chain = FrameChecksum::new(header.order, header.salt, header.checksum);
-    CopyPosition { page_size: header.page_size, frame: 0, chain, chain_known: true }
+    CopyMark { page_size: header.page_size, frame: 0, chain, chain_known: true }
 }
 
 fn copy_frames<'b>(
     source: &mut Source,
     buffer: &'b mut [u8],
     header: &IndexHeader,
-    position: CopyPosition,
+    position: CopyMark,
     new_wal: Option<[u8; WAL_HEADER]>,
     composer: &mut Composer,
 ) -> Result<ReadResult<'b>> {
@@ -155,7 +155,7 @@ fn copy_frames<'b>(
             Err(reason) => return Ok(ReadResult::Broken(reason)),
         }
     }
-    let behind = CopyPosition { page_size: position.page_size, frame: end, chain: cut.chain, chain_known: known };
+    let behind = CopyMark { page_size: position.page_size, frame: end, chain: cut.chain, chain_known: known };
     let frames = &bytes[..cut.count * size];
     let differ = has_unchecksummed(frames, position.page_size) || !position.chain_known || !known;
     source.position = behind;
@@ -179,7 +179,7 @@ fn copy_frames<'b>(
 }
 
 /// The last frame to copy for now: a batch ends where a snapshot stands.
-fn upto(source: &Source, header: &IndexHeader, position: &CopyPosition) -> u32 {
+fn upto(source: &Source, header: &IndexHeader, position: &CopyMark) -> u32 {
     let border = source.borders.next(position.chain.salt(), position.frame);
     border.map_or(header.frames, |frame| frame.min(header.frames))
 }
@@ -187,7 +187,7 @@ fn upto(source: &Source, header: &IndexHeader, position: &CopyPosition) -> u32 {
 /// Finds what the pages of frames after `position` differ in from what they were; the checksum of the database after them.
 fn compare(
     source: &mut Source,
-    position: &CopyPosition,
+    position: &CopyMark,
     pages: Option<u32>,
     frames: &[u8],
     begins: bool,
@@ -233,7 +233,7 @@ fn check_against_index(
 
 /// Checks every frame, and finds the last one to give out: the end of the last whole transaction, or, inside of one that
 /// is larger than the buffer, the last frame with a checksum to go on from.
-pub(super) fn find_batch_end(bytes: &[u8], position: &CopyPosition) -> std::result::Result<BatchEnd, (u32, Error)> {
+pub(super) fn find_batch_end(bytes: &[u8], position: &CopyMark) -> std::result::Result<BatchEnd, (u32, Error)> {
     let mut chain = position.chain;
     let (mut commit, mut sealed) = (None, None);
     let mut last = BatchEnd { count: 0, chain, pages: None, part: true };
@@ -265,9 +265,9 @@ mod tests {
 
     const SALT: Salt = Salt(1, 2);
 
-    fn position() -> CopyPosition {
+    fn position() -> CopyMark {
         let chain = FrameChecksum::new(ByteOrder::Little, SALT, Checksum(5, 6));
-        CopyPosition { page_size: PageSize::MIN, frame: 10, chain, chain_known: true }
+        CopyMark { page_size: PageSize::MIN, frame: 10, chain, chain_known: true }
     }
 
     /// Frames as a writer makes them; `commits` are the nTruncate fields, `unchecksummed` the frames left without checksum.

@@ -139,7 +139,7 @@ pub struct Source {
     identity: FileIdentity,
     options: SourceOptions,
     /// Everything up to here has been given out.
-    position: CopyPosition,
+    position: CopyMark,
     /// What the wal-index said just before the current pin began.
     header_at_pin: IndexHeader,
     /// The first pin's commit, which must be reached before a restart of the WAL may be followed.
@@ -166,9 +166,9 @@ pub struct Source {
     overtaken: u8,
 }
 
-/// Where the copy stands, and the checksum chain there.
+/// The last frame that was copied, and the checksum chain there.
 #[derive(Clone, Copy, Debug)]
-struct CopyPosition {
+struct CopyMark {
     page_size: PageSize,
     frame: u32,
     chain: FrameChecksum,
@@ -345,7 +345,7 @@ impl Source {
     }
 }
 
-impl CopyPosition {
+impl CopyMark {
     fn mark(&self) -> WalMark {
         WalMark {
             page_size: self.page_size,

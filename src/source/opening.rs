@@ -19,7 +19,7 @@ use crate::source::sigbus::FaultCount;
 use crate::source::snapshot::ActiveSnapshots;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::{IndexHeader, WalIndex};
-use crate::source::{CopyPosition, Source, SourceOptions, connection};
+use crate::source::{CopyMark, Source, SourceOptions, connection};
 
 /// Looks whether `path` is a database that can be read, and changes nothing.
 ///
@@ -148,11 +148,11 @@ fn first_pin(readers: [Connection; 2], index: &WalIndex) -> Result<(ReadPins, In
 }
 
 /// Where the copy stands at the first pin.
-fn initial_position(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection) -> Result<CopyPosition> {
+fn initial_position(first: &IndexHeader, wal: Option<&WalFile>, connection: &Connection) -> Result<CopyMark> {
     let page_size = PageSize::new(connection::pragma_number(connection, "page_size")?)?;
     if first.frames > 0 {
         let chain = FrameChecksum::new(first.order, first.salt, first.checksum);
-        return Ok(CopyPosition { page_size, frame: first.frames, chain, chain_known: true });
+        return Ok(CopyMark { page_size, frame: first.frames, chain, chain_known: true });
     }
     let header = match wal {
         Some(wal) => wal.header()?.map(|(_, header)| header).filter(|header| header.salt == first.salt),
@@ -160,5 +160,5 @@ fn initial_position(first: &IndexHeader, wal: Option<&WalFile>, connection: &Con
     };
     let sum = header.map(|header| header.checksum);
     let chain = FrameChecksum::new(first.order, first.salt, sum.unwrap_or_default());
-    Ok(CopyPosition { page_size, frame: 0, chain, chain_known: sum.is_some() })
+    Ok(CopyMark { page_size, frame: 0, chain, chain_known: sum.is_some() })
 }

@@ -8,7 +8,7 @@ use crate::format::wal::FrameChecksum;
 use crate::source::copy::{Batch, find_batch_end, has_unchecksummed};
 use crate::source::resume::WalMark;
 use crate::source::wal_file::WalFile;
-use crate::source::{CopyPosition, Source};
+use crate::source::{CopyMark, Source};
 
 /// Where a mark is, seen from the position of the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +50,7 @@ impl Source {
             return Ok(None);
         }
         let chain = FrameChecksum::new(from.order, from.salt, checksum);
-        let position = CopyPosition { page_size: from.page_size, frame: from.frame, chain, chain_known: true };
+        let position = CopyMark { page_size: from.page_size, frame: from.frame, chain, chain_known: true };
         let size = position.page_size.frame();
         let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
         let count = room.min(self.position.frame - position.frame);
@@ -62,8 +62,7 @@ impl Source {
         let bytes = &*bytes;
         let Ok(cut) = find_batch_end(bytes, &position) else { return Ok(None) };
         let end = position.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
-        let mut behind =
-            CopyPosition { frame: end, chain: cut.chain, chain_known: cut.chain.sum().is_some(), ..position };
+        let mut behind = CopyMark { frame: end, chain: cut.chain, chain_known: cut.chain.sum().is_some(), ..position };
         if end == self.position.frame {
             let (found, known) = (cut.chain.sum(), self.position.chain.sum());
             if found.is_some() && known.is_some() && found != known {

@@ -10,7 +10,7 @@ use crate::source::file_crc_check::{FileCrcCheck, update_file_crc};
 use crate::source::resume::{GenerationEnd, WalMark, WalState, check_resumable};
 use crate::source::wal_file::WalFile;
 use crate::source::wal_pages::WalPages;
-use crate::source::{CopyPosition, Source};
+use crate::source::{CopyMark, Source};
 
 impl Source {
     /// Continues after `stored`, the last commit that the store has, instead of at the pinned one.
@@ -32,7 +32,7 @@ impl Source {
             return Ok(Err(reason));
         }
         self.wal = wal;
-        self.position = CopyPosition {
+        self.position = CopyMark {
             page_size: stored.page_size,
             frame: stored.frame,
             chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
@@ -67,7 +67,7 @@ impl Source {
             return Ok(Some(Err(GenerationEnd::DatabaseChangedWhileNotRunning)));
         }
         let chain = FrameChecksum::new(self.header_at_open.order, self.header_at_open.salt, Checksum::default());
-        self.position = CopyPosition { page_size: self.position.page_size, frame: 0, chain, chain_known: false };
+        self.position = CopyMark { page_size: self.position.page_size, frame: 0, chain, chain_known: false };
         self.passed_first_pin = self.header_at_open.frames == 0;
         self.all_copied = self.passed_first_pin;
         if check.checksum.is_some() {
@@ -82,7 +82,7 @@ impl Source {
     /// Continues after `stored` as if this source had copied it, and the WAL had been restarted since. The database file
     /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
     pub fn resume_behind_restart(&mut self, stored: &WalMark) {
-        self.position = CopyPosition {
+        self.position = CopyMark {
             page_size: stored.page_size,
             frame: stored.frame,
             chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
@@ -103,7 +103,7 @@ impl Source {
             return Ok(false);
         }
         let chain = FrameChecksum::new(mark.order, mark.salt, checksum);
-        self.position = CopyPosition { page_size: mark.page_size, frame: mark.frame, chain, chain_known: true };
+        self.position = CopyMark { page_size: mark.page_size, frame: mark.frame, chain, chain_known: true };
         self.reach_borders()?;
         Ok(true)
     }

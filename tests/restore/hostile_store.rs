@@ -389,7 +389,7 @@ fn a_million_names_are_planned_in_bounded_memory() {
             assert_eq!(planned.segments.len(), 249_999);
             let planned = plan(&listing, None, &PlanTarget::Time(millis(125_000))).unwrap();
             assert_eq!(planned.segments.len(), 125_000);
-            assert_eq!(listed_end(&listing).unwrap().unwrap().point, point(249_999));
+            assert_eq!(listed_end(&listing).unwrap().unwrap().end, point(249_999));
             println!("peak {}", peak());
         }
         Err(_) => {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::format::fixtures::{GENERATION, Random, millis, point, size};
 use crate::format::payload_deltas::PayloadDeltas;
+use crate::format::position::Generation;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::segment::SegmentReader;
+use crate::format::wal::{ByteOrder, Salt};
 
 type Pages = Vec<Vec<u8>>;
 
@@ -24,13 +26,21 @@ fn between(before: &Pages, now: &Pages) -> Incremental {
     encoder.finish()
 }
 
-fn position() -> ReadPosition {
-    ReadPosition { end: point(4, 0), order: ByteOrder::Little, salt: Salt(1, 2), checksum: Checksum(3, 4) }
+fn chain_end() -> ChainEnd {
+    ChainEnd {
+        generation: Generation::new(GENERATION),
+        end: point(4, 0),
+        page_size: size(512),
+        order: ByteOrder::Little,
+        salt: Salt(1, 2),
+        checksum: Some(Checksum(3, 4)),
+        crc: None,
+    }
 }
 
 /// As a restore applies a rollup.
 fn applied(mut pages: Pages, made: &Incremental) -> Pages {
-    let header = made.header(Generation::new(GENERATION), point(3, 1_072), &position(), millis(9_000));
+    let header = made.header(point(3, 1_072), &chain_end(), millis(9_000));
     let object = made.object(&header);
     let mut reader = SegmentReader::named(&rollup::key_of(&header), object.as_slice());
     let found = reader.next_member().unwrap().unwrap();

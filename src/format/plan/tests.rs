@@ -268,13 +268,13 @@ fn names_that_are_not_ours_are_told() {
 fn replication_goes_on_at_the_end_of_the_newest_chain() {
     let end = listed_end(&Listing::new(two())).unwrap().unwrap();
     assert_eq!((end.generation, end.snapshot.position), (id(2), point(0, 100)));
-    assert_eq!((end.point, end.time), (point(0, 120), millis(120)));
+    assert_eq!((end.end, end.time), (point(0, 120), millis(120)));
     assert_eq!(end.last.to_string(), segment(2, 110, 120).0);
     let fresh = listed_end(&Listing::new([snapshot(1, 0, 5)])).unwrap().unwrap();
     assert_eq!((fresh.last, fresh.time), (Key::Snapshot(fresh.snapshot), millis(5)));
     assert_eq!(listed_end(&Listing::new([])).unwrap(), None);
     let unfinished = [snapshot(1, 0, 0), part(1, 0, 16)];
-    assert_eq!(listed_end(&Listing::new(unfinished)).unwrap().unwrap().point, point(0, 16));
+    assert_eq!(listed_end(&Listing::new(unfinished)).unwrap().unwrap().end, point(0, 16));
 }
 
 #[test]

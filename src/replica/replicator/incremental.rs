@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::backup::page_sums_file;
-use crate::backup::stored_end::{Known, StoredEnd};
+use crate::backup::stored_end::{DatabaseFingerprint, StoredEnd};
 use crate::error::Result;
 use crate::fault;
 use crate::format::chain::ChainBytes;
@@ -36,7 +36,7 @@ impl IncrementalAt {
     pub(super) fn leads_on_from(&self, end: &StoredEnd, source: &Source) -> bool {
         let (pages, checksum) = self.incremental.from;
         source.start() == self.mark
-            && end.database == Some(Known { pages, checksum })
+            && end.database == Some(DatabaseFingerprint { pages, checksum })
             && end.chain_end.page_size == self.mark.page_size
     }
 }

@@ -6,8 +6,8 @@
 mod comparing;
 mod comparison_schedule;
 mod ending;
-mod file_position;
 mod incremental;
+mod known_file;
 mod missed_commits;
 mod open_database;
 mod opening;

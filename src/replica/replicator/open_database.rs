@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::CHECK_INTERVAL;
 use crate::replica::replicator::comparison_schedule::{ComparisonPace, DatabaseComparisonSchedule};
-use crate::replica::replicator::file_position::FilePosition;
+use crate::replica::replicator::known_file::KnownFile;
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::side::{Packing, Side};
 use crate::source::{GenerationEnd, MarkRelation, ReadResult, Source};
@@ -33,7 +33,7 @@ pub(super) struct OpenDatabase {
     pub(super) caught_up: bool,
     /// The position is not inside of a transaction.
     pub(super) at_commit: bool,
-    pub(super) file_position: Option<FilePosition>,
+    pub(super) known_file: Option<KnownFile>,
     idle_state: IdleState,
     /// There was word of a write and no commit yet: until then it is looked for more often.
     hot_until: Option<Instant>,
@@ -81,7 +81,7 @@ impl OpenDatabase {
             next_file_check: now + CHECK_INTERVAL,
             caught_up: false,
             at_commit: false,
-            file_position: None,
+            known_file: None,
             idle_state: IdleState::Polling,
             hot_until: None,
             contended_until: None,

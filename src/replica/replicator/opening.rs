@@ -10,8 +10,8 @@ use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::Replicator;
-use crate::replica::replicator::file_position::FilePosition;
 use crate::replica::replicator::incremental::IncrementalAt;
+use crate::replica::replicator::known_file::KnownFile;
 use crate::replica::replicator::open_database::OpenDatabase;
 use crate::replica::replicator::reader::{Compared, ComparingFile, ReaderStage};
 use crate::replica::replicator::settings::{SharedBuffers, WakeOn};
@@ -88,8 +88,8 @@ impl Replicator {
             }
             Compared::Done(source, Ok(())) => {
                 let mark = source.start();
-                let position = source.is_before_wal().then_some(FilePosition { mark, known: end.database, positions });
-                self.opened(*source, Some((at, end)), position, clock)
+                let file = source.is_before_wal().then_some(KnownFile { mark, known: end.database, positions });
+                self.opened(*source, Some((at, end)), file, clock)
             }
             Compared::Done(source, Err(reason)) => {
                 if let Some(side) = self.sides.get_mut(at) {
@@ -110,19 +110,19 @@ impl Replicator {
         &mut self,
         source: Source,
         resumed: Option<(usize, StoredEnd)>,
-        file_position: Option<FilePosition>,
+        known_file: Option<KnownFile>,
         clock: &dyn Clock,
     ) -> Result<WakeOn> {
         let mut database = OpenDatabase::new(source, clock.now(), self.settings.comparison);
-        database.file_position = file_position;
+        database.known_file = known_file;
         // The end of what is stored may be inside of a transaction.
         database.at_commit = resumed.is_none();
         self.reader.stage = ReaderStage::Open(Box::new(database));
         if let Some((at, end)) = resumed
             && let Some(side) = self.sides.get_mut(at).filter(|side| side.resumable_end() == Some(end))
         {
-            let noted = self.reader.open_database().and_then(|database| database.file_position.as_ref());
-            side.claim(noted.is_none_or(|position| position.positions.contains(&end.position())));
+            let noted = self.reader.open_database().and_then(|database| database.known_file.as_ref());
+            side.claim(noted.is_none_or(|file| file.positions.contains(&end.position())));
             side.continue_generation(end, false, clock);
         }
         let placed = self.place_sides(clock);
@@ -175,7 +175,7 @@ fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) 
         (Some(known), Some(here)) => known.checksum == here,
         _ => true,
     };
-    let in_file = database.file_position.as_ref().is_some_and(|position| position.is_of(&end, source));
+    let in_file = database.known_file.as_ref().is_some_and(|file| file.is_of(&end, source));
     let Some(mark) = end.wal_mark() else { return side.refuse_end(GenerationEnd::UnknownStoredPosition) };
     match source.relation_to(&mark) {
         _ if in_file => {}
@@ -191,7 +191,7 @@ fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) 
         MarkRelation::OtherWal => return side.refuse_end(GenerationEnd::WalRestartedWhileNotRunning),
     }
     let behind = !in_file && source.relation_to(&mark) == MarkRelation::Behind;
-    let noted = || database.file_position.as_ref().is_some_and(|position| position.positions.contains(&end.position()));
+    let noted = || database.known_file.as_ref().is_some_and(|file| file.positions.contains(&end.position()));
     side.claim(!in_file || noted());
     side.continue_generation(end, behind, clock);
     side.trust_differences(end.database.is_some());

@@ -16,18 +16,18 @@ use crate::source::wal_file::{WalFile, frame_offset, wal_path};
 /// The checksums that this machine computes without turning bytes around, which SQLite prefers.
 pub(super) const NATIVE: ByteOrder = if cfg!(target_endian = "big") { ByteOrder::Big } else { ByteOrder::Little };
 
-/// Where the next frame goes, and what its checksum goes on from.
+/// The last frame that was written, and what the checksum of the next one goes on from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LogEnd {
+pub(super) struct WriteMark {
     pub frames: u32,
     pub order: ByteOrder,
     pub salt: Salt,
     pub checksum: Checksum,
 }
 
-impl LogEnd {
-    pub fn of(header: &Published) -> LogEnd {
-        LogEnd { frames: header.frames, order: header.order, salt: header.salt, checksum: header.checksum }
+impl WriteMark {
+    pub fn of(header: &Published) -> WriteMark {
+        WriteMark { frames: header.frames, order: header.order, salt: header.salt, checksum: header.checksum }
     }
 }
 
@@ -55,19 +55,19 @@ impl LogWriter {
     /// Restarts the WAL, with salts of its own (walFrames, 71525, as it does where `nCkpt` is 0). The header is durable
     /// before any frame is: else a power failure could leave new frames after an old header
     /// (sqlite.org/src/info/ff5be73dee, cited at 71556).
-    pub fn begin(&self, salt: Salt) -> Result<LogEnd> {
+    pub fn begin(&self, salt: Salt) -> Result<WriteMark> {
         fault::point("standby.wal-header")?;
         let header =
             WalHeader { order: NATIVE, page_size: self.page_size, checkpoint: 0, salt, checksum: Checksum::default() };
         let bytes = header.encode();
         let write = || self.file.write_all_at(&bytes, 0).and_then(|()| self.file.sync_data());
         write().map_err(|e| self.error("write", &e))?;
-        Ok(LogEnd { frames: 0, order: NATIVE, salt, checksum: WalHeader::parse(&bytes)?.checksum })
+        Ok(WriteMark { frames: 0, order: NATIVE, salt, checksum: WalHeader::parse(&bytes)?.checksum })
     }
 
     /// Writes the frame after `end` (walEncodeFrame, 68411). `commit` is the size of the database in pages where the frame
     /// ends a transaction, else 0.
-    pub fn write(&self, end: &mut LogEnd, page: u32, commit: u32, content: &[u8]) -> Result<()> {
+    pub fn write(&self, end: &mut WriteMark, page: u32, commit: u32, content: &[u8]) -> Result<()> {
         fault::point("standby.frame")?;
         let mut frame = vec![0; FRAME_HEADER + content.len()];
         frame[FRAME_HEADER..].copy_from_slice(content);

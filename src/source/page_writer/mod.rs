@@ -48,7 +48,7 @@ use crate::source::sigbus::FaultCount;
 use crate::source::wal_index::WalIndex;
 
 use index::{IndexWriter, Published};
-use log::{LogEnd, LogWriter};
+use log::{LogWriter, WriteMark};
 
 pub use transaction::Transaction;
 
@@ -178,10 +178,10 @@ impl PageWriter {
     }
 
     /// Where the next frame goes: after the last one, or into a new WAL.
-    fn log_end(&self) -> Result<LogEnd> {
+    fn log_end(&self) -> Result<WriteMark> {
         match self.published.frames {
             0 => self.log.begin(Salt(random_word(), random_word())),
-            _ => Ok(LogEnd::of(&self.published)),
+            _ => Ok(WriteMark::of(&self.published)),
         }
     }
 }

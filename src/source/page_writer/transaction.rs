@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::source::page_writer::PageWriter;
 use crate::source::page_writer::index::Published;
-use crate::source::page_writer::log::LogEnd;
+use crate::source::page_writer::log::WriteMark;
 
 /// Bytes of pages that wait in memory for the commit: a page that is written again costs one frame. What is more goes into
 /// the WAL before, where no reader looks.
@@ -21,7 +21,7 @@ pub struct Transaction<'a> {
     /// The pages of the frames that were written, in their order.
     pages_of_frames: Vec<u32>,
     /// After the last frame; none before the first.
-    end: Option<LogEnd>,
+    end: Option<WriteMark>,
     /// Pages after this one hold nothing but what was written since they were cut off, or were never there.
     kept: u32,
 }
@@ -116,7 +116,7 @@ impl<'a> Transaction<'a> {
             index.append(frame, *page, published.frames)?;
         }
         fault::point("standby.publish")?;
-        let LogEnd { frames: last, order, salt, checksum } = end;
+        let WriteMark { frames: last, order, salt, checksum } = end;
         let change = published.change.wrapping_add(1);
         *published = Published { change, order, frames: last, pages, checksum, salt };
         index.publish(published, *page_size);

@@ -3,7 +3,7 @@
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::format::chain::ChainBytes;
-use crate::format::incremental::ReadPosition;
+use crate::format::chain_end::ChainEnd;
 use crate::format::position::{Offset, WalPosition};
 use crate::format::rollup;
 use crate::format::wal::Salt;
@@ -38,10 +38,10 @@ impl Side {
         clock: &dyn Clock,
     ) {
         let IncrementalAt { mark, incremental } = found;
-        let Some(read) = read_position_after(end, mark) else { return self.forget_missed_end() };
+        let Some(next) = chain_end_after(end, mark) else { return self.forget_missed_end() };
         // The clock is read after the commit, and never runs backwards in names.
         let time = clock.utc_now().max(end.time).max(self.store_summary.newest.moment);
-        let header = incremental.header(end.chain_end.generation, end.wal_position(), &read, time);
+        let header = incremental.header(end.wal_position(), &next, time);
         let segment = Segment {
             key: rollup::key_of(&header),
             bytes: incremental.object(&header),
@@ -63,12 +63,12 @@ impl Side {
     }
 }
 
-/// The position of the reader, in the next WAL of a generation that ends at `end`. A WAL of which nothing is known yet,
-/// not even its header, is recognised by the database alone.
-fn read_position_after(end: &StoredEnd, mark: &WalMark) -> Option<ReadPosition> {
+/// The end of the chain that leads to the reader, at `mark` in the next WAL of a generation that ends at `end`. A WAL of
+/// which nothing is known yet, not even its header, is recognised by the database alone.
+fn chain_end_after(end: &StoredEnd, mark: &WalMark) -> Option<ChainEnd> {
     let index = end.wal_position().index.checked_add(1)?;
     let (salt, checksum) = mark.checksum.map_or((Salt::default(), None), |checksum| (mark.salt, Some(checksum)));
     let offset = if mark.frame == 0 { Offset::ZERO } else { mark.offset() };
-    let end = WalPosition { index, offset };
-    Some(ReadPosition { end, order: mark.order, salt, checksum: checksum.unwrap_or_default() })
+    let (generation, end) = (end.chain_end.generation, WalPosition { index, offset });
+    Some(ChainEnd { generation, end, page_size: mark.page_size, order: mark.order, salt, checksum, crc: None })
 }
