@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 
 /// A consumer whose reader is gone is removed by the server after this (ns). Longer than any pause of a slow reader of ours.
 const CONSUMER_INACTIVE_NANOS: u64 = 120_000_000_000;
-pub const NO_MESSAGE: u32 = 10037;
+const NO_MESSAGE: u32 = 10037;
 pub const NO_STREAM: u32 = 10059;
 /// Another message of the subject was the last one: with its sequence, and as a cluster says it.
 const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, CONDITION_IN_USE];
@@ -179,33 +179,40 @@ pub fn last_message_request(subject: &str) -> Vec<u8> {
 }
 
 #[derive(Deserialize)]
-struct Stored {
+struct MessageAnswer {
     message: StoredMessage,
 }
 
+/// A message as the server has stored it.
 #[derive(Deserialize)]
-struct StoredMessage {
+pub struct StoredMessage {
+    pub seq: u64,
+    /// When, as the server says it.
     #[serde(default)]
-    seq: u64,
+    pub time: String,
     #[serde(default)]
     data: String,
 }
 
-/// The payload of the message that was asked for; none if there is none.
-pub fn stored_message(reply: &Reply) -> Result<Option<Vec<u8>>> {
-    Ok(stored_message_with_seq(reply)?.map(|(_, data)| data))
+impl StoredMessage {
+    pub fn payload(&self) -> Result<Vec<u8>> {
+        let odd = || Error::new(Kind::StoreRefused, "expected a message in base64, found something else");
+        base64::decode(&self.data).ok_or_else(odd)
+    }
 }
 
-/// The same, with its sequence.
-pub fn stored_message_with_seq(reply: &Reply) -> Result<Option<(u64, Vec<u8>)>> {
-    let stored: Stored = match parse_response(reply)? {
-        Ok(stored) => stored,
-        Err(refusal) if refusal.err_code == NO_MESSAGE => return Ok(None),
-        Err(refusal) => return Err(refusal.error()),
-    };
-    let odd = || Error::new(Kind::StoreRefused, "expected a message in base64, found something else");
-    let StoredMessage { seq, data } = stored.message;
-    base64::decode(&data).map(|data| Some((seq, data))).ok_or_else(odd)
+/// The message that was asked for; none if there is none.
+pub fn stored_message(reply: &Reply) -> Result<Option<StoredMessage>> {
+    match parse_response::<MessageAnswer>(reply)? {
+        Ok(answer) => Ok(Some(answer.message)),
+        Err(refusal) if refusal.err_code == NO_MESSAGE => Ok(None),
+        Err(refusal) => Err(refusal.error()),
+    }
+}
+
+/// Its payload alone.
+pub fn message_payload(reply: &Reply) -> Result<Option<Vec<u8>>> {
+    stored_message(reply)?.map(|message| message.payload()).transpose()
 }
 
 /// The question that removes all messages of `subject`.
@@ -346,9 +353,9 @@ mod tests {
     #[test]
     fn a_missing_message_is_no_error() {
         let none = r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
-        assert_eq!(stored_message(&reply(none)).unwrap(), None);
-        assert_eq!(stored_message(&reply(r#"{"message":{"data":"aGk="}}"#)).unwrap().unwrap(), b"hi");
-        assert_eq!(stored_message(&reply(r#"{"message":{}}"#)).unwrap().unwrap(), b"");
-        assert!(stored_message(&reply(r#"{"message":{"data":"*"}}"#)).is_err());
+        assert_eq!(message_payload(&reply(none)).unwrap(), None);
+        assert_eq!(message_payload(&reply(r#"{"message":{"seq":7,"data":"aGk="}}"#)).unwrap().unwrap(), b"hi");
+        assert_eq!(message_payload(&reply(r#"{"message":{"seq":7}}"#)).unwrap().unwrap(), b"");
+        assert!(message_payload(&reply(r#"{"message":{"seq":7,"data":"*"}}"#)).is_err());
     }
 }

@@ -1,6 +1,5 @@
 //! The bucket itself: is it there, can it hold what we promise, and if it is missing, making it.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use super::exchange::{Exchange, ExchangeEvent};
 use super::object::{ObjectNames, copy_error};
 use super::options::NatsOptions;
 use super::reply::Reply;
+use super::stream_info::{StreamConfig, StreamInfo, StreamSource};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::store::traffic::Purpose;
 
@@ -28,67 +28,12 @@ const LEAST_MESSAGE: i64 = 4096;
 /// Two minutes, in ns: what the other clients set.
 const DUPLICATE_WINDOW: u64 = 120_000_000_000;
 
-#[derive(Deserialize)]
-struct StreamInfo {
-    config: StreamConfig,
-    /// When, as the server says it.
-    #[serde(default)]
-    created: String,
-    /// The JetStream domain. In the answer to STREAM.INFO alone, and only where there is one.
-    #[serde(default)]
-    domain: String,
-}
-
 /// A bucket that is there and usable.
 pub struct BucketInfo {
     /// What the operator should know of it.
     pub warnings: Vec<String>,
     /// When it was made: no other bucket has the same moment.
     pub created: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct StreamConfig {
-    subjects: Vec<String>,
-    sealed: bool,
-    allow_rollup_hdrs: bool,
-    deny_purge: bool,
-    /// Nanoseconds; 0: for ever.
-    max_age: i64,
-    /// Bytes; -1 or 0: no limit.
-    max_bytes: i64,
-    /// Messages; -1 or 0: no limit.
-    max_msgs: i64,
-    max_msgs_per_subject: i64,
-    /// Bytes of one message with its headers; -1 or 0: no limit.
-    max_msg_size: i64,
-    discard: String,
-    /// What makes a message go: limits, interest or workqueue.
-    retention: String,
-    storage: String,
-    num_replicas: u64,
-    mirror: Option<StreamSource>,
-    sources: Option<Vec<StreamSource>>,
-    metadata: Option<BTreeMap<String, String>>,
-}
-
-/// In the metadata of a stream: the level of the JetStream API of the server that leads it (ADR-44). The first one has
-/// `Nats-Expected-Last-Subject-Sequence-Subject` (nats-server 2.11).
-const API_LEVEL: &str = "_nats.level";
-
-/// Another stream, whose messages this one holds.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct StreamSource {
-    name: String,
-    subject_transforms: Option<Vec<SubjectTransform>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct SubjectTransform {
-    dest: String,
 }
 
 /// What a stream holds.
@@ -259,25 +204,6 @@ fn bucket_kind(bucket: &str, config: &StreamConfig) -> Result<BucketKind> {
             "the objects of several buckets cannot be told apart there: name one of those buckets",
         ),
         _ => refuse("expected an object store, found another stream of that name", "choose another bucket"),
-    }
-}
-
-impl StreamConfig {
-    /// Whether a message can depend on the last one of another subject.
-    fn has_conditions(&self) -> bool {
-        let level = self.metadata.as_ref().and_then(|metadata| metadata.get(API_LEVEL)?.parse::<u32>().ok());
-        level.is_some_and(|level| level >= 1)
-    }
-}
-
-impl StreamSource {
-    /// The bucket in whose subjects the messages are.
-    fn bucket(&self) -> Option<&str> {
-        let mut moved = self.subject_transforms.iter().flatten().map(|transform| transform.dest.as_str());
-        match moved.next() {
-            Some(subject) => subject.strip_prefix("$O.")?.split('.').next(),
-            None => self.name.strip_prefix("OBJ_"),
-        }
     }
 }
 

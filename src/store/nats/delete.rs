@@ -93,7 +93,7 @@ impl NatsDelete {
     fn on_reply(&mut self, reply: &Reply) -> Result<()> {
         self.unanswered = self.unanswered.saturating_sub(1);
         if self.stage == DeleteStage::Lookup {
-            if let Some(json) = api::stored_message(reply)? {
+            if let Some(json) = api::message_payload(reply)? {
                 let meta = Meta::parse(&json).filter(|meta| !meta.link);
                 self.found.insert(
                     reply.tag,

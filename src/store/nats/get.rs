@@ -193,7 +193,7 @@ impl NatsGet {
 
     fn parse_meta(&self, reply: &Reply) -> Result<Meta> {
         let missing = || Error::new(Kind::NotFound, "no such object");
-        let json = api::stored_message(reply)?.ok_or_else(missing)?;
+        let json = api::message_payload(reply)?.ok_or_else(missing)?;
         let meta = Meta::parse(&json);
         let meta = meta.ok_or_else(|| Error::new(Kind::Corrupt, "expected object metadata, found something else"))?;
         if meta.deleted {
@@ -231,7 +231,7 @@ impl NatsGet {
     }
 
     fn on_single_chunk(&mut self, reply: &Reply) -> Result<Option<Vec<u8>>> {
-        match api::stored_message(reply)? {
+        match api::message_payload(reply)? {
             Some(bytes) => self.deliver_chunk(bytes).map(Some),
             None => self.request_meta(GetStage::RecheckMeta).map(|()| None),
         }

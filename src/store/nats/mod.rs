@@ -49,6 +49,7 @@ mod routing;
 mod service;
 mod service_query;
 mod shared_listing;
+mod stream_info;
 mod subject;
 mod watch;
 mod writer_info;

@@ -12,22 +12,19 @@
 //! * Anyone who loses the connection begins again.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::api;
-use super::base64;
 use super::client::Client;
 use super::exchange::{Exchange, ExchangeEvent};
 use super::metas::{MetaEvent, MetaReader};
 use super::object::{Meta, ObjectNames, is_nuid};
 use super::reply::Reply;
+use super::stream_info::{self, LastTokens, StreamInfo};
 use super::writer_record::is_record;
 use crate::error::{Result, ResultExt};
 use crate::format::time::Timestamp;
@@ -75,63 +72,6 @@ pub struct NatsCleanup {
     result: CleanupResult,
 }
 
-#[derive(Deserialize)]
-struct SubjectsInfo {
-    state: SubjectsState,
-    #[serde(default)]
-    total: u64,
-    /// The server's clock; servers before 2.10 do not tell it.
-    ts: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct SubjectsState {
-    last_seq: u64,
-    subjects: Option<LastTokens>,
-}
-
-/// The last tokens of the subjects, one a line: a page of them has a hundred thousand, and no subject has a line break.
-#[derive(Default)]
-struct LastTokens(String);
-
-impl<'de> Deserialize<'de> for LastTokens {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<LastTokens, D::Error> {
-        struct SubjectVisitor;
-
-        impl<'de> Visitor<'de> for SubjectVisitor {
-            type Value = LastTokens;
-
-            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-                to.write_str("subjects with their numbers of messages")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<LastTokens, A::Error> {
-                let mut tokens = String::new();
-                while let Some((subject, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-                    tokens.push_str(subject.rsplit('.').next().unwrap_or_default());
-                    tokens.push('\n');
-                }
-                Ok(LastTokens(tokens))
-            }
-        }
-
-        from.deserialize_map(SubjectVisitor)
-    }
-}
-
-#[derive(Deserialize)]
-struct RawMessage {
-    message: RawMessageBody,
-}
-
-#[derive(Deserialize)]
-struct RawMessageBody {
-    seq: u64,
-    time: String,
-    #[serde(default)]
-    data: String,
-}
-
 impl NatsCleanup {
     /// `now_utc` is the time now; what was stored less than `min_age` before it stays.
     pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, wall: Timestamp, young: Duration) -> NatsCleanup {
@@ -177,8 +117,8 @@ impl NatsCleanup {
 
     fn request_subjects(&mut self) -> Result<()> {
         self.stage = CleanupStage::Subjects;
-        let question = json!({ "subjects_filter": self.names.all_chunks(), "offset": self.subjects_read });
-        self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
+        let question = stream_info::subjects_request(&self.names.all_chunks(), self.subjects_read);
+        self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), &question)
     }
 
     fn on_reply(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
@@ -200,16 +140,16 @@ impl NatsCleanup {
     }
 
     fn on_subjects(&mut self, reply: &Reply) -> Result<()> {
-        let info: SubjectsInfo = api::parse_success(reply)?;
+        let info: StreamInfo<LastTokens> = api::parse_success(reply)?;
         // Of two clocks that differ, the one that makes everything younger holds.
         let server = info.ts.and_then(|ts| Timestamp::parse(&ts).ok());
         self.now_utc = server.map_or(self.now_utc, |server| server.min(self.now_utc));
         self.metas_seen_to.get_or_insert(info.state.last_seq);
         let subjects = info.state.subjects.unwrap_or_default();
-        let page = u64::try_from(subjects.0.lines().count()).unwrap_or(0);
+        let page = u64::try_from(subjects.iter().count()).unwrap_or(0);
         let pile_up = self.records_pile_up();
         // A name of more tokens than one is no chunk: nothing is found of it below.
-        let nuids = subjects.0.lines();
+        let nuids = subjects.iter();
         self.candidates.extend(nuids.filter(|nuid| is_nuid(nuid) && (pile_up || !is_record(nuid))).map(str::to_string));
         self.subjects_read += page;
         if page > 0 && self.subjects_read < info.total {
@@ -257,18 +197,14 @@ impl NatsCleanup {
 
     fn on_newest(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
         let CleanupStage::Newest(nuid) = &self.stage else { return Ok(Poll::Pending) };
-        let stored: RawMessage = match api::parse_response(reply)? {
-            Ok(stored) => stored,
-            Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.next_candidate(),
-            Err(refusal) => return Err(refusal.error()),
-        };
+        let Some(newest) = api::stored_message(reply)? else { return self.next_candidate() };
         // A time that cannot be read is as good as now.
-        let age = Timestamp::parse(&stored.message.time).map_or(Duration::ZERO, |time| self.now_utc.since(time));
+        let age = Timestamp::parse(&newest.time).map_or(Duration::ZERO, |time| self.now_utc.since(time));
         if age < self.min_age {
             self.result.too_young += 1;
             return self.next_candidate();
         }
-        let up_to = stored.message.seq.saturating_add(1);
+        let up_to = newest.seq.saturating_add(1);
         self.stage = CleanupStage::RecheckMetas(OrphanCandidate { nuid: nuid.clone(), up_to });
         self.request_next_meta()
     }
@@ -281,13 +217,9 @@ impl NatsCleanup {
     }
 
     fn on_next_meta(&mut self, reply: &Reply) -> Result<Poll<CleanupResult>> {
-        let stored: RawMessage = match api::parse_response(reply)? {
-            Ok(stored) => stored,
-            Err(refusal) if refusal.err_code == api::NO_MESSAGE => return self.purge(),
-            Err(refusal) => return Err(refusal.error()),
-        };
-        self.metas_seen_to = Some(stored.message.seq);
-        let json = base64::decode(&stored.message.data).unwrap_or_default();
+        let Some(message) = api::stored_message(reply)? else { return self.purge() };
+        self.metas_seen_to = Some(message.seq);
+        let json = message.payload().unwrap_or_default();
         let Some(meta) = Meta::parse(&json) else {
             self.result.unreadable += 1;
             return Ok(Poll::Ready(self.result));

@@ -50,7 +50,7 @@ impl NatsPresence {
 
     fn on_reply(&mut self, reply: &Reply) -> Result<()> {
         self.unanswered = self.unanswered.saturating_sub(1);
-        let meta = api::stored_message(reply)?.and_then(|json| Meta::parse(&json));
+        let meta = api::message_payload(reply)?.and_then(|json| Meta::parse(&json));
         if meta.is_none_or(|meta| meta.deleted) {
             let name = usize::try_from(reply.tag).ok().and_then(|at| self.names.get(at));
             self.missing.extend(name.cloned());

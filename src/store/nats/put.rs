@@ -185,7 +185,7 @@ impl NatsPut {
     }
 
     fn on_found(&mut self, reply: &Reply) -> Result<()> {
-        let meta = api::stored_message(reply)?.and_then(|json| Meta::parse(&json));
+        let meta = api::message_payload(reply)?.and_then(|json| Meta::parse(&json));
         self.replaced = Replaced::Known(meta.map(|meta| meta.nuid));
         self.send_meta()
     }

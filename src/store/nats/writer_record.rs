@@ -291,9 +291,10 @@ impl RecordQuery {
         own: &WriterInfo,
         held: Option<u64>,
     ) -> Result<Option<RecordOutcome>> {
-        let stored = api::stored_message_with_seq(reply)?;
-        let found = stored.as_ref().map(|(_, json)| serde_json::from_slice::<WriterInfo>(json).unwrap_or_default());
-        let seq = stored.map_or(0, |(seq, _)| seq);
+        let stored = api::stored_message(reply)?;
+        let seq = stored.as_ref().map_or(0, |message| message.seq);
+        let json = stored.map(|message| message.payload()).transpose()?;
+        let found = json.map(|json| serde_json::from_slice::<WriterInfo>(&json).unwrap_or_default());
         match judge(&own.id, self.sent.or(held), found.as_ref()) {
             RecordVerdict::Ours => {
                 let epoch = found.map_or(0, |found| found.epoch);

@@ -1,13 +1,9 @@
 //! All metas of a bucket as the leader of its stream knows them: first their subjects, page by page, then one question for
 //! each, many at a time. A consumer is quicker, but may read from a replica that is behind.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Instant;
-
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::json;
 
 use super::MetaEvent;
 use crate::error::Result;
@@ -16,6 +12,7 @@ use crate::store::nats::client::Client;
 use crate::store::nats::exchange::{Exchange, ExchangeEvent};
 use crate::store::nats::object::{Meta, ObjectNames};
 use crate::store::nats::reply::Reply;
+use crate::store::nats::stream_info::{self, StreamInfo, SubjectList};
 use crate::store::traffic::Purpose;
 
 const SUBJECTS: u64 = 1;
@@ -25,18 +22,6 @@ const META: u64 = 2;
 const OVERLAP: u64 = 1000;
 /// Questions on their way at once: far below what the server queues (10,000 for all of its clients).
 const MAX_REQUESTS: usize = 500;
-
-#[derive(Deserialize)]
-struct Info {
-    state: StreamState,
-    #[serde(default)]
-    total: u64,
-}
-
-#[derive(Deserialize)]
-struct StreamState {
-    subjects: Option<HashMap<String, IgnoredAny>>,
-}
 
 pub struct LeaderReader {
     names: Rc<ObjectNames>,
@@ -89,8 +74,8 @@ impl LeaderReader {
     }
 
     fn request_subjects(&self) -> Result<()> {
-        let question = json!({ "subjects_filter": self.names.all_metas(), "offset": self.pages.offset });
-        self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), question.to_string().as_bytes())
+        let question = stream_info::subjects_request(&self.names.all_metas(), self.pages.offset);
+        self.exchange.request(SUBJECTS, &self.names.api("STREAM.INFO"), &question)
     }
 
     fn on_reply(&mut self, reply: &Reply) -> Result<Option<MetaEvent>> {
@@ -104,13 +89,13 @@ impl LeaderReader {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.request_metas()?;
         // None: it was deleted meanwhile.
-        Ok(api::stored_message(reply)?.map(|json| MetaEvent::Meta(Meta::parse(&json))))
+        Ok(api::message_payload(reply)?.map(|json| MetaEvent::Meta(Meta::parse(&json))))
     }
 
     /// False: the page does not join the one before.
     fn on_subjects(&mut self, reply: &Reply) -> Result<bool> {
-        let info: Info = api::parse_success(reply)?;
-        let subjects = info.state.subjects.unwrap_or_default().into_keys().collect();
+        let info: StreamInfo<SubjectList> = api::parse_success(reply)?;
+        let subjects = info.state.subjects.unwrap_or_default().0;
         let Some((fresh, last)) = self.pages.add_page(subjects, info.total) else { return Ok(false) };
         self.subjects.extend(fresh);
         self.all_listed = last;
