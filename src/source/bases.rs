@@ -22,7 +22,7 @@ use crate::format::position::PageSize;
 use crate::format::running_checksum::RunningChecksum;
 use crate::format::wal::{FRAME_HEADER, FrameHeader};
 use crate::source::compared_pages::ComparedPages;
-use crate::source::wal_pages::{Files, WalPages};
+use crate::source::wal_pages::{PageFiles, WalPages};
 
 /// Bytes of pages that are kept from a start until they are copied, at most.
 const MOST_EARLY: usize = 4 << 20;
@@ -108,7 +108,13 @@ impl Bases {
 
     /// Takes frames, of which the first is frame `first`, and adds them to `composer`. False if a base is not known: then
     /// nothing is any more.
-    pub(super) fn take(&mut self, files: &Files, first: u32, frames: &[u8], composer: &mut Composer) -> Result<bool> {
+    pub(super) fn take(
+        &mut self,
+        files: &PageFiles,
+        first: u32,
+        frames: &[u8],
+        composer: &mut Composer,
+    ) -> Result<bool> {
         let mut old = vec![0; files.page_size.get() as usize];
         for (number, frame) in (first..).zip(frames.chunks_exact(files.page_size.frame())) {
             if !self.frame(files, number, frame, composer, &mut old)? {
@@ -120,7 +126,7 @@ impl Bases {
 
     fn frame(
         &mut self,
-        files: &Files,
+        files: &PageFiles,
         number: u32,
         frame: &[u8],
         composer: &mut Composer,
@@ -145,7 +151,7 @@ impl Bases {
         Ok(header.commit == 0 || self.commit(files, number, header.commit, old)?)
     }
 
-    fn commit(&mut self, files: &Files, number: u32, pages: u32, page: &mut [u8]) -> Result<bool> {
+    fn commit(&mut self, files: &PageFiles, number: u32, pages: u32, page: &mut [u8]) -> Result<bool> {
         let (mut running, mut compared, mut found) = (self.running, self.compared, true);
         let mut read = |gone: u32, page: &mut [u8]| {
             found &= self.base(files, number.saturating_add(1), gone, page)?;
@@ -161,7 +167,7 @@ impl Bases {
     }
 
     /// Fills `page` with the page of this number as it was before frame `before`. False if that is not known.
-    fn base(&self, files: &Files, before: u32, number: u32, page: &mut [u8]) -> Result<bool> {
+    fn base(&self, files: &PageFiles, before: u32, number: u32, page: &mut [u8]) -> Result<bool> {
         if number > self.running.extent() || self.pages.is_blank(number) {
             page.fill(0);
             return Ok(true);
@@ -198,7 +204,7 @@ impl EarlyPages {
     }
 }
 
-impl Files<'_> {
+impl PageFiles<'_> {
     /// The pages of the frames after frame `after` up to frame `upto`, of which nothing is read yet.
     pub(super) fn early(&self, after: u32, upto: u32) -> Result<EarlyPages> {
         let mut early = EarlyPages::default();

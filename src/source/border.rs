@@ -7,7 +7,7 @@ use crate::format::database_checksum::DatabaseChecksum;
 use crate::source::Source;
 use crate::source::bases::Bases;
 use crate::source::borders::{Border, ReachedBorder, SnapshotHandle};
-use crate::source::wal_pages::{Files, WalPages};
+use crate::source::wal_pages::{PageFiles, WalPages};
 
 /// A pin that begins after the place would let a checkpoint write what is not copied yet into the database file: so often in
 /// a row the next round is to try again. After that an application's checkpoint has waited long enough.
@@ -16,7 +16,7 @@ const OVERTAKEN: u8 = 8;
 impl Source {
     /// The checksum of the database at the place; none where it is not known.
     pub fn checksum(&self) -> Option<DatabaseChecksum> {
-        self.bases.as_ref().and_then(Bases::sum)
+        self.content.bases.as_ref().and_then(Bases::sum)
     }
 
     /// Whether the checksum is kept up once it is known.
@@ -27,60 +27,62 @@ impl Source {
     /// This snapshot has this checksum. False if it is another than what was copied leads to: then something has written
     /// to the database past SQLite.
     pub fn agrees_with_snapshot(&mut self, snapshot: &SnapshotHandle, sum: DatabaseChecksum) -> bool {
-        let reached = self.borders.find(snapshot).and_then(|border| border.reached.as_ref());
+        let reached = self.content.borders.find(snapshot).and_then(|border| border.reached.as_ref());
         reached.and_then(|reached| reached.expected).is_none_or(|expected| expected == sum)
     }
 
     /// This snapshot has this checksum, and a restore will begin with it or with a later one: what follows can be said in
     /// differences.
     pub fn trust_snapshot(&mut self, snapshot: &SnapshotHandle, sum: DatabaseChecksum) {
-        let begun = self.borders.begun;
-        let Some(border) = self.borders.find(snapshot) else { return };
+        let begun = self.content.borders.begun;
+        let Some(border) = self.content.borders.find(snapshot) else { return };
         border.stored = Some(sum);
         let counted = border.reached.as_ref().and_then(|reached| reached.counted);
-        if let (Some((_, before)), Some(bases)) = (counted.filter(|(which, _)| *which == begun), &mut self.bases) {
+        if let (Some((_, before)), Some(bases)) =
+            (counted.filter(|(which, _)| *which == begun), &mut self.content.bases)
+        {
             bases.begun_at(DatabaseChecksum::new(sum.get().wrapping_sub(before.get())));
         }
-        self.borders.prune();
+        self.content.borders.prune();
     }
 
     /// Whether the copy is past this snapshot, which is to be relied on.
     pub fn is_behind_snapshot(&mut self, snapshot: &SnapshotHandle) -> bool {
-        self.borders.find(snapshot).is_none()
+        self.content.borders.find(snapshot).is_none()
     }
 
     /// At a border, what follows begins to be counted.
     pub(super) fn reach_borders(&mut self) -> Result<()> {
-        self.borders.prune();
-        let place = (self.position.chain.salt(), self.position.frame);
+        self.content.borders.prune();
+        let place = (self.copied.position.chain.salt(), self.copied.position.frame);
         let here = |border: &Border| border.reached.is_none() && (border.mark.salt, border.mark.frame) == place;
-        while let Some(at) = self.borders.list.iter().position(here) {
+        while let Some(at) = self.content.borders.list.iter().position(here) {
             self.reach_border(at)?;
         }
-        self.borders.prune();
+        self.content.borders.prune();
         Ok(())
     }
 
     fn reach_border(&mut self, at: usize) -> Result<()> {
         let expected = self.checksum();
-        let Some(border) = self.borders.list.get_mut(at) else { return Ok(()) };
+        let Some(border) = self.content.borders.list.get_mut(at) else { return Ok(()) };
         let (stored, pages) = (border.stored, border.pages);
         let blank = std::mem::take(&mut border.blank);
         border.reached = Some(ReachedBorder { expected, counted: None });
-        match (&mut self.bases, expected, stored) {
-            (_, Some(known), Some(stored)) => self.differs |= known != stored,
+        match (&mut self.content.bases, expected, stored) {
+            (_, Some(known), Some(stored)) => self.content.differs |= known != stored,
             (Some(bases), None, Some(stored)) => {
                 let before = bases.counted();
                 bases.begun_at(DatabaseChecksum::new(stored.get().wrapping_sub(before.get())));
             }
             (Some(_), ..) => {}
             (None, ..) => {
-                self.borders.begun += 1;
+                self.content.borders.begun += 1;
                 self.begin_bases(stored, pages, blank)?;
             }
         }
-        let counted = self.bases.as_ref().map(|bases| (self.borders.begun, bases.counted()));
-        if let Some(reached) = self.borders.list.get_mut(at).and_then(|border| border.reached.as_mut()) {
+        let counted = self.content.bases.as_ref().map(|bases| (self.content.borders.begun, bases.counted()));
+        if let Some(reached) = self.content.borders.list.get_mut(at).and_then(|border| border.reached.as_mut()) {
             reached.counted = counted;
         }
         Ok(())
@@ -96,33 +98,33 @@ impl Source {
         if !self.options.differences {
             return Ok(());
         }
-        let size = self.position.page_size;
+        let size = self.copied.position.page_size;
         // A WAL that was restarted, or is about to be, had all its frames in the file.
-        let over = self.index.progress().salt != self.position.chain.salt();
-        let found = match self.files() {
-            _ if over || self.position.frame == 0 => Some(WalPages::default()),
-            Some(files) => files.wal_pages(WalPages::default(), 0, self.position.frame)?,
+        let over = self.files.index.progress().salt != self.copied.position.chain.salt();
+        let found = match self.page_files() {
+            _ if over || self.copied.position.frame == 0 => Some(WalPages::default()),
+            Some(files) => files.wal_pages(WalPages::default(), 0, self.copied.position.frame)?,
             None => None,
         };
-        self.bases = found.map(|found| Bases::new(size, sum, pages, found.at(pages, blank)));
+        self.content.bases = found.map(|found| Bases::new(size, sum, pages, found.at(pages, blank)));
         Ok(())
     }
 
     /// Where pages are read from; none without a WAL.
-    pub(super) fn files(&self) -> Option<Files<'_>> {
-        let wal = self.wal.as_ref()?;
-        let (page_size, salt) = (self.position.page_size, self.position.chain.salt());
-        Some(Files { wal, index: &self.index, connection: self.pins.idle_connection(), page_size, salt })
+    pub(super) fn page_files(&self) -> Option<PageFiles<'_>> {
+        let wal = self.files.wal.as_ref()?;
+        let (page_size, salt) = (self.copied.position.page_size, self.copied.position.chain.salt());
+        Some(PageFiles { wal, index: &self.files.index, connection: self.pins.idle_connection(), page_size, salt })
     }
 
     /// Whether something was committed between the last copy and the next pin, so that this had better begin again.
     pub(super) fn is_overtaken(&mut self) -> Result<bool> {
-        if self.bases.is_none() || self.overtaken >= OVERTAKEN {
+        if self.content.bases.is_none() || self.pin.overtaken >= OVERTAKEN {
             return Ok(false);
         }
         let now = self.header()?;
         let overtaken = !self.is_copied(&now);
-        self.overtaken += u8::from(overtaken);
+        self.pin.overtaken += u8::from(overtaken);
         Ok(overtaken)
     }
 }
@@ -322,7 +324,8 @@ pub(super) mod tests {
         let mut source = known(&live);
         live.commit();
         copied(&mut source);
-        let (mark, sum, pages) = (source.position.mark(), source.checksum().unwrap(), snapshot_of(&mut source).1);
+        let (mark, sum, pages) =
+            (source.copied.position.mark(), source.checksum().unwrap(), snapshot_of(&mut source).1);
         drop(source);
         assert_eq!(proof_at(&live, &mark, pages, sum), Proof::Equal);
         // A page that has a frame is read from there, whatever a checkpoint has done with what followed.

@@ -142,7 +142,7 @@ pub(super) fn lock_to_catch_up(source: &mut Source, now: Instant) -> Result<bool
     }
     source.checkpoints.passes = if again { source.checkpoints.passes + 1 } else { 1 };
     source.checkpoints.blocking = BlockingCheckpoint::LockedForPin;
-    source.all_copied = false;
+    source.copied.all_copied = false;
     let header = source.header()?;
     if !little_to_copy(source, &header) {
         release_writers(source);
@@ -157,7 +157,7 @@ fn passive_then_repin(source: &mut Source, now: Instant) -> Result<bool> {
     checkpoint_passive(source);
     let header = source.header()?;
     if header.is_backfilled() && source.is_copied(&header) {
-        source.all_copied = true;
+        source.copied.all_copied = true;
         source.repin()?;
         return Ok(false);
     }
@@ -174,7 +174,7 @@ fn try_lock_writers(source: &mut Source, since: Instant, now: Instant) -> Result
     if worth_locking(source)? && acquire_write_lock(source)? {
         source.checkpoints.blocking = BlockingCheckpoint::Locked;
         // What was committed before the lock was won is not copied yet.
-        source.all_copied = false;
+        source.copied.all_copied = false;
         let header = source.header()?;
         if little_left(source, &header) {
             return Ok(true);
@@ -192,7 +192,7 @@ fn acquire_write_lock(source: &mut Source) -> Result<bool> {
     if let Some(writer) = &checkpoints.writer {
         return try_begin_write(writer);
     }
-    let writer = open(&source.path, Duration::ZERO)?;
+    let writer = open(&source.files.path, Duration::ZERO)?;
     read_schema(&writer)?;
     try_begin_write(checkpoints.writer.insert(writer))
 }
@@ -215,12 +215,12 @@ fn little_left(source: &Source, header: &IndexHeader) -> bool {
 
 fn little_to_backfill(source: &Source, header: &IndexHeader) -> bool {
     let left = header.frames.saturating_sub(header.backfilled);
-    within_limit(left, source.position.page_size, LOCKED_CHECKPOINT_BACKFILL)
+    within_limit(left, source.copied.position.page_size, LOCKED_CHECKPOINT_BACKFILL)
 }
 
 fn little_to_copy(source: &Source, header: &IndexHeader) -> bool {
-    let left = header.frames.saturating_sub(source.position.frame);
-    within_limit(left, source.position.page_size, LOCKED_CHECKPOINT_COPY)
+    let left = header.frames.saturating_sub(source.copied.position.frame);
+    within_limit(left, source.copied.position.page_size, LOCKED_CHECKPOINT_COPY)
 }
 
 fn within_limit(frames: u32, size: PageSize, (most, bytes): (u32, usize)) -> bool {
@@ -246,12 +246,12 @@ fn release_writers(source: &mut Source) {
 fn checkpoint_under_lock(source: &mut Source) -> Result<bool> {
     fault::point("source.seal")?;
     let header = source.header()?;
-    source.active_snapshots.hand_over_all(&header, &source.index);
+    source.active_snapshots.hand_over_all(&header, &source.files.index);
     source.pins.end();
     checkpoint_passive(source);
     let sealed = source.header().and_then(|before| {
         begin_pin(source)?;
-        source.active_snapshots.hand_over_all(&before, &source.index);
+        source.active_snapshots.hand_over_all(&before, &source.files.index);
         Ok(before)
     });
     release_writers(source);
@@ -259,8 +259,8 @@ fn checkpoint_under_lock(source: &mut Source) -> Result<bool> {
         // No pin keeps its commit any more: `Source::changed` sees to the rest.
         source.active_snapshots = ActiveSnapshots::default();
     }
-    source.header_at_pin = sealed?;
-    source.all_copied = false;
+    source.pin.header = sealed?;
+    source.copied.all_copied = false;
     Ok(false)
 }
 
@@ -276,7 +276,10 @@ fn checkpoint_passive(source: &mut Source) {
         Ok(_) => source.checkpoints.failed = false,
         Err(error) => {
             if !std::mem::replace(&mut source.checkpoints.failed, true) {
-                log::warn("checkpoint failed, the WAL grows").field("db", source.path.display()).error(&error).emit();
+                log::warn("checkpoint failed, the WAL grows")
+                    .field("db", source.files.path.display())
+                    .error(&error)
+                    .emit();
             }
         }
     }
@@ -291,7 +294,9 @@ const END_BACKFILL: (u32, usize) = (4000, 16 << 20);
 pub(super) fn at_end(source: &mut Source) -> Result<()> {
     let header = source.header()?;
     let left = header.frames.saturating_sub(header.backfilled);
-    if header.frames == 0 || !source.is_copied(&header) || !within_limit(left, source.position.page_size, END_BACKFILL)
+    if header.frames == 0
+        || !source.is_copied(&header)
+        || !within_limit(left, source.copied.position.page_size, END_BACKFILL)
     {
         return Ok(());
     }
@@ -328,9 +333,9 @@ pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: 
     if recent || !header.is_backfilled() {
         return Ok(());
     }
-    let path = wal_file::wal_path(&source.path);
+    let path = wal_file::wal_path(&source.files.path);
     let length = std::fs::metadata(&path).map(|found| found.len()).unwrap_or(0);
-    if length <= u64::from(most) * source.position.page_size.frame() as u64 {
+    if length <= u64::from(most) * source.copied.position.page_size.frame() as u64 {
         return Ok(());
     }
     // Where no checksum of the database is stored, its last frame is all that a start and `status` know the place by.
@@ -352,7 +357,7 @@ fn truncate(source: &mut Source) -> Result<()> {
     patience(source.options.busy_timeout)?;
     if let Err(error) = result {
         // The copy does not depend on it, and the next attempt is seconds away.
-        log::warn("cannot truncate the WAL file").field("db", source.path.display()).error(&error).emit();
+        log::warn("cannot truncate the WAL file").field("db", source.files.path.display()).error(&error).emit();
     }
     source.has_checkpointed();
     Ok(())

@@ -28,7 +28,7 @@ impl Source {
     /// and nothing is lost with it.
     pub fn close(mut self) {
         let dead = self.is_wal_dead();
-        let (path, identity) = (self.path.clone(), self.identity);
+        let (path, identity) = (self.files.path.clone(), self.files.identity);
         let held = duplicate_handles(&identity);
         drop(self);
         match held {
@@ -40,7 +40,7 @@ impl Source {
     /// Whether the WAL holds nothing that is needed.
     fn is_wal_dead(&mut self) -> bool {
         let Ok(header) = self.header() else { return false };
-        if FileIdentity::of(&self.path).is_ok_and(|now| now.database == self.identity.database) {
+        if FileIdentity::of(&self.files.path).is_ok_and(|now| now.database == self.files.identity.database) {
             let now = self.file_state().ok().flatten();
             let dead = match (&self.file_watch.base, now) {
                 (Some(base), Some(now)) => base.makes_wal_obsolete(&now),

@@ -53,14 +53,16 @@ impl Source {
         if !self.pins.is_held() || !self.is_copied(&header) || self.file_watch.is_suspect() {
             return Ok(Comparison::Waiting);
         }
-        if header.salt != self.position.chain.salt() {
+        if header.salt != self.copied.position.chain.salt() {
             // The WAL was emptied since the last frame was copied: the file has all of it.
-            self.bases.iter_mut().for_each(Bases::restart);
+            self.content.bases.iter_mut().for_each(Bases::restart);
         }
-        let (Some(bases), Some(files)) = (&self.bases, self.files()) else { return Ok(Comparison::Waiting) };
+        let (Some(bases), Some(files)) = (&self.content.bases, self.page_files()) else {
+            return Ok(Comparison::Waiting);
+        };
         let (Some(expected), extent) = (bases.sum(), bases.extent()) else { return Ok(Comparison::Waiting) };
         let mut read = bases.compared().0;
-        let size = self.position.page_size.get() as usize;
+        let size = self.copied.position.page_size.get() as usize;
         let count = (buffer.len() / size).min((extent - read.extent()) as usize);
         let pages = &mut buffer[..count * size];
         let whole = files.pages(bases.pages(), read.extent() + 1, pages)?;
@@ -69,8 +71,8 @@ impl Source {
         }
         pages.chunks_exact(size).for_each(|page| read.push(page));
         let over = read.extent() >= extent;
-        let next = if over { ComparedPages::new(self.position.page_size) } else { ComparedPages(read) };
-        self.bases.iter_mut().for_each(|bases| bases.set_compared(next));
+        let next = if over { ComparedPages::new(self.copied.position.page_size) } else { ComparedPages(read) };
+        self.content.bases.iter_mut().for_each(|bases| bases.set_compared(next));
         Ok(match over {
             false => Comparison::Going,
             true if read.sum() == expected => Comparison::Equal,
@@ -81,7 +83,7 @@ impl Source {
     /// Whether no frame after those that `header` tells of is in the file, and the WAL is still the same.
     fn is_unmoved(&self, header: &IndexHeader) -> bool {
         fence(Ordering::SeqCst);
-        let progress = self.index.progress();
+        let progress = self.files.index.progress();
         progress.salt == header.salt && progress.attempted.max(progress.backfilled) <= header.frames
     }
 }

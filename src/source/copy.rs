@@ -6,10 +6,11 @@ use crate::format::differences::Composer;
 use crate::format::position::PageSize;
 use crate::format::wal::{FrameChecksum, FrameHeader, WAL_HEADER, WalHeader};
 use crate::log;
+use crate::source::Source;
+use crate::source::copied::CopyMark;
 use crate::source::resume::{GenerationEnd, WalMark};
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::IndexHeader;
-use crate::source::{CopyMark, Source};
 
 /// What [`Source::read`] found.
 #[derive(Debug)]
@@ -57,12 +58,12 @@ pub(super) struct BatchEnd {
 pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut Composer) -> Result<ReadResult<'b>> {
     let header = source.header()?;
     let mut new_wal = None;
-    let mut position = source.position;
+    let mut position = source.copied.position;
     // The first frames of a WAL come with its header, also where the header was there before them: a transaction that
     // was rolled back after it had spilled leaves it so.
     if header.salt != position.chain.salt() || (position.frame == 0 && header.frames > 0) {
         // A first pin on READ0 keeps nobody from restarting the WAL, and what it held then is not copied.
-        if !source.passed_first_pin && header.salt != source.header_at_open.salt {
+        if !source.copied.passed_first_pin && header.salt != source.copied.header_at_open.salt {
             return Ok(ReadResult::Broken(GenerationEnd::WalRestartedWhileNotRunning));
         }
         if header.frames == 0 {
@@ -84,8 +85,7 @@ pub(super) fn read<'b>(source: &mut Source, buffer: &'b mut [u8], composer: &mut
 }
 
 fn caught_up<'b>(source: &mut Source) -> ReadResult<'b> {
-    source.all_copied = true;
-    source.passed_first_pin = true;
+    source.copied.set_caught_up();
     ReadResult::CaughtUp
 }
 
@@ -97,14 +97,14 @@ fn open_restarted_wal(
     header: &IndexHeader,
 ) -> Result<std::result::Result<RestartedWal, GenerationEnd>> {
     let broken = |how: &str| Ok(Err(GenerationEnd::WalBroken(how.to_string())));
-    source.wal = WalFile::open(&source.path)?;
-    let Some(wal) = &source.wal else { return broken("there is no -wal file") };
+    source.files.wal = WalFile::open(&source.files.path)?;
+    let Some(wal) = &source.files.wal else { return broken("there is no -wal file") };
     let Some((bytes, found)) = wal.header()? else { return broken("its header is incomplete") };
     if found.salt != header.salt {
         return broken("its header belongs to another WAL than the wal-index");
     }
-    if found.page_size != source.position.page_size {
-        let (stored, found) = (source.position.page_size, found.page_size);
+    if found.page_size != source.copied.position.page_size {
+        let (stored, found) = (source.copied.position.page_size, found.page_size);
         return Ok(Err(GenerationEnd::PageSizeChanged { stored, found }));
     }
     Ok(Ok((bytes, position_at_start(&found))))
@@ -123,64 +123,76 @@ fn copy_frames<'b>(
     new_wal: Option<[u8; WAL_HEADER]>,
     composer: &mut Composer,
 ) -> Result<ReadResult<'b>> {
+    let bytes = match read_frames(source, buffer, header, &position)? {
+        Ok(bytes) => bytes,
+        Err(reason) => return Ok(ReadResult::Broken(reason)),
+    };
+    let (cut, end) = match cut_batch(bytes, header, &position) {
+        Ok(cut) => cut,
+        Err(reason) => return Ok(ReadResult::Broken(reason)),
+    };
+    let frames = &bytes[..cut.count * position.page_size.frame()];
+    let unchecksummed = has_unchecksummed(frames, position.page_size) || !position.chain_known;
+    source.copied.advance_to(end);
+    let checksum = compare(source, &position, cut.pages, frames, new_wal.is_some(), composer)?;
+    source.reach_borders()?;
+    source.copied.look_for_first_pin();
+    Ok(ReadResult::Batch(Batch {
+        header: new_wal,
+        start: position.mark(),
+        end: end.mark(),
+        pages: cut.pages,
+        part: cut.part,
+        unchecksummed,
+        checksum: checksum.filter(|_| !unchecksummed && end.chain_known),
+        frames,
+        left: header.frames.saturating_sub(end.frame),
+    }))
+}
+
+/// Reads the frames after `position` up to the next border, as many as the buffer has room for.
+fn read_frames<'b>(
+    source: &mut Source,
+    buffer: &'b mut [u8],
+    header: &IndexHeader,
+    position: &CopyMark,
+) -> Result<std::result::Result<&'b [u8], GenerationEnd>> {
     let size = position.page_size.frame();
     let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
-    let count = room.min(upto(source, header, &position) - position.frame);
+    let count = room.min(upto(source, header, position) - position.frame);
     let Some(bytes) = buffer.get_mut(..count as usize * size) else {
         return Err(Error::new(crate::error::Kind::Database, "copy buffer: smaller than one frame"));
     };
-    if source.wal.is_none() {
-        source.wal = WalFile::open(&source.path)?;
+    if source.files.wal.is_none() {
+        source.files.wal = WalFile::open(&source.files.path)?;
     }
-    let read = match &source.wal {
+    let read = match &source.files.wal {
         Some(wal) => wal.frames(position.frame + 1, position.page_size, bytes)?,
         None => false,
     };
     if !read {
         let what = format!("it ends before frame {}, which the wal-index counts as committed", position.frame + count);
-        return Ok(ReadResult::Broken(GenerationEnd::WalBroken(what)));
+        return Ok(Err(GenerationEnd::WalBroken(what)));
     }
-    let bytes = &*bytes;
-    let mut cut = match find_batch_end(bytes, &position) {
-        Ok(cut) => cut,
-        Err((frame, error)) => {
-            return Ok(ReadResult::Broken(GenerationEnd::WalBroken(format!("frame {frame}: {error}"))));
-        }
-    };
-    let end = position.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
-    let known = cut.chain.sum().is_some();
-    if end == header.frames {
-        match check_against_index(cut.chain, header) {
-            Ok(chain) => cut.chain = chain,
-            Err(reason) => return Ok(ReadResult::Broken(reason)),
-        }
-    }
-    let behind = CopyMark { page_size: position.page_size, frame: end, chain: cut.chain, chain_known: known };
-    let frames = &bytes[..cut.count * size];
-    let differ = has_unchecksummed(frames, position.page_size) || !position.chain_known || !known;
-    source.position = behind;
-    source.all_copied = false;
-    let checksum = compare(source, &position, cut.pages, frames, new_wal.is_some(), composer)?.filter(|_| !differ);
-    source.reach_borders()?;
-    if end >= source.header_at_open.frames && cut.chain.salt() == source.header_at_open.salt {
-        source.passed_first_pin = true;
-    }
-    Ok(ReadResult::Batch(Batch {
-        header: new_wal,
-        start: position.mark(),
-        end: behind.mark(),
-        pages: cut.pages,
-        part: cut.part,
-        unchecksummed: !position.chain_known || has_unchecksummed(frames, position.page_size),
-        checksum,
-        frames,
-        left: header.frames.saturating_sub(end),
-    }))
+    Ok(Ok(bytes))
+}
+
+/// Where the batch of these frames ends, and the mark there.
+fn cut_batch(
+    bytes: &[u8],
+    header: &IndexHeader,
+    position: &CopyMark,
+) -> std::result::Result<(BatchEnd, CopyMark), GenerationEnd> {
+    let cut = find_batch_end(bytes, position)
+        .map_err(|(frame, error)| GenerationEnd::WalBroken(format!("frame {frame}: {error}")))?;
+    let frame = position.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
+    let chain = if frame == header.frames { check_against_index(cut.chain, header)? } else { cut.chain };
+    Ok((cut, CopyMark { frame, chain, chain_known: cut.chain.sum().is_some(), ..*position }))
 }
 
 /// The last frame to copy for now: a batch ends where a snapshot stands.
 fn upto(source: &Source, header: &IndexHeader, position: &CopyMark) -> u32 {
-    let border = source.borders.next(position.chain.salt(), position.frame);
+    let border = source.content.borders.next(position.chain.salt(), position.frame);
     border.map_or(header.frames, |frame| frame.min(header.frames))
 }
 
@@ -193,25 +205,25 @@ fn compare(
     begins: bool,
     composer: &mut Composer,
 ) -> Result<Option<DatabaseChecksum>> {
-    let Some(mut bases) = source.bases.take() else { return Ok(None) };
+    let Some(mut bases) = source.content.bases.take() else { return Ok(None) };
     if begins {
         bases.restart();
     }
     composer.begin(pages.unwrap_or(0));
-    let taken = match source.files() {
+    let taken = match source.page_files() {
         Some(files) => bases.take(&files, position.frame + 1, frames, composer)?,
         None => false,
     };
     // Where the first pin was on READ0, the WAL may have been restarted over the frames that pages were read from.
-    let intact = source.passed_first_pin || source.index.progress().salt == position.chain.salt();
+    let intact = source.copied.passed_first_pin || source.files.index.progress().salt == position.chain.salt();
     if !taken || !intact {
         log::warn("old page contents unknown, segments are larger until the next snapshot")
-            .field("db", source.path.display())
+            .field("db", source.files.path.display())
             .emit();
         return Ok(None);
     }
     let sum = bases.sum();
-    source.bases = Some(bases);
+    source.content.bases = Some(bases);
     Ok(sum.filter(|_| composer.finish()))
 }
 

@@ -30,7 +30,7 @@ impl Source {
             return Ok(false);
         }
         if let (Some(database), Some(wal)) =
-            (watch.watch_once(&self.path), watch.watch_once(&wal_file::wal_path(&self.path)))
+            (watch.watch_once(&self.files.path), watch.watch_once(&wal_file::wal_path(&self.files.path)))
         {
             self.idle_watches.active = Some(vec![database, wal]);
         }
@@ -41,7 +41,7 @@ impl Source {
     pub fn watch_for_commits(&mut self, watch: &mut Inotify) -> bool {
         self.idle_watches.active = None;
         if self.idle_watches.missed_events < MAX_MISSED {
-            let wal = watch.watch_once(&wal_file::wal_path(&self.path));
+            let wal = watch.watch_once(&wal_file::wal_path(&self.files.path));
             self.idle_watches.active = wal.map(|wal| vec![wal]);
         }
         self.idle_watches.active.is_some()
@@ -50,7 +50,7 @@ impl Source {
     /// Whether there is a commit that was not given out, or one may come of which there is no word any more: its frames were
     /// written before [`Source::watch_for_commits`], and it is not published yet.
     pub fn expects_commit(&mut self) -> Result<bool> {
-        let writing = self.foreign_locks.has_writer(self.identity.index);
+        let writing = self.foreign_locks.has_writer(self.files.identity.index);
         let header = self.header()?;
         Ok(writing || !self.is_copied(&header))
     }
@@ -64,20 +64,20 @@ impl Source {
     pub fn record_missed_event(&mut self) {
         self.idle_watches.missed_events = self.idle_watches.missed_events.saturating_add(1);
         if self.idle_watches.missed_events == MAX_MISSED {
-            log::debug("no inotify events here, polling at every tick").field("db", self.path.display()).emit();
+            log::debug("no inotify events here, polling at every tick").field("db", self.files.path.display()).emit();
         }
     }
 
     /// It is at rest: what is not needed to look at it is given back.
     pub fn release_memory(&self) {
-        self.index.release_memory();
+        self.files.index.release_memory();
         self.pins.release_memory();
     }
 
     /// Everything is given out, and the pin is where it makes nobody wait.
     fn is_idle(&mut self) -> Result<bool> {
         let header = self.header()?;
-        let given_out = header == self.header_at_pin && self.is_copied(&header) && !self.checkpoints.is_blocking();
-        Ok(given_out && (!header.is_backfilled() || self.idle_repins >= IDLE_REPINS))
+        let given_out = header == self.pin.header && self.is_copied(&header) && !self.checkpoints.is_blocking();
+        Ok(given_out && (!header.is_backfilled() || self.pin.idle_repins >= IDLE_REPINS))
     }
 }

@@ -40,6 +40,7 @@ mod close;
 mod compared_pages;
 pub mod comparison;
 mod connection;
+mod copied;
 mod copy;
 mod facts;
 mod file_crc_check;
@@ -73,7 +74,6 @@ use crate::format::differences::Composer;
 use crate::format::origin::DatabaseOrigin;
 use crate::format::position::PageSize;
 use crate::format::time::Timestamp;
-use crate::format::wal::FrameChecksum;
 
 pub use borders::SnapshotHandle;
 pub use comparison::Comparison;
@@ -93,6 +93,7 @@ pub use resume::{GenerationEnd, WalMark};
 use bases::Bases;
 use borders::Borders;
 use checkpoint::CheckpointState;
+use copied::CopyProgress;
 use file_state::{FileState, FileWatcher};
 use foreign_locks::ForeignLocks;
 use identity::FileIdentity;
@@ -133,47 +134,47 @@ pub struct SourceOptions {
 pub struct Source {
     /// Also run checkpoints, recover the wal-index, and own the mapping of it.
     pins: ReadPins,
-    index: WalIndex,
-    wal: Option<WalFile>,
-    path: PathBuf,
-    identity: FileIdentity,
+    pin: CurrentPin,
+    files: DatabaseFiles,
     options: SourceOptions,
-    /// Everything up to here has been given out.
-    position: CopyMark,
-    /// What the wal-index said just before the current pin began.
-    header_at_pin: IndexHeader,
-    /// The first pin's commit, which must be reached before a restart of the WAL may be followed.
-    header_at_open: IndexHeader,
-    passed_first_pin: bool,
-    /// Everything committed when the current pin began has been given out.
-    all_copied: bool,
-    /// Pins taken in a row while nothing changed: see [`Source::has_work`].
-    idle_repins: u8,
+    copied: CopyProgress,
+    content: KnownContent,
     checkpoints: CheckpointState,
     idle_watches: IdleWatches,
     file_watch: FileWatcher,
     foreign_locks: ForeignLocks,
-    /// Before the wal-index was mapped.
-    faults: FaultCount,
     /// The snapshots that are being read, which must be carried along when the pin moves.
     active_snapshots: ActiveSnapshots,
+}
+
+/// The pin that is held: it keeps frames that are not copied where they are.
+struct CurrentPin {
+    /// What the wal-index said just before it began.
+    header: IndexHeader,
+    /// Pins taken in a row while nothing changed: see [`Source::has_work`].
+    idle_repins: u8,
+    /// Pins in a row that began after the place, and were given up.
+    overtaken: u8,
+}
+
+/// The files of the database as they were opened. Others that take their names are noticed, and not read.
+struct DatabaseFiles {
+    index: WalIndex,
+    wal: Option<WalFile>,
+    path: PathBuf,
+    identity: FileIdentity,
+    /// Before the wal-index was mapped.
+    faults: FaultCount,
+}
+
+/// What the pages must be at the place: what writes past SQLite is found by it.
+#[derive(Default)]
+struct KnownContent {
     /// The pages as they were at the place; none where that is not known.
     bases: Option<Bases>,
     borders: Borders,
     /// A snapshot that is stored has shown that something has written to the database past SQLite.
     differs: bool,
-    /// Pins in a row that began after the place, and were given up.
-    overtaken: u8,
-}
-
-/// The last frame that was copied, and the checksum chain there.
-#[derive(Clone, Copy, Debug)]
-struct CopyMark {
-    page_size: PageSize,
-    frame: u32,
-    chain: FrameChecksum,
-    /// Whether the chain's checksum stands in the last frame (or in the header, before the first one).
-    chain_known: bool,
 }
 
 impl Source {
@@ -188,29 +189,29 @@ impl Source {
 
     /// The commit that was pinned at the start.
     pub fn start(&self) -> WalMark {
-        self.position.mark()
+        self.copied.position.mark()
     }
 
     pub fn page_size(&self) -> PageSize {
-        self.position.page_size
+        self.copied.position.page_size
     }
 
     /// Which database it is.
     ///
     /// Errors: where it cannot be opened once more.
     pub fn origin(&self) -> Result<DatabaseOrigin> {
-        let connection = connection::open(&self.path, self.options.busy_timeout)?;
-        Ok(facts::origin(&connection, &self.path))
+        let connection = connection::open(&self.files.path, self.options.busy_timeout)?;
+        Ok(facts::origin(&connection, &self.files.path))
     }
 
     /// The path with every symbolic link resolved.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.files.path
     }
 
     /// Frames in the WAL, and how many of them are in the database file already. None while the wal-index is torn.
     pub fn wal_frames(&self) -> Option<(u32, u32)> {
-        self.index.read().ok().flatten().map(|header| (header.frames, header.backfilled))
+        self.files.index.read().ok().flatten().map(|header| (header.frames, header.backfilled))
     }
 
     /// When the database was last written to, by its WAL, or by its own file where the WAL holds no commit. Not earlier
@@ -219,13 +220,13 @@ impl Source {
     /// None where it is not known: the wal-index is torn, or the file system keeps no such time.
     pub fn last_write(&self) -> Option<Timestamp> {
         let (frames, _) = self.wal_frames()?;
-        let file = if frames > 0 { wal_file::wal_path(&self.path) } else { self.path.clone() };
+        let file = if frames > 0 { wal_file::wal_path(&self.files.path) } else { self.files.path.clone() };
         std::fs::metadata(file).and_then(|found| found.modified()).ok().map(Timestamp::from_system_time)
     }
 
     /// The stamp of the database file as it is now.
     pub fn stamp(&self) -> Result<FileStamp> {
-        FileStamp::of(&self.path)
+        FileStamp::of(&self.files.path)
     }
 
     /// The same as of the last look at the file ([`Source::replaced_file`]), without another one.
@@ -237,8 +238,8 @@ impl Source {
     /// missing in it, and nobody has written to it but checkpoints.
     pub fn whole_file(&mut self) -> Result<Option<FileStamp>> {
         let before = self.header()?;
-        let whole = self.passed_first_pin && before.is_backfilled() && self.is_copied(&before);
-        if !whole || self.index.progress().is_open() || !self.may_checkpoint() {
+        let whole = self.copied.passed_first_pin && before.is_backfilled() && self.is_copied(&before);
+        if !whole || self.files.index.progress().is_open() || !self.may_checkpoint() {
             return Ok(None);
         }
         let stamp = self.stamp()?;
@@ -258,8 +259,8 @@ impl Source {
             return Ok(true);
         }
         let header = self.header()?;
-        if header != self.header_at_pin || !self.is_copied(&header) || self.checkpoints.is_blocking() {
-            self.idle_repins = 0;
+        if header != self.pin.header || !self.is_copied(&header) || self.checkpoints.is_blocking() {
+            self.pin.idle_repins = 0;
             return Ok(true);
         }
         if header.is_backfilled() {
@@ -272,7 +273,7 @@ impl Source {
     /// Whether a checkpoint of another process keeps all writers waiting, for our pin perhaps. Costs a call of fcntl(2),
     /// or two. A source that has just been opened is not to be kept then (src/source/foreign_locks.rs).
     pub fn has_waiting_checkpoint(&mut self) -> bool {
-        self.foreign_locks.has_waiting_checkpoint(self.identity.index)
+        self.foreign_locks.has_waiting_checkpoint(self.files.identity.index)
     }
 
     /// Gives out the next committed frames, as many whole frames as `buffer` has room for.
@@ -284,7 +285,7 @@ impl Source {
             // SQLite ends a transaction by itself after some errors of the disk.
             return Ok(ReadResult::Broken(GenerationEnd::WalBroken("the pin was lost".into())));
         }
-        if self.differs {
+        if self.content.differs {
             return Ok(ReadResult::Broken(GenerationEnd::DatabaseDiffers));
         }
         copy::read(self, buffer, composer)
@@ -293,7 +294,7 @@ impl Source {
     /// Ends a round in which [`Source::read`] came to an end: moves the pin, and runs a checkpoint where one is due.
     /// True if another round should follow at once rather than at the next tick.
     pub fn finish_round(&mut self, now: Instant) -> Result<bool> {
-        if !self.all_copied {
+        if !self.copied.all_copied {
             checkpoint::abort(self);
             return Ok(false);
         }
@@ -324,7 +325,7 @@ impl Source {
     /// The wal-index header; recovers it first if it is torn for good, as it is after a writer died in the middle.
     fn header(&mut self) -> Result<IndexHeader> {
         for _ in 0..3 {
-            let found = self.index.read()?;
+            let found = self.files.index.read()?;
             self.has_no_gap()?;
             if let Some(header) = found {
                 return Ok(header);
@@ -336,24 +337,11 @@ impl Source {
 
     /// Nobody has cut the -shm file that is mapped.
     fn has_no_gap(&self) -> Result<()> {
-        self.identity.index.map_or(Ok(()), |(_, inode)| self.faults.check(inode))
+        self.files.identity.index.map_or(Ok(()), |(_, inode)| self.files.faults.check(inode))
     }
 
     fn is_copied(&self, header: &IndexHeader) -> bool {
-        let emptied = header.frames == 0 && self.passed_first_pin;
-        emptied || (header.salt == self.position.chain.salt() && header.frames == self.position.frame)
-    }
-}
-
-impl CopyMark {
-    fn mark(&self) -> WalMark {
-        WalMark {
-            page_size: self.page_size,
-            order: self.chain.order(),
-            salt: self.chain.salt(),
-            frame: self.frame,
-            checksum: if self.chain_known { self.chain.sum() } else { None },
-        }
+        self.copied.has_all_of(header)
     }
 }
 

@@ -8,8 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
 use crate::format::wal::FrameChecksum;
-use crate::source::borders::Borders;
 use crate::source::checkpoint::CheckpointState;
+use crate::source::copied::{CopyMark, CopyProgress};
 use crate::source::file_state::FileWatcher;
 use crate::source::foreign_locks::ForeignLocks;
 use crate::source::identity::{self, FileIdentity};
@@ -19,7 +19,7 @@ use crate::source::sigbus::FaultCount;
 use crate::source::snapshot::ActiveSnapshots;
 use crate::source::wal_file::WalFile;
 use crate::source::wal_index::{IndexHeader, WalIndex};
-use crate::source::{CopyMark, Source, SourceOptions, connection};
+use crate::source::{CurrentPin, DatabaseFiles, KnownContent, Source, SourceOptions, connection};
 
 /// Looks whether `path` is a database that can be read, and changes nothing.
 ///
@@ -52,27 +52,16 @@ pub(super) fn open(real: &Path, options: &SourceOptions) -> Result<Source> {
     let place = initial_position(&first, wal.as_ref(), pins.idle_connection())?;
     let mut source = Source {
         pins,
-        index,
-        wal,
-        path: real.to_path_buf(),
-        identity,
+        pin: CurrentPin { header: first, idle_repins: 0, overtaken: 0 },
+        files: DatabaseFiles { index, wal, path: real.to_path_buf(), identity, faults },
         options: options.clone(),
-        position: place,
-        header_at_pin: first,
-        header_at_open: first,
-        passed_first_pin: true,
-        all_copied: true,
-        idle_repins: 0,
+        copied: CopyProgress::new(place, first),
+        content: KnownContent::default(),
+        active_snapshots: ActiveSnapshots::default(),
         checkpoints: CheckpointState::default(),
         idle_watches: IdleWatches::default(),
         file_watch: FileWatcher::default(),
         foreign_locks: ForeignLocks::default(),
-        faults,
-        active_snapshots: ActiveSnapshots::default(),
-        bases: None,
-        borders: Borders::default(),
-        differs: false,
-        overtaken: 0,
     };
     source.file_watch.base = source.file_state()?;
     Ok(source)

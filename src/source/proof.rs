@@ -6,7 +6,7 @@ use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::running_checksum::RunningChecksum;
 use crate::source::Source;
 use crate::source::bases::{Bases, EarlyPages};
-use crate::source::wal_pages::{Files, WalPages};
+use crate::source::wal_pages::{PageFiles, WalPages};
 
 /// How far a database has been read.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ impl Source {
             None => match self.wal_pages()? {
                 Some(wal) => {
                     check.wal = wal;
-                    check.early = self.early_pages(self.position.frame)?;
-                    RunningChecksum::new(self.position.page_size)
+                    check.early = self.early_pages(self.copied.position.frame)?;
+                    RunningChecksum::new(self.copied.position.page_size)
                 }
                 None => return Ok(Some(Proof::Unknown)),
             },
@@ -66,9 +66,9 @@ impl Source {
         }
         let (found, early) = (std::mem::take(&mut check.wal), std::mem::take(&mut check.early));
         let blank = found.blank().clone();
-        let (size, sum) = (self.position.page_size, Some(check.expected));
+        let (size, sum) = (self.copied.position.page_size, Some(check.expected));
         let bases = Bases::new(size, sum, check.pages, found.at(check.pages, blank)).with(early);
-        self.bases = Some(bases).filter(|_| self.options.differences);
+        self.content.bases = Some(bases).filter(|_| self.options.differences);
         Ok(Some(Proof::Equal))
     }
 
@@ -76,22 +76,24 @@ impl Source {
     /// with a page that is in no frame before. Where the first pin was on READ0, the WAL may have been restarted over the
     /// frames that were read.
     fn may_be_further(&self, check: &StateCheck) -> bool {
-        let progress = self.index.progress();
-        let written = progress.attempted.max(progress.backfilled) > self.position.frame;
-        progress.salt != self.position.chain.salt() || (written && check.early.has_any(|page| !check.wal.knows(page)))
+        let progress = self.files.index.progress();
+        let written = progress.attempted.max(progress.backfilled) > self.copied.position.frame;
+        progress.salt != self.copied.position.chain.salt()
+            || (written && check.early.has_any(|page| !check.wal.knows(page)))
     }
 
     /// The pages of what is committed after frame `after` of the WAL, to be read.
     pub(super) fn early_pages(&self, after: u32) -> Result<EarlyPages> {
-        let Some(wal) = &self.wal else { return Ok(EarlyPages::default()) };
-        let (page_size, salt) = (self.position.page_size, self.header_at_open.salt);
-        let files = Files { wal, index: &self.index, connection: self.pins.idle_connection(), page_size, salt };
-        files.early(after, self.header_at_open.frames)
+        let Some(wal) = &self.files.wal else { return Ok(EarlyPages::default()) };
+        let (page_size, salt) = (self.copied.position.page_size, self.copied.header_at_open.salt);
+        let files =
+            PageFiles { wal, index: &self.files.index, connection: self.pins.idle_connection(), page_size, salt };
+        files.early(after, self.copied.header_at_open.frames)
     }
 
     /// What the WAL says up to the place; none where that is not known.
     fn wal_pages(&self) -> Result<Option<WalPages>> {
-        match (self.position.frame, self.files()) {
+        match (self.copied.position.frame, self.page_files()) {
             (0, _) => Ok(Some(WalPages::default())),
             (_, None) => Ok(None),
             (frame, Some(files)) => files.wal_pages(WalPages::default(), 0, frame),
@@ -105,8 +107,8 @@ impl Source {
         running: RunningChecksum,
         buffer: &mut [u8],
     ) -> Result<Option<RunningChecksum>> {
-        let size = self.position.page_size.get() as usize;
-        let Some(files) = self.files() else { return Ok(None) };
+        let size = self.copied.position.page_size.get() as usize;
+        let Some(files) = self.page_files() else { return Ok(None) };
         let mut running = running;
         let first = running.extent() + 1;
         let count = (check.pages - running.extent()).min(u32::try_from(buffer.len() / size).unwrap_or(u32::MAX));

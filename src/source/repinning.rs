@@ -14,9 +14,9 @@ pub(super) const IDLE_REPINS: u8 = 3;
 impl Source {
     /// Nothing is going on, and the database file has everything.
     pub(super) fn repin_when_idle(&mut self, header: &IndexHeader, now: Instant) -> Result<()> {
-        if self.idle_repins < IDLE_REPINS {
-            self.idle_repins += 1;
-            self.all_copied = true;
+        if self.pin.idle_repins < IDLE_REPINS {
+            self.pin.idle_repins += 1;
+            self.copied.all_copied = true;
             return self.repin();
         }
         checkpoint::truncate_if_large(self, header, now)
@@ -25,11 +25,11 @@ impl Source {
     /// Moves the pin for one who copies nothing, but reads a snapshot and keeps nobody waiting meanwhile.
     pub fn move_pin(&mut self) -> Result<()> {
         let header = self.header()?;
-        if header != self.header_at_pin {
-            self.idle_repins = 0;
+        if header != self.pin.header {
+            self.pin.idle_repins = 0;
         }
-        if self.idle_repins < IDLE_REPINS && self.active_snapshots.preserve(&header) {
-            self.idle_repins += 1;
+        if self.pin.idle_repins < IDLE_REPINS && self.active_snapshots.preserve(&header) {
+            self.pin.idle_repins += 1;
             self.repin()?;
         }
         Ok(())
@@ -42,14 +42,14 @@ impl Source {
         if !self.pins.begin_next()? {
             return Ok(());
         }
-        if self.is_overtaken()? || !self.active_snapshots.hand_over_to_pin(&before, &self.index) {
+        if self.is_overtaken()? || !self.active_snapshots.hand_over_to_pin(&before, &self.files.index) {
             self.pins.abandon_next();
             return Ok(());
         }
-        self.overtaken = 0;
+        self.pin.overtaken = 0;
         self.pins.promote_next();
-        self.header_at_pin = before;
-        self.all_copied = false;
+        self.pin.header = before;
+        self.copied.all_copied = false;
         Ok(())
     }
 }

@@ -12,26 +12,26 @@ impl Source {
     /// look.
     pub fn replaced_file(&mut self, sure: bool) -> Result<Option<GenerationEnd>> {
         fault::point("source.look")?;
-        let before = IndexState::read(&self.index);
-        let found = match identity::stat(&self.path) {
+        let before = IndexState::read(&self.files.index);
+        let found = match identity::stat(&self.files.path) {
             Ok(found) => found,
             Err(error) if error.kind() == Kind::DatabaseNotReady => {
                 return Ok(Some(GenerationEnd::Replaced("database file deleted")));
             }
             Err(error) => return Err(error),
         };
-        let now = FileIdentity::beside(&self.path, &found);
-        if let Some(what) = self.identity.changed(&now) {
+        let now = FileIdentity::beside(&self.files.path, &found);
+        if let Some(what) = self.files.identity.changed(&now) {
             return Ok(Some(GenerationEnd::Replaced(what)));
         }
         // A -wal that began after the start.
-        self.identity = now;
+        self.files.identity = now;
         let now = FileState::read(before?, &found, self.pins.idle_connection())?;
         Ok(self.watch_file(now, sure))
     }
 
     fn watch_file(&mut self, now: FileState, sure: bool) -> Option<GenerationEnd> {
-        let behind = self.index.progress();
+        let behind = self.files.index.progress();
         self.file_watch.check(now, behind, !self.options.allow_network, sure)
     }
 
@@ -51,8 +51,8 @@ impl Source {
     }
 
     pub(super) fn file_state(&self) -> Result<Option<FileState>> {
-        let before = IndexState::read(&self.index)?;
-        let Ok(found) = identity::stat(&self.path) else { return Ok(None) };
+        let before = IndexState::read(&self.files.index)?;
+        let Ok(found) = identity::stat(&self.files.path) else { return Ok(None) };
         FileState::read(before, &found, self.pins.idle_connection()).map(Some)
     }
 }

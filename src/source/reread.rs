@@ -4,11 +4,11 @@
 //! frames themselves: each one's checksum goes on from the one before, and the last one is that at which the copy stands.
 
 use crate::error::Result;
-use crate::format::wal::FrameChecksum;
+use crate::source::Source;
+use crate::source::copied::CopyMark;
 use crate::source::copy::{Batch, find_batch_end, has_unchecksummed};
 use crate::source::resume::WalMark;
 use crate::source::wal_file::WalFile;
-use crate::source::{CopyMark, Source};
 
 /// Where a mark is, seen from the position of the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +26,7 @@ pub enum MarkRelation {
 impl Source {
     /// Where `mark` is.
     pub fn relation_to(&self, mark: &WalMark) -> MarkRelation {
-        let here = self.position.mark();
+        let here = self.copied.position.mark();
         let same = mark.checksum == here.checksum || mark.checksum.is_none() || here.checksum.is_none();
         match mark.frame.cmp(&here.frame) {
             _ if mark.salt != here.salt || mark.page_size != here.page_size => MarkRelation::OtherWal,
@@ -39,23 +39,21 @@ impl Source {
 
     /// Whether the position is before all that the WAL holds: there, a database is recognised by its file.
     pub fn is_before_wal(&self) -> bool {
-        self.position.frame == 0 || self.position.chain.salt() != self.header_at_open.salt
+        self.copied.position.frame == 0 || self.copied.position.chain.salt() != self.copied.header_at_open.salt
     }
 
     /// Gives out the frames after `from` once more, up to the position of the copy, as many as `buffer` has room for.
     /// None if they are not there any more, or are others.
     pub fn reread<'b>(&mut self, from: &WalMark, buffer: &'b mut [u8]) -> Result<Option<Batch<'b>>> {
-        let Some(checksum) = from.checksum.filter(|_| from.frame > 0) else { return Ok(None) };
-        if self.relation_to(from) != MarkRelation::Behind {
+        if from.checksum.is_none() || from.frame == 0 || self.relation_to(from) != MarkRelation::Behind {
             return Ok(None);
         }
-        let chain = FrameChecksum::new(from.order, from.salt, checksum);
-        let position = CopyMark { page_size: from.page_size, frame: from.frame, chain, chain_known: true };
+        let position = CopyMark::at(from);
         let size = position.page_size.frame();
         let room = u32::try_from(buffer.len() / size).unwrap_or(u32::MAX);
-        let count = room.min(self.position.frame - position.frame);
+        let count = room.min(self.copied.position.frame - position.frame);
         let Some(bytes) = buffer.get_mut(..count as usize * size) else { return Ok(None) };
-        let Some(wal) = WalFile::open(&self.path)? else { return Ok(None) };
+        let Some(wal) = WalFile::open(&self.files.path)? else { return Ok(None) };
         if count == 0 || !wal.frames(position.frame + 1, position.page_size, bytes)? {
             return Ok(None);
         }
@@ -63,19 +61,19 @@ impl Source {
         let Ok(cut) = find_batch_end(bytes, &position) else { return Ok(None) };
         let end = position.frame + u32::try_from(cut.count).unwrap_or(u32::MAX);
         let mut behind = CopyMark { frame: end, chain: cut.chain, chain_known: cut.chain.sum().is_some(), ..position };
-        if end == self.position.frame {
-            let (found, known) = (cut.chain.sum(), self.position.chain.sum());
+        if end == self.copied.position.frame {
+            let (found, known) = (cut.chain.sum(), self.copied.position.chain.sum());
             if found.is_some() && known.is_some() && found != known {
                 return Ok(None);
             }
-            behind = self.position;
+            behind = self.copied.position;
         }
         let frames = &bytes[..cut.count * size];
         Ok(Some(Batch {
             header: None,
             start: position.mark(),
             end: behind.mark(),
-            left: self.position.frame - end,
+            left: self.copied.position.frame - end,
             pages: cut.pages,
             part: cut.part,
             unchecksummed: has_unchecksummed(frames, position.page_size),

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::wal::{Checksum, FrameChecksum};
+use crate::source::Source;
 use crate::source::bases::Bases;
+use crate::source::copied::CopyMark;
 use crate::source::file_crc_check::{FileCrcCheck, update_file_crc};
 use crate::source::resume::{GenerationEnd, WalMark, WalState, check_resumable};
 use crate::source::wal_file::WalFile;
 use crate::source::wal_pages::WalPages;
-use crate::source::{CopyMark, Source};
 
 impl Source {
     /// Continues after `stored`, the last commit that the store has, instead of at the pinned one.
@@ -19,7 +20,7 @@ impl Source {
     /// [`Source::start`].
     pub fn resume(&mut self, stored: &WalMark) -> Result<std::result::Result<(), GenerationEnd>> {
         fault::point("source.resume")?;
-        let wal = WalFile::open(&self.path)?;
+        let wal = WalFile::open(&self.files.path)?;
         let (mut header, mut frame) = (None, None);
         if let Some(wal) = &wal {
             header = wal.header()?.map(|(_, header)| header);
@@ -27,19 +28,13 @@ impl Source {
                 frame = wal.frame_header(stored.frame, stored.page_size)?;
             }
         }
-        let observed = WalState { index: &self.header_at_open, header: header.as_ref(), frame: frame.as_ref() };
+        let observed = WalState { index: &self.copied.header_at_open, header: header.as_ref(), frame: frame.as_ref() };
         if let Err(reason) = check_resumable(stored, &observed) {
             return Ok(Err(reason));
         }
-        self.wal = wal;
-        self.position = CopyMark {
-            page_size: stored.page_size,
-            frame: stored.frame,
-            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
-            chain_known: true,
-        };
-        self.passed_first_pin = stored.frame == self.header_at_open.frames;
-        self.all_copied = self.passed_first_pin;
+        self.files.wal = wal;
+        let nothing_left = stored.frame == self.copied.header_at_open.frames;
+        self.copied.go_on_from(CopyMark::at(stored), nothing_left);
         Ok(Ok(()))
     }
 
@@ -53,11 +48,11 @@ impl Source {
         check: &mut FileCrcCheck,
         buffer: &mut [u8],
     ) -> Result<Option<std::result::Result<(), GenerationEnd>>> {
-        let size = self.position.page_size.get();
+        let size = self.copied.position.page_size.get();
         if check.is_at_start() {
             check.early = self.early_pages(0)?;
         }
-        let length = std::fs::metadata(&self.path).map(|found| found.len());
+        let length = std::fs::metadata(&self.files.path).map(|found| found.len());
         let length = length.map_err(|e| Error::io(Kind::Database, "stat the database", &e))?;
         let same = length == u64::from(check.pages) * u64::from(size);
         if same && !update_file_crc(self.pins.idle_connection(), check, length, size, buffer)? {
@@ -66,15 +61,15 @@ impl Source {
         if !same || !check.is_expected() {
             return Ok(Some(Err(GenerationEnd::DatabaseChangedWhileNotRunning)));
         }
-        let chain = FrameChecksum::new(self.header_at_open.order, self.header_at_open.salt, Checksum::default());
-        self.position = CopyMark { page_size: self.position.page_size, frame: 0, chain, chain_known: false };
-        self.passed_first_pin = self.header_at_open.frames == 0;
-        self.all_copied = self.passed_first_pin;
+        let first = self.copied.header_at_open;
+        let chain = FrameChecksum::new(first.order, first.salt, Checksum::default());
+        let start = CopyMark { page_size: self.copied.position.page_size, frame: 0, chain, chain_known: false };
+        self.copied.go_on_from(start, first.frames == 0);
         if check.checksum.is_some() {
-            let (page_size, early) = (self.position.page_size, std::mem::take(&mut check.early));
+            let (page_size, early) = (self.copied.position.page_size, std::mem::take(&mut check.early));
             let found = WalPages::before(check.pages, BTreeSet::new());
             let bases = Bases::new(page_size, check.checksum, check.pages, found);
-            self.bases = Some(bases.with(early)).filter(|_| self.options.differences);
+            self.content.bases = Some(bases.with(early)).filter(|_| self.options.differences);
         }
         Ok(Some(Ok(())))
     }
@@ -82,14 +77,8 @@ impl Source {
     /// Continues after `stored` as if this source had copied it, and the WAL had been restarted since. The database file
     /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
     pub fn resume_behind_restart(&mut self, stored: &WalMark) {
-        self.position = CopyMark {
-            page_size: stored.page_size,
-            frame: stored.frame,
-            chain: FrameChecksum::new(stored.order, stored.salt, stored.checksum.unwrap_or_default()),
-            chain_known: true,
-        };
-        self.passed_first_pin = self.header_at_open.frames == 0;
-        self.all_copied = self.passed_first_pin;
+        let nothing_left = self.copied.header_at_open.frames == 0;
+        self.copied.go_on_from(CopyMark::at(stored), nothing_left);
     }
 
     /// Begins at this commit, after the pinned one in the same WAL, of which a snapshot has been begun. What is between
@@ -98,25 +87,26 @@ impl Source {
         if *mark == self.start() {
             return Ok(true);
         }
-        let Some(checksum) = mark.checksum else { return Ok(false) };
-        if mark.salt != self.position.chain.salt() || mark.frame < self.position.frame {
+        if mark.checksum.is_none()
+            || mark.salt != self.copied.position.chain.salt()
+            || mark.frame < self.copied.position.frame
+        {
             return Ok(false);
         }
-        let chain = FrameChecksum::new(mark.order, mark.salt, checksum);
-        self.position = CopyMark { page_size: mark.page_size, frame: mark.frame, chain, chain_known: true };
+        self.copied.position = CopyMark::at(mark);
         self.reach_borders()?;
         Ok(true)
     }
 
     /// How many committed frames of the WAL have not been given out.
     pub fn uncopied_frames(&self) -> u32 {
-        let same = self.header_at_open.salt == self.position.chain.salt();
-        self.header_at_open.frames.saturating_sub(if same { self.position.frame } else { 0 })
+        let same = self.copied.header_at_open.salt == self.copied.position.chain.salt();
+        self.copied.header_at_open.frames.saturating_sub(if same { self.copied.position.frame } else { 0 })
     }
 
     /// Whether the WAL was restarted after what was given out, and has commits since: no place in it is known before they
     /// are read.
     pub fn has_unread_restart(&self) -> bool {
-        self.header_at_open.salt != self.position.chain.salt() && self.header_at_open.frames > 0
+        self.copied.header_at_open.salt != self.copied.position.chain.salt() && self.copied.header_at_open.frames > 0
     }
 }

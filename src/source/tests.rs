@@ -89,7 +89,7 @@ fn wal_emptied_before_the_first_pin_is_a_loss() {
         let mut source = live.follow();
         live.commit();
         copy(&mut source);
-        let mark = source.position.mark();
+        let mark = source.copied.position.mark();
         drop(source);
         let large = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<9)
                      INSERT INTO t SELECT zeroblob(4000) FROM n;";

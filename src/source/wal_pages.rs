@@ -122,7 +122,7 @@ impl WalPages {
 }
 
 /// The files that pages are read from.
-pub(super) struct Files<'a> {
+pub(super) struct PageFiles<'a> {
     pub(super) wal: &'a WalFile,
     pub(super) index: &'a WalIndex,
     pub(super) connection: &'a Connection,
@@ -130,7 +130,7 @@ pub(super) struct Files<'a> {
     pub(super) salt: Salt,
 }
 
-impl Files<'_> {
+impl PageFiles<'_> {
     /// Reads from `number` on what the database file has. False if frame `before` or a later one may be in there.
     pub(super) fn in_file(&self, before: u32, number: u32, pages: &mut [u8]) -> Result<bool> {
         let at = u64::from(number.saturating_sub(1)) * u64::from(self.page_size.get());

@@ -19,7 +19,7 @@ impl Source {
     /// in a file in the directory `meta`.
     pub fn snapshot(&mut self, meta: &Path) -> Result<Option<Snapshot>> {
         fault::point("snapshot.begin")?;
-        let connection = connection::open(&self.path, self.options.busy_timeout)?;
+        let connection = connection::open(&self.files.path, self.options.busy_timeout)?;
         let before = self.header()?;
         connection::begin_read(&connection)?;
         let pinned = self.header()?;
@@ -27,7 +27,7 @@ impl Source {
         let pages = connection::pragma_number(&connection, "page_count")?;
         let commit = (pinned.salt, pinned.frames);
         let blank = self.blank_pages(&pinned)?;
-        let mut state = SnapshotState::new(connection, &self.path, meta, mark, commit, pages);
+        let mut state = SnapshotState::new(connection, &self.files.path, meta, mark, commit, pages);
         if !pinned.is_backfilled() {
             let (wal, overlay) = self.overlay(&pinned)?;
             (state.wal, state.overlay) = (Some(wal), overlay);
@@ -37,11 +37,11 @@ impl Source {
         snapshot.summed = self.options.differences;
         self.active_snapshots.add(&snapshot.state);
         if self.options.differences {
-            snapshot.handle = self.borders.add(mark, pages, blank);
+            snapshot.handle = self.content.borders.add(mark, pages, blank);
             self.reach_borders()?;
         }
         // The pin moves a few times more though nothing changes, so that the transaction of its own soon ends.
-        self.idle_repins = 0;
+        self.pin.idle_repins = 0;
         Ok(Some(snapshot))
     }
 
@@ -50,12 +50,12 @@ impl Source {
         if !self.options.differences {
             return Ok(BTreeSet::new());
         }
-        let known = self.bases.as_ref();
-        let Some(files) = self.files().filter(|_| pinned.frames > 0) else {
+        let known = self.content.bases.as_ref();
+        let Some(files) = self.page_files().filter(|_| pinned.frames > 0) else {
             return Ok(known.map(|bases| bases.pages().blank().clone()).unwrap_or_default());
         };
         let (pages, after) = match known {
-            Some(bases) => (bases.pages().without_frames(), self.position.frame),
+            Some(bases) => (bases.pages().without_frames(), self.copied.position.frame),
             None => (WalPages::default(), 0),
         };
         Ok(files.wal_pages(pages, after, pinned.frames)?.map(|pages| pages.blank().clone()).unwrap_or_default())
@@ -69,13 +69,13 @@ impl Source {
         if pinned.frames == 0 {
             // Reset, or not begun yet: the state is that after the last frame of the WAL before. The pins allow a reset
             // only when all of it has been copied, unless the copy has not caught up since the start.
-            return Ok(self.passed_first_pin.then(|| self.position.mark()));
+            return Ok(self.copied.passed_first_pin.then(|| self.copied.position.mark()));
         }
-        if pinned.salt != self.position.chain.salt() || pinned.frames < self.position.frame {
+        if pinned.salt != self.copied.position.chain.salt() || pinned.frames < self.copied.position.frame {
             return Ok(None);
         }
         Ok(Some(WalMark {
-            page_size: self.position.page_size,
+            page_size: self.copied.position.page_size,
             order: pinned.order,
             salt: pinned.salt,
             frame: pinned.frames,
@@ -86,18 +86,18 @@ impl Source {
     /// Whether the last frame says what the wal-index says of it. After one that was left without checksum the next batch
     /// says that the chain is broken, and so must a snapshot that it follows.
     fn is_checksummed(&self, pinned: &IndexHeader) -> Result<bool> {
-        let Some(wal) = WalFile::open(&self.path)? else { return Ok(false) };
-        let last = wal.frame_header(pinned.frames, self.position.page_size)?;
+        let Some(wal) = WalFile::open(&self.files.path)? else { return Ok(false) };
+        let last = wal.frame_header(pinned.frames, self.copied.position.page_size)?;
         Ok(last.is_some_and(|frame| frame.salt == pinned.salt && frame.checksum == pinned.checksum))
     }
 
     fn overlay(&self, pinned: &IndexHeader) -> Result<(WalFile, Vec<(u32, u32)>)> {
         let torn = |what: String| Error::new(Kind::Database, format!("snapshot: {what}"));
-        let wal = WalFile::open(&self.path)?.ok_or_else(|| torn("there is no -wal file".into()))?;
+        let wal = WalFile::open(&self.files.path)?.ok_or_else(|| torn("there is no -wal file".into()))?;
         let mut overlay = Vec::with_capacity(pinned.frames as usize);
         for frame in 1..=pinned.frames {
             let header = wal
-                .frame_header(frame, self.position.page_size)?
+                .frame_header(frame, self.copied.position.page_size)?
                 .filter(|header| header.salt == pinned.salt || header.is_unchecksummed())
                 .ok_or_else(|| torn(format!("frame {frame} is not of the pinned WAL")))?;
             overlay.push((header.page, frame));
