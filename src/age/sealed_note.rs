@@ -2,7 +2,8 @@
 //! has the note key, and for nobody else.
 //!
 //! The key of each note is derived from the note key and the share of the file's first recipient, which no other file has:
-//! so a note is of one file, and a note key may be used as often as anybody likes.
+//! so a note is of one file, and a note key may be used as often as anybody likes. Someone without the note key may copy a
+//! note, still sealed, into a file that takes the place of the first one; then its share stands beside it.
 
 use zeroize::Zeroizing;
 
@@ -28,6 +29,35 @@ impl NoteKey {
     }
 }
 
+/// A note that is copied from one file to another without being opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealedNote {
+    /// That of the first recipient of the file that it was made for.
+    share: String,
+    sealed: Vec<u8>,
+}
+
+impl SealedNote {
+    /// The one in a header; none if there is none.
+    pub fn of(header: &AgeHeader) -> Option<SealedNote> {
+        let stanza = stanza(header)?;
+        let first = header.stanzas().iter().find(|stanza| stanza.kind == X25519)?;
+        let share = stanza.arguments.get(1).or(first.arguments.first())?.clone();
+        Some(SealedNote { share, sealed: stanza.body.clone() }).filter(|note| !note.sealed.is_empty())
+    }
+
+    fn open(&self, key: &NoteKey) -> Option<Vec<u8>> {
+        let mut note = Vec::new();
+        key.aead(&self.share).open([0; 12], &self.sealed, &mut note).then_some(note)
+    }
+
+    /// Adds it to another file, and what that object is bound to.
+    pub fn add(&self, header: &mut HeaderBuilder, binding: &[u8]) {
+        let arguments = vec![base64::encode(binding), self.share.clone()];
+        header.add(Stanza { kind: KIND.to_string(), arguments, body: self.sealed.clone() });
+    }
+}
+
 /// Adds what the object is bound to, in clear, and a note for anyone who has the key. A stanza is authenticated with the
 /// header.
 pub fn add(header: &mut HeaderBuilder, binding: &[u8], note: Option<(&NoteKey, &[u8])>) {
@@ -40,16 +70,13 @@ pub fn add(header: &mut HeaderBuilder, binding: &[u8], note: Option<(&NoteKey, &
 
 /// What the file is bound to; none if it is none of ours.
 pub fn binding(header: &AgeHeader) -> Option<Vec<u8>> {
-    let [binding] = stanza(header)?.arguments.as_slice() else { return None };
+    let ([binding] | [binding, _]) = stanza(header)?.arguments.as_slice() else { return None };
     base64::decode(binding.as_bytes())
 }
 
 /// The note; none if there is none, or it is sealed with another key.
 pub fn open(header: &AgeHeader, key: &NoteKey) -> Option<Vec<u8>> {
-    let first = header.stanzas().iter().find(|stanza| stanza.kind == X25519)?;
-    let mut note = Vec::new();
-    let opened = key.aead(first.arguments.first()?).open([0; 12], &stanza(header)?.body, &mut note);
-    opened.then_some(note)
+    SealedNote::of(header)?.open(key)
 }
 
 /// The only one of this type.
@@ -64,8 +91,12 @@ mod tests {
     use crate::age::identity::Identity;
 
     fn header(binding: &[u8], note: Option<(&NoteKey, &[u8])>) -> AgeHeader {
+        made(|builder| add(builder, binding, note))
+    }
+
+    fn made(add: impl FnOnce(&mut HeaderBuilder)) -> AgeHeader {
         let mut builder = HeaderBuilder::new(&[*Identity::generate().recipient()]).unwrap();
-        add(&mut builder, binding, note);
+        add(&mut builder);
         let mut bytes = Vec::new();
         builder.write(&mut bytes);
         AgeHeader::parse(&bytes).unwrap().unwrap().0
@@ -80,10 +111,19 @@ mod tests {
         assert_eq!(open(&one, &other), None);
         assert_eq!(open(&header(b"name", None), &key), None);
         // Moved into the header of another file.
-        let mut builder = HeaderBuilder::new(&[*Identity::generate().recipient()]).unwrap();
-        builder.add(stanza(&one).unwrap().clone());
-        let mut bytes = Vec::new();
-        builder.write(&mut bytes);
-        assert_eq!(open(&AgeHeader::parse(&bytes).unwrap().unwrap().0, &key), None);
+        let moved = made(|builder| builder.add(stanza(&one).unwrap().clone()));
+        assert_eq!(open(&moved, &key), None);
+    }
+
+    #[test]
+    fn a_note_is_copied_unopened_from_file_to_file() {
+        let (key, other) = (NoteKey::new([1; 32]), NoteKey::new([2; 32]));
+        assert_eq!(SealedNote::of(&header(b"name", None)), None);
+        let mut file = header(b"name", Some((&key, b"the database")));
+        for name in [&b"second"[..], b"third"] {
+            file = made(|builder| SealedNote::of(&file).unwrap().add(builder, name));
+            assert_eq!(binding(&file).as_deref(), Some(name));
+            assert_eq!((open(&file, &key).as_deref(), open(&file, &other)), (Some(&b"the database"[..]), None));
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::format::keep::Keep;
 use crate::format::key::{Key, SegmentKey};
 use crate::format::listing::{Listing, latest_time};
 use crate::format::retention::{Policy, clock_distrust, plan_deletions, restore_path};
-use crate::format::thinning::{NewSnapshots, leads_to_the_same, plan_thinning};
+use crate::format::thinning::{leads_to_the_same, plan_thinning};
 use crate::format::time::Timestamp;
 
 /// What one pass would do.
@@ -71,12 +71,11 @@ fn thinned(listing: &Listing, keep: &Keep, now: Timestamp) -> Option<Listing> {
     if clock_distrust(newest, Some(keep.all), now).is_some() {
         return None;
     }
-    let superfluous =
-        plan_thinning(listing, keep, NewSnapshots::Stored, now).into_iter().flat_map(|plan| plan.superfluous);
+    let superfluous = plan_thinning(listing, keep, now).into_iter().flat_map(|plan| plan.superfluous);
     let superfluous = superfluous.map(Key::Snapshot).collect();
     let without = listing.without(&superfluous);
     let mut thinned = if leads_to_the_same(listing, &without, keep, now) { without } else { listing.clone() };
-    for plan in plan_thinning(&thinned, keep, NewSnapshots::Stored, now) {
+    for plan in plan_thinning(&thinned, keep, now) {
         let groups = plan.groups.iter().filter_map(|range| plan.chain.segments.get(range.clone()));
         let made: Vec<(Key, u64)> = groups.clone().filter_map(rolled_up).collect();
         let replaced: HashSet<Key> = groups.flatten().map(|(key, _)| Key::Segment(*key)).collect();

@@ -48,13 +48,6 @@ pub struct Thinning {
     pub wanted: Vec<usize>,
 }
 
-/// Whether the program that thins out also stores snapshots. Where not, the device's stay unless a restore is cheap without them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NewSnapshots {
-    Stored,
-    NotStored,
-}
-
 /// What a restore may read after a snapshot of so many bytes. Less than an object costs saves nothing.
 fn most_behind(snapshot: u64) -> u64 {
     (snapshot / 2).max(OBJECT_COST)
@@ -66,15 +59,14 @@ pub fn reference(listing: &Listing, now: Timestamp) -> Timestamp {
 }
 
 /// What is to be thinned out, by generation. One with a gap stays as it is.
-pub fn plan_thinning(listing: &Listing, keep: &Keep, snapshots: NewSnapshots, now: Timestamp) -> Vec<Thinning> {
+pub fn plan_thinning(listing: &Listing, keep: &Keep, now: Timestamp) -> Vec<Thinning> {
     let reference = reference(listing, now);
     let plans = whole_chains(listing).map(|(generation, stored, chain)| {
         let units = units(&chain, stored, keep, reference);
         let groups = groups(&units, &chain, stored);
-        let made = snapshots == NewSnapshots::Stored;
-        let kept = |key: &SnapshotKey| !made || is_kept(key, &units, &chain);
+        let kept = |key: &SnapshotKey| is_kept(key, &units, &chain);
         let superfluous = superfluous_snapshots(&chain, stored, (keep, reference), kept);
-        let wanted = if made { wanted_snapshots(&units, &chain, stored) } else { Vec::new() };
+        let wanted = wanted_snapshots(&units, &chain, stored);
         Thinning { generation, chain, groups, superfluous, wanted }
     });
     let is_work = |plan: &Thinning| !(plan.groups.is_empty() && plan.superfluous.is_empty() && plan.wanted.is_empty());

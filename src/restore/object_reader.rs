@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::time::Instant;
 
+use crate::age::sealed_note::SealedNote;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
@@ -105,6 +106,11 @@ impl<'a> ObjectReader<'a> {
             name,
             given,
         }
+    }
+
+    /// What its writer has noted in it for itself, once something of it was read.
+    pub fn sealed_note(&self) -> Option<SealedNote> {
+        self.pending.sealed_note()
     }
 
     fn fill(&mut self) -> Result<()> {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::age::sealed_note::SealedNote;
 use crate::error::{Error, Kind, Result};
 use crate::format::crc32;
 use crate::store::{Chunk, Get};
@@ -24,6 +25,11 @@ impl PendingObject {
     /// To how many recipients it is encrypted, once something of it was given; 0: it is in clear.
     pub fn recipients(&self) -> usize {
         self.get.recipients()
+    }
+
+    /// What its writer has noted in it for itself, once something of it was given.
+    pub fn sealed_note(&self) -> Option<SealedNote> {
+        self.get.sealed_note()
     }
 
     /// Takes in what is there now.

@@ -12,6 +12,7 @@ pub mod traffic;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::age::sealed_note::SealedNote;
 use crate::error::Result;
 use crate::format::time::Timestamp;
 
@@ -138,6 +139,9 @@ pub trait Put {
     /// What its writer must know of the object at its next start, even where it cannot read it. Before the first byte.
     fn note(&mut self, _note: &[u8]) {}
 
+    /// The note of another object that this one takes the place of, in place of a note of its own. Before the first byte.
+    fn copy_note(&mut self, _note: &SealedNote) {}
+
     /// What its bytes are counted for, if not for changes. Before the first byte.
     fn count_for(&mut self, _purpose: Purpose) {}
 
@@ -174,6 +178,11 @@ pub trait Get {
     /// To how many recipients the object is encrypted, once something of it was given. 0: it is in clear.
     fn recipients(&self) -> usize {
         0
+    }
+
+    /// What its writer has noted in it for itself ([`Put::note`]), once something of it was given; none if there is nothing.
+    fn sealed_note(&self) -> Option<SealedNote> {
+        None
     }
 }
 

@@ -6,7 +6,6 @@ use crate::format::compose::Composition;
 use crate::format::database_checksum::DatabaseChecksum;
 use crate::format::key::{Key, SegmentKey, SnapshotKey};
 use crate::format::listing::Listing;
-use crate::format::origin::DatabaseOrigin;
 use crate::format::position::WalPosition;
 use crate::format::rollup::{self, RollupEncoder};
 use crate::format::snapshot::{SnapshotHeader, SnapshotReader};
@@ -114,19 +113,10 @@ pub fn bytes_between(chain: &Group, from: WalPosition, to: WalPosition) -> u64 {
 }
 
 fn header(store: &dyn Store, clock: &dyn Clock, key: &SnapshotKey) -> Result<SnapshotHeader> {
-    described(store, clock, key).map(|(header, _)| header)
-}
-
-/// What a snapshot says at its beginning.
-pub fn described(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    key: &SnapshotKey,
-) -> Result<(SnapshotHeader, Option<DatabaseOrigin>)> {
     let name = key.to_string();
     let read = ReadLog::default();
     let reader = SnapshotReader::open(ObjectReader::new(store, clock, &name, &read));
-    reader.map(|reader| (*reader.header(), reader.origin().cloned())).context(|| format!("object {name}"))
+    reader.map(|reader| *reader.header()).context(|| format!("object {name}"))
 }
 
 /// An object less is worth what the chain counts it, and a smaller one of one what it saves.

@@ -18,20 +18,22 @@ mod snapshots;
 mod work;
 
 use std::collections::{HashMap, HashSet};
+use std::io::Read;
 
 use crate::clock::Clock;
-use crate::error::{Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
 use crate::format::keep::Keep;
 use crate::format::key::Key;
 use crate::format::listing::{Listing, latest_time};
 use crate::format::position::Generation;
 use crate::format::retention::clock_distrust;
-use crate::format::thinning::{NewSnapshots, Thinning, leads_to_the_same, plan_thinning};
+use crate::format::thinning::{Thinning, leads_to_the_same, plan_thinning};
 use crate::format::time::Timestamp;
 use crate::interrupt;
 use crate::log;
 use crate::log::target_name::TargetName;
+use crate::restore::object_reader::{ObjectReader, ReadLog};
 use crate::store::blocking;
 use crate::store::{Entry, Store};
 
@@ -40,6 +42,9 @@ pub use work::{Progress, no_progress};
 
 /// Superfluous snapshots go, segments are rolled up, snapshots are made, and then again: what is left is for the next pass.
 const MAX_ROUNDS: usize = 6;
+
+const NO_IDENTITY: &str = "no age identity here: what is stored cannot be read";
+const NO_RECIPIENTS: &str = "no age recipients here: what is made of encrypted objects could not be encrypted";
 
 /// What one pass has done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -60,6 +65,7 @@ pub struct Thinned {
 struct Tried {
     rollups: bool,
     snapshots: bool,
+    unreadable: bool,
 }
 
 /// Thins out what `entries`, a listing of `store`, have for one database, and brings them up to date. What cannot be read for want
@@ -78,12 +84,9 @@ pub fn thin(
     progress: &Progress<'_>,
 ) -> Result<()> {
     if store.recipients() > 0 && !store.can_decrypt() {
-        log_not_thinned(store, "no age identity here");
+        log_not_thinned(store, NO_IDENTITY);
         return Ok(());
     }
-    // A program that stores what is encrypted must be able to read what the newest snapshot says: only the device can write that.
-    let clear = store.recipients() == 0 && !store.can_decrypt();
-    let snapshots = if clear { NewSnapshots::Stored } else { NewSnapshots::NotStored };
     let mut tried: HashMap<Generation, Tried> = HashMap::new();
     for _ in 0..MAX_ROUNDS {
         let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));
@@ -92,26 +95,48 @@ pub fn thin(
         if clock_distrust(newest, Some(keep.all), now).is_some() {
             return Ok(());
         }
-        let plans = plan_thinning(&listing, keep, snapshots, now);
+        let plans = plan_thinning(&listing, keep, now);
         if plans.is_empty() {
+            return Ok(());
+        }
+        if let Some(missing) = missing_recipients(store, clock, &listing)? {
+            log_not_thinned(store, &missing);
             return Ok(());
         }
         let mut pass =
             ThinningPass { work: Work { store, clock, listing: &listing, progress }, keep, now, entries, thinned };
         for plan in &plans {
-            match pass.thin_generation(plan, tried.entry(plan.generation).or_default()) {
+            let tried = tried.entry(plan.generation).or_default();
+            if tried.unreadable {
+                continue;
+            }
+            match pass.thin_generation(plan, tried) {
                 // Another program has thinned or deleted meanwhile: the next pass sees what.
                 Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-                // In part encrypted, in part not: that is never mixed.
+                // Encrypted to somebody else, or in clear beside encrypted generations: that is never mixed.
                 Err(error) if error.kind() == Kind::NoIdentity => {
-                    log_not_thinned(store, error.message());
-                    return Ok(());
+                    log_not_thinned(store, &format!("generation {}: {}", plan.generation, error.message()));
+                    tried.unreadable = true;
                 }
                 done => done.context(|| format!("thin out generation {}", plan.generation))?,
             }
         }
     }
     Ok(())
+}
+
+/// Why nothing can be encrypted of what is encrypted, if so: the newest snapshot tells, where only an identity is given.
+fn missing_recipients(store: &dyn Store, clock: &dyn Clock, listing: &Listing) -> Result<Option<String>> {
+    let only_reads = store.can_decrypt() && store.recipients() == 0;
+    let Some(newest) = listing.newest_snapshots().next().filter(|_| only_reads) else { return Ok(None) };
+    let (name, read) = (newest.to_string(), ReadLog::default());
+    match ObjectReader::new(store, clock, &name, &read).read(&mut [0]).map_err(Error::of_stream) {
+        Err(error) if error.kind() == Kind::NoIdentity => {
+            return Ok(Some(format!("object {name}: {}", error.message())));
+        }
+        first => first.context(|| format!("object {name}"))?,
+    };
+    Ok((read.recipients() > 0).then(|| NO_RECIPIENTS.to_string()))
 }
 
 fn log_not_thinned(store: &dyn Store, reason: &str) {

@@ -25,10 +25,9 @@ fn grown(seed: u64, commits: usize) -> (Device, Random) {
 
 #[test]
 fn what_the_policy_keeps_survives_compactors_that_die() {
-    let mut snapshots = 0;
     for seed in 0..3 {
         let (mut device, mut random) = grown(seed, 30);
-        let mut rollups = 0;
+        let (mut rollups, mut snapshots) = (0, 0);
         for _ in 0..60 {
             for _ in 0..random.below(6) {
                 device.commit(&mut random);
@@ -43,11 +42,11 @@ fn what_the_policy_keeps_survives_compactors_that_die() {
         }
         device.check(&mut random, 1);
         assert!(rollups > 10 && device.rollups() > 3, "seed {seed}: {rollups} rollups");
+        assert!(snapshots > 0, "seed {seed}: no snapshot was made");
         let kept = (0..device.commits.len()).filter(|commit| device.keeps(*commit)).count();
         let (objects, commits) = (device.store.names().len(), device.commits.len());
         assert!(objects < kept + 25 && kept < commits, "seed {seed}: {objects} objects, {kept} of {commits} are kept");
     }
-    assert!(snapshots > 0);
 }
 
 /// Each change that a pass makes to its store may be the last one.

@@ -13,5 +13,6 @@ mod list;
 mod many;
 mod restarts;
 mod standby;
+mod thinned;
 mod trust;
 mod verify;

@@ -45,7 +45,7 @@ fn each_ten_minutes(from: u64, hours: u64, newest: u64) -> Vec<SegmentKey> {
 
 /// The groups, each from one place to another.
 fn planned(listing: &Listing, hour: u64) -> Vec<(usize, usize)> {
-    let mut plans = plan_thinning(listing, &keep(), NewSnapshots::Stored, millis(T0 + hour * HOUR));
+    let mut plans = plan_thinning(listing, &keep(), millis(T0 + hour * HOUR));
     assert!(plans.len() <= 1);
     plans.pop().map(|plan| pairs(&plan)).unwrap_or_default()
 }
@@ -66,7 +66,7 @@ fn what_is_old_becomes_a_rollup_an_hour_and_later_one_a_day() {
     assert_eq!(planned(&listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20), 10), 24 * 30), [(0, 0); 0]);
     // Hours that are only half in the part of which every commit is kept wait for the rest.
     let listing = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 26), 10);
-    let half = plan_thinning(&listing, &keep(), NewSnapshots::Stored, millis(T0 + 25 * HOUR + HOUR / 2));
+    let half = plan_thinning(&listing, &keep(), millis(T0 + 25 * HOUR + HOUR / 2));
     assert_eq!((planned(&listing, 26), pairs(&half[0])), (vec![(0, 6), (6, 12)], vec![(0, 6)]));
 }
 
@@ -131,15 +131,15 @@ fn a_transaction_in_parts_is_of_the_hour_in_which_it_ends() {
 
 #[test]
 fn snapshots_that_save_little_are_superfluous() {
-    let segments = each_ten_minutes(0, 4, 24 * 9);
-    let planned = |snapshots: &[(u64, u64)], size: u64, made: NewSnapshots| {
+    let superfluous = |snapshots: &[(u64, u64)], size: u64, day: u64| {
         let snapshots: Vec<_> = snapshots.iter().map(|(at, time)| snapshot(*at, *time)).collect();
-        let listing = listed(&snapshots, &segments, size);
-        let plans = plan_thinning(&listing, &keep(), made, millis(T0 + 9 * DAY));
+        let listing = listed(&snapshots, &each_ten_minutes(0, 4, 24 * day), size);
+        let plans = plan_thinning(&listing, &keep(), millis(T0 + day * DAY));
         plans.iter().flat_map(|plan| &plan.superfluous).map(|key| key.position.offset.get()).collect::<Vec<_>>()
     };
     let some = [(0, T0 - 1), (6, T0 + HOUR), (12, T0 + 2 * HOUR), (24, T0 + 4 * HOUR)];
-    let of = |snapshots: &[(u64, u64)], size: u64| planned(snapshots, size, NewSnapshots::NotStored);
+    // Of a week, one state an hour is kept.
+    let of = |snapshots: &[(u64, u64)], size: u64| superfluous(snapshots, size, 6);
     assert_eq!(of(&some, 10_000), [6, 12]);
     // Without the second one, half a snapshot is read up to the third; without that, more.
     assert_eq!(of(&some, 40_000), [6]);
@@ -147,17 +147,14 @@ fn snapshots_that_save_little_are_superfluous() {
     assert_eq!(of(&some, 50_000), [0; 0]);
     assert_eq!(of(&some, 100_000), [0; 0]);
     assert_eq!(of(&some[..2], 10_000), [0; 0]);
-    // Where snapshots can be made, one of a state that is not kept is of no use.
-    assert_eq!(planned(&some, 100_000, NewSnapshots::Stored), [6, 12]);
+    // Later, one a day: a snapshot of a state that is not kept is of no use.
+    assert_eq!(superfluous(&some, 100_000, 9), [6, 12]);
     // Every commit is kept of the part that it is in, or it is about to be the first one.
-    assert_eq!(of(&[(0, T0 - 1), (6, T0 + 9 * DAY - HOUR), (12, T0 + 9 * DAY)], 10), [0; 0]);
+    assert_eq!(of(&[(0, T0 - 1), (6, T0 + 6 * DAY - HOUR), (12, T0 + 6 * DAY)], 10), [0; 0]);
     let short = Keep::new([days(1), days(9), None, None, None]).unwrap();
+    let segments = each_ten_minutes(0, 4, 24 * 9);
     let listing = listed(&[snapshot(0, T0 - 1), snapshot(6, T0 + HOUR), snapshot(24, T0 + 4 * HOUR)], &segments, 10);
-    assert!(
-        plan_thinning(&listing, &short, NewSnapshots::Stored, millis(T0 + 9 * DAY))
-            .iter()
-            .all(|plan| plan.superfluous.is_empty())
-    );
+    assert!(plan_thinning(&listing, &short, millis(T0 + 9 * DAY)).iter().all(|plan| plan.superfluous.is_empty()));
 }
 
 #[test]
@@ -165,7 +162,7 @@ fn a_snapshot_is_wanted_where_a_restore_reads_too_much() {
     let wanted = |snapshots: &[u64], newest: u64, size: u64| {
         let snapshots: Vec<_> = snapshots.iter().map(|at| snapshot(*at, T0 + at * HOUR / 6 - 1)).collect();
         let listing = listed(&snapshots, &each_ten_minutes(0, 4, newest), size);
-        let plans = plan_thinning(&listing, &keep(), NewSnapshots::Stored, millis(T0 + newest * HOUR));
+        let plans = plan_thinning(&listing, &keep(), millis(T0 + newest * HOUR));
         plans.iter().flat_map(|plan| &plan.wanted).copied().collect::<Vec<_>>()
     };
     // After two hours of it; after each hour.
@@ -177,8 +174,6 @@ fn a_snapshot_is_wanted_where_a_restore_reads_too_much() {
     assert_eq!(wanted(&[0], 24 * 9, 100_000), [23]);
     // The hour of the newest commit may not be over.
     let open = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20)[..22], 100_000);
-    let plans = plan_thinning(&open, &keep(), NewSnapshots::Stored, millis(T0 + 20 * HOUR));
+    let plans = plan_thinning(&open, &keep(), millis(T0 + 20 * HOUR));
     assert_eq!(plans.iter().flat_map(|plan| &plan.wanted).copied().collect::<Vec<_>>(), [5, 11, 17]);
-    let listing = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20), 100_000);
-    assert_eq!(plan_thinning(&listing, &keep(), NewSnapshots::NotStored, millis(T0 + 20 * HOUR)), []);
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{BINDING_LEN, EncryptionKeys};
 use crate::age::decryptor::Decryptor;
 use crate::age::header::{self, AgeHeader};
-use crate::age::sealed_note;
+use crate::age::sealed_note::{self, SealedNote};
 use crate::error::{Error, Kind, Result};
 use crate::store::traffic::Purpose;
 use crate::store::{Chunk, Get};
@@ -109,6 +109,10 @@ impl Get for DecryptingGet {
 
     fn recipients(&self) -> usize {
         self.header.as_ref().map_or(0, AgeHeader::recipients)
+    }
+
+    fn sealed_note(&self) -> Option<SealedNote> {
+        self.header.as_ref().and_then(SealedNote::of)
     }
 
     fn poll(&mut self, now: Instant) -> Result<Chunk> {

@@ -8,7 +8,7 @@ use crate::age::CHUNK;
 use crate::age::encryptor::Encryptor;
 use crate::age::header::HeaderBuilder;
 use crate::age::recipient::Recipient;
-use crate::age::sealed_note;
+use crate::age::sealed_note::{self, SealedNote};
 use crate::error::Result;
 use crate::store::traffic::Purpose;
 use crate::store::{Put, PutState};
@@ -20,6 +20,7 @@ pub struct EncryptingPut {
     /// As they were when it was begun.
     recipients: Vec<Recipient>,
     note: Option<Vec<u8>>,
+    copied_note: Option<SealedNote>,
     /// None before the first byte, and after the last one.
     encryptor: Option<Encryptor>,
     begun: bool,
@@ -38,6 +39,7 @@ impl EncryptingPut {
             keys,
             binding,
             note: None,
+            copied_note: None,
             encryptor: None,
             begun: false,
             ready: Vec::new(),
@@ -56,7 +58,10 @@ impl EncryptingPut {
             (Some(_), Some(file)) => Some(file.read_or_create()?),
             _ => None,
         };
-        sealed_note::add(&mut header, &self.binding, key.as_ref().zip(self.note.as_deref()));
+        match &self.copied_note {
+            Some(note) => note.add(&mut header, &self.binding),
+            None => sealed_note::add(&mut header, &self.binding, key.as_ref().zip(self.note.as_deref())),
+        }
         self.encryptor = Some(Encryptor::begin(header, &mut self.ready));
         Ok(())
     }
@@ -117,6 +122,10 @@ impl Put for EncryptingPut {
 
     fn note(&mut self, note: &[u8]) {
         self.note = Some(note.to_vec());
+    }
+
+    fn copy_note(&mut self, note: &SealedNote) {
+        self.copied_note = Some(note.clone());
     }
 
     fn count_for(&mut self, purpose: Purpose) {

@@ -113,7 +113,7 @@ impl Compactor {
     }
 
     fn roll_up(&mut self, stored: &mut Stored, keep: &Keep, random: &mut Random) {
-        for plan in plan_thinning(&self.listing, keep, NewSnapshots::Stored, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, millis(self.now)) {
             for range in &plan.groups {
                 let group = plan.chain.segments[range.clone()].to_vec();
                 let (first, last) = (group[0].0, group[group.len() - 1].0);
@@ -129,7 +129,7 @@ impl Compactor {
     }
 
     fn add_snapshots(&mut self, stored: &mut Stored, keep: &Keep, random: &mut Random) {
-        for plan in plan_thinning(&self.listing, keep, NewSnapshots::Stored, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, millis(self.now)) {
             for (key, _) in plan.wanted.iter().map(|place| plan.chain.segments[*place]) {
                 let at = key.end.offset.get();
                 let size = 1_000 + random.below(1 << 18);
@@ -139,7 +139,7 @@ impl Compactor {
     }
 
     fn drop_snapshots(&mut self, stored: &mut Stored, keep: &Keep) {
-        for plan in plan_thinning(&self.listing, keep, NewSnapshots::Stored, millis(self.now)) {
+        for plan in plan_thinning(&self.listing, keep, millis(self.now)) {
             let gone: HashSet<Key> = plan.superfluous.iter().map(|key| Key::Snapshot(*key)).collect();
             let fresh = listing(stored);
             if leads_to_the_same(&fresh, &fresh.without(&gone), keep, millis(self.now)) {
