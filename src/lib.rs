@@ -12,7 +12,7 @@
 //!
 //! Lowest first. A module uses only lower layers (`tests/docs/layers.rs` checks it), and no files use each other in a circle
 //! (`tests/docs/circles.rs`):
-//! `error printable host random` | `log clock fault secret http directory interrupt wakeup` | `format` `age` | `source` `store` `control` | `backup` | `replica` `restore` | `thinning` | `config` | `cli` | `cmd` | `main`.
+//! `error printable host random` | `log clock fault secret http directory settled interrupt wakeup` | `format` `age` | `source` `store` `control` | `backup` | `replica` `restore` | `thinning` | `config` | `cli` | `cmd` | `main`.
 //! (`log` and `clock` use `format::time` and nothing else of a higher layer.)
 //!
 //! * `format`: file names and file contents. Pure: no file, no clock, no network.
@@ -175,6 +175,7 @@ pub mod random;
 pub mod replica;
 pub mod restore;
 pub mod secret;
+pub mod settled;
 pub mod source;
 pub mod store;
 pub mod thinning;

@@ -9,18 +9,18 @@ use std::time::Instant;
 
 use crate::control::files::{ANSWER_PREFIX, RETENTION, SNAPSHOT, TEMP_ANSWER, request_name};
 use crate::control::reply::SnapshotReply;
-use crate::control::settled_directory::SettledDirectory;
 use crate::directory::{Directory, parent};
 use crate::error::{Error, Kind};
 use crate::format::position::Position;
 use crate::log;
 use crate::log::warn_once::WarnOnce;
+use crate::settled::{DirectoryStamp, Settled};
 
 /// The requests that lie before the one who keeps the database.
 pub struct RequestInbox {
     directory: PathBuf,
     open: BTreeMap<String, OpenRequest>,
-    settled: SettledDirectory,
+    settled: Settled<DirectoryStamp>,
     warning: WarnOnce,
 }
 
@@ -47,7 +47,7 @@ impl RequestInbox {
         RequestInbox {
             directory: directory.to_path_buf(),
             open: BTreeMap::new(),
-            settled: SettledDirectory::default(),
+            settled: Settled::default(),
             warning: WarnOnce::default(),
         }
     }
@@ -55,12 +55,12 @@ impl RequestInbox {
     /// Looks for requests that have come and gone. To be called by the holder of the lock alone.
     pub fn scan(&mut self, now: Instant) {
         // The lock of a request that is open may go without a change of the directory.
-        if !self.settled.must_read(&self.directory, now) && self.is_empty() {
+        if !self.settled.must_read(DirectoryStamp::of(&self.directory), now) && self.is_empty() {
             return;
         }
         let looked = self.names().and_then(|names| self.reconcile(&names));
         if looked.is_err() {
-            self.settled = SettledDirectory::default();
+            self.settled = Settled::default();
         }
         self.warn_once(looked);
     }

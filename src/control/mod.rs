@@ -13,7 +13,6 @@ mod files;
 mod inbox;
 mod reply;
 mod request;
-mod settled_directory;
 
 pub use inbox::RequestInbox;
 pub use reply::SnapshotReply;

@@ -115,12 +115,17 @@ impl Audit {
         position.is_some() && self.proven() == position
     }
 
-    /// Makes progress. `stored` is the end of what was acknowledged, `newest` the
-    /// snapshot that a restore begins with, and the object that was acknowledged last.
-    /// `prove` asks for a listing that shows that a restore ends there.
+    /// Makes progress. `stored` is the end of what was acknowledged, `newest` gives the names of the snapshot that a restore
+    /// begins with, and of the object that was acknowledged last. `prove` asks for a listing that shows that a restore ends there.
     ///
     /// Errors: the store's; it is tried again.
-    pub fn poll(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<AuditResult> {
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        stored: Position,
+        newest: impl FnOnce() -> Vec<String>,
+        prove: bool,
+    ) -> Result<AuditResult> {
         let polled = self.advance(now, stored, newest, prove);
         if polled.is_err() {
             // What is not known does not count as stored.
@@ -130,7 +135,13 @@ impl Audit {
         polled
     }
 
-    fn advance(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) -> Result<AuditResult> {
+    fn advance(
+        &mut self,
+        now: Instant,
+        stored: Position,
+        newest: impl FnOnce() -> Vec<String>,
+        prove: bool,
+    ) -> Result<AuditResult> {
         if let AuditOperation::None = self.work {
             self.start(now, stored, newest, prove);
         }
@@ -156,7 +167,7 @@ impl Audit {
         }
     }
 
-    fn start(&mut self, now: Instant, stored: Position, newest: Vec<String>, prove: bool) {
+    fn start(&mut self, now: Instant, stored: Position, newest: impl FnOnce() -> Vec<String>, prove: bool) {
         if now < self.not_before {
             return;
         }
@@ -164,7 +175,7 @@ impl Audit {
             self.work = AuditOperation::Listing(self.store.list(""), stored);
         } else if now >= self.next_check {
             self.next_check = now + CHECK_INTERVAL;
-            self.work = AuditOperation::CheckingNewest(self.store.presence(newest));
+            self.work = AuditOperation::CheckingNewest(self.store.presence(newest()));
         }
     }
 

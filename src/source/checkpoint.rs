@@ -52,6 +52,8 @@ pub(super) struct CheckpointState {
     passes: u8,
     /// The last one met an error of the disk, and that has been said.
     failed: bool,
+    /// The -wal file was found to be short, and nothing was written to it since.
+    wal_is_short: bool,
 }
 
 /// A locked checkpoint needs several rounds: what was committed before the lock was won is copied under it.
@@ -74,6 +76,11 @@ impl CheckpointState {
 
     pub(super) fn is_locked(&self) -> bool {
         matches!(self.blocking, BlockingCheckpoint::Locked | BlockingCheckpoint::LockedForPin)
+    }
+
+    /// The -wal file may have grown.
+    pub(super) fn forget_wal_length(&mut self) {
+        self.wal_is_short = false;
     }
 
     fn has_waited(&self, now: Instant, least: Duration) -> bool {
@@ -330,12 +337,13 @@ fn begin_pin(source: &Source) -> Result<()> {
 pub(super) fn truncate_if_large(source: &mut Source, header: &IndexHeader, now: Instant) -> Result<()> {
     let Some(most) = source.options.truncate_frames else { return Ok(()) };
     let recent = source.checkpoints.last_truncate.is_some_and(|last| now.duration_since(last) < MIN_TRUNCATE_INTERVAL);
-    if recent || !header.is_backfilled() {
+    if recent || source.checkpoints.wal_is_short || !header.is_backfilled() {
         return Ok(());
     }
     let path = wal_file::wal_path(&source.files.path);
     let length = std::fs::metadata(&path).map(|found| found.len()).unwrap_or(0);
     if length <= u64::from(most) * source.copied.position.page_size.frame() as u64 {
+        source.checkpoints.wal_is_short = true;
         return Ok(());
     }
     // Where no checksum of the database is stored, its last frame is all that a start and `status` know the place by.

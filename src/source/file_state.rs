@@ -9,10 +9,12 @@
 //! the same. A look costs one stat(2) and one read of 100 bytes.
 
 use std::fs::Metadata;
+use std::time::Instant;
 
 use rusqlite::Connection;
 
 use crate::error::Result;
+use crate::settled::{DirectoryStamp, Settled};
 use crate::source::connection;
 use crate::source::file_stamp::FileStamp;
 use crate::source::resume::GenerationEnd;
@@ -20,6 +22,7 @@ use crate::source::wal_index::{CheckpointProgress, IndexHeader, WalIndex};
 
 /// The header of the database (sqlite.org/fileformat2.html#the_database_header).
 const HEADER: usize = 100;
+pub(super) type DatabaseHeader = [u8; HEADER];
 /// Page size, and the two version numbers that say whether it is in WAL mode: no checkpoint changes them.
 const FIXED: std::ops::Range<usize> = 16..20;
 
@@ -27,7 +30,7 @@ const FIXED: std::ops::Range<usize> = 16..20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileState {
     stamp: FileStamp,
-    header: [u8; HEADER],
+    header: DatabaseHeader,
     before: IndexState,
 }
 
@@ -61,7 +64,12 @@ impl FileState {
     pub(super) fn read(before: IndexState, found: &Metadata, connection: &Connection) -> Result<FileState> {
         let mut header = [0; HEADER];
         connection::read_file(connection, 0, &mut header)?;
-        Ok(FileState { stamp: FileStamp::new(found), header, before })
+        Ok(FileState::new(before, found, header))
+    }
+
+    /// The same with a header that is known.
+    pub(super) fn new(before: IndexState, found: &Metadata, header: DatabaseHeader) -> FileState {
+        FileState { stamp: FileStamp::new(found), header, before }
     }
 
     pub(super) fn stamp(&self) -> FileStamp {
@@ -104,9 +112,18 @@ pub(super) struct FileWatcher {
     suspect: bool,
     /// An SQLite before 3.11 runs checkpoints here: the times say nothing.
     unannounced: bool,
+    /// The directory, in so far as its names mean the files that they meant.
+    pub(super) names: Settled<DirectoryStamp>,
+    content: Settled<FileStamp>,
 }
 
 impl FileWatcher {
+    /// The header of the file with this stamp, if it was read since that stamp has settled.
+    pub(super) fn known_header(&mut self, stamp: FileStamp, now: Instant) -> Option<DatabaseHeader> {
+        let must_read = self.content.must_read(Some(stamp), now);
+        self.base.as_ref().filter(|base| !must_read && base.stamp == stamp).map(|base| base.header)
+    }
+
     /// Takes in a look. `sure`: there is no time for a second one.
     pub(super) fn check(
         &mut self,

@@ -30,10 +30,15 @@ impl FileIdentity {
     /// The same for a database file of which `found` was found.
     pub(super) fn beside(database: &Path, found: &Metadata) -> FileIdentity {
         FileIdentity {
-            database: (found.dev(), found.ino()),
+            database: number(found),
             wal: inode(&wal_file::wal_path(database)),
             index: inode(&with_suffix(database, "-shm")),
         }
+    }
+
+    /// The same sidecars beside the database file of which `found` was found.
+    pub(super) fn with_database(&self, found: &Metadata) -> FileIdentity {
+        FileIdentity { database: number(found), ..*self }
     }
 
     /// Which file has been replaced since, if any.
@@ -56,8 +61,12 @@ pub(super) fn stat(database: &Path) -> Result<Metadata> {
     fs::metadata(database).map_err(|e| missing(database, &e))
 }
 
+fn number(found: &Metadata) -> Inode {
+    (found.dev(), found.ino())
+}
+
 fn inode(path: &Path) -> Option<Inode> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    fs::metadata(path).ok().map(|found| number(&found))
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> Error {

@@ -261,6 +261,7 @@ impl Source {
         let header = self.header()?;
         if header != self.pin.header || !self.is_copied(&header) || self.checkpoints.is_blocking() {
             self.pin.idle_repins = 0;
+            self.checkpoints.forget_wal_length();
             return Ok(true);
         }
         if header.is_backfilled() {

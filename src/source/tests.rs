@@ -13,7 +13,10 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(name: &str) -> Live {
-        let path = std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id()));
+        Live::at(std::env::temp_dir().join(format!("litestream-source-{name}-{}.db", std::process::id())))
+    }
+
+    pub(super) fn at(path: PathBuf) -> Live {
         let application = Connection::open(&path).unwrap();
         Live::begun(application, path)
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Lowest first. Rooms of one floor never see each other.
 const FLOORS: [&[&str]; 11] = [
     &["error", "printable", "host", "random"],
-    &["log", "clock", "fault", "secret", "http", "directory", "interrupt", "wakeup"],
+    &["log", "clock", "fault", "secret", "http", "directory", "settled", "interrupt", "wakeup"],
     &["format", "age"],
     &["source", "store", "control"],
     &["backup"],

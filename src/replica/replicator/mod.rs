@@ -6,6 +6,7 @@
 mod comparing;
 mod comparison_schedule;
 mod ending;
+mod idle_state;
 mod incremental;
 mod known_file;
 mod missed_commits;
@@ -32,6 +33,7 @@ pub use settings::{ReplicaTarget, Settings, SharedBuffers, WakeOn};
 pub use side::warn_clock;
 pub use status::{ReplicatorStatus, SnapshotStatus};
 
+use idle_state::OtherWork;
 use open_database::{OpenDatabase, SyncResult};
 use reader::{DatabaseReader, ReaderStage};
 use side::{Side, SnapshotStep};
@@ -179,11 +181,15 @@ impl Replicator {
             return Ok(WakeOn::DatabaseWrite);
         }
         self.sides.iter_mut().for_each(|side| side.check_clock(clock.utc_now()));
-        let next = self.poll_parts(tools, clock)?;
+        let (next, of_database) = self.poll_parts(tools, clock)?;
         self.finish_sync_round();
         let settled = self.note_what_is_stored(tools, clock);
-        let calm = settled && next == WakeOn::NextTick && !self.has_store_work() && !self.closing;
-        self.next_wake(calm, next, tools, clock)
+        let other = OtherWork {
+            calm: settled && next == WakeOn::NextTick && !self.has_store_work() && !self.closing,
+            in_stores: of_database != WakeOn::Immediately && !self.closing,
+            standby: self.sides.iter().any(Side::has_standby),
+        };
+        self.next_wake(other, next, tools, clock)
     }
 
     /// Whether all is stored in every store that is written to.
@@ -206,10 +212,15 @@ impl Replicator {
         settled
     }
 
-    fn next_wake(&mut self, calm: bool, next: WakeOn, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
-        let standby = self.sides.iter().any(Side::has_standby);
+    fn next_wake(
+        &mut self,
+        other: OtherWork,
+        next: WakeOn,
+        tools: &mut SharedBuffers,
+        clock: &dyn Clock,
+    ) -> Result<WakeOn> {
         let Some(database) = self.reader.open_database_mut() else { return Ok(next) };
-        match database.update_idle(calm, standby, tools, (clock.now(), self.settings.monitor_interval)) {
+        match database.update_idle(other, tools, (clock.now(), self.settings.monitor_interval)) {
             Ok(true) => Ok(WakeOn::DatabaseWrite),
             Ok(false) => Ok(next),
             Err(error) => self.handle_reader_error(error, clock),
@@ -229,9 +240,10 @@ impl Replicator {
         self.reader.open_database().is_some_and(OpenDatabase::listens_for_commits)
     }
 
-    fn poll_parts(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
+    /// When to call again, and when for the sake of the database.
+    fn poll_parts(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<(WakeOn, WakeOn)> {
         if !self.reader.wait_for_lock(clock.now())? {
-            return Ok(WakeOn::NextTick);
+            return Ok((WakeOn::NextTick, WakeOn::NextTick));
         }
         self.on_locked();
         let mut next = WakeOn::NextTick;
@@ -242,8 +254,10 @@ impl Replicator {
                 None => {}
             }
         }
-        next = next.min(self.poll_reader(tools, clock).or_else(|error| self.handle_reader_error(error, clock))?);
-        next = next.min(self.poll_snapshots(tools, clock).or_else(|error| self.handle_reader_error(error, clock))?);
+        let read = self.poll_reader(tools, clock).or_else(|error| self.handle_reader_error(error, clock))?;
+        let snapshots = self.poll_snapshots(tools, clock).or_else(|error| self.handle_reader_error(error, clock))?;
+        let of_database = read.min(snapshots);
+        next = next.min(of_database);
         let caught_up = self.reader.is_caught_up();
         for at in 0..self.sides.len() {
             match self.sides.get_mut(at).map(|side| side.poll_stored(caught_up, tools, clock)) {
@@ -252,7 +266,7 @@ impl Replicator {
                 None => {}
             }
         }
-        Ok(next)
+        Ok((next, of_database))
     }
 
     fn poll_reader(&mut self, tools: &mut SharedBuffers, clock: &dyn Clock) -> Result<WakeOn> {
@@ -303,7 +317,7 @@ impl Replicator {
             }
             let ReaderStage::Open(database) = &mut self.reader.stage else { return Ok(next) };
             if self.sides.iter().any(Side::is_writing)
-                && let Some(reason) = database.source.replaced_file(self.closing)?
+                && let Some(reason) = database.replaced_file(self.closing, tools, now)?
             {
                 return self.end_generations(&reason, clock);
             }

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::replica::replicator::CHECK_INTERVAL;
 use crate::replica::replicator::comparison_schedule::{ComparisonPace, DatabaseComparisonSchedule};
+use crate::replica::replicator::idle_state::{IdleState, OtherWork};
 use crate::replica::replicator::known_file::KnownFile;
 use crate::replica::replicator::settings::SharedBuffers;
 use crate::replica::replicator::side::{Packing, Side};
@@ -40,18 +41,6 @@ pub(super) struct OpenDatabase {
     /// A checkpoint of the application has waited for the pin: until then, the next one is looked for much more often.
     contended_until: Option<Instant>,
     pub(super) comparison: DatabaseComparisonSchedule,
-}
-
-/// Whether it is enough to wait for word of the next write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum IdleState {
-    Polling,
-    /// Word of the next commit will come, and a standby waits for it. There may be other things to do: looked at each tick
-    /// all the same.
-    Listening,
-    /// Word will come. Looked at each tick all the same until then: a commit may be on its way that was written before.
-    WatchArmed(Instant),
-    Idle,
 }
 
 /// How far a copy came.
@@ -160,7 +149,7 @@ impl OpenDatabase {
                 }
                 ReadResult::Broken(reason) => return Ok(CopyResult::Lost(reason)),
                 ReadResult::Batch(batch) => {
-                    if self.idle_state == IdleState::Idle {
+                    if self.idle_state.is_at_rest() {
                         tools.inotify.read_events();
                         if !self.source.was_written() {
                             self.source.record_missed_event();
@@ -240,8 +229,25 @@ impl OpenDatabase {
         false
     }
 
-    /// Whether a checkpoint of the application waits, so that the pin had better move now.
+    /// Whether the database is another one now. `closing`: there is no time for a second look.
+    pub(super) fn replaced_file(
+        &mut self,
+        closing: bool,
+        tools: &mut SharedBuffers,
+        now: Instant,
+    ) -> Result<Option<GenerationEnd>> {
+        match closing {
+            true => self.source.replaced_file(true),
+            false => self.source.changed_file(&mut tools.directories, now),
+        }
+    }
+
+    /// Whether a checkpoint of the application waits, so that the pin had better move now. At rest none does without word of
+    /// its writes ([`crate::source::Source::watch_for_writes`]), and the next look moves the pin in any case.
     pub(super) fn checkpoint_waits(&mut self, now: Instant) -> bool {
+        if self.idle_state == IdleState::Idle {
+            return false;
+        }
         self.contended_until = self.contended_until.filter(|until| now < *until);
         let waits = (now >= self.next_tick || self.contended_until.is_some()) && self.source.has_waiting_checkpoint();
         if waits {
@@ -267,28 +273,29 @@ impl OpenDatabase {
         if self.hot_until.is_some() { HOT_POLL_INTERVAL.min(tick) } else { tick }
     }
 
-    /// Goes to rest where `calm` says that nothing else is to be done. Stays where it is if it cannot. Where it is not calm and
-    /// a standby waits for the next commit, there will be word of that at least.
+    /// Goes to rest if nothing else is to be done. Stays where it is if it cannot, and stays at rest while only a store has
+    /// something to do. Where it is not calm and a standby waits for the next commit, there will be word of that at least.
     pub(super) fn update_idle(
         &mut self,
-        calm: bool,
-        standby: bool,
+        other: OtherWork,
         tools: &mut SharedBuffers,
         (now, tick): (Instant, Duration),
     ) -> Result<bool> {
-        let looks = matches!(self.idle_state, IdleState::Polling | IdleState::Listening);
-        self.idle_state = match self.idle_state {
-            _ if looks && calm && self.source.watch_for_writes(&mut tools.inotify)? => {
+        self.idle_state = match self.idle_state.rest(other, self.source.was_written(), now) {
+            Some(next) => {
+                if next == IdleState::Idle && !self.idle_state.is_at_rest() {
+                    self.source.release_memory();
+                }
+                next
+            }
+            None if other.calm && self.source.watch_for_writes(&mut tools.inotify)? => {
                 IdleState::WatchArmed(now + WATCH_SETTLE_TIME)
             }
-            IdleState::WatchArmed(until) if calm && now >= until => {
-                self.source.release_memory();
-                IdleState::Idle
+            None if self.idle_state == IdleState::Listening && other.standby && !self.source.was_written() => {
+                IdleState::Listening
             }
-            rest if calm && !looks => rest,
-            IdleState::Listening if standby && !self.source.was_written() => IdleState::Listening,
-            _ if standby => self.listen(tools, now, tick)?,
-            _ => IdleState::Polling,
+            None if other.standby => self.listen(tools, now, tick)?,
+            None => IdleState::Polling,
         };
         Ok(self.idle_state == IdleState::Idle)
     }

@@ -13,6 +13,7 @@ use crate::replica::replicator::comparison_schedule::ComparisonPace;
 use crate::replica::segment_builder::new_encoder;
 use crate::replica::sent_segments::SentSegments;
 use crate::replica::snapshot_upload::SnapshotBuffers;
+use crate::settled::DirectoryStamps;
 use crate::source::{self, Inotify, SourceOptions};
 use crate::store::Store;
 
@@ -128,6 +129,7 @@ pub struct SharedBuffers {
     /// What was stored lately, for merging.
     pub sent_segments: SentSegments,
     pub inotify: Inotify,
+    pub directories: DirectoryStamps,
     /// No database is compared before.
     pub next_comparison: Option<Instant>,
     /// Those at rest are to be looked at, too.
@@ -148,6 +150,7 @@ impl SharedBuffers {
             snapshot_buffers: SnapshotBuffers::new(),
             sent_segments: SentSegments::default(),
             inotify: Inotify::new(),
+            directories: DirectoryStamps::default(),
             next_comparison: None,
             check_idle: true,
         }

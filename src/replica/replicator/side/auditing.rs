@@ -19,8 +19,8 @@ impl Side {
         };
         let prove = self.end_of_run.asked && (self.is_acknowledged(caught_up) || self.wants_proof_of_end());
         let snapshot = self.store_summary.snapshot.filter(|key| key.generation == stored.generation);
-        let newest =
-            snapshot.map(|key| key.to_string()).into_iter().chain(self.acknowledged.newest_object.clone()).collect();
+        let object = &self.acknowledged.newest_object;
+        let newest = || snapshot.map(|key| key.to_string()).into_iter().chain(object.clone()).collect();
         match self.audit.poll(clock.now(), stored, newest, prove) {
             Ok(AuditResult::Nothing) => Ok(WakeOn::NextTick),
             Ok(AuditResult::Waiting) => Ok(WakeOn::StoreEvent),
