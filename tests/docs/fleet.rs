@@ -24,22 +24,42 @@ fn blocks() -> Vec<Block> {
     found
 }
 
-/// `nats stream add NAME --config FILE` as the `nats` tool does it; it knows nothing else.
+/// `nats stream add NAME --config FILE` and `nats micro ls`, `info` and `stats` as the `nats` tool does them; it knows nothing
+/// else. What the page says that `micro` shows must be in the answer.
 const NATS: &str = r#"
 import json, socket, sys
-dash, url, stream, add, name, config, path = sys.argv[1:]
-assert (dash, stream, add, config) == ("-s", "stream", "add", "--config"), sys.argv
-made = json.load(open(path))
-assert made["name"] == name
-host, port = url.removeprefix("nats://").split(":")
-link = socket.create_connection((host, int(port)), 30)
-payload = json.dumps(made)
-link.sendall(f'CONNECT {{"verbose":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.CREATE.{name} answer {len(payload)}\r\n{payload}\r\n'.encode())
-for line in link.makefile():
-    if line.startswith("{"):
-        answer = json.loads(line)
-        sys.exit(answer["error"]["description"] if "error" in answer else 0)
-sys.exit("no answer")
+dash, url, *words = sys.argv[1:]
+assert dash == "-s", sys.argv
+def answer(subject, payload):
+    host, port = url.removeprefix("nats://").split(":")
+    link = socket.create_connection((host, int(port)), 30)
+    link.sendall(f'CONNECT {{"verbose":false}}\r\nSUB answer 1\r\nPUB {subject} answer {len(payload)}\r\n{payload}\r\n'.encode())
+    return next((json.loads(line) for line in link.makefile() if line.startswith("{")), None) or sys.exit("no answer")
+if words[:2] == ["stream", "add"]:
+    name, config, path = words[2:]
+    assert config == "--config", words
+    made = json.load(open(path))
+    assert made["name"] == name
+    given = answer(f"$JS.API.STREAM.CREATE.{name}", json.dumps(made))
+    sys.exit(given["error"]["description"] if "error" in given else 0)
+service, command, *rest = words
+assert service == "micro", words
+if command == "ls":
+    assert rest == [], words
+    found = answer("$SRV.INFO", "")
+    print(*(found[field] for field in ("name", "version", "id", "description")))
+elif command == "info":
+    assert rest == ["litestream"], words
+    found = answer("$SRV.INFO.litestream", "")
+    shown = found["metadata"]
+    database = next(name for name in shown if name.endswith("app.db"))
+    print(shown["host"], shown["pid"], database, shown[database], *(end["subject"] for end in found["endpoints"]))
+else:
+    assert (command, rest) == ("stats", ["litestream", "--json"]), words
+    found = answer("$SRV.STATS.litestream", "")
+    (row,) = found["endpoints"][0]["data"]["rows"]
+    print(*(end["num_requests"] for end in found["endpoints"]), row["database"], row["status"], row["position"])
+assert found["name"] == "litestream", found
 "#;
 
 /// A file is saved under the name in the first line, without that line where it is JSON.
