@@ -23,6 +23,7 @@ mod store_nats_interop;
 mod store_nats_outage;
 mod store_nats_sweep;
 mod store_nats_tls;
+mod strict;
 mod topologies;
 mod traffic;
 mod two_sites;

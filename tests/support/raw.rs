@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -101,6 +102,27 @@ pub fn answer_all(address: &str, subject: &str, answer: &str) {
             }
         }
     });
+}
+
+/// Hears each message on a subject from now on; its payloads, for as long as the process lives.
+pub fn listen(address: &str, subject: &str) -> Arc<Mutex<Vec<String>>> {
+    let stream = TcpStream::connect(address).expect("connect");
+    write!(&stream, "CONNECT {{\"verbose\":false}}\r\nSUB {subject} 1\r\nPING\r\n").expect("log in");
+    let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
+    assert!(lines.any(|line| line.expect("an answer") == "PONG"), "it was not let in");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ours = heard.clone();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if line == "PING" && write!(&stream, "PONG\r\n").is_err() {
+                return;
+            }
+            if line.starts_with('{') {
+                ours.lock().expect("what was heard").push(line);
+            }
+        }
+    });
+    heard
 }
 
 /// A connection that is logged in, for as long as it is kept.
