@@ -1,6 +1,7 @@
 //! What a store has of one database, as replication and restore both need to know it: where its history ends, of which
 //! database it is, and whether a live database continues it.
 
+pub mod changes_search;
 pub mod checkpoint_note;
 pub mod end_note;
 pub mod find_end;

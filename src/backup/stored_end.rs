@@ -3,7 +3,7 @@
 use crate::backup::checkpoint_note::CheckpointNote;
 use crate::error::Result;
 use crate::format::chain_end::ChainEnd;
-use crate::format::database_checksum::DatabaseChecksum;
+pub use crate::format::database_checksum::DatabaseFingerprint;
 use crate::format::key::Key;
 use crate::format::plan::ListedEnd;
 use crate::format::position::{Generation, Offset, Position, WalPosition};
@@ -24,13 +24,6 @@ pub struct StoredEnd {
     pub file: Option<FileFingerprint>,
     /// The database there, where its checksum is stored.
     pub database: Option<DatabaseFingerprint>,
-}
-
-/// A database as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DatabaseFingerprint {
-    pub pages: u32,
-    pub checksum: DatabaseChecksum,
 }
 
 /// What must be read to tell whether a database can go on.

@@ -32,6 +32,13 @@ const NUMBER_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DatabaseChecksum(u64);
 
+/// A database that is known by its checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DatabaseFingerprint {
+    pub pages: u32,
+    pub checksum: DatabaseChecksum,
+}
+
 impl DatabaseChecksum {
     /// As it is stored.
     pub const fn new(value: u64) -> DatabaseChecksum {

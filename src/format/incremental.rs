@@ -6,7 +6,8 @@
 
 use crate::format::chain::ChainBytes;
 use crate::format::chain_end::ChainEnd;
-use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::changed_pages::ChangedPages;
+use crate::format::database_checksum::{DatabaseChecksum, DatabaseFingerprint};
 use crate::format::page_delta::PageDelta;
 use crate::format::page_sums::PageSums;
 use crate::format::position::{Offset, PageSize, WalPosition};
@@ -41,9 +42,26 @@ impl WhyFull {
     }
 }
 
+/// What is known of the pages of a stored state.
+pub struct StoredPages {
+    pub state: DatabaseFingerprint,
+    /// The checksums of its pages, or of those of an earlier state
+    pub sums: PageSums,
+    /// and which pages may have changed since that one.
+    pub changed: ChangedPages,
+}
+
+impl StoredPages {
+    /// All of them.
+    pub fn all(sums: PageSums) -> StoredPages {
+        let state = DatabaseFingerprint { pages: sums.pages(), checksum: sums.checksum() };
+        StoredPages { state, changed: ChangedPages::none(sums.pages()), sums }
+    }
+}
+
 /// Finds the pages that changed. All pages are given in order.
 pub struct IncrementalEncoder {
-    stored: PageSums,
+    stored: StoredPages,
     found: PageSums,
     encoder: RollupEncoder,
     body: Vec<u8>,
@@ -55,7 +73,7 @@ pub struct IncrementalEncoder {
 /// What differs, and where it leads.
 pub struct Incremental {
     /// The stored state that it leads on from.
-    pub from: (u32, DatabaseChecksum),
+    pub from: DatabaseFingerprint,
     pub page_size: PageSize,
     pub pages: u32,
     pub checksum: DatabaseChecksum,
@@ -66,14 +84,15 @@ pub struct Incremental {
 
 impl IncrementalEncoder {
     /// Of a database of so many pages.
-    pub fn new(stored: PageSums, pages: u32) -> IncrementalEncoder {
-        let (found, encoder) = (PageSums::new(stored.page_size()), RollupEncoder::without_header(LEVEL));
+    pub fn new(stored: StoredPages, pages: u32) -> IncrementalEncoder {
+        let (found, encoder) = (PageSums::new(stored.sums.page_size()), RollupEncoder::without_header(LEVEL));
         IncrementalEncoder { stored, found, encoder, body: Vec::new(), changed: 0, pages }
     }
 
     /// Adds the next page.
     pub fn page(&mut self, page: &[u8]) {
-        if self.found.push(page, &self.stored) {
+        let differs = self.found.push(page, &self.stored.sums);
+        if differs || self.stored.changed.contains(self.found.pages()) {
             self.changed += 1;
             self.encoder.page(self.found.pages(), &PageDelta::whole(page), &mut self.body);
         }
@@ -94,8 +113,8 @@ impl IncrementalEncoder {
     pub fn finish(mut self) -> Incremental {
         self.encoder.finish(&mut self.body);
         Incremental {
-            from: (self.stored.pages(), self.stored.checksum()),
-            page_size: self.stored.page_size(),
+            from: self.stored.state,
+            page_size: self.found.page_size(),
             pages: self.found.pages(),
             checksum: self.found.checksum(),
             changed: self.changed,
@@ -127,7 +146,7 @@ impl Incremental {
             previous_crc: 0,
             differences: Some(Differences { checksum: self.checksum, checkpoint: 0, tells_wal: true }),
             // What was there at both ends, and is not in here, has not changed.
-            rollup: Some(Rollup { least: self.pages.min(self.from.0) }),
+            rollup: Some(Rollup { least: self.pages.min(self.from.pages) }),
         }
     }
 

@@ -6,6 +6,7 @@ mod as_of;
 pub mod brief_header;
 pub mod chain;
 pub mod chain_end;
+pub mod changed_pages;
 pub mod compaction;
 pub mod compose;
 pub mod compression_level;

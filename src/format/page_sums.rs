@@ -2,25 +2,31 @@
 //! found without the old content.
 //!
 //! ```text
-//! "LSPSUMS1" | page size (4) | pages (4) | inode (8) | database checksum (8) | a checksum of each page (8 each) | crc32 (4)
+//! "LSPSUMS2" | page size (4) | pages (4) | inode (8) | database checksum (8) | number of positions (4)
+//!   | the positions (generation 8, index 4, offset 8 each) | a checksum of each page (8 each) | crc32 (4)
 //! ```
 //!
 //! All numbers are little-endian; the crc32 is of all before it. The checksum of a page is what it adds to the database
 //! checksum, 0 for the lock-byte page. So they are believed only where they sum up to the database checksum that is stored:
-//! those of another commit, of another database, or damaged ones do not.
+//! those of another commit, of another database, or damaged ones do not. There is a position for each replica.
 
 use std::io::{self, Write};
 
 use crate::error::Result;
 use crate::format::crc32::Crc32;
-use crate::format::database_checksum::{DatabaseChecksum, page_checksum};
+use crate::format::database_checksum::{DatabaseChecksum, DatabaseFingerprint, page_checksum};
 use crate::format::member_header::corrupt;
-use crate::format::position::PageSize;
+use crate::format::position::{Generation, Offset, PageSize, Position, WalPosition};
 use crate::format::running_checksum::is_lock_page;
 
-const MAGIC: [u8; 8] = *b"LSPSUMS1";
-/// Bytes before the checksums of the pages.
-pub const HEADER: usize = 32;
+const MAGIC: [u8; 8] = *b"LSPSUMS2";
+/// Bytes before the positions.
+const HEADER: usize = 36;
+const POSITION: usize = 20;
+/// A database has not more replicas.
+const MAX_POSITIONS: usize = 256;
+/// Bytes before the checksums of the pages, at most.
+pub const MAX_HEADER: usize = HEADER + MAX_POSITIONS * POSITION;
 const CRC: usize = 4;
 
 /// Of which state the checksums are.
@@ -31,6 +37,13 @@ pub struct SummedState {
     pub checksum: DatabaseChecksum,
     /// The number of the database file: one that was put in its place is not compared with it.
     pub inode: u64,
+}
+
+/// A state whose page checksums are kept, and where it is in each replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SummedCommit {
+    pub state: SummedState,
+    pub positions: Vec<Position>,
 }
 
 /// The checksums of a database's pages, in order.
@@ -80,14 +93,14 @@ impl PageSums {
         SummedState { page_size: self.page_size, pages: self.pages(), checksum: self.checksum(), inode }
     }
 
-    /// Writes them, a piece at a time.
-    pub fn encode(&self, inode: u64, to: &mut dyn Write) -> io::Result<()> {
+    /// Writes them, a piece at a time: those of the database file `inode`, at these positions.
+    pub fn encode(&self, inode: u64, positions: &[Position], to: &mut dyn Write) -> io::Result<()> {
         let mut crc = Crc32::default();
         let mut put = |bytes: &[u8]| {
             crc.update(bytes);
             to.write_all(bytes)
         };
-        put(&self.state(inode).encode())?;
+        put(&SummedCommit { state: self.state(inode), positions: positions.to_vec() }.encode())?;
         for piece in self.sums.chunks(8192) {
             let bytes: Vec<u8> = piece.iter().flat_map(|sum| sum.to_le_bytes()).collect();
             put(&bytes)?;
@@ -95,59 +108,101 @@ impl PageSums {
         to.write_all(&crc.finish().to_le_bytes())
     }
 
-    /// Reads all of what was written.
+    /// Reads all of what was written, and of which state that is.
     ///
-    /// Errors: of kind `Corrupt` for anything else, and where they are not of the state `expected`.
-    pub fn decode(bytes: &[u8], expected: &SummedState) -> Result<PageSums> {
-        let unlike = |what: &str| Err(corrupt(format!("page checksums: {what}")));
-        if bytes.len() as u64 != expected.encoded_len() {
-            return unlike("they are of another length");
-        }
-        let Some((body, crc)) = bytes.split_last_chunk::<CRC>() else { return unlike("they are cut short") };
+    /// Errors: of kind `Corrupt` for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<(SummedCommit, PageSums)> {
+        let unlike = |what: &str| corrupt(format!("page checksums: {what}"));
+        let (body, crc) = bytes.split_last_chunk::<CRC>().ok_or_else(|| unlike("they are cut short"))?;
         let mut found = Crc32::default();
         found.update(body);
         if found.finish().to_le_bytes() != *crc {
-            return unlike("their crc32 is wrong");
+            return Err(unlike("their crc32 is wrong"));
         }
-        let Some((header, sums)) = body.split_at_checked(HEADER) else { return unlike("they are cut short") };
-        if header != expected.encode() {
-            return unlike("they are of another state or file");
+        let kept = SummedCommit::decode(body)?;
+        if bytes.len() as u64 != kept.encoded_len() {
+            return Err(unlike("they are of another length"));
         }
+        let sums = body.get(kept.header_len()..).unwrap_or_default();
         let sums: Vec<u64> = sums.as_chunks::<8>().0.iter().map(|sum| u64::from_le_bytes(*sum)).collect();
         let total = sums.iter().fold(0u64, |total, sum| total.wrapping_add(*sum));
-        if total != expected.checksum.get() {
-            return unlike("they do not sum up to the stored database checksum");
+        if total != kept.state.checksum.get() {
+            return Err(unlike("they do not sum up to their database checksum"));
         }
-        Ok(PageSums { page_size: expected.page_size, sums, total })
+        let page_size = kept.state.page_size;
+        Ok((kept, PageSums { page_size, sums, total }))
     }
 }
 
 impl SummedState {
+    pub fn fingerprint(&self) -> DatabaseFingerprint {
+        DatabaseFingerprint { pages: self.pages, checksum: self.checksum }
+    }
+}
+
+impl SummedCommit {
+    fn header_len(&self) -> usize {
+        HEADER + POSITION * self.positions.len()
+    }
+
     /// Bytes of the checksums of a database in this state.
     pub fn encoded_len(&self) -> u64 {
-        (HEADER + CRC) as u64 + 8 * u64::from(self.pages)
+        (self.header_len() + CRC) as u64 + 8 * u64::from(self.state.pages)
     }
 
     /// What they begin with.
-    pub fn encode(&self) -> [u8; HEADER] {
-        let mut header = [0; HEADER];
-        let numbers = [
-            &MAGIC[..],
-            &self.page_size.get().to_le_bytes(),
-            &self.pages.to_le_bytes(),
-            &self.inode.to_le_bytes(),
-            &self.checksum.get().to_le_bytes(),
-        ];
-        let bytes = numbers.iter().flat_map(|number| number.iter());
-        header.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    pub fn encode(&self) -> Vec<u8> {
+        let state = &self.state;
+        let mut header = MAGIC.to_vec();
+        header.extend_from_slice(&state.page_size.get().to_le_bytes());
+        header.extend_from_slice(&state.pages.to_le_bytes());
+        header.extend_from_slice(&state.inode.to_le_bytes());
+        header.extend_from_slice(&state.checksum.get().to_le_bytes());
+        header.extend_from_slice(&u32::try_from(self.positions.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for Position { generation, wal_position } in &self.positions {
+            header.extend_from_slice(&generation.get().to_le_bytes());
+            header.extend_from_slice(&wal_position.index.to_le_bytes());
+            header.extend_from_slice(&wal_position.offset.get().to_le_bytes());
+        }
         header
     }
+
+    /// Reads what they begin with, out of bytes of which there may be more.
+    pub fn decode(bytes: &[u8]) -> Result<SummedCommit> {
+        let mut rest = bytes;
+        if take(&mut rest)? != MAGIC {
+            return Err(corrupt("page checksums: they are of another format"));
+        }
+        let state = SummedState {
+            page_size: PageSize::new(u32::from_le_bytes(take(&mut rest)?))?,
+            pages: u32::from_le_bytes(take(&mut rest)?),
+            inode: u64::from_le_bytes(take(&mut rest)?),
+            checksum: DatabaseChecksum::new(u64::from_le_bytes(take(&mut rest)?)),
+        };
+        let count = u32::from_le_bytes(take(&mut rest)?) as usize;
+        if count > MAX_POSITIONS {
+            return Err(corrupt(format!("page checksums: expected at most {MAX_POSITIONS} positions, found {count}")));
+        }
+        let positions = (0..count).map(|_| {
+            let generation = Generation::new(u64::from_le_bytes(take(&mut rest)?));
+            let index = u32::from_le_bytes(take(&mut rest)?);
+            let offset = Offset::new(u64::from_le_bytes(take(&mut rest)?))?;
+            Ok(Position { generation, wal_position: WalPosition { index, offset } })
+        });
+        Ok(SummedCommit { state, positions: positions.collect::<Result<_>>()? })
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
+    let (found, after) = rest.split_first_chunk::<N>().ok_or_else(|| corrupt("page checksums: they are cut short"))?;
+    *rest = after;
+    Ok(*found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::fixtures::{Random, size};
+    use crate::format::fixtures::{Random, point, size};
     use crate::format::running_checksum::RunningChecksum;
 
     fn of(pages: &[Vec<u8>]) -> PageSums {
@@ -160,9 +215,13 @@ mod tests {
         (0..count).map(|_| (0..512).map(|_| random.below(256) as u8).collect()).collect()
     }
 
-    fn written(sums: &PageSums, inode: u64) -> Vec<u8> {
+    fn positions(count: u32) -> Vec<Position> {
+        (0..count).map(|index| Position { generation: Generation::new(7), wal_position: point(index, 32) }).collect()
+    }
+
+    fn written(sums: &PageSums, positions: &[Position]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        sums.encode(inode, &mut bytes).unwrap();
+        sums.encode(5, positions, &mut bytes).unwrap();
         bytes
     }
 
@@ -191,35 +250,36 @@ mod tests {
     fn page_checksums_are_read_back_and_no_others() {
         let mut random = Random(2);
         let sums = of(&pages(&mut random, 9));
-        let (state, bytes) = (sums.state(5), written(&sums, 5));
-        assert_eq!(bytes.len() as u64, state.encoded_len());
-        assert_eq!(PageSums::decode(&bytes, &state).unwrap(), sums);
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(PageSums::decode(&bad, &state).is_err(), "bit {bit}");
-        }
-        for length in 0..bytes.len() {
-            assert!(PageSums::decode(&bytes[..length], &state).is_err(), "{length} bytes");
-        }
-        let others = [
-            SummedState { inode: 6, ..state },
-            SummedState { pages: 8, ..state },
-            SummedState { page_size: size(1024), ..state },
-            SummedState { checksum: DatabaseChecksum::new(state.checksum.get() ^ 1), ..state },
-        ];
-        for other in others {
-            assert!(PageSums::decode(&bytes, &other).is_err(), "{other:?}");
+        for positions in [positions(0), positions(1), positions(3)] {
+            let kept = SummedCommit { state: sums.state(5), positions };
+            let bytes = written(&sums, &kept.positions);
+            assert_eq!(bytes.len() as u64, kept.encoded_len());
+            assert_eq!(PageSums::decode(&bytes).unwrap(), (kept.clone(), sums.clone()));
+            assert_eq!(SummedCommit::decode(&bytes[..kept.header_len()]).unwrap(), kept);
+            for bit in 0..bytes.len() * 8 {
+                let mut bad = bytes.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(PageSums::decode(&bad).is_err(), "bit {bit}");
+            }
+            for length in 0..bytes.len() {
+                assert!(PageSums::decode(&bytes[..length]).is_err(), "{length} bytes");
+            }
         }
     }
 
-    /// Right by their own crc32, and still not those of the stored state.
+    #[test]
+    fn positions_beyond_what_a_database_has_are_refused() {
+        let kept = SummedCommit { state: of(&[]).state(1), positions: positions(MAX_POSITIONS as u32 + 1) };
+        let error = SummedCommit::decode(&kept.encode()).unwrap_err();
+        assert_eq!(error.message(), "page checksums: expected at most 256 positions, found 257");
+    }
+
+    /// Right by their own crc32, and still not those of the state that they tell.
     #[test]
     fn page_checksums_that_do_not_add_up_are_refused() {
         let mut sums = of(&pages(&mut Random(3), 5));
-        let state = sums.state(1);
         sums.sums[2] ^= 4;
-        let error = PageSums::decode(&written(&sums, 1), &state).unwrap_err();
-        assert_eq!(error.message(), "page checksums: they do not sum up to the stored database checksum");
+        let error = PageSums::decode(&written(&sums, &[])).unwrap_err();
+        assert_eq!(error.message(), "page checksums: they do not sum up to their database checksum");
     }
 }

@@ -19,6 +19,7 @@
 //! * When nothing fails any more, all is stored within a bounded time.
 //! * After a takeover one machine's commits go on. The other ones are refused, whatever they have.
 
+mod killed;
 mod takeover;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -2,6 +2,7 @@
 //! same generation. It does so only where it can prove what is stored; else a new generation begins, as without it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Bed, Ran, assert_equal, equal, meddled, on_a_directory_only, on_both_stores, python, until};
@@ -14,6 +15,7 @@ on_both_stores! {
 on_a_directory_only! {
     each_way_to_change_a_database_is_made_good
     both_replicas_go_on_by_what_differs
+    a_start_after_a_kill_sends_what_differs
     page_checksums_that_are_not_those_stored_are_not_believed
     full_snapshot_is_stored_where_that_is_better
     standby_follows_a_generation_that_goes_on_by_what_differs
@@ -188,18 +190,23 @@ fn page_checksums_that_are_not_those_stored_are_not_believed(bed: &Bed) {
     let database = filled(bed, &[]);
     let kept = bed.path(".a.db-litestream/page-checksums");
     bed.replicate_once(&database);
-    let stale = fs::read(&kept).expect("read");
+    let first = fs::read(&kept).expect("read");
     let changed = |at: usize| {
         let mut bytes = fs::read(&kept).expect("read");
         let at = at % bytes.len();
         bytes[at] ^= 1;
         fs::write(&kept, bytes).expect("write");
     };
-    let harms: [&dyn Fn(); 4] = [
+    // Those of another database, whose file has the same number.
+    let other = fs::read(kept_of_another(bed, &database)).expect("read");
+    let harms: [&dyn Fn(); 6] = [
         &|| fs::remove_file(&kept).expect("remove"),
-        &|| fs::write(&kept, &stale).expect("write"),
+        // By now of another generation.
+        &|| fs::write(&kept, &first).expect("write"),
         &|| fs::write(&kept, &fs::read(&kept).expect("read")[..1000]).expect("write"),
         &|| changed(33),
+        &|| changed(5000),
+        &|| fs::write(&kept, &other).expect("write"),
     ];
     for (at, harm) in harms.iter().enumerate() {
         bed.sql(&database, &[CHANGE]);
@@ -219,6 +226,75 @@ fn page_checksums_that_are_not_those_stored_are_not_believed(bed: &Bed) {
     let ran = bed.replicate_once(&database);
     assert!(ran.stderr.contains("new generation"), "{}", ran.stderr);
     assert_equal(&database, &bed.restored());
+}
+
+/// The page checksums of another database, with the number of the file `database`.
+fn kept_of_another(bed: &Bed, database: &Path) -> PathBuf {
+    let other = bed.path("other.db");
+    let tables = ["PRAGMA journal_mode=WAL", "CREATE TABLE t(k INTEGER PRIMARY KEY, x)", FILL];
+    bed.sql(&other, &tables);
+    bed.run_command(bed.replicate_command(&other, &bed.url_below("other")).arg("-once")).succeeded();
+    let kept = bed.path(".other.db-litestream/page-checksums");
+    let mut bytes = fs::read(&kept).expect("read");
+    bytes[16..24].copy_from_slice(&fs::metadata(database).expect("stat").ino().to_le_bytes());
+    sealed(&mut bytes);
+    fs::write(&kept, bytes).expect("write");
+    kept
+}
+
+/// With a crc32 that is right.
+fn sealed(bytes: &mut [u8]) {
+    let at = bytes.len() - 4;
+    let crc = crc32fast::hash(&bytes[..at]);
+    bytes[at..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The run before has kept page checksums, more was stored since, then it was killed, and the WAL is gone.
+fn a_start_after_a_kill_sends_what_differs(bed: &Bed) {
+    let database = filled(bed, &[]);
+    let kept = bed.path(".a.db-litestream/page-checksums");
+    bed.replicate_once(&database);
+    let whole = fs::metadata(&database).expect("stat").len();
+    let killed = |changes: &[&str]| {
+        let replicator = bed.replicate(&database);
+        let mut session = bed.session(&database);
+        changes.iter().for_each(|change| drop(session.sql(change)));
+        bed.converges(&database);
+        replicator.kill();
+        drop(session);
+        // The last one to close deletes the WAL.
+        bed.sql(&database, &["UPDATE t SET x = randomblob(3900) WHERE k = 77", "SELECT 1"]);
+        assert!(!database.with_extension("db-wal").exists());
+    };
+    // Pages change, the database grows and shrinks.
+    for change in
+        [CHANGE, "INSERT INTO t SELECT k + 1000, x FROM t WHERE k < 9", "DELETE FROM t WHERE k > 590", "VACUUM"]
+    {
+        let before = fs::read(&kept).expect("read");
+        killed(&[change, "UPDATE t SET x = randomblob(3900) WHERE k = 5"]);
+        assert!(fs::read(&kept).expect("read") == before, "nothing was kept of this run");
+        let ran = bed.replicate_once(&database);
+        if change != "VACUUM" {
+            assert!(ran.stderr.contains("incremental snapshot"), "{change}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("new generation") && sent(&ran) * 15 <= whole, "{change}: {}", ran.stderr);
+        }
+        assert_equal(&database, &bed.restored());
+        second_reader_agrees(bed, &database);
+    }
+    // The checksum of one page is wrong, and all that the file says of itself fits it.
+    killed(&[CHANGE]);
+    let mut forged = fs::read(&kept).expect("read");
+    let total = u64::from_le_bytes(forged[24..32].try_into().expect("8 bytes"));
+    let at = forged.len() - 4 - 8 * 100;
+    let sum = u64::from_le_bytes(forged[at..at + 8].try_into().expect("8 bytes"));
+    forged[at..at + 8].copy_from_slice(&(sum ^ 4).to_le_bytes());
+    forged[24..32].copy_from_slice(&total.wrapping_sub(sum).wrapping_add(sum ^ 4).to_le_bytes());
+    sealed(&mut forged);
+    fs::write(&kept, forged).expect("write");
+    let ran = bed.replicate_once(&database);
+    assert!(ran.stderr.contains("new generation"), "{}", ran.stderr);
+    assert_equal(&database, &bed.restored());
+    bed.run(&["verify", &bed.url()]).succeeded();
 }
 
 fn full_snapshot_is_stored_where_that_is_better(bed: &Bed) {

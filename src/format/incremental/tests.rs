@@ -21,7 +21,7 @@ fn sums_of(pages: &Pages) -> PageSums {
 }
 
 fn between(before: &Pages, now: &Pages) -> Incremental {
-    let mut encoder = IncrementalEncoder::new(sums_of(before), now.len() as u32);
+    let mut encoder = IncrementalEncoder::new(StoredPages::all(sums_of(before)), now.len() as u32);
     now.iter().for_each(|page| encoder.page(page));
     encoder.finish()
 }
@@ -95,7 +95,7 @@ fn full_snapshot_is_taken_where_that_is_better() {
     let why = |changed: usize, chain: &ChainBytes| {
         let mut now = before.clone();
         now.iter_mut().take(changed).for_each(|page| page[7] ^= 1);
-        let mut encoder = IncrementalEncoder::new(sums_of(&before), 100);
+        let mut encoder = IncrementalEncoder::new(StoredPages::all(sums_of(&before)), 100);
         now.iter().for_each(|page| encoder.page(page));
         encoder.why_full(chain)
     };

@@ -3,7 +3,8 @@
 //!
 //! What must hold:
 //!
-//! * The checksums of the stored pages sum up to the database checksum that the store has ([`page_sums_file::read`]).
+//! * The checksums of the stored pages sum up to the database checksum that the store has: at its end, or at an earlier commit,
+//!   after which the stored segments tell which pages they do not hold for ([`crate::backup::changes_search`]).
 //! * All pages are read at the commit where the reader begins: a snapshot there, under the first pin, which does not move
 //!   before the last page is read. So whatever is committed later stands in the WAL after that place.
 //! * It goes into the queue before anything that follows it: a process that is killed leaves the old end, or the new one.
@@ -13,11 +14,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::backup::page_sums_file;
-use crate::backup::stored_end::{DatabaseFingerprint, StoredEnd};
+use crate::backup::stored_end::StoredEnd;
 use crate::error::Result;
 use crate::fault;
 use crate::format::chain::ChainBytes;
-use crate::format::incremental::{Incremental, IncrementalEncoder, WhyFull};
+use crate::format::changed_pages::ChangedPages;
+use crate::format::incremental::{Incremental, IncrementalEncoder, StoredPages, WhyFull};
 use crate::format::page_sums::SummedState;
 use crate::source::snapshot::Snapshot;
 use crate::source::{Source, WalMark};
@@ -34,11 +36,30 @@ pub(super) struct IncrementalAt {
 impl IncrementalAt {
     /// Whether it leads on from this end, where the reader is.
     pub(super) fn leads_on_from(&self, end: &StoredEnd, source: &Source) -> bool {
-        let (pages, checksum) = self.incremental.from;
         source.start() == self.mark
-            && end.database == Some(DatabaseFingerprint { pages, checksum })
+            && end.database == Some(self.incremental.from)
             && end.chain_end.page_size == self.mark.page_size
     }
+}
+
+/// The pages that the store has changed since the commit whose page checksums were kept.
+pub(super) struct ChangesSince {
+    pub(super) state: SummedState,
+    pub(super) changed: ChangedPages,
+}
+
+/// What is known of the pages at the end of what is stored; none for a file of another number.
+fn stored_pages(end: &StoredEnd, changes: Option<&ChangesSince>, meta: &Path, inode: u64) -> Option<StoredPages> {
+    let state = end.database?;
+    let (kept, sums) = page_sums_file::read(meta)?;
+    if kept.state.inode != inode || kept.state.page_size != end.chain_end.page_size {
+        return None;
+    }
+    if kept.state.fingerprint() == state {
+        return Some(StoredPages::all(sums));
+    }
+    let changes = changes.filter(|changes| changes.state == kept.state)?;
+    Some(StoredPages { state, sums, changed: changes.changed.clone() })
 }
 
 /// A database that is read to find what differs.
@@ -72,27 +93,26 @@ impl IncrementalRead {
     pub(super) fn begin(
         mut source: Source,
         end: &StoredEnd,
-        chain: ChainBytes,
+        (chain, changes): (ChainBytes, Option<&ChangesSince>),
         meta: &Path,
         now: Instant,
     ) -> Result<IncrementalStart> {
         fault::point("incremental.begin")?;
-        let Some(known) = end.database else { return Ok(IncrementalStart::No(Box::new(source))) };
         let page_size = end.chain_end.page_size;
-        let inode = source.stamp()?.inode();
-        let state = SummedState { page_size, pages: known.pages, checksum: known.checksum, inode };
         let place = source.start();
         // After a frame without checksum a rollup cannot say where it ends.
         let known_place = place.frame == 0 || place.checksum.is_some();
         if place.page_size != page_size || !known_place {
             return Ok(IncrementalStart::No(Box::new(source)));
         }
-        let Some(sums) = page_sums_file::read(meta, &state) else { return Ok(IncrementalStart::No(Box::new(source))) };
+        let Some(stored) = stored_pages(end, changes, meta, source.stamp()?.inode()) else {
+            return Ok(IncrementalStart::No(Box::new(source)));
+        };
         let Some(snapshot) = source.snapshot(meta)? else { return Ok(IncrementalStart::Again) };
         if !source.begin_at(&snapshot.mark())? {
             return Ok(IncrementalStart::Again);
         }
-        let encoder = IncrementalEncoder::new(sums, snapshot.pages());
+        let encoder = IncrementalEncoder::new(stored, snapshot.pages());
         Ok(IncrementalStart::Reading(Box::new(IncrementalRead { snapshot, source, encoder, chain, begun: now })))
     }
 

@@ -1,6 +1,7 @@
 //! A start that has missed commits: it goes on by what differs from the newest stored one, where that can be told, and else
 //! with a new generation.
 
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::backup::stored_end::StoredEnd;
@@ -23,6 +24,18 @@ impl Replicator {
         waiting.filter_map(|(at, side)| Some((at, side.missed_end()?))).max_by_key(|(_, end)| end.time)
     }
 
+    /// Whether a store is being asked which pages it has changed since the page checksums were kept. No pin is held meanwhile.
+    pub(super) fn waits_for_changes(&mut self, clock: &dyn Clock) -> Result<bool> {
+        let now = clock.now();
+        let missed = if self.newest_end(now).is_none() { self.missed_end(now) } else { None };
+        let Some((at, _)) = missed else { return Ok(false) };
+        match self.sides.get_mut(at).map(|side| side.poll_changes(now)) {
+            Some(Ok(Poll::Pending)) => Ok(true),
+            Some(Err(error)) => self.handle_side_error(at, error, clock).map(|()| true),
+            Some(Ok(Poll::Ready(()))) | None => Ok(false),
+        }
+    }
+
     pub(super) fn begin_incremental(
         &mut self,
         source: Source,
@@ -30,8 +43,9 @@ impl Replicator {
         tools: &mut SharedBuffers,
         clock: &dyn Clock,
     ) -> Result<WakeOn> {
-        let chain = self.sides.get(at).map_or_else(ChainBytes::default, Side::chain_bytes);
-        let begun = IncrementalRead::begin(source, &end, chain, &self.settings.meta(), clock.now());
+        let side = self.sides.get(at);
+        let stored = (side.map_or_else(ChainBytes::default, Side::chain_bytes), side.and_then(Side::changes_since));
+        let begun = IncrementalRead::begin(source, &end, stored, &self.settings.meta(), clock.now());
         match begun.inspect_err(|_| self.forget_missed_ends())? {
             IncrementalStart::Reading(reading) => self.read_incremental(reading, tools, clock),
             IncrementalStart::No(source) => {

@@ -184,9 +184,10 @@ impl Replicator {
         let (next, of_database) = self.poll_parts(tools, clock)?;
         self.finish_sync_round();
         let settled = self.note_what_is_stored(tools, clock);
+        let reads = self.reader.is_keeping_page_sums();
         let other = OtherWork {
-            calm: settled && next == WakeOn::NextTick && !self.has_store_work() && !self.closing,
-            in_stores: of_database != WakeOn::Immediately && !self.closing,
+            calm: settled && next == WakeOn::NextTick && !self.has_store_work() && !self.closing && !reads,
+            in_stores: of_database != WakeOn::Immediately && !self.closing && !reads,
             standby: self.sides.iter().any(Side::has_standby),
         };
         self.next_wake(other, next, tools, clock)
@@ -202,13 +203,11 @@ impl Replicator {
             any = true;
         }
         // At the end the WAL is emptied: not before all that it holds is stored everywhere.
+        let positions: Vec<Position> = self.sides.iter().filter_map(Side::place_of_reader).collect();
         if settled || (any && !self.closing) {
-            let positions: Vec<Position> = self.sides.iter().filter_map(Side::place_of_reader).collect();
             self.reader.keep_note(&positions, self.closing, clock.now());
         }
-        if settled && self.closing {
-            self.reader.keep_page_sums(&mut tools.buffer, clock);
-        }
+        self.reader.keep_page_sums(settled.then_some(positions.as_slice()), self.closing, tools, clock);
         settled
     }
 

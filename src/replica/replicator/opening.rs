@@ -33,6 +33,9 @@ impl Replicator {
         source::check(&self.settings.path, &self.settings.source)?;
         self.take_lock()?;
         self.adopt_spools(clock)?;
+        if self.waits_for_changes(clock)? {
+            return Ok(WakeOn::StoreEvent);
+        }
         let Some(source) = self.reader.open_source(now)? else { return Ok(WakeOn::NextTick) };
         match self.newest_end(now) {
             Some((side, end)) => self.compare(self.reader.comparing(source, side, end, now), tools, clock),
@@ -60,7 +63,7 @@ impl Replicator {
     }
 
     /// The side whose end is the newest, and that end.
-    fn newest_end(&self, now: Instant) -> Option<(usize, StoredEnd)> {
+    pub(super) fn newest_end(&self, now: Instant) -> Option<(usize, StoredEnd)> {
         let waiting = self.sides.iter().enumerate().filter(|(_, side)| side.wants_database(now));
         waiting.filter_map(|(at, side)| Some((at, side.resumable_end()?))).max_by_key(|(_, end)| end.time)
     }

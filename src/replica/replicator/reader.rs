@@ -13,7 +13,7 @@ use crate::replica::replicator::RETRY_DELAY;
 use crate::replica::replicator::incremental::{IncrementalAt, IncrementalRead};
 use crate::replica::replicator::open_database::{OpenDatabase, TIME_SLICE};
 use crate::replica::replicator::page_sums_keeper::PageSumsKeeper;
-use crate::replica::replicator::settings::Settings;
+use crate::replica::replicator::settings::{Settings, SharedBuffers};
 use crate::source::{self, CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE, GenerationEnd, Lock, LockWait, Source};
 
 /// How long the first pin stays while a database is compared with what is stored, no matter who waits for it.
@@ -78,7 +78,7 @@ impl DatabaseReader {
     pub(super) fn new(settings: Rc<Settings>, now: Instant) -> DatabaseReader {
         DatabaseReader {
             name: settings.path.display().to_string(),
-            page_sums: settings.keep_page_sums.then(|| PageSumsKeeper::new(settings.meta())),
+            page_sums: settings.keep_page_sums.then(|| PageSumsKeeper::new(settings.meta(), now)),
             stage: ReaderStage::Closed,
             incremental: None,
             lock: None,
@@ -252,10 +252,27 @@ impl DatabaseReader {
             && self.page_sums.as_ref().is_none_or(PageSumsKeeper::is_over)
     }
 
-    /// Leaves the checksums of all pages for the next start.
-    pub(super) fn keep_page_sums(&mut self, buffer: &mut [u8], clock: &dyn Clock) {
+    /// Whether the database is read for the checksums of its pages.
+    pub(super) fn is_keeping_page_sums(&self) -> bool {
+        self.page_sums.as_ref().is_some_and(PageSumsKeeper::is_reading)
+    }
+
+    /// Leaves the checksums of all pages for the next start. With `positions` all is stored up to there.
+    pub(super) fn keep_page_sums(
+        &mut self,
+        positions: Option<&[Position]>,
+        closing: bool,
+        tools: &mut SharedBuffers,
+        clock: &dyn Clock,
+    ) {
         let (Some(sums), ReaderStage::Open(database)) = (&mut self.page_sums, &mut self.stage) else { return };
-        if let Err(error) = sums.poll(&mut database.source, buffer, clock) {
+        let source = &mut database.source;
+        let kept = match (closing, positions) {
+            (false, _) => sums.poll(source, positions, (&mut tools.buffer, &tools.page_sums_turn), clock),
+            (true, Some(positions)) => sums.poll_end(source, positions, &mut tools.buffer, clock),
+            (true, None) => Ok(()),
+        };
+        if let Err(error) = kept {
             log::debug("cannot keep the page checksums").field("db", &self.name).error(&error).emit();
         }
     }

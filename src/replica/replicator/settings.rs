@@ -134,6 +134,8 @@ pub struct SharedBuffers {
     pub next_comparison: Option<Instant>,
     /// Those at rest are to be looked at, too.
     pub check_idle: bool,
+    /// Of the database that is read for the checksums of its pages.
+    pub page_sums_turn: Rc<()>,
 }
 
 impl SharedBuffers {
@@ -153,6 +155,7 @@ impl SharedBuffers {
             directories: DirectoryStamps::default(),
             next_comparison: None,
             check_idle: true,
+            page_sums_turn: Rc::default(),
         }
     }
 }

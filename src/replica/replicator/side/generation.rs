@@ -11,6 +11,7 @@ use crate::format::time::Timestamp;
 use crate::log;
 use crate::random;
 use crate::replica::replicator::RETRY_DELAY;
+use crate::replica::replicator::side::incremental::StoredChanges;
 use crate::replica::replicator::side::{Side, SideStage, Writing};
 use crate::replica::segment_builder::SegmentBuilder;
 use crate::source::{GenerationEnd, WalMark};
@@ -28,12 +29,21 @@ pub(super) struct GenerationHistory {
     pub(super) retry_at: Instant,
     /// The stored end that the database does not continue, though only commits are missing between.
     pub(super) missed_end: Option<StoredEnd>,
+    /// What of its pages changed since an earlier run has kept their checksums.
+    pub(super) changes: StoredChanges,
     pub(super) spool_adopted: bool,
 }
 
 impl GenerationHistory {
     pub(super) fn new(now: Instant) -> GenerationHistory {
-        GenerationHistory { begun: false, last_start: None, retry_at: now, missed_end: None, spool_adopted: false }
+        GenerationHistory {
+            begun: false,
+            last_start: None,
+            retry_at: now,
+            missed_end: None,
+            changes: StoredChanges::NotAsked,
+            spool_adopted: false,
+        }
     }
 }
 
@@ -100,7 +110,7 @@ impl Side {
 
     fn write(&mut self, writing: Writing) {
         (self.ownership.identified, self.generations.begun) = (true, true);
-        self.generations.missed_end = None;
+        self.forget_missed_end();
         self.stage = SideStage::Writing(Box::new(writing));
     }
 

@@ -1,17 +1,33 @@
 //! A generation that goes on by what differs from its end: commits between the two are not known.
 
+use std::task::Poll;
+use std::time::Instant;
+
+use crate::backup::changes_search::ChangesSearch;
+use crate::backup::page_sums_file;
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
+use crate::error::Result;
 use crate::format::chain::ChainBytes;
 use crate::format::chain_end::ChainEnd;
-use crate::format::position::{Offset, WalPosition};
+use crate::format::page_sums::SummedState;
+use crate::format::position::{Offset, Position, WalPosition};
 use crate::format::rollup;
 use crate::format::wal::Salt;
 use crate::log;
-use crate::replica::replicator::incremental::IncrementalAt;
+use crate::replica::replicator::incremental::{ChangesSince, IncrementalAt};
 use crate::replica::replicator::side::Side;
 use crate::replica::segment_builder::Segment;
 use crate::source::{GenerationEnd, WalMark};
+
+/// Which pages the store has changed since the page checksums were kept.
+#[derive(Default)]
+pub(super) enum StoredChanges {
+    #[default]
+    NotAsked,
+    Searching(SummedState, Box<ChangesSearch>),
+    Known(Option<ChangesSince>),
+}
 
 impl Side {
     /// The end after which only commits are missing. None before what is stored is known to be of this database, and
@@ -21,7 +37,50 @@ impl Side {
     }
 
     pub(in crate::replica::replicator) fn forget_missed_end(&mut self) {
-        self.generations.missed_end = None;
+        (self.generations.missed_end, self.generations.changes) = (None, StoredChanges::NotAsked);
+    }
+
+    /// Finds out which pages the store has changed since the commit whose page checksums an earlier run has kept, if that is
+    /// not the end itself. Ready: it is known, or it cannot be.
+    ///
+    /// Errors: the store's; it may be polled again.
+    pub(in crate::replica::replicator) fn poll_changes(&mut self, now: Instant) -> Result<Poll<()>> {
+        let Some(end) = self.missed_end() else { return Ok(Poll::Ready(())) };
+        if let StoredChanges::NotAsked = self.generations.changes {
+            self.generations.changes = self.begin_search(end);
+        }
+        let StoredChanges::Searching(state, search) = &mut self.generations.changes else { return Ok(Poll::Ready(())) };
+        let state = *state;
+        let polled = search.poll(now).inspect_err(|_| self.generations.changes = StoredChanges::NotAsked);
+        let Poll::Ready(changed) = polled? else { return Ok(Poll::Pending) };
+        self.generations.changes = StoredChanges::Known(changed.map(|changed| ChangesSince { state, changed }));
+        Ok(Poll::Ready(()))
+    }
+
+    fn begin_search(&self, end: StoredEnd) -> StoredChanges {
+        let store = &self.replica.store;
+        let blind = self.store_summary.recipients > 0 && !store.can_decrypt();
+        let kept = page_sums_file::read_state(&self.replica.settings.meta()).filter(|_| !blind);
+        let from = kept.filter(|kept| kept.state.page_size == end.chain_end.page_size).and_then(|kept| {
+            let before =
+                |at: &&Position| at.generation == end.chain_end.generation && at.wal_position < end.wal_position();
+            kept.positions.iter().find(before).map(|position| (kept.state, *position))
+        });
+        match from {
+            Some((state, from)) if end.database.is_some_and(|known| known != state.fingerprint()) => {
+                let search = ChangesSearch::new(store.clone(), from, state.fingerprint(), end);
+                StoredChanges::Searching(state, Box::new(search))
+            }
+            _ => StoredChanges::Known(None),
+        }
+    }
+
+    /// What was found.
+    pub(in crate::replica::replicator) fn changes_since(&self) -> Option<&ChangesSince> {
+        match &self.generations.changes {
+            StoredChanges::Known(changes) => changes.as_ref(),
+            _ => None,
+        }
     }
 
     /// What a restore of what is stored reads.

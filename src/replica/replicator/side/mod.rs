@@ -45,6 +45,7 @@ use closing::EndOfRun;
 use exclusivity::StoreAccess;
 use generation::GenerationHistory;
 use health::Health;
+use incremental::StoredChanges;
 use requests::SnapshotRequests;
 use setup::ReplicaSetup;
 use takeover::{Identifying, Ownership};
@@ -191,7 +192,7 @@ impl Side {
         let waits = match &self.stage {
             _ if self.health.failure.is_some() => return false,
             SideStage::Starting(_) | SideStage::Identifying(_) => true,
-            SideStage::Ready(_) => false,
+            SideStage::Ready(_) => matches!(self.generations.changes, StoredChanges::Searching(..)),
             SideStage::Writing(writing) => writing.snapshot.is_some(),
         };
         waits

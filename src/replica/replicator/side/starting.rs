@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::log;
 use crate::replica::replicator::settings::WakeOn;
+use crate::replica::replicator::side::incremental::StoredChanges;
 use crate::replica::replicator::side::{Side, SideStage};
 use crate::source::GenerationEnd;
 
@@ -107,6 +108,7 @@ impl Side {
     /// What waits to go on after an end cannot.
     pub(in crate::replica::replicator) fn refuse_end(&mut self, reason: GenerationEnd) {
         if let SideStage::Ready(end) = &mut self.stage {
+            self.generations.changes = StoredChanges::NotAsked;
             self.generations.missed_end = end.as_ref().ok().copied().filter(|_| reason.is_only_missed());
             *end = Err(reason);
         }
