@@ -94,7 +94,7 @@ bench-store: python
 	$(BENCH)/readme.py
 
 cluster:
-	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test nats -- cluster:: --nocapture
+	CLUSTER_ROUNDS=$(ROUNDS) $(CARGO) test --locked $(FEATURES) --test nats -- cluster:: partition::of_two_sides --nocapture
 
 soak:
 	MODEL_SECONDS=$(SECONDS) $(CARGO) test --locked $(FEATURES) --test alone --test random -- deterministic:: model:: --nocapture

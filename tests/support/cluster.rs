@@ -1,10 +1,12 @@
 //! Three nats-servers that form a cluster, all on this machine.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::nats::{Server, free_port, pinned};
+use super::proxy::Proxy;
 use super::raw;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -13,23 +15,50 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 pub struct Cluster {
     pub servers: Vec<Server>,
+    routes: Vec<Route>,
+}
+
+/// The way from one server to another.
+struct Route {
+    ends: [usize; 2],
+    link: Proxy,
 }
 
 impl Cluster {
     /// Starts them; returns when they have a leader.
     pub fn new() -> Cluster {
-        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
-        let all: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        Cluster::of(&pinned())
+    }
+
+    /// The same of another release.
+    pub fn of(binary: &Path) -> Cluster {
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let pairs = (0..3).flat_map(|from| (0..3).map(move |to| [from, to])).filter(|[from, to]| from != to);
+        let routes: Vec<Route> = pairs.map(|ends| Route { ends, link: Proxy::new(ports[ends[1]]) }).collect();
+        // What a server tells the others of itself leads nowhere: every route is one of ours.
+        let nowhere = free_port();
         let config = |n: usize| {
+            let ways = routes.iter().filter(|route| route.ends[0] == n);
+            let ways: Vec<String> = ways.map(|route| format!("nats://{}", route.link.address())).collect();
             format!(
-                "server_name: n{n}\ncluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}] }}",
-                routes[n],
-                all.join(", ")
+                "server_name: n{n}\ncluster {{ name: c, listen: \"127.0.0.1:{}\", advertise: \"127.0.0.1:{nowhere}\", routes: [{}] }}",
+                ports[n],
+                ways.join(", ")
             )
         };
-        let cluster = Cluster { servers: (0..3).map(|n| Server::start_unready(&pinned(), &config(n))).collect() };
+        let servers = (0..3).map(|n| Server::start_unready(binary, &config(n))).collect();
+        let cluster = Cluster { servers, routes };
         cluster.settle();
         cluster
+    }
+
+    /// No other server hears this one any more. Clients keep their connections.
+    pub fn part(&self, server: usize) {
+        self.routes.iter().filter(|route| route.ends.contains(&server)).for_each(|route| route.link.part());
+    }
+
+    pub fn join(&self) {
+        self.routes.iter().for_each(|route| route.link.join());
     }
 
     /// Waits until the cluster answers for JetStream, with all of its servers.
@@ -41,6 +70,24 @@ impl Cluster {
                 return;
             }
             assert!(Instant::now() < end, "the cluster finds no leader");
+            // Looked at again until the deadline above.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until the bucket's stream is led by another server than this one.
+    pub fn settle_without(&self, server: usize, bucket: &str) {
+        let others = self.servers.iter().enumerate().filter(|(n, _)| *n != server).map(|(_, server)| server);
+        let others: Vec<&Server> = others.collect();
+        let end = Instant::now() + SOON;
+        loop {
+            let question = format!("$JS.API.STREAM.INFO.OBJ_{bucket}");
+            let mut answers = others.iter().map(|one| raw::ask_within(ANSWER, &one.address(), &question, &json!({})));
+            let leader = |answer: Value| Some(answer["cluster"]["leader"].as_str()?.to_string());
+            if answers.any(|answer| answer.ok().and_then(leader).is_some_and(|name| name != format!("n{server}"))) {
+                return;
+            }
+            assert!(Instant::now() < end, "the others find no leader");
             // Looked at again until the deadline above.
             std::thread::sleep(Duration::from_millis(100));
         }
