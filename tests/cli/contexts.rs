@@ -16,8 +16,8 @@ const SEED: &str = "SUAHKFZWNVWZPCVGYY3L2QV6MQAT23QTCF2WYBVZEGJZOUNIYQNA6TUWOU";
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-/// The options that a URL comes to, with these variables and files.
-fn options(url: &str, variables: Pairs<'_>, files: Pairs<'_>) -> Result<NatsOptions> {
+/// The options that a URL comes to, or the first replica of a configuration, with these variables and files.
+fn options(place: &str, variables: Pairs<'_>, files: Pairs<'_>) -> Result<NatsOptions> {
     let find =
         |pairs: Pairs<'_>, name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| v.to_string());
     let env = |name: &str| find(variables, name);
@@ -32,7 +32,11 @@ fn options(url: &str, variables: Pairs<'_>, files: Pairs<'_>) -> Result<NatsOpti
         seed_file: &seed_file,
         context_file: &context_file,
     };
-    config::replica(url, &around).map(|replica| match replica.target {
+    let replica = match place.starts_with("nats:") {
+        true => config::replica(place, &around),
+        false => config::parse(place, &around, true).map(|mut config| config.dbs.remove(0).replica),
+    };
+    replica.map(|replica| match replica.target {
         StoreTarget::Nats(options) => *options,
         other => panic!("{other:?}"),
     })
@@ -71,7 +75,20 @@ fn the_nearest_place_wins() {
     let named = ("NATS_CONTEXT", "named");
     let url = ("NATS_URL", "nats://env-user:p@env");
     let user: [(&str, &str); 2] = [("NATS_USER", "var-user"), ("NATS_PASSWORD", "p")];
+    let mine = "dbs: [{path: /a.db, replica: {url: 'nats:///b', username: mine, password: p}}]";
+    let top = "username: top\npassword: p\ndbs: [{path: /a.db, replica: {url: 'nats:///b'}}]";
+    let both = "username: top\npassword: p\ndbs: [{path: /a.db, replica: {url: 'nats://me:p@h/b'}}]";
+    let open = "dbs: [{path: /a.db, replica: {bucket: b}}]";
     let table: &[(&str, Pairs<'_>, &str)] = &[
+        // The configuration: the replica, then the top level, then what is outside of it.
+        (mine, &[HOME, named, user[0], user[1]], "mine@n1,n2*"),
+        (top, &[HOME, named, user[0], user[1]], "top@n1,n2*"),
+        (top, &[HOME, named, ("NATS_URL", "env")], "top@env"),
+        (both, &[HOME, named], "me@h"),
+        (open, &[HOME, named, user[0], user[1]], "var-user@n1,n2*"),
+        (open, &[HOME, named], "named-user@n1,n2*"),
+        (open, &[HOME], "chosen-user@chosen"),
+        (open, &[], "127.0.0.1"),
         // Nothing names a server: the selected context, or this host.
         ("nats:///b", &[], "127.0.0.1"),
         ("nats:///b", &[HOME], "chosen-user@chosen"),

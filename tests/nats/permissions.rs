@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::clock::{with_clock, wrong_clock};
-use crate::support::{Bed, Ran, assert_equal, equal, litestream, raw, until};
+use crate::support::{Bed, Ran, STORE, assert_equal, equal, litestream, raw, until};
 use serde_json::{Value, json};
 
 /// What the manual grants for these words in the first column of its table: subjects to publish to, and to subscribe to.
@@ -163,6 +163,65 @@ fn who_reads_and_who_does_all_need_what_the_table_says() {
     equal(&database, &output).expect("the restore equals the live database");
     allowed(bed.run(&["delete", "-yes", &url_of(&bed, "all")]));
     assert_eq!(raw::info(address(&bed.url()), "backup")["state"]["messages"], 0);
+}
+
+/// A login for `roles` without one line of the table.
+fn user_without(name: &str, roles: &[&str], missing: &str) -> String {
+    let subject = json!(missing.replace("BUCKET", "backup")).to_string();
+    let all = user(name, roles);
+    assert!(all.contains(&subject), "{subject} is not in {all}");
+    // A list may have it as its first, its last or its only one.
+    let all = all.replacen(&format!("{subject},"), "", 1);
+    all.replacen(&format!(",{subject}"), "", 1).replacen(&subject, "\"nothing\"", 1)
+}
+
+/// Without it the command cannot do its work. What it is called there is all that the server says.
+#[test]
+fn permission_that_is_missing_is_named_at_once() {
+    let (readers, writers) = (["read"], ["read", "store", "delete"]);
+    let subjects: [(&[&str], &str); 9] = [
+        (&readers, "$JS.API.STREAM.INFO.OBJ_BUCKET"),
+        (&readers, "$JS.API.STREAM.MSG.GET.OBJ_BUCKET"),
+        (&readers, "$JS.API.CONSUMER.CREATE.OBJ_BUCKET.>"),
+        (&readers, "$JS.API.CONSUMER.MSG.NEXT.OBJ_BUCKET.>"),
+        (&readers, "_INBOX.>"),
+        (&writers, "$JS.API.STREAM.INFO.OBJ_BUCKET"),
+        (&writers, "$JS.API.CONSUMER.CREATE.OBJ_BUCKET.>"),
+        (&writers, "$O.BUCKET.>"),
+        (&writers, "$JS.API.STREAM.PURGE.OBJ_BUCKET"),
+    ];
+    let name = |at: usize| format!("user{at}");
+    let users = subjects.iter().enumerate().map(|(at, (roles, missing))| user_without(&name(at), roles, missing));
+    let users: Vec<String> = users.chain(["{ user: admin, password: p }".to_string()]).collect();
+    let bed = Bed::nats_with(
+        "permissions-missing",
+        &format!("authorization {{ users = [ {} ] }}\nno_auth_user: admin\n", users.join(", ")),
+    );
+    let database = bed.database();
+    raw::create(address(&bed.url()), "backup", json!({}));
+    bed.run(&["replicate", "-once", database.to_str().expect("a path"), &bed.url()]).succeeded();
+    for (at, (roles, missing)) in subjects.iter().enumerate() {
+        let (url, output) = (url_of(&bed, &name(at)), bed.fresh("none.db"));
+        let ran = match (roles.len(), *missing) {
+            (1, _) => bed.restore(&url, &output),
+            (_, "$JS.API.STREAM.PURGE.OBJ_BUCKET") => bed.run(&["delete", "-yes", &url]),
+            _ => {
+                bed.write(&database, &["--commits", "1"]);
+                let config = configuration(&bed, &database, &name(at), "");
+                let text = fs::read_to_string(&config).expect("read");
+                // An upload that is refused is tried again until then: the permission may be granted meanwhile.
+                fs::write(&config, format!("shutdown-sync-timeout: 1s\n{text}")).expect("write");
+                bed.run_command(&mut replicate_once(&config))
+            }
+        };
+        let subject = missing.replace("BUCKET", "backup");
+        let named = format!(
+            "Permissions Violation for {}",
+            if missing.starts_with("_INBOX") { "Subscription to" } else { "Publish to" }
+        );
+        let ran = ran.refused(STORE, &[&named, subject.trim_end_matches('>')]);
+        assert!(!ran.stderr.contains("no answer within"), "{}", ran.stderr);
+    }
 }
 
 /// What the server says to `user` who publishes this, as an answer or as the refusal of a permission.

@@ -178,6 +178,8 @@ fn from_copies(binary: &Path) {
             let words: Vec<&str> = words.into_iter().chain([at.as_str()]).collect();
             bed.run(&words).refused(4, &["it is a copy of the bucket backup", "use the bucket backup"]);
         }
+        let ran = bed.run(&["compact", "-once", "-json", &url(bucket)]);
+        assert!(ran.status == 4 && ran.stderr.contains("it is a copy of the bucket backup"), "{}", ran.stderr);
         assert_eq!(raw::info(&server.address(), "backup")["state"]["messages"], before);
         assert_equal(&database, &bed.restored_from(&url(bucket)));
         copy_is_followed(&bed, &database, &url("backup"), &url(bucket));
