@@ -17,6 +17,16 @@ pub(super) enum DbsEntry {
     Directory(DatabaseDir),
 }
 
+impl DbsEntry {
+    /// The database, or what each one in the directory is like.
+    pub fn database(&self) -> &Database {
+        match self {
+            DbsEntry::Database(database) => database,
+            DbsEntry::Directory(dir) => &dir.template,
+        }
+    }
+}
+
 /// What the top level says for every database.
 pub(super) struct Defaults {
     pub layer: ReplicaSettings,

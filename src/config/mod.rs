@@ -15,6 +15,7 @@ mod glob;
 pub mod keep;
 pub mod keys;
 mod nats_context;
+mod overlaps;
 mod replica_settings;
 mod resolve_replica;
 pub mod shell_words;
@@ -37,6 +38,7 @@ pub use database::{
 pub use database_dir::DatabaseDir;
 pub use environment::Environment;
 pub use nats_context::CONTEXT_VARIABLE;
+pub use overlaps::{DistinctDatabases, reject_overlaps};
 pub use replica_settings::DEFAULT_SYNC_INTERVAL;
 pub use snapshot_policy::{DEFAULT_SNAPSHOT_INTERVAL, DEFAULT_SNAPSHOT_RETENTION, SnapshotPolicy};
 pub use url::mask_credentials;
@@ -65,7 +67,7 @@ pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     pub dbs: Vec<Database>,
-    /// Directories of databases, to be expanded when the program runs; [`reject_overlaps`] is then due again.
+    /// Directories of databases, to be expanded when the program runs; [`DistinctDatabases`] is then due again.
     pub dirs: Vec<DatabaseDir>,
     pub logging: Logging,
     pub snapshot: SnapshotPolicy,
@@ -178,8 +180,18 @@ pub fn parse(text: &str, around: &Environment<'_>, expand: bool) -> Result<Confi
     let mut warnings = keys::check(&root, &keys::GLOBAL)?;
     let mut config = parse_top_level(&root, around, &mut warnings)?;
     let inherited = Defaults { layer: ReplicaSettings::read(&root, around)?, snapshot: config.snapshot };
-    for section in root.sections("dbs")? {
-        match dbs_entry::read(&section, &inherited, around, &mut warnings)? {
+    let sections = root.sections("dbs")?;
+    let read = |section| dbs_entry::read(section, &inherited, around, &mut warnings);
+    let entries = sections.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let mut distinct = DistinctDatabases::default();
+    for (section, entry) in sections.iter().zip(&entries) {
+        distinct.add(entry.database()).or_else(|overlap| match section.has(overlap.key) {
+            true => section.with_key_context(overlap.key, Err(overlap.error)),
+            false => section.with_section_context(Err(overlap.error)),
+        })?;
+    }
+    for entry in entries {
+        match entry {
             DbsEntry::Database(database) => config.dbs.push(database),
             DbsEntry::Directory(dir) => config.dirs.push(dir),
         }
@@ -188,7 +200,6 @@ pub fn parse(text: &str, around: &Environment<'_>, expand: bool) -> Result<Confi
     if config.dbs.is_empty() && config.dirs.is_empty() {
         return Err(Error::new(Kind::Usage, "no database is configured").with_hint("add one under dbs"));
     }
-    reject_overlaps(config.dbs.iter().chain(config.dirs.iter().map(|dir| &dir.template)))?;
     Ok(config)
 }
 
@@ -242,30 +253,6 @@ impl Config {
                 .with_hint("litestream databases lists the configured ones"))
         })
     }
-}
-
-/// Holds databases apart: no two share a file, or a place in a store.
-pub fn reject_overlaps<'a>(databases: impl Iterator<Item = &'a Database>) -> Result<()> {
-    let mut seen: Vec<&Database> = Vec::new();
-    for database in databases {
-        let path = database.path.display();
-        if seen.iter().any(|other| other.path == database.path) {
-            return Err(Error::new(Kind::Usage, format!("database {path}: configured twice")));
-        }
-        for replica in &database.replicas {
-            let shares = |other: &&&Database| {
-                other.replicas.iter().any(|other| is_same_location(&other.target, &replica.target))
-            };
-            if let Some(other) = seen.iter().find(shares) {
-                let what =
-                    format!("databases {} and {path}: both would write to {}", other.path.display(), replica.url);
-                return Err(Error::new(Kind::Usage, what)
-                    .with_hint("give each a prefix of its own: url: nats://HOST/BUCKET/PREFIX, or path: PREFIX"));
-            }
-        }
-        seen.push(database);
-    }
-    Ok(())
 }
 
 /// Servers are told apart by name only: two lists with one server in common are one cluster.

@@ -619,12 +619,28 @@ fn two_databases_never_share_a_file_or_a_place() {
     ];
     for (one, other) in shared {
         let (what, hint) = refused(&two(one, other));
-        assert!(what.starts_with("databases /1.db and /2.db: both would write to "), "{what}");
+        assert!(what.starts_with("line 5: replica: databases /1.db and /2.db: both would write to "), "{what}");
         assert!(hint.contains("prefix of its own"));
     }
     assert!(parse_with(&two("url: nats://h/b", "url: nats://h/b/p"), &[]).is_ok());
     let same = "dbs:\n- {path: /a.db, replica: {bucket: b}}\n- {path: sqlite:///a.db, replica: {bucket: c}}";
-    assert_eq!(refused(same).0, "database /a.db: configured twice");
+    assert_eq!(refused(same).0, "line 3: path: database /a.db: configured twice");
+    // The directory for the lock is a file's own, too, whether it is written or not.
+    let with_meta = |one: &str, other: &str| {
+        let line =
+            |number: u8, meta: &str| format!("- path: /{number}.db\n  replica: {{bucket: b, path: p{number}}}\n{meta}");
+        format!("dbs:\n{}{}", line(1, one), line(2, other))
+    };
+    for (one, other) in [("  meta-path: /m\n", "  meta-path: /m/.\n"), ("", "  meta-path: /.1.db-litestream\n")] {
+        let (what, hint) = refused(&with_meta(one, other));
+        let line = if one.is_empty() { 6 } else { 7 };
+        assert!(
+            what.starts_with(&format!("line {line}: meta-path: databases /1.db and /2.db: both would use ")),
+            "{what}"
+        );
+        assert!(hint.contains("meta-path of its own"), "{hint}");
+    }
+    assert!(parse_with(&with_meta("  meta-path: /m/1\n", "  meta-path: /m/2\n"), &[]).is_ok());
 }
 
 #[test]
@@ -656,7 +672,11 @@ fn replicas_of_one_database_have_places_and_names_of_their_own() {
         assert!(what.contains(expected), "{list}: {what}");
     }
     let shared = "dbs:\n- path: /a.db\n  replicas: [{bucket: b}, {bucket: c}]\n- {path: /b.db, replica: {bucket: c}}\n";
-    assert!(refused(shared).0.starts_with("databases /a.db and /b.db: both would write to "), "{}", refused(shared).0);
+    assert!(
+        refused(shared).0.contains("replica: databases /a.db and /b.db: both would write to "),
+        "{}",
+        refused(shared).0
+    );
 }
 
 #[test]
