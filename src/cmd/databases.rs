@@ -1,7 +1,7 @@
 //! `litestream databases`: what the configuration comes to, without secrets.
 
 use crate::cmd::print::{Cell, Table};
-use crate::cmd::{Context, ExitStatus, find_databases};
+use crate::cmd::{Context, ErrorCollector, ExitStatus, find_databases};
 use crate::config::{self, Database, units};
 use crate::error::Result;
 use crate::store::StoreTarget;
@@ -11,16 +11,22 @@ use crate::store::nats::options::Credentials;
 /// In place of what nobody is shown.
 const MASK: &str = "***";
 
-/// Errors: also those of files that the configuration names, when the table has been printed.
+/// Errors: also those of files that the configuration names, and of paths that cannot be replicated, when the table has been
+/// printed.
 pub fn run(given: &Context, as_json: bool) -> Result<ExitStatus> {
     let config = given.config()?;
     let mut table = Table::new(&["path", "replica", "login", "tls", "sync", "snapshot", "retention"]);
-    for database in find_databases::find_databases(&config)?.iter().flat_map(Database::each_replica) {
+    let found = find_databases::find_databases(&config)?;
+    for database in found.databases.iter().flat_map(Database::each_replica) {
         table.row(row(&database));
     }
     table.print(as_json)?;
-    config::check_files::config(&config)?;
-    Ok(0)
+    let mut errors = ErrorCollector::default();
+    found.unusable.into_iter().for_each(|one| errors.push(one.error));
+    if let Err(error) = config::check_files::config(&config) {
+        errors.push(error);
+    }
+    errors.into_result().map(|()| 0)
 }
 
 fn row(database: &Database) -> [Cell; 7] {

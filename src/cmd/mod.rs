@@ -41,6 +41,7 @@ mod supervisor;
 mod terminal;
 mod traffic_log;
 mod verify;
+mod walk_files;
 mod wiring;
 
 use std::io::Write as _;
@@ -56,7 +57,7 @@ use crate::log;
 use crate::printable::printable;
 use crate::store::encrypted::Encryption;
 use crate::store::{self, ConnectionPool, Store};
-use find_databases::Reported;
+use find_databases::{Found, Reported};
 
 /// What a command comes back with: the exit status of the process.
 type ExitStatus = u8;
@@ -242,18 +243,19 @@ impl Context<'_> {
     }
 
     /// The databases that a command is about.
-    fn selected_databases(&self, chosen: &cli::DatabaseSelection) -> Result<Vec<config::Database>> {
+    fn selected_databases(&self, chosen: &cli::DatabaseSelection) -> Result<Found> {
         match chosen {
-            cli::DatabaseSelection::Explicit(pair) => Ok(vec![self.explicit_database(pair)?]),
+            cli::DatabaseSelection::Explicit(pair) => Ok(Found::of(vec![self.explicit_database(pair)?])),
             cli::DatabaseSelection::Path(path) => {
                 let databases = self.about_replicas(vec![self.config()?.find(path, &environment)?])?;
                 databases.iter().try_for_each(|database| config::check_files::replica(&database.replica))?;
-                Ok(databases)
+                Ok(Found::of(databases))
             }
             cli::DatabaseSelection::Configured => {
                 let config = self.config()?;
                 config::check_files::config(&config)?;
-                self.about_replicas(find_databases::find_databases(&config)?)
+                let found = find_databases::find_databases(&config)?;
+                Ok(Found { databases: self.about_replicas(found.databases)?, ..found })
             }
         }
     }
@@ -262,22 +264,23 @@ impl Context<'_> {
 impl Context<'_> {
     /// The databases that a report is about: of a whole configuration, also those that are left in the store alone.
     fn reported(&self, chosen: &cli::DatabaseSelection, pool: &mut ConnectionPool) -> Result<Vec<Reported>> {
-        if let cli::DatabaseSelection::Configured = chosen {
-            let config = self.config()?;
-            config::check_files::config(&config)?;
-            let mut rows = Vec::new();
-            for reported in find_databases::reported(&config, pool)? {
-                match reported {
-                    Reported::Configured(database) => {
-                        rows.extend(self.about_replicas(vec![database])?.into_iter().map(Reported::Configured));
-                    }
-                    // Of what is stored alone there is a row for each URL already.
-                    other => rows.push(other),
-                }
-            }
-            return Ok(rows);
+        let found = self.selected_databases(chosen)?;
+        let others = self.others(chosen, &found, false, pool)?;
+        Ok(found.databases.into_iter().map(Reported::Configured).chain(others).collect())
+    }
+
+    /// What a report has beside the databases; nothing where only some were chosen. Of what is stored alone, each URL is told.
+    fn others(
+        &self,
+        chosen: &cli::DatabaseSelection,
+        found: &Found,
+        create_bucket: bool,
+        pool: &mut ConnectionPool,
+    ) -> Result<Vec<Reported>> {
+        match chosen {
+            cli::DatabaseSelection::Configured => Ok(found.others(&self.config()?, create_bucket, pool)),
+            _ => Ok(Vec::new()),
         }
-        Ok(self.selected_databases(chosen)?.into_iter().map(Reported::Configured).collect())
     }
 }
 

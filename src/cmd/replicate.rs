@@ -6,13 +6,13 @@ mod reports;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::cli;
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::drain::{DrainLimit, drain};
 use crate::cmd::exec::ChildCommand;
+use crate::cmd::find_databases::{Found, Reported};
 use crate::cmd::service::ServiceRequests;
 use crate::cmd::supervisor::Supervisor;
 use crate::cmd::{Context, ErrorCollector, ExitStatus, find_databases, of_database, restore_missing, signals, wiring};
@@ -26,19 +26,21 @@ use daemon::Daemon;
 
 pub fn run(given: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatus> {
     let config = read_config(given, options)?;
-    let databases = find_databases::find_databases(&config)?;
+    let found = find_databases::find_databases(&config)?;
+    let databases = &found.databases;
     signals::install_shutdown_handlers();
     let tick = databases.iter().map(|database| database.monitor_interval).min();
     let tick = tick.unwrap_or(config::DEFAULT_MONITOR_INTERVAL);
     let timeout = config.shutdown_sync_timeout;
     let mut supervisor = Supervisor::new(tick, timeout, options.create_bucket);
     if options.once {
-        return once(&mut supervisor, &databases, options, timeout);
+        return once(&mut supervisor, &config, &found, options);
     }
     let exec = options.exec.clone().or(config.exec.clone());
     let service = if config.service { ServiceRequests::start(&mut supervisor) } else { None };
-    start_all(&mut supervisor, &databases, options, exec.is_some())?;
-    drop(databases);
+    start_all(&mut supervisor, databases, options, exec.is_some())?;
+    supervisor.set_unusable(found.unusable);
+    drop(found.databases);
     signals::install_hangup_handler();
     let exec = exec.as_deref().map(ChildCommand::start).transpose()?;
     let mut daemon = Daemon::new(config, supervisor, exec, service);
@@ -84,19 +86,23 @@ fn start_all(
 /// Stores what each of them holds. One that fails does not keep the others from it.
 fn once(
     supervisor: &mut Supervisor,
-    databases: &[Database],
+    config: &Config,
+    found: &Found,
     options: &cli::ReplicateOptions,
-    timeout: Duration,
 ) -> Result<ExitStatus> {
     let mut errors = ErrorCollector::default();
+    let databases = &found.databases;
     for database in databases {
         if let Err(error) = start_database(supervisor, database, options, false) {
             errors.push(if databases.len() > 1 { of_database(error, &database.path) } else { error });
         }
     }
-    if let Err(error) = drain(&mut supervisor.event_loop, DrainLimit::Idle(timeout), &mut |_| ()) {
+    if let Err(error) = drain(&mut supervisor.event_loop, DrainLimit::Idle(config.shutdown_sync_timeout), &mut |_| ()) {
         errors.push(error);
     }
+    // After the databases: their bucket may have been made just now.
+    let others = found.others(config, options.create_bucket, supervisor.pool());
+    others.into_iter().filter_map(Reported::problem).for_each(|(_, error)| errors.push(error));
     errors.into_result().map(|()| 0)
 }
 

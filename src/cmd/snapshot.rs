@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::drain::{DrainLimit, drain};
 use crate::cmd::event_loop::EventLoop;
+use crate::cmd::find_databases::{Found, Reported};
 use crate::cmd::progress::ProgressLine;
 use crate::cmd::{Context, ErrorCollector, ExitStatus, environment, heartbeat, of_database, print, signals, wiring};
 use crate::config::{self, Database};
@@ -39,12 +40,13 @@ pub fn run(given: &Context, options: &cli::SnapshotOptions) -> Result<ExitStatus
         // Cron sends what is printed by mail: silence is success.
         log::set_level(Level::Warn);
     }
-    let (databases, heartbeat) = selected_databases(given, options)?;
+    let (found, heartbeat) = selected_databases(given, options)?;
+    let databases = &found.databases;
     signals::install_shutdown_handlers();
     let mut pool = ConnectionPool::default();
     let mut rows = Vec::new();
     let mut errors = ErrorCollector::default();
-    for database in &databases {
+    for database in databases {
         let done = snapshot_database(database, options, &mut pool);
         let done = if databases.len() > 1 { done.map_err(|e| of_database(e, &database.path)) } else { done };
         rows.push(row(database, &done));
@@ -56,6 +58,13 @@ pub fn run(given: &Context, options: &cli::SnapshotOptions) -> Result<ExitStatus
         }
     }
     let all = rows.len() == databases.len();
+    // After the databases: their bucket may have been made just now.
+    let others =
+        if all { given.others(&options.selection, &found, options.create_bucket, &mut pool)? } else { Vec::new() };
+    for (database, error) in others.into_iter().filter_map(Reported::problem) {
+        rows.push(row(&database, &Err(error.clone())));
+        errors.push(error);
+    }
     if options.json {
         print::json_value(&rows.into())?;
     }
@@ -85,13 +94,10 @@ fn row(database: &Database, done: &Result<StoredSnapshot>) -> serde_json::Value 
 }
 
 /// The databases, and where to report that all of them are stored.
-fn selected_databases(
-    given: &Context,
-    options: &cli::SnapshotOptions,
-) -> Result<(Vec<Database>, Option<config::Heartbeat>)> {
-    let mut databases = given.selected_databases(&options.selection)?;
+fn selected_databases(given: &Context, options: &cli::SnapshotOptions) -> Result<(Found, Option<config::Heartbeat>)> {
+    let mut found = given.selected_databases(&options.selection)?;
     if options.retention.is_some() {
-        databases.iter_mut().for_each(|database| {
+        found.databases.iter_mut().for_each(|database| {
             (database.snapshot_retention, database.keep) = (options.retention, None);
         });
     }
@@ -100,7 +106,7 @@ fn selected_databases(
         cli::DatabaseSelection::Configured => given.config()?.heartbeat,
         _ => None,
     };
-    Ok((databases, heartbeat))
+    Ok((found, heartbeat))
 }
 
 /// A snapshot that was stored.

@@ -66,6 +66,7 @@ pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -
                 (database, row)
             }
             Reported::Unlisted(directory, error) => (directory, error_row("unreachable: ", &error)),
+            Reported::Unusable(database, error) => (database, error_row("", &error)),
         };
         exit = exit.max(row.exit);
         table.row([

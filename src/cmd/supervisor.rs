@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::event_loop::EventLoop;
+use crate::cmd::find_databases::Unusable;
 use crate::cmd::restore_missing::{self, BackgroundRestore};
 use crate::cmd::wiring;
 use crate::config::Database;
@@ -24,6 +25,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(60);
 pub struct Supervisor {
     pub event_loop: EventLoop,
     desired: Vec<Database>,
+    /// What should be followed, and cannot be.
+    unusable: Vec<Unusable>,
     /// How those that are followed were configured.
     configured: Vec<Database>,
     /// Until when the last sync of one that goes may take.
@@ -44,6 +47,7 @@ impl Supervisor {
         Supervisor {
             event_loop: EventLoop::new(Vec::new(), tick),
             desired: Vec::new(),
+            unusable: Vec::new(),
             configured: Vec::new(),
             stopping: HashMap::new(),
             retry_at: HashMap::new(),
@@ -102,14 +106,32 @@ impl Supervisor {
         }
     }
 
+    /// What should be followed from now on, and cannot be: each path is logged when it comes, and when its reason changes.
+    pub fn set_unusable(&mut self, unusable: Vec<Unusable>) {
+        let identity = |one: &Unusable| (one.path().to_path_buf(), one.error.message().to_string());
+        if !unusable.iter().map(identity).eq(self.unusable.iter().map(identity)) {
+            let known: HashSet<_> = self.unusable.iter().map(identity).collect();
+            for one in unusable.iter().filter(|one| !known.contains(&identity(one))) {
+                log::warn("path cannot be replicated").field("path", one.path().display()).error(&one.error).emit();
+            }
+        }
+        self.unusable = unusable;
+    }
+
+    pub fn unusable(&self) -> &[Unusable] {
+        &self.unusable
+    }
+
     pub fn wanted(&self) -> &[Database] {
         &self.desired
     }
 
-    /// Whether there are databases to replicate, and each of them is replicated.
+    /// Whether there are databases to replicate, and each of them is replicated, and everything else that should be.
     pub fn all_running(&self) -> bool {
         let running = self.running();
-        !self.desired.is_empty() && self.desired.iter().all(|database| running.contains(&*name_of(database)))
+        !self.desired.is_empty()
+            && self.unusable.is_empty()
+            && self.desired.iter().all(|database| running.contains(&*name_of(database)))
     }
 
     /// The names of those that are followed.
@@ -120,7 +142,9 @@ impl Supervisor {
     /// Errors: of kind `Database`, naming a database that could not be followed to the end.
     pub fn require_all_running(&self) -> Result<()> {
         match self.desired.iter().find(|database| !self.is_replicating(database)) {
-            None => self.require_files(),
+            None => {
+                self.require_files().and_then(|()| self.unusable.first().map_or(Ok(()), |one| Err(one.error.clone())))
+            }
             Some(database) => {
                 let what = format!("database {}: could not be replicated", database.path.display());
                 Err(Error::new(Kind::Database, what).with_hint("see the log; the other databases were replicated"))

@@ -57,7 +57,7 @@ impl VerifyRequest {
         let (database, gone, unlisted) = match reported {
             Reported::Configured(database) => (database, false, None),
             Reported::Gone(database) => (database, true, None),
-            Reported::Unlisted(directory, error) => (directory, false, Some(error)),
+            Reported::Unlisted(database, error) | Reported::Unusable(database, error) => (database, false, Some(error)),
         };
         VerifyRequest { replica: database.replica.clone(), database: Some(database), gone, unlisted }
     }

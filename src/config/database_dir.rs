@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::database::Database;
 use super::{Replica, glob, url};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::format::sidecar::is_sidecar;
 use crate::store::StoreTarget;
+use crate::store::nats::check_prefix;
 
 /// An entry of `dbs` with `dir` and `pattern`. Which files there are is asked when the program runs.
 #[derive(Clone, PartialEq, Debug)]
@@ -31,34 +32,45 @@ impl DatabaseDir {
     /// Whether a file, by its path below the directory, is one of the entry's. SQLite's own files beside a database and
     /// hidden files never are.
     pub fn matches(&self, relative: &Path) -> bool {
-        let Some(name) = relative.file_name().and_then(|name| name.to_str()) else { return false };
+        // A name that is no UTF-8 is looked at too: it cannot be stored, which is to be told.
+        let Some(name) = relative.file_name().map(|name| name.to_string_lossy()) else { return false };
         let depth = relative.components().count();
         (self.recursive || depth == 1)
-            && !is_sidecar(name)
+            && !is_sidecar(&name)
             && !name.starts_with('.')
-            && glob::matches(&self.pattern, name)
+            && glob::matches(&self.pattern, &name)
     }
 
     /// The database in a file, by its path below the directory; its prefix is the entry's, and the path after it.
     ///
-    /// Errors: a name that cannot be part of an object's name.
+    /// Errors: of kind `Usage`, a name that cannot be part of an object's name.
     pub fn database(&self, relative: &Path) -> Result<Database> {
         let mut database = self.template.clone();
         database.path = self.dir().join(relative);
+        let below = |one: &Replica| one.below(relative).context(|| format!("database {}", database.path.display()));
+        let replicas = self.template.replicas.iter().map(below).collect::<Result<_>>()?;
+        database.replica = below(&self.template.replica)?;
+        database.replicas = replicas;
         // What was found and is gone now was deleted.
         database.restore_if_missing = false;
-        database.replica = self.template.replica.below(relative)?;
-        database.replicas = self.template.replicas.iter().map(|one| one.below(relative)).collect::<Result<_>>()?;
         database.meta_path = self.meta_dir.as_ref().map(|dir| dir.join(relative));
         Ok(database)
     }
 
-    /// The databases among the files below the directory, in order of their names.
-    pub fn databases(&self, files: &[PathBuf]) -> Result<Vec<Database>> {
+    /// The databases among the files below the directory, in order of their names; and the files that cannot be stored, with
+    /// the reason. Who names one file does not decide about others.
+    pub fn databases(&self, files: &[PathBuf]) -> (Vec<Database>, Vec<(PathBuf, Error)>) {
         let mut names: Vec<&PathBuf> = files.iter().filter(|file| self.matches(file)).collect();
         names.sort();
         names.dedup();
-        names.into_iter().map(|name| self.database(name)).collect()
+        let (mut databases, mut refused) = (Vec::with_capacity(names.len()), Vec::new());
+        for name in names {
+            match self.database(name) {
+                Ok(database) => databases.push(database),
+                Err(error) => refused.push((name.clone(), error)),
+            }
+        }
+        (databases, refused)
     }
 }
 
@@ -89,7 +101,10 @@ impl Replica {
     ///
     /// Errors: as for [`Replica::below`].
     pub fn at(&self, prefix: &str) -> Result<Replica> {
-        if prefix.is_empty() { Ok(self.clone()) } else { self.below(Path::new(prefix)) }
+        match prefix.is_empty() {
+            true => Ok(self.clone()),
+            false => self.below(Path::new(prefix)).context(|| format!("database {prefix:?}")),
+        }
     }
 
     /// The same replica with a prefix after its own, as a file below a directory has it.
@@ -97,21 +112,33 @@ impl Replica {
     /// Errors: a path that cannot be part of an object's name.
     pub fn below(&self, relative: &Path) -> Result<Replica> {
         let mut replica = self.clone();
+        // Two names that are none could look the same in a URL and in a log.
+        let name = relative.to_str().ok_or_else(|| Error::new(Kind::Usage, "expected a name in UTF-8"))?;
         match &mut replica.target {
             StoreTarget::Dir(dir) => {
                 dir.push(relative);
+                check_directory_length(dir)?;
                 replica.url = url::format_dir(dir);
             }
             StoreTarget::Nats(options) => {
-                let name = relative.to_str().ok_or_else(|| {
-                    Error::new(Kind::Usage, format!("database {relative:?}: expected a name in UTF-8"))
-                })?;
-                let name = url::parse_prefix(name).map_err(|error| error.context(format!("database {name:?}")))?;
-                let parts = [std::mem::take(&mut options.prefix), name];
+                let parts = [std::mem::take(&mut options.prefix), url::parse_prefix(name)?];
                 options.prefix = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+                check_prefix(&options.prefix)?;
                 replica.url = url::format_nats(options);
             }
         }
         Ok(replica)
     }
+}
+
+/// In bytes: a path has at most 4096 (PATH_MAX, linux/limits.h), and the names of the objects and of temporary files follow.
+const MAX_DIRECTORY: usize = 3840;
+
+fn check_directory_length(directory: &Path) -> Result<()> {
+    let length = directory.as_os_str().len();
+    if length <= MAX_DIRECTORY {
+        return Ok(());
+    }
+    let what = format!("expected a directory of at most {MAX_DIRECTORY} bytes, found {length}");
+    Err(Error::new(Kind::Usage, what).with_hint("the paths of its objects would be longer than the system allows"))
 }

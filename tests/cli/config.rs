@@ -292,7 +292,7 @@ fn what_is_left_out_has_the_default_that_the_manual_states() {
 fn a_directory_becomes_one_database_and_one_prefix_a_file() {
     let config = fixture("full.yml", &[]);
     let files = ["b.db", "a.db", "a.db-wal", "x/c d.db", ".hidden.db", "notes.txt"].map(PathBuf::from);
-    let databases = config.dirs[0].databases(&files).unwrap();
+    let (databases, _) = config.dirs[0].databases(&files);
     let found: Vec<(&str, &str)> =
         databases.iter().map(|d| (d.path.to_str().unwrap(), d.replica.url.as_str())).collect();
     let expected = [

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 on_both_stores! {
     a_tenant_whose_file_has_vanished_is_reported
+    a_volume_that_is_not_mounted_is_no_success
 }
 
 on_a_directory_only! {
@@ -72,6 +73,40 @@ fn a_tenant_whose_file_has_vanished_is_reported(bed: &Bed) {
     }
     // The file alone is missing: what is stored is whole.
     bed.restored_from(&bed.url_below("fleet/b.db"));
+}
+
+/// Each database is told in a line, with the status that `status` has, and no heartbeat says that all is stored.
+fn a_volume_that_is_not_mounted_is_no_success(bed: &Bed) {
+    let (directory, file) = fleet(bed, &[]);
+    // A directory that is empty from the beginning misses nothing.
+    run(bed, &file, &["replicate", "-once", "-create-bucket"]).succeeded();
+    for name in ["a.db", "b.db"] {
+        bed.write(&directory.join(name), &["--commits", "3"]);
+    }
+    let (url, beats) = support::heartbeats();
+    let file = config(bed, &format!("heartbeat-url: {url}\n{}", fs::read_to_string(file).unwrap()));
+    run(bed, &file, &["snapshot"]).succeeded();
+    beats.recv_timeout(support::SOON).expect("a heartbeat");
+    fs::rename(&directory, bed.path("elsewhere")).unwrap();
+    fs::create_dir(&directory).unwrap();
+    for words in [&["snapshot"][..], &["replicate", "-once"]] {
+        let ran = run(bed, &file, words).refused(DATABASE, &[]);
+        for name in ["a.db", "b.db"] {
+            let line = format!("litestream: database {}: missing: ", directory.join(name).display());
+            assert_eq!(ran.stderr.matches(&line).count(), 1, "{words:?}: {}", ran.stderr);
+        }
+    }
+    let rows = rows(&run(bed, &file, &["snapshot", "-json"]));
+    assert!(rows.len() == 2 && rows[0]["error"].as_str().unwrap().contains("missing: "), "{rows:?}");
+    assert!(beats.try_recv().is_err(), "a heartbeat was sent");
+    assert_eq!(run(bed, &file, &["status"]).status, DATABASE);
+    // Where nobody knows what is missing, nobody says that nothing is.
+    let away = format!("nats://127.0.0.1:{}/b", closed_port());
+    let text = format!("dbs: [{{dir: {}, pattern: '*.db', replica: {{url: '{away}'}}}}]", directory.display());
+    let file = config(bed, &text);
+    for words in [&["snapshot"][..], &["replicate", "-once"], &["status"]] {
+        assert_eq!(run(bed, &file, words).status, support::STORE, "{words:?}");
+    }
 }
 
 fn a_directory_whose_store_cannot_be_listed_is_reported(bed: &Bed) {

@@ -4,10 +4,19 @@ use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support;
-use crate::support::{Bed, DATABASE, LOCKED, Process, USAGE, assert_equal, on_a_directory_only, tree, until};
+use crate::support::{
+    Bed, DATABASE, LOCKED, Process, USAGE, assert_equal, like, litestream, on_a_directory_only, on_both_stores, tree,
+    until,
+};
+
+on_both_stores! {
+    a_name_that_cannot_be_stored_stops_no_other_database
+}
 
 on_a_directory_only! {
     a_restore_follows_no_planted_link
@@ -22,6 +31,8 @@ on_a_directory_only! {
     a_lock_file_that_is_a_link_is_not_followed
     metrics_go_into_a_file_of_ours_whatever_was_planted
     a_link_in_a_directory_of_databases_is_passed_over
+    a_directory_that_cannot_be_read_stops_no_other_database
+    a_file_whose_place_is_taken_stops_no_other_database
     objects_of_a_directory_are_private
 }
 
@@ -264,6 +275,161 @@ fn a_link_in_a_directory_of_databases_is_passed_over(bed: &Bed) {
     assert!(names.iter().any(|name| name.starts_with("own.db/")), "{names:?}");
     assert!(!names.iter().any(|name| name.contains("evil")), "{names:?}");
     assert!(!bed.path(".outside.db-litestream").exists() && !away.join(".evil.db-litestream").exists());
+}
+
+/// The configuration of a directory and all below it.
+fn tenants_config(bed: &Bed, tenants: &Path, more: &str) -> String {
+    let config = bed.path("litestream.yml");
+    let replica = format!("replica: {{url: \"{}\"}}", bed.url_below("fleet"));
+    let text =
+        format!("dbs:\n- {{dir: {}, pattern: \"*.db\", recursive: true, watch: true, {replica}}}\n", tenants.display());
+    fs::write(&config, format!("{more}{text}")).unwrap();
+    config.to_str().unwrap().to_string()
+}
+
+/// Files of a tenant whose names no store takes.
+fn plant_bad_names(bed: &Bed, honest: &Path, tenant: &Path) -> Vec<PathBuf> {
+    let mut names = vec![tenant.join(std::ffi::OsStr::from_bytes(b"\xff.db"))];
+    if bed.url().starts_with("nats:") {
+        names.push(tenant.join("a\nb.db"));
+        names.push((0..14).fold(tenant.to_path_buf(), |path, _| path.join("d".repeat(190))).join("x.db"));
+    }
+    for name in &names {
+        fs::create_dir_all(name.parent().unwrap()).unwrap();
+        fs::copy(honest, name).unwrap();
+    }
+    names
+}
+
+/// Each path has its row and its line, every other database is stored, and no heartbeat says that all is well.
+fn a_name_that_cannot_be_stored_stops_no_other_database(bed: &Bed) {
+    let tenants = bed.path("tenants");
+    fs::create_dir(&tenants).unwrap();
+    let honest = tenants.join("honest.db");
+    bed.write(&honest, &["--commits", "2"]);
+    let bad = plant_bad_names(bed, &honest, &tenants.join("t2"));
+    let (url, beats) = support::heartbeats();
+    let config = tenants_config(bed, &tenants, &format!("heartbeat-url: {url}\n"));
+    let run = |words: &[&str]| bed.run(&[&["-config", &config], words].concat());
+    let stored = |name: &str| {
+        let output = bed.fresh("restored");
+        let ran = bed.restore(&bed.url_below(&format!("fleet/{name}")), &output);
+        if ran.status == 0 { support::equal(&tenants.join(name), &output) } else { Err(ran.stderr) }
+    };
+    let once = run(&["replicate", "-once", "-create-bucket"]).refused(DATABASE, &["expected a name in UTF-8", "/t2/"]);
+    assert_eq!(once.stderr.matches("litestream: database ").count(), bad.len(), "{}", once.stderr);
+    stored("honest.db").unwrap();
+    for command in ["status", "verify", "snapshot"] {
+        let ran = run(&[command, "-json"]);
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((ran.status, rows.len()), (DATABASE, 1 + bad.len()), "{command}: {}{}", ran.stdout, ran.stderr);
+        let path =
+            |row: &serde_json::Value| row.get("database").or(row.get("path")).unwrap().as_str().unwrap().to_string();
+        for name in &bad {
+            let row = rows.iter().find(|row| path(row) == name.to_string_lossy()).expect("a row");
+            assert!(row.to_string().contains(": expected a "), "{command}: {row}");
+        }
+    }
+    let listed = run(&["databases"]);
+    assert!(listed.status == DATABASE && listed.stdout.contains("honest.db"), "{}{}", listed.stdout, listed.stderr);
+    let socket = bed.path("notify");
+    let heard = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    heard.set_read_timeout(Some(support::SOON)).unwrap();
+    let mut replicator = bed.spawn(litestream().args(["-config", &config, "replicate"]).env("NOTIFY_SOCKET", &socket));
+    replicator.says("path cannot be replicated");
+    // One that comes later, and one that a new reading of the configuration finds.
+    for name in ["later.db", "last.db"] {
+        bed.write(&tenants.join(name), &["--commits", "2"]);
+        until("it is stored", || stored(name));
+        replicator.hang_up();
+        replicator.says("configuration reloaded");
+    }
+    // What is told to systemd comes right after the decision about the heartbeat.
+    let said = |message: &str| {
+        let mut buffer = [0; 500];
+        let count = heard.recv(&mut buffer).expect("a word to systemd");
+        String::from_utf8_lossy(&buffer[..count]).contains(message)
+    };
+    let mut looks = 0;
+    while looks < 2 {
+        looks += usize::from(said("3 databases, lag 0s"));
+    }
+    assert!(beats.try_recv().is_err(), "{}", replicator.log());
+    let lines = replicator.log();
+    assert_eq!(lines.lines().filter(|line| line.contains("path cannot be replicated")).count(), bad.len(), "{lines}");
+    let steers = |c: char| c.is_control() && c != '\n';
+    assert!(!lines.contains(steers) && !lines.lines().any(|line| line.starts_with("b.db")), "{lines}");
+    replicator.terminate();
+    replicator.exits(DATABASE);
+    fs::remove_dir_all(tenants.join("t2")).unwrap();
+    run(&["snapshot"]).succeeded();
+    beats.recv_timeout(support::SOON).expect("a heartbeat, when all is stored");
+}
+
+/// What is in there is not missing, and nothing else waits for it.
+fn a_directory_that_cannot_be_read_stops_no_other_database(bed: &Bed) {
+    if !is_root() {
+        return;
+    }
+    let home = bed.path("home");
+    let (honest, private) = (home.join("honest.db"), home.join("private"));
+    fs::create_dir_all(&private).unwrap();
+    for path in [&honest, &private.join("inner.db")] {
+        bed.write(path, &["--commits", "2"]);
+    }
+    assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(&home).status().unwrap().success());
+    let url = format!("file://{}", home.join("store").display());
+    let config = bed.path("litestream.yml");
+    let text = format!(
+        "dbs: [{{dir: {}, pattern: '*.db', recursive: true, watch: true, replica: {{url: '{url}'}}}}]",
+        home.display()
+    );
+    fs::write(&config, text).unwrap();
+    let program = bed.path("litestream");
+    fs::copy(litestream().get_program(), &program).unwrap();
+    let as_other = |words: &[&str]| {
+        let mut command = like(litestream().arg("-config").arg(&config).args(words), Command::new(&program));
+        command.uid(OTHER).gid(OTHER).current_dir("/");
+        command
+    };
+    bed.run_command(&mut as_other(&["replicate", "-once"])).succeeded();
+    let mut replicator = bed.spawn(&mut as_other(&["replicate"]));
+    replicator.says("inner.db");
+    fs::set_permissions(&private, Permissions::from_mode(0o000)).unwrap();
+    replicator.says("path cannot be replicated");
+    bed.sql(&honest, &["CREATE TABLE h (x)"]);
+    until("the honest database is stored", || {
+        let output = bed.fresh("restored");
+        let ran = bed.restore(&format!("{url}/honest.db"), &output);
+        if ran.status == 0 { support::equal(&honest, &output) } else { Err(ran.stderr) }
+    });
+    assert!(!replicator.log().contains("stopping replication"), "{}", replicator.log());
+    replicator.terminate();
+    replicator.exits(DATABASE);
+    let said = ["read directory ", "private: permission denied"];
+    bed.run_command(&mut as_other(&["replicate", "-once"])).refused(DATABASE, &said);
+    bed.run_command(&mut as_other(&["snapshot"])).refused(DATABASE, &said);
+    let ran = bed.run_command(&mut as_other(&["status"]));
+    assert!(ran.status == DATABASE && ran.stdout.contains(said[1]), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("honest.db") && !ran.stdout.contains("missing"), "{}", ran.stdout);
+    fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
+    bed.run_command(&mut as_other(&["replicate", "-once"])).succeeded();
+}
+
+fn a_file_whose_place_is_taken_stops_no_other_database(bed: &Bed) {
+    let (tenants, named) = (bed.path("tenants"), bed.path("named.db"));
+    fs::create_dir(&tenants).unwrap();
+    for path in [&named, &tenants.join("evil.db"), &tenants.join("honest.db")] {
+        bed.write(path, &["--commits", "2"]);
+    }
+    let config = tenants_config(bed, &tenants, "");
+    let evil = bed.url_below("fleet/evil.db");
+    let text = fs::read_to_string(&config).unwrap()
+        + &format!("- {{path: {}, replica: {{url: '{evil}'}}}}\n", named.display());
+    fs::write(&config, text).unwrap();
+    bed.run(&["-config", &config, "replicate", "-once"]).refused(DATABASE, &["evil.db: both would write to "]);
+    assert_equal(&bed.restored_from(&evil), &named);
+    assert_equal(&bed.restored_from(&bed.url_below("fleet/honest.db")), &tenants.join("honest.db"));
 }
 
 fn objects_of_a_directory_are_private(bed: &Bed) {

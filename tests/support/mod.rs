@@ -698,6 +698,21 @@ impl Drop for Session {
     }
 }
 
+/// A host that heartbeats may be sent to; and a word for each that came.
+pub fn heartbeats() -> (String, std::sync::mpsc::Receiver<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 1000]);
+            let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            let _ = sender.send(());
+        }
+    });
+    (url, receiver)
+}
+
 /// Every file below a directory, with its size, in order.
 pub fn tree(top: &Path) -> Vec<String> {
     let mut found = Vec::new();

@@ -14,7 +14,6 @@ use crate::config::start_only::start_only_keys;
 use crate::config::{self, Config};
 use crate::error::Result;
 use crate::log;
-use crate::log::warn_once::WarnOnce;
 
 use super::read_config;
 use super::reports::{LOG_INTERVAL, Reports};
@@ -31,7 +30,6 @@ pub struct Daemon {
     service: Option<ServiceRequests>,
     reports: Reports,
     next_rescan: Instant,
-    rescan_warning: WarnOnce,
 }
 
 impl Daemon {
@@ -44,7 +42,7 @@ impl Daemon {
         let now = SystemClock.now();
         let reports = Reports::new(&config, now);
         let next_rescan = now + RESCAN_INTERVAL;
-        Daemon { config, supervisor, exec, service, reports, next_rescan, rescan_warning: WarnOnce::default() }
+        Daemon { config, supervisor, exec, service, reports, next_rescan }
     }
 
     /// Replicates until a signal comes or the command ends; the status to end with.
@@ -103,17 +101,18 @@ impl Daemon {
             .and_then(|config| find_databases::find_databases(&config).map(|found| (config, found)));
         let log_as = |config: &Config| given.apply_log_settings(config, Some(log::Level::Info));
         match read {
-            Ok((config, databases)) => {
+            Ok((config, found)) => {
                 log_as(&config);
                 let now = SystemClock.now();
-                log::info("configuration reloaded").field("databases", databases.len()).emit();
+                log::info("configuration reloaded").field("databases", found.databases.len()).emit();
                 let keys = start_only_keys(&self.config, &config);
                 if !keys.is_empty() {
                     log::warn("setting applies at the next start").field("keys", keys.join(", ")).emit();
                 }
                 self.reports.reconfigure(&self.config, &config, now);
                 self.config = config;
-                self.supervisor.set_desired(databases, now);
+                self.supervisor.set_desired(found.databases, now);
+                self.supervisor.set_unusable(found.unusable);
             }
             Err(error) => {
                 log_as(&self.config);
@@ -131,11 +130,12 @@ impl Daemon {
     }
 
     fn rescan(&mut self, now: Instant) {
-        match find_databases::find_databases_again(&self.config, self.supervisor.wanted()) {
-            Ok(databases) if databases != self.supervisor.wanted() => self.supervisor.set_desired(databases, now),
-            Ok(_) => {}
-            Err(error) => self.rescan_warning.log(|| log::warn("cannot scan directory"), &error),
+        let (wanted, unusable) = (self.supervisor.wanted(), self.supervisor.unusable());
+        let found = find_databases::find_databases_again(&self.config, wanted, unusable);
+        if found.databases != wanted {
+            self.supervisor.set_desired(found.databases, now);
         }
+        self.supervisor.set_unusable(found.unusable);
     }
 
     /// Stores what is committed. Also if a database has ended the run: the others are stored as far as they have come.

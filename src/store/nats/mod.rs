@@ -186,7 +186,8 @@ fn add_traffic(links: &mut BTreeMap<String, Traffic>, client: &CachedClient) {
 /// of them are the subject of an object, which is its full name in base64, and an inbox.
 const MAX_PREFIX: usize = 2560;
 
-fn check_prefix(prefix: &str) -> Result<()> {
+/// Errors: of kind `Usage`, if it is longer than a server takes.
+pub fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.len() <= MAX_PREFIX {
         return Ok(());
     }
