@@ -13,7 +13,7 @@ use crate::cmd::print::{self, Cell, Table};
 use crate::cmd::{Context, ExitStatus, connect, environment};
 use crate::config::{self, Replica};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::format::monitor::{Problem, ROOT_NAME, expected_prefixes, problem};
+use crate::format::monitor::{Problem, ROOT_NAME, age, expected_prefixes, problem};
 use crate::format::stored_databases::{NewestState, StoredDatabase, StoredDatabases};
 use crate::format::time::Timestamp;
 use crate::log;
@@ -157,7 +157,7 @@ fn cells(row: &ListRow, database: Option<String>, recipients: Option<usize>, now
     [
         name(row.prefix).into(),
         newest.map(|newest| newest.time.to_string()).into(),
-        newest.map(|newest| now.since(newest.time).as_secs()).into(),
+        newest.and_then(|newest| age(newest.time, now)).map(|age| age.as_secs()).into(),
         live.into(),
         writer.host.into(),
         writer.version.into(),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::format::retention::MAX_CLOCK_SKEW;
 use crate::format::stored_databases::NewestState;
 use crate::format::time::{Timestamp, age_text};
 
@@ -17,6 +18,8 @@ pub enum Problem {
     Unprotected(String),
     /// What a restore gives is of too long ago.
     Late { newest: Timestamp, age: Duration },
+    /// What a restore gives is of a moment that has not come: how old it is, nobody knows.
+    InFuture { newest: Timestamp, ahead: Duration },
     /// Its replicator has a commit of too long ago that is not stored.
     Behind { lag: Duration },
 }
@@ -28,6 +31,10 @@ impl fmt::Display for Problem {
             Problem::Unprotected(why) => write!(f, "unprotected: {why}"),
             Problem::Late { newest, age } => {
                 write!(f, "late: the newest state is from {newest}, {} ago", age_text(*age))
+            }
+            Problem::InFuture { newest, ahead } => {
+                let ahead = age_text(*ahead);
+                write!(f, "unknown age: the newest moment, {newest}, is {ahead} in the future: a clock was wrong")
             }
             Problem::Behind { lag } => {
                 write!(f, "late: its replicator has not stored a commit from {} ago", age_text(*lag))
@@ -49,11 +56,17 @@ pub fn problem(
         Some(Err(error)) => return Some(Problem::Unprotected(reason(error))),
         Some(Ok(state)) => state.time,
     };
-    let (max_age, age) = (max_age?, now.since(newest));
-    match lag {
-        Some(lag) => (lag > max_age).then_some(Problem::Behind { lag }),
-        None => (age > max_age).then_some(Problem::Late { newest, age }),
+    match (lag, age(newest, now)) {
+        (Some(lag), _) => (lag > max_age?).then_some(Problem::Behind { lag }),
+        (None, Some(age)) => (age > max_age?).then_some(Problem::Late { newest, age }),
+        (None, None) => Some(Problem::InFuture { newest, ahead: newest.since(now) }),
     }
+}
+
+/// How old the newest moment is; 0 where it is ahead by no more than clocks differ. None: it is further ahead than that, and
+/// proves nothing.
+pub fn age(newest: Timestamp, now: Timestamp) -> Option<Duration> {
+    (newest.before(MAX_CLOCK_SKEW) <= now).then(|| now.since(newest))
 }
 
 fn reason(error: &Error) -> String {
@@ -80,6 +93,8 @@ mod tests {
         let newest = |time| Ok(NewestState { time: millis(time), size: 1 });
         let (now, secs) = (millis(100_000), Duration::from_secs);
         let late = |time, age| Some(Problem::Late { newest: millis(time), age: secs(age) });
+        let in_future =
+            |time| Some(Problem::InFuture { newest: millis(time), ahead: Duration::from_millis(time - 100_000) });
         let table = [
             (newest(90_000), None, Some(10), None),
             (newest(89_000), None, Some(10), late(89_000, 11)),
@@ -88,8 +103,14 @@ mod tests {
             (newest(1_000), Some(0), Some(10), None),
             (newest(1_000), Some(10), Some(10), None),
             (newest(99_000), Some(11), Some(10), Some(Problem::Behind { lag: secs(11) })),
-            // A clock that is ahead.
-            (newest(500_000), None, Some(10), None),
+            // A clock that is ahead by no more than clocks differ,
+            (newest(400_000), None, Some(10), None),
+            // and one that was wrong. Its replicator knows better.
+            (newest(400_001), None, Some(10), in_future(400_001)),
+            (newest(400_001), None, None, in_future(400_001)),
+            (newest(Timestamp::MAX.millis()), None, Some(10), in_future(Timestamp::MAX.millis())),
+            (newest(400_001), Some(10), Some(10), None),
+            (newest(400_001), Some(11), Some(10), Some(Problem::Behind { lag: secs(11) })),
         ];
         for (stored, lag, max_age, expected) in table {
             assert_eq!(problem(Some(&stored), lag.map(secs), max_age.map(secs), now), expected, "{stored:?} {lag:?}");
@@ -114,6 +135,10 @@ mod tests {
             (
                 Problem::Late { newest: millis(0), age: Duration::from_secs(7320) },
                 "late: the newest state is from 1970-01-01T00:00:00.000Z, 2h 2m ago",
+            ),
+            (
+                Problem::InFuture { newest: millis(86_400_000), ahead: Duration::from_secs(7320) },
+                "unknown age: the newest moment, 1970-01-02T00:00:00.000Z, is 2h 2m in the future: a clock was wrong",
             ),
             (
                 Problem::Behind { lag: Duration::from_secs(61) },

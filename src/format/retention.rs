@@ -47,7 +47,7 @@ const MAX_CLOCK_LEAD: u32 = 10;
 const MIN_CLOCK_LEAD: Duration = Duration::from_secs(35 * 86_400);
 
 /// Clocks of two machines differ by so much without being wrong: what is stored may be a little ahead of ours.
-const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 const CLOCK_BEHIND: &str = "the clock is behind the newest stored moment";
 const CLOCK_AHEAD: &str = "the clock is far ahead of the newest stored moment";

@@ -24,6 +24,7 @@ on_both_stores! {
     each_database_is_told_with_what_a_restore_gives
     a_monitor_hears_what_is_late_and_what_is_gone
     what_cannot_be_restored_is_unprotected
+    a_moment_in_the_future_proves_nothing
     a_mistyped_place_and_a_wrong_file_are_refused
 }
 
@@ -174,6 +175,23 @@ fn what_cannot_be_restored_is_unprotected(bed: &Bed) {
     assert_eq!((&rows["gap"]["newest"], &rows["gap"]["restore_size"]), (&Value::Null, &Value::Null));
     assert!(text(&rows["half"]["problem"]).starts_with("unprotected: "));
     assert_eq!((&rows["half"]["objects"], &rows["good"]["objects"]), (&json!(10), &json!(5)));
+    assert_eq!(monitor(bed, &[]).status, 0);
+}
+
+fn a_moment_in_the_future_proves_nothing(bed: &Bed) {
+    let minutes = |minutes: u64| Names { begin: Names::new(1, 0).begin + 60_000 * minutes, ..Names::new(1, 0) };
+    let last = Names { begin: Timestamp::MAX.millis(), ..Names::new(1, 0) };
+    let names = [("near", minutes(1)), ("year", minutes(365 * 24 * 60)), ("last", last)];
+    let names: Vec<String> =
+        names.iter().flat_map(|(prefix, names)| names.all().map(move |name| format!("{prefix}/{name}"))).collect();
+    place(bed, &names);
+    let lines = ["last: unknown age: the newest moment, 9999-12-31", "year: unknown age: the newest moment, 20"];
+    says(&monitor(bed, &["-max-age", "1h"]), 1, &lines);
+    let rows = listed(bed, &bed.url(), &[]);
+    for (prefix, age) in [("near", json!(0)), ("year", Value::Null), ("last", Value::Null)] {
+        assert_eq!((&rows[prefix]["age"], rows[prefix]["newest"].is_null()), (&age, false), "{prefix}");
+        assert_eq!(text(&rows[prefix]["problem"]).contains("a clock was wrong"), age.is_null(), "{prefix}");
+    }
     assert_eq!(monitor(bed, &[]).status, 0);
 }
 
