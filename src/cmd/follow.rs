@@ -2,7 +2,8 @@
 //!
 //! What is stored in a bucket is told once for all copies of it. Only what is in directories is polled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::exec::{ChildCommand, signal_number};
 use crate::cmd::follow_member::Member;
 use crate::cmd::follow_report::Reporter;
+use crate::cmd::outputs::{Outputs, clash_error};
 use crate::cmd::restore_items::{Item, ReplicaRoot, Wanted};
 use crate::cmd::restore_one::request;
 use crate::cmd::{ExitStatus, encryption, signals};
@@ -53,8 +55,10 @@ pub struct Following<'a> {
     buckets: Vec<Bucket>,
     members: Vec<(Option<usize>, Member)>,
     roots: Vec<Watched>,
-    /// The outputs that have a member.
-    outputs: BTreeMap<String, usize>,
+    /// The outputs that have a member, each with the url of its replica.
+    outputs: Outputs<String>,
+    /// The urls of those that have none, as there is no room for it.
+    refused: BTreeSet<String>,
     reporter: Reporter,
     /// Before it, no copy is compared with what was applied to it.
     next_comparison: Instant,
@@ -77,7 +81,8 @@ impl<'a> Following<'a> {
             buckets: Vec::new(),
             members: Vec::new(),
             roots: Vec::new(),
-            outputs: BTreeMap::new(),
+            outputs: Outputs::default(),
+            refused: BTreeSet::new(),
             reporter,
             next_comparison: SystemClock.now(),
             exec: options.exec.clone(),
@@ -230,9 +235,7 @@ impl<'a> Following<'a> {
 
     fn add_item(&mut self, item: &Item) -> Result<()> {
         let Some(output) = &item.output else { return Ok(()) };
-        if self.outputs.contains_key(&output.display().to_string())
-            || (self.options.if_db_not_exists && output.exists())
-        {
+        if self.has_no_room(item, output) || (self.options.if_db_not_exists && output.exists()) {
             return Ok(());
         }
         if self.options.output.is_some() {
@@ -243,11 +246,22 @@ impl<'a> Following<'a> {
         self.add(item, bucket, store)
     }
 
+    /// Whether it is followed already, or would take the place of another one, which is logged once.
+    fn has_no_room(&mut self, item: &Item, output: &Path) -> bool {
+        let url = &item.replica.url;
+        let Some((there, other)) = self.outputs.clash(output) else { return false };
+        if (there, other) != (output, url) && self.refused.insert(url.clone()) {
+            let error = clash_error(url, output, (other, there));
+            log::warn("new database not followed").field("db", url).error(&error).emit();
+        }
+        true
+    }
+
     fn add(&mut self, item: &Item, bucket: Option<(usize, String)>, store: Rc<dyn Store>) -> Result<()> {
         let Some(output) = item.output.clone() else { return Ok(()) };
         let wanted = request(self.options, item.database.as_deref())?;
         let member = self.members.len();
-        self.outputs.insert(output.display().to_string(), member);
+        self.outputs.insert(&output, item.replica.url.clone());
         let at = bucket.as_ref().map(|(at, _)| *at);
         if let Some((at, prefix)) = bucket
             && let Some(bucket) = self.buckets.get_mut(at)

@@ -22,6 +22,7 @@ mod live_status;
 mod metrics;
 mod newest_replica;
 mod notify;
+mod outputs;
 mod print;
 mod process_title;
 mod progress;

@@ -2,9 +2,12 @@
 //!
 //! One that fails does not keep the others from being restored.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::cli;
+use crate::cmd::outputs::{clash_error, clashes};
 use crate::cmd::restore_items::{Item, all};
 use crate::cmd::restore_one::{Outcome, restore_one};
 use crate::cmd::{Context, ExitStatus, print, print_error};
@@ -20,8 +23,11 @@ pub fn run(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus>
     }
     let mut worst = None;
     let mut rows = Vec::new();
-    for item in &items {
-        let result = restore_item(item, options, &mut pool);
+    // Before anything is written.
+    let outputs: Vec<Option<&Path>> = items.iter().map(|item| item.output.as_deref()).collect();
+    for (item, other) in items.iter().zip(clashes(&outputs)) {
+        let clash = other.and_then(|other| items.get(other)).and_then(|other| clash_of(item, other));
+        let result = clash.map_or_else(|| restore_item(item, options, &mut pool), Err);
         let row = log_item(item, options, result.as_ref())?;
         rows.push(row);
         worst = worst.max(result.err().map(|error| severity(error.kind())));
@@ -31,6 +37,12 @@ pub fn run(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus>
         print::json_value(&rows.into())?;
     }
     Ok(worst.map_or(0, |(_, status)| status))
+}
+
+/// Either of two databases would take the place of the other: neither is restored.
+fn clash_of(item: &Item, other: &Item) -> Option<Error> {
+    let (here, there) = (item.output.as_deref()?, other.output.as_deref()?);
+    Some(clash_error(&item.replica.url, here, (&other.replica.url, there)))
 }
 
 fn restore_item(item: &Item, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Outcome> {

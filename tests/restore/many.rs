@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support;
 use crate::support::drive;
-use crate::support::{Bed, CORRUPT, LOCKED, NOTHING, Ran, USAGE, assert_equal, on_both_stores};
+use crate::support::{Bed, CORRUPT, LOCKED, NOTHING, Ran, USAGE, assert_equal, equal, on_both_stores, until};
 use litestream::config::{self, Environment};
 use litestream::store;
 use serde_json::Value;
@@ -14,6 +14,7 @@ on_both_stores! {
     every_configured_database_is_restored_with_one_line_each
     databases_are_restored_from_the_url_alone
     one_damaged_backup_does_not_keep_the_others
+    two_databases_for_one_output_are_not_restored
     a_mistyped_prefix_is_answered_with_what_is_stored
     a_deleted_database_leaves_nothing_and_the_others_stay
     a_database_that_is_replicated_is_not_deleted
@@ -124,6 +125,52 @@ fn one_damaged_backup_does_not_keep_the_others(bed: &Bed) {
         assert_equal(database, &output.join(prefix));
     }
     assert!(!output.join("shop").exists());
+}
+
+fn two_databases_for_one_output_are_not_restored(bed: &Bed) {
+    // The one at the root gets the last part of the URL as its name.
+    let last = bed.url().rsplit('/').next().unwrap().to_string();
+    let urls = ["", &last, "n", "n/x", "other"].map(|prefix| match prefix {
+        "" => bed.url(),
+        prefix => bed.url_below(prefix),
+    });
+    let databases: Vec<PathBuf> = (0..urls.len()).map(|number| bed.path(&format!("{number}.db"))).collect();
+    for (number, (database, url)) in databases.iter().zip(&urls).enumerate() {
+        bed.write(database, &["--commits", &(number + 1).to_string()]);
+        bed.run(&["replicate", "-once", "-create-bucket", database.to_str().unwrap(), url]).succeeded();
+    }
+    let output = bed.path("out");
+    for _ in 0..2 {
+        let ran = bed.run(&["restore", "-all", "-force", "-json", "-o", output.to_str().unwrap(), &bed.url()]);
+        assert_eq!(ran.status, support::DATABASE, "{}", ran.stderr);
+        let rows: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+        let error = |url: &str| rows.iter().find(|row| row["replica"] == url).expect("a row")["error"].to_string();
+        for (one, other) in [(0, 1), (1, 0), (2, 3), (3, 2)] {
+            let found = error(&urls[one]);
+            assert!(found.contains(&urls[one]) && found.contains(&urls[other]), "{found}");
+        }
+        assert!(ran.stderr.contains("litestream restore -o FILE REPLICA_URL"), "{}", ran.stderr);
+        assert_eq!(fs::read_dir(&output).unwrap().count(), 1);
+        assert_equal(&databases[4], &output.join("other"));
+    }
+    // The way out that the hint names.
+    let alone = bed.path("alone.db");
+    bed.run(&["restore", "-o", alone.to_str().unwrap(), &urls[3]]).succeeded();
+    assert_equal(&databases[3], &alone);
+    // A follower keeps those that came first, and says what it does not follow.
+    let words = ["restore", "-f", "-all", "-follow-interval", "50ms", "-o", output.to_str().unwrap(), &bed.url()];
+    fs::remove_file(output.join("other")).unwrap();
+    let mut follower = bed.start(&words);
+    until("the root is there", || equal(&databases[0], &output.join(&last)));
+    until("n is there", || equal(&databases[2], &output.join("n")));
+    until("the other is there", || equal(&databases[4], &output.join("other")));
+    follower.says("new database not followed");
+    until("both are named", || {
+        let log = follower.log();
+        let told = |url: &str| log.lines().any(|line| line.contains("not followed") && line.contains(url));
+        if told(&urls[1]) && told(&urls[3]) { Ok(()) } else { Err(log) }
+    });
+    follower.stop();
 }
 
 /// Replaces the content of the snapshot below a prefix, as another client would.
