@@ -9,4 +9,5 @@ pub mod listing;
 pub mod origin;
 pub mod owner;
 pub mod page_sums_file;
+pub mod recipients_note;
 pub mod stored_end;

@@ -102,6 +102,11 @@ pub trait Store {
         0
     }
 
+    /// A digest of those recipients, the same for each order of them; none where it is put in clear.
+    fn recipients_digest(&self) -> Option<String> {
+        None
+    }
+
     /// Whether there is an identity for objects that are encrypted.
     fn can_decrypt(&self) -> bool {
         false

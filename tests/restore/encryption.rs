@@ -18,6 +18,8 @@ on_both_stores! {
 
 on_a_directory_only! {
     changed_recipients_count_from_the_next_object_on
+    a_new_key_alone_restores_after_the_next_snapshot
+    a_running_replicate_that_has_not_read_its_keys_is_named
     nothing_that_the_store_holds_is_in_clear
     tampered_objects_are_named_and_nothing_is_restored
     an_object_in_clear_behind_encrypted_ones_is_refused
@@ -175,11 +177,51 @@ fn changed_recipients_count_from_the_next_object_on(bed: &Bed) {
     becomes("it is for the third one, too", &|newest| three.opens(newest) && two.opens(newest));
     let log = process.log();
     assert_eq!((log.matches("new generation").count(), log.matches("age recipients changed").count()), (1, 2), "{log}");
-    // The snapshot is still for the first one alone; the third one can restore from the next one on.
-    let output = bed.fresh("refused.db");
-    restore(bed, &output, &["-identity", three.file()]).refused(CORRUPT, &["no identity here"]);
-    bed.run(&["snapshot", "-config", &from_file]).succeeded();
+    // A full snapshot follows each change: whoever is new needs nothing that was stored before.
     converges(bed, &database, &three);
+    process.says("full snapshot for the age recipients of now");
+    process.stop();
+}
+
+fn a_new_key_alone_restores_after_the_next_snapshot(bed: &Bed) {
+    let (database, one, two) = (bed.database(), Key::new(bed), Key::new(bed));
+    let (clear, old) = (config(bed, &database, ""), config(bed, &database, &to(&[&one])));
+    let new = config(bed, &database, &to(&[&two]));
+    let snapshot = |config: &str| {
+        let ran = bed.run(&["snapshot", "-json", "-enforce-retention", "-config", config]).succeeded();
+        bed.write(&database, &["--commits", "2", "--abandon"]);
+        column(&ran, "kind")
+    };
+    let kinds: Vec<_> = [&clear, &clear, &old, &old, &new, &new].map(|config| snapshot(config)).into();
+    // An incremental one would follow a base that the new key cannot read.
+    assert_eq!(kinds, ["full", "incremental", "full", "incremental", "full", "incremental"]);
+    snapshot(&new);
+    let output = bed.fresh("restored.db");
+    bed.run(&["snapshot", "-config", &new]).succeeded();
+    restore(bed, &output, &["-identity", two.file()]).succeeded();
+    assert_equal(&database, &output);
+    // Where nobody knows to whom the base is encrypted, it is not relied on.
+    fs::remove_file(bed.path(".a.db-litestream").join("recipients")).unwrap();
+    assert_eq!((snapshot(&new), snapshot(&new)), ("full".into(), "incremental".into()));
+    // A start of `replicate` stores a full one, too, before it ends.
+    once(bed, &old, &[]).succeeded();
+    let output = bed.fresh("restored.db");
+    restore(bed, &output, &["-identity", one.file()]).succeeded();
+    assert_equal(&database, &output);
+}
+
+fn a_running_replicate_that_has_not_read_its_keys_is_named(bed: &Bed) {
+    let (database, one, two) = (bed.database(), Key::new(bed), Key::new(bed));
+    let config = config(bed, &database, &to(&[&one]));
+    let process = replicate(bed, &config);
+    converges(bed, &database, &one);
+    bed.run(&["snapshot", "-config", &config]).succeeded();
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace(&one.recipient(), &two.recipient())).unwrap();
+    bed.run(&["snapshot", "-config", &config]).refused(LOCKED, &["not for the age recipients", "SIGHUP"]);
+    process.hang_up();
+    converges(bed, &database, &two);
+    bed.run(&["snapshot", "-config", &config]).succeeded();
     process.stop();
 }
 

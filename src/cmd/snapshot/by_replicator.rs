@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::backup::listing::load_listing_patiently;
+use crate::backup::recipients_note::RecipientsNote;
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::progress::ProgressLine;
@@ -38,7 +39,10 @@ pub fn request_from_replicator(
     let mut waiting = ReplicatorWait::new(SystemClock.now());
     loop {
         match request.read_reply()? {
-            Some(SnapshotReply::Stored { position, url }) => return locate_stored(database, &**store, position, &url),
+            Some(SnapshotReply::Stored { position, url }) => {
+                check_recipients(database, &**store, &position, &meta)?;
+                return locate_stored(database, &**store, position, &url);
+            }
             Some(SnapshotReply::Failed(what)) => return Err(request_failed(&database.path, Kind::StoreRefused, &what)),
             answer => waiting.on_reply(answer, SystemClock.now()),
         }
@@ -103,6 +107,18 @@ impl ReplicatorWait {
 
 fn request_failed(database: &Path, kind: Kind, what: &str) -> Error {
     Error::new(kind, format!("database {}: snapshot by the running replicate: {what}", database.display()))
+}
+
+/// Refuses what the running process has encrypted to others than those in the configuration: it has not read that yet.
+fn check_recipients(database: &Database, store: &dyn Store, position: &Position, directory: &Path) -> Result<()> {
+    let Some(wanted) = store.recipients_digest() else { return Ok(()) };
+    match RecipientsNote::read(directory) {
+        Some(note) if note.position == *position && note.digest == wanted => Ok(()),
+        _ => Err(request_failed(&database.path, Kind::Locked, "it is not for the age recipients of the configuration")
+            .with_hint(
+                "the running replicate has not read its configuration again: send it SIGHUP, then run snapshot",
+            )),
+    }
 }
 
 /// It is in our store too, under whatever address that process knows it.

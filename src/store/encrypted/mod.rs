@@ -159,6 +159,10 @@ impl Store for EncryptedStore {
         self.keys.encryption.recipients.len()
     }
 
+    fn recipients_digest(&self) -> Option<String> {
+        self.keys.encryption.recipients.digest()
+    }
+
     fn can_decrypt(&self) -> bool {
         !self.keys.encryption.identities.is_empty()
     }

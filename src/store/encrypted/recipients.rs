@@ -8,6 +8,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ring::digest;
+
 use crate::age::key_files;
 use crate::age::recipient::Recipient;
 use crate::directory::read_text;
@@ -67,6 +69,16 @@ impl Recipients {
 
     pub fn all(&self) -> Vec<Recipient> {
         self.state.borrow().all.clone()
+    }
+
+    /// The same for the same recipients, whatever their order; none if there are none.
+    pub fn digest(&self) -> Option<String> {
+        let mut names: Vec<String> = self.state.borrow().all.iter().map(Recipient::to_string).collect();
+        names.sort_unstable();
+        names.dedup();
+        let digest = digest::digest(&digest::SHA256, names.join("\n").as_bytes());
+        let hex = || digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        (!names.is_empty()).then(hex)
     }
 
     /// Reads the files again if they have changed. None: nothing is new.
@@ -138,6 +150,15 @@ fn read_file(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
     use crate::age::identity::Identity;
+
+    #[test]
+    fn a_digest_tells_recipients_apart_and_not_their_order() {
+        let people: Vec<Recipient> = (0..2).map(|_| *Identity::generate().recipient()).collect();
+        let digest = |of: &[Recipient]| Recipients::from(of.to_vec()).digest();
+        assert_eq!(digest(&[]), None);
+        assert_eq!(digest(&people), digest(&[people[1], people[0], people[1]]));
+        assert!(digest(&people) != digest(&people[..1]) && digest(&people[..1]) != digest(&people[1..]));
+    }
 
     #[test]
     fn a_changed_file_counts_and_a_broken_one_takes_nobody_away() {

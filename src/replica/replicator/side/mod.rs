@@ -8,6 +8,7 @@ mod failure;
 mod generation;
 mod health;
 mod incremental;
+mod recipients;
 mod requests;
 mod setup;
 mod snapshots;
@@ -22,6 +23,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::backup::find_end::{FindEnd, StoreSummary};
+use crate::backup::recipients_note::RecipientsNote;
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -66,6 +68,8 @@ pub(super) struct Side {
     audit: Audit,
     /// What the store had when it was last looked at as a whole, and what has come since.
     store_summary: StoreSummary,
+    /// To whom the snapshot is encrypted that a restore begins with, as far as that is known.
+    snapshot_recipients: Option<RecipientsNote>,
     acknowledged: Acknowledged,
     /// Where the last sync on request began.
     sync_target: Option<Position>,
@@ -104,6 +108,7 @@ impl Side {
             cleanup: CleanupSchedule::new(store.clone(), now),
             audit: Audit::new(store.clone(), now),
             store_summary: StoreSummary::default(),
+            snapshot_recipients: None,
             acknowledged: Acknowledged::default(),
             sync_target: None,
             end_of_run: EndOfRun::default(),

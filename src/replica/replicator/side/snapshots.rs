@@ -80,6 +80,7 @@ impl Writing {
         let time = clock.utc_now().max(end.time);
         database.comparison.put_off(clock.now());
         self.snapshot = Some(SnapshotUpload::new(store, snapshot, mark, end.chain_end.generation, at, time));
+        self.snapshot_recipients = store.recipients_digest();
         Ok(())
     }
 }
@@ -169,6 +170,7 @@ impl Side {
     fn on_snapshot_stored(&mut self, source: &mut Source, now: Instant) {
         let SideStage::Writing(writing) = &mut self.stage else { return };
         let Some(upload) = writing.snapshot.take() else { return };
+        let recipients = writing.snapshot_recipients.take();
         let header = upload.header();
         let position = Position { generation: header.generation, wal_position: header.position };
         self.replica
@@ -185,6 +187,7 @@ impl Side {
         self.store_summary.snapshot = Some(header.key());
         writing.snapshot_due = self.replica.settings.snapshot_interval.map(|interval| now + interval);
         self.requests.force_snapshot = false;
+        self.note_recipients(position, recipients);
         self.store_summary.last_snapshot = Some(header.time);
         self.retention.snapshot_stored(upload.stored());
         if let Some(sum) = header.database {

@@ -54,6 +54,7 @@ impl Side {
         }
         self.access.reached = true;
         self.store_summary = found.known;
+        self.compare_recipients();
         self.ownership.identified |= self.store_summary.witnesses == Witnesses::default();
         self.retention.started(self.store_summary.newest.moment, clock);
         self.stage = SideStage::Ready(found.end);

@@ -40,6 +40,9 @@ impl Side {
             self.replica.name.tag(log::debug("segment stored")).field("name", key).emit();
             self.retention.stored(key, bytes, &mut tools.sent_segments);
         }
+        if stored_some {
+            self.check_recipients();
+        }
         if let Some(error) = polled.error {
             self.report(&error, clock);
         } else if stored_some && self.audit.is_trusted() && self.has_snapshot() {

@@ -22,6 +22,8 @@ const MAX_UNPROVEN: Duration = Duration::from_secs(3600);
 pub(in crate::replica::replicator) struct Writing {
     pub(in crate::replica::replicator) builder: SegmentBuilder,
     pub(super) snapshot: Option<SnapshotUpload>,
+    /// A digest of those to whom it is encrypted.
+    pub(super) snapshot_recipients: Option<String>,
     pub(super) last_close: Option<Instant>,
     pub(super) snapshot_due: Option<Instant>,
     /// After an attempt that failed: not sooner than this, and how long the next pause is.
@@ -52,6 +54,7 @@ impl Writing {
         Writing {
             builder,
             snapshot: None,
+            snapshot_recipients: None,
             last_close: None,
             snapshot_due,
             snapshot_not_before: now,
