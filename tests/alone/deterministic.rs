@@ -27,7 +27,6 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::alone::alone;
@@ -57,7 +56,7 @@ const STEPS: u64 = 60;
 /// Schedules of which the second reader reads what they store.
 const SECOND_READER_SCHEDULES: u64 = 24;
 /// How long a plain run of the tests takes.
-const SECONDS: u64 = 10;
+const SECONDS: Duration = Duration::from_secs(10);
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds");
 /// A commit is seen within this time, whatever the pace: a database at rest is looked at each second.
 const SEEN: Duration = Duration::from_millis(2200);
@@ -73,25 +72,8 @@ const RECOVERY: Duration = Duration::from_secs(180);
 #[test]
 fn no_schedule_loses_a_commit_or_claims_it_is_stored() {
     let _alone = alone();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(seed) = number("MODEL_SEED") {
-        log::set_timestamps(false);
-        log::set_level(log::Level::Debug);
-        run(seed, true);
-        return;
-    }
-    log::silence();
-    kept_seeds().into_iter().for_each(|seed| {
-        run(seed, false);
-    });
-    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
-    let (begun, seconds) = (Instant::now(), number("MODEL_SECONDS").unwrap_or(SECONDS));
-    let (mut count, mut rollups) = (0, 0);
-    while begun.elapsed() < Duration::from_secs(seconds) {
-        rollups += run(first.wrapping_add(count), false);
-        count += 1;
-    }
-    println!("{count} schedules from {first} on in {:.1} s", begun.elapsed().as_secs_f64());
+    let mut rollups = 0;
+    let count = play_schedules("MODEL_SEED", &kept_seeds(), SECONDS, &mut |seed, aloud| rollups += run(seed, aloud));
     println!("{rollups} incremental snapshots at their ends");
     assert!(rollups > 0 || count < 200, "no schedule has stored an incremental snapshot");
 }
@@ -100,43 +82,19 @@ fn no_schedule_loses_a_commit_or_claims_it_is_stored() {
 #[test]
 fn no_schedule_of_two_replicas_loses_a_commit_in_one_of_them() {
     let _alone = alone();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(seed) = number("MODEL_SEED_OF_TWO") {
-        log::set_timestamps(false);
-        log::set_level(log::Level::Debug);
-        return run_two(seed, true);
-    }
-    log::silence();
-    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
-    let (begun, seconds) = (Instant::now(), number("MODEL_SECONDS").unwrap_or(SECONDS));
-    let mut count = 0;
-    while begun.elapsed() < Duration::from_secs(seconds) {
-        run_two(first.wrapping_add(count), false);
-        count += 1;
-    }
-    println!("{count} schedules of two replicas from {first} on in {:.1} s", begun.elapsed().as_secs_f64());
+    play_schedules("MODEL_SEED_OF_TWO", &[], SECONDS, &mut run_two);
 }
 
 /// Machines are lost, others take over, and the old ones come back.
 #[test]
 fn after_a_takeover_exactly_one_machine_goes_on() {
     let _alone = alone();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(seed) = number("MODEL_SEED_OF_TAKEOVERS") {
-        log::set_timestamps(false);
-        log::set_level(log::Level::Debug);
-        takeover::run(seed, true);
-        return;
-    }
-    log::silence();
-    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
-    let (begun, seconds) = (Instant::now(), number("MODEL_SECONDS").map_or(takeover::SECONDS, Duration::from_secs));
-    let (mut count, mut taken, mut refused) = (0, 0, 0);
-    while begun.elapsed() < seconds {
-        let found = takeover::run(first.wrapping_add(count), false);
-        (count, taken, refused) = (count + 1, taken + found.0, refused + found.1);
-    }
-    println!("{count} schedules from {first} on, {taken} takeovers, {refused} times the record alone refused one");
+    let (mut taken, mut refused) = (0, 0);
+    let count = play_schedules("MODEL_SEED_OF_TAKEOVERS", &[], takeover::SECONDS, &mut |seed, aloud| {
+        let found = takeover::run(seed, aloud);
+        (taken, refused) = (taken + found.0, refused + found.1);
+    });
+    println!("{taken} takeovers, {refused} times the record alone refused one");
     assert!((taken > 0 && refused > 0) || count < 20);
 }
 
@@ -144,7 +102,6 @@ fn after_a_takeover_exactly_one_machine_goes_on() {
 #[test]
 fn a_seed_decides_the_whole_schedule() {
     let _alone = alone();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     log::silence();
     let played = |seed| {
         let mut model = Model::new(seed, false);
@@ -163,7 +120,6 @@ fn a_seed_decides_the_whole_schedule() {
 #[test]
 fn second_reader_agrees_with_every_object_of_the_model() {
     let _alone = alone();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     log::silence();
     let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
     let mut read = String::new();
@@ -226,6 +182,29 @@ fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
     assert!(stored && outbox.is_empty());
 }
 
+/// Plays the schedule of the seed in `variable` with all that it says, if there is one. Else those that are kept, and new ones
+/// until the time is over: how many new ones. No other schedule is played meanwhile: SQLite's random numbers, the salts among
+/// them, are one sequence for the whole process.
+fn play_schedules(variable: &str, kept: &[u64], time: Duration, play: &mut dyn FnMut(u64, bool)) -> u64 {
+    if let Some(seed) = number(variable) {
+        log::set_timestamps(false);
+        log::set_level(log::Level::Debug);
+        play(seed, true);
+        return 0;
+    }
+    log::silence();
+    kept.iter().for_each(|seed| play(*seed, false));
+    let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
+    let (begun, time) = (Instant::now(), number("MODEL_SECONDS").map_or(time, Duration::from_secs));
+    let mut count = 0;
+    while begun.elapsed() < time {
+        play(first.wrapping_add(count), false);
+        count += 1;
+    }
+    println!("{count} schedules from {first} on in {:.1} s", begun.elapsed().as_secs_f64());
+    count
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
 }
@@ -240,9 +219,6 @@ fn fresh_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
     u64::from(now.subsec_nanos()) ^ now.as_secs() << 30
 }
-
-/// SQLite's random numbers, the salts among them, are one sequence for the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// How many incremental snapshots are stored at its end.
 fn run(seed: u64, aloud: bool) -> usize {
