@@ -17,8 +17,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
-const ROOT: u32 = 0;
-const PRIVATE: libc::mode_t = 0o600;
+const ROOT_UID: u32 = 0;
+const PRIVATE_MODE: libc::mode_t = 0o600;
 const PRIVATE_DIRECTORY: libc::mode_t = 0o700;
 /// Bytes of randomness in the name of a temporary file.
 const RANDOM_BYTES: usize = 8;
@@ -32,7 +32,7 @@ pub fn effective_user() -> u32 {
 /// Gives what was just made to `owner`, if root has made it and `owner` is not root. Where that cannot be (a file system
 /// without owners, a namespace without that user) it stays as it is.
 pub fn inherit_owner(made: &File, owner: &Metadata) {
-    if owner.uid() != ROOT && made.metadata().is_ok_and(|found| found.uid() == ROOT) {
+    if owner.uid() != ROOT_UID && made.metadata().is_ok_and(|found| found.uid() == ROOT_UID) {
         let _ = fchown(made, Some(owner.uid()), Some(owner.gid()));
     }
 }
@@ -182,7 +182,7 @@ impl Directory {
     /// The same, of the user that runs us until its owner is known.
     fn create_own(&self, name: &OsStr) -> io::Result<File> {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-        open_at(self.handle.as_raw_fd(), name, flags, PRIVATE)
+        open_at(self.handle.as_raw_fd(), name, flags, PRIVATE_MODE)
     }
 
     /// A new file under a name that nobody can know before. It stays with the user that runs us.
@@ -221,7 +221,7 @@ impl Directory {
     /// is removed at once.
     pub fn create_unlinked(&self) -> io::Result<File> {
         let flags = libc::O_RDWR | libc::O_TMPFILE;
-        match open_at(self.handle.as_raw_fd(), OsStr::new("."), flags, PRIVATE) {
+        match open_at(self.handle.as_raw_fd(), OsStr::new("."), flags, PRIVATE_MODE) {
             Ok(file) => Ok(file),
             // A kernel that does not know the flag takes it for a directory opened to be written.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
@@ -258,7 +258,7 @@ impl Directory {
         if found.nlink() > 1 {
             return Err(io::Error::other(format!("it has {} names (hard links), expected one", found.nlink())));
         }
-        let owners = [ROOT, effective_user(), directory.uid()];
+        let owners = [ROOT_UID, effective_user(), directory.uid()];
         if !owners.contains(&found.uid()) && other != Some(found.uid()) {
             return Err(io::Error::other(format!(
                 "it belongs to user {}, expected {} or {}",

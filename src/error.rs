@@ -74,14 +74,24 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An error whose message is `message`.
-    pub fn new(kind: Kind, what: impl Into<String>) -> Error {
-        Error { kind, message: what.into(), hint: None }
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), hint: None }
+    }
+
+    /// What was asked for cannot be right.
+    pub fn usage(message: impl Into<String>) -> Error {
+        Error::new(Kind::Usage, message)
     }
 
     /// The same, with what the operator can do about it.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same, of another kind.
+    pub fn with_kind(self, kind: Kind) -> Error {
+        Error { kind, ..self }
     }
 
     /// The same error one layer up: `context` names the operation and the object.
@@ -135,11 +145,11 @@ impl std::error::Error for Error {}
 /// Adds a layer of context to the error of a result.
 pub trait ResultExt<T> {
     /// `context` is asked for only when there is an error.
-    fn context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T>;
+    fn with_context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T>;
 }
 
 impl<T> ResultExt<T> for Result<T> {
-    fn context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T> {
+    fn with_context<D: fmt::Display>(self, context: impl FnOnce() -> D) -> Result<T> {
         self.map_err(|e| e.context(context()))
     }
 }

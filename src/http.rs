@@ -31,12 +31,12 @@ pub fn get(url: &str, within: Duration) -> Result<u16> {
     let deadline = Instant::now() + within;
     let stream = DeadlineStream { stream: connect(&parsed, deadline)?, deadline };
     if !parsed.tls {
-        return ask(stream, &parsed);
+        return exchange(stream, &parsed);
     }
     let connector = TlsConnector::new().map_err(|e| io_error("set up TLS", &e))?;
     let host = parsed.host.trim_matches(['[', ']']);
     match connector.connect(host, stream) {
-        Ok(stream) => ask(stream, &parsed),
+        Ok(stream) => exchange(stream, &parsed),
         Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(io_error("TLS handshake", &error)),
         Err(_) => Err(timeout_error()),
     }
@@ -112,7 +112,7 @@ impl Write for DeadlineStream {
     }
 }
 
-fn ask(mut stream: impl Read + Write, parsed: &ParsedUrl<'_>) -> Result<u16> {
+fn exchange(mut stream: impl Read + Write, parsed: &ParsedUrl<'_>) -> Result<u16> {
     let path = if parsed.path.starts_with('/') { parsed.path.to_string() } else { format!("/{}", parsed.path) };
     let agent = concat!("litestream/", env!("CARGO_PKG_VERSION"));
     let request = format!(

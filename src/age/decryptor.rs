@@ -5,7 +5,7 @@ use super::header::AgeHeader;
 use super::identity::Identity;
 use super::primitives::Aead;
 use super::stream_nonce::StreamNonce;
-use super::{CHUNK, TAG};
+use super::{CHUNK_BYTES, TAG_BYTES};
 
 /// A file that is being decrypted. Holds at most the header, or a chunk, and what was given to it at once.
 pub struct Decryptor {
@@ -63,7 +63,9 @@ impl Decryptor {
         let DecryptorStage::Payload(payload) = &mut self.stage else { return Ok(()) };
         let mut rest = self.held.as_slice();
         // A chunk that something follows is not the last one, unless it says so.
-        while let Some((chunk, more)) = rest.split_at_checked(CHUNK + TAG).filter(|(_, more)| !more.is_empty()) {
+        while let Some((chunk, more)) =
+            rest.split_at_checked(CHUNK_BYTES + TAG_BYTES).filter(|(_, more)| !more.is_empty())
+        {
             payload.open(chunk, output)?;
             rest = more;
         }
@@ -109,7 +111,7 @@ impl Payload {
         }
         let before = output.len();
         if !self.aead.open(self.nonce.get(true), chunk, output) {
-            let more = chunk.len() == CHUNK + TAG && self.aead.open(self.nonce.get(false), chunk, output);
+            let more = chunk.len() == CHUNK_BYTES + TAG_BYTES && self.aead.open(self.nonce.get(false), chunk, output);
             return Err(if more { Fault::Payload("the last chunk is missing") } else { CHANGED });
         }
         if output.len() == before && !self.nonce.is_first() {

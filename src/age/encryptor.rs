@@ -1,6 +1,6 @@
 //! Plain text in, an age file out, piece by piece.
 
-use super::CHUNK;
+use super::CHUNK_BYTES;
 use super::header::HeaderBuilder;
 use super::primitives::Aead;
 use super::stream_nonce::StreamNonce;
@@ -26,10 +26,10 @@ impl Encryptor {
     /// Encrypts `bytes`; what is complete of it is appended to `output`.
     pub fn write(&mut self, mut bytes: &[u8], output: &mut Vec<u8>) {
         while !bytes.is_empty() {
-            if self.plain.len() == CHUNK {
+            if self.plain.len() == CHUNK_BYTES {
                 self.seal(false, output);
             }
-            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.plain.len()));
+            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.plain.len()));
             self.plain.extend_from_slice(now);
             bytes = rest;
         }

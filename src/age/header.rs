@@ -15,7 +15,7 @@ const ARMOR: &[u8] = b"-----BEGIN AGE";
 const STANZA: &[u8] = b"-> ";
 const FOOTER: &[u8] = b"---";
 /// Letters in a line of a stanza's body; only the last one is shorter.
-const COLUMNS: usize = 64;
+const LINE_COLUMNS: usize = 64;
 /// In bytes: room for 600 recipients.
 pub const MAX_BYTES: usize = 64 << 10;
 /// Of the stanzas that are read and written here.
@@ -179,9 +179,9 @@ fn read_stanza(line: &[u8], lines: &mut Lines<'_>) -> Result<Option<Stanza>, Fau
     let mut body = Vec::new();
     loop {
         let Some(line) = lines.next_line()? else { return Ok(None) };
-        let bytes = base64::decode(line).filter(|_| line.len() <= COLUMNS);
+        let bytes = base64::decode(line).filter(|_| line.len() <= LINE_COLUMNS);
         body.extend_from_slice(&bytes.ok_or(Fault::Header("the body of a stanza is malformed"))?);
-        if line.len() < COLUMNS {
+        if line.len() < LINE_COLUMNS {
             return Ok(Some(Stanza { kind, arguments, body }));
         }
     }
@@ -277,12 +277,12 @@ pub(super) fn write_stanza(stanza: &Stanza, output: &mut Vec<u8>) {
     }
     output.push(b'\n');
     let text = base64::encode(&stanza.body);
-    for line in text.as_bytes().chunks(COLUMNS) {
+    for line in text.as_bytes().chunks(LINE_COLUMNS) {
         output.extend_from_slice(line);
         output.push(b'\n');
     }
     // The last line is a short one, so that its end shows.
-    if text.len().is_multiple_of(COLUMNS) {
+    if text.len().is_multiple_of(LINE_COLUMNS) {
         output.push(b'\n');
     }
 }

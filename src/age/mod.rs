@@ -26,6 +26,6 @@ mod stream_nonce;
 mod testkit;
 
 /// Bytes of plain text in a chunk; only the last one is shorter.
-pub const CHUNK: usize = 64 << 10;
+pub const CHUNK_BYTES: usize = 64 << 10;
 /// Bytes that a chunk grows by.
-pub const TAG: usize = 16;
+pub const TAG_BYTES: usize = 16;

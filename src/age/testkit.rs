@@ -135,7 +135,7 @@ fn a_header_that_was_read_is_written_again_as_it_was() {
 #[test]
 fn each_recipient_and_nobody_else_decrypts_a_file() {
     let [one, two, other] = [(); 3].map(|()| Identity::generate());
-    let (full, many) = (super::CHUNK, 2 * super::CHUNK);
+    let (full, many) = (super::CHUNK_BYTES, 2 * super::CHUNK_BYTES);
     for len in [0, 1, full - 1, full, full + 1, many, many + 5] {
         let plain: Vec<u8> = (0..len).map(|at| (at * 31 % 251) as u8).collect();
         let builder = HeaderBuilder::new(&[*one.recipient(), *two.recipient()]).unwrap();

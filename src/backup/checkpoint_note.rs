@@ -22,11 +22,11 @@ use crate::error::{Error, Kind, Result};
 use crate::format::position::Position;
 use crate::source::{FileStamp, Source};
 
-const NAME: &str = "checkpointed";
+const NOTE_FILE: &str = "checkpointed";
 /// Bytes that a note may have.
-const LONGEST: u64 = 4096;
+const MAX_NOTE_BYTES: u64 = 4096;
 /// A stamp must be this much older than the note. Kernels stamp files by a clock that ticks every 1 to 10 ms.
-const AGE: Duration = Duration::from_millis(50);
+const MIN_STAMP_AGE: Duration = Duration::from_millis(50);
 /// How long the file must stay as it is before a note is tried.
 const MIN_QUIET_TIME: Duration = Duration::from_millis(100);
 /// At the end of a run, no longer than this is waited for a note.
@@ -41,7 +41,7 @@ impl CheckpointNote {
     pub fn read(meta: &Path) -> CheckpointNote {
         let read = || -> std::io::Result<String> {
             let mut text = String::new();
-            Directory::open(meta)?.read_own(OsStr::new(NAME))?.take(LONGEST).read_to_string(&mut text)?;
+            Directory::open(meta)?.read_own(OsStr::new(NOTE_FILE))?.take(MAX_NOTE_BYTES).read_to_string(&mut text)?;
             Ok(text)
         };
         CheckpointNote(read().ok())
@@ -160,12 +160,13 @@ fn file_line(stamp: &FileStamp) -> String {
 
 /// False if the stamp is too young: the next write could have the same time.
 fn write(directory: &Path, text: &str, stamp: &FileStamp) -> Result<bool> {
-    let failed = |e: std::io::Error| Error::io(Kind::Database, format!("write {}/{NAME}", directory.display()), &e);
+    let failed =
+        |e: std::io::Error| Error::io(Kind::Database, format!("write {}/{NOTE_FILE}", directory.display()), &e);
     let directory = Directory::open(directory).map_err(failed)?;
-    let replaced = directory.replace(OsStr::new(NAME), |file| {
+    let replaced = directory.replace(OsStr::new(NOTE_FILE), |file| {
         file.write_all(text.as_bytes())?;
         let found = file.metadata()?;
-        Ok(stamp.is_older_than((found.ctime(), found.ctime_nsec()), AGE))
+        Ok(stamp.is_older_than((found.ctime(), found.ctime_nsec()), MIN_STAMP_AGE))
     });
     replaced.map_err(failed)
 }

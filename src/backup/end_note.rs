@@ -10,7 +10,7 @@ use crate::format::position::PageSize;
 use crate::format::wal::{ByteOrder, Checksum, Salt};
 
 /// Bytes of a note.
-const LEN: usize = 35;
+const NOTE_BYTES: usize = 35;
 const BIG_ENDIAN: u8 = 1;
 const CHECKSUM: u8 = 2;
 const CRC: u8 = 4;
@@ -39,8 +39,8 @@ pub fn encode(end: &StoredEnd) -> Vec<u8> {
 /// Errors: of kind `Corrupt` for anything that [`encode`] does not write.
 pub fn decode(key: &SegmentKey, note: &[u8]) -> Result<StoredEnd> {
     let unknown =
-        || Error::new(Kind::Corrupt, format!("expected a note of {LEN} bytes of version 1, found another one"));
-    let note: &[u8; LEN] = note.try_into().map_err(|_| unknown())?;
+        || Error::new(Kind::Corrupt, format!("expected a note of {NOTE_BYTES} bytes of version 1, found another one"));
+    let note: &[u8; NOTE_BYTES] = note.try_into().map_err(|_| unknown())?;
     let [1, flags, size, rest @ ..] = note else { return Err(unknown()) };
     let word = |at: usize| {
         let bytes = rest.get(4 * at..).and_then(|rest| rest.first_chunk::<4>());
@@ -92,7 +92,7 @@ mod tests {
             };
             let note = encode(&end);
             assert_eq!(decode(&key, &note).unwrap(), end);
-            for wrong in [&note[1..], &note[..LEN - 1], &[2; LEN][..], &[1; LEN][..]] {
+            for wrong in [&note[1..], &note[..NOTE_BYTES - 1], &[2; NOTE_BYTES][..], &[1; NOTE_BYTES][..]] {
                 assert!(decode(&key, wrong).is_err(), "{wrong:?}");
             }
         }

@@ -10,16 +10,16 @@ use std::path::Path;
 
 use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
-use crate::format::page_sums::{MAX_HEADER, PageSums, SummedCommit};
+use crate::format::page_sums::{MAX_HEADER_BYTES, PageSums, SummedCommit};
 use crate::format::position::Position;
 
-const NAME: &str = "page-checksums";
+const SUMS_FILE: &str = "page-checksums";
 
 /// Reads them, and of which state they are; none where there are none that are whole.
 pub fn read(meta: &Path) -> Option<(SummedCommit, PageSums)> {
     let kept = read_state(meta)?;
     let read = || -> io::Result<Vec<u8>> {
-        let file = Directory::open(meta)?.read_own(OsStr::new(NAME))?;
+        let file = Directory::open(meta)?.read_own(OsStr::new(SUMS_FILE))?;
         let mut bytes = Vec::new();
         file.take(kept.encoded_len()).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -30,9 +30,9 @@ pub fn read(meta: &Path) -> Option<(SummedCommit, PageSums)> {
 /// The state that they call themselves those of.
 pub fn read_state(meta: &Path) -> Option<SummedCommit> {
     let read = || -> io::Result<(Vec<u8>, u64)> {
-        let file = Directory::open(meta)?.read_own(OsStr::new(NAME))?;
+        let file = Directory::open(meta)?.read_own(OsStr::new(SUMS_FILE))?;
         let (mut header, len) = (Vec::new(), file.metadata()?.len());
-        file.take(MAX_HEADER as u64).read_to_end(&mut header)?;
+        file.take(MAX_HEADER_BYTES as u64).read_to_end(&mut header)?;
         Ok((header, len))
     };
     let (header, len) = read().ok()?;
@@ -41,9 +41,9 @@ pub fn read_state(meta: &Path) -> Option<SummedCommit> {
 
 /// Puts those of the database file `inode`, at these positions, in the place of the ones that were there.
 pub fn write(meta: &Path, sums: &PageSums, inode: u64, positions: &[Position]) -> Result<()> {
-    let failed = |e: io::Error| Error::io(Kind::Database, format!("write {}/{NAME}", meta.display()), &e);
+    let failed = |e: io::Error| Error::io(Kind::Database, format!("write {}/{SUMS_FILE}", meta.display()), &e);
     let directory = Directory::open(meta).map_err(failed)?;
-    let replaced = directory.replace(OsStr::new(NAME), |file| sums.encode(inode, positions, file).map(|()| true));
+    let replaced = directory.replace(OsStr::new(SUMS_FILE), |file| sums.encode(inode, positions, file).map(|()| true));
     replaced.and_then(|_| directory.sync()).map_err(failed)
 }
 
@@ -72,8 +72,8 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(&meta).unwrap().count(), 1, "nothing else is left");
         // A link that another user planted is not followed.
-        std::fs::rename(meta.join(NAME), meta.join("elsewhere")).unwrap();
-        std::os::unix::fs::symlink(meta.join("elsewhere"), meta.join(NAME)).unwrap();
+        std::fs::rename(meta.join(SUMS_FILE), meta.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(meta.join("elsewhere"), meta.join(SUMS_FILE)).unwrap();
         assert_eq!((read(&meta), read_state(&meta)), (None, None));
         std::fs::remove_dir_all(&meta).unwrap();
     }

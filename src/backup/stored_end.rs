@@ -134,7 +134,7 @@ impl StoredEnd {
         buffer: &mut [u8],
     ) -> Result<Option<std::result::Result<(), GenerationEnd>>> {
         match check {
-            ResumeCheck::Begin => match self.begin_to_resume(source, note)? {
+            ResumeCheck::Begin => match self.start_resuming(source, note)? {
                 ResumeStart::Over(resumed) => Ok(Some(resumed)),
                 ResumeStart::Check(next) => {
                     *check = next;
@@ -164,7 +164,7 @@ impl StoredEnd {
 
     /// By the last frame that is stored. Where the WAL has been emptied since, by us or by the application that closed last,
     /// the checksum of the file tells; and a note of the file where there is none.
-    fn begin_to_resume(&self, source: &mut Source, note: &CheckpointNote) -> Result<ResumeStart> {
+    fn start_resuming(&self, source: &mut Source, note: &CheckpointNote) -> Result<ResumeStart> {
         let database = self.database;
         let checksum = database.map(|known| known.checksum);
         let Some(mark) = self.wal_mark() else {

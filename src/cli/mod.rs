@@ -18,6 +18,7 @@ use crate::format::moment::Moment;
 use crate::format::position::{Generation, Position};
 use crate::log::Level;
 use crate::secret::Secret;
+use crate::source::IntegrityCheck;
 
 /// What the user wants.
 #[derive(Debug, PartialEq)]
@@ -125,7 +126,8 @@ pub struct RestoreOptions {
     /// What is stored below the prefix may be of another database.
     pub allow_other_database: bool,
     pub dry_run: bool,
-    pub integrity_check: IntegrityCheck,
+    /// How SQLite checks what was restored, if at all.
+    pub integrity_check: Option<IntegrityCheck>,
     /// Keep the output up to date, looking this often.
     pub follow: Option<Duration>,
     /// The words of a command that runs while the output is kept up to date.
@@ -147,14 +149,6 @@ pub enum RestoreTarget {
     Time(Moment),
     /// Exactly this commit.
     Position(Position),
-}
-
-/// How SQLite checks what was restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IntegrityCheck {
-    None,
-    Quick,
-    Full,
 }
 
 /// Which databases, and from where: all, one of the configuration, or one with its replica.

@@ -7,7 +7,7 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 use super::foreign_words;
 use crate::config::{mask_credentials, suggest::nearest};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// What the user said, sorted.
 #[derive(Default, Debug)]
@@ -53,7 +53,7 @@ impl NormalizedArgs {
         let command = info.commands.iter().find(|c| Some(c.name) == self.command.as_deref());
         match command {
             Some(command) if command.command.positionals.is_empty() && !self.positionals.is_empty() => {
-                Err(usage(format!("{}: expected no argument, found {}", command.name, self.positionals.len())))
+                Err(Error::usage(format!("{}: expected no argument, found {}", command.name, self.positionals.len())))
             }
             _ => Ok(()),
         }
@@ -61,7 +61,7 @@ impl NormalizedArgs {
 
     fn reject_duplicate(&mut self, name: &str) -> Result<()> {
         if self.seen.iter().any(|n| n == name) {
-            return Err(usage(format!("option -{name} is given twice")));
+            return Err(Error::usage(format!("option -{name} is given twice")));
         }
         self.seen.push(name.to_string());
         Ok(())
@@ -137,18 +137,18 @@ fn to_argh_spelling<'a>(
     let long = format!("--{name}");
     if let FlagInfoKind::Option { arg_name } = flag.kind {
         let value = inline.or_else(|| rest.next().cloned());
-        let value = value.ok_or_else(|| usage(format!("option -{name} needs a value: -{name} {arg_name}")))?;
+        let value = value.ok_or_else(|| Error::usage(format!("option -{name} needs a value: -{name} {arg_name}")))?;
         return Ok(vec![long, value]);
     }
     match inline.as_deref() {
         None | Some("true") => Ok(vec![long]),
         Some("false") => Ok(Vec::new()),
-        Some(_) => Err(usage(format!("option -{name} takes no value"))),
+        Some(_) => Err(Error::usage(format!("option -{name} takes no value"))),
     }
 }
 
 fn unknown_command(word: &str, info: &CommandInfoWithArgs) -> Error {
-    let error = usage(format!("unknown command {:?}", mask_credentials(word)));
+    let error = Error::usage(format!("unknown command {:?}", mask_credentials(word)));
     if let Some(instead) = foreign_words::replacement_for_command(word) {
         return error.with_hint(instead);
     }
@@ -160,7 +160,7 @@ fn unknown_command(word: &str, info: &CommandInfoWithArgs) -> Error {
 
 fn unknown_option(name: &str, command: Option<&str>, info: &CommandInfoWithArgs, own: &[FlagInfo<'_>]) -> Error {
     let place = command.map_or("before the command".to_string(), |c| format!("for {c}"));
-    let error = usage(format!("unknown option -{name} {place}"));
+    let error = Error::usage(format!("unknown option -{name} {place}"));
     if let Some(instead) = foreign_words::replacement_for_option(name) {
         return error.with_hint(instead);
     }
@@ -175,8 +175,4 @@ fn unknown_option(name: &str, command: Option<&str>, info: &CommandInfoWithArgs,
         (None, Some(command)) => error.with_hint(format!("litestream {command} -h lists the options")),
         (None, None) => error.with_hint("litestream -h lists the commands"),
     }
-}
-
-fn usage(what: String) -> Error {
-    Error::new(Kind::Usage, what)
 }

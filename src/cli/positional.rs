@@ -4,7 +4,8 @@ use super::*;
 
 pub(super) fn exactly_one(command: &str, words: Vec<String>) -> Result<ReplicaRef> {
     at_most_one(command, words)?.map(replica_ref).ok_or_else(|| {
-        usage(format!("{command}: no database is given")).with_hint(format!("litestream {command} DB_PATH|REPLICA_URL"))
+        Error::usage(format!("{command}: no database is given"))
+            .with_hint(format!("litestream {command} DB_PATH|REPLICA_URL"))
     })
 }
 
@@ -27,8 +28,10 @@ pub(super) fn database_selection(command: &str, words: Vec<String>) -> Result<Da
     }
     match (first, second) {
         (None, _) => Ok(DatabaseSelection::Configured),
-        (Some(first), _) if is_url(&first) => Err(usage(format!("{command}: expected DB_PATH, found a replica URL"))
-            .with_hint(format!("litestream {command} DB_PATH REPLICA_URL"))),
+        (Some(first), _) if is_url(&first) => {
+            Err(Error::usage(format!("{command}: expected DB_PATH, found a replica URL"))
+                .with_hint(format!("litestream {command} DB_PATH REPLICA_URL")))
+        }
         (Some(database), None) => Ok(DatabaseSelection::Path(database)),
         (Some(database), Some(replica)) => {
             Ok(DatabaseSelection::Explicit(DatabaseAndReplica { database, replica: Secret::new(replica) }))
@@ -72,10 +75,6 @@ fn is_scheme(text: &str) -> bool {
 
 /// The words themselves are not repeated: one may be a URL with a password.
 fn too_many(command: &str, most: usize, found: usize) -> Error {
-    usage(format!("{command}: expected at most {most} arguments, found {found}"))
+    Error::usage(format!("{command}: expected at most {most} arguments, found {found}"))
         .with_hint(format!("litestream {command} -h shows the usage"))
-}
-
-pub(super) fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }

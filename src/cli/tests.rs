@@ -73,7 +73,7 @@ fn the_command_lines_of_the_guide_are_understood() {
         RestoreSource::One(ReplicaRef::Replica(Secret::new("nats://localhost:4222/BUCKETNAME")))
     );
     assert_eq!(restore.output, Some(PathBuf::from("my.db")));
-    assert_eq!((restore.target, restore.integrity_check), (RestoreTarget::Latest, IntegrityCheck::None));
+    assert_eq!((restore.target, restore.integrity_check), (RestoreTarget::Latest, None));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn every_option_of_restore_arrives() {
     assert_eq!(restore.target, RestoreTarget::Time(Moment::parse("2026-11-23T06:08:12Z").unwrap()));
     assert_eq!(restore.generation, Some(Generation::new(0x0123_4567_89ab_cdef)));
     assert!(restore.if_db_not_exists && restore.if_replica_exists && restore.dry_run && restore.json);
-    assert_eq!(restore.integrity_check, IntegrityCheck::Quick);
+    assert_eq!(restore.integrity_check, Some(IntegrityCheck::Quick));
     let Command::Restore(restore) = run("restore db -force -position 0123456789abcdef/1:20").command else {
         panic!("no restore")
     };

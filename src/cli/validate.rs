@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{self, Arguments, Subcommand};
-use super::positional::{at_most_one, database_selection, exactly_one, is_url, status_target, usage, verify_target};
+use super::positional::{at_most_one, database_selection, exactly_one, is_url, status_target, verify_target};
 use super::*;
 use crate::config::{keep, shell_words, units};
 use crate::error::ResultExt;
@@ -15,10 +15,10 @@ pub(super) fn into_invocation(arguments: Arguments) -> Result<Invocation> {
     let command = command(arguments.command)?;
     let context = arguments.context;
     if context.as_deref() == Some("") {
-        return Err(usage("option -context: expected a name, found nothing"));
+        return Err(Error::usage("option -context: expected a name, found nothing"));
     }
     if arguments.config.is_some() && names_a_replica(&command) {
-        return Err(usage("a replica URL and the option -config are both given")
+        return Err(Error::usage("a replica URL and the option -config are both given")
             .with_hint("leave one out: with a URL no configuration file is read"));
     }
     if arguments.replica.is_some() {
@@ -94,7 +94,7 @@ fn replicate(args: args::ReplicateArgs) -> Result<ReplicateOptions> {
         DatabaseSelection::Configured => None,
         DatabaseSelection::Explicit(pair) => Some(pair),
         DatabaseSelection::Path(_) => {
-            return Err(usage("replicate: a database is given without its replica")
+            return Err(Error::usage("replicate: a database is given without its replica")
                 .with_hint("litestream replicate DB_PATH REPLICA_URL, or no argument to use the configuration"));
         }
     };
@@ -115,7 +115,7 @@ fn replicate(args: args::ReplicateArgs) -> Result<ReplicateOptions> {
 fn needs_once(args: &args::ReplicateArgs) -> Result<()> {
     for (given, name) in [(args.force_snapshot, "-force-snapshot"), (args.enforce_retention, "-enforce-retention")] {
         if given && !args.once {
-            return Err(usage(format!("option {name} works only with -once"))
+            return Err(Error::usage(format!("option {name} works only with -once"))
                 .with_hint("without -once, snapshots and retention follow the configuration"));
         }
     }
@@ -125,18 +125,18 @@ fn needs_once(args: &args::ReplicateArgs) -> Result<()> {
 fn restore(args: args::RestoreArgs) -> Result<RestoreOptions> {
     restore_conflicts(&args)?;
     if args.strict && args.timestamp.is_none() {
-        return Err(usage("option -strict works only with -timestamp"));
+        return Err(Error::usage("option -strict works only with -timestamp"));
     }
     let follow = follow(args.f, args.follow_interval.as_deref())?;
     let until = restore_target(args.timestamp.as_deref(), args.position.as_deref())?;
     let source = restore_source(args.all, args.positionals)?;
     if args.o.as_deref() == Some("-") {
-        return Err(usage("option -o: a restore writes a file, not standard output")
+        return Err(Error::usage("option -o: a restore writes a file, not standard output")
             .with_hint("restore to a file and read that file; a file named - is ./-"));
     }
     let is_url = matches!(source, RestoreSource::One(ReplicaRef::Replica(_)) | RestoreSource::Below(_));
     if is_url && args.o.is_none() && !args.dry_run {
-        return Err(usage("restore: option -o is needed with a replica URL").with_hint("add -o PATH"));
+        return Err(Error::usage("restore: option -o is needed with a replica URL").with_hint("add -o PATH"));
     }
     Ok(RestoreOptions {
         source,
@@ -164,7 +164,7 @@ fn restore(args: args::RestoreArgs) -> Result<RestoreOptions> {
 fn restore_source(all: bool, words: Vec<String>) -> Result<RestoreSource> {
     if !all {
         if words.is_empty() {
-            return Err(usage("restore: no database is given")
+            return Err(Error::usage("restore: no database is given")
                 .with_hint("litestream restore DB_PATH|REPLICA_URL, or -all for every database of the configuration"));
         }
         return exactly_one("restore", words).map(RestoreSource::One);
@@ -172,7 +172,7 @@ fn restore_source(all: bool, words: Vec<String>) -> Result<RestoreSource> {
     match at_most_one("restore -all", words)? {
         None => Ok(RestoreSource::Configured),
         Some(url) if is_url(&url) => Ok(RestoreSource::Below(Secret::new(url))),
-        Some(_) => Err(usage("restore -all: expected a replica URL, found a path")
+        Some(_) => Err(Error::usage("restore -all: expected a replica URL, found a path")
             .with_hint("litestream restore -all -o DIR nats://HOST/BUCKET or file:///DIRECTORY; without one, every database of the configuration")),
     }
 }
@@ -184,7 +184,7 @@ fn quiet(quiet: bool, json: bool) -> Result<bool> {
 fn retention(enforced: bool, text: Option<&str>) -> Result<Option<Duration>> {
     let Some(text) = text else { return Ok(None) };
     if !enforced {
-        return Err(usage("option -retention works only with -enforce-retention"));
+        return Err(Error::usage("option -retention works only with -enforce-retention"));
     }
     positive_duration("-retention", text).map(Some)
 }
@@ -226,7 +226,7 @@ fn restore_conflicts(args: &args::RestoreArgs) -> Result<()> {
 fn follow(on: bool, interval: Option<&str>) -> Result<Option<Duration>> {
     match (on, interval) {
         (false, None) => Ok(None),
-        (false, Some(_)) => Err(usage("option -follow-interval works only with -f")),
+        (false, Some(_)) => Err(Error::usage("option -follow-interval works only with -f")),
         (true, None) => Ok(Some(DEFAULT_FOLLOW_INTERVAL)),
         (true, Some(text)) => positive_duration("-follow-interval", text).map(Some),
     }
@@ -234,7 +234,7 @@ fn follow(on: bool, interval: Option<&str>) -> Result<Option<Duration>> {
 
 fn follow_command(on: bool, command: Option<&str>) -> Result<Option<Vec<String>>> {
     match command {
-        Some(_) if !on => Err(usage("option -exec works only with -f")),
+        Some(_) if !on => Err(Error::usage("option -exec works only with -f")),
         command => command.map(shell_words::split).transpose().map_err(|e| e.context("option -exec")),
     }
 }
@@ -242,12 +242,12 @@ fn follow_command(on: bool, command: Option<&str>) -> Result<Option<Vec<String>>
 fn exec_signal(on: bool, name: Option<&str>) -> Result<Option<&'static str>> {
     let Some(name) = name else { return Ok(None) };
     if !on {
-        return Err(usage("option -exec-signal works only with -exec"));
+        return Err(Error::usage("option -exec-signal works only with -exec"));
     }
     let known = EXEC_SIGNALS.into_iter().find(|known| *known == name.trim_start_matches("SIG"));
     known.map(Some).ok_or_else(|| {
         let names = EXEC_SIGNALS.join(", ");
-        usage(format!("option -exec-signal: expected one of {names}, found {name:?}"))
+        Error::usage(format!("option -exec-signal: expected one of {names}, found {name:?}"))
     })
 }
 
@@ -267,18 +267,21 @@ fn moment(text: &str) -> Result<Moment> {
     }
 }
 
-fn integrity_check(text: Option<&str>) -> Result<IntegrityCheck> {
+fn integrity_check(text: Option<&str>) -> Result<Option<IntegrityCheck>> {
     match text {
-        None | Some("none") => Ok(IntegrityCheck::None),
-        Some("quick") => Ok(IntegrityCheck::Quick),
-        Some("full") => Ok(IntegrityCheck::Full),
-        Some(other) => Err(usage(format!("option -integrity-check: expected none, quick or full, found {other:?}"))),
+        None | Some("none") => Ok(None),
+        Some("quick") => Ok(Some(IntegrityCheck::Quick)),
+        Some("full") => Ok(Some(IntegrityCheck::Full)),
+        Some(other) => {
+            Err(Error::usage(format!("option -integrity-check: expected none, quick or full, found {other:?}")))
+        }
     }
 }
 
 fn level(text: &str) -> Result<Level> {
-    Level::parse(text)
-        .ok_or_else(|| usage(format!("option -log-level: expected trace, debug, info, warn or error, found {text:?}")))
+    Level::parse(text).ok_or_else(|| {
+        Error::usage(format!("option -log-level: expected trace, debug, info, warn or error, found {text:?}"))
+    })
 }
 
 fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: bool) -> Result<HistoryOptions> {
@@ -289,7 +292,7 @@ fn listing(command: &str, words: Vec<String>, generation: Option<String>, json: 
 
 fn list(args: args::ListArgs) -> Result<ListOptions> {
     let url = at_most_one("list", args.positionals)?.ok_or_else(|| {
-        usage("list: no replica URL is given").with_hint(
+        Error::usage("list: no replica URL is given").with_hint(
             "litestream list nats://HOST/BUCKET or a directory; litestream databases lists the configuration",
         )
     })?;
@@ -310,17 +313,17 @@ fn compact(args: args::CompactArgs) -> Result<CompactOptions> {
         (false, Some(text)) => Some(positive_duration("-interval", text)?),
     };
     if args.json && !single {
-        return Err(usage("option -json works only with -once or -dry-run")
+        return Err(Error::usage("option -json works only with -once or -dry-run")
             .with_hint("without them compact runs until stopped and logs its work"));
     }
     let retention = args.retention.as_deref().map(|text| positive_duration("-retention", text)).transpose()?;
     if retention.is_some() && url.is_none() {
-        return Err(usage("option -retention works only with a REPLICA_URL")
+        return Err(Error::usage("option -retention works only with a REPLICA_URL")
             .with_hint("set it in the configuration: snapshot: { retention: ... }"));
     }
-    let keep = args.keep.as_deref().map(keep::from_words).transpose().context(|| "option -keep")?;
+    let keep = args.keep.as_deref().map(keep::from_words).transpose().with_context(|| "option -keep")?;
     if keep.is_some() && url.is_none() {
-        return Err(usage("option -keep works only with a REPLICA_URL")
+        return Err(Error::usage("option -keep works only with a REPLICA_URL")
             .with_hint("set it in the configuration: keep: { all: 24h, hourly: 7d }"));
     }
     if keep.is_some() && retention.is_some() {
@@ -336,7 +339,7 @@ fn compact(args: args::CompactArgs) -> Result<CompactOptions> {
 fn positive_duration(option: &str, text: &str) -> Result<Duration> {
     let duration = units::duration(text).map_err(|e| e.context(format!("option {option}")))?;
     if duration.is_zero() {
-        return Err(usage(format!("option {option}: expected more than 0, found 0")));
+        return Err(Error::usage(format!("option {option}: expected more than 0, found 0")));
     }
     Ok(duration)
 }
@@ -350,12 +353,12 @@ fn check_replica_option(command: &Command) -> Result<()> {
         Command::Databases { .. } | Command::Version { .. } => false,
     };
     if !chooses {
-        return Err(usage(
+        return Err(Error::usage(
             "option -replica works only with restore, snapshot, delete, status, verify, generations, snapshots and wal",
         ));
     }
     match names_a_replica(command) {
-        true => Err(usage("a replica URL and the option -replica are both given")
+        true => Err(Error::usage("a replica URL and the option -replica are both given")
             .with_hint("leave one out: -replica chooses among those of a database in the configuration")),
         false => Ok(()),
     }
@@ -390,11 +393,11 @@ fn names_a_replica(command: &Command) -> bool {
 fn verify(args: args::VerifyArgs) -> Result<VerifyOptions> {
     let target = verify_target(args.positionals)?;
     if args.live && matches!(target, VerifyTarget::Replica(_)) {
-        return Err(usage("verify -live: expected the path of a database, found a replica alone"));
+        return Err(Error::usage("verify -live: expected the path of a database, found a replica alone"));
     }
     Ok(VerifyOptions { target, live: args.live, quiet: quiet(args.q, args.json)?, json: args.json })
 }
 
 fn exclusive(one: &str, other: &str) -> Error {
-    usage(format!("options {one} and {other} exclude each other"))
+    Error::usage(format!("options {one} and {other} exclude each other"))
 }

@@ -33,9 +33,9 @@ use rows::{CompactRow, Done, log_row, print_rows};
 /// Between two looks whether the end was asked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-pub fn run(given: &Context, options: &cli::CompactOptions) -> Result<ExitStatus> {
+pub fn run(ctx: &Context, options: &cli::CompactOptions) -> Result<ExitStatus> {
     signals::install_shutdown_handlers();
-    let (roots, heartbeat) = roots(given, options)?;
+    let (roots, heartbeat) = roots(ctx, options)?;
     let mut pool = ConnectionPool::default();
     let mut jumps = ClockJumpDetector::default();
     let mut metrics = CompactMetrics::default();
@@ -126,7 +126,7 @@ fn compact_root(
 ) -> Result<()> {
     let url = &root.replica.url;
     let store = connect(&root.replica, pool)?;
-    let mut stored = objects_by_prefix(&*store, &SystemClock).context(|| format!("compact {url}"))?;
+    let mut stored = objects_by_prefix(&*store, &SystemClock).with_context(|| format!("compact {url}"))?;
     let databases = root.select(stored.prefixes().map(str::to_string))?;
     let mut done_bytes = 0;
     let mut progress = ProgressLine::new("compact", stored.total_bytes(), SystemClock.now());
@@ -138,11 +138,11 @@ fn compact_root(
             Some(objects) if dry_run => Ok(Done::Planned(planned(objects, kept))),
             Some(objects) => compact_database(&replica, objects, kept, jumps, pool),
         };
-        CompactRow { done: done.context(|| format!("compact {}", replica.url)), replica: replica.url }
+        CompactRow { done: done.with_context(|| format!("compact {}", replica.url)), replica: replica.url }
     };
     let whole = each_database(databases.into_iter(), &mut compact, &interrupt::check, rows)?;
     if whole && !dry_run {
-        remove_orphans(&*store).context(|| format!("compact {url}"))?;
+        remove_orphans(&*store).with_context(|| format!("compact {url}"))?;
     }
     Ok(())
 }

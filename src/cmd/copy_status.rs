@@ -1,13 +1,10 @@
 //! `litestream status` of a copy that `restore -f` keeps: where it is, beside what is stored.
 
-use crate::cmd::ExitStatus;
+use crate::cmd::{EXIT_BEHIND, ExitStatus};
 use crate::error::Error;
 use crate::format::listing::{Listing, latest_time};
 use crate::restore::standby::seen::CopyState;
 use crate::restore::standby::stored_after;
-
-/// The exit status where a copy is not what is stored, or nobody follows with it.
-const EXIT_BEHIND: ExitStatus = 1;
 
 /// What is said of a copy.
 #[derive(Debug, PartialEq, Eq)]

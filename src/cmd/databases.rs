@@ -13,8 +13,8 @@ const MASK: &str = "***";
 
 /// Errors: also those of files that the configuration names, and of paths that cannot be replicated, when the table has been
 /// printed.
-pub fn run(given: &Context, as_json: bool) -> Result<ExitStatus> {
-    let config = given.config()?;
+pub fn run(ctx: &Context, as_json: bool) -> Result<ExitStatus> {
+    let config = ctx.config()?;
     let mut table = Table::new(&["path", "replica", "login", "tls", "sync", "snapshot", "retention"]);
     let found = find_databases::find_databases(&config)?;
     for database in found.databases.iter().flat_map(Database::each_replica) {
@@ -75,8 +75,8 @@ mod tests {
             (Credentials::Creds("/etc/app.creds".into()), Some("creds /etc/app.creds")),
             (Credentials::Nkey(secret()), Some("nkey ***")),
         ];
-        for (given, expected) in table {
-            assert_eq!(login(&given).as_deref(), expected);
+        for (ctx, expected) in table {
+            assert_eq!(login(&ctx).as_deref(), expected);
         }
     }
 }

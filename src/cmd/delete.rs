@@ -28,11 +28,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// What the operator types to confirm.
 const CONFIRMATION: &str = "delete";
 
-pub fn run(given: &Context, options: &cli::DeleteOptions) -> Result<ExitStatus> {
-    let (replica, _) = given.replica(&options.source)?;
+pub fn run(ctx: &Context, options: &cli::DeleteOptions) -> Result<ExitStatus> {
+    let (replica, _) = ctx.replica(&options.source)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
-    let listing = load_listing(&*store, &SystemClock).context(|| format!("delete {}", replica.url))?;
+    let listing = load_listing(&*store, &SystemClock).with_context(|| format!("delete {}", replica.url))?;
     if listing.is_empty() {
         let error = Error::new(Kind::NothingToRestore, format!("delete {}: nothing is stored", replica.url));
         return Err(with_stored_hint(error, &replica, &mut pool));
@@ -49,11 +49,11 @@ pub fn run(given: &Context, options: &cli::DeleteOptions) -> Result<ExitStatus> 
         takeover: false,
         anonymous: true,
     });
-    wait_for_lease(&mut *lease, &*store).context(|| format!("delete {}", replica.url))?;
+    wait_for_lease(&mut *lease, &*store).with_context(|| format!("delete {}", replica.url))?;
     if !options.confirmed {
         confirm(&replica.url, &summary)?;
     }
-    delete_all(&store, &mut *lease, &listing).context(|| format!("delete {}", replica.url))?;
+    delete_all(&store, &mut *lease, &listing).with_context(|| format!("delete {}", replica.url))?;
     report(&replica.url, "deleted", &summary, options.json)?;
     if listing.foreign_count() > 0 {
         log::warn("objects of another program ignored")

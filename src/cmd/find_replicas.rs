@@ -18,7 +18,7 @@ const MAX_NAMED: usize = 8;
 /// The databases that are stored at and below the URL of `replica`.
 pub fn stored_below(replica: &Replica, pool: &mut ConnectionPool) -> Result<StoredDatabases> {
     let store = connect(replica, pool)?;
-    survey(&*store, &SystemClock).context(|| replica.url.clone())
+    survey(&*store, &SystemClock).with_context(|| replica.url.clone())
 }
 
 /// If nothing is stored at the URL of `replica`, says what there is instead.

@@ -132,9 +132,9 @@ impl<'a> Following<'a> {
             if let Some(status) = self.exit_status()? {
                 break status;
             }
-            let busy = self.hear() | self.step(single)?;
+            let busy = self.take_events() | self.step(single)?;
             self.compare();
-            self.look_for_new();
+            self.find_new_databases();
             self.start_command()?;
             self.reporter.poll(self.members.iter().map(|(_, member)| member), || self.pool.traffic());
             if !busy {
@@ -147,7 +147,7 @@ impl<'a> Following<'a> {
     }
 
     /// Hands out what the buckets tell; true if there was something.
-    fn hear(&mut self) -> bool {
+    fn take_events(&mut self) -> bool {
         let (now, mut any) = (SystemClock.now(), false);
         for at in 0..self.buckets.len() {
             while let Some(bucket) = self.buckets.get_mut(at) {
@@ -155,7 +155,7 @@ impl<'a> Following<'a> {
                     WatchEvent::Stored(entry) => self.stored(at, entry, now),
                     WatchEvent::Started => {
                         let here = self.members.iter_mut().filter(|(bucket, _)| *bucket == Some(at));
-                        here.for_each(|(_, member)| member.look());
+                        here.for_each(|(_, member)| member.request_listing());
                         self.roots.iter_mut().filter(|root| root.bucket == Some(at)).for_each(|root| root.next = now);
                     }
                     WatchEvent::Pending | WatchEvent::Down => break,
@@ -170,7 +170,7 @@ impl<'a> Following<'a> {
         let (Some((prefix, own)), Some(bucket)) = (split_name(&entry.name), self.buckets.get_mut(at)) else { return };
         match bucket.members.get(prefix).and_then(|member| self.members.get_mut(*member)) {
             Some((_, member)) => {
-                member.hear(Entry { name: own.to_string(), size: entry.size });
+                member.on_object(Entry { name: own.to_string(), size: entry.size });
                 // Without a copy nobody waits for what its writer stores.
                 if member.has_copy() {
                     bucket.news.tell_writer(prefix, now);
@@ -198,7 +198,7 @@ impl<'a> Following<'a> {
     }
 
     /// Looks at what is stored below the roots whose turn it is.
-    fn look_for_new(&mut self) {
+    fn find_new_databases(&mut self) {
         for at in 0..self.roots.len() {
             if self.roots.get(at).is_some_and(|root| root.next <= SystemClock.now())
                 && let Err(error) = self.survey(at)

@@ -103,13 +103,13 @@ impl Member {
     }
 
     /// This was stored for it just now.
-    pub fn hear(&mut self, entry: Entry) {
-        self.schedule.hear(entry);
+    pub fn on_object(&mut self, entry: Entry) {
+        self.schedule.on_object(entry);
     }
 
     /// Something may have been stored for it.
-    pub fn look(&mut self) {
-        self.schedule.look();
+    pub fn request_listing(&mut self) {
+        self.schedule.request_listing();
     }
 
     /// Takes up the copy that is there.
@@ -138,7 +138,7 @@ impl Member {
     pub fn step(&mut self, told: bool, published: OnPublished<'_>) -> Result<bool> {
         let now = SystemClock.now();
         if told {
-            self.heard(now);
+            self.on_contact(now);
         }
         if self.not_before.is_some_and(|time| now < time) {
             return Ok(false);
@@ -151,13 +151,13 @@ impl Member {
         let now = SystemClock.now();
         match done {
             Ok(true) => {
-                self.heard(now);
+                self.on_contact(now);
                 self.schedule.done(now, false);
                 self.problems.clear(now, &self.target);
                 Ok(true)
             }
             Ok(false) => {
-                self.schedule.look();
+                self.schedule.request_listing();
                 Ok(false)
             }
             Err(_) if self.has_copy() && signals::shutdown_signal().is_some() => Ok(false),
@@ -217,7 +217,7 @@ impl Member {
                 self.comparison.finish(now);
                 self.report(&error);
                 // If it differs, and the store was not there to restore it again, that is retried.
-                self.schedule.look();
+                self.schedule.request_listing();
             }
         }
     }
@@ -227,7 +227,7 @@ impl Member {
         self.problems.report(SystemClock.now(), &self.target, error, None);
     }
 
-    fn heard(&mut self, now: Instant) {
+    fn on_contact(&mut self, now: Instant) {
         let wall = SystemClock.utc_now();
         self.contact = Some((now, wall));
         if let Some(follower) = &mut self.follower

@@ -9,19 +9,15 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::follow_member::Member;
 use crate::cmd::follow_metrics::METRICS;
 use crate::cmd::heartbeat::HeartbeatSender;
-use crate::cmd::notify::Notifier;
+use crate::cmd::metrics::{self, METRICS_INTERVAL};
+use crate::cmd::notify::{Notifier, STATUS_INTERVAL};
 use crate::cmd::restore_one::Outcome;
-use crate::cmd::{environment, metrics, print};
+use crate::cmd::{environment, print};
 use crate::config::Config;
 use crate::error::Result;
 use crate::log;
 use crate::restore::apply::RestoreResult;
 use crate::store::traffic::Traffic;
-
-/// Between two metrics files.
-const METRICS_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two looks at all copies together.
-const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells the outside.
 pub struct Reporter {

@@ -65,7 +65,7 @@ pub fn run(_: &Context, options: &cli::ListOptions) -> Result<ExitStatus> {
     let store = connect(&replica, &mut pool)?;
     let named = expected.iter().flatten().map(String::as_str);
     let (stored, mut writers) =
-        survey_with_writers(&*store, &SystemClock, named.clone()).context(|| format!("list {}", replica.url))?;
+        survey_with_writers(&*store, &SystemClock, named.clone()).with_context(|| format!("list {}", replica.url))?;
     let monitoring = options.max_age.is_some() || expected.is_some();
     if stored.is_empty() && expected.is_none() {
         return Err(with_stored_hint(nothing_stored(&replica, &stored), &replica, &mut pool));

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::print::{Cell, Table};
 use crate::cmd::status::COLUMNS;
-use crate::cmd::{ExitStatus, connect, environment};
+use crate::cmd::{EXIT_BEHIND, ExitStatus, connect, environment};
 use crate::config;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::interrupt;
@@ -17,16 +17,13 @@ use crate::store::blocking::MAX_SLEEP;
 use crate::store::service::Endpoint;
 use crate::store::{ConnectionPool, LiveWriter, Store, Writer};
 
-/// The exit status when something is committed that is not stored yet.
-const EXIT_BEHIND: ExitStatus = 1;
-
 pub fn run(url: &Secret, as_json: bool) -> Result<ExitStatus> {
     let replica = config::replica_from_url(url.reveal(), &environment)?;
     config::check_files::replica(&replica)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
-    let answer = ask(&*store).context(|| replica.url.clone())?;
-    let rows = rows(&answer).context(|| replica.url.clone())?;
+    let answer = query_replicator(&*store).with_context(|| replica.url.clone())?;
+    let rows = rows(&answer).with_context(|| replica.url.clone())?;
     let mut table = Table::new(&COLUMNS);
     rows.iter().for_each(|row| table.row(COLUMNS.map(|name| cell(row, name))));
     table.print(as_json)?;
@@ -34,7 +31,7 @@ pub fn run(url: &Secret, as_json: bool) -> Result<ExitStatus> {
 }
 
 /// Asks the replicator of this prefix about its database.
-fn ask(store: &dyn Store) -> Result<Vec<u8>> {
+fn query_replicator(store: &dyn Store) -> Result<Vec<u8>> {
     let writer = match find_writer(store)? {
         Writer::Live(writer) => writer,
         Writer::Nobody => {
@@ -52,7 +49,7 @@ fn ask(store: &dyn Store) -> Result<Vec<u8>> {
             .with_hint("it is of an older version, or its configuration says service: false"));
     };
     let payload = json!({ "database": database }).to_string();
-    let Some(mut question) = store.ask(&id, Endpoint::Status, &payload) else {
+    let Some(mut question) = store.query_service(&id, Endpoint::Status, &payload) else {
         return Err(Error::new(Kind::StoreUnreachable, "the replicator cannot be asked"));
     };
     loop {
@@ -66,7 +63,7 @@ fn ask(store: &dyn Store) -> Result<Vec<u8>> {
 
 fn find_writer(store: &dyn Store) -> Result<Writer> {
     let mut search = store.find_writers();
-    search.ask("");
+    search.query("");
     while !search.poll(SystemClock.now())? {
         interrupt::check()?;
         store.wait(MAX_SLEEP);

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::directory::{Directory, parent, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::format::time::Timestamp;
 use crate::replica::replicator::ReplicatorStatus;
 use crate::store::traffic::{Purpose, Traffic};
+
+/// Between two metrics files: the node exporter is asked four times a minute at most.
+pub const METRICS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A metric of each database: name, type, help, and its values, each with one more label or none.
 pub type Metric<S> = (&'static str, &'static str, &'static str, fn(&S) -> Vec<(Label, f64)>);
@@ -115,7 +119,7 @@ fn escape_label(value: &str) -> String {
 }
 
 /// Who reads the file is another user than who runs a service with `UMask=0077`.
-const MODE: u32 = 0o644;
+const METRICS_FILE_MODE: u32 = 0o644;
 
 /// Replaces the file: a reader sees the old or the new one whole. Not synced: after a crash it is written again.
 pub fn write(path: &Path, text: &str) -> Result<()> {
@@ -130,7 +134,7 @@ fn replaced(path: &Path, text: &str) -> std::io::Result<()> {
     let (temporary, mut file) = directory.create_temporary(&prefix)?;
     let mut made = || {
         file.write_all(text.as_bytes())?;
-        set_mode(&file, MODE)?;
+        set_mode(&file, METRICS_FILE_MODE)?;
         directory.rename(&temporary, &directory, name)
     };
     made().inspect_err(|_| drop(directory.remove(&temporary)))
@@ -138,7 +142,6 @@ fn replaced(path: &Path, text: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::error::Kind;

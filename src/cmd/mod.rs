@@ -63,6 +63,9 @@ use find_databases::{Found, Reported};
 /// What a command comes back with: the exit status of the process.
 type ExitStatus = u8;
 
+/// Something is committed that is not stored yet, or stored that a copy does not have; or nothing keeps it up to date.
+const EXIT_BEHIND: ExitStatus = 1;
+
 /// Runs the program with the arguments after its name; the exit status.
 pub fn main(words: &[String]) -> u8 {
     process_title::scrub_credentials();
@@ -115,25 +118,25 @@ fn run(invocation: &Invocation) -> Result<ExitStatus> {
         let identities = config::age_keys::identity_file(file, "option -identity")?;
         IDENTITIES.get_or_init(|| identities);
     }
-    let given = Context { invocation };
+    let ctx = Context { invocation };
     match &invocation.command {
-        Command::Replicate(options) => replicate::run(&given, options),
-        Command::Restore(options) => restore::run(&given, options),
-        Command::Snapshot(options) => snapshot::run(&given, options),
-        Command::Delete(options) => delete::run(&given, options),
-        Command::List(options) => list::run(&given, options),
-        Command::Compact(options) => compact::run(&given, options),
-        Command::Databases { json } => databases::run(&given, *json),
-        Command::Generations(options) => stored_objects::generations(&given, options),
-        Command::Snapshots(options) => stored_objects::snapshots(&given, options),
-        Command::Wal(options) => stored_objects::wal(&given, options),
+        Command::Replicate(options) => replicate::run(&ctx, options),
+        Command::Restore(options) => restore::run(&ctx, options),
+        Command::Snapshot(options) => snapshot::run(&ctx, options),
+        Command::Delete(options) => delete::run(&ctx, options),
+        Command::List(options) => list::run(&ctx, options),
+        Command::Compact(options) => compact::run(&ctx, options),
+        Command::Databases { json } => databases::run(&ctx, *json),
+        Command::Generations(options) => stored_objects::generations(&ctx, options),
+        Command::Snapshots(options) => stored_objects::snapshots(&ctx, options),
+        Command::Wal(options) => stored_objects::wal(&ctx, options),
         Command::Status(cli::StatusOptions { target: cli::StatusTarget::Live(url), json }) => {
             live_status::run(url, *json)
         }
         Command::Status(cli::StatusOptions { target: cli::StatusTarget::Compared(chosen), json }) => {
-            status::run(&given, chosen, *json)
+            status::run(&ctx, chosen, *json)
         }
-        Command::Verify(options) => verify::run(&given, options),
+        Command::Verify(options) => verify::run(&ctx, options),
         Command::Version { json } => print::version(*json),
     }
 }

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::LookupVar;
 
+/// Between two looks at all databases together, for the status and the heartbeat.
+pub const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// The socket that systemd listens on, if there is one.
 pub struct Notifier {
     to: Option<(UnixDatagram, SocketAddr)>,

@@ -24,8 +24,8 @@ use crate::store::StoreTarget;
 
 use daemon::Daemon;
 
-pub fn run(given: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatus> {
-    let config = read_config(given, options)?;
+pub fn run(ctx: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatus> {
+    let config = read_config(ctx, options)?;
     let found = find_databases::find_databases(&config)?;
     let databases = &found.databases;
     signals::install_shutdown_handlers();
@@ -44,7 +44,7 @@ pub fn run(given: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatu
     signals::install_hangup_handler();
     let exec = exec.as_deref().map(ChildCommand::start).transpose()?;
     let mut daemon = Daemon::new(config, supervisor, exec, service);
-    let ended = daemon.run_until_stopped(given, options);
+    let ended = daemon.run_until_stopped(ctx, options);
     let stored = daemon.stop(timeout);
     // A run that a database has ended says so already.
     let complete = if ended.is_ok() { daemon.require_all_running() } else { Ok(()) };
@@ -107,10 +107,10 @@ fn once(
 }
 
 /// The configuration file, or one that comes to the database and replica of the command line.
-fn read_config(given: &Context, options: &cli::ReplicateOptions) -> Result<Config> {
+fn read_config(ctx: &Context, options: &cli::ReplicateOptions) -> Result<Config> {
     let mut config = match &options.pair {
-        Some(pair) => Config::single_database(given.explicit_database(pair)?),
-        None => given.config()?,
+        Some(pair) => Config::single_database(ctx.explicit_database(pair)?),
+        None => ctx.config()?,
     };
     if options.pair.is_none() {
         config::check_files::config(&config)?;

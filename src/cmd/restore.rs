@@ -22,35 +22,35 @@ use crate::log;
 use crate::restore::standby;
 use crate::store::{ConnectionPool, Store};
 
-pub fn run(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
+pub fn run(ctx: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
     // The file that is being made is removed before the end: nobody is to take it for a database.
     signals::install_shutdown_handlers();
-    with_signal_status(restore(given, options))
+    with_signal_status(restore(ctx, options))
 }
 
-fn restore(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
+fn restore(ctx: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
     // One moment for all: "an hour ago" does not move on from database to database.
     let options = &cli::RestoreOptions { target: at_a_moment(&options.target)?, ..options.clone() };
     let RestoreSource::One(source) = &options.source else {
         return match options.follow {
-            Some(interval) => follow_many(given, options, interval),
-            None => restore_all::run(given, options),
+            Some(interval) => follow_many(ctx, options, interval),
+            None => restore_all::run(ctx, options),
         };
     };
     let mut pool = ConnectionPool::default();
     let item = match source {
         ReplicaRef::Database(path) => {
-            let database = given.config()?.find(path, &environment)?;
+            let database = ctx.config()?.find(path, &environment)?;
             database.replicas.iter().try_for_each(config::check_files::replica)?;
             let output = options.output.clone().unwrap_or_else(|| database.path.clone());
-            Item::of_database(&database, given.newest_replica(&database, &mut pool)?, output)
+            Item::of_database(&database, ctx.newest_replica(&database, &mut pool)?, output)
         }
-        ReplicaRef::Replica(_) => Item::of_replica(given.replica(source)?.0, options.output.clone()),
+        ReplicaRef::Replica(_) => Item::of_replica(ctx.replica(source)?.0, options.output.clone()),
     };
     let Item { database, replica, output, .. } = &item;
     if let (Some(output), true) = (output, options.promote || options.follow.is_some()) {
         return match options.follow {
-            Some(interval) => follow(given, options, &item, output, interval, pool),
+            Some(interval) => follow(ctx, options, &item, output, interval, pool),
             None => promote(options, &item, output, &mut pool),
         };
     }
@@ -68,18 +68,18 @@ fn restore(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus>
 /// Counted from now, where it is a time ago.
 fn at_a_moment(until: &RestoreTarget) -> Result<RestoreTarget> {
     let RestoreTarget::Time(moment) = until else { return Ok(until.clone()) };
-    let moment = moment.resolve(SystemClock.utc_now(), zone_offset).context(|| "option -timestamp")?;
+    let moment = moment.resolve(SystemClock.utc_now(), zone_offset).with_context(|| "option -timestamp")?;
     Ok(RestoreTarget::Time(Moment::At(moment)))
 }
 
 /// The configuration, for where to report: none where a URL alone was given.
-fn reporting(given: &Context, options: &cli::RestoreOptions) -> Result<Option<Config>> {
+fn reporting(ctx: &Context, options: &cli::RestoreOptions) -> Result<Option<Config>> {
     let by_url = matches!(&options.source, RestoreSource::Below(_) | RestoreSource::One(ReplicaRef::Replica(_)));
-    (!by_url).then(|| given.config()).transpose()
+    (!by_url).then(|| ctx.config()).transpose()
 }
 
 fn follow(
-    given: &Context,
+    ctx: &Context,
     options: &cli::RestoreOptions,
     item: &Item,
     output: &Path,
@@ -90,7 +90,7 @@ fn follow(
         log::info("database exists, nothing to do").field("path", output.display()).emit();
         return Ok(0);
     }
-    let reporter = Reporter::new(reporting(given, options)?.as_ref());
+    let reporter = Reporter::new(reporting(ctx, options)?.as_ref());
     let store = connect(&item.replica, &mut pool)?;
     match Following::new(options, interval, pool, reporter).run_one(item, &store) {
         Err(error) if options.if_replica_exists && matches!(error.kind(), Kind::NothingToRestore | Kind::NotFound) => {
@@ -101,10 +101,10 @@ fn follow(
     }
 }
 
-fn follow_many(given: &Context, options: &cli::RestoreOptions, interval: Duration) -> Result<ExitStatus> {
+fn follow_many(ctx: &Context, options: &cli::RestoreOptions, interval: Duration) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
-    let reporter = Reporter::new(reporting(given, options)?.as_ref());
-    let wanted = wanted(given, options, &mut pool)?;
+    let reporter = Reporter::new(reporting(ctx, options)?.as_ref());
+    let wanted = wanted(ctx, options, &mut pool)?;
     Following::new(options, interval, pool, reporter).run_many(wanted)
 }
 

@@ -15,9 +15,9 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::store::ConnectionPool;
 
-pub fn run(given: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
+pub fn run(ctx: &Context, options: &cli::RestoreOptions) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
-    let items = all(given, options, &mut pool)?;
+    let items = all(ctx, options, &mut pool)?;
     if items.is_empty() {
         return Err(Error::new(Kind::NothingToRestore, "restore -all: nothing is stored"));
     }

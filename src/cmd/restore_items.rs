@@ -107,13 +107,13 @@ impl ReplicaRoot {
 }
 
 /// What the options are about, where that is more than one database.
-pub fn wanted(given: &Context, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Wanted> {
+pub fn wanted(ctx: &Context, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Wanted> {
     let directory = options.output.clone();
     if let RestoreSource::Below(url) = &options.source {
         let roots = vec![ReplicaRoot { replica: root(url)?, entry: None, directory }];
         return Ok(Wanted { items: Vec::new(), roots });
     }
-    let config = given.config()?;
+    let config = ctx.config()?;
     config::check_files::config(&config)?;
     let roots_of = |entry: &DatabaseDir| {
         let replicas = entry.template.each_replica().into_iter();
@@ -125,7 +125,7 @@ pub fn wanted(given: &Context, options: &cli::RestoreOptions, pool: &mut Connect
         replicas.map(to_root).collect::<Vec<_>>()
     };
     let roots = config.dirs.iter().flat_map(roots_of).collect();
-    let items = config.dbs.iter().map(|database| item(given, database, directory.as_deref(), pool));
+    let items = config.dbs.iter().map(|database| item(ctx, database, directory.as_deref(), pool));
     Ok(Wanted { items: items.collect::<Result<_>>()?, roots })
 }
 
@@ -135,9 +135,9 @@ fn root(url: &Secret) -> Result<Replica> {
     Ok(root)
 }
 
-fn item(given: &Context, database: &Database, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Item> {
+fn item(ctx: &Context, database: &Database, directory: Option<&Path>, pool: &mut ConnectionPool) -> Result<Item> {
     // One whose stores do not answer fails when it is restored.
-    let replica = match given.newest_replica(database, pool) {
+    let replica = match ctx.newest_replica(database, pool) {
         Err(error) if error.kind() == Kind::Usage => return Err(error),
         newest => newest.unwrap_or_else(|_| database.replica.clone()),
     };
@@ -146,20 +146,20 @@ fn item(given: &Context, database: &Database, directory: Option<&Path>, pool: &m
 }
 
 /// Every database that is there now. Those of a directory are the ones that are stored: their files may be lost.
-pub fn all(given: &Context, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
+pub fn all(ctx: &Context, options: &cli::RestoreOptions, pool: &mut ConnectionPool) -> Result<Vec<Item>> {
     let directory = options.output.as_deref();
     if let RestoreSource::Below(url) = &options.source {
         return ReplicaRoot { replica: root(url)?, entry: None, directory: directory.map(Path::to_path_buf) }
             .stored(pool);
     }
-    let config = given.config()?;
+    let config = ctx.config()?;
     config::check_files::config(&config)?;
     let mut databases = config.dbs.clone();
     for dir in &config.dirs {
         databases.extend(stored(dir, pool)?);
     }
     config::reject_overlaps(databases.iter())?;
-    databases.iter().map(|database| item(given, database, directory, pool)).collect()
+    databases.iter().map(|database| item(ctx, database, directory, pool)).collect()
 }
 
 fn output_of(path: &Path, directory: Option<&Path>) -> PathBuf {

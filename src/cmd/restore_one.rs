@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cli::{self, IntegrityCheck, RestoreTarget};
+use crate::cli::{self, RestoreTarget};
 use crate::clock::Clock;
 use crate::cmd::clock::{SystemClock, zone_offset};
 use crate::cmd::connect;
@@ -20,7 +20,6 @@ use crate::restore::output_file::{Overwrite, refuse_existing};
 use crate::restore::plan::{load_plan, log_warnings};
 use crate::restore::request::RestoreRequest;
 use crate::restore::to_file::to_file;
-use crate::source::Integrity;
 use crate::store::ConnectionPool;
 
 /// What a restore came to.
@@ -125,7 +124,8 @@ fn restore_or_follow(
 
 /// What the options ask for.
 pub fn request(options: &cli::RestoreOptions, database: Option<&Path>) -> Result<RestoreRequest> {
-    let resolve = |moment: &Moment| moment.resolve(SystemClock.utc_now(), zone_offset).context(|| "option -timestamp");
+    let resolve =
+        |moment: &Moment| moment.resolve(SystemClock.utc_now(), zone_offset).with_context(|| "option -timestamp");
     Ok(RestoreRequest {
         target: match &options.target {
             RestoreTarget::Latest => PlanTarget::Latest,
@@ -134,11 +134,7 @@ pub fn request(options: &cli::RestoreOptions, database: Option<&Path>) -> Result
             RestoreTarget::Position(position) => PlanTarget::Position(*position),
         },
         generation: options.generation,
-        check: match options.integrity_check {
-            IntegrityCheck::None => None,
-            IntegrityCheck::Quick => Some(Integrity::Quick),
-            IntegrityCheck::Full => Some(Integrity::Full),
-        },
+        check: options.integrity_check,
         overwrite: match (options.force, options.force_open) {
             (_, true) => Overwrite::Always,
             (true, false) => Overwrite::IfUnused,

@@ -21,7 +21,7 @@ use crate::store::service::{Endpoint, RequestError, ServiceDescription, ServiceR
 use crate::wakeup;
 
 /// So long after the link has passed a request on it is looked for: the crate has it a moment later.
-const ATTENTION: Duration = Duration::from_millis(20);
+const ATTENTION_TIME: Duration = Duration::from_millis(20);
 const ATTENTIVE_INTERVAL: Duration = Duration::from_millis(1);
 /// A sync that is not done by then is answered with the reason. Nothing is taken back: it goes on.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ impl ServiceRequests {
     /// Answers what can be answered. To be called on each turn of the loop.
     pub fn poll(&mut self, now: Instant, supervisor: &mut Supervisor) {
         if supervisor.event_loop.wake.as_ref().is_some_and(|receiver| receiver.drain()) {
-            self.attentive_until = Some(now + ATTENTION);
+            self.attentive_until = Some(now + ATTENTION_TIME);
         }
         self.attentive_until = self.attentive_until.filter(|until| now < *until);
         let (event_loop, pool) = supervisor.event_loop_and_pool();

@@ -35,12 +35,12 @@ use rollback_journal::snapshot_rollback_journal;
 /// How long the snapshot waits for a store that is silent, and for a running `replicate` that makes no progress.
 const NO_PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub fn run(given: &Context, options: &cli::SnapshotOptions) -> Result<ExitStatus> {
-    if given.invocation.log_level.is_none() && config::log_level(&environment)?.is_none() {
+pub fn run(ctx: &Context, options: &cli::SnapshotOptions) -> Result<ExitStatus> {
+    if ctx.invocation.log_level.is_none() && config::log_level(&environment)?.is_none() {
         // Cron sends what is printed by mail: silence is success.
         log::set_level(Level::Warn);
     }
-    let (found, heartbeat) = selected_databases(given, options)?;
+    let (found, heartbeat) = selected_databases(ctx, options)?;
     let databases = &found.databases;
     signals::install_shutdown_handlers();
     let mut pool = ConnectionPool::default();
@@ -60,7 +60,7 @@ pub fn run(given: &Context, options: &cli::SnapshotOptions) -> Result<ExitStatus
     let all = rows.len() == databases.len();
     // After the databases: their bucket may have been made just now.
     let others =
-        if all { given.others(&options.selection, &found, options.create_bucket, &mut pool)? } else { Vec::new() };
+        if all { ctx.others(&options.selection, &found, options.create_bucket, &mut pool)? } else { Vec::new() };
     for (database, error) in others.into_iter().filter_map(Reported::problem) {
         rows.push(row(&database, &Err(error.clone())));
         errors.push(error);
@@ -94,8 +94,8 @@ fn row(database: &Database, done: &Result<StoredSnapshot>) -> serde_json::Value 
 }
 
 /// The databases, and where to report that all of them are stored.
-fn selected_databases(given: &Context, options: &cli::SnapshotOptions) -> Result<(Found, Option<config::Heartbeat>)> {
-    let mut found = given.selected_databases(&options.selection)?;
+fn selected_databases(ctx: &Context, options: &cli::SnapshotOptions) -> Result<(Found, Option<config::Heartbeat>)> {
+    let mut found = ctx.selected_databases(&options.selection)?;
     if options.retention.is_some() {
         found.databases.iter_mut().for_each(|database| {
             (database.snapshot_retention, database.keep) = (options.retention, None);
@@ -103,7 +103,7 @@ fn selected_databases(given: &Context, options: &cli::SnapshotOptions) -> Result
     }
     // A part of the configuration is not all that the heartbeat stands for.
     let heartbeat = match options.selection {
-        cli::DatabaseSelection::Configured => given.config()?.heartbeat,
+        cli::DatabaseSelection::Configured => ctx.config()?.heartbeat,
         _ => None,
     };
     Ok((found, heartbeat))

@@ -8,7 +8,7 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::copy_status::of_copy;
 use crate::cmd::find_databases::Reported;
 use crate::cmd::print::Table;
-use crate::cmd::{Context, ExitStatus, wiring};
+use crate::cmd::{Context, EXIT_BEHIND, ExitStatus, wiring};
 use crate::config::Database;
 use crate::error::Result;
 use crate::error::{Error, Kind};
@@ -18,9 +18,6 @@ use crate::restore::standby::seen::{self, CopyState};
 use crate::source::{GenerationEnd, Source};
 use crate::store::ConnectionPool;
 use crate::store::blocking::connect;
-
-/// The exit status when something is committed that is not stored yet.
-const EXIT_BEHIND: ExitStatus = 1;
 
 /// New ones come last: scripts count the others.
 pub const COLUMNS: [&str; 9] = [
@@ -55,11 +52,11 @@ struct StatusRow {
     exit: ExitStatus,
 }
 
-pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -> Result<ExitStatus> {
+pub fn run(ctx: &Context, selection: &cli::DatabaseSelection, as_json: bool) -> Result<ExitStatus> {
     let mut pool = ConnectionPool::default();
     let mut table = Table::new(&COLUMNS);
     let mut exit = 0;
-    for reported in given.reported(selection, &mut pool)? {
+    for reported in ctx.reported(selection, &mut pool)? {
         let (database, row) = match reported {
             Reported::Configured(database) | Reported::Gone(database) => {
                 let row = status_of(&database, &mut pool);
@@ -86,7 +83,7 @@ pub fn run(given: &Context, selection: &cli::DatabaseSelection, as_json: bool) -
 }
 
 fn status_of(database: &Database, pool: &mut ConnectionPool) -> StatusRow {
-    match seen::look(&database.path) {
+    match seen::read_copy_state(&database.path) {
         Ok(None) => {}
         Ok(Some(copy)) => return status_of_copy(database, &copy, pool),
         Err(error) => return error_row("", &error),

@@ -16,8 +16,8 @@ use crate::format::time::Timestamp;
 use crate::replica::standalone_snapshot::origin_of;
 use crate::store::{ConnectionPool, Store};
 
-pub fn generations(given: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
-    let (listing, store) = load_selection(given, options)?;
+pub fn generations(ctx: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
+    let (listing, store) = load_selection(ctx, options)?;
     let mut table =
         Table::new(&["generation", "snapshots", "segments", "size", "start", "end", "database", "restorable"]);
     for (generation, stored) in listing.generations() {
@@ -50,8 +50,8 @@ fn database_of(store: &dyn Store, stored: &GenerationObjects) -> Result<Option<S
     Ok(origin_of(store, &SystemClock, &key.to_string())?.0.map(|origin| origin.to_string()))
 }
 
-pub fn snapshots(given: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
-    let (listing, _) = load_selection(given, options)?;
+pub fn snapshots(ctx: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
+    let (listing, _) = load_selection(ctx, options)?;
     let mut table = Table::new(&["position", "size", "created"]);
     for (generation, stored) in listing.generations() {
         for (key, size) in &stored.snapshots {
@@ -63,8 +63,8 @@ pub fn snapshots(given: &Context, options: &cli::HistoryOptions) -> Result<ExitS
     Ok(0)
 }
 
-pub fn wal(given: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
-    let (listing, _) = load_selection(given, options)?;
+pub fn wal(ctx: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus> {
+    let (listing, _) = load_selection(ctx, options)?;
     let mut table = Table::new(&["start", "end", "size", "first", "last", "kind"]);
     let wanted = |generation| options.generation.is_none_or(|only| only == generation);
     for (generation, stored) in listing.generations().filter(|(generation, _)| wanted(*generation)) {
@@ -92,8 +92,8 @@ pub fn wal(given: &Context, options: &cli::HistoryOptions) -> Result<ExitStatus>
 /// Everything of ours below the replica's prefix, and the store that it is in.
 ///
 /// Errors: of kind `NothingToRestore` if there is none, or none of the generation that was asked for.
-fn load_selection(given: &Context, options: &cli::HistoryOptions) -> Result<(Listing, Rc<dyn Store>)> {
-    let (replica, _) = given.replica(&options.source)?;
+fn load_selection(ctx: &Context, options: &cli::HistoryOptions) -> Result<(Listing, Rc<dyn Store>)> {
+    let (replica, _) = ctx.replica(&options.source)?;
     let mut pool = ConnectionPool::default();
     let store = connect(&replica, &mut pool)?;
     let listing = load_listing(&*store, &SystemClock).map_err(|e| e.context(&replica.url))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::log;
 use crate::store::traffic::{Purpose, PurposeBytes, Traffic};
 
-const INTERVAL: Duration = Duration::from_secs(3600);
+const LOG_INTERVAL: Duration = Duration::from_secs(3600);
 
 pub struct TrafficLog {
     next: Instant,
@@ -16,13 +16,13 @@ pub struct TrafficLog {
 
 impl TrafficLog {
     pub fn new(now: Instant) -> TrafficLog {
-        TrafficLog { next: now + INTERVAL, logged: BTreeMap::new() }
+        TrafficLog { next: now + LOG_INTERVAL, logged: BTreeMap::new() }
     }
 
     /// Logs what the last hour came to, once it is over.
     pub fn poll(&mut self, now: Instant, links: impl FnOnce() -> BTreeMap<String, Traffic>) {
         if now >= self.next {
-            self.next = now + INTERVAL;
+            self.next = now + LOG_INTERVAL;
             self.log(&links());
         }
     }

@@ -6,7 +6,7 @@ use crate::cmd::clock::SystemClock;
 use crate::cmd::find_databases::Reported;
 use crate::cmd::print::{Cell, Table};
 use crate::cmd::progress::progress_line;
-use crate::cmd::{Context, ErrorCollector, ExitStatus, connect, wiring};
+use crate::cmd::{Context, EXIT_BEHIND, ErrorCollector, ExitStatus, connect, wiring};
 use crate::config::{Database, Replica};
 use crate::error::{Error, Kind, Result};
 use crate::restore::apply::RestoreResult;
@@ -15,18 +15,15 @@ use crate::restore::live_state::{LiveMatch, read_live_state};
 use crate::restore::verify::{LiveComparison, VerifiedGeneration, verify};
 use crate::store::ConnectionPool;
 
-/// The exit status when the live database has more than is stored.
-const EXIT_BEHIND: ExitStatus = 1;
-
 /// New ones come last: scripts count the others.
 const COLUMNS: [&str; 9] = ["generation", "position", "time", "bytes", "read", "live", "replica", "database", "error"];
 
-pub fn run(given: &Context, options: &cli::VerifyOptions) -> Result<ExitStatus> {
+pub fn run(ctx: &Context, options: &cli::VerifyOptions) -> Result<ExitStatus> {
     let mut table = Table::new(&COLUMNS);
     let mut pool = ConnectionPool::default();
     let mut exit = 0;
     let mut errors = ErrorCollector::default();
-    for mut asked in targets(given, &options.target, &mut pool)? {
+    for mut asked in targets(ctx, &options.target, &mut pool)? {
         for row in asked.rows(options.live, &mut pool) {
             exit = exit.max(exit_status(&row.live));
             table.row(cells(&row, &asked));
@@ -77,15 +74,15 @@ impl VerifyRequest {
     }
 }
 
-fn targets(given: &Context, proven: &cli::VerifyTarget, pool: &mut ConnectionPool) -> Result<Vec<VerifyRequest>> {
+fn targets(ctx: &Context, proven: &cli::VerifyTarget, pool: &mut ConnectionPool) -> Result<Vec<VerifyRequest>> {
     let reported = match proven {
         cli::VerifyTarget::Replica(url) => {
-            let (replica, _) = given.replica(&cli::ReplicaRef::Replica(url.clone()))?;
+            let (replica, _) = ctx.replica(&cli::ReplicaRef::Replica(url.clone()))?;
             return Ok(vec![VerifyRequest { replica, database: None, gone: false, unlisted: None }]);
         }
-        cli::VerifyTarget::Database(path) => given.reported(&cli::DatabaseSelection::Path(path.clone()), pool)?,
-        cli::VerifyTarget::Pair(pair) => vec![Reported::Configured(given.explicit_database(pair)?)],
-        cli::VerifyTarget::All => given.reported(&cli::DatabaseSelection::Configured, pool)?,
+        cli::VerifyTarget::Database(path) => ctx.reported(&cli::DatabaseSelection::Path(path.clone()), pool)?,
+        cli::VerifyTarget::Pair(pair) => vec![Reported::Configured(ctx.explicit_database(pair)?)],
+        cli::VerifyTarget::All => ctx.reported(&cli::DatabaseSelection::Configured, pool)?,
     };
     Ok(reported.into_iter().map(VerifyRequest::of).collect())
 }

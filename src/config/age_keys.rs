@@ -29,7 +29,7 @@ pub struct AgeKeys {
 
 impl AgeKeys {
     /// What stands under `age` in the section of a replica.
-    pub(super) fn read(replica: &Section<'_>, around: &Environment<'_>) -> Result<Option<AgeKeys>> {
+    pub(super) fn read(replica: &Section<'_>, environment: &Environment<'_>) -> Result<Option<AgeKeys>> {
         let Some(section) = replica.section("age")? else { return Ok(None) };
         keys::check(&section, &keys::AGE)?;
         let mut age = AgeKeys::default();
@@ -37,12 +37,12 @@ impl AgeKeys {
             age.recipients.push(text.parse().map_err(|what: String| section.error("recipients", what))?);
         }
         for text in section.texts("recipients-file")?.unwrap_or_default() {
-            age.recipient_files.push(section.with_key_context("recipients-file", around.absolute(&text))?);
+            age.recipient_files.push(section.with_key_context("recipients-file", environment.absolute(&text))?);
         }
         for text in section.texts("identities")?.unwrap_or_default() {
             match text.starts_with(SECRET_PREFIX) {
                 true => age.identities.push(text.parse().map_err(|what: String| section.error("identities", what))?),
-                false => age.identity_files.push(section.with_key_context("identities", around.absolute(&text))?),
+                false => age.identity_files.push(section.with_key_context("identities", environment.absolute(&text))?),
             }
         }
         if age.recipients.is_empty() && age.recipient_files.is_empty() {

@@ -13,9 +13,9 @@ use crate::store::StoreTarget;
 use crate::store::nats::options::{Credentials, NatsOptions};
 use crate::store::nats::{key_pair, nkey};
 
-const ROOT: u32 = 0;
+const ROOT_UID: u32 = 0;
 /// In bytes: certificates, keys and seeds are far smaller, and a wrong path may be anything.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The real outside, where the environment is what the caller says.
 pub fn real_environment(env: LookupVar<'_>) -> Result<Environment<'_>> {
@@ -70,7 +70,7 @@ fn check_pem(path: &Path, name: &str, problem: fn(&str) -> Option<&'static str>)
 
 /// The whole file; what is not UTF-8 cannot matter to a marker that is looked for.
 pub(super) fn read(path: &Path) -> Result<String> {
-    read_text(path, MAX_FILE).map_err(|error| Error::io(Kind::Usage, format!("read {}", path.display()), &error))
+    read_text(path, MAX_FILE_BYTES).map_err(|error| Error::io(Kind::Usage, format!("read {}", path.display()), &error))
 }
 
 /// Anyone who can write to the configuration of a service of root is root: it names commands, paths and servers.
@@ -85,8 +85,8 @@ pub fn configuration(path: &Path, text: &str) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mode = found.permissions().mode() & 0o7777;
-    let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && found.gid() != ROOT);
-    if effective_user() == ROOT && others {
+    let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && found.gid() != ROOT_UID);
+    if effective_user() == ROOT_UID && others {
         let what = format!(
             "configuration {}: expected a file that no other user can write, found mode {mode:03o}",
             path.display()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::document::Section;
 use super::environment::Environment;
 use super::url::UrlCredentials;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::store::nats::nkey;
 use crate::store::nats::options::Credentials;
@@ -27,9 +27,9 @@ struct CredentialFields {
 pub(super) fn login_in_section(
     section: &Section<'_>,
     user: Option<UrlCredentials>,
-    around: &Environment<'_>,
+    environment: &Environment<'_>,
 ) -> Result<Option<Credentials>> {
-    let creds = section.text("creds")?.map(|path| around.absolute(&path)).transpose();
+    let creds = section.text("creds")?.map(|path| environment.absolute(&path)).transpose();
     let said = CredentialFields {
         user,
         username: section.secret("username")?,
@@ -51,16 +51,16 @@ pub(super) fn login_in_url(user: Option<UrlCredentials>) -> Option<Credentials> 
 /// The login that the environment gives, where `user` comes from `NATS_URL`.
 pub(super) fn login_in_environment(
     user: Option<UrlCredentials>,
-    around: &Environment<'_>,
+    environment: &Environment<'_>,
 ) -> Result<Option<Credentials>> {
-    let creds = around.non_empty("NATS_CREDS").map(|path| around.absolute(&path)).transpose()?;
+    let creds = environment.non_empty("NATS_CREDS").map(|path| environment.absolute(&path)).transpose()?;
     let said = CredentialFields {
         user,
-        username: around.non_empty("NATS_USER").map(Secret::new),
-        password: around.non_empty("NATS_PASSWORD").map(Secret::new),
-        token: around.non_empty("NATS_TOKEN").map(Secret::new),
+        username: environment.non_empty("NATS_USER").map(Secret::new),
+        password: environment.non_empty("NATS_PASSWORD").map(Secret::new),
+        token: environment.non_empty("NATS_TOKEN").map(Secret::new),
         creds,
-        nkey: around.non_empty("NATS_NKEY").map(|text| seed_or_file(text, around)).transpose()?,
+        nkey: environment.non_empty("NATS_NKEY").map(|text| seed_or_file(text, environment)).transpose()?,
         ..CredentialFields::default()
     };
     resolve_login(said, &ENVIRONMENT_NAMES)
@@ -79,8 +79,8 @@ pub(super) struct ContextLogin {
 }
 
 /// The login of a context.
-pub(super) fn login_in_context(said: ContextLogin, around: &Environment<'_>) -> Result<Option<Credentials>> {
-    let nkey = said.nkey.map(|path| (around.seed_file)(&path)).transpose();
+pub(super) fn login_in_context(said: ContextLogin, environment: &Environment<'_>) -> Result<Option<Credentials>> {
+    let nkey = said.nkey.map(|path| (environment.seed_file)(&path)).transpose();
     let said = CredentialFields {
         user: None,
         username: said.user.map(Secret::new),
@@ -95,11 +95,14 @@ pub(super) fn login_in_context(said: ContextLogin, around: &Environment<'_>) -> 
 }
 
 /// `NATS_NKEY` names a file, as for the nats CLI; a seed itself is taken too.
-fn seed_or_file(text: String, around: &Environment<'_>) -> Result<Secret> {
+fn seed_or_file(text: String, environment: &Environment<'_>) -> Result<Secret> {
     if nkey::public_key(&text).is_ok() {
         return Ok(Secret::new(text));
     }
-    around.absolute(&text).and_then(|path| (around.seed_file)(&path)).map_err(|error| error.context("NATS_NKEY"))
+    environment
+        .absolute(&text)
+        .and_then(|path| (environment.seed_file)(&path))
+        .map_err(|error| error.context("NATS_NKEY"))
 }
 
 /// How a place calls the parts of a login.
@@ -187,7 +190,7 @@ fn require_one_method(said: &CredentialFields, names: &FieldNames) -> Result<()>
     ];
     let given: Vec<&str> = ways.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect();
     if given.len() > 1 {
-        return Err(usage(format!("expected one login method, found {}: {}", given.len(), given.join(" and "))));
+        return Err(Error::usage(format!("expected one login method, found {}: {}", given.len(), given.join(" and "))));
     }
     Ok(())
 }
@@ -198,7 +201,7 @@ pub(super) fn both_or_neither<T>(first: (Option<T>, &str), second: (Option<T>, &
         ((Some(first), _), (Some(second), _)) => Ok(Some((first, second))),
         ((None, _), (None, _)) => Ok(None),
         ((Some(_), given), (None, missing)) | ((None, missing), (Some(_), given)) => {
-            Err(usage(format!("{given} is given without {missing}")))
+            Err(Error::usage(format!("{given} is given without {missing}")))
         }
     }
 }
@@ -208,7 +211,8 @@ fn nkey_login(nkey: Secret, seed: Option<Secret>) -> Result<Credentials> {
     let is_public = nkey.reveal().starts_with('U');
     match seed {
         None if is_public => {
-            Err(usage("nkey is a public key, but its seed is missing").with_hint("add seed, which begins with SU"))
+            Err(Error::usage("nkey is a public key, but its seed is missing")
+                .with_hint("add seed, which begins with SU"))
         }
         None => {
             nkey::public_key(nkey.reveal()).map_err(|error| error.context("nkey"))?;
@@ -217,14 +221,10 @@ fn nkey_login(nkey: Secret, seed: Option<Secret>) -> Result<Credentials> {
         Some(seed) => {
             let public = nkey::public_key(seed.reveal()).map_err(|error| error.context("seed"))?;
             if public != nkey.reveal() && seed != nkey {
-                return Err(usage("nkey and seed are not a key pair")
+                return Err(Error::usage("nkey and seed are not a key pair")
                     .with_hint(format!("the public key of this seed is {public}")));
             }
             Ok(Credentials::Nkey(seed))
         }
     }
-}
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }

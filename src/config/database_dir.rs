@@ -47,7 +47,8 @@ impl DatabaseDir {
     pub fn database(&self, relative: &Path) -> Result<Database> {
         let mut database = self.template.clone();
         database.path = self.dir().join(relative);
-        let below = |one: &Replica| one.below(relative).context(|| format!("database {}", database.path.display()));
+        let below =
+            |one: &Replica| one.below(relative).with_context(|| format!("database {}", database.path.display()));
         let replicas = self.template.replicas.iter().map(below).collect::<Result<_>>()?;
         database.replica = below(&self.template.replica)?;
         database.replicas = replicas;
@@ -103,7 +104,7 @@ impl Replica {
     pub fn at(&self, prefix: &str) -> Result<Replica> {
         match prefix.is_empty() {
             true => Ok(self.clone()),
-            false => self.below(Path::new(prefix)).context(|| format!("database {prefix:?}")),
+            false => self.below(Path::new(prefix)).with_context(|| format!("database {prefix:?}")),
         }
     }
 

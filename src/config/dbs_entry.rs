@@ -37,33 +37,33 @@ pub(super) struct Defaults {
 pub(super) fn read(
     section: &Section<'_>,
     inherited: &Defaults,
-    around: &Environment<'_>,
+    environment: &Environment<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<DbsEntry> {
     warnings.extend(keys::check(section, &keys::DATABASE)?);
-    let (replica, replicas) = replicas(section, inherited, around, warnings)?;
-    let place = location(section, around)?;
+    let (replica, replicas) = replicas(section, inherited, environment, warnings)?;
+    let place = location(section, environment)?;
     let mut database = Database { replicas, ..Database::new(place.clone(), replica) };
-    read_settings(section, &mut database, around)?;
+    read_settings(section, &mut database, environment)?;
     read_snapshot(section, &mut database, inherited, warnings)?;
     if section.has("path") {
         return Ok(DbsEntry::Database(database));
     }
-    directory(section, database, around).map(DbsEntry::Directory)
+    directory(section, database, environment).map(DbsEntry::Directory)
 }
 
 /// The database's path, or the directory.
-fn location(section: &Section<'_>, around: &Environment<'_>) -> Result<PathBuf> {
+fn location(section: &Section<'_>, environment: &Environment<'_>) -> Result<PathBuf> {
     let (path, dir) = (section.text("path")?, section.text("dir")?);
     match (path, dir) {
-        (Some(path), None) => section.with_key_context("path", around.database_path(&path)),
-        (None, Some(dir)) => section.with_key_context("dir", around.absolute(&dir)),
+        (Some(path), None) => section.with_key_context("path", environment.database_path(&path)),
+        (None, Some(dir)) => section.with_key_context("dir", environment.absolute(&dir)),
         (Some(_), Some(_)) => Err(section.error_here("expected path or dir, found both")),
         (None, None) => Err(section.error_here("expected path or dir, found neither")),
     }
 }
 
-fn directory(section: &Section<'_>, template: Database, around: &Environment<'_>) -> Result<DatabaseDir> {
+fn directory(section: &Section<'_>, template: Database, environment: &Environment<'_>) -> Result<DatabaseDir> {
     let Some(pattern) = section.text("pattern")? else {
         return Err(section.error("dir", "needs pattern").with_hint("add pattern: \"*.db\""));
     };
@@ -75,7 +75,7 @@ fn directory(section: &Section<'_>, template: Database, around: &Environment<'_>
     if section.has("meta-path") {
         return Err(section.error("meta-path", "one path cannot serve many databases").with_hint("write meta-dir"));
     }
-    let meta_dir = section.text("meta-dir")?.map(|text| around.absolute(&text)).transpose();
+    let meta_dir = section.text("meta-dir")?.map(|text| environment.absolute(&text)).transpose();
     Ok(DatabaseDir {
         pattern,
         recursive: section.bool("recursive")?.unwrap_or(false),
@@ -85,7 +85,7 @@ fn directory(section: &Section<'_>, template: Database, around: &Environment<'_>
     })
 }
 
-fn read_settings(section: &Section<'_>, database: &mut Database, around: &Environment<'_>) -> Result<()> {
+fn read_settings(section: &Section<'_>, database: &mut Database, environment: &Environment<'_>) -> Result<()> {
     if section.has("path") {
         let stray = ["pattern", "recursive", "watch", "meta-dir"].into_iter().find(|key| section.has(key));
         if let Some(key) = stray {
@@ -106,7 +106,7 @@ fn read_settings(section: &Section<'_>, database: &mut Database, around: &Enviro
         database.truncate_pages = u32::try_from(pages).ok().filter(|pages| *pages > 0);
     }
     database.busy_timeout = section.duration("busy-timeout")?.unwrap_or(database.busy_timeout);
-    let meta_path = section.text("meta-path")?.map(|text| around.absolute(&text)).transpose();
+    let meta_path = section.text("meta-path")?.map(|text| environment.absolute(&text)).transpose();
     database.meta_path = section.with_key_context("meta-path", meta_path)?;
     database.spool_limit = section.size("spool-limit")?.unwrap_or(database.spool_limit);
     database.enable_wal = section.bool("enable-wal")?.unwrap_or(database.enable_wal);
@@ -135,14 +135,14 @@ fn read_snapshot(
 fn replicas(
     section: &Section<'_>,
     inherited: &Defaults,
-    around: &Environment<'_>,
+    environment: &Environment<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(Replica, Vec<Replica>)> {
     let mut replicas: Vec<Replica> = Vec::new();
     for own in own_replicas(section)? {
         warnings.extend(keys::check(&own, &keys::REPLICA)?);
-        let layer = ReplicaSettings::read(&own, around)?;
-        let replica = resolve_replica::replica(layer, inherited.layer.clone(), around);
+        let layer = ReplicaSettings::read(&own, environment)?;
+        let replica = resolve_replica::replica(layer, inherited.layer.clone(), environment);
         let replica = own.with_section_context(replica)?;
         if let Some(why) = replicas.iter().find_map(|other| clash(other, &replica)) {
             return Err(own.error_here(why));
@@ -152,7 +152,7 @@ fn replicas(
     if let Some(first) = replicas.first() {
         return Ok((first.clone(), replicas));
     }
-    let replica = resolve_replica::replica(ReplicaSettings::default(), inherited.layer.clone(), around);
+    let replica = resolve_replica::replica(ReplicaSettings::default(), inherited.layer.clone(), environment);
     section.with_section_context(replica).map(|replica| (replica.clone(), vec![replica]))
 }
 

@@ -7,7 +7,7 @@ use serde_yaml::{Mapping, Value};
 use super::source_location::{self, PathSegment};
 use super::units;
 use super::variables::{LookupVar, expand};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::secret::Secret;
 
 /// A parsed document, variables put in.
@@ -79,7 +79,7 @@ impl Document {
             PathSegment::Item(_) => None,
         });
         let line = source_location::line_of(&self.text, steps).map(|line| format!("line {line}: ")).unwrap_or_default();
-        usage(format!("{line}{}{what}", key.unwrap_or_default()))
+        Error::usage(format!("{line}{}{what}", key.unwrap_or_default()))
     }
 }
 
@@ -281,9 +281,9 @@ fn not_yaml(error: serde_yaml::Error) -> Error {
     let line = error.location().map(|location| format!("line {}: ", location.line())).unwrap_or_default();
     let text = error.to_string();
     if text.contains("invalid type") {
-        return usage(format!("{line}the number has too many digits")).with_hint("put it in quotes");
+        return Error::usage(format!("{line}the number has too many digits")).with_hint("put it in quotes");
     }
-    usage(format!("{line}{}", text.split(" at line ").next().unwrap_or_default()))
+    Error::usage(format!("{line}{}", text.split(" at line ").next().unwrap_or_default()))
 }
 
 /// The units that a duration of this key has as a rule: what looks like a slip is not to cost a history.
@@ -306,8 +306,4 @@ fn type_name(value: &Value) -> &'static str {
         Value::Mapping(_) => "lines of the form `key: value`",
         Value::Tagged(_) => "a tag",
     }
-}
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }

@@ -45,7 +45,7 @@ pub fn from_words(text: &str) -> Result<Keep> {
             part.split_once('=').ok_or_else(|| expected(format!("expected STEP=DURATION, found {part:?}")))?;
         let place = NAMES.iter().zip(&mut durations).find(|(known, _)| **known == name);
         let (_, place) = place.ok_or_else(|| expected(format!("there is no step {name:?}")))?;
-        let duration = units::duration(duration).context(|| name.to_string())?;
+        let duration = units::duration(duration).with_context(|| name.to_string())?;
         if place.replace(duration).is_some() {
             return Err(expected(format!("{name} is given twice")));
         }

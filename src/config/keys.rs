@@ -136,6 +136,15 @@ pub const RETENTION: SectionKeys = SectionKeys { name: "retention", keys: &["ena
 /// All rooms, for the manual's test and for telling where a misplaced key belongs.
 pub const SECTIONS: [&SectionKeys; 8] = [&GLOBAL, &DATABASE, &REPLICA, &LOGGING, &SNAPSHOT, &KEEP, &RETENTION, &AGE];
 
+/// The replica keys that mean something to a directory, too.
+const ANY_STORE: [&str; 9] =
+    ["name", "type", "url", "path", "sync-interval", "compaction", "compression-level", "timeout", "age"];
+
+/// The replica keys that mean nothing to a directory.
+pub fn nats_only() -> impl Iterator<Item = &'static str> {
+    REPLICA.keys.iter().copied().filter(|key| !ANY_STORE.contains(key))
+}
+
 /// The replica keys that may not be inherited: every replica would share them.
 const REPLICA_ONLY: [&str; 2] = ["path", "name"];
 

@@ -144,8 +144,8 @@ pub fn load(path: Option<&Path>, env: LookupVar<'_>, expand: bool) -> Result<Con
         Error::io(Kind::Usage, format!("read configuration {}", path.display()), &error)
             .with_hint("name another with -config PATH, or give DB_PATH REPLICA_URL")
     })?;
-    let around = check_files::real_environment(env)?;
-    let mut config = parse(&text, &around, expand).context(|| format!("configuration {}", path.display()))?;
+    let environment = check_files::real_environment(env)?;
+    let mut config = parse(&text, &environment, expand).with_context(|| format!("configuration {}", path.display()))?;
     config.warnings.extend(check_files::configuration(&path, &text)?);
     Ok(config)
 }
@@ -158,9 +158,10 @@ pub fn default_path(env: LookupVar<'_>) -> PathBuf {
 
 /// A database and its replica as the command line gives them, with defaults for the rest.
 pub fn from_arguments(database: &str, url: &str, env: LookupVar<'_>) -> Result<Database> {
-    let around = check_files::real_environment(env)?;
-    let path = around.database_path(database).context(|| format!("database {:?}", mask_credentials(database)))?;
-    Ok(Database::new(path, replica(url, &around)?))
+    let environment = check_files::real_environment(env)?;
+    let path =
+        environment.database_path(database).with_context(|| format!("database {:?}", mask_credentials(database)))?;
+    Ok(Database::new(path, replica(url, &environment)?))
 }
 
 /// A replica as the command line gives it.
@@ -169,19 +170,19 @@ pub fn replica_from_url(url: &str, env: LookupVar<'_>) -> Result<Replica> {
 }
 
 /// The same without a look at the real outside.
-pub fn replica(url: &str, around: &Environment<'_>) -> Result<Replica> {
-    resolve_replica::replica(ReplicaSettings::of_url(url)?, ReplicaSettings::default(), around)
+pub fn replica(url: &str, environment: &Environment<'_>) -> Result<Replica> {
+    resolve_replica::replica(ReplicaSettings::of_url(url)?, ReplicaSettings::default(), environment)
 }
 
 /// The configuration in a text.
-pub fn parse(text: &str, around: &Environment<'_>, expand: bool) -> Result<Config> {
-    let document = Document::parse(text, expand.then_some(around.env))?;
+pub fn parse(text: &str, environment: &Environment<'_>, expand: bool) -> Result<Config> {
+    let document = Document::parse(text, expand.then_some(environment.env))?;
     let root = document.root()?;
     let mut warnings = keys::check(&root, &keys::GLOBAL)?;
-    let mut config = parse_top_level(&root, around, &mut warnings)?;
-    let inherited = Defaults { layer: ReplicaSettings::read(&root, around)?, snapshot: config.snapshot };
+    let mut config = parse_top_level(&root, environment, &mut warnings)?;
+    let inherited = Defaults { layer: ReplicaSettings::read(&root, environment)?, snapshot: config.snapshot };
     let sections = root.sections("dbs")?;
-    let read = |section| dbs_entry::read(section, &inherited, around, &mut warnings);
+    let read = |section| dbs_entry::read(section, &inherited, environment, &mut warnings);
     let entries = sections.iter().map(read).collect::<Result<Vec<_>>>()?;
     let mut distinct = DistinctDatabases::default();
     for (section, entry) in sections.iter().zip(&entries) {
@@ -204,13 +205,13 @@ pub fn parse(text: &str, around: &Environment<'_>, expand: bool) -> Result<Confi
 }
 
 /// What the top level says, but for the databases and what replicas inherit.
-fn parse_top_level(root: &Section<'_>, around: &Environment<'_>, warnings: &mut Vec<String>) -> Result<Config> {
+fn parse_top_level(root: &Section<'_>, environment: &Environment<'_>, warnings: &mut Vec<String>) -> Result<Config> {
     Ok(Config {
         dbs: Vec::new(),
         dirs: Vec::new(),
-        logging: logging(root, around, warnings)?,
+        logging: logging(root, environment, warnings)?,
         snapshot: snapshot_policy::read_top_level(root, warnings)?,
-        metrics_file: file(root, "metrics-file", around)?,
+        metrics_file: file(root, "metrics-file", environment)?,
         heartbeat: heartbeat(root)?,
         shutdown_sync_timeout: root.duration("shutdown-sync-timeout")?.unwrap_or(DEFAULT_SHUTDOWN_SYNC_TIMEOUT),
         service: root.bool("service")?.unwrap_or(true),
@@ -240,7 +241,7 @@ impl Config {
     pub fn find(&self, path: &str, env: LookupVar<'_>) -> Result<Database> {
         let path = check_files::real_environment(env)?
             .database_path(path)
-            .context(|| format!("database {:?}", mask_credentials(path)))?;
+            .with_context(|| format!("database {:?}", mask_credentials(path)))?;
         if let Some(database) = self.dbs.iter().find(|database| database.path == path) {
             return Ok(database.clone());
         }
@@ -267,7 +268,7 @@ pub(crate) fn is_same_location(one: &StoreTarget, other: &StoreTarget) -> bool {
     }
 }
 
-fn logging(root: &Section<'_>, around: &Environment<'_>, warnings: &mut Vec<String>) -> Result<Logging> {
+fn logging(root: &Section<'_>, environment: &Environment<'_>, warnings: &mut Vec<String>) -> Result<Logging> {
     let mut logging = Logging { level: None, format: LogFormat::Logfmt };
     if let Some(section) = root.section("logging")? {
         warnings.extend(keys::check(&section, &keys::LOGGING)?);
@@ -280,14 +281,14 @@ fn logging(root: &Section<'_>, around: &Environment<'_>, warnings: &mut Vec<Stri
             Some(other) => return Err(section.error("type", format!("expected text or json, found {other:?}"))),
         };
     }
-    logging.level = log_level(around.env)?.or(logging.level);
+    logging.level = log_level(environment.env)?.or(logging.level);
     Ok(logging)
 }
 
 /// The level that `LOG_LEVEL` asks for: over that of the file, under that of the command line.
 pub fn log_level(env: LookupVar<'_>) -> Result<Option<Level>> {
     let text = env("LOG_LEVEL").filter(|text| !text.is_empty());
-    text.map(|text| level(&text)).transpose().context(|| "LOG_LEVEL")
+    text.map(|text| level(&text)).transpose().with_context(|| "LOG_LEVEL")
 }
 
 fn level(text: &str) -> Result<Level> {
@@ -300,8 +301,8 @@ fn exec(root: &Section<'_>) -> Result<Option<Vec<String>>> {
     root.with_key_context("exec", command.map(|text| shell_words::split(&text)).transpose())
 }
 
-fn file(section: &Section<'_>, key: &str, around: &Environment<'_>) -> Result<Option<PathBuf>> {
-    let path = section.text(key)?.map(|text| around.absolute(&text)).transpose();
+fn file(section: &Section<'_>, key: &str, environment: &Environment<'_>) -> Result<Option<PathBuf>> {
+    let path = section.text(key)?.map(|text| environment.absolute(&text)).transpose();
     section.with_key_context(key, path)
 }
 

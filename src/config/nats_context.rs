@@ -52,61 +52,64 @@ pub(super) struct NatsContext {
 /// The context that is named, or where `server_named` is false the selected one.
 ///
 /// Errors: of kind `Usage`, with the context's name, and no secret.
-pub(super) fn load(server_named: bool, around: &Environment<'_>) -> Result<Option<NatsContext>> {
-    let named = around.non_empty(CONTEXT_VARIABLE);
+pub(super) fn load(server_named: bool, environment: &Environment<'_>) -> Result<Option<NatsContext>> {
+    let named = environment.non_empty(CONTEXT_VARIABLE);
     let name = match named {
         None if server_named => None,
-        None => selected(around)?,
+        None => selected(environment)?,
         named => named,
     };
     let Some(name) = name else { return Ok(None) };
-    let path = path_of(&name, around)?;
+    let path = path_of(&name, environment)?;
     let missing = || {
         Error::new(Kind::Usage, format!("there is no {}", path.display()))
             .with_hint("`nats context ls` lists the contexts; -context and NATS_CONTEXT name one")
     };
-    let text = (around.context_file)(&path).and_then(|text| text.ok_or_else(missing));
-    text.and_then(|text| parse(&text, around)).context(|| format!("context {name:?} of the nats CLI")).map(Some)
+    let text = (environment.context_file)(&path).and_then(|text| text.ok_or_else(missing));
+    text.and_then(|text| parse(&text, environment))
+        .with_context(|| format!("context {name:?} of the nats CLI"))
+        .map(Some)
 }
 
-fn selected(around: &Environment<'_>) -> Result<Option<String>> {
-    let Some(root) = root(around) else { return Ok(None) };
-    let name = (around.context_file)(&root.join(SELECTED))?;
+fn selected(environment: &Environment<'_>) -> Result<Option<String>> {
+    let Some(root) = root(environment) else { return Ok(None) };
+    let name = (environment.context_file)(&root.join(SELECTED))?;
     Ok(name.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()))
 }
 
 /// Where a user's configuration is.
-fn root(around: &Environment<'_>) -> Option<PathBuf> {
-    let config = around.non_empty("XDG_CONFIG_HOME").map(PathBuf::from);
-    config.or_else(|| around.non_empty("HOME").map(|home| Path::new(&home).join(".config")))
+fn root(environment: &Environment<'_>) -> Option<PathBuf> {
+    let config = environment.non_empty("XDG_CONFIG_HOME").map(PathBuf::from);
+    config.or_else(|| environment.non_empty("HOME").map(|home| Path::new(&home).join(".config")))
 }
 
 /// A name, or the path of a file that ends in `.json`.
-fn path_of(name: &str, around: &Environment<'_>) -> Result<PathBuf> {
+fn path_of(name: &str, environment: &Environment<'_>) -> Result<PathBuf> {
     if name.contains('/') && name.ends_with(".json") {
-        return around.absolute(name);
+        return environment.absolute(name);
     }
     if name.contains('/') || name.contains("..") {
         let what = format!("context {name:?}: expected a name or the path of a .json file");
         return Err(Error::new(Kind::Usage, what));
     }
-    match root(around) {
+    match root(environment) {
         Some(root) => Ok(root.join(DIRECTORY).join(format!("{name}.json"))),
         None => Err(Error::new(Kind::Usage, format!("context {name:?}: neither XDG_CONFIG_HOME nor HOME is set"))),
     }
 }
 
-fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
+fn parse(text: &str, environment: &Environment<'_>) -> Result<NatsContext> {
     // The message of the parser could quote a secret.
-    let fields =
-        ContextFields(serde_json::from_str(text).map_err(|_| usage("expected a JSON object, found other bytes"))?);
+    let fields = ContextFields(
+        serde_json::from_str(text).map_err(|_| Error::usage("expected a JSON object, found other bytes"))?,
+    );
     for key in UNSUPPORTED {
         if fields.is_set(key) {
-            return Err(usage(format!("{key} is not supported")).with_hint("use a context without it"));
+            return Err(Error::usage(format!("{key} is not supported")).with_hint("use a context without it"));
         }
     }
     let url = fields.text("url")?.map(|text| url::parse_servers(&text, "url")).transpose()?.unwrap_or_default();
-    let file = |key: &str| fields.path(key, around);
+    let file = |key: &str| fields.path(key, environment);
     let login = credentials::ContextLogin {
         user: fields.text("user")?,
         password: fields.text("password")?,
@@ -118,7 +121,7 @@ fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
     };
     let subject = |field: &str, key: &str| -> Result<Option<String>> {
         let text = fields.text(field)?;
-        text.map(|text| subjects::check(key, &text)).transpose().context(|| field.to_string())
+        text.map(|text| subjects::check(key, &text)).transpose().with_context(|| field.to_string())
     };
     let subjects = Subjects {
         domain: subject("jetstream_domain", subjects::DOMAIN)?,
@@ -126,12 +129,12 @@ fn parse(text: &str, around: &Environment<'_>) -> Result<NatsContext> {
         inbox_prefix: subject("inbox_prefix", subjects::INBOX_PREFIX)?,
     };
     Ok(NatsContext {
-        api_prefix: subjects.api().context(|| "jetstream_domain and jetstream_api_prefix".to_string())?,
+        api_prefix: subjects.api().with_context(|| "jetstream_domain and jetstream_api_prefix".to_string())?,
         inbox_prefix: subjects.inbox_prefix,
         servers: url.servers,
         tls: url.tls,
         login_in_url: url.user.map(credentials::from_url_credentials),
-        login: credentials::login_in_context(login, around)?,
+        login: credentials::login_in_context(login, environment)?,
         root_ca: file("ca")?,
         identity: credentials::both_or_neither((file("cert")?, "cert"), (file("key")?, "key"))?,
         tls_first: fields.0.get("tls_first") == Some(&Value::Bool(true)),
@@ -155,21 +158,17 @@ impl ContextFields {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-            Some(_) => Err(usage(format!("{key}: expected a text, found something else"))),
+            Some(_) => Err(Error::usage(format!("{key}: expected a text, found something else"))),
         }
     }
 
     /// A file; the nats CLI knows references such as `op://` too.
-    fn path(&self, key: &str, around: &Environment<'_>) -> Result<Option<PathBuf>> {
+    fn path(&self, key: &str, environment: &Environment<'_>) -> Result<Option<PathBuf>> {
         match self.text(key)? {
             Some(text) if text.contains("://") || text.starts_with("data:") => {
-                Err(usage(format!("{key}: expected a path, found a reference, which is not supported")))
+                Err(Error::usage(format!("{key}: expected a path, found a reference, which is not supported")))
             }
-            text => text.map(|text| around.absolute(&text)).transpose(),
+            text => text.map(|text| environment.absolute(&text)).transpose(),
         }
     }
-}
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }

@@ -8,7 +8,7 @@ use super::age_keys::AgeKeys;
 use super::document::Section;
 use super::environment::Environment;
 use super::url::{self, Url};
-use super::{credentials, subjects};
+use super::{credentials, keys, subjects};
 use crate::error::Result;
 use crate::format::compression_level::CompressionLevel;
 use crate::store::nats::options::Credentials;
@@ -57,36 +57,9 @@ pub(super) struct ReplicaSettings {
     pub(super) nats_key: Option<String>,
 }
 
-/// Keys that mean nothing to a directory.
-const NATS_ONLY: [&str; 23] = [
-    "bucket",
-    "username",
-    "password",
-    "token",
-    "jwt",
-    "seed",
-    "creds",
-    "nkey",
-    "tls",
-    "tls-first",
-    "root-cas",
-    "client-cert",
-    "client-key",
-    "max-reconnects",
-    "reconnect-wait",
-    "reconnect-jitter",
-    "ping-interval",
-    "max-pings-out",
-    "js-domain",
-    "js-api-prefix",
-    "inbox-prefix",
-    "create-bucket",
-    "bucket-replicas",
-];
-
 impl ReplicaSettings {
     /// The layer of a section that was held to its room.
-    pub fn read(section: &Section<'_>, around: &Environment<'_>) -> Result<ReplicaSettings> {
+    pub fn read(section: &Section<'_>, environment: &Environment<'_>) -> Result<ReplicaSettings> {
         let url = section.text("url")?;
         let url = section.with_key_context("url", url.map(|text| url::parse(&text)).transpose())?;
         let user = match &url {
@@ -101,12 +74,12 @@ impl ReplicaSettings {
             sync_interval: section.interval("sync-interval")?,
             compaction: section.bool("compaction")?,
             compression_level: compression_level(section)?,
-            age: AgeKeys::read(section, around)?,
-            login: credentials::login_in_section(section, user, around)?,
-            nats_key: NATS_ONLY.iter().find(|key| section.has(key)).map(|key| key.to_string()),
+            age: AgeKeys::read(section, environment)?,
+            login: credentials::login_in_section(section, user, environment)?,
+            nats_key: keys::nats_only().find(|key| section.has(key)).map(str::to_string),
             ..ReplicaSettings::default()
         };
-        layer.read_tls(section, around)?;
+        layer.read_tls(section, environment)?;
         layer.read_connection(section)?;
         layer.read_subjects(section, url.as_ref())?;
         layer.url = url;
@@ -114,15 +87,15 @@ impl ReplicaSettings {
         Ok(layer)
     }
 
-    fn read_tls(&mut self, section: &Section<'_>, around: &Environment<'_>) -> Result<()> {
+    fn read_tls(&mut self, section: &Section<'_>, environment: &Environment<'_>) -> Result<()> {
         let file = |key: &str| -> Result<Option<PathBuf>> {
-            let path = section.text(key)?.map(|path| around.absolute(&path)).transpose();
+            let path = section.text(key)?.map(|path| environment.absolute(&path)).transpose();
             section.with_key_context(key, path)
         };
         self.tls = section.bool("tls")?;
         self.tls_first = section.bool("tls-first")?;
         let cas = section.texts("root-cas")?;
-        let cas = cas.map(|paths| paths.iter().map(|path| around.absolute(path)).collect()).transpose();
+        let cas = cas.map(|paths| paths.iter().map(|path| environment.absolute(path)).collect()).transpose();
         self.root_cas = section.with_key_context("root-cas", cas)?;
         let identity =
             credentials::both_or_neither((file("client-cert")?, "client-cert"), (file("client-key")?, "client-key"));

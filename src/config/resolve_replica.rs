@@ -7,7 +7,7 @@ use super::nats_context::{self, NatsContext};
 use super::replica_settings::{DEFAULT_SYNC_INTERVAL, ReplicaSettings, ReplicaType};
 use super::url::{self, NatsUrl, Url};
 use super::{Replica, credentials};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::store::StoreTarget;
 use crate::store::nats::options::{Credentials, NatsOptions, Server};
 
@@ -17,18 +17,27 @@ const DEFAULT_HOST: &str = "127.0.0.1";
 /// The replica that `own` describes, where `inherited` fills what it leaves open and the environment the rest.
 ///
 /// Errors: of kind `Usage`; no place is named, since the answer may come from several.
-pub(super) fn replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
+pub(super) fn replica(
+    own: ReplicaSettings,
+    inherited: ReplicaSettings,
+    environment: &Environment<'_>,
+) -> Result<Replica> {
     let of_path = own.path.as_ref().map(|_| ReplicaType::File);
     match own.explicit_type().or(inherited.explicit_type()).or(of_path) {
-        Some(ReplicaType::Nats) => nats_replica(own, inherited, around),
-        Some(ReplicaType::File) => file_replica(own, inherited, around),
-        None => Err(usage("no bucket or directory is configured").with_hint("add url: nats://HOST/BUCKET, or bucket")),
+        Some(ReplicaType::Nats) => nats_replica(own, inherited, environment),
+        Some(ReplicaType::File) => file_replica(own, inherited, environment),
+        None => {
+            Err(Error::usage("no bucket or directory is configured")
+                .with_hint("add url: nats://HOST/BUCKET, or bucket"))
+        }
     }
 }
 
-fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
+fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, environment: &Environment<'_>) -> Result<Replica> {
     if let Some(key) = &own.nats_key {
-        return Err(usage(format!("{key} works only for a replica of the type nats, and this one is a directory")));
+        return Err(Error::usage(format!(
+            "{key} works only for a replica of the type nats, and this one is a directory"
+        )));
     }
     let base = [&own.url, &inherited.url].into_iter().find_map(|url| match url {
         Some(Url::Dir(path)) => Some(path.clone()),
@@ -38,10 +47,12 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
         (Some(base), None) => base,
         (Some(base), Some(path)) => base.join(path.trim_start_matches('/')),
         (None, Some(path)) if !path.contains("://") => PathBuf::from(path),
-        (None, Some(_)) => return Err(usage("path: expected a path, found a URL").with_hint("write url instead")),
-        (None, None) => return Err(usage("the replica has no directory").with_hint("add path or url")),
+        (None, Some(_)) => {
+            return Err(Error::usage("path: expected a path, found a URL").with_hint("write url instead"));
+        }
+        (None, None) => return Err(Error::usage("the replica has no directory").with_hint("add path or url")),
     };
-    let path = around.absolute(&path.to_string_lossy())?;
+    let path = environment.absolute(&path.to_string_lossy())?;
     let sync_interval = own.sync_interval.or(inherited.sync_interval);
     let compaction = own.compaction.or(inherited.compaction).unwrap_or(true);
     let compression_level = own.compression_level.or(inherited.compression_level).unwrap_or_default();
@@ -59,18 +70,18 @@ fn file_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Envir
     })
 }
 
-fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, around: &Environment<'_>) -> Result<Replica> {
+fn nats_replica(own: ReplicaSettings, inherited: ReplicaSettings, environment: &Environment<'_>) -> Result<Replica> {
     let prefix = prefix(&own, &inherited)?;
     let url = nats_url(&own).or(nats_url(&inherited)).cloned().unwrap_or_default();
     let bucket = own.bucket.clone().or(nats_url(&own).and_then(|url| url.bucket.clone()));
     let sum = own.or(inherited);
     let Some(bucket) = bucket.or(url.bucket.clone()).or(sum.bucket.clone()) else {
-        return Err(usage("the replica has no bucket").with_hint("write nats://HOST/BUCKET, or add bucket"));
+        return Err(Error::usage("the replica has no bucket").with_hint("write nats://HOST/BUCKET, or add bucket"));
     };
-    let environment_defaults = environment_defaults(url, &sum, around)?;
+    let environment_defaults = environment_defaults(url, &sum, environment)?;
     let mut options = NatsOptions::new(environment_defaults.servers.clone(), bucket, prefix);
     options.login = sum.login.clone().or(environment_defaults.login.clone()).unwrap_or(Credentials::None);
-    set_tls(&mut options, &sum, &environment_defaults, around)?;
+    set_tls(&mut options, &sum, &environment_defaults, environment)?;
     set_connection(&mut options, &sum);
     set_subjects(&mut options, &sum, &environment_defaults.context);
     let compaction = sum.compaction.unwrap_or(true);
@@ -113,21 +124,25 @@ struct EnvironmentDefaults {
 
 /// The nearest place that names servers, and that has a login, wins: URL and configuration (`url`, `sum`), then the
 /// variables, then the context.
-fn environment_defaults(url: NatsUrl, sum: &ReplicaSettings, around: &Environment<'_>) -> Result<EnvironmentDefaults> {
+fn environment_defaults(
+    url: NatsUrl,
+    sum: &ReplicaSettings,
+    environment: &Environment<'_>,
+) -> Result<EnvironmentDefaults> {
     let from_environment = match url.servers.is_empty() {
-        true => around.non_empty("NATS_URL").map(|text| url::parse_servers(&text, "NATS_URL")).transpose()?,
+        true => environment.non_empty("NATS_URL").map(|text| url::parse_servers(&text, "NATS_URL")).transpose()?,
         false => None,
     };
     let by_url = url.tls;
     let found = from_environment.clone().unwrap_or(url);
-    let context = nats_context::load(!found.servers.is_empty(), around)?.unwrap_or_default();
+    let context = nats_context::load(!found.servers.is_empty(), environment)?.unwrap_or_default();
     let (servers, tls, login_in_url) = match found.servers.is_empty() {
         false => (found.servers, found.tls, None),
         true => (context.servers.clone(), context.tls, context.login_in_url.clone()),
     };
     let login = match sum.login {
         Some(_) => None,
-        None => credentials::login_in_environment(from_environment.and_then(|found| found.user), around)?
+        None => credentials::login_in_environment(from_environment.and_then(|found| found.user), environment)?
             .or(context.login.clone())
             .or(login_in_url),
     };
@@ -141,11 +156,11 @@ fn set_tls(
     options: &mut NatsOptions,
     sum: &ReplicaSettings,
     environment_defaults: &EnvironmentDefaults,
-    around: &Environment<'_>,
+    environment: &Environment<'_>,
 ) -> Result<()> {
     let (tls, context) = (&mut options.tls, &environment_defaults.context);
     tls.handshake_first = sum.tls_first.unwrap_or(context.tls_first);
-    let variable = |name: &str| around.non_empty(name).map(|path| around.absolute(&path)).transpose();
+    let variable = |name: &str| environment.non_empty(name).map(|path| environment.absolute(&path)).transpose();
     tls.root_cas = match &sum.root_cas {
         Some(paths) => paths.clone(),
         None => variable("NATS_CA")?.or(context.root_ca.clone()).into_iter().collect(),
@@ -183,8 +198,4 @@ fn set_subjects(options: &mut NatsOptions, sum: &ReplicaSettings, context: &Nats
     if let Some(prefix) = sum.inbox_prefix.as_ref().or(context.inbox_prefix.as_ref()) {
         options.inbox_prefix.clone_from(prefix);
     }
-}
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }

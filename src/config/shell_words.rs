@@ -1,6 +1,6 @@
 //! The words of a command line in one text, as a shell would split it, and nothing else of what a shell does.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Splits at blanks; quotes and backslashes keep what they protect together.
 ///
@@ -13,7 +13,7 @@ pub fn split(text: &str) -> Result<Vec<String>> {
         words.push(word);
     }
     if words.is_empty() {
-        return Err(usage("the command is empty"));
+        return Err(cannot_split("the command is empty"));
     }
     Ok(words)
 }
@@ -38,7 +38,7 @@ fn next_word(letters: &mut std::str::Chars<'_>) -> Result<Option<String>> {
 }
 
 fn single_quoted(letters: &mut std::str::Chars<'_>, word: &mut String) -> Result<()> {
-    let (inside, rest) = letters.as_str().split_once('\'').ok_or_else(|| usage("a ' is not closed"))?;
+    let (inside, rest) = letters.as_str().split_once('\'').ok_or_else(|| cannot_split("a ' is not closed"))?;
     word.push_str(inside);
     *letters = rest.chars();
     Ok(())
@@ -56,20 +56,21 @@ fn double_quoted(letters: &mut std::str::Chars<'_>, word: &mut String) -> Result
             letter => word.push(letter),
         }
     }
-    Err(usage("a \" is not closed"))
+    Err(cannot_split("a \" is not closed"))
 }
 
 fn escaped(letters: &mut std::str::Chars<'_>) -> Result<char> {
-    letters.next().ok_or_else(|| usage("a \\ is at the end"))
+    letters.next().ok_or_else(|| cannot_split("a \\ is at the end"))
 }
 
-fn usage(what: &str) -> Error {
-    Error::new(Kind::Usage, format!("split the command to run: {what}"))
+fn cannot_split(what: &str) -> Error {
+    Error::usage(format!("split the command to run: {what}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn a_command_is_split_as_a_shell_splits_it() {

@@ -1,6 +1,6 @@
 //! Subjects that lead elsewhere than usual: another JetStream domain, the API of another account, an inbox of one's own.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::store::nats::options::NatsOptions;
 
 pub(super) const DOMAIN: &str = "js-domain";
@@ -21,7 +21,7 @@ impl Subjects {
     /// Errors: it names two of them.
     pub fn api(&self) -> Result<Option<String>> {
         match (&self.domain, &self.api_prefix) {
-            (Some(_), Some(_)) => Err(usage(format!("expected {DOMAIN} or {API_PREFIX}, found both"))),
+            (Some(_), Some(_)) => Err(Error::usage(format!("expected {DOMAIN} or {API_PREFIX}, found both"))),
             (Some(domain), None) => Ok(Some(NatsOptions::domain_api(domain))),
             (None, prefix) => Ok(prefix.clone()),
         }
@@ -32,7 +32,9 @@ impl Subjects {
     /// Errors: they say one thing differently.
     pub fn and(self, other: Subjects) -> Result<Subjects> {
         let same = |key: &str, one: Option<String>, other: Option<String>| match (one, other) {
-            (Some(one), Some(other)) if one != other => Err(usage(format!("{key} is not what the query of url says"))),
+            (Some(one), Some(other)) if one != other => {
+                Err(Error::usage(format!("{key} is not what the query of url says")))
+            }
             (one, other) => Ok(one.or(other)),
         };
         Ok(Subjects {
@@ -64,14 +66,10 @@ pub(super) fn check(key: &str, value: &str) -> Result<String> {
     let fits = value.split('.').all(token);
     match (key, fits) {
         (DOMAIN, true) if !value.contains('.') => Ok(value.to_string()),
-        (DOMAIN, _) => Err(usage("expected the name of a JetStream domain, without dots, spaces and wildcards")),
+        (DOMAIN, _) => Err(Error::usage("expected the name of a JetStream domain, without dots, spaces and wildcards")),
         (_, true) => Ok(value.to_string()),
-        (_, false) => Err(usage("expected the first tokens of a subject, without spaces and wildcards")),
+        (_, false) => Err(Error::usage("expected the first tokens of a subject, without spaces and wildcards")),
     }
-}
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }
 
 #[cfg(test)]

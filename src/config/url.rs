@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::subjects::Subjects;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::store::nats::options::{NatsOptions, Server};
 
@@ -63,24 +63,24 @@ pub(super) fn parse_servers(text: &str, name: &str) -> Result<NatsUrl> {
     let text = text.as_str();
     let tls = text.starts_with("tls://");
     let rest = strip_nats_scheme(text).map_or(text, |(rest, _)| rest);
-    let url = reject_query(rest)
-        .and_then(|()| nats(rest.trim_end_matches('/'), tls))
-        .and_then(|url| if url.bucket.is_some() { Err(usage("expected servers only, found a path")) } else { Ok(url) });
+    let url = reject_query(rest).and_then(|()| nats(rest.trim_end_matches('/'), tls)).and_then(|url| {
+        if url.bucket.is_some() { Err(Error::usage("expected servers only, found a path")) } else { Ok(url) }
+    });
     url.map_err(|error| error.context(format!("{name} {}", mask_credentials(text))))
 }
 
 fn unknown_scheme(scheme: &str) -> Error {
     let error = if OTHER_SCHEMES.contains(&scheme) {
-        usage(format!("the {scheme} backend is not supported"))
+        Error::usage(format!("the {scheme} backend is not supported"))
     } else {
-        usage("unknown scheme")
+        Error::usage("unknown scheme")
     };
     error.with_hint("replicas are nats://, tls:// or file:// URLs, or paths of directories")
 }
 
 /// Of a server that speaks NATS inside of WebSocket messages.
 fn websocket() -> Error {
-    usage("websocket servers are not supported").with_hint(
+    Error::usage("websocket servers are not supported").with_hint(
         "use the server's port for NATS clients (nats:// or tls://), or a leaf node that connects by websocket",
     )
 }
@@ -91,18 +91,20 @@ fn is_websocket(text: &str) -> bool {
 
 fn directory(text: &str) -> Result<PathBuf> {
     if text.is_empty() {
-        return Err(usage("replica URL: expected nats://HOST/BUCKET or the path of a directory, found nothing"));
+        return Err(Error::usage("replica URL: expected nats://HOST/BUCKET or the path of a directory, found nothing"));
     }
     if text.starts_with("nats:") || text.starts_with("tls:") || text.starts_with("file:") {
-        return Err(usage("replica URL: expected // after the scheme").with_hint("write nats://HOST/BUCKET"));
+        return Err(Error::usage("replica URL: expected // after the scheme").with_hint("write nats://HOST/BUCKET"));
     }
     if is_address(text) {
-        return Err(usage("replica URL: expected a scheme, found the address of a server without one").with_hint(
-            format!("write {}, or a path that begins with ./", mask_credentials(&format!("nats://{text}"))),
-        ));
+        return Err(Error::usage("replica URL: expected a scheme, found the address of a server without one")
+            .with_hint(format!(
+                "write {}, or a path that begins with ./",
+                mask_credentials(&format!("nats://{text}"))
+            )));
     }
     if !text.contains('/') && !matches!(text, "." | "..") {
-        return Err(usage(format!(
+        return Err(Error::usage(format!(
             "replica URL: expected nats://HOST/BUCKET or a path with a slash, found the word {text}"
         ))
         .with_hint(format!(
@@ -125,7 +127,7 @@ fn is_address(text: &str) -> bool {
 fn file(rest: &str) -> Result<PathBuf> {
     let path = rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
     if !path.starts_with('/') {
-        return Err(usage("expected an absolute path after file://")
+        return Err(Error::usage("expected an absolute path after file://")
             .with_hint("write file:///absolute/path, or a relative path without file://"));
     }
     reject_query(path)?;
@@ -140,7 +142,7 @@ fn nats(rest: &str, tls: bool) -> Result<NatsUrl> {
     let path = parse_hosts(rest, &mut url)?;
     if path.contains('@') {
         return Err(
-            usage("a @ comes after the first /").with_hint("write / in a password as %2F, @ in a prefix as %40")
+            Error::usage("a @ comes after the first /").with_hint("write / in a password as %2F, @ in a prefix as %40")
         );
     }
     let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
@@ -150,7 +152,7 @@ fn nats(rest: &str, tls: bool) -> Result<NatsUrl> {
     }
     url.prefix = parse_prefix(&percent_decode(prefix.trim_end_matches('/'))?)?;
     if url.bucket.is_none() && !url.prefix.is_empty() {
-        return Err(usage("the bucket is empty, but a prefix follows"));
+        return Err(Error::usage("the bucket is empty, but a prefix follows"));
     }
     Ok(url)
 }
@@ -170,14 +172,14 @@ fn parse_query(query: &str) -> Result<Subjects> {
 }
 
 fn unknown_query() -> Error {
-    usage("a query or fragment is not supported").with_hint(
+    Error::usage("a query or fragment is not supported").with_hint(
         "the query of a nats:// URL knows js-domain, js-api-prefix and inbox-prefix; write ? as %3F and # as %23 elsewhere",
     )
 }
 
 fn reject_query(rest: &str) -> Result<()> {
     match rest.contains(['?', '#']) {
-        true => Err(usage("a query or fragment is not supported").with_hint("write ? as %3F and # as %23")),
+        true => Err(Error::usage("a query or fragment is not supported").with_hint("write ? as %3F and # as %23")),
         false => Ok(()),
     }
 }
@@ -217,7 +219,7 @@ fn add_host(host: &str, url: &mut NatsUrl) -> Result<()> {
         Some((info, host)) => {
             let user = user(info)?;
             if url.user.as_ref().is_some_and(|before| *before != user) {
-                return Err(usage("expected one login for all servers, found two"));
+                return Err(Error::usage("expected one login for all servers, found two"));
             }
             url.user = Some(user);
             server(host)?
@@ -241,7 +243,7 @@ fn user(info: &str) -> Result<UrlCredentials> {
         UrlCredentials::Token(token) => token.reveal().is_empty(),
     };
     if is_half {
-        return Err(usage("expected USER:PASSWORD@ or TOKEN@, found an empty part"));
+        return Err(Error::usage("expected USER:PASSWORD@ or TOKEN@, found an empty part"));
     }
     Ok(user)
 }
@@ -249,17 +251,17 @@ fn user(info: &str) -> Result<UrlCredentials> {
 fn server(text: &str) -> Result<Server> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, behind) = rest.split_once(']').ok_or_else(|| usage("a [ is not closed"))?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| usage("expected an IPv6 address in the brackets"))?;
+            let (host, behind) = rest.split_once(']').ok_or_else(|| Error::usage("a [ is not closed"))?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| Error::usage("expected an IPv6 address in the brackets"))?;
             let port = match behind {
                 "" => None,
-                _ => Some(behind.strip_prefix(':').ok_or_else(|| usage("expected a port after the brackets"))?),
+                _ => Some(behind.strip_prefix(':').ok_or_else(|| Error::usage("expected a port after the brackets"))?),
             };
             (host, port)
         }
         None => match text.split_once(':') {
             Some((_, rest)) if rest.contains(':') => {
-                return Err(usage("too many colons").with_hint("write an IPv6 address in brackets: [::1]:4222"));
+                return Err(Error::usage("too many colons").with_hint("write an IPv6 address in brackets: [::1]:4222"));
             }
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -271,7 +273,7 @@ fn server(text: &str) -> Result<Server> {
 fn host_name(host: &str) -> Result<String> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
     if host.is_empty() || !host.chars().all(fits) {
-        return Err(usage("expected the name or address of a host"));
+        return Err(Error::usage("expected the name or address of a host"));
     }
     Ok(host.to_string())
 }
@@ -280,7 +282,8 @@ fn port_number(text: &str) -> Result<u16> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let port = text.parse().ok().filter(|port| *port > 0 && digits);
     port.ok_or_else(|| {
-        usage("expected a port from 1 to 65535").with_hint("write : in a password as %3A, / as %2F, and a comma as %2C")
+        Error::usage("expected a port from 1 to 65535")
+            .with_hint("write : in a password as %3A, / as %2F, and a comma as %2C")
     })
 }
 
@@ -288,7 +291,7 @@ fn port_number(text: &str) -> Result<u16> {
 pub(super) fn check_bucket(name: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if name.is_empty() || !name.chars().all(fits) {
-        return Err(usage("expected a bucket of letters, digits, - and _"));
+        return Err(Error::usage("expected a bucket of letters, digits, - and _"));
     }
     Ok(())
 }
@@ -300,7 +303,7 @@ pub(super) fn parse_prefix(text: &str) -> Result<String> {
     let prefix = text.trim_matches('/');
     let is_wrong = |part: &str| matches!(part, "" | "." | "..") || part.chars().any(char::is_control);
     if !prefix.is_empty() && prefix.split('/').any(is_wrong) {
-        return Err(usage("expected a prefix without empty parts, . and .., and without control characters"));
+        return Err(Error::usage("expected a prefix without empty parts, . and .., and without control characters"));
     }
     Ok(prefix.to_string())
 }
@@ -317,9 +320,9 @@ fn percent_decode(text: &str) -> Result<String> {
         let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
         let (high, low) = (digit(rest.next()), digit(rest.next()));
         let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        bytes.push(value.ok_or_else(|| usage("expected two hex digits after %").with_hint("write % as %25"))?);
+        bytes.push(value.ok_or_else(|| Error::usage("expected two hex digits after %").with_hint("write % as %25"))?);
     }
-    String::from_utf8(bytes).map_err(|_| usage("expected % codes that give UTF-8"))
+    String::from_utf8(bytes).map_err(|_| Error::usage("expected % codes that give UTF-8"))
 }
 
 /// The URL with whatever may be secret in it replaced: all before the last `@`, all after a `?` or `#`.
@@ -358,10 +361,6 @@ fn percent_encode(text: &str) -> String {
 pub(super) fn format_dir(path: &std::path::Path) -> String {
     let path = path.display();
     if path.to_string().starts_with('/') { format!("file://{path}") } else { path.to_string() }
-}
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl Brief {
     /// Errors: [`crate::error::Kind::Corrupt`] for what cannot be true after `before`.
     pub(super) fn decode(&self, before: &MemberContext) -> Result<MemberHeader> {
         match self {
-            Brief::Long(fields) => decode(fields, before, told(fields)?, true),
+            Brief::Long(fields) => decode(fields, before, named_wal(fields)?, true),
             Brief::Short(fields) if fields.flag(FLAG_BEGINS) => {
                 Err(corrupt("expected the salts of the WAL that begins"))
             }
@@ -125,7 +125,7 @@ impl Brief {
 }
 
 /// The WAL that a header names, and its checkpoint counter.
-fn told(fields: &HeaderFields<LONG_LEN>) -> Result<(Wal, u32)> {
+fn named_wal(fields: &HeaderFields<LONG_LEN>) -> Result<(Wal, u32)> {
     let page_size = PageSize::new(fields.get_u32(PAGE_SIZE))?;
     let order = if fields.flag(FLAG_BIG_ENDIAN) { ByteOrder::Big } else { ByteOrder::Little };
     let salt = Salt(fields.get_u32(SALT_1), fields.get_u32(SALT_2));

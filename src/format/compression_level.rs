@@ -31,7 +31,7 @@ const LADDER: [LevelCost; 4] =
 const FASTEST: LevelCost = LevelCost { level: 1, cost: 10 };
 
 /// The part of one core that better levels for segments may use.
-const SHARE: u32 = 50;
+const CORE_SHARE: u32 = 50;
 /// What can be saved up for them: also the longest that they make a commit wait.
 const MOST_SAVED: Duration = Duration::from_millis(40);
 /// What the fastest level takes for a byte before that was measured: a small ARM core.
@@ -58,7 +58,7 @@ impl SegmentLevels {
     /// The level for the next `bytes`, while `backlog` committed frames wait after them.
     pub fn next(&mut self, asked: CompressionLevel, bytes: usize, backlog: u64, now: Instant) -> u32 {
         let passed = self.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
-        self.saved = (self.saved + passed / SHARE).min(MOST_SAVED);
+        self.saved = (self.saved + passed / CORE_SHARE).min(MOST_SAVED);
         self.filled = Some(now);
         segment_level(asked, bytes, backlog, self.saved, self.pace)
     }
@@ -90,7 +90,7 @@ fn segment_level(asked: CompressionLevel, bytes: usize, backlog: u64, saved: Dur
 
 /// The part of the fastest level's time by which better levels may make a snapshot longer that the store takes as fast as it
 /// is compressed.
-const LENGTHENED: u64 = 8;
+const SNAPSHOT_TIME_SHARE: u64 = 8;
 /// The same in bytes for the beginning, so that a small database is compressed better: some ten milliseconds.
 const FIRST_CREDIT: u64 = 2 << 20;
 /// The best level for pieces of a snapshot: the last step of the ladder costs half as much again for 3 % less.
@@ -119,7 +119,7 @@ impl PieceLevels {
         }
         let better = &LADDER[1];
         let price = bytes as u64 * u64::from(better.cost - FASTEST.cost) / u64::from(FASTEST.cost);
-        self.credit += bytes as u64 / LENGTHENED;
+        self.credit += bytes as u64 / SNAPSHOT_TIME_SHARE;
         if self.credit < price {
             return FASTEST.level;
         }
@@ -184,7 +184,7 @@ mod tests {
                 (better, spent) = (better + 1, spent + time);
             }
         }
-        assert!(spent <= MOST_SAVED + Duration::from_secs(u64::from(seconds)) / SHARE, "{spent:?}");
+        assert!(spent <= MOST_SAVED + Duration::from_secs(u64::from(seconds)) / CORE_SHARE, "{spent:?}");
         assert!(better > 500, "{better} of {} at a better level", seconds * 20);
     }
 
@@ -220,7 +220,7 @@ mod tests {
         let better = (0..pieces).filter(|_| levels.next(256 << 10, true) > FASTEST.level).count() as u32;
         let longer = better * (LADDER[1].cost - FASTEST.cost);
         let first = FIRST_CREDIT as u32 / (256 << 10);
-        assert!(longer <= (pieces / LENGTHENED as u32 + first) * FASTEST.cost, "{better}");
+        assert!(longer <= (pieces / SNAPSHOT_TIME_SHARE as u32 + first) * FASTEST.cost, "{better}");
         assert!(better >= pieces / 9, "{better}");
     }
 }

@@ -17,7 +17,7 @@ pub const RANDOM_RANGE: u64 = 1 << 16;
 /// Numbers that must stay free above a new generation: 65,536 starts with the largest step. Else a few starts after a
 /// generation of another program with nearly the greatest number would use up what is left, and later ones would be
 /// refused.
-const RESERVE: u64 = 1 << 32;
+const MIN_FREE_NUMBERS: u64 = 1 << 32;
 /// Clocks that are kept right by NTP differ by less than this: nothing is said about so little.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
@@ -57,7 +57,7 @@ impl HighWaterMark {
 
 /// A random step, so that two hosts that see the same listing do not take the same number.
 fn next_number(newest: Generation, random: u64) -> Result<Generation> {
-    if u64::MAX - newest.get() < RESERVE {
+    if u64::MAX - newest.get() < MIN_FREE_NUMBERS {
         return Err(numbers_exhausted(newest));
     }
     Ok(Generation::new(newest.get() + 1 + random % RANDOM_RANGE))
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(error.kind(), Kind::Corrupt);
         assert!(error.message().starts_with("generations/ffffffffffffffff/: no new generation can start"), "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains("below generations/ffffffffffffffff/ elsewhere")));
-        let last = u64::MAX - RESERVE;
+        let last = u64::MAX - MIN_FREE_NUMBERS;
         assert_eq!(mark(last, 0).next_generation(millis(NOW), 7).unwrap().0.get(), last + 8);
         assert_eq!(mark(last + 1, 0).next_generation(millis(NOW), 7).unwrap_err().kind(), Kind::Corrupt);
     }

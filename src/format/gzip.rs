@@ -13,7 +13,7 @@ use crate::format::member_header::{
 /// Bytes read from the input at once.
 const INPUT_BUFFER: usize = 64 << 10;
 /// Bytes after the compressed data: crc32 and size of the payload.
-const TRAILER: usize = 8;
+const TRAILER_BYTES: usize = 8;
 
 /// Writes gzip members. Its state is allocated once and used for all of them.
 pub(super) struct MemberWriter {
@@ -216,11 +216,11 @@ impl<R: Read> MemberReader<R> {
 
     fn check_trailer(&mut self) -> Result<()> {
         self.inside = false;
-        self.input.fill_to(TRAILER)?;
-        let Some(&[a, b, c, d, e, f, g, h]) = self.input.unread().first_chunk::<TRAILER>() else {
+        self.input.fill_to(TRAILER_BYTES)?;
+        let Some(&[a, b, c, d, e, f, g, h]) = self.input.unread().first_chunk::<TRAILER_BYTES>() else {
             return Err(truncated("trailer"));
         };
-        self.input.consume(TRAILER);
+        self.input.consume(TRAILER_BYTES);
         let (crc, size) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
         self.finished_crc = self.crc.clone().finalize();
         if self.finished_crc != crc {

@@ -17,7 +17,7 @@ use crate::format::member_header::corrupt;
 use crate::format::origin::DatabaseOrigin;
 
 /// What the names begin with, below the prefix of the replica. Eight hexadecimal digits follow.
-const NAME: &str = "generations/owner-";
+const OWNER_PREFIX: &str = "generations/owner-";
 const VERSION: &str = "litestream owner 1";
 /// So many earlier owners are remembered.
 const MAX_BEFORE: usize = 16;
@@ -42,18 +42,18 @@ pub fn location(origin: &DatabaseOrigin) -> String {
 
 /// The name of the record with this number.
 pub fn name(number: u32) -> String {
-    format!("{NAME}{number:08x}")
+    format!("{OWNER_PREFIX}{number:08x}")
 }
 
 /// The number of the record with this name; none for another name.
 pub fn number(text: &str) -> Option<u32> {
-    let number = u32::from_str_radix(text.strip_prefix(NAME)?, 16).ok()?;
+    let number = u32::from_str_radix(text.strip_prefix(OWNER_PREFIX)?, 16).ok()?;
     (name(number) == text).then_some(number)
 }
 
 /// Whether this is the name of a record below some longer prefix.
 pub fn is_below_longer_prefix(text: &str) -> bool {
-    text.rfind(NAME)
+    text.rfind(OWNER_PREFIX)
         .and_then(|at| text.split_at_checked(at))
         .is_some_and(|(prefix, own)| prefix.ends_with('/') && number(own).is_some())
 }

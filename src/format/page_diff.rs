@@ -11,7 +11,7 @@ const MIN_IN_PLACE: usize = 5;
 /// The bytes that a place is known by.
 const KEY_BYTES: usize = 6;
 /// If a comparison in place leaves fewer literals than this, moved bytes are not looked for.
-const ENOUGH: usize = 16;
+const MIN_LITERALS: usize = 16;
 const HASH_BITS: u32 = 13;
 /// No place in the page.
 const NONE: u32 = u32::MAX;
@@ -34,7 +34,7 @@ impl PageDiffer {
     /// The function from `old` to `new`, which are pages of one size.
     pub fn diff(&mut self, old: &[u8], new: &[u8]) -> &PageDelta {
         debug_assert_eq!(old.len(), new.len());
-        if compare_in_place(old, new, ENOUGH - 1, &mut self.in_place) {
+        if compare_in_place(old, new, MIN_LITERALS - 1, &mut self.in_place) {
             return &self.in_place;
         }
         self.index(old);

@@ -21,13 +21,13 @@ use crate::format::running_checksum::is_lock_page;
 
 const MAGIC: [u8; 8] = *b"LSPSUMS2";
 /// Bytes before the positions.
-const HEADER: usize = 36;
-const POSITION: usize = 20;
+const HEADER_BYTES: usize = 36;
+const POSITION_BYTES: usize = 20;
 /// A database has not more replicas.
 const MAX_POSITIONS: usize = 256;
 /// Bytes before the checksums of the pages, at most.
-pub const MAX_HEADER: usize = HEADER + MAX_POSITIONS * POSITION;
-const CRC: usize = 4;
+pub const MAX_HEADER_BYTES: usize = HEADER_BYTES + MAX_POSITIONS * POSITION_BYTES;
+const CRC_BYTES: usize = 4;
 
 /// Of which state the checksums are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,7 +113,7 @@ impl PageSums {
     /// Errors: of kind `Corrupt` for anything else.
     pub fn decode(bytes: &[u8]) -> Result<(SummedCommit, PageSums)> {
         let unlike = |what: &str| corrupt(format!("page checksums: {what}"));
-        let (body, crc) = bytes.split_last_chunk::<CRC>().ok_or_else(|| unlike("they are cut short"))?;
+        let (body, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or_else(|| unlike("they are cut short"))?;
         let mut found = Crc32::default();
         found.update(body);
         if found.finish().to_le_bytes() != *crc {
@@ -142,12 +142,12 @@ impl SummedState {
 
 impl SummedCommit {
     fn header_len(&self) -> usize {
-        HEADER + POSITION * self.positions.len()
+        HEADER_BYTES + POSITION_BYTES * self.positions.len()
     }
 
     /// Bytes of the checksums of a database in this state.
     pub fn encoded_len(&self) -> u64 {
-        (self.header_len() + CRC) as u64 + 8 * u64::from(self.state.pages)
+        (self.header_len() + CRC_BYTES) as u64 + 8 * u64::from(self.state.pages)
     }
 
     /// What they begin with.

@@ -63,7 +63,7 @@ impl<'a, R: Read> PayloadDeltas<'a, R> {
 
     /// The next one; none after the last one, when all is verified.
     pub fn next_delta(&mut self) -> Result<Option<DeltaFrame>> {
-        self.checked_step().context(|| "differences")
+        self.checked_step().with_context(|| "differences")
     }
 
     fn checked_step(&mut self) -> Result<Option<DeltaFrame>> {

@@ -42,7 +42,7 @@ pub const FIELDS: [Field; 15] = [
 pub const FIELDS_LEN: usize = HEADER_CRC.at + HEADER_CRC.size;
 
 /// A block is as long as deflate looks back: steps and literals each resemble themselves.
-const BLOCK: usize = 24 << 10;
+const BLOCK_BYTES: usize = 24 << 10;
 
 /// The header of a rollup that leads from `start` to where `last` leads, which is the last one of what it is made of.
 /// `least` is the smallest size of the database on the way. `known` is the database checksum there, which a member of format 1
@@ -184,7 +184,7 @@ impl RollupEncoder {
         self.page = number;
         self.steps.push(delta.form() as u8);
         delta.write(&mut self.steps, &mut self.literals);
-        if self.steps.len().max(self.literals.len()) >= BLOCK {
+        if self.steps.len().max(self.literals.len()) >= BLOCK_BYTES {
             self.end_block(out);
         }
     }

@@ -97,7 +97,7 @@ impl<R: Read> SegmentReader<R> {
 
     fn next_raw(&mut self) -> Result<Option<MemberHeader>> {
         let Some(fields) = self.inflater.next::<FIELDS_LEN>(MemberKind::Batch)? else { return Ok(None) };
-        let header = MemberHeader::decode(&fields).context(|| "segment header")?;
+        let header = MemberHeader::decode(&fields).with_context(|| "segment header")?;
         self.inflater.expect_len(header.payload_len());
         Ok(Some(header))
     }
@@ -113,7 +113,7 @@ impl<R: Read> SegmentReader<R> {
         let Some(found) = found else { return Ok(None) };
         let before =
             self.before.as_ref().ok_or_else(|| corrupt("expected the name of the segment, which says the rest"));
-        let header = before.and_then(|before| found.decode(before)).context(|| "segment header")?;
+        let header = before.and_then(|before| found.decode(before)).with_context(|| "segment header")?;
         self.inflater.expect_at_most(differences::most_bytes(&header));
         Ok(Some(header))
     }
@@ -123,7 +123,7 @@ impl<R: Read> SegmentReader<R> {
         let Some(fields) = fields else { return Ok(None) };
         let before = self.before.ok_or_else(|| corrupt("expected the name of the segment, which says the rest"));
         let header = before.and_then(|before| rollup::decode(&fields, before.generation, before.start));
-        let header = header.context(|| "segment header")?;
+        let header = header.with_context(|| "segment header")?;
         self.inflater.expect_at_most(rollup::most_bytes(&header));
         Ok(Some(header))
     }

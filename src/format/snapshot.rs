@@ -154,7 +154,7 @@ impl SnapshotHeader {
 pub fn header_of(prefix: &[u8]) -> Result<Option<SnapshotHeader>> {
     let fields = HeaderFields::read(MemberKind::Snapshot, prefix)?;
     let database = subfield::<FIELDS_LEN>(prefix, database_checksum::SUBFIELD);
-    fields.map(|fields| SnapshotHeader::decode(&fields, database).context(|| "snapshot header")).transpose()
+    fields.map(|fields| SnapshotHeader::decode(&fields, database).with_context(|| "snapshot header")).transpose()
 }
 
 /// A flag tells whether the subfield must be there.
@@ -183,7 +183,7 @@ fn origin_in(fields: &HeaderFields<FIELDS_LEN>, field: Option<&[u8]>) -> Result<
         None if fields.get(VERSION) == u64::from(WITH_SUBFIELDS) => Err(missing()),
         field => field.map(DatabaseOrigin::decode).transpose(),
     };
-    decoded.context(|| "snapshot header")
+    decoded.with_context(|| "snapshot header")
 }
 
 /// Makes one snapshot of pieces that were compressed by anyone.
@@ -268,7 +268,7 @@ impl<R: Read> SnapshotReader<R> {
         let fields = inflater.next::<FIELDS_LEN>(MemberKind::Snapshot)?;
         let fields = fields.ok_or_else(|| corrupt("snapshot: expected a gzip member, found 0 bytes"))?;
         let database = inflater.subfield::<FIELDS_LEN>(database_checksum::SUBFIELD);
-        let header = SnapshotHeader::decode(&fields, database).context(|| "snapshot header")?;
+        let header = SnapshotHeader::decode(&fields, database).with_context(|| "snapshot header")?;
         inflater.expect_len(header.payload_len());
         let origin = origin_in(&fields, inflater.subfield::<FIELDS_LEN>(origin::SUBFIELD))?;
         Ok(SnapshotReader { inflater, header, origin })

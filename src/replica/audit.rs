@@ -162,7 +162,7 @@ impl Audit {
                 let position = *position;
                 let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
                 self.work = AuditOperation::None;
-                Ok(self.judge(now, listing, position))
+                Ok(self.evaluate(now, listing, position))
             }
         }
     }
@@ -179,7 +179,7 @@ impl Audit {
         }
     }
 
-    fn judge(&mut self, now: Instant, listing: Listing, position: Position) -> AuditResult {
+    fn evaluate(&mut self, now: Instant, listing: Listing, position: Position) -> AuditResult {
         let found = latest_restore(&listing, &position);
         match verdict(&found) {
             AuditVerdict::Holds => {

@@ -94,7 +94,7 @@ impl Compaction {
     pub fn poll(&mut self, now: Instant) -> Result<UploadProgress> {
         if self.get.is_some() {
             let name = self.next_input().map(|key| key.to_string()).unwrap_or_default();
-            return self.read(now).context(|| format!("object {name}"));
+            return self.read(now).with_context(|| format!("object {name}"));
         }
         if !self.send()? {
             return self.put.poll(now).map(|_| UploadProgress::Waiting);

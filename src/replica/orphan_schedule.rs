@@ -13,7 +13,7 @@ use crate::store::{MIN_ORPHAN_AGE, OrphanCleanup, Store};
 const FIRST_DELAY: Duration = Duration::from_secs(5 * 60);
 /// So much is added at random, so that the replicators of a site do not sweep at once (ms).
 const JITTER_MILLIS: u64 = 10 * 60 * 1000;
-const INTERVAL: Duration = Duration::from_secs(24 * 3600);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 pub struct CleanupSchedule {
     store: Rc<dyn Store>,
@@ -37,7 +37,7 @@ impl CleanupSchedule {
     /// Begins when it is due, and makes progress. Trouble is only told: the next day tries again.
     pub fn poll(&mut self, now: Instant, wall: Timestamp) {
         if now >= self.due {
-            self.due = now + INTERVAL;
+            self.due = now + CLEANUP_INTERVAL;
             self.cleanup = self.store.clean_orphans(wall, MIN_ORPHAN_AGE);
         }
         let Some(sweep) = &mut self.cleanup else { return };

@@ -164,7 +164,7 @@ impl SnapshotUpload {
     /// Makes progress by at most one piece, so that other databases are not kept waiting. The snapshot becomes visible only
     /// where it may be committed now.
     pub fn poll(&mut self, buffers: &mut SnapshotBuffers, may_commit: bool, now: Instant) -> Result<UploadProgress> {
-        self.step(buffers, may_commit, now).context(|| self.name())
+        self.step(buffers, may_commit, now).with_context(|| self.name())
     }
 
     /// Lets go of the database before the store has all of it: what is left waits in a file in `directory`.

@@ -34,7 +34,7 @@ impl Spool {
 
     /// Keeps a segment.
     pub fn write(&mut self, key: &SegmentKey, bytes: &[u8], now: Instant) -> Result<()> {
-        self.store_file(key, bytes, now).context(|| format!("spool {}", self.path.display()))?;
+        self.store_file(key, bytes, now).with_context(|| format!("spool {}", self.path.display()))?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -68,7 +68,7 @@ impl Spool {
                 }
             }
         };
-        read().context(|| format!("spool {}", self.path.display()))
+        read().with_context(|| format!("spool {}", self.path.display()))
     }
 
     /// Lets go of a segment of `size` bytes that the store has.

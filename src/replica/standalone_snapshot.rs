@@ -80,7 +80,7 @@ pub fn standalone_snapshot(
     clock: &dyn Clock,
 ) -> Result<SnapshotUpload> {
     let next = newest.next_generation(clock.utc_now(), random::random_below(u64::MAX));
-    let (generation, time) = next.context(|| store.url().to_string())?;
+    let (generation, time) = next.with_context(|| store.url().to_string())?;
     let mark = snapshot.mark();
     let at = WalPosition { index: 0, offset: mark.offset() };
     Ok(SnapshotUpload::new(store, snapshot, mark, generation, at, time))

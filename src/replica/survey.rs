@@ -42,11 +42,11 @@ pub fn survey_with_writers<'a>(
     expected: impl Iterator<Item = &'a str>,
 ) -> Result<(StoredDatabases, BTreeMap<String, Writer>)> {
     let mut questions = Questions { search: store.find_writers(), prefixes: Vec::new(), known: BTreeSet::new() };
-    expected.for_each(|prefix| questions.ask(prefix));
+    expected.for_each(|prefix| questions.query(prefix));
     let stored = scan(store, clock, &mut |seen| match seen {
         ScanItem::Object(stored, object) => {
             if let Some(prefix) = add(stored, &object) {
-                questions.ask(prefix);
+                questions.query(prefix);
             }
             Ok(())
         }
@@ -70,9 +70,9 @@ struct Questions {
 }
 
 impl Questions {
-    fn ask(&mut self, prefix: &str) {
+    fn query(&mut self, prefix: &str) {
         if self.known.insert(prefix.to_string()) {
-            self.search.ask(prefix);
+            self.search.query(prefix);
             self.prefixes.push(prefix.to_string());
         }
     }

@@ -12,9 +12,9 @@ use crate::format::compaction::next_group_where;
 use crate::format::key::SegmentKey;
 
 /// What an object costs beyond its bytes: the meta message, subjects, questions and answers. Measured on NATS.
-const OBJECT_COST: u64 = 1000;
+const OBJECT_COST_BYTES: u64 = 1000;
 /// A run may send and fetch so much before it has stored anything: what the run before it has left is little.
-const INITIAL: u64 = 128 << 10;
+const INITIAL_BYTES: u64 = 128 << 10;
 const SEND_SHARE: u64 = 2;
 const FETCH_SHARE: u64 = 20;
 
@@ -31,12 +31,12 @@ pub struct TransferBudget {
 impl TransferBudget {
     /// A segment of so many bytes was stored for the first time.
     pub fn stored(&mut self, bytes: u64) {
-        self.stored += bytes + OBJECT_COST;
+        self.stored += bytes + OBJECT_COST_BYTES;
     }
 
     /// Merging `group` has made `key`. So many bytes were sent and fetched.
     pub fn merged(&mut self, group: &[(SegmentKey, u64)], key: SegmentKey, sent: u64, fetched: u64) {
-        self.sent += sent + OBJECT_COST;
+        self.sent += sent + OBJECT_COST_BYTES;
         self.fetched += fetched;
         for (part, _) in group {
             self.products.remove(part);
@@ -52,11 +52,11 @@ impl TransferBudget {
     fn may_send(&self, group: &[(SegmentKey, u64)]) -> bool {
         let bytes: u64 = group.iter().map(|(_, size)| size).sum();
         let merged: u64 = group.iter().filter(|(key, _)| self.products.contains(key)).map(|(_, size)| size).sum();
-        merged <= bytes / 2 || self.sent + bytes + OBJECT_COST <= INITIAL + self.stored / SEND_SHARE
+        merged <= bytes / 2 || self.sent + bytes + OBJECT_COST_BYTES <= INITIAL_BYTES + self.stored / SEND_SHARE
     }
 
     fn may_fetch(&self) -> u64 {
-        (INITIAL + self.stored / FETCH_SHARE).saturating_sub(self.fetched)
+        (INITIAL_BYTES + self.stored / FETCH_SHARE).saturating_sub(self.fetched)
     }
 
     /// The places of the segments that should become one now. `in_memory` tells which need not be fetched.
@@ -122,9 +122,9 @@ mod tests {
     fn objects_stay_few_and_merging_costs_at_most_half() {
         for size in [200, 2_000, 20_000] {
             let (budget, objects) = replicated(size, 2 << 20);
-            let once = SECONDS * size + SECONDS / WINDOWS[0] * OBJECT_COST;
-            assert!(budget.sent <= once.max(budget.stored / 2 + INITIAL), "{size}: {budget:?}");
-            assert!(budget.fetched <= budget.stored / 20 + INITIAL, "{size}: {budget:?}");
+            let once = SECONDS * size + SECONDS / WINDOWS[0] * OBJECT_COST_BYTES;
+            assert!(budget.sent <= once.max(budget.stored / 2 + INITIAL_BYTES), "{size}: {budget:?}");
+            assert!(budget.fetched <= budget.stored / 20 + INITIAL_BYTES, "{size}: {budget:?}");
             assert!(objects < SECONDS / WINDOWS[0] + 100, "{size}: {objects} objects");
         }
         let (budget, objects) = replicated(200, 2 << 20);
@@ -134,19 +134,19 @@ mod tests {
 
     #[test]
     fn old_segments_that_are_too_dear_are_left_out() {
-        let mut chain: Vec<(SegmentKey, u64)> = (0..20).map(|at| (key(at, at + 1), INITIAL)).collect();
+        let mut chain: Vec<(SegmentKey, u64)> = (0..20).map(|at| (key(at, at + 1), INITIAL_BYTES)).collect();
         chain.extend((20..50).map(|at| (key(at, at + 1), 10)));
         let budget = TransferBudget::default();
         // The first window that is merged begins after a segment that is known.
         assert_eq!(budget.next_group(&chain, true, |key| key.start >= point(0, 20), |_| true), Some(30..45));
         assert_eq!(budget.next_group(&chain, false, |_| false, |_| true), Some(30..45));
         let mut spent = TransferBudget::default();
-        spent.merged(&[], key(900, 901), INITIAL, 0);
+        spent.merged(&[], key(900, 901), INITIAL_BYTES, 0);
         assert_eq!(spent.next_group(&chain, false, |_| true, |_| true), Some(15..30));
         (15..45).for_each(|at| spent.merged(&[], key(at, at + 1), 0, 0));
         assert_eq!(spent.next_group(&chain, false, |_| true, |_| true), None);
         let mut fetched = TransferBudget::default();
-        fetched.merged(&[], key(900, 901), 0, INITIAL);
+        fetched.merged(&[], key(900, 901), 0, INITIAL_BYTES);
         assert_eq!(fetched.next_group(&chain, false, |_| false, |_| true), None);
         assert_eq!(fetched.next_group(&chain, true, |key| key.start >= point(0, 20), |_| true), Some(30..45));
     }

@@ -21,7 +21,7 @@ use crate::source::{GenerationEnd, Proof, Source};
 use crate::store::Store;
 
 /// How long an application's checkpoint waits at most while the database is read.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_CHECKPOINT_WAIT: Duration = Duration::from_secs(1);
 
 const NO_CHECKSUM: &str = "no checksum is stored of its newest commit";
 const CHANGED_SINCE: &str = "changed since the snapshot";
@@ -129,7 +129,7 @@ fn read_all(end: &StoredEnd, source: &mut Source, note: &CheckpointNote, clock: 
     let begun = clock.now();
     loop {
         interrupt::check()?;
-        if clock.now().saturating_duration_since(begun) >= PATIENCE && source.has_waiting_checkpoint() {
+        if clock.now().saturating_duration_since(begun) >= MAX_CHECKPOINT_WAIT && source.has_waiting_checkpoint() {
             return Ok(ChecksumMatch::Behind("an application waits for a checkpoint".to_string()));
         }
         if let ResumeCheck::State(state) = &mut check {

@@ -7,12 +7,7 @@ use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::sidecar::with_suffix;
-
-/// PENDING, RESERVED and SHARED bytes: who reads or writes a database holds one, and in WAL mode who is connected to it
-/// (unixLock, sqlite3.c).
-const DATABASE_LOCKS: (i64, i64) = (0x4000_0000, 512);
-/// The locks of a wal-index, and the byte that everybody holds who has it mapped (sqlite.org/walformat.html#wal_locks).
-const INDEX_LOCKS: (i64, i64) = (120, 9);
+use crate::source::lock_bytes::{DATABASE_LOCKS, INDEX_LOCKS};
 
 /// Refuses a file that another process could still write to. This process must have no connection to it: closing a
 /// descriptor drops the POSIX locks of the whole process.

@@ -18,7 +18,7 @@ use crate::restore::lock_holders::refuse_open;
 const RECOVERY_FILES: [&str; 2] = ["-wal", "-journal"];
 
 /// Of a file that takes nobody's place.
-const PRIVATE: u32 = 0o600;
+const PRIVATE_MODE: u32 = 0o600;
 
 /// What a restore may take the place of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +103,8 @@ impl TemporaryFile {
         let directory = Directory::open(parent(output)).map_err(failed)?;
         let (name, file) = directory.create_temporary(&prefix).map_err(failed)?;
         let path = output.with_file_name(&name);
-        let temporary = TemporaryFile { path, file, directory, name, published: false, mode: PRIVATE, mask: 0o777 };
+        let temporary =
+            TemporaryFile { path, file, directory, name, published: false, mode: PRIVATE_MODE, mask: 0o777 };
         temporary.file.try_lock().map_err(|e| failed(e.into()))?;
         temporary.remove_abandoned(&prefix, output)?;
         Ok(temporary)
@@ -135,7 +136,7 @@ impl TemporaryFile {
     /// The permissions of the live database, where that recorded them. A stored number never makes a file executable, nor
     /// keeps its owner out.
     pub fn prefer_mode(&mut self, recorded: u32) {
-        self.mode = recorded & 0o666 | PRIVATE;
+        self.mode = recorded & 0o666 | PRIVATE_MODE;
     }
 
     /// It is to be read and not written: of the permissions that it will have, those to write are left out.

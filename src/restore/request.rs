@@ -9,14 +9,14 @@ use crate::format::plan::PlanTarget;
 use crate::format::position::Generation;
 use crate::interrupt;
 use crate::restore::output_file::Overwrite;
-use crate::source::Integrity;
+use crate::source::IntegrityCheck;
 
 /// What to restore, and how.
 #[derive(Clone)]
 pub struct RestoreRequest {
     pub target: PlanTarget,
     pub generation: Option<Generation>,
-    pub check: Option<Integrity>,
+    pub check: Option<IntegrityCheck>,
     pub overwrite: Overwrite,
     /// The database whose backup it is said to be; none if any will do.
     pub database: Option<PathBuf>,

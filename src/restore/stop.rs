@@ -27,7 +27,7 @@ pub fn resolve_stop<'p>(
                 if key.last_seen <= time && !key.part {
                     break;
                 }
-                let found = last_commit_by(store, clock, key, time).context(|| format!("object {key}"))?;
+                let found = last_commit_by(store, clock, key, time).with_context(|| format!("object {key}"))?;
                 if let Some(point) = found.filter(|point| *point > begin) {
                     return Ok((segments, point));
                 }

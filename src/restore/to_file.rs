@@ -35,23 +35,12 @@ pub fn to_file(
         || load_plan(store, clock, url, wanted),
         |plan| {
             log_warnings(&plan);
-            write_output(store, clock, &plan, wanted, output, progress)
+            // It takes its name only when it is complete, verified and durable.
+            let (temporary, result, _) = beside(store, clock, &plan, wanted, output, progress)?;
+            temporary.publish(output, wanted.overwrite)?;
+            Ok(result)
         },
     )
-}
-
-/// Restores into a file beside the output, which takes its name only when it is complete, verified and durable.
-fn write_output(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    plan: &Plan,
-    wanted: &RestoreRequest,
-    output: &Path,
-    progress: StartProgress<'_>,
-) -> Result<RestoreResult> {
-    let (temporary, result, _) = beside(store, clock, plan, wanted, output, progress)?;
-    temporary.publish(output, wanted.overwrite)?;
-    Ok(result)
 }
 
 /// Restores into a file beside the output, whole and verified.
@@ -75,11 +64,11 @@ pub fn beside(
     };
     let result = apply::restore_resumable(store, clock, plan, pages, &mut show);
     drop(show);
-    let (result, end) = result.context(|| format!("restore {}", output.display()))?;
+    let (result, end) = result.with_context(|| format!("restore {}", output.display()))?;
     mode.get().into_iter().for_each(|mode| temporary.prefer_mode(mode));
     if let Some(how) = wanted.check {
         fault::point("restore.check")?;
-        source::check_integrity(&temporary.path, how).context(|| format!("restore {}", output.display()))?;
+        source::check_integrity(&temporary.path, how).with_context(|| format!("restore {}", output.display()))?;
     }
     wanted.check_cancelled()?;
     Ok((temporary, result, end))

@@ -185,7 +185,7 @@ impl Bases {
 
 impl EarlyPages {
     /// A frame of this page is to be copied.
-    fn want(&mut self, page: u32) {
+    fn request_page(&mut self, page: u32) {
         self.pages.insert(page, Vec::new());
     }
 
@@ -209,7 +209,7 @@ impl PageFiles<'_> {
     pub(super) fn early(&self, after: u32, upto: u32) -> Result<EarlyPages> {
         let mut early = EarlyPages::default();
         for frame in after.saturating_add(1)..=upto {
-            self.wal.frame_header(frame, self.page_size)?.iter().for_each(|header| early.want(header.page));
+            self.wal.frame_header(frame, self.page_size)?.iter().for_each(|header| early.request_page(header.page));
         }
         Ok(early)
     }

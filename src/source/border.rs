@@ -11,7 +11,7 @@ use crate::source::wal_pages::{PageFiles, WalPages};
 
 /// A pin that begins after the place would let a checkpoint write what is not copied yet into the database file: so often in
 /// a row the next round is to try again. After that an application's checkpoint has waited long enough.
-const OVERTAKEN: u8 = 8;
+const MAX_OVERTAKEN_PINS: u8 = 8;
 
 impl Source {
     /// The checksum of the database at the place; none where it is not known.
@@ -119,7 +119,7 @@ impl Source {
 
     /// Whether something was committed between the last copy and the next pin, so that this had better begin again.
     pub(super) fn is_overtaken(&mut self) -> Result<bool> {
-        if self.content.bases.is_none() || self.pin.overtaken >= OVERTAKEN {
+        if self.content.bases.is_none() || self.pin.overtaken >= MAX_OVERTAKEN_PINS {
             return Ok(false);
         }
         let now = self.header()?;

@@ -17,11 +17,7 @@ use crate::log;
 use crate::source::Source;
 use crate::source::connection::{CheckpointMode, checkpoint};
 use crate::source::identity::{FileIdentity, Inode};
-
-/// PENDING, RESERVED and SHARED bytes of a database (sqlite.org/c3ref/io_methods.html; os.h: PENDING_BYTE).
-const DATABASE_LOCKS: (i64, i64) = (0x4000_0000, 512);
-/// The lock bytes of a -shm file, and the one that says that it is in use (walformat.html#wal_locks, unixShmNode).
-const INDEX_LOCKS: (i64, i64) = (120, 9);
+use crate::source::lock_bytes::{DATABASE_LOCKS, INDEX_LOCKS};
 
 impl Source {
     /// Closes everything. What is left beside a file that is gone, or was overwritten, goes too, if nobody else uses it

@@ -51,7 +51,7 @@ impl CopyProgress {
     }
 
     /// Goes on from another place than that of the first pin; `nothing_left` if no commit is between the two.
-    pub(super) fn go_on_from(&mut self, position: CopyMark, nothing_left: bool) {
+    pub(super) fn resume_from(&mut self, position: CopyMark, nothing_left: bool) {
         self.position = position;
         self.passed_first_pin = nothing_left;
         self.all_copied = nothing_left;
@@ -75,7 +75,7 @@ impl CopyProgress {
     }
 
     /// The batch that ends at the place is given out.
-    pub(super) fn look_for_first_pin(&mut self) {
+    pub(super) fn check_first_pin(&mut self) {
         let position = self.position;
         if position.frame >= self.header_at_open.frames && position.chain.salt() == self.header_at_open.salt {
             self.passed_first_pin = true;

@@ -136,7 +136,7 @@ fn copy_frames<'b>(
     source.copied.advance_to(end);
     let checksum = compare(source, &position, cut.pages, frames, new_wal.is_some(), composer)?;
     source.reach_borders()?;
-    source.copied.look_for_first_pin();
+    source.copied.check_first_pin();
     Ok(ReadResult::Batch(Batch {
         header: new_wal,
         start: position.mark(),

@@ -21,10 +21,10 @@ use crate::source::resume::GenerationEnd;
 use crate::source::wal_index::{CheckpointProgress, IndexHeader, WalIndex};
 
 /// The header of the database (sqlite.org/fileformat2.html#the_database_header).
-const HEADER: usize = 100;
-pub(super) type DatabaseHeader = [u8; HEADER];
+const HEADER_BYTES: usize = 100;
+pub(super) type DatabaseHeader = [u8; HEADER_BYTES];
 /// Page size, and the two version numbers that say whether it is in WAL mode: no checkpoint changes them.
-const FIXED: std::ops::Range<usize> = 16..20;
+const UNCHANGED_BYTES: std::ops::Range<usize> = 16..20;
 
 /// The file as it was found at one look, and how far checkpoints were just before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +62,7 @@ pub(super) enum Change {
 impl FileState {
     /// `before` was read before `found` was.
     pub(super) fn read(before: IndexState, found: &Metadata, connection: &Connection) -> Result<FileState> {
-        let mut header = [0; HEADER];
+        let mut header = [0; HEADER_BYTES];
         connection::read_file(connection, 0, &mut header)?;
         Ok(FileState::new(before, found, header))
     }
@@ -79,7 +79,7 @@ impl FileState {
     /// What became of the file between `self` and `now`; `behind` is how far checkpoints are behind the later look.
     /// `times` says whether the file system can be trusted with the time of a change.
     pub(super) fn compare(&self, now: &FileState, behind: CheckpointProgress, times: bool) -> Change {
-        if self.header[FIXED] != now.header[FIXED] {
+        if self.header[UNCHANGED_BYTES] != now.header[UNCHANGED_BYTES] {
             return Change::Foreign;
         }
         let same = self.stamp.modified == now.stamp.modified && self.stamp.size == now.stamp.size;
@@ -92,7 +92,7 @@ impl FileState {
 
     /// Whether the content is another one beyond doubt: a change of the times alone may be a touch(1).
     fn is_certain(&self, now: &FileState) -> bool {
-        self.stamp.size != now.stamp.size || self.header[FIXED.start..] != now.header[FIXED.start..]
+        self.stamp.size != now.stamp.size || self.header[UNCHANGED_BYTES.start..] != now.header[UNCHANGED_BYTES.start..]
     }
 
     /// Whether the WAL has nothing for the file that is there now: it was all in the file that was there before, or the
@@ -176,7 +176,7 @@ mod tests {
 
     fn state(modified: i64, size: u64, progress: CheckpointProgress) -> FileState {
         let stamp = FileStamp { inode: 1, size, modified: (modified, 0), changed: (modified, 0) };
-        FileState { stamp, header: [7; HEADER], before: IndexState { progress, header: None } }
+        FileState { stamp, header: [7; HEADER_BYTES], before: IndexState { progress, header: None } }
     }
 
     #[test]

@@ -10,11 +10,11 @@ use crate::directory::{Directory, effective_user, inherit_owner, set_mode};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 
-const NAME: &str = "lock";
+const LOCK_FILE: &str = "lock";
 /// A lock that others could open they could also hold.
-const MODE: u32 = 0o600;
-const META_PATH_HINT: &str = "set meta-path to use another directory";
-const ROOT: u32 = 0;
+const LOCK_FILE_MODE: u32 = 0o600;
+pub(super) const META_PATH_HINT: &str = "set meta-path to use another directory";
+const ROOT_UID: u32 = 0;
 /// Others may write, and the group may.
 const BY_OTHERS: u32 = 0o002;
 const BY_GROUP: u32 = 0o020;
@@ -51,7 +51,7 @@ impl Lock {
     /// that another user may have put there.
     pub fn take(directory: &Path, database: &Path, stay: LockWait) -> Result<Lock> {
         fault::point("lock.take")?;
-        let path = directory.join(NAME);
+        let path = directory.join(LOCK_FILE);
         let failed = |operation: &str, e: &io::Error| {
             Error::io(Kind::Database, format!("{operation} {}", path.display()), e).with_hint(META_PATH_HINT)
         };
@@ -96,7 +96,7 @@ fn meta_directory(path: &Path, owner: Option<&Metadata>) -> Result<Directory> {
 /// Why what lies in a directory is not to be relied on.
 fn distrust_reason(found: &Metadata, database: Option<&Metadata>) -> Option<String> {
     let (us, owner) = (effective_user(), database.map(MetadataExt::uid));
-    if ![Some(ROOT), Some(us), owner].contains(&Some(found.uid())) {
+    if ![Some(ROOT_UID), Some(us), owner].contains(&Some(found.uid())) {
         let expected = owner.unwrap_or(us);
         return Some(format!("expected user {us} or {expected} as its owner, found user {}", found.uid()));
     }
@@ -107,7 +107,7 @@ fn distrust_reason(found: &Metadata, database: Option<&Metadata>) -> Option<Stri
 
 /// The lock file, new or as another run has left it.
 fn open(directory: &Directory, owner: Option<&Metadata>) -> io::Result<File> {
-    let name = OsStr::new(NAME);
+    let name = OsStr::new(LOCK_FILE);
     match directory.create(name) {
         Ok(file) => {
             if let Some(owner) = owner {
@@ -118,7 +118,7 @@ fn open(directory: &Directory, owner: Option<&Metadata>) -> io::Result<File> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
             let file = directory.open_own(name)?;
             // Not ours to change where root has made it for us.
-            let _ = set_mode(&file, MODE);
+            let _ = set_mode(&file, LOCK_FILE_MODE);
             Ok(file)
         }
         Err(e) => Err(e),

@@ -27,6 +27,7 @@
 //! | RECOVER, WRITE, CKPT, by SQLite's recovery | everybody | reading the WAL once, as for anyone who is first to see a torn wal-index |
 //! | the file of a database that is not in WAL mode | writers | the time to copy it aside (`Snapshot::detach`) |
 
+pub mod lock_bytes;
 pub mod page_checksums;
 pub mod page_writer;
 pub mod resume;
@@ -83,7 +84,7 @@ pub use file_crc_check::FileCrcCheck;
 pub use file_stamp::FileStamp;
 pub use foreign_locks::{CHECKPOINT_PATIENCE, CHECKPOINT_PAUSE};
 pub use inotify::Inotify;
-pub use integrity::{Integrity, check_integrity};
+pub use integrity::{IntegrityCheck, check_integrity};
 pub use lock::{Lock, LockWait, default_meta_path};
 pub use opening::check;
 pub use proof::{Proof, StateCheck};

@@ -9,10 +9,10 @@ use crate::directory::{Directory, free_bytes};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::position::PageSize;
+use crate::source::lock::META_PATH_HINT;
 
 /// So many bytes are kept between two looks at what room there is.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
-const META_PATH_HINT: &str = "set meta-path to use another directory";
 
 /// The pages, each at the place that it has in the database, so that only those that are kept take room on the disk. The
 /// file has no name, and is gone when the snapshot is, however that ends.

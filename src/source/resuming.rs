@@ -34,7 +34,7 @@ impl Source {
         }
         self.files.wal = wal;
         let nothing_left = stored.frame == self.copied.header_at_open.frames;
-        self.copied.go_on_from(CopyMark::at(stored), nothing_left);
+        self.copied.resume_from(CopyMark::at(stored), nothing_left);
         Ok(Ok(()))
     }
 
@@ -64,7 +64,7 @@ impl Source {
         let first = self.copied.header_at_open;
         let chain = FrameChecksum::new(first.order, first.salt, Checksum::default());
         let start = CopyMark { page_size: self.copied.position.page_size, frame: 0, chain, chain_known: false };
-        self.copied.go_on_from(start, first.frames == 0);
+        self.copied.resume_from(start, first.frames == 0);
         if check.checksum.is_some() {
             let (page_size, early) = (self.copied.position.page_size, std::mem::take(&mut check.early));
             let found = WalPages::before(check.pages, BTreeSet::new());
@@ -78,7 +78,7 @@ impl Source {
     /// must be in the state of `stored`: whatever was committed later then stands in this WAL from its first frame on.
     pub fn resume_behind_restart(&mut self, stored: &WalMark) {
         let nothing_left = self.copied.header_at_open.frames == 0;
-        self.copied.go_on_from(CopyMark::at(stored), nothing_left);
+        self.copied.resume_from(CopyMark::at(stored), nothing_left);
     }
 
     /// Begins at this commit, after the pinned one in the same WAL, of which a snapshot has been begun. What is between

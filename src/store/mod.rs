@@ -85,7 +85,7 @@ pub trait Store {
     }
 
     /// Begins to ask the running program with this ID; none where nobody can be asked.
-    fn ask(&self, _id: &str, _endpoint: Endpoint, _payload: &str) -> Option<Box<dyn Question>> {
+    fn query_service(&self, _id: &str, _endpoint: Endpoint, _payload: &str) -> Option<Box<dyn Question>> {
         None
     }
 
@@ -336,7 +336,7 @@ pub struct LiveWriter {
 /// A look for those who have leases.
 pub trait FindWriters {
     /// Asks for the lease of a prefix, once. The empty one is the store's own.
-    fn ask(&mut self, prefix: &str);
+    fn query(&mut self, prefix: &str);
 
     /// Makes progress. True once every question has its answer; more may be asked.
     fn poll(&mut self, now: Instant) -> Result<bool>;

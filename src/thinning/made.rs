@@ -48,7 +48,7 @@ impl Made {
         fault::point("thin.stored")?;
         let read = ReadLog::default();
         let same = same(ObjectReader::new(store, clock, name, &read), self.reader()?);
-        match same.context(|| format!("object {name}"))? {
+        match same.with_context(|| format!("object {name}"))? {
             true => Ok(()),
             false => {
                 Err(Error::new(Kind::Corrupt, format!("object {name}: expected what was stored, found something else")))

@@ -49,7 +49,7 @@ pub fn rollups(work: &Work<'_>, plan: &Thinning, stored: &mut dyn FnMut(Entry, &
         };
         read.add(2 * bytes_of(group));
         // The proof: only a true one leads the copy to the checksum that was stored with the last commit.
-        replay.apply(&key, made.reader()?).context(|| format!("rollup {key}"))?;
+        replay.apply(&key, made.reader()?).with_context(|| format!("rollup {key}"))?;
         let size = made.size();
         if is_worthwhile(size + encryption_overhead(store, size), group) {
             let name = key.to_string();
@@ -116,7 +116,7 @@ fn header(store: &dyn Store, clock: &dyn Clock, key: &SnapshotKey) -> Result<Sna
     let name = key.to_string();
     let read = ReadLog::default();
     let reader = SnapshotReader::open(ObjectReader::new(store, clock, &name, &read));
-    reader.map(|reader| *reader.header()).context(|| format!("object {name}"))
+    reader.map(|reader| *reader.header()).with_context(|| format!("object {name}"))
 }
 
 /// An object less is worth what the chain counts it, and a smaller one of one what it saves.
@@ -160,7 +160,7 @@ fn compose(work: &Work<'_>, group: &Group, known: Option<DatabaseChecksum>) -> R
             let added = composed.add(key, ObjectReader::new(store, clock, &name, &read));
             // What is encrypted never becomes a part of something that is not.
             let added = added.and_then(|()| check_same_encryption(read.recipients(), store.recipients()));
-            added.context(|| format!("object {name}"))?;
+            added.with_context(|| format!("object {name}"))?;
         }
         let Some((header, net)) = composed.rollup(known) else { return Ok(None) };
         let mut out = Vec::new();

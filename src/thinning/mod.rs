@@ -118,7 +118,7 @@ pub fn thin(
                     log_not_thinned(store, &format!("generation {}: {}", plan.generation, error.message()));
                     tried.unreadable = true;
                 }
-                done => done.context(|| format!("thin out generation {}", plan.generation))?,
+                done => done.with_context(|| format!("thin out generation {}", plan.generation))?,
             }
         }
     }
@@ -134,7 +134,7 @@ fn missing_recipients(store: &dyn Store, clock: &dyn Clock, listing: &Listing) -
         Err(error) if error.kind() == Kind::NoIdentity => {
             return Ok(Some(format!("object {name}: {}", error.message())));
         }
-        first => first.context(|| format!("object {name}"))?,
+        first => first.with_context(|| format!("object {name}"))?,
     };
     Ok((read.recipients() > 0).then(|| NO_RECIPIENTS.to_string()))
 }

@@ -31,7 +31,7 @@ use crate::thinning::work::Work;
 /// gzip's level: a snapshot is made once and read often.
 const LEVEL: u32 = 6;
 /// Bytes of the database that are compressed at once, at least a page.
-const BLOCK: usize = 256 << 10;
+const BLOCK_BYTES: usize = 256 << 10;
 
 /// Makes and stores the snapshots that a plan wants, and tells each one.
 pub fn snapshots(work: &Work<'_>, plan: &Thinning, stored: &mut dyn FnMut(Entry)) -> Result<()> {
@@ -85,7 +85,7 @@ impl Described {
             }
             Ok(Described { origin: origin_of(&bytes).unwrap_or_default(), note: reader.sealed_note() })
         };
-        read_header().context(|| format!("object {name}"))
+        read_header().with_context(|| format!("object {name}"))
     }
 }
 
@@ -107,10 +107,10 @@ fn snapshot(file: &File, end: &RestoredEnd, origin: Option<&DatabaseOrigin>) -> 
     let (mut encoder, mut compressor, mut piece) =
         (SnapshotEncoder::new(&header, origin), BlockCompressor::new(LEVEL), Block::default());
     let (mut made, mut out, mut found) = (Made::new()?, Vec::new(), RunningChecksum::new(header.page_size));
-    let mut block = vec![0; BLOCK];
+    let mut block = vec![0; BLOCK_BYTES];
     let mut at = 0;
     while at < header.payload_len() {
-        let count = usize::try_from(header.payload_len() - at).map_or(BLOCK, |left| left.min(BLOCK));
+        let count = usize::try_from(header.payload_len() - at).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
         let pages = block.get_mut(..count).unwrap_or_default();
         file.read_exact_at(pages, at).map_err(|error| Error::io(Kind::Database, "read a temporary file", &error))?;
         pages.chunks(header.page_size.get() as usize).for_each(|page| found.push(page));

@@ -210,7 +210,7 @@ fn who_has_a_lease_is_found_below_its_prefix(open: Open) {
     }
     lease.set_lag(Some(Duration::from_millis(1500)));
     let mut search = above.find_writers();
-    ["one", "", "two"].iter().for_each(|prefix| search.ask(prefix));
+    ["one", "", "two"].iter().for_each(|prefix| search.query(prefix));
     // Anyone who has one answers at each of its ticks.
     while !search.poll(Instant::now()).expect("poll") {
         lease.poll(Instant::now()).expect("poll");

@@ -4,7 +4,7 @@
 
 use std::io::Read;
 
-use litestream::age::CHUNK;
+use litestream::age::CHUNK_BYTES;
 use litestream::age::decryptor::Decryptor;
 use litestream::age::encryptor::Encryptor;
 use litestream::age::fault::Fault;
@@ -250,7 +250,7 @@ fn a_damaged_age_file_gives_nothing_that_was_not_written() {
     let mut random = Random(31);
     let identities = [Identity::generate()];
     let mut files = Vec::new();
-    for length in [0, 300, CHUNK, 2 * CHUNK + 5000] {
+    for length in [0, 300, CHUNK_BYTES, 2 * CHUNK_BYTES + 5000] {
         let mut plain = vec![0; length];
         plain.iter_mut().for_each(|byte| *byte = random.next() as u8);
         let recipients = [*identities[0].recipient(), *Identity::generate().recipient()];
@@ -271,7 +271,7 @@ fn a_damaged_age_file_gives_nothing_that_was_not_written() {
         let (whole, read) = decrypted(&damaged, damaged.len().max(1), &identities);
         assert_eq!(whole.is_ok(), damaged == *file, "round {round}: {whole:?}");
         assert!(plain.starts_with(&read), "round {round}: something else was given");
-        let most = if random.below(2) == 0 { 80 } else { CHUNK };
+        let most = if random.below(2) == 0 { 80 } else { CHUNK_BYTES };
         let piece = 1 + random.below(most);
         assert_eq!(decrypted(&damaged, piece, &identities), (whole, read), "round {round}: in pieces of {piece}");
     }

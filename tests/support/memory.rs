@@ -240,7 +240,7 @@ impl Scan for MemoryScan {
 struct NobodyKnown(usize);
 
 impl FindWriters for NobodyKnown {
-    fn ask(&mut self, _: &str) {
+    fn query(&mut self, _: &str) {
         self.0 += 1;
     }
 

@@ -95,7 +95,7 @@ impl CompactionRoot {
 }
 
 /// What is to be compacted, and where to report that all of it was.
-pub fn roots(given: &Context, options: &cli::CompactOptions) -> Result<(Vec<CompactionRoot>, Option<Heartbeat>)> {
+pub fn roots(ctx: &Context, options: &cli::CompactOptions) -> Result<(Vec<CompactionRoot>, Option<Heartbeat>)> {
     if let Some(url) = &options.url {
         let replica = config::replica_from_url(url.reveal(), &environment)?;
         config::check_files::replica(&replica)?;
@@ -103,7 +103,7 @@ pub fn roots(given: &Context, options: &cli::CompactOptions) -> Result<(Vec<Comp
         let kept = Kept { retention, keep: options.keep };
         return Ok((vec![CompactionRoot { replica, databases: Selection::Below(kept) }], None));
     }
-    let config = given.config()?;
+    let config = ctx.config()?;
     config::check_files::config(&config)?;
     let named = by_bucket(config.dbs.iter().flat_map(Database::each_replica).map(|database| Named {
         prefix: String::new(),

@@ -46,7 +46,7 @@ impl Daemon {
     }
 
     /// Replicates until a signal comes or the command ends; the status to end with.
-    pub fn run_until_stopped(&mut self, given: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatus> {
+    pub fn run_until_stopped(&mut self, ctx: &Context, options: &cli::ReplicateOptions) -> Result<ExitStatus> {
         self.reports.notify("READY=1");
         loop {
             if let Err(error) = self.supervisor.step(self.next_iteration(SystemClock.now())) {
@@ -61,7 +61,7 @@ impl Daemon {
             }
             self.reports.keep_alive(SystemClock.now());
             if signals::take_hangup() {
-                self.reload(given, options);
+                self.reload(ctx, options);
             }
             self.run_periodic_tasks(SystemClock.now());
         }
@@ -96,10 +96,10 @@ impl Daemon {
     }
 
     /// Reads the configuration again. One that is wrong changes nothing.
-    fn reload(&mut self, given: &Context, options: &cli::ReplicateOptions) {
-        let read = read_config(given, options)
+    fn reload(&mut self, ctx: &Context, options: &cli::ReplicateOptions) {
+        let read = read_config(ctx, options)
             .and_then(|config| find_databases::find_databases(&config).map(|found| (config, found)));
-        let log_as = |config: &Config| given.apply_log_settings(config, Some(log::Level::Info));
+        let log_as = |config: &Config| ctx.apply_log_settings(config, Some(log::Level::Info));
         match read {
             Ok((config, found)) => {
                 log_as(&config);

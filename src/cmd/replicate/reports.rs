@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
+use crate::cmd::environment;
 use crate::cmd::heartbeat::HeartbeatSender;
-use crate::cmd::notify::Notifier;
+use crate::cmd::metrics::{self, METRICS_INTERVAL};
+use crate::cmd::notify::{Notifier, STATUS_INTERVAL};
 use crate::cmd::status_log::log_status;
 use crate::cmd::supervisor::Supervisor;
 use crate::cmd::traffic_log::TrafficLog;
-use crate::cmd::{environment, metrics};
 use crate::config::{Config, Heartbeat};
 use crate::log;
 use crate::log::warn_once::WarnOnce;
@@ -18,10 +19,6 @@ use crate::replica::replicator::{Replicator, ReplicatorStatus};
 
 /// Between two log lines about where each database stands.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two metrics files: the node exporter is asked four times a minute at most.
-const METRICS_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two looks at all databases together, for systemd's status and the heartbeat.
-const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 pub struct Reports {
     notifier: Notifier,
@@ -173,8 +170,8 @@ mod tests {
             (vec![status(None, true)], "STATUS=1 databases, lag of 1 unknown, problem with 1"),
             (vec![status(None, false), status(Some(5), false)], "STATUS=2 databases, lag 5s, lag of 1 unknown"),
         ];
-        for (given, expected) in table {
-            assert_eq!(status_text(&given), expected);
+        for (ctx, expected) in table {
+            assert_eq!(status_text(&ctx), expected);
         }
     }
 }

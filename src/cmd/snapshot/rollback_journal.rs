@@ -29,7 +29,7 @@ use super::check::check_restorable;
 /// takes as long as the disk does.
 const MAX_WRITER_BLOCK: Duration = Duration::from_secs(1);
 /// A snapshot that is cut off by an outage is started again this often, at most.
-const ATTEMPTS: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 /// Between two looks at a store that has nothing to say.
 const STORE_WAIT: Duration = Duration::from_millis(50);
 
@@ -46,7 +46,7 @@ pub fn snapshot_rollback_journal(
     }
     // Whatever takes time goes first.
     connect(&**store, &SystemClock)?;
-    for _ in 1..ATTEMPTS {
+    for _ in 1..MAX_ATTEMPTS {
         match stored_without_wal(database, options, asked, store) {
             // What was sent is of a moment that nobody can go back to: the next attempt takes another one.
             Err(error) => Outage::default().sit_out(&**store, &SystemClock, error)?,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Kind;
 
 fn nats_of(text: &str) -> NatsUrl {
     match parse(text) {

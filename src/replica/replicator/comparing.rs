@@ -34,7 +34,7 @@ impl OpenDatabase {
                     .field("db", db)
                     .field("seconds", now.duration_since(begun).as_secs())
                     .emit();
-                self.comparison.put_off(now);
+                self.comparison.postpone(now);
             }
             Ok(Comparison::Differs) => {
                 let overwritten = self.source.replaced_file(true).ok().flatten();
@@ -43,7 +43,7 @@ impl OpenDatabase {
             Err(error) => {
                 // The copy does not depend on it: the application meets the same disk.
                 log::warn("database not compared with what is stored").field("db", db).error(&error).emit();
-                self.comparison.put_off(now);
+                self.comparison.postpone(now);
             }
         }
         tools.next_comparison = Some(now + PIECE_INTERVAL);

@@ -39,7 +39,7 @@ impl DatabaseComparisonSchedule {
     }
 
     /// A snapshot reads all of it.
-    pub(super) fn put_off(&mut self, now: Instant) {
+    pub(super) fn postpone(&mut self, now: Instant) {
         *self = DatabaseComparisonSchedule { copied: self.copied, ..DatabaseComparisonSchedule::new(self.pace, now) };
     }
 
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(schedule.piece(later(60), copied(0), PageSize::MIN), Some(1 << 20));
         assert_eq!(schedule.piece(later(61), copied(1), PageSize::MIN), Some(1 << 18));
         assert_eq!(schedule.piece(later(62), copied(1), PageSize::MIN), Some(1 << 20));
-        schedule.put_off(later(62));
+        schedule.postpone(later(62));
         assert_eq!(schedule.piece(later(121), copied(1), PageSize::MIN), None);
         assert_eq!(schedule.piece(later(122), copied(1), PageSize::MIN), Some(1 << 20));
         let mut small = DatabaseComparisonSchedule::new(Some(ComparisonPace { piece: 1, ..pace }), begun);

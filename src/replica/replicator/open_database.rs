@@ -100,7 +100,7 @@ impl OpenDatabase {
             self.hot_until = None;
             match self.copy_until_current(tools, clock, sides)? {
                 CopyResult::Ended => {}
-                CopyResult::More => match self.holds_off_writers_for_the_rest(sides, clock.now())? {
+                CopyResult::More => match self.locks_to_catch_up(sides, clock.now())? {
                     true => continue,
                     false => return Ok(SyncResult::Again),
                 },
@@ -123,7 +123,7 @@ impl OpenDatabase {
 
     /// A long WAL, little of which is not copied. What the sides that joined at an earlier position lack must stay under
     /// the pin.
-    fn holds_off_writers_for_the_rest(&mut self, sides: &[Side], now: Instant) -> Result<bool> {
+    fn locks_to_catch_up(&mut self, sides: &[Side], now: Instant) -> Result<bool> {
         Ok(!sides.iter().any(Side::is_behind) && self.source.lock_to_catch_up(now)?)
     }
 

@@ -212,7 +212,7 @@ fn begin_side(
     let SideStage::Ready(Err(reason)) = side.stage() else { return Ok(Ok(())) };
     let reason = reason.clone();
     if side.must_identify() {
-        side.begin_to_identify(database.source.origin()?, reason);
+        side.start_identifying(database.source.origin()?, reason);
         return Ok(Ok(()));
     }
     let missed = side.missed_end();

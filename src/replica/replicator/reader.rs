@@ -168,7 +168,7 @@ impl DatabaseReader {
     /// Opens the database, which pins it. None where a checkpoint of the application waits for that pin, to try again.
     pub(super) fn open_source(&mut self, now: Instant) -> Result<Option<Source>> {
         let mut source = Source::open(&self.settings.path, &self.settings.source)?;
-        if source.has_waiting_checkpoint() && self.lets_checkpoint_pass(now) {
+        if source.has_waiting_checkpoint() && self.yields_to_checkpoint(now) {
             return Ok(None);
         }
         self.lets_checkpoint_pass_until = None;
@@ -177,7 +177,7 @@ impl DatabaseReader {
 
     /// Whether to try again in a moment, because a checkpoint of the application waits for our first pin. Not for ever: it may
     /// wait for another process.
-    fn lets_checkpoint_pass(&mut self, now: Instant) -> bool {
+    fn yields_to_checkpoint(&mut self, now: Instant) -> bool {
         let until = *self.lets_checkpoint_pass_until.get_or_insert(now + CHECKPOINT_PATIENCE);
         self.retry_at = now + CHECKPOINT_PAUSE;
         now < until

@@ -13,7 +13,7 @@ use crate::restore::apply::{Restore, proven};
 use crate::restore::page_output::{PageOutput, expect_growth};
 
 /// Bytes of pages after the point to stop at that are kept to prove the member, at most. A writer's members have less.
-const BEHIND: usize = 16 << 20;
+const MAX_PAST_STOP_BYTES: usize = 16 << 20;
 
 /// Where the pages are while a member is read.
 struct Pages<'a, O> {
@@ -108,10 +108,10 @@ impl<O: PageOutput> Pages<'_, O> {
         running.frame(found.page, &old, new);
         let mut kept = self.behind.take().unwrap_or_default();
         kept.pages.insert(found.page, new.to_vec());
-        if kept.pages.len() * new.len() > BEHIND {
+        if kept.pages.len() * new.len() > MAX_PAST_STOP_BYTES {
             return Err(Error::new(
                 Kind::Corrupt,
-                format!("expected at most {BEHIND} bytes of pages in a member, found more"),
+                format!("expected at most {MAX_PAST_STOP_BYTES} bytes of pages in a member, found more"),
             ));
         }
         (self.behind, self.running) = (Some(kept), running);

@@ -28,7 +28,7 @@ use crate::store::Store;
 /// The WAL of a copy is emptied when it has so many frames more than what a reader kept there, as SQLite itself would.
 const CHECKPOINT_FRAMES: u32 = 1000;
 /// A database has at least so many bytes.
-const HEADER: usize = 100;
+const HEADER_BYTES: usize = 100;
 
 /// A copy that is there.
 pub struct Copy {
@@ -309,7 +309,7 @@ impl Copy {
 fn set_wal_mode(fresh: &TemporaryFile) -> Result<[u8; 2]> {
     fault::point("standby.mode")?;
     let failed = |e: std::io::Error| Error::io(Kind::Database, format!("write {}", fresh.path.display()), &e);
-    let mut header = [0; HEADER];
+    let mut header = [0; HEADER_BYTES];
     match fresh.file.read_exact_at(&mut header, 0) {
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
             return Err(Error::new(Kind::NothingToRestore, "the stored database has no page yet"));

@@ -182,7 +182,7 @@ impl<'a> Follower<'a> {
         }
         match self.apply(&segments, published) {
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::AnotherDatabase) => {
-                self.begin_anew(error, plan()?, published)
+                self.restart(error, plan()?, published)
             }
             applied => applied,
         }
@@ -231,7 +231,7 @@ impl<'a> Follower<'a> {
 
     /// What did not fit may be the copy, or what is stored: then it may lead there by another way. One that has failed is not
     /// tried again.
-    fn begin_anew(&mut self, error: Error, plan: Plan, published: OnPublished<'_>) -> Result<()> {
+    fn restart(&mut self, error: Error, plan: Plan, published: OnPublished<'_>) -> Result<()> {
         let unharmed = self.copy.as_mut().map_or(Ok(true), Copy::is_unharmed)?;
         match unharmed {
             true if error.kind() != Kind::Corrupt || self.failed.as_ref() == Some(&plan) => return Err(error),

@@ -123,7 +123,7 @@ impl Notes {
 }
 
 /// The notes of a copy, as another process sees them.
-pub struct SeenNotes {
+pub struct FoundNotes {
     pub records: Vec<CopyRecord>,
     /// A process follows with the copy.
     pub locked: bool,
@@ -131,7 +131,7 @@ pub struct SeenNotes {
 }
 
 /// Reads the notes of a copy without following with it; none if it has none, or they are of another file.
-pub fn look(output: &Path) -> Result<Option<SeenNotes>> {
+pub fn read(output: &Path) -> Result<Option<FoundNotes>> {
     let path = with_suffix(output, SUFFIX);
     let failed = |e: io::Error| Error::io(Kind::Database, format!("read {}", path.display()), &e);
     let directory = Directory::open(parent(output)).map_err(failed)?;
@@ -151,7 +151,7 @@ pub fn look(output: &Path) -> Result<Option<SeenNotes>> {
     let modified = file.metadata().and_then(|found| found.modified()).map_err(failed)?;
     let written = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let written = Timestamp::from_millis(u64::try_from(written.as_millis()).unwrap_or_default());
-    Ok(Some(SeenNotes { records, locked, written }))
+    Ok(Some(FoundNotes { records, locked, written }))
 }
 
 /// Writes a file beside, locks it, and gives it the name.

@@ -9,15 +9,14 @@ use crate::fault;
 use crate::format::position::PageSize;
 use crate::restore::page_output::PageOutput;
 use crate::restore::to_file::room_for;
-use crate::source::page_writer::Transaction;
+use crate::source::page_writer::{Transaction, WAL_VERSIONS};
 
-/// Where a database says by which versions it is read and written, and what a copy says: WAL mode.
-const VERSIONS: std::ops::Range<usize> = 18..20;
-const WAL_VERSIONS: [u8; 2] = [2, 2];
+/// Where a database says by which versions it is written and read.
+const FILE_FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
 
 /// Puts a first page into WAL mode, and gives what it said before; none if it is no first page.
 pub fn to_wal_mode(first: &mut [u8]) -> Option<[u8; 2]> {
-    let place = first.get_mut(VERSIONS)?;
+    let place = first.get_mut(FILE_FORMAT_VERSIONS)?;
     let before = [place[0], place[1]];
     place.copy_from_slice(&WAL_VERSIONS);
     Some(before)
@@ -25,7 +24,7 @@ pub fn to_wal_mode(first: &mut [u8]) -> Option<[u8; 2]> {
 
 /// The first page as it is in the database that is followed.
 pub fn from_wal_mode(first: &mut [u8], versions: [u8; 2]) {
-    if let Some(place) = first.get_mut(VERSIONS) {
+    if let Some(place) = first.get_mut(FILE_FORMAT_VERSIONS) {
         place.copy_from_slice(&versions);
     }
 }

@@ -39,15 +39,15 @@ impl Schedule {
     }
 
     /// This was stored just now.
-    pub fn hear(&mut self, entry: Entry) {
+    pub fn on_object(&mut self, entry: Entry) {
         match self.heard.len() < MAX_HEARD {
             true => self.heard.push(entry),
-            false => self.look(),
+            false => self.request_listing(),
         }
     }
 
     /// Something may have been missed.
-    pub fn look(&mut self) {
+    pub fn request_listing(&mut self) {
         (self.heard, self.look) = (Vec::new(), true);
     }
 
@@ -99,13 +99,13 @@ mod tests {
         schedule.done(begin + SECOND, false);
         // Told of what is new, it does not poll.
         assert_eq!(schedule.next(begin + 200 * SECOND, true), Next::Nothing);
-        [entry("a"), entry("b")].into_iter().for_each(|entry| schedule.hear(entry));
+        [entry("a"), entry("b")].into_iter().for_each(|entry| schedule.on_object(entry));
         assert_eq!(schedule.next(begin + 200 * SECOND, true), Next::Take(vec![entry("a"), entry("b")]));
         assert_eq!(schedule.next(begin + 200 * SECOND, true), Next::Nothing);
         assert_eq!(schedule.next(begin + 302 * SECOND, true), Next::Look);
         // What was missed is looked for, and what was heard before is in there.
-        schedule.hear(entry("c"));
-        schedule.look();
+        schedule.on_object(entry("c"));
+        schedule.request_listing();
         assert_eq!(schedule.next(begin + 303 * SECOND, true), Next::Look);
         assert_eq!(schedule.next(begin + 303 * SECOND, true), Next::Nothing);
     }
@@ -124,7 +124,7 @@ mod tests {
         }
         assert_eq!(pauses, [0, 2, 4, 8, 10, 10]);
         // Something new may be what it waits for.
-        schedule.hear(entry("a"));
+        schedule.on_object(entry("a"));
         assert_eq!(schedule.next(now, true), Next::Look);
         schedule.done(now, false);
         assert_eq!(schedule.next(now + 20 * SECOND, true), Next::Nothing);
@@ -136,7 +136,7 @@ mod tests {
         let begin = Instant::now();
         schedule.next(begin, true);
         schedule.done(begin, false);
-        (0..=MAX_HEARD).for_each(|_| schedule.hear(entry("a")));
+        (0..=MAX_HEARD).for_each(|_| schedule.on_object(entry("a")));
         assert_eq!(schedule.next(begin, true), Next::Look);
     }
 }

@@ -24,8 +24,8 @@ pub struct CopyState {
 /// Looks at the copy with this name; none if there is none.
 ///
 /// Errors: its notes cannot be read.
-pub fn look(output: &Path) -> Result<Option<CopyState>> {
-    let Some(seen) = notes::look(output)? else { return Ok(None) };
+pub fn read_copy_state(output: &Path) -> Result<Option<CopyState>> {
+    let Some(seen) = notes::read(output)? else { return Ok(None) };
     let Some(record) = seen.records.last() else { return Ok(None) };
     let chain_end = record.end.chain_end;
     let position = Position { generation: chain_end.generation, wal_position: chain_end.end };

@@ -19,13 +19,13 @@ use crate::source::connection;
 use crate::source::wal_index::{BLOCK, HEADER_WORDS};
 
 /// Frames that one block has room for (HASHTABLE_NPAGE, 68057).
-const ENTRIES: u32 = 4096;
+const ENTRIES_PER_BLOCK: u32 = 4096;
 /// Slots of its hash table (HASHTABLE_NSLOT, 68059).
-const SLOTS: usize = 8192;
+const SLOTS_PER_BLOCK: usize = 8192;
 /// Words before the first entry of the first block: both headers and the state of checkpoints (WALINDEX_HDR_SIZE, 67916).
 const FIRST_ENTRY: usize = 34;
 /// Frames that the first block has room for (HASHTABLE_NPAGE_ONE, 68066).
-const FIRST_ENTRIES: u32 = ENTRIES - FIRST_ENTRY as u32;
+const FIRST_ENTRIES: u32 = ENTRIES_PER_BLOCK - FIRST_ENTRY as u32;
 /// HASHTABLE_HASH_1, 68058.
 const HASH_FACTOR: u32 = 383;
 
@@ -147,12 +147,15 @@ impl IndexWriter {
             self.blocks.push(next);
         }
         let memory = self.blocks[block].cast::<AtomicU32>();
-        let (first, count) = if block == 0 { (FIRST_ENTRY, FIRST_ENTRIES) } else { (0, ENTRIES) };
+        let (first, count) = if block == 0 { (FIRST_ENTRY, FIRST_ENTRIES) } else { (0, ENTRIES_PER_BLOCK) };
         // SAFETY: a block is 32 KiB: 4096 words, then 8192 half words. It is mapped for as long as the connection lives, and
         // other processes store to it, hence the atomics.
         unsafe {
             let pages = std::slice::from_raw_parts(memory.add(first).as_ptr(), count as usize);
-            let slots = std::slice::from_raw_parts(memory.add(ENTRIES as usize).cast::<AtomicU16>().as_ptr(), SLOTS);
+            let slots = std::slice::from_raw_parts(
+                memory.add(ENTRIES_PER_BLOCK as usize).cast::<AtomicU16>().as_ptr(),
+                SLOTS_PER_BLOCK,
+            );
             Ok(IndexTable { pages, slots })
         }
     }
@@ -180,9 +183,9 @@ fn refused(what: &str) -> Error {
 
 /// The block of a frame, and how many frames the blocks before have (walFramePage, 68639, and walHashGet, 68609).
 fn place(frame: u32) -> (usize, u32) {
-    let block = (u64::from(frame) + u64::from(ENTRIES - FIRST_ENTRIES) - 1) / u64::from(ENTRIES);
+    let block = (u64::from(frame) + u64::from(ENTRIES_PER_BLOCK - FIRST_ENTRIES) - 1) / u64::from(ENTRIES_PER_BLOCK);
     let block = u32::try_from(block).unwrap_or(u32::MAX);
-    (block as usize, block.checked_sub(1).map_or(0, |before| FIRST_ENTRIES + before * ENTRIES))
+    (block as usize, block.checked_sub(1).map_or(0, |before| FIRST_ENTRIES + before * ENTRIES_PER_BLOCK))
 }
 
 /// The pages of some frames, and a hash table from a page to the frames that hold it.
@@ -204,14 +207,14 @@ impl IndexTable<'_> {
 
     /// False if there is no room, which a table that is right always has.
     fn add(&self, index: u32, page: u32) -> bool {
-        let mut key = (page.wrapping_mul(HASH_FACTOR)) as usize % SLOTS;
+        let mut key = (page.wrapping_mul(HASH_FACTOR)) as usize % SLOTS_PER_BLOCK;
         let mut collisions = index;
         while self.slots[key].load(Ordering::Relaxed) != 0 {
             if collisions == 0 {
                 return false;
             }
             collisions -= 1;
-            key = (key + 1) % SLOTS;
+            key = (key + 1) % SLOTS_PER_BLOCK;
         }
         let (Some(entry), Ok(number)) = (self.pages.get(index as usize - 1), u16::try_from(index)) else {
             return false;
@@ -235,13 +238,13 @@ mod tests {
     use crate::format::fixtures::size;
 
     fn memory() -> (Vec<AtomicU32>, Vec<AtomicU16>) {
-        let pages = (0..ENTRIES).map(|_| AtomicU32::new(0)).collect();
-        (pages, (0..SLOTS).map(|_| AtomicU16::new(0)).collect())
+        let pages = (0..ENTRIES_PER_BLOCK).map(|_| AtomicU32::new(0)).collect();
+        (pages, (0..SLOTS_PER_BLOCK).map(|_| AtomicU16::new(0)).collect())
     }
 
     /// As walFindFrame looks: the newest frame of a page.
     fn found(table: &IndexTable<'_>, page: u32) -> u32 {
-        let mut key = (page.wrapping_mul(HASH_FACTOR)) as usize % SLOTS;
+        let mut key = (page.wrapping_mul(HASH_FACTOR)) as usize % SLOTS_PER_BLOCK;
         let mut newest = 0;
         loop {
             match u32::from(table.slots[key].load(Ordering::SeqCst)) {
@@ -249,7 +252,7 @@ mod tests {
                 index if table.page(index) == page => newest = index,
                 _ => {}
             }
-            key = (key + 1) % SLOTS;
+            key = (key + 1) % SLOTS_PER_BLOCK;
         }
     }
 
@@ -265,7 +268,7 @@ mod tests {
     fn the_newest_frame_of_a_page_is_found_and_dead_ones_are_not() {
         let (pages, slots) = memory();
         let table = IndexTable { pages: &pages, slots: &slots };
-        for index in 1..=ENTRIES {
+        for index in 1..=ENTRIES_PER_BLOCK {
             assert!(table.add(index, 1 + index % 700));
         }
         assert!((1..=700).all(|page| found(&table, page) % 700 == page - 1));

@@ -53,7 +53,7 @@ use log::{LogWriter, WriteMark};
 pub use transaction::Transaction;
 
 /// In the header of a database: the versions to write and to read with. 1 is a rollback journal, 2 is WAL.
-const WAL_VERSIONS: [u8; 2] = [2, 2];
+pub const WAL_VERSIONS: [u8; 2] = [2, 2];
 const VERSIONS_OFFSET: u64 = 18;
 /// For how long a recovery by another process is waited for.
 const OPEN_PATIENCE: Duration = Duration::from_secs(1);

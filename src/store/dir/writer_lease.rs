@@ -88,7 +88,7 @@ impl LockedDirectories {
 }
 
 impl FindWriters for LockedDirectories {
-    fn ask(&mut self, prefix: &str) {
+    fn query(&mut self, prefix: &str) {
         self.prefixes.push(prefix.to_string());
     }
 
@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(error.kind(), Kind::Locked);
         assert!(error.message().contains("is already replicated to by "), "{error}");
         let mut look = LockedDirectories::new(root.parent().unwrap());
-        look.ask(&name);
-        look.ask(&format!("{name}-not"));
+        look.query(&name);
+        look.query(&format!("{name}-not"));
         let found = look.answers();
         let pid = Some(std::process::id());
         assert!(matches!(&found[0], Writer::Live(writer) if writer.pid == pid), "{found:?}");

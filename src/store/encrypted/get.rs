@@ -65,11 +65,11 @@ impl DecryptingGet {
         }
         let mut plain = Vec::new();
         decryptor.push(&[], &self.keys.encryption.identities, &mut plain)?;
-        self.give(plain)
+        self.deliver(plain)
     }
 
     /// Nothing is given out of an object that belongs elsewhere. By now the header is known to be as it was written.
-    fn give(&self, plain: Vec<u8>) -> Result<Option<Vec<u8>>> {
+    fn deliver(&self, plain: Vec<u8>) -> Result<Option<Vec<u8>>> {
         if plain.is_empty() {
             return Ok(None);
         }
@@ -96,7 +96,7 @@ impl DecryptingGet {
                 let mut plain = Vec::new();
                 decryptor.finish(&self.keys.encryption.identities, &mut plain)?;
                 self.check_binding()?;
-                self.give(plain)
+                self.deliver(plain)
             }
         }
     }
@@ -165,7 +165,7 @@ impl NoteGet {
     }
 
     /// The note, once; then the end.
-    fn give(&mut self) -> Result<Chunk> {
+    fn deliver(&mut self) -> Result<Chunk> {
         match self.note.take() {
             Some(note) if !std::mem::replace(&mut self.given, true) => Ok(Chunk::Bytes(note)),
             _ if self.given => Ok(Chunk::End),
@@ -186,7 +186,7 @@ impl Get for NoteGet {
     fn poll(&mut self, now: Instant) -> Result<Chunk> {
         loop {
             if self.given || (self.note.is_some() && (!self.whole || self.object.ended)) {
-                return self.give();
+                return self.deliver();
             }
             let held = match &mut self.object.stage {
                 ContentStage::Clear | ContentStage::Over => return self.object.poll(now),
@@ -206,7 +206,7 @@ impl Get for NoteGet {
                     self.object.ended = true;
                     match self.note {
                         Some(_) => continue,
-                        None => return self.give(),
+                        None => return self.deliver(),
                     }
                 }
             };

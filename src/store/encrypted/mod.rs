@@ -205,8 +205,8 @@ impl Store for EncryptedStore {
         self.inner.connection()
     }
 
-    fn ask(&self, id: &str, endpoint: Endpoint, payload: &str) -> Option<Box<dyn Question>> {
-        self.inner.ask(id, endpoint, payload)
+    fn query_service(&self, id: &str, endpoint: Endpoint, payload: &str) -> Option<Box<dyn Question>> {
+        self.inner.query_service(id, endpoint, payload)
     }
 
     fn watch(&self, now: Instant) -> Option<Box<dyn Watch>> {

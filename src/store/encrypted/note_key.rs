@@ -15,7 +15,7 @@ use crate::directory::{Directory, inherit_owner};
 use crate::error::{Error, Kind, Result};
 use crate::random;
 
-const NAME: &str = "note-key";
+const KEY_FILE: &str = "note-key";
 /// Of a key in hexadecimal.
 const DIGITS: usize = 64;
 
@@ -38,7 +38,7 @@ impl NoteKeyFile {
         if let Some(key) = &*self.key.borrow() {
             return Ok(Some(key.clone()));
         }
-        let opened = Directory::open(&self.directory).and_then(|directory| directory.read_own(OsStr::new(NAME)));
+        let opened = Directory::open(&self.directory).and_then(|directory| directory.read_own(OsStr::new(KEY_FILE)));
         let file = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| self.failed("open", &error))?,
@@ -89,7 +89,7 @@ impl NoteKeyFile {
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             file.write_all(Zeroizing::new(format!("{hex}\n")).as_bytes())?;
             file.sync_all()?;
-            directory.rename_noreplace(&name, OsStr::new(NAME))?;
+            directory.rename_noreplace(&name, OsStr::new(KEY_FILE))?;
             directory.sync()
         };
         write().inspect_err(|_| {
@@ -98,7 +98,7 @@ impl NoteKeyFile {
     }
 
     fn path(&self) -> String {
-        self.directory.join(NAME).display().to_string()
+        self.directory.join(KEY_FILE).display().to_string()
     }
 
     fn failed(&self, operation: &str, error: &std::io::Error) -> Error {

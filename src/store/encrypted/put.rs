@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::{BINDING_LEN, EncryptionKeys, describe};
-use crate::age::CHUNK;
+use crate::age::CHUNK_BYTES;
 use crate::age::encryptor::Encryptor;
 use crate::age::header::HeaderBuilder;
 use crate::age::recipient::Recipient;
@@ -109,7 +109,7 @@ impl Put for EncryptingPut {
         self.begin()?;
         self.flush()?;
         let Some(encryptor) = self.encryptor.as_mut().filter(|_| self.sent == self.ready.len()) else { return Ok(0) };
-        let now = bytes.get(..bytes.len().min(CHUNK)).unwrap_or_default();
+        let now = bytes.get(..bytes.len().min(CHUNK_BYTES)).unwrap_or_default();
         encryptor.write(now, &mut self.ready);
         self.flush()?;
         Ok(now.len())

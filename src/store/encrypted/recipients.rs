@@ -16,7 +16,7 @@ use crate::directory::read_text;
 use crate::error::{Error, Kind, Result};
 
 /// In bytes: a recipient has 62, and a wrong path may be anything.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Recipients, each one once.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -143,7 +143,7 @@ fn read_file(path: &Path) -> Result<String> {
     if !path.metadata().map_err(|error| failed(&error))?.is_file() {
         return Err(Error::new(Kind::Usage, format!("recipients-file: {}: expected a file", path.display())));
     }
-    read_text(path, MAX_FILE).map_err(|error| failed(&error))
+    read_text(path, MAX_FILE_BYTES).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]

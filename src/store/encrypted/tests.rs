@@ -145,8 +145,8 @@ fn a_flipped_bit_a_missing_end_and_exchanged_chunks_are_named() {
     let plain: Vec<u8> = (0..200_000u32).map(|at| (at * 7 % 251) as u8).collect();
     put(&store, NAME, Some(b"note"), &plain);
     let stored = std::fs::read(folder.file(NAME)).unwrap();
-    let chunk = crate::age::CHUNK + crate::age::TAG;
-    let payload = stored.len() - (plain.len() + 4 * crate::age::TAG);
+    let chunk = crate::age::CHUNK_BYTES + crate::age::TAG_BYTES;
+    let payload = stored.len() - (plain.len() + 4 * crate::age::TAG_BYTES);
     let mut exchanged = stored.clone();
     let (first, second) = exchanged[payload..payload + 2 * chunk].split_at_mut(chunk);
     first.swap_with_slice(second);

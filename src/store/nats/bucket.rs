@@ -70,7 +70,7 @@ impl BucketCheck {
 
     /// The bucket, once it is known to be there and usable.
     pub fn poll(&mut self, now: Instant) -> Result<Option<BucketInfo>> {
-        self.step(now).context(|| format!("bucket {}", self.names.bucket))
+        self.step(now).with_context(|| format!("bucket {}", self.names.bucket))
     }
 
     fn step(&mut self, now: Instant) -> Result<Option<BucketInfo>> {

@@ -110,7 +110,7 @@ impl Client {
             ));
         }
         match status.failure {
-            Some(failure) if status.sessions == 0 => Err(failure.error()),
+            Some(failure) if status.sessions == 0 => Err(failure),
             _ => Err(self.last_failure()),
         }
     }
@@ -124,10 +124,7 @@ impl Client {
     pub fn last_failure(&self) -> Error {
         let failure = self.proxy.status.lock().failure.clone();
         match failure {
-            Some(mut failure) => {
-                failure.kind = Kind::StoreUnreachable;
-                failure.error()
-            }
+            Some(failure) => failure.with_kind(Kind::StoreUnreachable),
             None => Error::new(Kind::StoreUnreachable, "not connected"),
         }
     }
@@ -264,7 +261,7 @@ impl Client {
     }
 
     /// Publishes a message that has no answer, with the next [`Client::wait`]. It may be lost.
-    pub fn tell(&self, subject: &str, payload: &[u8]) {
+    pub fn publish_unanswered(&self, subject: &str, payload: &[u8]) {
         if let Some(open) = self.connection.borrow().open() {
             self.unflushed.set(true);
             let _ = open.connection.publish(subject, payload);

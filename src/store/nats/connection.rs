@@ -134,7 +134,7 @@ impl ServerConnection {
             }
             // The link knows the cause, unless the crate itself could not go on.
             Err(e) if proxy.status.lock().failures == failures => {
-                proxy.status.fail(Error::io(Kind::StoreRefused, "connect", &e).into());
+                proxy.status.fail(Error::io(Kind::StoreRefused, "connect", &e));
                 Ok(false)
             }
             Err(_) => Ok(false),

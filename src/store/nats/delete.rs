@@ -21,7 +21,7 @@ use crate::store::Delete;
 use crate::store::traffic::Purpose;
 
 /// Names whose questions travel together.
-const GROUP: usize = 64;
+const NAMES_PER_GROUP: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum DeleteStage {
@@ -73,7 +73,7 @@ impl NatsDelete {
         self.found.clear();
         self.replaced.clear();
         if self.group.is_empty() {
-            self.group.extend(self.names.by_ref().take(GROUP));
+            self.group.extend(self.names.by_ref().take(NAMES_PER_GROUP));
         }
         self.stage = DeleteStage::Lookup;
         self.unanswered = 0;
@@ -194,6 +194,6 @@ impl NatsDelete {
 
 impl Delete for NatsDelete {
     fn poll(&mut self, now: Instant) -> Result<Poll<()>> {
-        self.step(now).context(|| format!("delete from {}", self.subjects.with_prefix("")))
+        self.step(now).with_context(|| format!("delete from {}", self.subjects.with_prefix("")))
     }
 }

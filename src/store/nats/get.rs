@@ -324,7 +324,7 @@ impl Get for NatsGet {
     }
 
     fn poll(&mut self, now: Instant) -> Result<Chunk> {
-        self.step(now).context(|| format!("get {}", self.names.with_prefix(&self.name)))
+        self.step(now).with_context(|| format!("get {}", self.names.with_prefix(&self.name)))
     }
 }
 

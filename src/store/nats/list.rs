@@ -100,7 +100,7 @@ impl NatsScan {
 impl Scan for NatsScan {
     fn poll(&mut self, now: Instant) -> Result<ScanEvent> {
         loop {
-            match self.next(now).context(|| self.filter.error_context())? {
+            match self.next(now).with_context(|| self.filter.error_context())? {
                 ListEvent::Listed(ListedObject { entry, object: true, description }) => {
                     return Ok(ScanEvent::Object(ScannedObject { entry, description }));
                 }
@@ -176,6 +176,6 @@ impl NatsList {
 
 impl List for NatsList {
     fn poll(&mut self, now: Instant) -> Result<Poll<Vec<Entry>>> {
-        self.step(now).context(|| self.filter.error_context())
+        self.step(now).with_context(|| self.filter.error_context())
     }
 }

@@ -233,8 +233,8 @@ impl NatsStore {
     /// Errors: of kind `StoreRefused`, if the login cannot be used.
     pub fn open(options: &NatsOptions, clients: &mut ClientCache) -> Result<NatsStore> {
         let url = url(options);
-        check_prefix(&options.prefix).context(|| format!("open {url}"))?;
-        let client = clients.get(options).context(|| format!("open {url}"))?;
+        check_prefix(&options.prefix).with_context(|| format!("open {url}"))?;
+        let client = clients.get(options).with_context(|| format!("open {url}"))?;
         let names = ObjectNames::new(&options.bucket, &options.prefix).with_api_prefix(&options.api_prefix);
         let names = Rc::new(names);
         let listing = clients.shared_listing(&client, &names);
@@ -335,7 +335,7 @@ impl Store for NatsStore {
     }
 
     fn connect(&self, now: Instant) -> Result<bool> {
-        self.client.duplicates.borrow().check(&self.names).context(|| self.url.clone())?;
+        self.client.duplicates.borrow().check(&self.names).with_context(|| self.url.clone())?;
         Ok(self.client.connect(now, &self.last_logged)? && self.check_bucket(now)?)
     }
 
@@ -385,7 +385,7 @@ impl Store for NatsStore {
         Some(self.client.id())
     }
 
-    fn ask(&self, id: &str, endpoint: Endpoint, payload: &str) -> Option<Box<dyn Question>> {
+    fn query_service(&self, id: &str, endpoint: Endpoint, payload: &str) -> Option<Box<dyn Question>> {
         Some(Box::new(service_query::ServiceQuery::new(&self.client, id, endpoint, payload)))
     }
 

@@ -242,6 +242,6 @@ impl NatsCleanup {
 
 impl OrphanCleanup for NatsCleanup {
     fn poll(&mut self, now: Instant) -> Result<Poll<CleanupResult>> {
-        self.step(now).context(|| format!("sweep bucket {}", self.names.bucket))
+        self.step(now).with_context(|| format!("sweep bucket {}", self.names.bucket))
     }
 }

@@ -75,6 +75,6 @@ impl NatsPresence {
 
 impl Presence for NatsPresence {
     fn poll(&mut self, now: Instant) -> Result<Poll<Vec<String>>> {
-        self.step(now).context(|| format!("look for objects in {}", self.subjects.with_prefix("")))
+        self.step(now).with_context(|| format!("look for objects in {}", self.subjects.with_prefix("")))
     }
 }

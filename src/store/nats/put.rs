@@ -287,7 +287,7 @@ impl NatsPut {
             self.client().failed_puts.set(self.client().failed_puts.get() + 1);
             self.abandon();
         }
-        result.context(|| format!("put {}", self.names.with_prefix(&self.name)))
+        result.with_context(|| format!("put {}", self.names.with_prefix(&self.name)))
     }
 
     /// Gives the window back and leaves the removal of our chunks to be done.

@@ -18,7 +18,7 @@ use crate::log;
 use crate::store::service::{Endpoint, RequestError, ServiceDescription, ServiceRequest};
 
 /// What the metadata and the data of an answer may take of the largest message.
-const SHARE: usize = 2;
+const DESCRIPTION_SHARE: usize = 2;
 /// Characters of the text of a refusal, which may repeat what was asked. It is sent twice, and an answer that is larger than a
 /// message may be makes the server close the connection.
 const MAX_ERROR: usize = 500;
@@ -115,7 +115,7 @@ impl ServiceListener {
     }
 
     fn answer_call(&self, client: &Client, call: Call, reply: &str, describe: Describe<'_>) {
-        let description = describe(&self.id, client.max_payload() / SHARE);
+        let description = describe(&self.id, client.max_payload() / DESCRIPTION_SHARE);
         let instance =
             ServiceInstance { id: &self.id, started: self.started, description: &description, stats: &self.stats };
         let answer = instance.answer(call).map(|answer| answer.to_string());

@@ -80,13 +80,13 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.shared.borrow_mut().leave(&self.member);
+        self.shared.borrow_mut().remove_member(&self.member);
     }
 }
 
 impl SharedListing {
     /// A pass that nobody is left for ends, and lets go of the connection.
-    fn leave(&mut self, member: &Rc<ListingMember>) {
+    fn remove_member(&mut self, member: &Rc<ListingMember>) {
         if let Some(members) = self.current.get_mut(&member.prefix) {
             members.retain(|one| !std::ptr::eq(one.as_ptr(), Rc::as_ptr(member)));
         }
@@ -107,7 +107,7 @@ impl SharedListing {
         });
         let end = loop {
             match reader.step(now) {
-                Ok(MetaEvent::Meta(Some(meta))) => give(&self.current, &meta),
+                Ok(MetaEvent::Meta(Some(meta))) => deliver(&self.current, &meta),
                 Ok(MetaEvent::Meta(None)) => {}
                 Ok(MetaEvent::Restarted) => {
                     self.current.values().flatten().filter_map(Weak::upgrade).for_each(|member| {
@@ -126,7 +126,7 @@ impl SharedListing {
     }
 }
 
-fn give(members: &HashMap<String, Vec<Weak<ListingMember>>>, meta: &Meta) {
+fn deliver(members: &HashMap<String, Vec<Weak<ListingMember>>>, meta: &Meta) {
     if !meta.deleted && !meta.link && is_ltx_name(&meta.name) {
         let all = members.values().flatten().filter_map(Weak::upgrade);
         all.for_each(|member| member.sink.borrow_mut().on_ltx_file(&meta.name));
@@ -182,7 +182,7 @@ mod tests {
         members.iter().for_each(|member| current.entry(member.prefix.clone()).or_default().push(Rc::downgrade(member)));
         for name in ["a/b/c", "a/bc", "ab/c", "d"] {
             let json = format!(r#"{{"name":"{name}","nuid":"N"}}"#);
-            give(&current, &Meta::parse(json.as_bytes()).unwrap());
+            deliver(&current, &Meta::parse(json.as_bytes()).unwrap());
         }
         let seen: Vec<Vec<String>> = seen.iter().map(|seen| seen.borrow().clone()).collect();
         assert_eq!(seen[0], ["a/b/c", "a/bc", "ab/c", "d"]);

@@ -5,7 +5,7 @@
 //! A writer is told that a standby listens, so that it stores each commit at once: the one of the watched prefix at the start,
 //! and any below it at times while it stores something. So a thousand databases at rest cost no message.
 //!
-//! At rest a heartbeat comes each [`HEARTBEAT`], and the question is asked again each [`OPEN_FOR`].
+//! At rest a heartbeat comes each [`HEARTBEAT_INTERVAL`], and the question is asked again each [`OPEN_FOR`].
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -29,13 +29,13 @@ const OPEN: u64 = 2;
 const OVER: u16 = 408;
 /// How long a question stays open, and how many objects it is answered with.
 const OPEN_FOR: Duration = Duration::from_secs(60);
-const BATCH: u64 = 1_000;
+const OBJECTS_PER_QUESTION: u64 = 1_000;
 /// Servers take no heartbeat that is longer than half the time for which a question is open.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// While there is news of a writer, it is told this often that a standby listens.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// A consumer that has missed two heartbeats is gone.
-const SILENCE: Duration = Duration::from_secs(25);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub struct NatsWatch {
     names: Rc<ObjectNames>,
@@ -67,7 +67,7 @@ impl NatsWatch {
     }
 
     fn step(&mut self, now: Instant) -> Result<WatchEvent> {
-        if self.created && now.saturating_duration_since(self.heard) > SILENCE {
+        if self.created && now.saturating_duration_since(self.heard) > SILENCE_TIMEOUT {
             self.restart(now)?;
         }
         self.exchange.client().receive_ready();
@@ -114,7 +114,7 @@ impl NatsWatch {
             (CREATED, None) => {
                 api::parse_success::<api::Consumer>(reply)?;
                 self.created = true;
-                self.ask()?;
+                self.request_objects()?;
                 self.tell_writer("", now);
                 return Ok(Some(WatchEvent::Started));
             }
@@ -126,12 +126,12 @@ impl NatsWatch {
                     return Ok(Some(WatchEvent::Down));
                 }
                 if self.owed == 0 {
-                    self.ask()?;
+                    self.request_objects()?;
                 }
                 return Ok(Meta::parse(&reply.data).and_then(|meta| self.stored(&meta)).map(WatchEvent::Stored));
             }
             (OPEN, None) if reply.is_heartbeat() => {}
-            (OPEN, None) if reply.status == Some(OVER) => self.ask()?,
+            (OPEN, None) if reply.status == Some(OVER) => self.request_objects()?,
             // The consumer is not there any more.
             (OPEN, None) => {
                 self.restart(now)?;
@@ -142,9 +142,15 @@ impl NatsWatch {
         Ok(None)
     }
 
-    fn ask(&mut self) -> Result<()> {
-        let (subject, request) = api::open_request(&self.names, &self.exchange.consumer(), BATCH, OPEN_FOR, HEARTBEAT);
-        self.owed = BATCH;
+    fn request_objects(&mut self) -> Result<()> {
+        let (subject, request) = api::open_request(
+            &self.names,
+            &self.exchange.consumer(),
+            OBJECTS_PER_QUESTION,
+            OPEN_FOR,
+            HEARTBEAT_INTERVAL,
+        );
+        self.owed = OBJECTS_PER_QUESTION;
         self.exchange.request(OPEN, &subject, &request)
     }
 
@@ -164,13 +170,13 @@ impl NatsWatch {
 
 impl Watch for NatsWatch {
     fn poll(&mut self, now: Instant) -> Result<WatchEvent> {
-        self.step(now).context(|| format!("watch {}", self.names.bucket))
+        self.step(now).with_context(|| format!("watch {}", self.names.bucket))
     }
 
     /// If it does not arrive, commits come with the writer's sync interval.
     fn tell_writer(&mut self, prefix: &str, now: Instant) {
         if self.told.is_due(prefix, now) {
-            self.exchange.client().tell(&self.writers.below(prefix), STANDBY_LISTENS);
+            self.exchange.client().publish_unanswered(&self.writers.below(prefix), STANDBY_LISTENS);
         }
     }
 }

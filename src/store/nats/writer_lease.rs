@@ -42,7 +42,7 @@ use crate::store::{LeaseHolder, WriterLease};
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TAG: u64 = 1;
 /// How long one that gave its prefix away stays, so that its answer arrives.
-const FAREWELL: Duration = Duration::from_millis(300);
+const RELEASE_GRACE_PERIOD: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum QueryReason {
@@ -317,7 +317,7 @@ impl NatsLease {
                 let answer = WriterInfo { released: true, ..self.own.clone() };
                 self.client.respond(reply, &serde_json::to_vec(&answer).unwrap_or_default());
             }
-            self.stage = LeaseStage::Released { to: Box::new(other), until: now + FAREWELL };
+            self.stage = LeaseStage::Released { to: Box::new(other), until: now + RELEASE_GRACE_PERIOD };
             self.queries = None;
         }
     }
@@ -361,7 +361,7 @@ impl WriterLease for NatsLease {
         let before = std::mem::replace(&mut self.number, number);
         if before != number {
             self.was_cut_off |= before.is_some();
-            self.record.doubt();
+            self.record.recheck();
         }
         Ok(if self.acquired && self.has_record(now)? { number } else { None })
     }

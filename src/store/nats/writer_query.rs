@@ -95,7 +95,7 @@ impl WriterQuery {
 }
 
 impl FindWriters for WriterQuery {
-    fn ask(&mut self, prefix: &str) {
+    fn query(&mut self, prefix: &str) {
         self.subjects.push(self.leases.below(prefix));
         self.answers.push(None);
     }

@@ -74,7 +74,7 @@ enum RecordVerdict {
 }
 
 /// `held`: how ours counts that was written, or sent.
-fn judge(id: &str, held: Option<u64>, found: Option<&WriterInfo>) -> RecordVerdict {
+fn verdict_on(id: &str, held: Option<u64>, found: Option<&WriterInfo>) -> RecordVerdict {
     match (held, found) {
         (Some(_), Some(found)) if found.id == id => RecordVerdict::Ours,
         (Some(held), Some(found)) if found.epoch >= held => RecordVerdict::Taken,
@@ -132,7 +132,7 @@ impl WriterRecord {
     }
 
     /// Another writer may have come meanwhile: it is looked at before anything else is stored.
-    pub fn doubt(&mut self) {
+    pub fn recheck(&mut self) {
         self.doubted = true;
     }
 
@@ -168,7 +168,7 @@ impl WriterRecord {
             Ok(None) => Ok(Standing::Ours),
             Err(error) => {
                 (self.look, self.not_before) = (None, Some(now + RETRY_DELAY));
-                Err(error).context(|| format!("look who writes below {}", self.names.with_prefix("")))
+                Err(error).with_context(|| format!("look who writes below {}", self.names.with_prefix("")))
             }
         }
     }
@@ -295,7 +295,7 @@ impl RecordQuery {
         let seq = stored.as_ref().map_or(0, |message| message.seq);
         let json = stored.map(|message| message.payload()).transpose()?;
         let found = json.map(|json| serde_json::from_slice::<WriterInfo>(&json).unwrap_or_default());
-        match judge(&own.id, self.sent.or(held), found.as_ref()) {
+        match verdict_on(&own.id, self.sent.or(held), found.as_ref()) {
             RecordVerdict::Ours => {
                 let epoch = found.map_or(0, |found| found.epoch);
                 Ok(Some(RecordOutcome::Ours { epoch, seq, replaced: self.replaced.take() }))
@@ -343,20 +343,21 @@ mod tests {
 
     #[test]
     fn a_record_that_counts_as_high_as_ours_is_of_a_successor() {
-        let judge =
-            |held, found: Option<(&str, u64)>| judge("we", held, found.map(|(id, epoch)| record(id, epoch)).as_ref());
+        let verdict = |held, found: Option<(&str, u64)>| {
+            verdict_on("we", held, found.map(|(id, epoch)| record(id, epoch)).as_ref())
+        };
         // A new one counts on, whatever is there.
-        assert_eq!(judge(None, None), RecordVerdict::Write(1));
-        assert_eq!(judge(None, Some(("other", 6))), RecordVerdict::Write(7));
-        assert_eq!(judge(None, Some(("", 0))), RecordVerdict::Write(1));
-        assert_eq!(judge(Some(7), Some(("we", 7))), RecordVerdict::Ours);
+        assert_eq!(verdict(None, None), RecordVerdict::Write(1));
+        assert_eq!(verdict(None, Some(("other", 6))), RecordVerdict::Write(7));
+        assert_eq!(verdict(None, Some(("", 0))), RecordVerdict::Write(1));
+        assert_eq!(verdict(Some(7), Some(("we", 7))), RecordVerdict::Ours);
         // Of two that sent the same count, the one whose record is there has it.
         for epoch in [7, 8, 100] {
-            assert_eq!(judge(Some(7), Some(("other", epoch))), RecordVerdict::Taken);
+            assert_eq!(verdict(Some(7), Some(("other", epoch))), RecordVerdict::Taken);
         }
         // What the server has lost is written again.
-        assert_eq!(judge(Some(7), Some(("other", 6))), RecordVerdict::Write(7));
-        assert_eq!(judge(Some(7), None), RecordVerdict::Write(7));
+        assert_eq!(verdict(Some(7), Some(("other", 6))), RecordVerdict::Write(7));
+        assert_eq!(verdict(Some(7), None), RecordVerdict::Write(7));
     }
 
     #[test]

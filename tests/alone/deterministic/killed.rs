@@ -41,7 +41,6 @@ fn goes_on(seed: u64) -> bool {
 #[test]
 fn a_killed_run_whose_wal_is_gone_goes_on_by_what_differs() {
     let _alone = alone();
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     log::silence();
     let going_on = (0..SCHEDULES).filter(|number| goes_on(SEED + (number << 12))).count() as u64;
     // A few ask for a full snapshot.

@@ -85,7 +85,7 @@ impl Side {
         clock: &dyn Clock,
     ) -> Result<()> {
         let next = self.store_summary.newest.next_generation(clock.utc_now(), random::random_below(u64::MAX));
-        let next = next.context(|| self.replica.store.url().to_string()).inspect_err(|_| {
+        let next = next.with_context(|| self.replica.store.url().to_string()).inspect_err(|_| {
             // The store is listed again for what is in the way: the operator may have removed it.
             self.stage = SideStage::starting(&self.replica.store);
         });

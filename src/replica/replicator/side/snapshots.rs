@@ -78,7 +78,7 @@ impl Writing {
         let mark = if here { end.wal_mark().unwrap_or(mark) } else { mark };
         let Some(at) = end.position_in_wal(&mark) else { return Ok(()) };
         let time = clock.utc_now().max(end.time);
-        database.comparison.put_off(clock.now());
+        database.comparison.postpone(clock.now());
         self.snapshot = Some(SnapshotUpload::new(store, snapshot, mark, end.chain_end.generation, at, time));
         self.snapshot_recipients = store.recipients_digest();
         Ok(())

@@ -27,7 +27,7 @@ impl Side {
         self.poll_claim(clock)?;
         match &self.stage {
             SideStage::Starting(_) => self.poll_start(clock),
-            SideStage::Identifying(_) => self.go_on_identifying(clock),
+            SideStage::Identifying(_) => self.continue_identifying(clock),
             SideStage::Ready(_) | SideStage::Writing(_) => Ok(WakeOn::NextTick),
         }
     }

@@ -42,13 +42,13 @@ impl Side {
     }
 
     /// Begins to ask.
-    pub(in crate::replica::replicator) fn begin_to_identify(&mut self, live: DatabaseOrigin, reason: GenerationEnd) {
+    pub(in crate::replica::replicator) fn start_identifying(&mut self, live: DatabaseOrigin, reason: GenerationEnd) {
         let record = self.store_summary.owner.map(|number| OwnerRead::new(&*self.replica.store, number));
         let search = OriginSearch::new(self.replica.store.clone(), &self.store_summary.witnesses);
         self.stage = SideStage::Identifying(Box::new(Identifying { live, reason, record, owner: None, search }));
     }
 
-    pub(super) fn go_on_identifying(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
+    pub(super) fn continue_identifying(&mut self, clock: &dyn Clock) -> Result<WakeOn> {
         let meta = self.replica.directory();
         let SideStage::Identifying(identifying) = &mut self.stage else { return Ok(WakeOn::Immediately) };
         let Identifying { live, reason, record, owner, search } = &mut **identifying;

@@ -84,7 +84,6 @@ use liveness::Timeouts;
 use poll::{Interest, poll, time_left};
 pub use protocol::FLUSH_SUBJECT;
 use relay::{Relay, SessionEnd};
-use status::Failure;
 pub use status::SharedStatus;
 use stream::Stream;
 pub use traffic::TrafficCounters;
@@ -226,7 +225,7 @@ impl ProxyThread {
             // Anyone who asks makes the pause.
             self.failed = 0;
         }
-        let mut failures: Vec<Failure> = Vec::new();
+        let mut failures: Vec<Error> = Vec::new();
         while !self.stopping {
             if self.failed < self.servers.len() {
                 match self.connect_next() {
@@ -255,10 +254,10 @@ impl ProxyThread {
         None
     }
 
-    fn connect_next(&mut self) -> std::result::Result<(ServerStream, String), Failure> {
+    fn connect_next(&mut self) -> std::result::Result<(ServerStream, String), Error> {
         let turn = self.next.checked_rem(self.servers.len()).unwrap_or(0);
         self.next = turn + 1;
-        let none = || Failure::new(Kind::StoreRefused, "expected a server, found an empty list");
+        let none = || Error::new(Kind::StoreRefused, "expected a server, found an empty list");
         let server = self.servers.get(turn).ok_or_else(none)?;
         let (stream, info) = connect::connect(server, &self.tls, self.timeouts.timeout, &self.status)?;
         let address = connect::address(server);
@@ -292,13 +291,13 @@ impl ProxyThread {
             return self.no_client();
         };
         match login::log_in(&mut stream, connect, self.timeouts.timeout) {
-            Err(failure) => self.status.fail(failure.at_server(address)),
+            Err(failure) => self.status.fail(failure.context(address)),
             Ok(server_said) => {
                 self.mark_connected();
                 let shared = self.status.clone();
                 let mut pump = Relay::new(tcp, stream, self.timeouts, &shared);
                 match pump.run(&rest, &server_said, &self.wake_receiver, &self.listener) {
-                    SessionEnd::Server(failure) => self.status.fail(failure.at_server(address)),
+                    SessionEnd::Server(failure) => self.status.fail(failure.context(address)),
                     SessionEnd::Local => self.sleep(Duration::ZERO, false),
                 }
                 if begun.elapsed() >= self.reconnect_wait {
@@ -313,7 +312,7 @@ impl ProxyThread {
         if let (false, Err(e)) = (self.stopping, auth::options(&self.login))
             && self.status.lock().sessions > 0
         {
-            self.status.fail(e.into());
+            self.status.fail(e);
         }
     }
 
@@ -366,8 +365,12 @@ struct ServerStream {
 }
 
 /// Waiting cannot help only if it cannot for any of the servers.
-fn combine_failures(failures: &[Failure]) -> Failure {
-    let kind = failures.iter().map(|f| f.kind).find(|kind| kind.is_transient()).unwrap_or(Kind::StoreRefused);
-    let what = failures.iter().map(|f| f.what.as_str()).collect::<Vec<_>>().join("; ");
-    Failure { kind, what, hint: failures.iter().find_map(|f| f.hint.clone()) }
+fn combine_failures(failures: &[Error]) -> Error {
+    let kind = failures.iter().map(Error::kind).find(|kind| kind.is_transient()).unwrap_or(Kind::StoreRefused);
+    let what = failures.iter().map(Error::message).collect::<Vec<_>>().join("; ");
+    let error = Error::new(kind, what);
+    match failures.iter().find_map(Error::hint) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
 }

@@ -14,7 +14,7 @@ use crate::store::traffic::{Purpose, PurposeBytes};
 /// Where the client publishes to push everything before it out of the crate's buffer; it ends at the link.
 pub const FLUSH_SUBJECT: &str = "_LINK.FLUSH";
 /// An INFO names every server of a cluster.
-const MAX_INFO: usize = 1024 * 1024;
+pub const MAX_INFO_BYTES: usize = 1024 * 1024;
 const LINE_END: usize = 2;
 /// Subjects and replies that are ours are shorter.
 const MAX_SUBJECT: usize = 1000;
@@ -22,7 +22,7 @@ const MAX_SUBJECT: usize = 1000;
 const UNPARSEABLE_SUBJECT: &[u8] = b"_LINK.ODD";
 /// The line that a header block begins with, and where the status stands in it, if there is one.
 const VERSION: &[u8] = b"NATS/1.0 ";
-const STATUS: usize = 3;
+const STATUS_DIGITS: usize = 3;
 
 /// Who speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,7 +139,7 @@ impl Parser {
     fn line<'a>(&mut self, input: &'a [u8], out: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<&'a [u8]> {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
             self.partial.extend_from_slice(input);
-            return if self.partial.len() > MAX_INFO { Err(too_long(self.partial.len())) } else { Ok(&[]) };
+            return if self.partial.len() > MAX_INFO_BYTES { Err(too_long(self.partial.len())) } else { Ok(&[]) };
         };
         let (now, rest) = split(input, end + 1);
         let before = std::mem::take(&mut self.partial);
@@ -197,7 +197,7 @@ impl Parser {
         let ParserState::Headers(mut found) = std::mem::replace(&mut self.state, ParserState::Line) else {
             return Ok(input);
         };
-        let wanted = found.header.min(VERSION.len() + STATUS);
+        let wanted = found.header.min(VERSION.len() + STATUS_DIGITS);
         let (now, rest) = split(input, wanted.saturating_sub(found.bytes_read.len()));
         found.bytes_read.extend_from_slice(now);
         if found.bytes_read.len() < wanted {
@@ -214,7 +214,7 @@ impl HmsgLine {
     /// The line of the message, and if the server gave it a status, a header block of that alone.
     fn without_headers(&self) -> Vec<u8> {
         let status = self.bytes_read.strip_prefix(VERSION).filter(|status| status.iter().all(u8::is_ascii_digit));
-        let Some(status) = status.filter(|status| status.len() == STATUS) else {
+        let Some(status) = status.filter(|status| status.len() == STATUS_DIGITS) else {
             return [b"MSG ", self.routing.as_slice(), format!("{}\r\n", self.payload).as_bytes()].concat();
         };
         let block = [VERSION, status, b"\r\n\r\n"].concat();
@@ -272,7 +272,7 @@ fn malformed(line: &[u8]) -> Error {
 }
 
 fn too_long(len: usize) -> Error {
-    Error::new(Kind::StoreUnreachable, format!("expected a line of at most {MAX_INFO} bytes, found {len}"))
+    Error::new(Kind::StoreUnreachable, format!("expected a line of at most {MAX_INFO_BYTES} bytes, found {len}"))
 }
 
 /// The beginning of foreign bytes, fit for a message.

@@ -20,7 +20,7 @@ use super::login::parse_err;
 use super::poll::{Interest, poll};
 use super::protocol::{Direction, Event, Parser};
 use super::server_lines::{last_server_error, on_info, on_server_error};
-use super::status::{Failure, SharedStatus};
+use super::status::SharedStatus;
 use super::stream::{ReadOutcome, Stream, WriteBuffer, read_some};
 use super::traffic::QueuedBytes;
 use crate::error::{Error, Kind, Result};
@@ -31,7 +31,7 @@ use crate::wakeup::{WakeReceiver, Waker};
 const MAX_QUEUED: usize = 128 * 1024 * 1024;
 /// Bytes that wait for the crate before the server is read no further.
 const MAX_CLIENT_BACKLOG: usize = 4 * 1024 * 1024;
-const SCRATCH: usize = 128 * 1024;
+const SCRATCH_BYTES: usize = 128 * 1024;
 /// Pieces read from one side before the other side has its turn.
 const READS_PER_TURN: usize = 8;
 
@@ -39,7 +39,7 @@ const READS_PER_TURN: usize = 8;
 pub enum SessionEnd {
     /// We were told to stop, or the crate went away.
     Local,
-    Server(Failure),
+    Server(Error),
 }
 
 pub struct Relay<'a> {
@@ -82,7 +82,7 @@ impl<'a> Relay<'a> {
             liveness: Liveness::new(now),
             timeouts: rhythm,
             status: shared,
-            scratch: vec![0; SCRATCH],
+            scratch: vec![0; SCRATCH_BYTES],
             client_backlog: false,
             server_error: None,
         }
@@ -98,7 +98,7 @@ impl<'a> Relay<'a> {
     ) -> SessionEnd {
         let started = self.on_crate_bytes(crate_said).and_then(|()| self.on_server_bytes(server_said));
         if let Err(e) = started {
-            return SessionEnd::Server(self.with_server_reason(e).into());
+            return SessionEnd::Server(self.with_server_reason(e));
         }
         loop {
             let step = self.step(ear, door);
@@ -106,7 +106,7 @@ impl<'a> Relay<'a> {
             match step {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
-                Err(e) => return SessionEnd::Server(self.with_server_reason(e).into()),
+                Err(e) => return SessionEnd::Server(self.with_server_reason(e)),
             }
         }
     }
@@ -125,7 +125,7 @@ impl<'a> Relay<'a> {
 
     /// A write may fail before the server's reason is read: that tells more than a broken pipe.
     fn with_server_reason(&mut self, error: Error) -> Error {
-        let mut scratch = vec![0; SCRATCH];
+        let mut scratch = vec![0; SCRATCH_BYTES];
         for _ in 0..READS_PER_TURN {
             let Ok(ReadOutcome::Bytes(n)) = read_some(&mut self.server, &mut scratch) else { break };
             if self.on_server_bytes(scratch.get(..n).unwrap_or_default()).is_err() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::Deserialize;
 
 use super::traffic::TrafficCounters;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::wakeup::Waker;
 
 /// What a server says of itself when a client comes. Everything may be missing.
@@ -27,47 +27,8 @@ pub struct ServerInfo {
     pub lame_duck: bool,
 }
 
-/// Why something failed, kept until the next failure.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    pub kind: Kind,
-    pub what: String,
-    pub hint: Option<String>,
-}
-
-impl Failure {
-    pub fn new(kind: Kind, what: impl Into<String>) -> Failure {
-        Failure { kind, what: what.into(), hint: None }
-    }
-
-    pub fn hint(mut self, hint: &str) -> Failure {
-        self.hint = Some(hint.to_string());
-        self
-    }
-
-    /// The same one layer up.
-    pub fn at_server(mut self, place: &str) -> Failure {
-        self.what = format!("{place}: {}", self.what);
-        self
-    }
-
-    pub fn error(&self) -> Error {
-        let error = Error::new(self.kind, self.what.clone());
-        match &self.hint {
-            Some(hint) => error.with_hint(hint.clone()),
-            None => error,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure { kind: error.kind(), what: error.message().to_string(), hint: error.hint().map(str::to_string) }
-    }
-}
-
 /// Refused permissions that are remembered.
-const DENIED: usize = 16;
+const MAX_DENIED: usize = 16;
 
 /// The state of a link.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +42,7 @@ pub struct ProxyStatus {
     pub address: String,
     /// What it is doing, as in "resolve nats.example.com".
     pub step: String,
-    pub failure: Option<Failure>,
+    pub failure: Option<Error>,
     /// How many failures there were.
     pub failures: u64,
     /// The reconnects that were allowed are used up.
@@ -117,7 +78,7 @@ impl SharedStatus {
         self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub fn fail(&self, failure: Failure) {
+    pub fn fail(&self, failure: Error) {
         let mut status = self.lock();
         status.up = false;
         status.failures += 1;
@@ -137,7 +98,7 @@ impl SharedStatus {
         let mut status = self.lock();
         status.denials += 1;
         status.denied_permission.push_back(text);
-        if status.denied_permission.len() > DENIED {
+        if status.denied_permission.len() > MAX_DENIED {
             status.denied_permission.pop_front();
         }
     }

@@ -111,6 +111,6 @@ fn what_is_no_message_ends_the_connection() {
     {
         assert!(run(Direction::Server, garbled.as_bytes(), 99).is_err(), "{garbled}");
     }
-    let endless = vec![b'x'; MAX_INFO + 2];
+    let endless = vec![b'x'; MAX_INFO_BYTES + 2];
     assert!(run(Direction::Server, &endless, 65536).is_err());
 }
