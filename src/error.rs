@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// What sort of trouble it is. Decides the exit status, and whether waiting can help.
+/// The category of an error: decides the exit status and whether to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Wrong words on the command line, or a configuration that cannot be right.

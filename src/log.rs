@@ -104,7 +104,7 @@ impl LogRecord {
         let text = level.is_on().then(String::new);
         let json = JSON.load(Ordering::Relaxed);
         let line = LogRecord { text, json };
-        let line = if TIMESTAMPS.load(Ordering::Relaxed) { line.field("time", wall()) } else { line };
+        let line = if TIMESTAMPS.load(Ordering::Relaxed) { line.field("time", now_utc()) } else { line };
         line.field("level", level.name()).field("msg", message)
     }
 
@@ -174,7 +174,7 @@ impl Display for Quoted<'_> {
 }
 
 /// The wall clock, for the stamp of a line only.
-fn wall() -> Timestamp {
+fn now_utc() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

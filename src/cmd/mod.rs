@@ -1,4 +1,4 @@
-//! The commands: wiring, the poll loop, what is printed. The only floor that reads the clock and sleeps.
+//! The commands: wiring, the poll loop, what is printed. The only layer that reads the clock and sleeps.
 
 mod clock;
 mod compact;

@@ -1,5 +1,5 @@
-//! Databases whose file is missing, and which are restored before they are followed. Those that the run begins with are
-//! waited for; one that comes later has a thread of its own, so that nobody else waits.
+//! Restores missing databases before replication starts: in the foreground at startup, and in a thread of its own for a
+//! database that is added later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! WALs and batches for the tests of this floor, made with the rules of SQLite's own writer.
+//! WALs and batches for the tests of this layer, made with the rules of SQLite's own writer.
 
 use crate::error::{Kind, Result};
 use crate::format::key::SegmentKey;

@@ -40,8 +40,8 @@ impl HighWaterMark {
     /// The number and the time of a generation that begins now. `random` is any number.
     ///
     /// Errors: of kind `Corrupt` if the numbers that are left are too few, with the objects that take the others.
-    pub fn next_generation(&self, wall: Timestamp, random: u64) -> Result<(Generation, Timestamp)> {
-        let time = wall.max(self.moment);
+    pub fn next_generation(&self, now_utc: Timestamp, random: u64) -> Result<(Generation, Timestamp)> {
+        let time = now_utc.max(self.moment);
         let by_time = Generation::new((time.millis() << 16) | (random % RANDOM_RANGE));
         match self.generation {
             Some(newest) if newest >= by_time => next_number(newest, random).map(|generation| (generation, time)),
@@ -50,8 +50,8 @@ impl HighWaterMark {
     }
 
     /// Whether a clock is so far behind what is stored that it cannot be right.
-    pub fn is_clock_behind(&self, wall: Timestamp) -> bool {
-        self.moment.since(wall) > CLOCK_TOLERANCE
+    pub fn is_clock_behind(&self, now_utc: Timestamp) -> bool {
+        self.moment.since(now_utc) > CLOCK_TOLERANCE
     }
 }
 
@@ -100,11 +100,11 @@ mod tests {
         for seed in 0..200 {
             let mut random = Random(seed);
             for (generation, moment) in newest.iter().flat_map(|newest| clocks.map(|moment| (*newest, moment))) {
-                for wall in clocks {
+                for now_utc in clocks {
                     let mark = mark(generation, moment);
-                    let (next, time) = mark.next_generation(millis(wall), random.next()).unwrap();
-                    assert!(Some(next) > mark.generation, "{next} {mark:?} {wall}");
-                    assert!(time >= mark.moment && time >= millis(wall));
+                    let (next, time) = mark.next_generation(millis(now_utc), random.next()).unwrap();
+                    assert!(Some(next) > mark.generation, "{next} {mark:?} {now_utc}");
+                    assert!(time >= mark.moment && time >= millis(now_utc));
                 }
             }
         }
@@ -118,9 +118,11 @@ mod tests {
             let (mut here, mut there) = (Random(seed), Random(seed + 1_000_000));
             let mut stored = HighWaterMark::default();
             for start in 0..8 {
-                let wall = millis(NOW - start * HOUR / 2);
-                let ((next, time), other) =
-                    (stored.next_generation(wall, here.next()).unwrap(), stored.next_generation(wall, there.next()));
+                let now_utc = millis(NOW - start * HOUR / 2);
+                let ((next, time), other) = (
+                    stored.next_generation(now_utc, here.next()).unwrap(),
+                    stored.next_generation(now_utc, there.next()),
+                );
                 assert!(Some(next) > stored.generation && time >= stored.moment);
                 met += u32::from(next == other.unwrap().0);
                 stored = HighWaterMark { generation: Some(next), moment: time };
@@ -142,8 +144,9 @@ mod tests {
 
     #[test]
     fn clock_is_refuted_only_beyond_what_two_good_clocks_differ_by() {
-        for (wall, expected) in [(NOW + 1, false), (NOW, false), (NOW - 1000, false), (NOW - 1001, true), (0, true)] {
-            assert_eq!(mark(1, NOW).is_clock_behind(millis(wall)), expected, "{wall}");
+        for (now_utc, expected) in [(NOW + 1, false), (NOW, false), (NOW - 1000, false), (NOW - 1001, true), (0, true)]
+        {
+            assert_eq!(mark(1, NOW).is_clock_behind(millis(now_utc)), expected, "{now_utc}");
         }
     }
 

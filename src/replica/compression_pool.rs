@@ -1,7 +1,7 @@
-//! Helping hands for compression, which is nearly all of the work of a large snapshot. The loop stays one thread: it hands
-//! out pieces of the database and takes them back, compressed, in the same order.
+//! Threads that compress blocks of a snapshot, which is nearly all of its work. The event loop hands out blocks and collects
+//! them in the same order.
 //!
-//! A worker knows nothing but bytes: no file, no store, no clock. It ends when its pool is dropped.
+//! A worker has nothing but bytes: no file, no store, no clock. Workers stop when the pool is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -1,5 +1,5 @@
-//! Whether what is stored is ours alone to write: nobody else keeps the prefix, and after each time that we were cut off,
-//! nobody has written there meanwhile. Until that is known nothing may be written.
+//! Makes sure that this process is the only writer: it holds the lease, and after each reconnect it checks that nobody
+//! else wrote in between. Until that is known nothing may be written.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

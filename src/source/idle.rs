@@ -1,9 +1,9 @@
-//! When a database needs no looking at until the kernel tells of a write.
+//! Skips the polling of an idle database until inotify reports a write.
 //!
 //! Every commit writes frames to the WAL before it is published in the wal-index, and every checkpoint that could wait
-//! for our pin writes pages to the database file first: word of either comes no later than what must be seen. (What a
+//! for our pin writes pages to the database file first: inotify reports either no later than what must be seen. (What a
 //! RESTART or TRUNCATE waits for besides is a pin on READ1 to READ4 while nothing is left to write back; a database whose
-//! file has everything rests only after the pin has moved to READ0, which neither of them waits for.)
+//! file has everything is idle only after the pin has moved to READ0, which neither of them waits for.)
 
 use crate::error::Result;
 use crate::log;
@@ -11,7 +11,7 @@ use crate::source::inotify::{FileWatch, Inotify};
 use crate::source::repinning::IDLE_REPINS;
 use crate::source::{Source, wal_file};
 
-/// So often may a commit have come without word before the file system is not asked any more. Once can happen: its
+/// After this many commits without an event inotify is not used any more. One can happen: its
 /// frames were written before the watch began, and published long after (a slow disk).
 const MAX_MISSED: u8 = 2;
 

@@ -1,9 +1,8 @@
-//! Word from the kernel that a file is being written to (inotify(7)), so that a database at rest costs next to nothing
-//! and its next commit is seen at once.
+//! Watches a file for writes by inotify(7), so that an idle database costs next to nothing and its next commit is seen at
+//! once.
 //!
-//! This is a hint and no more: what is committed, the wal-index alone says. Anyone who relies on the hint looks all the same
-//! once in a while, and looks at each tick where no word comes: no inotify here, no watch left (ENOSPC), or a file system
-//! that does not tell. A watch is on an inode and holds no descriptor of the file: no POSIX lock is lost with it.
+//! An event is only a hint: the wal-index alone says what is committed. Callers still poll now and then, and poll at every
+//! tick if inotify does not work here: it is missing, no watch is left (ENOSPC), or the file system sends no events. A watch is on an inode and holds no descriptor of the file: no POSIX lock is lost with it.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -77,7 +77,7 @@ pub trait Store {
 
     /// Begins to remove what uploads that died have left and that was stored more than `too_young` before `wall`. None where
     /// there is nothing of the kind, or another store of this process has seen to it lately.
-    fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>>;
+    fn clean_orphans(&self, now_utc: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>>;
 
     /// Over which connection of this process it is reached; none where there is no such thing.
     fn connection(&self) -> Option<&str> {

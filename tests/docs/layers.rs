@@ -1,12 +1,12 @@
-//! The house stands: every module uses only lower floors, every dependency stays with its owner, the clock is read in
+//! The layers hold: every module uses only lower layers, every dependency stays with its owner, the clock is read in
 //! one place, and every module says at its top what it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Lowest first. Rooms of one floor never see each other.
-const FLOORS: [&[&str]; 11] = [
+/// Lowest first. Modules of one layer never see each other.
+const LAYERS: [&[&str]; 11] = [
     &["error", "printable", "host", "random"],
     &["log", "clock", "fault", "secret", "http", "directory", "settled", "interrupt", "wakeup"],
     &["format", "age"],
@@ -20,10 +20,10 @@ const FLOORS: [&[&str]; 11] = [
     &["main", "lib"],
 ];
 
-/// What a room may borrow from a higher floor: the name of a moment.
+/// What a module may borrow from a higher layer: the name of a moment.
 const LOANS: [(&str, &str); 2] = [("log", "format::time"), ("clock", "format::time")];
 
-/// Each dependency, and the rooms that may use it. Test code may use any.
+/// Each dependency, and the modules that may use it. Test code may use any.
 const OWNERS: [(&str, &[&str]); 17] = [
     ("argh", &["cli"]),
     ("crc32fast", &["format"]),
@@ -104,7 +104,7 @@ fn a_forged_violation_is_caught() {
         ("error", "use crate::log;", "error uses crate::log"),
         ("log", "use crate::format::wal::Frame;", "log uses crate::format::wal::Frame"),
         ("config", "use crate::cli;", "config uses crate::cli"),
-        ("attic", "use crate::error::Error;", "attic is on no floor"),
+        ("attic", "use crate::error::Error;", "attic is on no layer"),
         ("store::dir", "use nats::Connection;", "store::dir uses nats"),
         ("replica", "fn f() { ::rusqlite::open() }", "replica uses rusqlite"),
         ("replica", "use {std::fs, ring::digest};", "replica uses ring"),
@@ -115,7 +115,7 @@ fn a_forged_violation_is_caught() {
         ("format::key", "use std::fs::File;", "format::key uses std::fs::File"),
     ];
     for (module, code, expected) in table {
-        let found = faults(&forged(module, &format!("//! A room.\n{code}")));
+        let found = faults(&forged(module, &format!("//! A module.\n{code}")));
         assert!(found.iter().any(|fault| fault.starts_with(expected)), "{module}: {code}: {found:?}");
     }
     assert_eq!(faults(&forged("source", "use std::fs;")), ["source does not begin with its doc (//!)"]);
@@ -139,7 +139,7 @@ fn what_is_allowed_is_not_called_a_violation() {
         ("main", "use litestream::cmd;"),
     ];
     for (module, code) in table {
-        assert_eq!(faults(&forged(module, &format!("//! A room.\n{code}"))), [""; 0], "{module}: {code}");
+        assert_eq!(faults(&forged(module, &format!("//! A module.\n{code}"))), [""; 0], "{module}: {code}");
     }
 }
 
@@ -159,8 +159,8 @@ fn faults(file: &File) -> Vec<String> {
     if module == "main" && lines > MAIN_LINES {
         faults.push(format!("main has {lines} lines, at most {MAIN_LINES} are allowed"));
     }
-    if floor(room(module)).is_none() {
-        faults.push(format!("{module} is on no floor"));
+    if layer(top_module(module)).is_none() {
+        faults.push(format!("{module} is on no layer"));
         return faults;
     }
     let tokens = tokens(&file.text);
@@ -172,37 +172,37 @@ fn faults(file: &File) -> Vec<String> {
     faults
 }
 
-/// A name of a room that is not on a lower floor.
+/// A name of a module that is not on a lower layer.
 fn misplaced(module: &str, path: &str) -> Option<String> {
-    let (own, inner) = (room(module), path.strip_prefix("crate::")?);
-    let target = room(inner);
+    let (own, inner) = (top_module(module), path.strip_prefix("crate::")?);
+    let target = top_module(inner);
     let allowed = own == target
-        || floor(target)? < floor(own)?
+        || layer(target)? < layer(own)?
         || LOANS.iter().any(|(who, what)| own == *who && inner.starts_with(what));
-    (!allowed).then(|| format!("{module} uses {path}, which is not on a lower floor"))
+    (!allowed).then(|| format!("{module} uses {path}, which is not on a lower layer"))
 }
 
 /// A dependency outside its owner, a clock read outside `cmd`, something impure in `format`.
 fn trespass(module: &str, path: &str) -> Option<String> {
-    let within = |rooms: &[&str]| rooms.iter().any(|room| module.starts_with(room));
-    let dependency = OWNERS.iter().find(|(name, rooms)| room(path) == *name && !within(rooms));
-    if let Some((name, rooms)) = dependency {
-        return Some(format!("{module} uses {name}, which belongs to {}", rooms.join(", ")));
+    let within = |modules: &[&str]| modules.iter().any(|owner| module.starts_with(owner));
+    let dependency = OWNERS.iter().find(|(name, modules)| top_module(path) == *name && !within(modules));
+    if let Some((name, modules)) = dependency {
+        return Some(format!("{module} uses {name}, which belongs to {}", modules.join(", ")));
     }
-    let clock = CLOCKS.iter().find(|(name, rooms)| path.ends_with(name) && !within(rooms));
+    let clock = CLOCKS.iter().find(|(name, modules)| path.ends_with(name) && !within(modules));
     if let Some((name, _)) = clock {
         return Some(format!("{module} calls {name}; take the time as an argument"));
     }
-    let impure = room(module) == "format" && IMPURE.iter().any(|name| path.starts_with(name));
+    let impure = top_module(module) == "format" && IMPURE.iter().any(|name| path.starts_with(name));
     impure.then(|| format!("{module} uses {path}, but format is pure"))
 }
 
-fn room(path: &str) -> &str {
+fn top_module(path: &str) -> &str {
     path.split("::").next().unwrap_or(path)
 }
 
-fn floor(room: &str) -> Option<usize> {
-    FLOORS.iter().position(|rooms| rooms.contains(&room))
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
 }
 
 /// Every path in the code, from its root. A name that the file itself imports or declares is no dependency's.
@@ -246,7 +246,7 @@ fn names(module: &str, tokens: &[Token]) -> Vec<Named> {
             }
         }
     }
-    found.retain(|named| !local.contains(room(&named.path)) || named.path.starts_with("::"));
+    found.retain(|named| !local.contains(top_module(&named.path)) || named.path.starts_with("::"));
     for named in &mut found {
         named.path = named.path.trim_start_matches("::").to_string();
     }
@@ -313,7 +313,7 @@ pub fn absolute(module: &str, path: &str) -> String {
         rest = inner;
     }
     // A test module stands one deeper than its file, so that one `super` too many may be counted here: it then names
-    // the crate's root, where only a room can be meant.
+    // the crate's root, where only a module can be meant.
     let inner = above.iter().chain([&rest]).copied().collect::<Vec<_>>().join("::");
     format!("crate::{inner}")
 }

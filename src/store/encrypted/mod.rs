@@ -197,8 +197,8 @@ impl Store for EncryptedStore {
         self.inner.find_writers()
     }
 
-    fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
-        self.inner.clean_orphans(wall, young)
+    fn clean_orphans(&self, now_utc: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
+        self.inner.clean_orphans(now_utc, young)
     }
 
     fn connection(&self) -> Option<&str> {

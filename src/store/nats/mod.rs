@@ -266,8 +266,8 @@ impl NatsStore {
     }
 
     /// Begins to remove the chunks that no object of the bucket refers to and that are older than `young` at `wall`.
-    pub fn start_cleanup(&self, wall: Timestamp, young: Duration) -> NatsCleanup {
-        NatsCleanup::new(&self.client, &self.names, wall, young)
+    pub fn start_cleanup(&self, now_utc: Timestamp, young: Duration) -> NatsCleanup {
+        NatsCleanup::new(&self.client, &self.names, now_utc, young)
     }
 
     /// Looks again after each reconnect and each failed put, for it may have been deleted and made again.
@@ -376,9 +376,9 @@ impl Store for NatsStore {
         Box::new(writer_query::WriterQuery::new(&self.client, &self.url, self.lease_subjects()))
     }
 
-    fn clean_orphans(&self, wall: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
-        let due = self.client.cleanups.sweep_is_due(&self.options.bucket, wall);
-        due.then(|| Box::new(NatsStore::start_cleanup(self, wall, young)) as Box<dyn OrphanCleanup>)
+    fn clean_orphans(&self, now_utc: Timestamp, young: Duration) -> Option<Box<dyn OrphanCleanup>> {
+        let due = self.client.cleanups.sweep_is_due(&self.options.bucket, now_utc);
+        due.then(|| Box::new(NatsStore::start_cleanup(self, now_utc, young)) as Box<dyn OrphanCleanup>)
     }
 
     fn connection(&self) -> Option<&str> {

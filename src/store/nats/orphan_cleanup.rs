@@ -74,11 +74,11 @@ pub struct NatsCleanup {
 
 impl NatsCleanup {
     /// `now_utc` is the time now; what was stored less than `min_age` before it stays.
-    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, wall: Timestamp, young: Duration) -> NatsCleanup {
+    pub fn new(client: &Rc<Client>, names: &Rc<ObjectNames>, now_utc: Timestamp, young: Duration) -> NatsCleanup {
         NatsCleanup {
             names: names.clone(),
             exchange: Exchange::new(client, Purpose::Compaction),
-            now_utc: wall,
+            now_utc,
             min_age: young,
             stage: CleanupStage::Begin,
             candidates: HashSet::new(),

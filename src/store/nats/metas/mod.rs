@@ -4,11 +4,10 @@
 //! Names are base64 in the subjects, so the server cannot filter by prefix: a listing reads the metas of the whole bucket.
 //! After a lost connection it begins again.
 //!
-//! Others may write meanwhile. A meta that is replaced before it was delivered comes later, after what is new: so a listing
-//! ends only when the consumer says that nothing is left, not after as many metas as there were at its beginning. A consumer
-//! that falls silent or has nothing to give, although it owes something, is not believed: metas that are deleted before they
-//! were delivered may make it so for good (servers 2.9), or only for now (with `last_per_subject`, all that we know of). Then
-//! the stream's leader is asked.
+//! Other clients may write during the listing. A meta that is replaced before it was delivered comes later, after what is
+//! new. So the listing reads until the consumer reports 0 pending, not for a fixed count. If the consumer goes quiet with
+//! messages pending, the listing asks the stream's leader instead: a meta that is deleted before it was delivered can stop
+//! a consumer for good (servers 2.9), or for a while (with `last_per_subject`, all that we know of).
 
 mod consumer;
 mod leader;

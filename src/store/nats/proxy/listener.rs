@@ -17,12 +17,12 @@ use super::stream::{ReadOutcome, read_some};
 
 /// A CONNECT with a long JWT.
 const MAX_CONNECT: usize = 64 * 1024;
-/// Strangers that are heard at the same time.
+/// Connections that have not shown the secret and are kept open at a time.
 const MAX_WAITING: usize = 16;
 /// The crate answers an INFO at once.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where nobody can be let in, for want of descriptors or memory, it is tried again this much later: who knocks goes on
-/// knocking, and would wake us at once, for ever.
+/// If a connection cannot be accepted, for want of descriptors or memory, the next attempt waits this long: the client stays
+/// in the queue, so poll(2) would return at once, for ever.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 
 /// Someone who connected.

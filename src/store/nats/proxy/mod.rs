@@ -120,12 +120,12 @@ impl Proxy {
     pub fn start(options: &NatsOptions, request_waker: Option<Waker>) -> Result<Proxy> {
         let failed = |e: std::io::Error| Error::io(Kind::StoreRefused, "open a loopback port for the link", &e);
         let secret = random::token() + &random::token();
-        let (door, address) = ProxyListener::open(secret.clone()).map_err(failed)?;
-        let (bell, ear) = wakeup::waker().map_err(failed)?;
+        let (listener, address) = ProxyListener::open(secret.clone()).map_err(failed)?;
+        let (waker, wake_receiver) = wakeup::waker().map_err(failed)?;
         let (shared, crate_gone) = (SharedStatus::new(request_waker), Arc::new(AtomicBool::new(true)));
         let runner = ProxyThread {
-            listener: door,
-            wake_receiver: ear,
+            listener,
+            wake_receiver,
             servers: options.servers.clone(),
             next: usize::try_from(random::random_below(u64::try_from(options.servers.len()).unwrap_or(1))).unwrap_or(0),
             tls: options.tls.clone(),
@@ -145,7 +145,7 @@ impl Proxy {
             stopping: false,
         };
         thread::Builder::new().name("link".into()).spawn(move || runner.run()).map_err(failed)?;
-        Ok(Proxy { address, secret, status: shared, waker: bell, crate_thread_ended: crate_gone })
+        Ok(Proxy { address, secret, status: shared, waker, crate_thread_ended: crate_gone })
     }
 }
 
@@ -329,7 +329,7 @@ impl ProxyThread {
         status.step = "connected".into();
     }
 
-    /// Waits until one of those that knock shows the secret. None: all have gone, or were strangers; the crate then knows
+    /// Waits until one of the connections shows the secret. None: all have gone, or were strangers; the crate then knows
     /// why (a credentials file that it cannot read).
     fn wait_for_handshake(&mut self, nonce: &str) -> Option<ClientConnection> {
         let end = Instant::now() + self.timeouts.timeout;

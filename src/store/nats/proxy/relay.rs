@@ -93,15 +93,15 @@ impl<'a> Relay<'a> {
         &mut self,
         crate_said: &[u8],
         server_said: &[u8],
-        ear: &WakeReceiver,
-        door: &ProxyListener,
+        wake_receiver: &WakeReceiver,
+        listener: &ProxyListener,
     ) -> SessionEnd {
         let started = self.on_crate_bytes(crate_said).and_then(|()| self.on_server_bytes(server_said));
         if let Err(e) = started {
             return SessionEnd::Server(self.with_server_reason(e));
         }
         loop {
-            let step = self.step(ear, door);
+            let step = self.step(wake_receiver, listener);
             self.count_sent();
             match step {
                 Ok(None) => {}
@@ -135,19 +135,19 @@ impl<'a> Relay<'a> {
         self.server_error.as_deref().map_or(error, last_server_error)
     }
 
-    fn step(&mut self, ear: &WakeReceiver, door: &ProxyListener) -> Result<Option<SessionEnd>> {
+    fn step(&mut self, wake_receiver: &WakeReceiver, listener: &ProxyListener) -> Result<Option<SessionEnd>> {
         let crate_side = Interest { fd: self.crate_side.as_raw_fd(), read: true, write: !self.to_crate.is_empty() };
         let room = self.to_crate.len() < MAX_CLIENT_BACKLOG;
         let server = Interest { fd: self.server.fd(), read: room, write: !self.to_server.is_empty() };
-        let mut all = vec![Interest::read(ear.fd()), crate_side, server];
-        all.extend(door.interests());
+        let mut all = vec![Interest::read(wake_receiver.fd()), crate_side, server];
+        all.extend(listener.interests());
         let pause = if self.client_backlog && room { Duration::ZERO } else { self.next_check() };
         let ready = poll(&all, pause).map_err(|e| Error::io(Kind::StoreUnreachable, "poll", &e))?;
         if ready.first() == Some(&true) {
             return Ok(Some(SessionEnd::Local));
         }
-        if ready.iter().skip(3).any(|knock| *knock) {
-            door.reject_new();
+        if ready.iter().skip(3).any(|ready| *ready) {
+            listener.reject_new();
         }
         if ready.get(1) == Some(&true) && !self.pump_client()? {
             return Ok(Some(SessionEnd::Local));
