@@ -9,7 +9,7 @@ use crate::cmd::event_loop::EventLoop;
 use crate::cmd::status_log::log_status;
 use crate::cmd::{ErrorCollector, of_database, signals};
 use crate::error::{Error, Kind, Result};
-use crate::log;
+use crate::log::{self, LogRecord};
 use crate::replica::replicator::{Replicator, ReplicatorStatus};
 
 /// How long the end may take.
@@ -24,6 +24,14 @@ impl DrainLimit {
     fn timeout(self) -> Duration {
         let (DrainLimit::Total(timeout) | DrainLimit::Idle(timeout)) = self;
         timeout
+    }
+}
+
+/// What is said of a replica at the end: of several, one may have failed.
+fn end_record(status: &ReplicatorStatus) -> LogRecord {
+    match (&status.problem, status.lag) {
+        (None, _) | (_, Some(Duration::ZERO)) => log::info("stored"),
+        (Some(_), _) => log::info("commits are not stored"),
     }
 }
 
@@ -42,7 +50,7 @@ pub fn drain(event_loop: &mut EventLoop, limit: DrainLimit, watch: &mut dyn FnMu
     let mut errors = ErrorCollector::default();
     match run_to_end(event_loop, limit, watch, &mut errors) {
         DrainEnd::Stored => {
-            event_loop.replicators.iter().for_each(|replicator| log_status(|| log::info("stored"), replicator));
+            event_loop.replicators.iter().for_each(|replicator| log_status(end_record, replicator));
             push_failures(event_loop, &mut errors);
         }
         DrainEnd::Signal(signal) => {
@@ -140,7 +148,7 @@ fn moved(event_loop: &EventLoop) -> u64 {
 
 fn timeout_error(event_loop: &EventLoop, timeout: Duration) -> Error {
     let late: Vec<&Replicator> = event_loop.replicators.iter().filter(|replicator| !replicator.is_drained()).collect();
-    late.iter().for_each(|replicator| log_status(|| log::info("commits are not stored"), replicator));
+    late.iter().for_each(|replicator| log_status(|_| log::info("commits are not stored"), replicator));
     let names: Vec<&str> = late.iter().map(|replicator| replicator.name()).collect();
     let cause = late.iter().find_map(|replicator| ReplicatorStatus::worst(replicator.statuses(&SystemClock)).problem);
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! A command that runs beside the backup: signals are passed on, and its exit status becomes ours.
 
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 
 use crate::cmd::signals;
@@ -21,10 +21,15 @@ impl ChildCommand {
         let Some((program, arguments)) = words.split_first() else {
             return Err(Error::new(Kind::Usage, "exec: the command is empty"));
         };
-        let child = Command::new(program)
-            .args(arguments)
-            .spawn()
-            .map_err(|e| Error::io(Kind::Usage, format!("exec {program:?}"), &e))?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let signals = || {
+            signals::restore_for_child();
+            Ok(())
+        };
+        // SAFETY: what runs between fork and exec calls sigaction(2) alone.
+        unsafe { command.pre_exec(signals) };
+        let child = command.spawn().map_err(|e| Error::io(Kind::Usage, format!("exec {program:?}"), &e))?;
         Ok(ChildCommand { child, program: program.clone(), forwarded: false })
     }
 

@@ -17,6 +17,7 @@ mod follow_report;
 mod heap;
 mod heartbeat;
 mod journal;
+mod link_watch;
 mod list;
 mod live_status;
 mod metrics;
@@ -69,6 +70,7 @@ const EXIT_BEHIND: ExitStatus = 1;
 /// Runs the program with the arguments after its name; the exit status.
 pub fn main(words: &[String]) -> u8 {
     process_title::scrub_credentials();
+    signals::ignore_file_size_signal();
     let result = cli::parse(words).and_then(|parsed| match parsed {
         Parsed::Help(text) => print::text(&text).map(|()| 0),
         Parsed::Run(invocation) => run(&invocation),

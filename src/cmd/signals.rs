@@ -26,6 +26,17 @@ pub fn install_shutdown_handlers() {
     handle(libc::SIGPIPE, libc::SIG_IGN);
 }
 
+/// Past a limit of file sizes (`ulimit -f`) a write is an error like any other, not the end of the process.
+pub fn ignore_file_size_signal() {
+    handle(libc::SIGXFSZ, libc::SIG_IGN);
+}
+
+/// A program that is started has the signals that it would have without this one: those that are ignored stay ignored over
+/// exec(2).
+pub fn restore_for_child() {
+    handle(libc::SIGXFSZ, libc::SIG_DFL);
+}
+
 /// Takes over SIGHUP, which otherwise ends the process.
 pub fn install_hangup_handler() {
     handle(libc::SIGHUP, on_hangup as *const () as libc::sighandler_t);

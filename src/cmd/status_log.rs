@@ -7,9 +7,9 @@ use crate::log::target_name::TargetName;
 use crate::replica::replicator::{Replicator, ReplicatorStatus};
 
 /// Logs a line that begins with `record` for each replica of one database.
-pub fn log_status(record: fn() -> LogRecord, replicator: &Replicator) {
+pub fn log_status(record: impl Fn(&ReplicatorStatus) -> LogRecord, replicator: &Replicator) {
     for status in replicator.statuses(&SystemClock) {
-        log_replica_status(record(), replicator.name(), status);
+        log_replica_status(record(&status), replicator.name(), status);
     }
 }
 

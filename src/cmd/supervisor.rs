@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::event_loop::EventLoop;
 use crate::cmd::find_databases::Unusable;
+use crate::cmd::link_watch::LinkWatch;
 use crate::cmd::restore_missing::{self, BackgroundRestore};
 use crate::cmd::wiring;
 use crate::config::Database;
@@ -32,6 +33,7 @@ pub struct Supervisor {
     /// Until when the last sync of one that goes may take.
     stopping: HashMap<String, Instant>,
     retry_at: HashMap<String, Instant>,
+    links: LinkWatch,
     /// Those that are restored before they are followed.
     restoring: HashMap<String, BackgroundRestore>,
     /// Those that came later than the run: their errors are their own.
@@ -51,6 +53,7 @@ impl Supervisor {
             configured: Vec::new(),
             stopping: HashMap::new(),
             retry_at: HashMap::new(),
+            links: LinkWatch::default(),
             restoring: HashMap::new(),
             added_at_runtime: HashSet::new(),
             stop_timeout,
@@ -122,6 +125,27 @@ impl Supervisor {
         &self.unusable
     }
 
+    /// Lets go of databases whose path leads to another file now: they begin again there.
+    fn follow_links(&mut self, now: Instant) {
+        let paths = self.event_loop.replicators.iter().map(|replicator| Path::new(replicator.name()));
+        for moved in self.links.poll(paths, now) {
+            let name = moved.path.display().to_string();
+            let Some(replicator) = self.event_loop.replicators.iter_mut().find(|one| one.name() == name) else {
+                continue;
+            };
+            if self.stopping.contains_key(&name) {
+                continue;
+            }
+            log::warn("path leads to another file, replication starts again there")
+                .field("db", &name)
+                .field("was", moved.was.display())
+                .field("to", moved.is.display())
+                .emit();
+            replicator.close();
+            self.stopping.insert(name, now + self.stop_timeout);
+        }
+    }
+
     pub fn wanted(&self) -> &[Database] {
         &self.desired
     }
@@ -140,7 +164,13 @@ impl Supervisor {
     }
 
     /// Errors: of kind `Database`, naming a database that could not be followed to the end.
-    pub fn require_all_running(&self) -> Result<()> {
+    pub fn require_all_running(&mut self) -> Result<()> {
+        let paths = self.desired.iter().map(|database| database.path.as_path());
+        if let Some(moved) = self.links.look(paths, true).pop() {
+            let what = format!("database {}: leads to {} now", moved.path.display(), moved.is.display());
+            let hint = format!("what was stored is {}; the next start replicates the other file", moved.was.display());
+            return Err(Error::new(Kind::Database, what).with_hint(hint));
+        }
         match self.desired.iter().find(|database| !self.is_replicating(database)) {
             None => {
                 self.require_files().and_then(|()| self.unusable.first().map_or(Ok(()), |one| Err(one.error.clone())))
@@ -193,6 +223,7 @@ impl Supervisor {
             self.added_at_runtime.insert(name.clone());
             self.retry_later(&name, &error);
         }
+        self.follow_links(SystemClock.now());
         self.reap_stopped();
         self.start_missing();
         Ok(())
@@ -224,6 +255,7 @@ impl Supervisor {
     fn remove(&mut self, name: &str) {
         self.event_loop.replicators.retain(|replicator| replicator.name() != name);
         self.configured.retain(|database| !has_path(database, name));
+        self.links.forget(Path::new(name));
     }
 
     fn start_missing(&mut self) {

@@ -210,14 +210,11 @@ fn a_page_that_cannot_be_compared_stops_no_backup(bed: &Bed) {
 fn without_room(command: &Command, bytes: u64) -> Command {
     let mut limited = like(command, Command::new(command.get_program()));
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-    // SAFETY: both calls are allowed between fork and exec. A signal that is ignored stays so.
+    // SAFETY: the call is allowed between fork and exec.
     unsafe {
-        limited.pre_exec(move || {
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
+        limited.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
         });
     }
     limited

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support;
-use crate::support::{Bed, LOCKED, TAKEN_OVER, assert_equal, on_a_directory_only, on_both_stores};
+use crate::support::{Bed, DATABASE, LOCKED, TAKEN_OVER, assert_equal, on_a_directory_only, on_both_stores};
 
 on_both_stores! {
     another_database_is_refused_and_named
@@ -13,6 +13,8 @@ on_both_stores! {
 }
 
 on_a_directory_only! {
+    link_to_another_database_is_noticed
+    link_that_follows_its_database_goes_on
     snapshot_refuses_another_database_in_every_journal_mode
     database_beside_the_stored_one_is_another
     restore_of_a_database_refuses_the_backups_of_its_neighbour
@@ -35,6 +37,53 @@ fn database_with(bed: &Bed, name: &str, table: &str) -> PathBuf {
 /// The database as the configuration or the command line names it, and as messages do.
 fn named(path: &Path) -> String {
     fs::canonicalize(path).expect("a path").display().to_string()
+}
+
+/// A database in a release's directory, and the path to it through a link.
+fn released(bed: &Bed) -> (PathBuf, PathBuf) {
+    let release = bed.path("1");
+    fs::create_dir(&release).expect("a directory");
+    let database = database_with(bed, "1/app.db", "users");
+    lead_to(bed, "1");
+    (database, bed.path("current/app.db"))
+}
+
+fn lead_to(bed: &Bed, release: &str) {
+    let (next, link) = (bed.path("next"), bed.path("current"));
+    std::os::unix::fs::symlink(bed.path(release), &next).expect("a link");
+    fs::rename(next, link).expect("the link takes its name");
+}
+
+fn link_to_another_database_is_noticed(bed: &Bed) {
+    let (first, path) = released(bed);
+    let mut process = bed.replicate(&path);
+    bed.converges(&path);
+    fs::create_dir(bed.path("2")).expect("a directory");
+    database_with(bed, "2/app.db", "baskets");
+    lead_to(bed, "2");
+    process.says("path leads to another file, replication starts again there");
+    // The database whose backups these are is still there.
+    process.says("expected backups of database");
+    process.terminate();
+    process.exits(DATABASE);
+    assert_equal(&first, &bed.restored());
+}
+
+fn link_that_follows_its_database_goes_on(bed: &Bed) {
+    let (first, path) = released(bed);
+    let mut process = bed.replicate(&path);
+    bed.converges(&path);
+    fs::create_dir(bed.path("2")).expect("a directory");
+    fs::rename(&first, bed.path("2/app.db")).expect("the database moves");
+    for end in ["-wal", "-shm"] {
+        let _ = fs::remove_file(bed.path(&format!("1/app.db{end}")));
+    }
+    lead_to(bed, "2");
+    bed.sql(&path, &["INSERT INTO users VALUES(22)"]);
+    bed.converges(&path);
+    assert!(process.is_running());
+    process.stop();
+    assert_equal(&path, &bed.restored());
 }
 
 fn another_database_is_refused_and_named(bed: &Bed) {

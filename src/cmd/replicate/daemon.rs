@@ -152,7 +152,7 @@ impl Daemon {
     }
 
     /// As [`Supervisor::require_all_running`].
-    pub fn require_all_running(&self) -> Result<()> {
+    pub fn require_all_running(&mut self) -> Result<()> {
         self.supervisor.require_all_running()
     }
 }

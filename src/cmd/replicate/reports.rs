@@ -85,7 +85,7 @@ impl Reports {
         self.traffic.poll(now, || supervisor.traffic());
         if now >= self.next.log {
             self.next.log = now + LOG_INTERVAL;
-            replicators(supervisor).iter().for_each(|replicator| log_status(|| log::info("replicating"), replicator));
+            replicators(supervisor).iter().for_each(|replicator| log_status(|_| log::info("replicating"), replicator));
         }
     }
 
