@@ -10,12 +10,12 @@ use crate::format::listing::Listing;
 use crate::format::position::Position;
 use crate::store::Store;
 
-/// Makes sure that a restore would give what was stored. `others_write`: more may have been stored since.
+/// Makes sure that a restore would give what was stored. `more_follows`: later commits may be stored as well.
 ///
 /// Errors: of kind `Corrupt` if a restore would give something else.
-pub fn check_restorable(database: &Path, store: &dyn Store, position: &Position, others_write: bool) -> Result<()> {
+pub fn check_restorable(database: &Path, store: &dyn Store, position: &Position, more_follows: bool) -> Result<()> {
     let listing = load_listing_patiently(store, &SystemClock)?;
-    check_plan(database, store.url(), &listing, position, others_write)
+    check_plan(database, store.url(), &listing, position, more_follows)
 }
 
 pub fn check_plan(
@@ -23,10 +23,10 @@ pub fn check_plan(
     url: &str,
     listing: &Listing,
     position: &Position,
-    others_write: bool,
+    more_follows: bool,
 ) -> Result<()> {
     let found = latest_restore(listing, position);
-    if found.is_exact() || (others_write && matches!(found, LatestRestore::EndsAfter { .. })) {
+    if found.is_exact() || (more_follows && matches!(found, LatestRestore::EndsAfter { .. })) {
         return Ok(());
     }
     let what = format!("database {}: {url}: {position} is stored, but {found}", database.display());
@@ -45,9 +45,9 @@ mod tests {
         };
         let (ours, newer) = (name("0000000000000005", 0), name("ffffffffffffffff", 0));
         let position: Position = "0000000000000005/0:0".parse().unwrap();
-        let judged = |names: &[&String], others_write| {
+        let judged = |names: &[&String], more_follows| {
             let listing = Listing::new(names.iter().map(|name| (name.to_string(), 1)));
-            check_plan(Path::new("/a.db"), "file:///store", &listing, &position, others_write)
+            check_plan(Path::new("/a.db"), "file:///store", &listing, &position, more_follows)
         };
         assert!(judged(&[&ours], false).is_ok());
         let in_the_way = judged(&[&ours, &newer], true).unwrap_err();

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Model;
 use crate::support::{self, nats, proxy, raw, sites};
-use crate::support::{BUCKET, LOCKED, State, equal, judged, newest_committed, until};
+use crate::support::{BUCKET, LOCKED, Process, State, equal, judged, newest_committed, until};
 
 /// What is between the program and its server.
 pub struct Network {
@@ -111,14 +111,18 @@ impl Model {
         while !self.writers.is_empty() {
             self.kill_a_writer();
         }
-        if self.replicator.is_none() {
-            self.start_the_replicator();
-        }
-        let replicator = self.replicator.as_mut().expect("it was started");
-        until("it follows the database", || match replicator.log() {
-            log if log.contains("snapshot stored") || log.contains("msg=continuing") => Ok(()),
-            log => Err(log),
+        until("it follows the database", || {
+            // One that found no store at its start has ended, though the store is back.
+            self.look_after_processes();
+            if self.replicator.is_none() {
+                self.start_the_replicator();
+            }
+            match self.replicator.as_ref().map(Process::log) {
+                Some(log) if log.contains("snapshot stored") || log.contains("msg=continuing") => Ok(()),
+                log => Err(log.unwrap_or_default()),
+            }
         });
+        let replicator = self.replicator.as_mut().expect("it was started");
         let copy = self.bed.fresh("copy.db");
         self.bed.sql(&self.database, &[&format!("VACUUM INTO '{}'", copy.display())]);
         self.bed.write(&copy, &["--commits", "2", "--seed", "77", "--journal", "delete"]);
