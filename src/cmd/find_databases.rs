@@ -13,6 +13,8 @@ use crate::store::ConnectionPool;
 #[derive(Default)]
 pub struct Found {
     pub databases: Vec<Database>,
+    /// The directories that were looked into.
+    pub directories: Vec<PathBuf>,
     /// What is in a directory and cannot be replicated: no other database suffers from it.
     pub unusable: Vec<Unusable>,
 }
@@ -99,11 +101,12 @@ pub fn find_databases_again(config: &Config, before: &[Database], unusable: &[Un
 impl Found {
     /// Databases that all can be replicated.
     pub fn of(databases: Vec<Database>) -> Found {
-        Found { databases, unusable: Vec::new() }
+        Found { databases, ..Found::default() }
     }
 
     fn extend(&mut self, other: Found) {
         self.databases.extend(other.databases);
+        self.directories.extend(other.directories);
         self.unusable.extend(other.unusable);
     }
 
@@ -112,7 +115,8 @@ impl Found {
         let mut distinct = DistinctDatabases::default();
         let overlaps: Vec<Option<Error>> =
             self.databases.iter().map(|database| distinct.add(database).err().map(|overlap| overlap.error)).collect();
-        let mut found = Found { databases: Vec::with_capacity(self.databases.len()), unusable: self.unusable };
+        let databases = Vec::with_capacity(self.databases.len());
+        let mut found = Found { databases, directories: self.directories, unusable: self.unusable };
         for (database, overlap) in self.databases.into_iter().zip(overlaps) {
             match overlap {
                 None => found.databases.push(database),
@@ -223,5 +227,5 @@ fn scan_dir(entry: &DatabaseDir) -> Found {
     let (databases, refused) = entry.databases(&below.files);
     let problems: Vec<(PathBuf, Error)> = below.unreadable.into_iter().chain(refused).collect();
     let unusable = problems.iter().map(|(relative, error)| Unusable::new(entry, relative, error)).collect();
-    Found { databases, unusable }
+    Found { databases, directories: below.directories, unusable }
 }

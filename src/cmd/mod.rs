@@ -44,6 +44,7 @@ mod terminal;
 mod traffic_log;
 mod verify;
 mod walk_files;
+mod watched_directories;
 mod wiring;
 
 use std::io::Write as _;

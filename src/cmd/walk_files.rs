@@ -12,6 +12,8 @@ use crate::log;
 pub struct FilesBelow {
     /// Ordinary files. What belongs to SQLite or to us is passed over.
     pub files: Vec<PathBuf>,
+    /// Those that were looked into, with their whole paths.
+    pub directories: Vec<PathBuf>,
     /// Directories and files that cannot be looked at, and why; the directory itself has an empty path.
     pub unreadable: Vec<(PathBuf, Error)>,
 }
@@ -26,6 +28,7 @@ pub fn walk_files(root: &Path, recursive: bool) -> FilesBelow {
 
 fn walk(root: &Path, relative: &Path, recursive: bool, found: &mut FilesBelow) {
     let directory = root.join(relative);
+    found.directories.push(directory.clone());
     let failed = |e: &std::io::Error| Error::io(Kind::Database, format!("read directory {}", directory.display()), e);
     let entries = match std::fs::read_dir(&directory) {
         // It was deleted since its name was read.

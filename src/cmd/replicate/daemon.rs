@@ -9,6 +9,7 @@ use crate::cmd::drain::{DrainLimit, drain};
 use crate::cmd::exec::ChildCommand;
 use crate::cmd::service::ServiceRequests;
 use crate::cmd::supervisor::Supervisor;
+use crate::cmd::watched_directories::WatchedDirectories;
 use crate::cmd::{Context, ExitStatus, find_databases, signals};
 use crate::config::start_only::start_only_keys;
 use crate::config::{self, Config};
@@ -30,6 +31,7 @@ pub struct Daemon {
     service: Option<ServiceRequests>,
     reports: Reports,
     next_rescan: Instant,
+    watched: WatchedDirectories,
 }
 
 impl Daemon {
@@ -42,7 +44,7 @@ impl Daemon {
         let now = SystemClock.now();
         let reports = Reports::new(&config, now);
         let next_rescan = now + RESCAN_INTERVAL;
-        Daemon { config, supervisor, exec, service, reports, next_rescan }
+        Daemon { config, supervisor, exec, service, reports, next_rescan, watched: WatchedDirectories::default() }
     }
 
     /// Replicates until a signal comes or the command ends; the status to end with.
@@ -111,6 +113,7 @@ impl Daemon {
                 }
                 self.reports.reconfigure(&self.config, &config, now);
                 self.config = config;
+                self.watched = WatchedDirectories::default();
                 self.supervisor.set_desired(found.databases, now);
                 self.supervisor.set_unusable(found.unusable);
             }
@@ -130,10 +133,18 @@ impl Daemon {
     }
 
     fn rescan(&mut self, now: Instant) {
+        if !self.watched.must_scan(now) {
+            return;
+        }
         let (wanted, unusable) = (self.supervisor.wanted(), self.supervisor.unusable());
         let found = find_databases::find_databases_again(&self.config, wanted, unusable);
         if found.databases != wanted {
             self.supervisor.set_desired(found.databases, now);
+        }
+        // What cannot be looked at now may be at the next scan, without a change of the directory.
+        match found.unusable.is_empty() {
+            true => self.watched.on_scan(found.directories),
+            false => self.watched = WatchedDirectories::default(),
         }
         self.supervisor.set_unusable(found.unusable);
     }
