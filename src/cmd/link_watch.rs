@@ -49,8 +49,12 @@ impl LinkWatch {
             *next = if due { Some(now + interval) } else { *next };
             due
         };
+        if !due(&mut self.next_links, LINK_INTERVAL) {
+            return Vec::new();
+        }
+        // Only with a look: what is due between two looks waits for the next one.
         let plain = due(&mut self.next_plain, PLAIN_INTERVAL);
-        if due(&mut self.next_links, LINK_INTERVAL) { self.look(paths, plain) } else { Vec::new() }
+        self.look(paths, plain)
     }
 
     /// The same now, whatever the time.
@@ -158,6 +162,18 @@ mod tests {
         folder.link("one", "other");
         assert_eq!(looks(&path, [0, 1], || folder.link("other", "current")), [vec![], vec![]]);
         assert_eq!(looks(&path, [0, 1], || folder.link("three", "current")), [vec![], vec![]]);
+    }
+
+    /// The event loop asks more often than there is a look, and not at the seconds.
+    #[test]
+    fn a_look_that_falls_due_between_two_others_is_not_left_out() {
+        let folder = Folder::new("between");
+        let (mut watch, begun, path) = (LinkWatch::default(), Instant::now(), folder.0.join("one/a.db"));
+        let mut look = |millis| watch.poll(std::iter::once(&*path), begun + Duration::from_millis(millis)).len();
+        assert_eq!(look(0), 0);
+        fs::rename(folder.0.join("one"), folder.0.join("old")).unwrap();
+        folder.link("two", "one");
+        assert_eq!([59_500, 60_000, 60_450, 60_500].map(&mut look), [0, 0, 0, 1]);
     }
 
     /// A real directory is moved away, and a link takes its name: no link was there to be looked at each second.
