@@ -249,6 +249,13 @@ impl Directory {
         self.check_own(name, None, open_at(self.handle.as_raw_fd(), name, libc::O_RDONLY | OPEN_FLAGS, 0))
     }
 
+    /// At most so many bytes of such a file.
+    pub fn read_text(&self, name: &OsStr, most: u64) -> io::Result<String> {
+        let mut text = String::new();
+        self.read_own(name)?.take(most).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
     fn check_own(&self, name: &OsStr, other: Option<libc::uid_t>, opened: io::Result<File>) -> io::Result<File> {
         let file = opened.map_err(|e| self.without_link(name, e))?;
         let (found, directory) = (file.metadata()?, self.metadata()?);

@@ -107,8 +107,7 @@ impl ChangesSearch {
                 None if whole || bytes.len() > MAX_HEADER_BYTES => Some(false),
                 None => None,
                 Some(header) => {
-                    let known = |checksum| collector.told(DatabaseFingerprint { pages: header.pages, checksum });
-                    header.database.into_iter().for_each(known);
+                    header.fingerprint().into_iter().for_each(|known| collector.told(known));
                     Some(true)
                 }
             },

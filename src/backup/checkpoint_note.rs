@@ -12,7 +12,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,12 +39,8 @@ pub struct CheckpointNote(Option<String>);
 impl CheckpointNote {
     /// What the last run has left in the metadata directory. One that cannot be read is none.
     pub fn read(meta: &Path) -> CheckpointNote {
-        let read = || -> std::io::Result<String> {
-            let mut text = String::new();
-            Directory::open(meta)?.read_own(OsStr::new(NOTE_FILE))?.take(MAX_NOTE_BYTES).read_to_string(&mut text)?;
-            Ok(text)
-        };
-        CheckpointNote(read().ok())
+        let text = Directory::open(meta).and_then(|own| own.read_text(OsStr::new(NOTE_FILE), MAX_NOTE_BYTES));
+        CheckpointNote(text.ok())
     }
 
     /// Whether the database file is still in the state of `position`.

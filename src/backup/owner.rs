@@ -1,7 +1,7 @@
 //! The owner of a prefix: the record in the store, and the note beside a database that says which record it knows.
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::task::Poll;
 use std::time::Instant;
@@ -85,12 +85,8 @@ pub fn check(url: &str, record: &OwnerRecord, here: &str, known: Option<&str>) -
 
 /// The id of the record that the database has stored, or that was stored from its disk; none if there is none.
 pub fn noted(meta: &Path) -> Option<String> {
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        Directory::open(meta)?.read_own(OsStr::new(NOTE))?.take(MAX_NOTE).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    read().ok().map(|text| text.trim_end().to_string()).filter(|id| !id.is_empty())
+    let text = Directory::open(meta).and_then(|own| own.read_text(OsStr::new(NOTE), MAX_NOTE));
+    text.ok().map(|text| text.trim_end().to_string()).filter(|id| !id.is_empty())
 }
 
 /// Notes the id of a record beside the database, durably.

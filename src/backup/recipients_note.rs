@@ -7,7 +7,7 @@
 //! of the same generation after the noted one is of `compact`, which has recipients of its own configuration.
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::directory::Directory;
@@ -30,12 +30,8 @@ pub struct RecipientsNote {
 impl RecipientsNote {
     /// What was left in the directory of the replica. One that cannot be read is none.
     pub fn read(directory: &Path) -> Option<RecipientsNote> {
-        let read = || -> io::Result<String> {
-            let mut text = String::new();
-            Directory::open(directory)?.read_own(OsStr::new(NAME))?.take(MAX_NOTE).read_to_string(&mut text)?;
-            Ok(text)
-        };
-        RecipientsNote::parse(&read().ok()?)
+        let text = Directory::open(directory).and_then(|own| own.read_text(OsStr::new(NAME), MAX_NOTE));
+        RecipientsNote::parse(&text.ok()?)
     }
 
     /// Leaves it there, durably.

@@ -8,7 +8,7 @@ use crate::format::key::Key;
 use crate::format::plan::ListedEnd;
 use crate::format::position::{Generation, Offset, Position, WalPosition};
 use crate::format::rollup;
-use crate::format::segment::{Differences, MemberHeader, SegmentReader, last_member};
+use crate::format::segment::{MemberHeader, SegmentReader, last_member};
 use crate::format::snapshot;
 use crate::format::time::Timestamp;
 use crate::log;
@@ -80,10 +80,8 @@ impl StoredEnd {
 
     /// After a batch whose payload has the crc32 `crc`.
     pub fn after_member(header: &MemberHeader, crc: u32) -> StoredEnd {
-        let known =
-            |differences: Differences| DatabaseFingerprint { pages: header.pages, checksum: differences.checksum };
-        let database = header.differences.filter(|_| !header.part).map(known);
-        StoredEnd { chain_end: ChainEnd::after_member(header, crc), time: header.visible_by, file: None, database }
+        let chain_end = ChainEnd::after_member(header, crc);
+        StoredEnd { chain_end, time: header.visible_by, file: None, database: header.fingerprint() }
     }
 
     pub fn wal_position(&self) -> WalPosition {
@@ -218,7 +216,7 @@ pub fn parse_end(end: &ListedEnd, bytes: &[u8], whole: bool) -> Result<Option<St
                 chain_end: header.chain_end(),
                 time: header.time.max(end.time),
                 file: header.file_crc().map(|crc| FileFingerprint { pages: header.pages, crc }),
-                database: header.database.map(|checksum| DatabaseFingerprint { pages: header.pages, checksum }),
+                database: header.fingerprint(),
             }))
         }
         Key::Segment(key) if key.is_rollup() && !whole => {

@@ -1,7 +1,7 @@
 //! The side that asks.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::control::files::{ANSWER_PREFIX, request_name};
@@ -70,10 +70,7 @@ impl Drop for SnapshotRequest {
 
 /// An answer is a line: of more than that nothing is read.
 fn read(path: &Path) -> io::Result<String> {
-    let mut line = String::new();
-    let file = Directory::open(parent(path))?.read_own(path.file_name().unwrap_or_default())?;
-    file.take(MAX_ANSWER).read_to_string(&mut line)?;
-    Ok(line)
+    Directory::open(parent(path))?.read_text(path.file_name().unwrap_or_default(), MAX_ANSWER)
 }
 
 #[cfg(test)]

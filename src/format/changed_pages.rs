@@ -73,7 +73,7 @@ impl ChangeCollector {
     fn member(&mut self, header: &MemberHeader, reader: &mut SegmentReader<&[u8]>) -> Result<bool> {
         let end = header.end_point();
         if end <= self.reached {
-            self.proven |= end == self.from && known_at(header) == Some(self.state);
+            self.proven |= end == self.from && header.fingerprint() == Some(self.state);
             return Ok(true);
         }
         if header.start != self.reached || !self.proven {
@@ -83,7 +83,7 @@ impl ChangeCollector {
             true => self.differences(header, reader)?,
             false => self.frames(header, reader)?,
         }
-        (self.reached, self.last) = (end, known_at(header));
+        (self.reached, self.last) = (end, header.fingerprint());
         Ok(true)
     }
 
@@ -121,12 +121,6 @@ impl ChangeCollector {
     pub fn finish(self, end: WalPosition, state: DatabaseFingerprint) -> Option<ChangedPages> {
         (self.proven && self.reached == end && self.last == Some(state)).then_some(self.changed)
     }
-}
-
-/// The state at the end of a member, if that is a commit whose database checksum is stored.
-fn known_at(header: &MemberHeader) -> Option<DatabaseFingerprint> {
-    let differences = header.differences.filter(|_| !header.part)?;
-    Some(DatabaseFingerprint { pages: header.pages, checksum: differences.checksum })
 }
 
 #[cfg(test)]

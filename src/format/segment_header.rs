@@ -1,7 +1,7 @@
 //! What a member of a segment says about itself.
 
 use crate::error::Result;
-use crate::format::database_checksum::DatabaseChecksum;
+use crate::format::database_checksum::{DatabaseChecksum, DatabaseFingerprint};
 use crate::format::key::SegmentKey;
 use crate::format::member_header::{
     FLAG_BIG_ENDIAN, FLAG_PART, FLAG_UNCHECKSUMMED, FLAGS, Field, GENERATION, HeaderFields, KIND, MemberKind, VERSION,
@@ -117,6 +117,12 @@ impl MemberHeader {
     /// Where this batch ends, and the next one starts.
     pub fn end_point(&self) -> WalPosition {
         WalPosition { index: self.index, offset: self.end }
+    }
+
+    /// The database at its end, if that is a commit whose checksum is stored.
+    pub fn fingerprint(&self) -> Option<DatabaseFingerprint> {
+        let checksum = self.differences.filter(|_| !self.part)?.checksum;
+        Some(DatabaseFingerprint { pages: self.pages, checksum })
     }
 
     /// Bytes of WAL that it stands for: the payload of a raw member.

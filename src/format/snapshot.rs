@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::error::{Result, ResultExt};
-use crate::format::database_checksum::{self, DatabaseChecksum};
+use crate::format::database_checksum::{self, DatabaseChecksum, DatabaseFingerprint};
 use crate::format::deflate_blocks::{Block, FINAL_BLOCK};
 use crate::format::gzip::MemberReader;
 use crate::format::key::SnapshotKey;
@@ -81,6 +81,11 @@ impl SnapshotHeader {
             checksum: (self.wal_known && self.checksum != Checksum::default()).then_some(self.checksum),
             crc: None,
         }
+    }
+
+    /// The database that it holds, if its checksum is stored.
+    pub fn fingerprint(&self) -> Option<DatabaseFingerprint> {
+        self.database.map(|checksum| DatabaseFingerprint { pages: self.pages, checksum })
     }
 
     /// The crc32 of the whole database, where the WAL is not known: the only way to see whether it is still the same.

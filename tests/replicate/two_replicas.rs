@@ -199,6 +199,11 @@ fn a_single_run_stores_what_it_can_and_fails_for_what_it_cannot() {
     two.bed.server().kill();
     let ran = two.run(&["replicate", "-once"]);
     assert_eq!(ran.status, STORE, "{}", ran.stderr);
+    // The log tells the one from the other.
+    for (message, replica) in [("msg=stored ", "replica=card"), ("msg=\"commits are not stored\"", "replica=server")] {
+        let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.contains(message)).collect();
+        assert!(matches!(lines[..], [line] if line.contains(replica)), "{message}: {}", ran.stderr);
+    }
     assert_equal(&two.database, &two.restored("card"));
     two.bed.server().restart();
     two.run(&["replicate", "-once"]).succeeded();
