@@ -4,6 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use litestream::format::compaction::WINDOWS;
 
 use crate::support::encryption::Key;
 use crate::support::{
@@ -357,10 +360,17 @@ fn a_device_that_lost_its_note_key_asks_before_it_begins_anew(bed: &Bed) {
 fn a_device_without_an_identity_merges_what_it_stored_itself(bed: &Bed) {
     let (database, key) = (bed.database(), Key::new(bed));
     let blind = config(bed, &database, &to(&[&key]));
-    let process = replicate(bed, &blind);
+    let mut process = bed.start(&["replicate", "-config", &blind, "-log-level", "debug"]);
     converges(bed, &database, &key);
-    // Until a window of 15 seconds is over, and a later segment follows it.
-    bed.write(&database, &["--seconds", "18", "--rate", "10"]);
+    // The commits are those of the rest of one window, of at least ten seconds, of a whole one, and of the begin of a third. A
+    // device that has not listed its store leaves the first.
+    let second = || UNIX_EPOCH.elapsed().unwrap().as_secs();
+    until("a window has begun", || match second() % WINDOWS[0] {
+        0..5 => Ok(()),
+        other => Err(other),
+    });
+    bed.write(&database, &["--seconds", "31", "--rate", "10"]);
+    process.says("msg=\"segments merged\"");
     process.stop();
     let segments = || bed.objects("wal").len();
     let before = segments();
