@@ -46,6 +46,13 @@ pub fn latest_restore(listing: &Listing, position: &Position) -> LatestRestore {
     }
 }
 
+/// The objects that a restore of the newest state begins and ends with. Empty if there is none.
+pub fn outermost_objects(listing: &Listing) -> Vec<Key> {
+    let Ok(plan) = plan(listing, None, &PlanTarget::Latest) else { return Vec::new() };
+    let last = plan.segments.last().map(|(key, _)| Key::Segment(*key));
+    [Key::Snapshot(plan.snapshot)].into_iter().chain(last).collect()
+}
+
 fn compare_end(listing: &Listing, plan: &Plan, position: &Position) -> LatestRestore {
     let chosen = plan.snapshot.generation;
     if chosen != position.generation {

@@ -5,14 +5,17 @@
 //!   however long the history is. This notices a store that was emptied or went back to before the newest object. A hole in
 //!   what is older is noticed by the next listing.
 //! * A listing tells what a restore of the newest state would give: each hour, after each reconnect, on any doubt, and
-//!   before the end of a run.
+//!   before the end of a run. It shows which objects are there, not that all their parts are. So the snapshot that such a
+//!   restore begins with, and the segment that it ends with, are asked for afterwards. Their content is not read: only
+//!   `verify` does that.
 
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
-use crate::format::latest_restore::{LatestRestore, latest_restore};
+use crate::format::key::Key;
+use crate::format::latest_restore::{LatestRestore, latest_restore, outermost_objects};
 use crate::format::listing::Listing;
 use crate::format::plan::listed_end;
 use crate::format::position::Position;
@@ -44,6 +47,8 @@ pub enum AuditResult {
     Waiting,
     /// A restore would not give what was stored: what is there, and why.
     Lost(Listing, Error),
+    /// The same, because parts of a listed object are missing: nothing that is stored helps, whatever a listing shows.
+    Incomplete(Listing, Error),
 }
 
 /// The audit of one database.
@@ -51,6 +56,8 @@ pub struct Audit {
     store: Rc<dyn Store>,
     work: AuditOperation,
     next_check: Instant,
+    /// Nothing has shown since the start that the newest objects have all their parts.
+    whole_unknown: bool,
     next_list: Instant,
     /// After an error.
     not_before: Instant,
@@ -58,12 +65,15 @@ pub struct Audit {
     listing_required: bool,
     /// Up to here a listing has shown that a restore ends at it.
     proven: Option<Position>,
+    /// Listed objects that were not whole. They may have been deleted after the listing: another one tells.
+    suspects: Vec<String>,
 }
 
 enum AuditOperation {
     None,
     CheckingNewest(Box<dyn Presence>),
     Listing(Box<dyn List>, Position),
+    CheckingWhole(Box<dyn Presence>, Listing, Position),
 }
 
 impl Audit {
@@ -73,10 +83,12 @@ impl Audit {
             store,
             work: AuditOperation::None,
             next_check: next_look,
+            whole_unknown: true,
             next_list,
             not_before: now,
             listing_required: false,
             proven: None,
+            suspects: Vec::new(),
         }
     }
 
@@ -102,7 +114,8 @@ impl Audit {
     /// Whether there is no doubt of what is stored. While a listing is on its way there is: it is due because what was
     /// known has become too old.
     pub fn is_trusted(&self) -> bool {
-        !self.listing_required && !matches!(self.work, AuditOperation::Listing(..))
+        let listing = matches!(self.work, AuditOperation::Listing(..) | AuditOperation::CheckingWhole(..));
+        !self.listing_required && !listing
     }
 
     /// Where a restore ends, or further on, as a listing has shown.
@@ -164,6 +177,10 @@ impl Audit {
                 self.work = AuditOperation::None;
                 Ok(self.evaluate(now, listing, position))
             }
+            AuditOperation::CheckingWhole(presence, ..) => {
+                let Poll::Ready(missing) = presence.poll(now)? else { return Ok(AuditResult::Waiting) };
+                Ok(self.evaluate_parts(now, missing))
+            }
         }
     }
 
@@ -175,7 +192,9 @@ impl Audit {
             self.work = AuditOperation::Listing(self.store.list(""), stored);
         } else if now >= self.next_check {
             self.next_check = now + CHECK_INTERVAL;
-            self.work = AuditOperation::CheckingNewest(self.store.presence(newest()));
+            let whole = std::mem::replace(&mut self.whole_unknown, false);
+            let presence = if whole { self.store.whole_presence(newest()) } else { self.store.presence(newest()) };
+            self.work = AuditOperation::CheckingNewest(presence);
         }
     }
 
@@ -183,9 +202,9 @@ impl Audit {
         let found = latest_restore(&listing, &position);
         match verdict(&found) {
             AuditVerdict::Holds => {
-                (self.listing_required, self.proven) = (false, Some(position));
-                self.next_list = now + LIST_INTERVAL;
-                AuditResult::Nothing
+                let names = outermost_objects(&listing).iter().map(Key::to_string).collect();
+                self.work = AuditOperation::CheckingWhole(self.store.whole_presence(names), listing, position);
+                AuditResult::Waiting
             }
             AuditVerdict::Unfinished => {
                 self.not_before = now + RETRY_DELAY;
@@ -197,17 +216,39 @@ impl Audit {
             }
         }
     }
+
+    /// `missing` were listed, and are not whole.
+    fn evaluate_parts(&mut self, now: Instant, missing: Vec<String>) -> AuditResult {
+        let work = std::mem::replace(&mut self.work, AuditOperation::None);
+        let AuditOperation::CheckingWhole(_, listing, position) = work else { return AuditResult::Nothing };
+        let Some(name) = missing.first() else {
+            (self.listing_required, self.proven) = (false, Some(position));
+            self.suspects.clear();
+            self.next_list = now + LIST_INTERVAL;
+            return AuditResult::Nothing;
+        };
+        if missing != self.suspects {
+            // They may have been merged with others meanwhile.
+            self.suspects = missing;
+            self.require_listing();
+            return AuditResult::Waiting;
+        }
+        let error = loss(position, format!("{name} is listed, but a part of it is missing"));
+        AuditResult::Incomplete(listing, error)
+    }
 }
 
 /// What is said of a loss: what a restore gives now, and since when it no longer gives all.
 fn loss_error(listing: &Listing, found: &LatestRestore, position: Position) -> Error {
     let until =
         listed_end(listing).ok().flatten().map(|end| format!(", and nothing after {} can be restored", end.time));
-    let until = until.unwrap_or_default();
-    Error::new(Kind::Corrupt, format!("expected a restore to end at {position}, which was stored; {found}{until}"))
-        .with_hint(
-            "the server has lost objects, or a program deleted them; litestream stores the missing commits again",
-        )
+    loss(position, format!("{found}{}", until.unwrap_or_default()))
+}
+
+fn loss(position: Position, found: String) -> Error {
+    Error::new(Kind::Corrupt, format!("expected a restore to end at {position}, which was stored; {found}")).with_hint(
+        "the server has lost objects, or a program deleted them; litestream stores the missing commits again",
+    )
 }
 
 /// More than we know of was acknowledged after the listing began, or arrived without an answer.

@@ -144,6 +144,10 @@ impl Store for FlakyStore {
         self.store.presence(names)
     }
 
+    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        self.store.whole_presence(names)
+    }
+
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
         self.store.acquire_lease(holder)
     }

@@ -69,6 +69,12 @@ pub trait Store {
     /// they are.
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence>;
 
+    /// The same, where an object of which a part is missing is not there. It costs a second question for each object, where
+    /// objects have parts.
+    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        self.presence(names)
+    }
+
     /// Begins to keep everything here for `holder` alone, which must be connected. Dropping the claim gives it up.
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease>;
 

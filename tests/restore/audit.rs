@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support;
 use crate::support::raw;
 use crate::support::{Bed, assert_equal};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The bucket of a bed.
 fn bucket(bed: &Bed) -> String {
@@ -123,4 +123,57 @@ fn stream_in_memory_is_filled_again_after_a_restart() {
     };
     test("memory", &support::nats::pinned());
     support::nats::on_system(|binary| test("memory-system", binary));
+}
+
+/// The sequence of the last chunk of the object with the most chunks, or of the one stored last.
+fn last_chunk(address: &str, bucket: &str, most: bool) -> u64 {
+    let subjects = raw::ask(
+        address,
+        &format!("$JS.API.STREAM.INFO.OBJ_{bucket}"),
+        &json!({"subjects_filter": format!("$O.{bucket}.C.>")}),
+    );
+    let last = |subject: &String| {
+        let found =
+            raw::ask(address, &format!("$JS.API.STREAM.MSG.GET.OBJ_{bucket}"), &json!({"last_by_subj": subject}));
+        found["message"]["seq"].as_u64().expect("a sequence")
+    };
+    let subjects = subjects["state"]["subjects"].as_object().expect("subjects").clone();
+    let of_interest = |(subject, messages): (&String, &Value)| (messages.as_u64().filter(|_| most), last(subject));
+    subjects.iter().map(of_interest).max().expect("a chunk").1
+}
+
+/// A block of the server's file store that is lost takes chunks and leaves the meta of their object.
+fn chunk_is_lost(name: &str, binary: &Path, of_snapshot: bool) {
+    let mut bed = Bed::nats_on(name, binary, "");
+    let (database, bucket) = (bed.database(), bucket(&bed));
+    let address = bed.server().address();
+    bed.sql(&database, &["CREATE TABLE big (x)", "INSERT INTO big VALUES (randomblob(700000))"]);
+    let mut replicator = bed.replicate(&database);
+    bed.converges(&database);
+    bed.write(&database, &["--commits", "2"]);
+    bed.converges(&database);
+    let lose_chunk = |of_snapshot| {
+        let seq = last_chunk(&address, &bucket, of_snapshot);
+        let deleted = raw::ask(&address, &format!("$JS.API.STREAM.MSG.DELETE.OBJ_{bucket}"), &json!({"seq": seq}));
+        assert_eq!(deleted["success"], true, "{deleted}");
+    };
+    lose_chunk(of_snapshot);
+    replicator.terminate();
+    replicator.exits(0);
+    let log = replicator.log();
+    assert!(log.contains("is listed, but a part of it is missing"), "{log}");
+    assert_equal(&bed.restored(), &database);
+    // `snapshot` stores what has changed after the newest snapshot only if that is whole.
+    bed.write(&database, &["--commits", "2"]);
+    lose_chunk(true);
+    bed.run(&["snapshot", database.to_str().unwrap(), &bed.url()]).succeeded();
+    assert_equal(&bed.restored(), &database);
+}
+
+#[test]
+fn a_chunk_that_the_server_lost_is_noticed_before_exit() {
+    for of_snapshot in [true, false] {
+        chunk_is_lost("lost-chunk", &support::nats::pinned(), of_snapshot);
+        support::nats::on_system(|binary| chunk_is_lost("lost-chunk-system", binary, of_snapshot));
+    }
 }

@@ -188,6 +188,10 @@ impl Store for EncryptedStore {
         self.inner.presence(names)
     }
 
+    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        self.inner.whole_presence(names)
+    }
+
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {
         let anonymous = holder.anonymous || !self.keys.encryption.recipients.is_empty();
         self.inner.acquire_lease(&LeaseHolder { anonymous, ..holder.clone() })

@@ -360,7 +360,11 @@ impl Store for NatsStore {
     }
 
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
-        Box::new(presence::NatsPresence::new(&self.client, &self.names, names))
+        Box::new(presence::NatsPresence::new(&self.client, &self.names, names, false))
+    }
+
+    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
+        Box::new(presence::NatsPresence::new(&self.client, &self.names, names, true))
     }
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {

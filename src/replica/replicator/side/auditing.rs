@@ -1,5 +1,5 @@
 //! What follows from an audit: what another replicator has written ends the program; a loss ends what was written so far, and
-//! what is still at hand is stored again.
+//! what is still at hand is stored again, or a new generation begins.
 
 use crate::clock::Clock;
 use crate::error::Result;
@@ -9,6 +9,7 @@ use crate::replica::audit::AuditResult;
 use crate::replica::exclusive_writer::OwnWrites;
 use crate::replica::replicator::settings::WakeOn;
 use crate::replica::replicator::side::Side;
+use crate::source::GenerationEnd;
 
 impl Side {
     /// Errors: of kind `TakenOver`.
@@ -28,6 +29,13 @@ impl Side {
                 self.check_listing(&listing)?;
                 self.report(&error, clock);
                 self.restart_from_store(clock);
+                Ok(WakeOn::Immediately)
+            }
+            Ok(AuditResult::Incomplete(listing, error)) => {
+                self.check_listing(&listing)?;
+                self.report(&error, clock);
+                self.audit.reset(clock.now());
+                self.end_generation(GenerationEnd::StoredHistoryIsGone, clock.now())?;
                 Ok(WakeOn::Immediately)
             }
             Err(error) => {
