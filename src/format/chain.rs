@@ -82,6 +82,12 @@ impl SegmentChain {
         self.segments.last().map_or(self.snapshot.0.position, |(key, _)| key.end)
     }
 
+    /// The rollup that leads over a point, and so not to it.
+    pub fn rollup_over(&self, at: WalPosition) -> Option<&SegmentKey> {
+        let over = |key: &&SegmentKey| key.is_rollup() && key.start < at && at < key.end;
+        self.segments.iter().map(|(key, _)| key).find(over)
+    }
+
     /// What a restore of its end reads.
     pub fn bytes(&self) -> ChainBytes {
         ChainBytes { snapshot: self.snapshot.1, segments: self.segments.iter().map(|(_, size)| size).sum() }

@@ -10,21 +10,26 @@
 //! * A segment with a state within that is kept stays whole: finer than wanted, until all of it is old enough.
 //! * A snapshot that a restore does not need to be cheap is superfluous, and so is one of a state that is not kept: it would hold
 //!   two rollups apart. The first one of a generation and the last one stay, and one that is about to become the first: another
-//!   program may be deleting what is before it.
+//!   program may be deleting what is before it. A rollup may lead over the point of one, if it was made by a listing without it: see
+//!   [`meeting_point`].
 //! * Where a restore would read more than half of a snapshot after one, a new one is wanted, at the last commit of an
 //!   hour. So each state that is kept is restored at the price of one and a half snapshots, or of one and what came in
 //!   one hour.
 
-use std::ops::Range;
-use std::time::Duration;
+mod superfluous;
 
-use crate::format::chain::{OBJECT_COST, SegmentChain};
+use std::ops::Range;
+
+use crate::format::chain::SegmentChain;
 use crate::format::keep::{Keep, KeepStep};
 use crate::format::key::{SegmentKey, SnapshotKey};
 use crate::format::listing::{GenerationObjects, Listing, latest_time};
 use crate::format::plan::{PlanTarget, plan};
 use crate::format::position::{Generation, WalPosition};
 use crate::format::time::Timestamp;
+
+pub use superfluous::{MeetingPoint, meeting_point};
+use superfluous::{most_behind, superfluous_snapshots};
 
 /// A state that is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,11 +51,6 @@ pub struct Thinning {
     pub superfluous: Vec<SnapshotKey>,
     /// The segments after which a snapshot is wanted.
     pub wanted: Vec<usize>,
-}
-
-/// What a restore may read after a snapshot of so many bytes. Less than an object costs saves nothing.
-fn most_behind(snapshot: u64) -> u64 {
-    (snapshot / 2).max(OBJECT_COST)
 }
 
 /// Where ages are counted from.
@@ -208,7 +208,7 @@ pub fn overlaps_partly(one: (WalPosition, WalPosition), two: (WalPosition, WalPo
     crosses(one, two) || crosses(two, one)
 }
 
-/// The policy keeps the state of a snapshot.
+/// The policy keeps the state of a snapshot that the chain leads to.
 fn is_kept(snapshot: &SnapshotKey, units: &[ThinningUnit], chain: &SegmentChain) -> bool {
     let end = |unit: &ThinningUnit| chain.segments.get(unit.range.end - 1).map(|(key, _)| key.end);
     units.iter().any(|unit| unit.kept && end(unit) == Some(snapshot.position))
@@ -237,40 +237,6 @@ fn wanted_snapshots(units: &[ThinningUnit], chain: &SegmentChain, stored: &Gener
         }
     }
     wanted
-}
-
-/// Snapshots that are old enough, and without which a restore is cheap, or of states that are not kept.
-fn superfluous_snapshots(
-    chain: &SegmentChain,
-    stored: &GenerationObjects,
-    (keep, reference): (&Keep, Timestamp),
-    is_kept: impl Fn(&SnapshotKey) -> bool,
-) -> Vec<SnapshotKey> {
-    let mut found = Vec::new();
-    let (mut before, end) = ((chain.snapshot.0.position, chain.snapshot.1), chain.end());
-    let newest = stored.snapshots.last().map(|(key, _)| *key);
-    let snapshots = || stored.snapshots.iter().skip(1).filter(|(key, _)| key.position <= end);
-    let nexts = snapshots().skip(1).map(|(key, _)| key.position).chain([end]);
-    for ((key, size), next) in snapshots().zip(nexts) {
-        // Without it, states up to the next one are restored from the one before.
-        let between = chain.segments.iter().filter(|(segment, _)| segment.end > before.0 && segment.start < next);
-        let bytes: u64 = between.map(|(_, size)| size).sum();
-        let old = !keep.keeps_all(reference, key.time);
-        let expires = reference.since(key.time) + margin(keep) > keep.longest();
-        let unneeded = bytes <= most_behind(before.1) || !is_kept(key);
-        if unneeded && Some(*key) != newest && old && !expires {
-            found.push(*key);
-        } else {
-            before = (key.position, *size);
-        }
-    }
-    found
-}
-
-/// From the plan to delete a snapshot to its end, with the difference of two clocks.
-fn margin(keep: &Keep) -> Duration {
-    const DAY: Duration = Duration::from_secs(86_400);
-    (keep.longest() / 10).min(DAY)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::format::listing::Listing;
 use crate::format::position::WalPosition;
 use crate::format::rollup::{self, RollupEncoder};
 use crate::format::snapshot::{SnapshotHeader, SnapshotReader};
-use crate::format::thinning::Thinning;
+use crate::format::thinning::{MeetingPoint, Thinning, meeting_point};
 use crate::log;
 use crate::replica::compaction::check_same_encryption;
 use crate::restore::object_reader::{ObjectReader, ReadLog};
@@ -61,24 +61,31 @@ pub fn rollups(work: &Work<'_>, plan: &Thinning, stored: &mut dyn FnMut(Entry, &
     Ok(())
 }
 
-/// The superfluous snapshots of a plan that the other objects lead to.
+/// The superfluous snapshots of a plan without which the other objects lead to the same database: at the point of the snapshot, or
+/// where the way from there and the way over it meet.
 ///
-/// Errors: [`Kind::Corrupt`] if they lead to another database there.
+/// Errors: [`Kind::Corrupt`] if they lead to another one.
 pub fn proven_snapshots(work: &Work<'_>, plan: &Thinning) -> Result<Vec<Key>> {
     let Work { store, clock, listing, .. } = *work;
-    let (Some(first), Some(last)) = (plan.superfluous.first(), plan.superfluous.last()) else {
-        return Ok(Vec::new());
-    };
+    let Some(stored) = listing.generation(plan.generation) else { return Ok(Vec::new()) };
+    let superfluous = stored.snapshots.iter().filter(|(key, _)| plan.superfluous.contains(key));
+    let mut meetings: Vec<MeetingPoint> =
+        superfluous.filter_map(|snapshot| meeting_point(&plan.chain, stored, *snapshot)).collect();
+    meetings.sort_by_key(|meeting| meeting.at);
+    let (Some(first), Some(last)) = (plan.superfluous.first(), meetings.last()) else { return Ok(Vec::new()) };
     let chain = &plan.chain.segments;
     let base = last_snapshot(listing, plan, first.position, &plan.superfluous);
-    let mut read = work.begin(base.1 + bytes_between(chain, base.0.position, last.position));
+    let own_ways = meetings.iter().map(bytes_to_meeting).sum::<u64>();
+    let mut read = work.begin(base.1 + bytes_between(chain, base.0.position, last.at) + own_ways);
     let mut replay = Replay::of(store, clock, base)?;
     read.add(base.1);
     let mut proven = Vec::new();
-    for snapshot in &plan.superfluous {
-        read.add(bytes_between(chain, replay.position(), snapshot.position));
-        replay.lead(chain, snapshot.position)?;
-        let Some(expected) = header(store, clock, snapshot)?.database else { continue };
+    for meeting in &meetings {
+        read.add(bytes_between(chain, replay.position(), meeting.at));
+        replay.lead(chain, meeting.at)?;
+        let (snapshot, _) = meeting.way.snapshot;
+        let Some(expected) = checksum_at(work, meeting)? else { continue };
+        read.add(bytes_to_meeting(meeting));
         let found = replay.checksum();
         if found != Some(expected) {
             let found = found.map_or(0, |found| found.get());
@@ -86,12 +93,34 @@ pub fn proven_snapshots(work: &Work<'_>, plan: &Thinning) -> Result<Vec<Key>> {
                 format!("expected database checksum {:016x}, found {found:016x} along the segments", expected.get());
             return Err(Error::new(Kind::Corrupt, what).context(format!("object {snapshot}")));
         }
-        proven.push(Key::Snapshot(*snapshot));
+        proven.push(Key::Snapshot(snapshot));
     }
     Ok(proven)
 }
 
-/// The newest snapshot at or before a point that is not among `without`; at least the oldest of all.
+/// The database checksum to which the way from a snapshot leads; none if the snapshot does not tell its own.
+fn checksum_at(work: &Work<'_>, meeting: &MeetingPoint) -> Result<Option<DatabaseChecksum>> {
+    let Work { store, clock, .. } = *work;
+    let (snapshot, way) = (meeting.way.snapshot, &meeting.way.segments);
+    let own = header(store, clock, &snapshot.0)?.database;
+    if own.is_none() || meeting.at == snapshot.0.position {
+        return Ok(own);
+    }
+    let mut along = Replay::of(store, clock, snapshot)?;
+    along.lead(way, meeting.at)?;
+    Ok(along.checksum())
+}
+
+/// What is read for a meeting after the point of its snapshot.
+fn bytes_to_meeting(meeting: &MeetingPoint) -> u64 {
+    let (snapshot, size) = meeting.way.snapshot;
+    match meeting.at == snapshot.position {
+        true => 0,
+        false => size + bytes_between(&meeting.way.segments, snapshot.position, meeting.at),
+    }
+}
+
+/// The newest snapshot at or before a point that the chain leads to, and that is not among `without`; at least the oldest of all.
 pub fn last_snapshot(
     listing: &Listing,
     plan: &Thinning,
@@ -99,7 +128,8 @@ pub fn last_snapshot(
     without: &[SnapshotKey],
 ) -> (SnapshotKey, u64) {
     let mut stored = listing.generation(plan.generation).into_iter().flat_map(|stored| &stored.snapshots);
-    let fits = |(key, _): &&(SnapshotKey, u64)| key.position <= at && !without.contains(key);
+    let joins = |key: &SnapshotKey| !without.contains(key) && plan.chain.rollup_over(key.position).is_none();
+    let fits = |(key, _): &&(SnapshotKey, u64)| key.position <= at && joins(key);
     stored.rfind(fits).copied().unwrap_or(plan.chain.snapshot)
 }
 

@@ -9,7 +9,8 @@
 //! * It is read back and compared before anything that it replaces may go. That is left to the next pass, which deletes what a
 //!   larger object contains: see [`crate::format::retention`].
 //! * A superfluous snapshot goes only when the copy, led along the other objects, has the checksum of that snapshot there, and
-//!   when every state that is kept is led to by what stays.
+//!   when every state that is kept is led to by what stays. Where a rollup leads over its point, a second copy is led from the
+//!   snapshot to where both ways meet, and must be the same database there.
 //! * An error, a kill or another program that does the same leave objects too many, never too few.
 
 mod made;
@@ -63,6 +64,7 @@ pub struct Thinned {
 /// What was done in this pass to a generation, and is not tried again: some groups stay, because nothing would be saved.
 #[derive(Default)]
 struct Tried {
+    superfluous: bool,
     rollups: bool,
     snapshots: bool,
     unreadable: bool,
@@ -155,9 +157,10 @@ impl ThinningPass<'_> {
     /// Superfluous snapshots first: where one is gone, a rollup may lead over its point in the next round. New ones last: rollups are
     /// smaller than what they are made of.
     fn thin_generation(&mut self, plan: &Thinning, tried: &mut Tried) -> Result<()> {
-        if !plan.superfluous.is_empty() {
-            *tried = Tried::default();
-            return self.delete_snapshots(plan);
+        if !plan.superfluous.is_empty() && !tried.superfluous {
+            let deleted = self.delete_snapshots(plan)?;
+            *tried = Tried { superfluous: deleted == 0, ..Tried::default() };
+            return Ok(());
         }
         if !plan.groups.is_empty() && !std::mem::replace(&mut tried.rollups, true) {
             return make::rollups(&self.work, plan, &mut |entry, group| {
@@ -177,7 +180,8 @@ impl ThinningPass<'_> {
         Ok(())
     }
 
-    fn delete_snapshots(&mut self, plan: &Thinning) -> Result<()> {
+    /// How many were deleted: none that are not proven, or without which something could not be restored.
+    fn delete_snapshots(&mut self, plan: &Thinning) -> Result<usize> {
         let Work { store, clock, .. } = self.work;
         let proven: Vec<Key> = make::proven_snapshots(&self.work, plan)?;
         let gone: HashSet<Key> = proven.iter().copied().collect();
@@ -187,7 +191,7 @@ impl ThinningPass<'_> {
         let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));
         *self.entries = entries;
         if gone.is_empty() || !leads_to_the_same(&listing, &listing.without(&gone), self.keep, self.now) {
-            return Ok(());
+            return Ok(0);
         }
         fault::point("thin.delete")?;
         let names: Vec<String> = proven.iter().map(Key::to_string).collect();
@@ -199,6 +203,6 @@ impl ThinningPass<'_> {
             .tag(log::debug("snapshots thinned out"))
             .field("count", proven.len())
             .emit();
-        Ok(())
+        Ok(proven.len())
     }
 }

@@ -6,7 +6,7 @@ mod device;
 use std::time::Duration;
 
 use crate::support::random::Random;
-use device::{DAY, Device, Eyes, keep};
+use device::{DAY, Device, Eyes, Objects, keep};
 use litestream::age::identity::Identity;
 use litestream::error::Kind;
 use litestream::store::Entry;
@@ -104,6 +104,60 @@ fn a_store_that_loses_and_doubles_objects_loses_no_more_by_it() {
     }
 }
 
+/// What a compactor stores that does not know of some objects, after so many days.
+fn rolled_up_without(device: &mut Device, random: &mut Random, days: u64, hidden: &Objects) -> Objects {
+    device.clock.pass(Duration::from_millis(days * DAY));
+    device.commit(random);
+    let before = device.store.objects.borrow().clone();
+    device.store.objects.borrow_mut().retain(|name, _| !hidden.contains_key(name));
+    device.compact(Eyes::OPEN, None);
+    let mut made = device.store.objects.replace(before);
+    made.retain(|name, _| name.contains("-19700101T000000.000Z-"));
+    made
+}
+
+/// A pass ended with an error, each time: nothing leads to the point of the snapshot.
+#[test]
+fn a_rollup_over_a_snapshot_keeps_nothing_from_going_on() {
+    let mut led_over = 0;
+    for seed in 40..52 {
+        let mut random = Random(seed);
+        let mut device = Device::new(&mut random, (seed % 3 == 0).then(Identity::generate));
+        (0..25).for_each(|_| device.commit(&mut random));
+        let (before, at) = (device.store.objects.borrow().clone(), device.commits.len() - 1);
+        device.snapshot();
+        let mut snapshot = device.store.objects.borrow().clone();
+        snapshot.retain(|name, _| !before.contains_key(name));
+        let Some(name) = snapshot.keys().next() else { continue };
+        (0..25).for_each(|_| device.commit(&mut random));
+        let made = rolled_up_without(&mut device, &mut random, 2, &snapshot);
+        device.store.objects.borrow_mut().extend(made);
+        let is_led_over = device.rollup_over(name);
+        // What is after it becomes one state a day.
+        device.clock.pass(Duration::from_millis(5 * DAY));
+        device.commit(&mut random);
+        device.compact(Eyes::OPEN, None);
+        device.check(&mut random, 1);
+        // It is no longer the newest one, and may go.
+        device.clock.pass(Duration::from_millis(30 * DAY));
+        device.commit(&mut random);
+        device.snapshot();
+        device.check(&mut random, 1);
+        (0..4).for_each(|_| {
+            device.compact(Eyes::OPEN, None);
+            device.clock.pass(Duration::from_secs(1200));
+        });
+        device.check(&mut random, 1);
+        let is_there = device.store.objects.borrow().contains_key(name);
+        assert!(!is_led_over || !is_there || device.keeps(at), "seed {seed}: the snapshot is still there");
+        led_over += usize::from(is_led_over);
+        let objects = device.store.names().len();
+        let kept = (0..device.commits.len()).filter(|commit| device.keeps(*commit)).count();
+        assert!(objects <= kept + 12, "seed {seed}: {objects} objects for {kept} states");
+    }
+    assert!(led_over > 3, "{led_over} of the snapshots");
+}
+
 /// Format 1 tells no database checksum: that of a second copy takes its place, and nothing is left to be tried again.
 #[test]
 fn what_is_stored_in_format_1_is_rolled_up_once() {
@@ -123,6 +177,47 @@ fn what_is_stored_in_format_1_is_rolled_up_once() {
     let kept = (0..device.commits.len()).filter(|commit| device.keeps(*commit)).count();
     // Two snapshots, of which the newest stays, and a transaction in two parts.
     assert!(objects <= kept + 5, "{objects} objects for {kept} states");
+    device.check(&mut random, 1);
+}
+
+/// The rollup leads over it, and what follows it does not fit.
+#[test]
+fn a_snapshot_of_another_database_is_not_thinned_out() {
+    let mut random = Random(40);
+    let mut device = Device::new(&mut random, None);
+    (0..25).for_each(|_| device.commit(&mut random));
+    let before = device.store.objects.borrow().clone();
+    device.wrong_snapshot();
+    let mut snapshot = device.store.objects.borrow().clone();
+    snapshot.retain(|name, _| !before.contains_key(name));
+    (0..25).for_each(|_| device.commit(&mut random));
+    let made = rolled_up_without(&mut device, &mut random, 2, &snapshot);
+    device.store.objects.borrow_mut().extend(made);
+    device.clock.pass(Duration::from_millis(30 * DAY));
+    device.commit(&mut random);
+    device.snapshot();
+    let name = snapshot.keys().next().unwrap();
+    assert!(device.rollup_over(name));
+    let error = device.pass(Eyes::OPEN, None).1.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    assert!(device.store.objects.borrow().contains_key(name));
+}
+
+/// Nothing proves that the other objects lead to it: it stays.
+#[test]
+fn a_snapshot_without_a_checksum_keeps_nothing_from_going_on() {
+    let mut random = Random(32);
+    let mut device = Device::new(&mut random, None);
+    device.old = true;
+    (0..20).for_each(|_| device.commit(&mut random));
+    device.snapshot();
+    (0..20).for_each(|_| device.commit(&mut random));
+    device.old = false;
+    device.clock.pass(Duration::from_millis(30 * DAY));
+    device.commit(&mut random);
+    device.snapshot();
+    let done = device.compact(Eyes::OPEN, None);
+    assert!(done.rollups > 0 && done.snapshots == 0, "{done:?}");
     device.check(&mut random, 1);
 }
 

@@ -1,5 +1,7 @@
 mod several;
 
+use std::time::Duration;
+
 use super::*;
 use crate::format::fixtures::{millis, point};
 
@@ -155,6 +157,43 @@ fn snapshots_that_save_little_are_superfluous() {
     let segments = each_ten_minutes(0, 4, 24 * 9);
     let listing = listed(&[snapshot(0, T0 - 1), snapshot(6, T0 + HOUR), snapshot(24, T0 + 4 * HOUR)], &segments, 10);
     assert!(plan_thinning(&listing, &short, millis(T0 + 9 * DAY)).iter().all(|plan| plan.superfluous.is_empty()));
+}
+
+/// A rollup was made by a listing without the snapshot, and the policy keeps nothing but its end.
+#[test]
+fn a_snapshot_under_a_rollup_is_proven_where_the_ways_meet() {
+    let at = |at: u64| snapshot(at, T0 + at * HOUR / 6 - 1);
+    let found = |rollup: (u64, u64), lost: Range<u64>, size: u64| {
+        let mut segments = each_ten_minutes(0, 4, 24 * 6);
+        segments.retain(|key| !lost.contains(&key.start.offset.get()));
+        let (from, to) = rollup;
+        let last = T0 + to * HOUR / 6 - 1;
+        segments.push(SegmentKey { first_seen: SegmentKey::ROLLUP, ..key(from, to, last, last) });
+        let listing = listed(&[at(0), at(8), at(24)], &segments, size);
+        let stored = listing.generation(id()).unwrap();
+        let chain = SegmentChain::of(stored, stored.snapshots[0]);
+        let meeting = meeting_point(&chain, stored, stored.snapshots[1]).map(|meeting| meeting.at.offset.get());
+        let plans = plan_thinning(&listing, &keep(), millis(T0 + 6 * DAY));
+        let plans: Vec<_> = plans.into_iter().flat_map(|plan| plan.superfluous).collect();
+        (meeting, plans.contains(&at(8)))
+    };
+    // Whatever it costs to do without it: its state is not kept.
+    assert_eq!((found((6, 12), 0..0, 10), found((6, 12), 0..0, 100_000)), ((Some(12), true), (Some(12), true)));
+    assert_eq!(found((6, 10), 0..0, 10), (Some(10), true));
+    assert_eq!(found((6, 8), 0..0, 10), (Some(8), true));
+    // Nothing leads to the end of the rollup but the rollup, or to any later point.
+    assert_eq!(found((6, 12), 8..9, 10), (None, false));
+    // The hour of the snapshot ends within the rollup: another policy has made it.
+    assert_eq!(found((6, 14), 0..0, 10), (Some(14), false));
+    // The way from the snapshot leads over the end of the rollup, and they meet after that.
+    let mut segments = each_ten_minutes(0, 4, 24 * 6);
+    let rollup = |from, to| SegmentKey { first_seen: SegmentKey::ROLLUP, ..key(from, to, 0, T0 + to * HOUR / 6 - 1) };
+    segments.extend([rollup(6, 12), rollup(8, 18), rollup(12, 18)]);
+    let listing = listed(&[at(0), at(8), at(24)], &segments, 10);
+    let stored = listing.generation(id()).unwrap();
+    let chain = SegmentChain::of(stored, stored.snapshots[0]);
+    let meeting = meeting_point(&chain, stored, stored.snapshots[1]).unwrap();
+    assert_eq!((meeting.at, meeting.way.segments[0].0), (point(0, 18), rollup(8, 18)));
 }
 
 #[test]

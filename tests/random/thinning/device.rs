@@ -1,5 +1,6 @@
 //! A device whose history tests/random/thinning.rs thins out, and what it must still be restored to.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use litestream::format::database_checksum::DatabaseChecksum;
 use litestream::format::deflate_blocks::{Block, BlockCompressor};
 use litestream::format::differences::Composer;
 use litestream::format::keep::Keep;
-use litestream::format::key::Key;
+use litestream::format::key::{Key, SegmentKey, SnapshotKey};
 use litestream::format::listing::Listing;
 use litestream::format::plan::{PlanTarget, plan};
 use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
@@ -41,6 +42,9 @@ pub fn keep() -> Keep {
     Keep::new([days(1), days(4), days(20), None, days(300)]).unwrap()
 }
 
+/// By name.
+pub type Objects = BTreeMap<String, Vec<u8>>;
+
 /// What a device has committed: when, and what the database was then.
 #[derive(Clone)]
 pub struct Commit {
@@ -64,7 +68,7 @@ pub struct Device {
     frame: u32,
     /// What it tells of the whole database is wrong.
     pub lies: bool,
-    /// It stores whole frames, as format 1 does, and tells nothing of the whole database.
+    /// It stores whole frames, as format 1 does, and tells nothing of the whole database, nor do its snapshots.
     pub old: bool,
     /// The frames of the member under way, and the crc32 of the payload of the one before.
     raw: Vec<u8>,
@@ -148,7 +152,7 @@ impl Device {
         blocking::put(&*store, &self.clock, &key.to_string(), Purpose::Changes, &mut &bytes[..]).expect("a put");
     }
 
-    fn snapshot(&self) {
+    pub fn snapshot(&self) {
         let header = SnapshotHeader {
             generation: Generation::new(9),
             position: self.at,
@@ -159,13 +163,20 @@ impl Device {
             checksum: self.chain,
             pages: (self.database.len() / PAGE) as u32,
             time: Timestamp::from_millis(self.commits.last().unwrap().time),
-            database: Some(checksum(&self.database)),
+            database: (!self.old).then(|| checksum(&self.database)),
         };
         let (mut encoder, mut piece, mut out) = (SnapshotEncoder::new(&header, None), Block::default(), Vec::new());
         BlockCompressor::new(1).compress(&self.database, &mut piece);
         encoder.add(&piece, &mut out);
         encoder.finish(&mut out).unwrap();
         self.put(header.key(), out);
+    }
+
+    /// One of another database.
+    pub fn wrong_snapshot(&mut self) {
+        self.database[PAGE] ^= 1;
+        self.snapshot();
+        self.database[PAGE] ^= 1;
     }
 
     /// One object with some commits, of which the last may be stored in two.
@@ -337,6 +348,13 @@ impl Device {
         let mut jumps = ClockJumpDetector::default();
         let done = done.and_then(|()| run_one_pass(&store, "a", pass, &mut jumps, &self.clock).map(drop));
         (thinned, done)
+    }
+
+    /// Whether a rollup leads over the point of a snapshot.
+    pub fn rollup_over(&self, snapshot: &str) -> bool {
+        let Some(Key::Snapshot(SnapshotKey { position, .. })) = Key::parse(snapshot) else { panic!("{snapshot}") };
+        let over = |key: &SegmentKey| key.is_rollup() && key.start < position && position < key.end;
+        self.store.objects.borrow().keys().any(|name| matches!(Key::parse(name), Some(Key::Segment(key)) if over(&key)))
     }
 
     pub fn rollups(&self) -> usize {
