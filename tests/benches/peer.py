@@ -20,10 +20,10 @@ import time
 
 import applications
 import follow
+import month
 import report
 import rig
 import strace
-import thinned
 import watch
 
 MB = 1e6
@@ -92,6 +92,11 @@ ROWS = [
     Row("nightly", "snapshot, rows in 1 % of the pages changed: bytes sent", "MB", 1 / MB, "1/30 of the whole",
         lambda o, p, of: o <= of["boot-whole"] / 30, alone=True),
     Row("hourly", "an hour of 3,600 commits as one object, geometric mean of eight applications", "kB", 1e-3, "half", lambda o, p, _: o <= p / 2),
+    Row("month", "30 days of one commit a second, thinned out (added up): bytes stored, geometric mean of eight applications", "MB", 1 / MB,
+        "1/3", lambda o, p, _: o <= p / 3),
+    Row("month-least", "the same, with only those files of Litestream that these moments need", "MB", 1 / MB, "1/3", lambda o, p, _: o <= p / 3,
+        "of a database that only grows, most of it is snapshots"),
+    Row("month-objects", "the same: objects older than a day, most of the eight", "", 1, "400", lambda o, p, _: o <= 400),
     Row("cpu-100", "CPU time per commit, 100 commits/s", "ms", 1000),
     Row("cpu-2", "the same: 2 commits/s", "ms", 1000),
     Row("copied", "WAL of text pages stored per second of CPU time", "MB", 1 / MB, "150 MB", lambda o, p, _: o >= 150e6),
@@ -104,11 +109,12 @@ QUICK = ["idle", "visible", "copy", "beside", "truncate"]
 DELETED = 100_000
 
 
-class Groups(follow.Groups, thinned.Thinned):
+class Groups(follow.Groups, month.Month):
     """Each measures one tool once and gives values by the key of their row."""
 
-    # Which group gave a key.
+    # Which group gave a key, and in which Litestream failed.
     gave = {}
+    failed = []
 
     def idle(self, tool):
         bucket = self.server.bucket()
@@ -316,9 +322,9 @@ class Groups(follow.Groups, thinned.Thinned):
 
 
 GROUPS = ["idle", "visible", "follow", "followed", "copy", "noise", "grow", "beside", "truncate", "burst", "free", "plan", "local", "far", "link", "payload", "copied",
-          "verify", "day", "boot", "hourly", "binary"]
+          "verify", "day", "boot", "hourly", "month", "binary"]
 # What does not vary is measured once.
-ONCE = {"followed", "grow", "plan", "local", "link", "noise", "payload", "verify", "day", "boot", "hourly", "binary"}
+ONCE = {"followed", "grow", "plan", "local", "link", "noise", "payload", "verify", "day", "boot", "hourly", "month", "binary"}
 
 
 async def delete_many(nc, tool, bucket, count):
@@ -336,13 +342,14 @@ async def delete_many(nc, tool, bucket, count):
 
 
 def attempt(bench, group, tool):
-    """What a group gives. The peer may fail where ours may not: its figures are then missing."""
+    """What a group gives. The peer may fail where ours may not: its figures are then missing, and the bench ends with an error."""
     try:
         return getattr(bench, group)(tool)
     except SystemExit as failure:
         if tool.name != "peer":
             raise
         print(f"  {group}: {failure}", file=sys.stderr, flush=True)
+        bench.failed.append(group)
         return {}
 
 
@@ -370,7 +377,8 @@ def summary(values):
             continue
         ours, peer = rig.spread(values[row.key]["ours"]), values[row.key]["peer"]
         peer = rig.spread(peer) if peer else None
-        beside = peer["median"] if peer else math.inf
+        # Of a peer that failed nothing is known: a goal beside it is not reached.
+        beside = peer["median"] if peer else math.nan
         ratio = ours["median"] / beside if beside else None
         reached = bool(row.goal(ours["median"], beside, of)) if row.goal else None
         ratio = ratio if peer else None
@@ -417,6 +425,9 @@ def main():
     print("\n" + ", ".join(f"{key} {value}" for key, value in rig.machine().items()))
     if o.keep:
         report.save("peer", found)
+        report.save("month", bench.parts)
+    if bench.failed:
+        sys.exit("bench: not measured of Litestream: " + ", ".join(bench.failed))
     if lost:
         sys.exit("bench: reached before, and not now: " + ", ".join(lost))
 

@@ -3,6 +3,7 @@
 
 import os
 
+import month
 import peer
 import report
 import rig
@@ -30,6 +31,20 @@ def of_peer_at_rest(row):
     if "peer" not in row:
         return None, None
     return (row["peer"]["memory"] / MB, row["peer"]["idle-cpu"] * 100) if row["peer"] else ("fails", "fails")
+
+
+def of_month(found):
+    """What the parts of a month add up to for each application."""
+    apps = [(app, month.Parts(**found["peer"][app]), month.Parts(**found["ours"][app])) for app in found["ours"]]
+    rows = []
+    for app, peer_parts, parts in apps:
+        stored, old = month.of_ours(parts)
+        both = lambda key, scale=1: [getattr(each, key) / scale for each in (peer_parts, parts)]
+        totals = [month.of_peer(peer_parts) / MB, month.least_of_peer(peer_parts) / MB, stored / MB]
+        rows.append([app, *both("commit"), *both("hour", 1e3), *both("day", 1e3), *both("last", 1e3), *totals, totals[2] / totals[0], old])
+    names = ["application", "a commit, bytes: Litestream", "ours", "an hour, kB: Litestream", "ours", "a day, kB: Litestream", "ours",
+             "a first copy after a day, kB: Litestream", "ours", "30 days, MB: Litestream", "its files that are needed", "ours", "ratio", "objects older than a day"]
+    return "**30 days of one commit a second**: the parts that were measured, and what they add up to.\n\n" + report.grid(names, rows)
 
 
 def of_databases(found):
@@ -138,6 +153,7 @@ SCALE = {"databases": of_databases, "neighbours": of_neighbours, "huge": of_huge
 def main():
     found = report.load()
     parts = [of_peer(peer.shown(found["peer"]))] if found["peer"] else []
+    parts += [of_month(found["month"])] if found.get("month") else []
     parts += [write(found["scale"][group]) for group, write in SCALE.items() if group in found["scale"]]
     parts += [of_store(found["store"])] if found.get("store") else []
     machine = found.get("machine", {})
