@@ -182,16 +182,16 @@ fn a_thinned_history_is_small_and_each_state_of_it_cheap() {
     assert!(found.read <= 1.55, "{} times the bytes of a snapshot", found.read);
 }
 
-/// A year at one commit a minute, or so many DAYS at one in so many MINUTES.
+/// A year at one commit a minute, or so many DAYS at one in so many SECONDS.
 #[test]
 #[ignore = "takes minutes; its figures are in the README"]
 fn a_year_of_one_commit_a_minute() {
     let _alone = alone();
     let number = |name: &str, usual: u32| std::env::var(name).map_or(usual, |number| number.parse().unwrap());
-    let (days, minutes) = (number("DAYS", 365), number("MINUTES", 1));
-    let found = history("minutes", 5000, days, minutes * MINUTE);
+    let (days, seconds) = (number("DAYS", 365), number("SECONDS", 60));
+    let found = history("minutes", 5000, days, Duration::from_secs(seconds.into()));
     println!(
-        "{days} days, a commit in {minutes} min: {} objects ({} beyond a day, {} snapshots), {:.1} MB, {} kept states beyond a day; plan {:?} at most; \
+        "{days} days, a commit in {seconds} s: {} objects ({} beyond a day, {} snapshots), {:.1} MB, {} kept states beyond a day; plan {:?} at most; \
          restore {:?} at most; of a bare snapshot {:.2} times the bytes, {:.2} times the time",
         found.objects,
         found.old_objects,
