@@ -176,8 +176,7 @@ impl StoredEnd {
             (Ok(()), Some(known)) => {
                 ResumeStart::Check(ResumeCheck::State(StateCheck::new(known.pages, known.checksum)))
             }
-            // Of a WAL of which no frame is stored, the file tells as much as its header does.
-            (Err(GenerationEnd::WalRestartedWhileNotRunning | GenerationEnd::WalForked { frame: 0 }), Some(known)) => {
+            (Err(reason), Some(known)) if is_told_by_file(&mark, &reason) => {
                 let check = FileCrcCheck::new(known.pages, None, checksum);
                 ResumeStart::Check(ResumeCheck::File(check, Some(GenerationEnd::WalRestartedWhileNotRunning)))
             }
@@ -202,6 +201,16 @@ impl StoredEnd {
     /// Whether nothing of the current WAL is stored, not even its header.
     pub fn nothing_stored_of_wal(&self) -> bool {
         self.chain_end.end.offset == Offset::ZERO
+    }
+}
+
+/// Whether the file may show the place that the WAL does not show: the WAL was restarted, or no frame of it is stored. Then
+/// the file tells as much as the WAL's header would.
+fn is_told_by_file(mark: &WalMark, reason: &GenerationEnd) -> bool {
+    match reason {
+        GenerationEnd::WalRestartedWhileNotRunning => true,
+        GenerationEnd::WalForked { .. } | GenerationEnd::UnknownStoredPosition => mark.frame == 0,
+        _ => false,
     }
 }
 

@@ -174,9 +174,10 @@ impl Replicator {
 fn resume_side(side: &mut Side, database: &mut OpenDatabase, clock: &dyn Clock) {
     let Some(end) = side.resumable_end() else { return };
     let source = &database.source;
+    // Every place without a WAL looks the same: there the file alone tells.
     let known = match (end.database, source.checksum()) {
         (Some(known), Some(here)) => known.checksum == here,
-        _ => true,
+        _ => end.file.is_none(),
     };
     let in_file = database.known_file.as_ref().is_some_and(|file| file.is_of(&end, source));
     let Some(mark) = end.wal_mark() else { return side.refuse_end(GenerationEnd::UnknownStoredPosition) };
