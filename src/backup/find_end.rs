@@ -5,6 +5,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::backup::end_note;
+use crate::backup::listing::with_incomplete;
 use crate::backup::origin::{Witnesses, witnesses};
 use crate::backup::stored_end::{StoredEnd, parse_end};
 use crate::clock::Clock;
@@ -13,6 +14,7 @@ use crate::format::chain::ChainBytes;
 use crate::format::compaction::MAX_MERGED_BYTES;
 use crate::format::generation_number::HighWaterMark;
 use crate::format::key::{Key, SnapshotKey};
+use crate::format::latest_restore::incomplete_object;
 use crate::format::listing::{Listing, is_ltx_name};
 use crate::format::plan::{ListedEnd, listed_end};
 use crate::format::position::Generation;
@@ -59,6 +61,8 @@ pub struct FindEnd {
     step: FindState,
     /// In the last listing.
     generations: Vec<Generation>,
+    /// A listed object that was not whole. It may have been replaced meanwhile: another listing tells.
+    suspect: Option<Key>,
 }
 
 enum FindState {
@@ -90,7 +94,7 @@ pub fn find_end(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<StoredHistor
 
 impl FindEnd {
     pub fn new(store: Rc<dyn Store>) -> FindEnd {
-        FindEnd { store, step: FindState::Connecting, generations: Vec::new() }
+        FindEnd { store, step: FindState::Connecting, generations: Vec::new(), suspect: None }
     }
 
     /// The generations that were stored when it looked.
@@ -114,12 +118,17 @@ impl FindEnd {
             if !self.store.connect(now)? {
                 return Ok(Poll::Pending);
             }
-            self.step = FindState::Listing(self.store.list(""));
+            self.step = FindState::Listing(self.store.list_whole(""));
         }
         if let FindState::Listing(list) = &mut self.step {
             let Poll::Ready(entries) = list.poll(now)? else { return Ok(Poll::Pending) };
-            let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
-            match self.after_listing(&listing) {
+            let (listing, incomplete) = with_incomplete(entries);
+            let lacking = incomplete_object(&listing, &incomplete);
+            if lacking.is_some() && std::mem::replace(&mut self.suspect, lacking) != lacking {
+                self.step = FindState::Connecting;
+                return Ok(Poll::Pending);
+            }
+            match self.after_listing(&listing, lacking) {
                 Ok(found) => return Ok(Poll::Ready(found)),
                 Err(reading) => self.step = FindState::Reading(reading),
             }
@@ -130,8 +139,12 @@ impl FindEnd {
         }
     }
 
-    /// What the names alone tell, or what must be read.
-    fn after_listing(&mut self, listing: &Listing) -> std::result::Result<StoredHistory, Box<ReadingLast>> {
+    /// What the names alone tell, or what must be read. `lacking`: a restore would read this object, which is not whole.
+    fn after_listing(
+        &mut self,
+        listing: &Listing,
+        lacking: Option<Key>,
+    ) -> std::result::Result<StoredHistory, Box<ReadingLast>> {
         let witnesses = witnesses(listing);
         let known = StoreSummary {
             newest: HighWaterMark::of(listing),
@@ -145,7 +158,11 @@ impl FindEnd {
             let count = listing.foreign_count();
             log::warn("objects of another program ignored").field("count", count).field("such_as", name).emit();
         }
-        match listed_end(listing) {
+        let end = match lacking {
+            Some(key) => Err(Error::new(Kind::Corrupt, format!("object {key} is listed, but a part of it is missing"))),
+            None => listed_end(listing),
+        };
+        match end {
             Ok(None) => Ok(StoredHistory { known, end: Err(GenerationEnd::NothingStored) }),
             Ok(Some(end)) => {
                 let known = StoreSummary {

@@ -181,7 +181,7 @@ fn compact_database(
     pool: &mut ConnectionPool,
 ) -> Result<Done> {
     let store = connect(replica, pool)?;
-    let mut listing = objects.into_iter().map(|(name, size)| Entry { name, size }).collect();
+    let mut listing = objects.into_iter().map(|(name, size)| Entry { name, size, whole: true }).collect();
     let mut thinned = Thinned::default();
     jumps.check(&SystemClock);
     let trusted = !jumps.is_distrusted(SystemClock.now());

@@ -170,7 +170,7 @@ impl<'a> Following<'a> {
         let (Some((prefix, own)), Some(bucket)) = (split_name(&entry.name), self.buckets.get_mut(at)) else { return };
         match bucket.members.get(prefix).and_then(|member| self.members.get_mut(*member)) {
             Some((_, member)) => {
-                member.on_object(Entry { name: own.to_string(), size: entry.size });
+                member.on_object(Entry { name: own.to_string(), ..entry });
                 // Without a copy nobody waits for what its writer stores.
                 if member.has_copy() {
                     bucket.news.tell_writer(prefix, now);

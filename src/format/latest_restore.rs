@@ -3,6 +3,7 @@
 //! The planner of `restore` decides here too, so that the two cannot disagree. A replicator may call its work stored only
 //! while this says [`LatestRestore::AtPosition`] of a fresh listing.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::format::chain::SegmentChain;
@@ -38,19 +39,19 @@ impl LatestRestore {
     }
 }
 
+/// An object that a restore of the newest state reads, and that is `incomplete`.
+pub fn incomplete_object(listing: &Listing, incomplete: &HashSet<Key>) -> Option<Key> {
+    let plan = plan(listing, None, &PlanTarget::Latest).ok().filter(|_| !incomplete.is_empty())?;
+    let segments = plan.segments.iter().map(|(key, _)| Key::Segment(*key));
+    [Key::Snapshot(plan.snapshot)].into_iter().chain(segments).find(|key| incomplete.contains(key))
+}
+
 /// Judges a listing of everything below the prefix. `position` is the end of what the replicator has stored.
 pub fn latest_restore(listing: &Listing, position: &Position) -> LatestRestore {
     match plan(listing, None, &PlanTarget::Latest) {
         Ok(plan) => compare_end(listing, &plan, position),
         Err(error) => plan_error(listing, error.message(), position),
     }
-}
-
-/// The objects that a restore of the newest state begins and ends with. Empty if there is none.
-pub fn outermost_objects(listing: &Listing) -> Vec<Key> {
-    let Ok(plan) = plan(listing, None, &PlanTarget::Latest) else { return Vec::new() };
-    let last = plan.segments.last().map(|(key, _)| Key::Segment(*key));
-    [Key::Snapshot(plan.snapshot)].into_iter().chain(last).collect()
 }
 
 fn compare_end(listing: &Listing, plan: &Plan, position: &Position) -> LatestRestore {

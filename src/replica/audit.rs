@@ -5,17 +5,18 @@
 //!   however long the history is. This notices a store that was emptied or went back to before the newest object. A hole in
 //!   what is older is noticed by the next listing.
 //! * A listing tells what a restore of the newest state would give: each hour, after each reconnect, on any doubt, and
-//!   before the end of a run. It shows which objects are there, not that all their parts are. So the snapshot that such a
-//!   restore begins with, and the segment that it ends with, are asked for afterwards. Their content is not read: only
-//!   `verify` does that.
+//!   before the end of a run. All parts of what such a restore reads must be there. The content is not read: only `verify`
+//!   does that.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::backup::listing::with_incomplete;
 use crate::error::{Error, Kind, Result};
 use crate::format::key::Key;
-use crate::format::latest_restore::{LatestRestore, latest_restore, outermost_objects};
+use crate::format::latest_restore::{LatestRestore, incomplete_object, latest_restore};
 use crate::format::listing::Listing;
 use crate::format::plan::listed_end;
 use crate::format::position::Position;
@@ -56,8 +57,6 @@ pub struct Audit {
     store: Rc<dyn Store>,
     work: AuditOperation,
     next_check: Instant,
-    /// Nothing has shown since the start that the newest objects have all their parts.
-    whole_unknown: bool,
     next_list: Instant,
     /// After an error.
     not_before: Instant,
@@ -65,15 +64,14 @@ pub struct Audit {
     listing_required: bool,
     /// Up to here a listing has shown that a restore ends at it.
     proven: Option<Position>,
-    /// Listed objects that were not whole. They may have been deleted after the listing: another one tells.
-    suspects: Vec<String>,
+    /// A listed object that was not whole. It may have been replaced meanwhile: another listing tells.
+    suspect: Option<Key>,
 }
 
 enum AuditOperation {
     None,
     CheckingNewest(Box<dyn Presence>),
     Listing(Box<dyn List>, Position),
-    CheckingWhole(Box<dyn Presence>, Listing, Position),
 }
 
 impl Audit {
@@ -83,12 +81,11 @@ impl Audit {
             store,
             work: AuditOperation::None,
             next_check: next_look,
-            whole_unknown: true,
             next_list,
             not_before: now,
             listing_required: false,
             proven: None,
-            suspects: Vec::new(),
+            suspect: None,
         }
     }
 
@@ -114,8 +111,7 @@ impl Audit {
     /// Whether there is no doubt of what is stored. While a listing is on its way there is: it is due because what was
     /// known has become too old.
     pub fn is_trusted(&self) -> bool {
-        let listing = matches!(self.work, AuditOperation::Listing(..) | AuditOperation::CheckingWhole(..));
-        !self.listing_required && !listing
+        !self.listing_required && !matches!(self.work, AuditOperation::Listing(..))
     }
 
     /// Where a restore ends, or further on, as a listing has shown.
@@ -173,13 +169,8 @@ impl Audit {
             AuditOperation::Listing(list, position) => {
                 let Poll::Ready(entries) = list.poll(now)? else { return Ok(AuditResult::Waiting) };
                 let position = *position;
-                let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
                 self.work = AuditOperation::None;
-                Ok(self.evaluate(now, listing, position))
-            }
-            AuditOperation::CheckingWhole(presence, ..) => {
-                let Poll::Ready(missing) = presence.poll(now)? else { return Ok(AuditResult::Waiting) };
-                Ok(self.evaluate_parts(now, missing))
+                Ok(self.evaluate(now, with_incomplete(entries), position))
             }
         }
     }
@@ -189,52 +180,44 @@ impl Audit {
             return;
         }
         if self.listing_required || now >= self.next_list || (prove && !self.has_proven(Some(stored))) {
-            self.work = AuditOperation::Listing(self.store.list(""), stored);
+            self.work = AuditOperation::Listing(self.store.list_whole(""), stored);
         } else if now >= self.next_check {
             self.next_check = now + CHECK_INTERVAL;
-            let whole = std::mem::replace(&mut self.whole_unknown, false);
-            let presence = if whole { self.store.whole_presence(newest()) } else { self.store.presence(newest()) };
-            self.work = AuditOperation::CheckingNewest(presence);
+            self.work = AuditOperation::CheckingNewest(self.store.presence(newest()));
         }
     }
 
-    fn evaluate(&mut self, now: Instant, listing: Listing, position: Position) -> AuditResult {
+    /// `incomplete`: the listed objects that are not whole.
+    fn evaluate(
+        &mut self,
+        now: Instant,
+        (listing, incomplete): (Listing, HashSet<Key>),
+        position: Position,
+    ) -> AuditResult {
         let found = latest_restore(&listing, &position);
-        match verdict(&found) {
-            AuditVerdict::Holds => {
-                let names = outermost_objects(&listing).iter().map(Key::to_string).collect();
-                self.work = AuditOperation::CheckingWhole(self.store.whole_presence(names), listing, position);
+        match (verdict(&found), incomplete_object(&listing, &incomplete)) {
+            (AuditVerdict::Holds, None) => {
+                (self.listing_required, self.proven, self.suspect) = (false, Some(position), None);
+                self.next_list = now + LIST_INTERVAL;
+                AuditResult::Nothing
+            }
+            (AuditVerdict::Holds, Some(key)) if self.suspect.replace(key) != Some(key) => {
+                self.require_listing();
                 AuditResult::Waiting
             }
-            AuditVerdict::Unfinished => {
+            (AuditVerdict::Holds, Some(key)) => {
+                let error = loss(position, format!("{key} is listed, but a part of it is missing"));
+                AuditResult::Incomplete(listing, error)
+            }
+            (AuditVerdict::Unfinished, _) => {
                 self.not_before = now + RETRY_DELAY;
                 AuditResult::Nothing
             }
-            AuditVerdict::Lost => {
+            (AuditVerdict::Lost, _) => {
                 let error = loss_error(&listing, &found, position);
                 AuditResult::Lost(listing, error)
             }
         }
-    }
-
-    /// `missing` were listed, and are not whole.
-    fn evaluate_parts(&mut self, now: Instant, missing: Vec<String>) -> AuditResult {
-        let work = std::mem::replace(&mut self.work, AuditOperation::None);
-        let AuditOperation::CheckingWhole(_, listing, position) = work else { return AuditResult::Nothing };
-        let Some(name) = missing.first() else {
-            (self.listing_required, self.proven) = (false, Some(position));
-            self.suspects.clear();
-            self.next_list = now + LIST_INTERVAL;
-            return AuditResult::Nothing;
-        };
-        if missing != self.suspects {
-            // They may have been merged with others meanwhile.
-            self.suspects = missing;
-            self.require_listing();
-            return AuditResult::Waiting;
-        }
-        let error = loss(position, format!("{name} is listed, but a part of it is missing"));
-        AuditResult::Incomplete(listing, error)
     }
 }
 

@@ -132,6 +132,10 @@ impl Store for FlakyStore {
         self.store.list(prefix)
     }
 
+    fn list_whole(&self, prefix: &str) -> Box<dyn List> {
+        self.store.list_whole(prefix)
+    }
+
     fn scan(&self) -> Box<dyn Scan> {
         self.store.scan()
     }
@@ -142,10 +146,6 @@ impl Store for FlakyStore {
 
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
         self.store.presence(names)
-    }
-
-    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
-        self.store.whole_presence(names)
     }
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {

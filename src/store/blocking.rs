@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::log;
 use crate::store::traffic::Purpose;
-use crate::store::{Entry, Put, PutState, Store};
+use crate::store::{Entry, List, Put, PutState, Store};
 
 /// How long a store may be away in the middle of what was begun, without one byte more of it: a server that restarts, a
 /// cluster that chooses another leader.
@@ -42,9 +42,17 @@ pub fn list_patiently(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Res
     }
 }
 
+/// Lists the whole prefix, and tells of each object whether all its parts are there ([`Store::list_whole`]).
+pub fn list_whole(store: &dyn Store, clock: &dyn Clock) -> Result<Vec<Entry>> {
+    poll_list(store, clock, store.list_whole(""))
+}
+
 /// Lists the whole prefix.
 pub fn list(store: &dyn Store, clock: &dyn Clock, prefix: &str) -> Result<Vec<Entry>> {
-    let mut list = store.list(prefix);
+    poll_list(store, clock, store.list(prefix))
+}
+
+fn poll_list(store: &dyn Store, clock: &dyn Clock, mut list: Box<dyn List>) -> Result<Vec<Entry>> {
     loop {
         if let Poll::Ready(entries) = list.poll(clock.now())? {
             return Ok(entries);

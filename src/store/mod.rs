@@ -59,6 +59,11 @@ pub trait Store {
     /// Begins to list the objects whose names begin with `prefix`.
     fn list(&self, prefix: &str) -> Box<dyn List>;
 
+    /// The same, where each entry tells whether the object has all its parts ([`Entry::whole`]): a store may have lost some.
+    fn list_whole(&self, prefix: &str) -> Box<dyn List> {
+        self.list(prefix)
+    }
+
     /// Begins to read the names of all objects, of which nothing is kept: for more of them than should be in memory at once.
     fn scan(&self) -> Box<dyn Scan>;
 
@@ -68,12 +73,6 @@ pub trait Store {
     /// Begins to look which of these objects are there. It costs the same however many others there are, and however large
     /// they are.
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence>;
-
-    /// The same, where an object of which a part is missing is not there. It costs a second question for each object, where
-    /// objects have parts.
-    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
-        self.presence(names)
-    }
 
     /// Begins to keep everything here for `holder` alone, which must be connected. Dropping the claim gives it up.
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease>;
@@ -204,6 +203,8 @@ pub struct Entry {
     pub name: String,
     /// In bytes, as stored.
     pub size: u64,
+    /// All its parts are there, as far as was asked for. Of an object that is replaced meanwhile, it may say no.
+    pub whole: bool,
 }
 
 /// A listing in the making.

@@ -55,7 +55,7 @@ pub fn rollups(work: &Work<'_>, plan: &Thinning, stored: &mut dyn FnMut(Entry, &
             let name = key.to_string();
             made.store(store, clock, store.put(&name), &name)?;
             log::debug("segments rolled up").field("name", key).field("of", group.len()).emit();
-            stored(Entry { name, size }, group);
+            stored(Entry { name, size, whole: true }, group);
         }
     }
     Ok(())

@@ -21,6 +21,7 @@ mod work;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
+use crate::backup::listing::whole_only;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fault;
@@ -187,8 +188,8 @@ impl ThinningPass<'_> {
         let gone: HashSet<Key> = proven.iter().copied().collect();
         interrupt::check()?;
         // The proof took its time. What others have deleted meanwhile counts.
-        let entries = blocking::list(store, clock, "")?;
-        let listing = Listing::new(entries.iter().map(|entry| (entry.name.clone(), entry.size)));
+        let entries = blocking::list_whole(store, clock)?;
+        let listing = whole_only(entries.clone());
         *self.entries = entries;
         if gone.is_empty() || !leads_to_the_same(&listing, &listing.without(&gone), self.keep, self.now) {
             return Ok(0);

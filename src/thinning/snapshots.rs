@@ -58,7 +58,7 @@ pub fn snapshots(work: &Work<'_>, plan: &Thinning, stored: &mut dyn FnMut(Entry)
         note.iter().for_each(|note| put.copy_note(note));
         made.store(store, clock, put, &name)?;
         log::debug("snapshot made of segments").field("name", &name).field("stored", made.size()).emit();
-        stored(Entry { name, size: made.size() });
+        stored(Entry { name, size: made.size(), whole: true });
     }
     Ok(())
 }

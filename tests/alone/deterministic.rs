@@ -57,6 +57,14 @@ const STEPS: u64 = 60;
 const SECOND_READER_SCHEDULES: u64 = 24;
 /// How long a plain run of the tests takes.
 const SECONDS: Duration = Duration::from_secs(10);
+/// A kind of schedules: the word before a seed of it in [`SEEDS`], and the variable that plays one.
+struct ScheduleKind {
+    word: &'static str,
+    variable: &'static str,
+}
+const OF_ONE: ScheduleKind = ScheduleKind { word: "memory", variable: "MODEL_SEED" };
+const OF_TWO: ScheduleKind = ScheduleKind { word: "memory-two", variable: "MODEL_SEED_OF_TWO" };
+const OF_TAKEOVERS: ScheduleKind = ScheduleKind { word: "memory-takeovers", variable: "MODEL_SEED_OF_TAKEOVERS" };
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model-seeds");
 /// A commit is seen within this time, whatever the pace: a database at rest is looked at each second.
 const SEEN: Duration = Duration::from_millis(2200);
@@ -73,7 +81,7 @@ const RECOVERY: Duration = Duration::from_secs(180);
 fn no_schedule_loses_a_commit_or_claims_it_is_stored() {
     let _alone = alone();
     let mut rollups = 0;
-    let count = play_schedules("MODEL_SEED", &kept_seeds(), SECONDS, &mut |seed, aloud| rollups += run(seed, aloud));
+    let count = play_schedules(&OF_ONE, SECONDS, &mut |seed, aloud| rollups += run(seed, aloud));
     println!("{rollups} incremental snapshots at their ends");
     assert!(rollups > 0 || count < 200, "no schedule has stored an incremental snapshot");
 }
@@ -82,7 +90,7 @@ fn no_schedule_loses_a_commit_or_claims_it_is_stored() {
 #[test]
 fn no_schedule_of_two_replicas_loses_a_commit_in_one_of_them() {
     let _alone = alone();
-    play_schedules("MODEL_SEED_OF_TWO", &[], SECONDS, &mut run_two);
+    play_schedules(&OF_TWO, SECONDS, &mut run_two);
 }
 
 /// Machines are lost, others take over, and the old ones come back.
@@ -90,7 +98,7 @@ fn no_schedule_of_two_replicas_loses_a_commit_in_one_of_them() {
 fn after_a_takeover_exactly_one_machine_goes_on() {
     let _alone = alone();
     let (mut taken, mut refused) = (0, 0);
-    let count = play_schedules("MODEL_SEED_OF_TAKEOVERS", &[], takeover::SECONDS, &mut |seed, aloud| {
+    let count = play_schedules(&OF_TAKEOVERS, takeover::SECONDS, &mut |seed, aloud| {
         let found = takeover::run(seed, aloud);
         (taken, refused) = (taken + found.0, refused + found.1);
     });
@@ -182,18 +190,18 @@ fn backlog_does_not_wait_out_a_pause_once_the_store_is_back() {
     assert!(stored && outbox.is_empty());
 }
 
-/// Plays the schedule of the seed in `variable` with all that it says, if there is one. Else those that are kept, and new ones
+/// Plays the schedule of the seed in the variable of `kind` with all that it says, if there is one. Else those that are kept, and new ones
 /// until the time is over: how many new ones. No other schedule is played meanwhile: SQLite's random numbers, the salts among
 /// them, are one sequence for the whole process.
-fn play_schedules(variable: &str, kept: &[u64], time: Duration, play: &mut dyn FnMut(u64, bool)) -> u64 {
-    if let Some(seed) = number(variable) {
+fn play_schedules(kind: &ScheduleKind, time: Duration, play: &mut dyn FnMut(u64, bool)) -> u64 {
+    if let Some(seed) = number(kind.variable) {
         log::set_timestamps(false);
         log::set_level(log::Level::Debug);
         play(seed, true);
         return 0;
     }
     log::silence();
-    kept.iter().for_each(|seed| play(*seed, false));
+    kept_seeds(kind).into_iter().for_each(|seed| play(seed, false));
     let first = number("MODEL_FROM").unwrap_or_else(fresh_seed);
     let (begun, time) = (Instant::now(), number("MODEL_SECONDS").map_or(time, Duration::from_secs));
     let mut count = 0;
@@ -209,9 +217,12 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
 }
 
-fn kept_seeds() -> Vec<u64> {
+fn kept_seeds(kind: &ScheduleKind) -> Vec<u64> {
     let text = fs::read_to_string(SEEDS).expect("read tests/data/model-seeds");
-    let seed = |line: &str| line.split('#').next()?.trim().strip_prefix("memory ")?.trim().parse().ok();
+    let seed = |line: &str| match line.split('#').next()?.split_whitespace().collect::<Vec<_>>()[..] {
+        [word, seed] if word == kind.word => seed.parse().ok(),
+        _ => None,
+    };
     text.lines().filter_map(seed).collect()
 }
 
@@ -264,6 +275,8 @@ struct Model {
     /// Somebody has put junk there at some time.
     junk: bool,
     rules: Vec<Rule>,
+    /// Which parts of objects are lost is drawn apart, so that the rest of a schedule stays what it is.
+    lost_parts: Random,
     begun: Duration,
     second: Option<Second>,
     takeovers: Option<Takeovers>,
@@ -309,6 +322,7 @@ impl Model {
             past: VecDeque::new(),
             spoilt: None,
             rules: rules(),
+            lost_parts: Random(seed ^ 3),
             begun: Duration::ZERO,
             second: None,
             takeovers: None,
@@ -377,6 +391,7 @@ impl Model {
         for _ in 0..STEPS {
             self.second_store_fails();
             self.machines_come_and_go();
+            self.store_loses_a_part();
             self.step();
             self.judge();
             self.judge_second();
@@ -637,6 +652,19 @@ impl Model {
         self.spoil();
     }
 
+    /// In one schedule of four, now and then: the object is listed, and cannot be read.
+    fn store_loses_a_part(&mut self) {
+        let random = &mut self.lost_parts;
+        if !self.rules.contains(&Rule::Forgets) || !self.seed.is_multiple_of(4) || !random.chance(4) {
+            return;
+        }
+        let names = self.world.memory.names();
+        let Some((name, _)) = names.get(random.below(1 + names.len() as u64) as usize) else { return };
+        self.world.memory.incomplete.borrow_mut().insert(name.clone());
+        self.say(format!("the store loses a part of {name}"));
+        self.spoil();
+    }
+
     fn spoil(&mut self) {
         (self.spoilt, self.forgot) = (Some(self.world.clock.now()), true);
         self.newest = None;
@@ -835,15 +863,15 @@ impl Drop for Model {
         if !self.aloud {
             self.said.iter().for_each(|line| eprintln!("{line}"));
         }
-        let name = match (&self.second, &self.takeovers) {
-            (None, None) => "MODEL_SEED",
-            (Some(_), _) => "MODEL_SEED_OF_TWO",
-            _ => "MODEL_SEED_OF_TAKEOVERS",
+        let ScheduleKind { word, variable } = match (&self.second, &self.takeovers) {
+            (None, None) => OF_ONE,
+            (Some(_), _) => OF_TWO,
+            _ => OF_TAKEOVERS,
         };
-        eprintln!("failed: {name}={} cargo test --test alone deterministic:: -- --nocapture", self.seed);
-        if number("MODEL_SECONDS").is_some() && number("MODEL_SEED").is_none() && name == "MODEL_SEED" {
+        eprintln!("failed: {variable}={} cargo test --test alone deterministic:: -- --nocapture", self.seed);
+        if number("MODEL_SECONDS").is_some() && number(variable).is_none() {
             let mut file = fs::OpenOptions::new().append(true).open(SEEDS).expect("open tests/data/model-seeds");
-            writeln!(file, "memory {}", self.seed).expect("keep the seed");
+            writeln!(file, "{word} {}", self.seed).expect("keep the seed");
         }
     }
 }

@@ -57,7 +57,7 @@ impl History {
     fn compact(&mut self) {
         let store: Rc<dyn Store> = self.life.memory.clone();
         let names = self.life.memory.names();
-        let mut entries: Vec<Entry> = names.into_iter().map(|(name, size)| Entry { name, size }).collect();
+        let mut entries: Vec<Entry> = names.into_iter().map(|(name, size)| Entry { name, size, whole: true }).collect();
         let mut thinned = Thinned::default();
         thin(&*store, &self.life.clock, &keep(), &mut entries, &mut thinned, &no_progress).unwrap();
         let (retention, replaced) = (Some(keep().longest()), thinned.replaced);

@@ -251,7 +251,8 @@ fn a_wrong_database_checksum_thins_out_nothing() {
     device.clock.pass(Duration::from_millis(30 * DAY));
     device.commit(&mut random);
     let before = device.store.names();
-    let mut entries: Vec<Entry> = before.iter().map(|(name, size)| Entry { name: name.clone(), size: *size }).collect();
+    let mut entries: Vec<Entry> =
+        before.iter().map(|(name, size)| Entry { name: name.clone(), size: *size, whole: true }).collect();
     let error =
         thin(&*device.store, &device.clock, &keep(), &mut entries, &mut Thinned::default(), &no_progress).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);

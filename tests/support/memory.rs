@@ -1,7 +1,7 @@
 //! A store in memory that can be told to misbehave, and a clock that a test sets: years in seconds.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -17,11 +17,14 @@ use litestream::store::{
 
 /// The objects, for every operation on them.
 type Objects = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;
+type Names = Rc<RefCell<BTreeSet<String>>>;
 
 /// Objects by name, and how often they were listed.
 #[derive(Default)]
 pub struct Memory {
     pub objects: Objects,
+    /// Objects of which a part is lost: they are listed, and cannot be read.
+    pub incomplete: Names,
     pub lists: Cell<usize>,
     /// Objects that were asked for.
     pub gets: Cell<usize>,
@@ -131,9 +134,15 @@ impl Memory {
         self.objects.borrow().iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()
     }
 
+    fn list_with(&self, prefix: &str, incomplete: Names) -> Box<dyn List> {
+        self.lists.set(self.lists.get() + 1);
+        let (objects, link) = (self.objects.clone(), self.link.clone());
+        Box::new(MemoryList { objects, prefix: prefix.to_string(), incomplete, pause: link.pause(), link })
+    }
+
     /// The same objects over a link of its own, which never fails.
     pub fn reader(&self) -> Memory {
-        Memory { objects: self.objects.clone(), ..Memory::default() }
+        Memory { objects: self.objects.clone(), incomplete: self.incomplete.clone(), ..Memory::default() }
     }
 }
 
@@ -151,6 +160,7 @@ fn spend(left: &Cell<Option<usize>>) -> Result<()> {
 
 struct MemoryPut {
     objects: Objects,
+    incomplete: Names,
     name: String,
     bytes: Vec<u8>,
     committed: bool,
@@ -188,6 +198,7 @@ impl Put for MemoryPut {
             Third::Unanswered => Fate::Unanswered,
         };
         if !matches!(fate, Fate::Refused) {
+            self.incomplete.borrow_mut().remove(&self.name);
             self.objects.borrow_mut().insert(self.name.clone(), std::mem::take(&mut self.bytes));
         }
         match fate {
@@ -197,31 +208,46 @@ impl Put for MemoryPut {
     }
 }
 
-struct MemoryGet(Option<Vec<u8>>, bool, Rc<Link>, Pause);
+/// The object; whether it has all its parts; whether it was given.
+struct MemoryGet(Option<Vec<u8>>, bool, bool, Rc<Link>, Pause);
 
 impl Get for MemoryGet {
     fn poll(&mut self, _: Instant) -> Result<Chunk> {
-        self.2.answers()?;
-        if !self.3.is_over() {
+        self.3.answers()?;
+        if !self.4.is_over() {
             return Ok(Chunk::Pending);
         }
         let bytes = self.0.as_mut().ok_or_else(|| Error::new(Kind::NotFound, "no such object"))?;
-        if std::mem::replace(&mut self.1, true) { Ok(Chunk::End) } else { Ok(Chunk::Bytes(std::mem::take(bytes))) }
+        if !self.1 {
+            return Err(Error::new(Kind::Corrupt, "a part is missing"));
+        }
+        if std::mem::replace(&mut self.2, true) { Ok(Chunk::End) } else { Ok(Chunk::Bytes(std::mem::take(bytes))) }
     }
 }
 
 /// Lists what is there when it is answered.
-struct MemoryList(Objects, String, Rc<Link>, Pause);
+struct MemoryList {
+    objects: Objects,
+    prefix: String,
+    /// Those are not whole.
+    incomplete: Names,
+    link: Rc<Link>,
+    pause: Pause,
+}
 
 impl List for MemoryList {
     fn poll(&mut self, _: Instant) -> Result<Poll<Vec<Entry>>> {
-        self.2.answers()?;
-        if !self.3.is_over() {
+        self.link.answers()?;
+        if !self.pause.is_over() {
             return Ok(Poll::Pending);
         }
-        let objects = self.0.borrow();
-        let ours = objects.iter().filter(|(name, _)| name.starts_with(&self.1));
-        Ok(Poll::Ready(ours.map(|(name, bytes)| Entry { name: name.clone(), size: bytes.len() as u64 }).collect()))
+        let (objects, incomplete) = (self.objects.borrow(), self.incomplete.borrow());
+        let ours = objects.iter().filter(|(name, _)| name.starts_with(&self.prefix));
+        let entry = |(name, bytes): (&String, &Vec<u8>)| {
+            let whole = !incomplete.contains(name);
+            Entry { name: name.clone(), size: bytes.len() as u64, whole }
+        };
+        Ok(Poll::Ready(ours.map(entry).collect()))
     }
 }
 
@@ -232,7 +258,7 @@ struct MemoryScan {
 
 impl Scan for MemoryScan {
     fn poll(&mut self, _: Instant) -> Result<ScanEvent> {
-        let next = self.objects.pop().map(|(name, size)| Entry { name, size: size as u64 });
+        let next = self.objects.pop().map(|(name, size)| Entry { name, size: size as u64, whole: true });
         Ok(next.map_or(ScanEvent::End, |entry| ScanEvent::Object(ScannedObject { entry, description: None })))
     }
 }
@@ -296,6 +322,7 @@ impl Store for Memory {
         self.puts.set(self.puts.get() + 1);
         Box::new(MemoryPut {
             objects: self.objects.clone(),
+            incomplete: self.incomplete.clone(),
             name: name.to_string(),
             bytes: Vec::new(),
             committed: false,
@@ -309,12 +336,16 @@ impl Store for Memory {
     fn get(&self, name: &str) -> Box<dyn Get> {
         self.gets.set(self.gets.get() + 1);
         let bytes = self.objects.borrow().get(name).cloned();
-        Box::new(MemoryGet(bytes, false, self.link.clone(), self.link.pause()))
+        let whole = !self.incomplete.borrow().contains(name);
+        Box::new(MemoryGet(bytes, whole, false, self.link.clone(), self.link.pause()))
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        self.lists.set(self.lists.get() + 1);
-        Box::new(MemoryList(self.objects.clone(), prefix.to_string(), self.link.clone(), self.link.pause()))
+        self.list_with(prefix, Names::default())
+    }
+
+    fn list_whole(&self, prefix: &str) -> Box<dyn List> {
+        self.list_with(prefix, self.incomplete.clone())
     }
 
     fn scan(&self) -> Box<dyn Scan> {

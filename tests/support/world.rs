@@ -263,10 +263,11 @@ impl World {
         status.stored.is_some() && status.problem.is_none()
     }
 
-    /// Whether a snapshot of the database is stored.
+    /// Whether a snapshot of the database is stored that can be read.
     pub fn has_a_snapshot(&self) -> bool {
-        let objects = self.memory.objects.borrow();
-        objects.iter().any(|(name, bytes)| name.contains("/snapshots/") && bytes.len() > 1)
+        let (objects, incomplete) = (self.memory.objects.borrow(), self.memory.incomplete.borrow());
+        let whole = |name: &str| name.contains("/snapshots/") && !incomplete.contains(name);
+        objects.iter().any(|(name, bytes)| whole(name) && bytes.len() > 1)
     }
 
     /// `replicate -once` of a database that has nothing to do with what is stored.

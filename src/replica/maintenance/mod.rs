@@ -20,13 +20,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::backup::listing::whole_only;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::format::compaction;
 use crate::format::keep::Keep;
 use crate::format::key::{Key, SegmentKey};
-use crate::format::listing::Listing;
 use crate::format::retention::Policy;
 use crate::format::time::Timestamp;
 use crate::log;
@@ -236,7 +236,7 @@ impl RetentionTask {
             if let Some(listing) = self.first_listing.take() {
                 return self.on_listing(listing, clock);
             }
-            self.work = Operation::Listing(self.store.list(""));
+            self.work = Operation::Listing(self.store.list_whole(""));
             return Ok(PassProgress::Waiting);
         }
         if let Some(keys) = self.deletions.take_due(now) {
@@ -291,7 +291,7 @@ impl RetentionTask {
 
     fn on_listing(&mut self, entries: Vec<Entry>, clock: &dyn Clock) -> Result<PassProgress> {
         let progress = self.ended();
-        let listing = Listing::new(entries.into_iter().map(|entry| (entry.name, entry.size)));
+        let listing = whole_only(entries);
         if !self.merges_now() {
             self.restore_cost.on_listing(&listing, self.merges.generation());
             return Ok(progress);

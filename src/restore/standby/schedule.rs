@@ -86,7 +86,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn entry(name: &str) -> Entry {
-        Entry { name: name.to_string(), size: 1 }
+        Entry { name: name.to_string(), size: 1, whole: true }
     }
 
     #[test]

@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(super::use_of(&snapshot(generation), &at), Use::Nothing);
         assert_eq!(super::use_of(&snapshot(other), &at), Use::Look);
         assert_eq!(super::use_of("something/else", &at), Use::Nothing);
-        let entry = |key: SegmentKey| Entry { name: key.to_string(), size: 7 };
+        let entry = |key: SegmentKey| Entry { name: key.to_string(), size: 7, whole: true };
         let [first, second] = [(100, 200), (200, 300)].map(|(start, end)| segment(generation, start, end, false));
         assert_eq!(following(&[entry(first), entry(second)], at), Some(vec![(first, 7), (second, 7)]));
         assert_eq!(following(&[entry(second), entry(first)], at), None);

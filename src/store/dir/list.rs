@@ -103,7 +103,7 @@ impl Walk {
 
 fn object(path: &Path, name: String) -> Result<Option<Entry>> {
     match fs::symlink_metadata(path).map_err(|e| file_ops::io_error("list", path, &e)) {
-        Ok(found) => Ok(found.is_file().then_some(Entry { name, size: found.len() })),
+        Ok(found) => Ok(found.is_file().then_some(Entry { name, size: found.len(), whole: true })),
         Err(e) if e.kind() == Kind::NotFound => Ok(None),
         Err(e) => Err(e),
     }

@@ -176,6 +176,10 @@ impl Store for EncryptedStore {
         self.inner.list(prefix)
     }
 
+    fn list_whole(&self, prefix: &str) -> Box<dyn List> {
+        self.inner.list_whole(prefix)
+    }
+
     fn scan(&self) -> Box<dyn Scan> {
         self.inner.scan()
     }
@@ -186,10 +190,6 @@ impl Store for EncryptedStore {
 
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
         self.inner.presence(names)
-    }
-
-    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
-        self.inner.whole_presence(names)
     }
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {

@@ -2,10 +2,12 @@
 //! scan, of which nothing is kept, reads for itself.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
+use super::chunk_counts::UploadHash;
 use super::client::Client;
 use super::metas::{MetaEvent, MetaReader};
 use super::object::{Meta, ObjectNames};
@@ -21,6 +23,7 @@ struct ListedObject {
     /// It is an object, not a mark that there was one, or a link.
     object: bool,
     description: Option<String>,
+    upload: UploadHash,
 }
 
 /// What comes next of the names below a prefix.
@@ -44,9 +47,14 @@ impl NameFilter {
     fn listed(&self, meta: &Meta) -> Option<ListedObject> {
         let name = self.names.strip_prefix(&meta.name).filter(|name| name.starts_with(&self.prefix))?;
         let ours = name::validate(name).is_ok();
-        let entry = Entry { name: name.to_string(), size: meta.size };
+        let entry = Entry { name: name.to_string(), size: meta.size, whole: true };
         let object = !meta.deleted && !meta.link;
-        ours.then(|| ListedObject { entry, object, description: meta.description.clone() })
+        ours.then(|| ListedObject {
+            entry,
+            object,
+            description: meta.description.clone(),
+            upload: UploadHash::of(&meta.nuid),
+        })
     }
 
     fn warn_of_ltx(&self, name: &str) {
@@ -101,7 +109,7 @@ impl Scan for NatsScan {
     fn poll(&mut self, now: Instant) -> Result<ScanEvent> {
         loop {
             match self.next(now).with_context(|| self.filter.error_context())? {
-                ListEvent::Listed(ListedObject { entry, object: true, description }) => {
+                ListEvent::Listed(ListedObject { entry, object: true, description, .. }) => {
                     return Ok(ScanEvent::Object(ScannedObject { entry, description }));
                 }
                 // It was deleted; what came of it before, if it was deleted just now, stays given.
@@ -113,6 +121,9 @@ impl Scan for NatsScan {
         }
     }
 }
+
+/// What objects that lack chunks mean.
+const LACKS_CHUNKS: &str = "the server has lost messages of them, or a program deleted them; they cannot be read";
 
 /// What a listing has found so far.
 struct ListingSink {
@@ -140,6 +151,8 @@ pub struct NatsList {
     shared: Rc<RefCell<SharedListing>>,
     filter: NameFilter,
     found: Rc<RefCell<Vec<ListedObject>>>,
+    /// Chunks are counted, too.
+    whole: bool,
     /// From the first poll on.
     membership: Option<Membership>,
 }
@@ -149,28 +162,52 @@ impl NatsList {
     pub fn new(
         (client, shared): (&Rc<Client>, &Rc<RefCell<SharedListing>>),
         names: &Rc<ObjectNames>,
-        prefix: &str,
+        (prefix, whole): (&str, bool),
         ltx: &Rc<Cell<bool>>,
     ) -> NatsList {
         let filter = NameFilter { names: names.clone(), prefix: prefix.to_string(), ltx: ltx.clone() };
-        NatsList { client: client.clone(), shared: shared.clone(), filter, found: Rc::default(), membership: None }
+        NatsList {
+            client: client.clone(),
+            shared: shared.clone(),
+            filter,
+            found: Rc::default(),
+            whole,
+            membership: None,
+        }
     }
 
     fn step(&mut self, now: Instant) -> Result<Poll<Vec<Entry>>> {
         let membership = self.membership.get_or_insert_with(|| {
             let sink = ListingSink { filter: self.filter.clone(), objects: self.found.clone() };
-            Membership::new(&self.client, &self.shared, &self.filter.names, Box::new(sink))
+            Membership::new(&self.client, &self.shared, &self.filter.names, (Box::new(sink), self.whole))
         });
-        Ok(if membership.poll(now)? { Poll::Ready(self.sorted()) } else { Poll::Pending })
+        let Poll::Ready(incomplete) = membership.poll(now)? else { return Ok(Poll::Pending) };
+        Ok(Poll::Ready(self.sorted(&incomplete)))
     }
 
     /// One that was replaced while we listed may have come twice: the later one holds.
-    fn sorted(&mut self) -> Vec<Entry> {
+    fn sorted(&mut self, incomplete: &HashSet<UploadHash>) -> Vec<Entry> {
         let mut found = self.found.take();
         found.reverse();
         found.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
         found.dedup_by(|b, a| a.entry.name == b.entry.name);
-        found.into_iter().filter(|found| found.object).map(|found| found.entry).collect()
+        let whole = |found: &ListedObject| !incomplete.contains(&found.upload);
+        let objects = found.into_iter().filter(|found| found.object);
+        let entries: Vec<Entry> = objects.map(|found| Entry { whole: whole(&found), ..found.entry }).collect();
+        self.warn_of_incomplete(&entries);
+        entries
+    }
+
+    fn warn_of_incomplete(&self, entries: &[Entry]) {
+        let incomplete = || entries.iter().filter(|entry| !entry.whole);
+        if let Some(example) = incomplete().next() {
+            log::warn("stored objects lack a part")
+                .field("bucket", &self.filter.names.bucket)
+                .field("such_as", self.filter.names.with_prefix(&example.name))
+                .field("count", incomplete().count())
+                .field("detail", LACKS_CHUNKS)
+                .emit();
+        }
     }
 }
 

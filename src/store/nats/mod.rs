@@ -15,6 +15,7 @@ mod api;
 mod auth;
 mod base64;
 mod bucket;
+mod chunk_counts;
 mod cleanups;
 mod client;
 mod congestion;
@@ -348,7 +349,11 @@ impl Store for NatsStore {
     }
 
     fn list(&self, prefix: &str) -> Box<dyn List> {
-        Box::new(list::NatsList::new((&self.client, &self.listing), &self.names, prefix, &self.ltx))
+        Box::new(list::NatsList::new((&self.client, &self.listing), &self.names, (prefix, false), &self.ltx))
+    }
+
+    fn list_whole(&self, prefix: &str) -> Box<dyn List> {
+        Box::new(list::NatsList::new((&self.client, &self.listing), &self.names, (prefix, true), &self.ltx))
     }
 
     fn scan(&self) -> Box<dyn Scan> {
@@ -360,11 +365,7 @@ impl Store for NatsStore {
     }
 
     fn presence(&self, names: Vec<String>) -> Box<dyn Presence> {
-        Box::new(presence::NatsPresence::new(&self.client, &self.names, names, false))
-    }
-
-    fn whole_presence(&self, names: Vec<String>) -> Box<dyn Presence> {
-        Box::new(presence::NatsPresence::new(&self.client, &self.names, names, true))
+        Box::new(presence::NatsPresence::new(&self.client, &self.names, names))
     }
 
     fn acquire_lease(&self, holder: &LeaseHolder) -> Box<dyn WriterLease> {

@@ -106,7 +106,7 @@ pub fn subjects_request(filter: &str, offset: u64) -> Vec<u8> {
 
 /// How the subjects of a page are held.
 pub trait TakeSubject: Default {
-    fn take(&mut self, subject: String);
+    fn take(&mut self, subject: &str, messages: u64);
 }
 
 /// Whole subjects.
@@ -114,8 +114,8 @@ pub trait TakeSubject: Default {
 pub struct SubjectList(pub Vec<String>);
 
 impl TakeSubject for SubjectList {
-    fn take(&mut self, subject: String) {
-        self.0.push(subject);
+    fn take(&mut self, subject: &str, _: u64) {
+        self.0.push(subject.to_string());
     }
 }
 
@@ -130,7 +130,7 @@ impl LastTokens {
 }
 
 impl TakeSubject for LastTokens {
-    fn take(&mut self, subject: String) {
+    fn take(&mut self, subject: &str, _: u64) {
         self.0.push_str(subject.rsplit('.').next().unwrap_or_default());
         self.0.push('\n');
     }
@@ -138,14 +138,19 @@ impl TakeSubject for LastTokens {
 
 impl<'de> Deserialize<'de> for SubjectList {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<SubjectList, D::Error> {
-        from.deserialize_map(SubjectVisitor(PhantomData))
+        subjects(from)
     }
 }
 
 impl<'de> Deserialize<'de> for LastTokens {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<LastTokens, D::Error> {
-        from.deserialize_map(SubjectVisitor(PhantomData))
+        subjects(from)
     }
+}
+
+/// Reads a page of subjects in the form `S`.
+pub fn subjects<'de, S: TakeSubject, D: Deserializer<'de>>(from: D) -> Result<S, D::Error> {
+    from.deserialize_map(SubjectVisitor(PhantomData))
 }
 
 struct SubjectVisitor<S>(PhantomData<S>);
@@ -159,8 +164,8 @@ impl<'de, S: TakeSubject> Visitor<'de> for SubjectVisitor<S> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<S, A::Error> {
         let mut subjects = S::default();
-        while let Some((subject, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-            subjects.take(subject);
+        while let Some((subject, messages)) = map.next_entry::<String, u64>()? {
+            subjects.take(&subject, messages);
         }
         Ok(subjects)
     }

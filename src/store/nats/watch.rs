@@ -158,7 +158,7 @@ impl NatsWatch {
     fn stored(&self, meta: &Meta) -> Option<Entry> {
         let name = self.names.strip_prefix(&meta.name).filter(|_| !meta.deleted && !meta.link)?;
         name::validate(name).ok()?;
-        Some(Entry { name: name.to_string(), size: meta.size })
+        Some(Entry { name: name.to_string(), size: meta.size, whole: true })
     }
 
     fn remove_consumer(&self) {

@@ -340,7 +340,7 @@ impl Device {
         let store = Rc::new(self.store.reader());
         store.left.set(left);
         let names = store.names();
-        let mut entries: Vec<Entry> = names.into_iter().map(|(name, size)| Entry { name, size }).collect();
+        let mut entries: Vec<Entry> = names.into_iter().map(|(name, size)| Entry { name, size, whole: true }).collect();
         let store = self.seen(store, eyes);
         let done = thin(&*store, &self.clock, &keep(), &mut entries, &mut thinned, &no_progress);
         let (retention, replaced) = (Some(keep().longest()), thinned.replaced.clone());
