@@ -6,12 +6,14 @@ use std::path::Path;
 use std::task::Poll;
 use std::time::Instant;
 
+use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::error::{Error, Kind, Result};
 use crate::format::origin::{DatabaseFacts, DatabaseOrigin};
 use crate::format::owner::{MAX_LEN, OwnerRecord, location, name};
 use crate::host::host_name;
 use crate::log;
+use crate::store::blocking::MAX_SLEEP;
 use crate::store::{Chunk, Get, Store};
 
 /// The note, in the metadata directory of the database.
@@ -66,6 +68,33 @@ impl OwnerRead {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Reads a record, for a command that has nothing else to do meanwhile. None as of [`OwnerRead::poll`].
+///
+/// Errors: the store's.
+pub fn read_owner(store: &dyn Store, number: u32, clock: &dyn Clock) -> Result<Option<OwnerRecord>> {
+    let mut read = OwnerRead::new(store, number);
+    loop {
+        match read.poll(clock.now())? {
+            Poll::Ready(owner) => return Ok(owner),
+            Poll::Pending => store.wait(MAX_SLEEP),
+        }
+    }
+}
+
+/// The location of the database that has replaced the one at `database`, by the record `number`; none if none has.
+///
+/// Errors: the store's.
+pub fn replaced_by(
+    store: &dyn Store,
+    number: Option<u32>,
+    (database, meta): (&Path, &Path),
+    clock: &dyn Clock,
+) -> Result<Option<String>> {
+    let record = number.map(|number| read_owner(store, number, clock)).transpose()?.flatten();
+    let replaced = |record: &OwnerRecord| record.has_replaced(&location_of(database), noted(meta).as_deref());
+    Ok(record.filter(replaced).map(|record| record.location))
 }
 
 /// Refuses to let the database at `here` take the place of the one that has replaced it.

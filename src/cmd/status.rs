@@ -3,6 +3,7 @@
 use crate::backup::checkpoint_note::CheckpointNote;
 use crate::backup::find_end::{StoredHistory, find_end};
 use crate::backup::listing::load_listing;
+use crate::backup::owner::replaced_by;
 use crate::cli;
 use crate::cmd::clock::SystemClock;
 use crate::cmd::copy_status::of_copy;
@@ -88,9 +89,15 @@ fn status_of(database: &Database, pool: &mut ConnectionPool) -> StatusRow {
         Ok(Some(copy)) => return status_of_copy(database, &copy, pool),
         Err(error) => return error_row("", &error),
     }
-    let found = wiring::open_store(database, false, pool).and_then(|store| find_end(&store, &SystemClock));
+    let found = wiring::open_store(database, false, pool).and_then(|store| {
+        let found = find_end(&store, &SystemClock)?;
+        let meta = wiring::replicator_settings(database, false).meta();
+        let other = replaced_by(&*store, found.known.owner, (&database.path, &meta), &SystemClock)?;
+        Ok((found, other))
+    });
     match found {
-        Ok(found) => {
+        Ok((_, Some(other))) => row(&format!("taken over: by database {other}"), Kind::TakenOver.exit_status()),
+        Ok((found, None)) => {
             let stored = !matches!(found.end, Err(GenerationEnd::NothingStored));
             let recipients = stored.then_some(found.known.recipients as u64);
             StatusRow { recipients, ..compare_with_live(database, &found) }

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use crate::backup::listing::load_listing_patiently;
 use crate::backup::origin::{OriginRead, OriginSearch, StoredOrigin, witnesses};
-use crate::backup::owner::OwnerRead;
+use crate::backup::owner::read_owner;
 use crate::clock::Clock;
 use crate::error::{Kind, Result, ResultExt};
 use crate::format::generation_number::HighWaterMark;
@@ -44,16 +44,6 @@ pub fn latest_stored(store: &Rc<dyn Store>, clock: &dyn Clock) -> Result<LatestS
     };
     let owner = listing.owner().map(|number| read_owner(&**store, number, clock)).transpose()?.flatten();
     Ok(LatestStored { newest: HighWaterMark::of(&listing), origin, owner, recipients: search.recipients() })
-}
-
-fn read_owner(store: &dyn Store, number: u32, clock: &dyn Clock) -> Result<Option<OwnerRecord>> {
-    let mut read = OwnerRead::new(store, number);
-    loop {
-        match read.poll(clock.now())? {
-            Poll::Ready(owner) => return Ok(owner),
-            Poll::Pending => store.wait(MAX_SLEEP),
-        }
-    }
 }
 
 /// Reads of which database the snapshot of this name is, none if it does not say so or cannot be read here; and to how many

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::backup::checkpoint_note::CheckpointNote;
 use crate::backup::find_end::find_end;
+use crate::backup::owner::replaced_by;
 use crate::backup::stored_end::{DatabaseFingerprint, FileFingerprint, ResumeCheck, StoredEnd};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -60,7 +61,11 @@ fn try_once(
     clock: &dyn Clock,
     deadline: Instant,
 ) -> Result<Attempt<CheckedLive>> {
-    let end = match find_end(store, clock)?.end {
+    let found = find_end(store, clock)?;
+    if let Some(other) = replaced_by(&**store, found.known.owner, (database.path, &database.meta), clock)? {
+        return Ok(Attempt::Done(CheckedLive::not_compared(format!("taken over by database {other}"))));
+    }
+    let end = match found.end {
         Ok(end) => end,
         Err(reason @ GenerationEnd::NothingStored) => return Ok(Attempt::Behind(reason.to_string())),
         Err(reason) => return Ok(Attempt::Done(CheckedLive::not_compared(reason.to_string()))),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::backup::checkpoint_note::CheckpointNote;
 use crate::backup::find_end::find_end;
+use crate::backup::owner::replaced_by;
 use crate::backup::stored_end::StoredEnd;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -94,7 +95,11 @@ fn try_once(
     clock: &dyn Clock,
     deadline: Instant,
 ) -> Result<Attempt<LiveMatch>> {
-    let end = match find_end(store, clock)?.end {
+    let found = find_end(store, clock)?;
+    if let Some(other) = replaced_by(&**store, found.known.owner, (database.path, &database.meta), clock)? {
+        return Ok(Attempt::Done(LiveMatch::NotStored(format!("taken over by database {other}"))));
+    }
+    let end = match found.end {
         Ok(end) => end,
         Err(reason @ GenerationEnd::NothingStored) => return Ok(Attempt::Behind(reason.to_string())),
         // What is damaged does not mend while we wait.

@@ -79,7 +79,7 @@ fn open_first(path: &Path, options: &SourceOptions) -> Result<Connection> {
 
 fn not_empty(connection: &Connection) -> Result<()> {
     match connection::pragma_number(connection, "page_count")? {
-        0 => Err(Error::new(Kind::DatabaseNotReady, "still empty: nothing has been written to it yet")),
+        0 => Err(Error::new(Kind::DatabaseNotReady, "empty: nothing has been written to it yet, or it was truncated")),
         _ => Ok(()),
     }
 }

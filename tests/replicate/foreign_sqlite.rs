@@ -487,7 +487,7 @@ fn a_database_that_does_not_exist_yet_is_waited_for(bed: &Bed) {
     let mut replicator = with_config(bed, &database);
     replicator.says("no such file");
     fs::write(&database, "").unwrap();
-    replicator.says("still empty");
+    replicator.says("empty: nothing has been written to it yet, or it was truncated");
     bed.write(&database, &["--commits", "10"]);
     bed.converges(&database);
     replicator.stop();

@@ -406,6 +406,12 @@ fn after_a_failover_the_old_primary_is_refused(bed: &Bed) {
         refused(bed.run(&["snapshot", old.to_str().unwrap(), &bed.url()]));
         bed.replicate(&old).exits(TAKEN_OVER);
         assert_eq!(bed.stored(), before, "the old primary stored something");
+        let status = bed.run(&["status", old.to_str().unwrap(), &bed.url()]);
+        assert!(status.stdout.contains(&format!("taken over: by database {}", named(&copy))), "{}", status.stdout);
+        assert_eq!(status.status, TAKEN_OVER);
+        let verify = bed.run(&["verify", "-live", old.to_str().unwrap(), &bed.url()]);
+        let said = verify.stdout + &verify.stderr;
+        assert!(said.contains(&format!("taken over by database {}", named(&copy))) && verify.status != 0, "{said}");
     }
     // Also behind a generation that it never saw begin, and without a WAL.
     let generations = bed.generations().len();

@@ -146,7 +146,10 @@ pub fn open_rollback_snapshot(path: &Path, options: &SourceOptions) -> Result<Op
     }
     let pages = connection::pragma_number(&connection, "page_count")?;
     if pages == 0 {
-        return Err(Error::new(Kind::DatabaseNotReady, format!("database {}: still empty", path.display())));
+        return Err(Error::new(
+            Kind::DatabaseNotReady,
+            format!("database {}: empty: nothing has been written to it yet, or it was truncated", path.display()),
+        ));
     }
     let page_size = PageSize::new(connection::pragma_number(&connection, "page_size")?)?;
     let mark = WalMark { page_size, order: ByteOrder::Little, salt: Salt::default(), frame: 0, checksum: None };
