@@ -40,7 +40,8 @@ fn query_replicator(store: &dyn Store) -> Result<Vec<u8>> {
         }
         Writer::Unknown => {
             return Err(Error::new(Kind::StoreUnreachable, "not known whether a replicator is connected").with_hint(
-                "the login needs to publish to litestream.alive.>; a directory has no live process to ask",
+                "if one is, it hangs or was stopped: look at its process; or the login may not publish to litestream.alive.>; a \
+                 directory has no live process to ask",
             ));
         }
     };
