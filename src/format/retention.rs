@@ -134,13 +134,18 @@ fn superseded(listing: &Listing, since: Timestamp) -> Vec<Key> {
         for (key, _) in &stored.segments {
             let apart = |of: &SegmentKey| !crossing.contains(of);
             while larger.next_if(|of| of.end < key.end).is_some() {}
-            let covered = larger
-                .peek()
-                .is_some_and(|of| covers(of, key) && apart(of) && of.last_seen.max(key.last_seen) <= since);
+            let replaces = |of: &SegmentKey| covers(of, key) && apart(of) && !leads_over_needed(of, key, stored);
+            let covered = larger.peek().is_some_and(|of| replaces(of) && of.last_seen.max(key.last_seen) <= since);
             found.extend(covered.then_some(Key::Segment(*key)));
         }
     }
     found
+}
+
+/// A rollup leads over the point of a snapshot, from which a restore needs the smaller segment.
+fn leads_over_needed(large: &SegmentKey, small: &SegmentKey, stored: &GenerationObjects) -> bool {
+    let within = |at: WalPosition| large.start < at && at < large.end && at < small.end;
+    large.is_rollup() && stored.snapshots.iter().any(|(key, _)| within(key.position))
 }
 
 /// What overlaps a rollup, or is one that is overlapped, and neither contains the other: two programs thinned or merged in

@@ -12,6 +12,8 @@
 //!   two rollups apart. The first one of a generation and the last one stay, and one that is about to become the first: another
 //!   program may be deleting what is before it. A rollup may lead over the point of one, if it was made by a listing without it: see
 //!   [`meeting_point`].
+//! * Rollups cross only at the point of a snapshot that one of their makers did not know of. All of them become one once the snapshot
+//!   is gone. The newest snapshot stays; so if that is such a one, a new one is wanted after it.
 //! * Where a restore would read more than half of a snapshot after one, a new one is wanted, at the last commit of an
 //!   hour. So each state that is kept is restored at the price of one and a half snapshots, or of one and what came in
 //!   one hour.
@@ -208,6 +210,15 @@ pub fn overlaps_partly(one: (WalPosition, WalPosition), two: (WalPosition, WalPo
     crosses(one, two) || crosses(two, one)
 }
 
+/// A rollup leads over a point, or a segment does that a rollup crosses: two programs have made something of it, of which one did not
+/// know of the point.
+fn divides(at: WalPosition, stored: &GenerationObjects) -> bool {
+    let crosses = |one: &SegmentKey, two: &SegmentKey| overlaps_partly((one.start, one.end), (two.start, two.end));
+    let rollups = || stored.segments.iter().map(|(key, _)| key).filter(|key| key.is_rollup());
+    let mut over = stored.segments.iter().map(|(key, _)| key).filter(|key| key.start < at && at < key.end);
+    over.any(|key| key.is_rollup() || rollups().any(|rollup| crosses(rollup, key)))
+}
+
 /// The policy keeps the state of a snapshot that the chain leads to.
 fn is_kept(snapshot: &SnapshotKey, units: &[ThinningUnit], chain: &SegmentChain) -> bool {
     let end = |unit: &ThinningUnit| chain.segments.get(unit.range.end - 1).map(|(key, _)| key.end);
@@ -215,10 +226,11 @@ fn is_kept(snapshot: &SnapshotKey, units: &[ThinningUnit], chain: &SegmentChain)
 }
 
 /// The segments after which a restore has read too much since the snapshot before it, each the last one of an hour that
-/// is over.
+/// is over. And the first one of the kind after the newest snapshot, if that divides what would become one without it.
 fn wanted_snapshots(units: &[ThinningUnit], chain: &SegmentChain, stored: &GenerationObjects) -> Vec<usize> {
     let (mut wanted, mut snapshots) = (Vec::new(), stored.snapshots.iter().skip(1).peekable());
     let (mut behind, mut size) = (0, chain.snapshot.1);
+    let mut replaced = stored.snapshots.last().map(|(key, _)| key.position).filter(|at| divides(*at, stored));
     for (unit, next) in units.iter().zip(units.iter().skip(1)) {
         let (Some(segments), Some((after, _))) =
             (chain.segments.get(unit.range.clone()), chain.segments.get(next.range.start))
@@ -231,9 +243,10 @@ fn wanted_snapshots(units: &[ThinningUnit], chain: &SegmentChain, stored: &Gener
             (behind, size) = (0, *bytes);
         }
         let border = unit.kept && KeepStep::Hour.ends_between(last.last_seen, after.first_moment());
-        if border && behind > most_behind(size) {
+        let replaces = replaced.is_some_and(|newest| newest < last.end && !divides(last.end, stored));
+        if border && (behind > most_behind(size) || replaces) {
             wanted.push(unit.range.end - 1);
-            behind = 0;
+            (behind, replaced) = (0, replaced.filter(|newest| *newest >= last.end));
         }
     }
     wanted

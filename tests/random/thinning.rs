@@ -180,6 +180,60 @@ fn what_is_stored_in_format_1_is_rolled_up_once() {
     device.check(&mut random, 1);
 }
 
+/// Two have thinned out: one by hours, without knowing of the newest snapshot, and one by days, from that snapshot on.
+fn crossed(seed: u64) -> (Device, Random) {
+    let mut random = Random(seed);
+    let mut device = Device::new(&mut random, (seed.is_multiple_of(3)).then(Identity::generate));
+    (0..25).for_each(|_| device.commit(&mut random));
+    let before = device.store.objects.borrow().clone();
+    device.snapshot();
+    let mut snapshot = device.store.objects.borrow().clone();
+    snapshot.retain(|name, _| !before.contains_key(name));
+    (0..9).for_each(|_| device.commit(&mut random));
+    let is_later =
+        |name: &str| name.contains("/snapshots/") && !before.contains_key(name) && !snapshot.contains_key(name);
+    device.store.objects.borrow_mut().retain(|name, _| !is_later(name));
+    let by_hours = rolled_up_without(&mut device, &mut random, 2, &snapshot);
+    let by_days = rolled_up_without(&mut device, &mut random, 5, &Objects::new());
+    device.store.objects.borrow_mut().extend(by_hours.into_iter().chain(by_days));
+    (device, random)
+}
+
+/// A pass that dies after each of its changes, and those after it, leave what is kept; in the end nothing crosses, and no more is
+/// left than where nothing ever did.
+#[test]
+fn rollups_that_cross_are_gone_after_some_passes() {
+    let mut found = 0;
+    for seed in 40..50 {
+        let (device, mut random) = crossed(seed);
+        let (before, crossing) = (device.store.objects.borrow().clone(), device.crossing());
+        let mut changes = 0;
+        found += crossing;
+        if crossing == 0 {
+            continue;
+        }
+        loop {
+            *device.store.objects.borrow_mut() = before.clone();
+            let (_, done) = device.pass(Eyes::OPEN, Some(changes));
+            device.check(&mut random, 4);
+            for _ in 0..4 {
+                device.clock.pass(Duration::from_secs(1200));
+                device.compact(Eyes::OPEN, None);
+            }
+            device.check(&mut random, 4);
+            let (left, objects) = (device.crossing(), device.store.names().len());
+            assert_eq!(left, 0, "seed {seed}: of {crossing}, after {changes} changes");
+            let kept = (0..device.commits.len()).filter(|commit| device.keeps(*commit)).count();
+            assert!(objects <= kept + 12, "seed {seed}: {objects} objects for {kept} states after {changes} changes");
+            if done.is_ok() {
+                break;
+            }
+            changes += 5;
+        }
+    }
+    assert!(found > 3, "{found} crossing rollups");
+}
+
 /// The rollup leads over it, and what follows it does not fit.
 #[test]
 fn a_snapshot_of_another_database_is_not_thinned_out() {

@@ -107,6 +107,24 @@ fn of_a_segment_that_was_stored_twice_one_goes_after_the_grace() {
     assert_eq!(gone(&[snapshot(1, 0), one, part, two], 9), []);
 }
 
+/// No restore from the snapshot can use the rollup, and nothing else is left alone for it.
+#[test]
+fn what_a_snapshot_under_a_rollup_needs_stays() {
+    let rollup = |start, end| match segment(1, start, end) {
+        Key::Segment(key) => Key::Segment(SegmentKey { first_seen: SegmentKey::ROLLUP, ..key }),
+        snapshot => snapshot,
+    };
+    let hours = |from: u64, to: u64| (from..to).map(|hour| segment(1, hour, hour + 1));
+    let keys: Vec<Key> =
+        [snapshot(1, 0), snapshot(1, 5), rollup(0, 4), rollup(4, 7)].into_iter().chain(hours(0, 9)).collect();
+    let ever = Policy { retention: None, keep: None, grace: Duration::ZERO };
+    let deletions = plan_deletions(&listing(&keys), ever, millis(9 * HOUR));
+    assert_eq!(deletions, Deletions { delete: hours(0, 5).collect(), skipped_reason: None });
+    // Without the snapshot, all of it goes.
+    let keys: Vec<Key> = keys.into_iter().filter(|key| *key != snapshot(1, 5)).collect();
+    assert_eq!(plan_deletions(&listing(&keys), ever, millis(9 * HOUR)).delete, hours(0, 7).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_grace_keeps_what_a_plan_made_before_it_needs() {
     let keys = [snapshot(1, 0), snapshot(1, 20), segment(1, 0, 20), segment(1, 20, 60)];

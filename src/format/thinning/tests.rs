@@ -1,3 +1,5 @@
+mod crossing;
+mod model;
 mod several;
 
 use std::time::Duration;
@@ -215,4 +217,35 @@ fn a_snapshot_is_wanted_where_a_restore_reads_too_much() {
     let open = listed(&[snapshot(0, T0 - 1)], &each_ten_minutes(0, 4, 20)[..22], 100_000);
     let plans = plan_thinning(&open, &keep(), millis(T0 + 20 * HOUR));
     assert_eq!(plans.iter().flat_map(|plan| &plan.wanted).copied().collect::<Vec<_>>(), [5, 11, 17]);
+}
+
+#[test]
+fn a_newest_snapshot_under_a_rollup_is_followed_by_another() {
+    let wanted = |rollups: &[(u64, u64)], newest: u64| {
+        let mut segments = each_ten_minutes(0, 4, 24 * 6);
+        let last = |to: u64| T0 + to * HOUR / 6 - 1;
+        let rollup = |(from, to): &(u64, u64)| key(*from, *to, last(*to), last(*to));
+        segments.extend(rollups.iter().map(|it| SegmentKey { first_seen: SegmentKey::ROLLUP, ..rollup(it) }));
+        let listing = listed(&[snapshot(0, T0 - 1), snapshot(newest, last(newest))], &segments, 10);
+        let chain = |plan: &Thinning| plan.wanted.iter().map(|at| plan.chain.segments[*at].0.end).collect::<Vec<_>>();
+        let plans = plan_thinning(&listing, &keep(), millis(T0 + 6 * DAY));
+        plans.iter().flat_map(chain).map(|at| at.offset.get()).collect::<Vec<_>>()
+    };
+    // At the first border of an hour after it.
+    assert_eq!(wanted(&[(6, 12)], 8), [12]);
+    assert_eq!(wanted(&[(6, 10)], 8), [12]);
+    // A restore does not take the one that leads over it, but what is made later must not cross it.
+    assert_eq!(wanted(&[(0, 8), (6, 12), (8, 24)], 8), [24]);
+    assert_eq!(wanted(&[(6, 8), (8, 12)], 8), [0; 0]);
+    // A merged segment leads over it, which crosses the rollup before it.
+    let last = T0 + 2 * HOUR - 1;
+    let merged = [key(7, 12, T0 + 80 * HOUR / 60 - 1, last)];
+    let listing = |rollup: (u64, u64)| {
+        let rollup = SegmentKey { first_seen: SegmentKey::ROLLUP, ..key(rollup.0, rollup.1, last, last) };
+        let segments = [&each_ten_minutes(0, 4, 24 * 6)[..], &merged, &[rollup]].concat();
+        listed(&[snapshot(0, T0 - 1), snapshot(8, last - HOUR / 2)], &segments, 10)
+    };
+    let plans = |listing: &Listing| plan_thinning(listing, &keep(), millis(T0 + 6 * DAY));
+    assert!(plans(&listing((6, 8))).iter().any(|plan| !plan.wanted.is_empty()));
+    assert!(plans(&listing((6, 7))).iter().all(|plan| plan.wanted.is_empty()));
 }

@@ -22,6 +22,7 @@ use litestream::format::position::{Generation, Offset, PageSize, WalPosition};
 use litestream::format::running_checksum::RunningChecksum;
 use litestream::format::segment::{self, Differences, MemberHeader, SegmentEncoder};
 use litestream::format::snapshot::{SnapshotEncoder, SnapshotHeader};
+use litestream::format::thinning::overlaps_partly;
 use litestream::format::time::Timestamp;
 use litestream::format::wal::{ByteOrder, Checksum, FRAME_HEADER, Salt, WalHeader};
 use litestream::replica::clock_jump::ClockJumpDetector;
@@ -348,6 +349,17 @@ impl Device {
         let mut jumps = ClockJumpDetector::default();
         let done = done.and_then(|()| run_one_pass(&store, "a", pass, &mut jumps, &self.clock).map(drop));
         (thinned, done)
+    }
+
+    /// The rollups that overlap another segment, of which neither contains the other.
+    pub fn crossing(&self) -> usize {
+        let all = stored(&self.store);
+        let segments = || all.generations().flat_map(|(_, stored)| &stored.segments).map(|(key, _)| key);
+        let crosses = |one: &&SegmentKey| {
+            let mut others = segments().map(|two| overlaps_partly((one.start, one.end), (two.start, two.end)));
+            one.is_rollup() && others.any(|crosses| crosses)
+        };
+        segments().filter(crosses).count()
     }
 
     /// Whether a rollup leads over the point of a snapshot.
