@@ -107,13 +107,21 @@ fn compact_all(
     let mut rows = Vec::new();
     for root in roots {
         if let Err(error) = compact_root(root, dry_run, jumps, pool, &mut rows) {
-            rows.push(CompactRow { replica: root.replica.url.clone(), done: Err(error) });
+            add_failure(&mut rows, &root.replica.url, error);
         }
         if signals::shutdown_signal().is_some() {
             break;
         }
     }
     rows
+}
+
+/// What went wrong at a root stands in the row of the database that is the root itself, if nothing else does.
+fn add_failure(rows: &mut Vec<CompactRow>, root: &str, error: Error) {
+    match rows.iter_mut().find(|row| row.replica == root && row.done.is_ok()) {
+        Some(row) => row.done = Err(error),
+        None => rows.push(CompactRow { replica: root.to_string(), done: Err(error) }),
+    }
 }
 
 /// One listing for all databases of the root: a bucket has to be listed as a whole for any one of them.
@@ -140,8 +148,11 @@ fn compact_root(
         };
         CompactRow { done: done.with_context(|| format!("compact {}", replica.url)), replica: replica.url }
     };
+    let begun = rows.len();
     let whole = each_database(databases.into_iter(), &mut compact, &interrupt::check, rows)?;
-    if whole && !dry_run {
+    let of_root = rows.get(begun..).unwrap_or_default();
+    // Where nothing could be done to any database, nothing can be removed either: each row has said why.
+    if whole && !dry_run && (of_root.is_empty() || of_root.iter().any(|row| row.done.is_ok())) {
         remove_orphans(&*store).with_context(|| format!("compact {url}"))?;
     }
     Ok(())
@@ -234,6 +245,23 @@ mod tests {
         let whole = each_database(1..=2, &mut compact, &check, &mut rows);
         let errors = rows.iter().filter(|row| row.done.is_err()).count() + usize::from(whole.is_err());
         (errors, whole.unwrap_or(false))
+    }
+
+    #[test]
+    fn what_fails_at_a_root_is_told_in_the_row_of_its_database() {
+        let row = |replica: &str| CompactRow {
+            replica: replica.to_string(),
+            done: Ok(Done::Compacted(MaintenanceResult::default(), Thinned::default())),
+        };
+        let failed = |rows: &[CompactRow]| rows.iter().map(|row| row.done.is_err()).collect::<Vec<_>>();
+        let error = || Error::new(Kind::StoreRefused, "it is a copy");
+        let mut rows = vec![row("a/b"), row("a")];
+        add_failure(&mut rows, "a", error());
+        assert_eq!(failed(&rows), [false, true]);
+        // It has another error already, or is not there.
+        add_failure(&mut rows, "a", error());
+        add_failure(&mut rows, "c", error());
+        assert_eq!(failed(&rows), [false, true, true, true]);
     }
 
     #[test]

@@ -180,6 +180,7 @@ fn from_copies(binary: &Path) {
         }
         let ran = bed.run(&["compact", "-once", "-json", &url(bucket)]);
         assert!(ran.status == 4 && ran.stderr.contains("it is a copy of the bucket backup"), "{}", ran.stderr);
+        assert_eq!(ran.stdout.matches("\"replica\"").count(), 1, "{}", ran.stdout);
         assert_eq!(raw::info(&server.address(), "backup")["state"]["messages"], before);
         assert_equal(&database, &bed.restored_from(&url(bucket)));
         copy_is_followed(&bed, &database, &url("backup"), &url(bucket));
