@@ -13,8 +13,8 @@ use crate::restore::pending_object::{DeliveredBytes, PendingObject};
 use crate::store::blocking::{MAX_SLEEP, Outage};
 use crate::store::{Chunk, Store};
 
-/// Objects that are asked for ahead of their turn: more than this, together, wait in memory for it only if one alone is
-/// larger.
+/// Objects that are asked for ahead of their turn wait in memory for it: never more than this. A larger one is asked for when its
+/// turn comes, and then read no faster than it is used.
 const AHEAD_BYTES: u64 = 4 << 20;
 /// At most so many objects are asked for ahead. 100 ms away, where each takes two round trips, this is 160 a second.
 const AHEAD_OBJECTS: usize = 32;
@@ -182,20 +182,20 @@ impl<'a> Prefetcher<'a> {
 
     /// The next object; none after the last one.
     pub fn download(&'a self) -> Option<ObjectReader<'a>> {
-        self.request_more();
+        self.request_more(1);
         let (name, arriving, _) = self.pending.borrow_mut().pop_front()?;
-        self.request_more();
+        self.request_more(0);
         let download = ObjectReader::of(self.store, self.clock, name, arriving, self.received);
         Some(ObjectReader { ahead: Some(self), ..download })
     }
 
-    /// Asks for as many as may wait.
-    fn request_more(&self) {
+    /// Asks for as many as may wait, and for at least `least`.
+    fn request_more(&self, least: usize) {
         let (mut names, mut arriving) = (self.names.borrow_mut(), self.pending.borrow_mut());
         let mut bytes: u64 = arriving.iter().map(|(_, _, size)| size).sum();
         while let Some((_, size)) = names.last() {
             bytes = bytes.saturating_add(*size);
-            if arriving.len() >= AHEAD_OBJECTS || (bytes > AHEAD_BYTES && !arriving.is_empty()) {
+            if arriving.len() >= least && (arriving.len() >= AHEAD_OBJECTS || bytes > AHEAD_BYTES) {
                 return;
             }
             let Some((name, size)) = names.pop() else { return };
@@ -206,5 +206,31 @@ impl<'a> Prefetcher<'a> {
 
     fn poll(&self, now: Instant) {
         self.pending.borrow_mut().iter_mut().for_each(|(_, arriving, _)| arriving.poll(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::restore::flaky_store::RealClock;
+    use crate::store::dir::DirStore;
+
+    #[test]
+    fn large_objects_are_asked_for_in_their_turn_small_ones_ahead() {
+        const MIB: u64 = 1 << 20;
+        let (store, log) = (DirStore::new(Path::new("nowhere")), ReadLog::default());
+        // How many wait in memory while each is read.
+        let waiting = |sizes: &[u64]| {
+            let names = sizes.iter().enumerate().map(|(at, size)| (at.to_string(), *size));
+            let objects = Prefetcher::new(&store, &RealClock, names, &log);
+            let wait = |_: &u64| objects.download().map(|_| objects.pending.borrow().len());
+            sizes.iter().map(wait).collect::<Option<Vec<_>>>().expect("each is given")
+        };
+        assert_eq!(waiting(&[1, 1, 1]), [2, 1, 0]);
+        assert_eq!(waiting(&[2 * MIB; 4]), [2, 2, 1, 0]);
+        assert_eq!(waiting(&[1, 50 * MIB, 50 * MIB, 1, 1]), [0, 0, 2, 1, 0]);
+        assert_eq!(waiting(&[1; 40])[..2], [32, 32]);
     }
 }
