@@ -97,6 +97,8 @@ ROWS = [
     Row("month-least", "the same, with only those files of Litestream that these moments need", "MB", 1 / MB, "1/3", lambda o, p, _: o <= p / 3,
         "of a database that only grows, most of it is snapshots"),
     Row("month-objects", "the same: objects older than a day, most of the eight", "", 1, "400", lambda o, p, _: o <= 400),
+    Row("compact-memory", "compact, which makes rollups and a snapshot of a database of 256 MB: peak memory", "MB", 1 / MB, "32 MiB",
+        lambda o, p, _: o <= 32 << 20, alone=True),
     Row("cpu-100", "CPU time per commit, 100 commits/s", "ms", 1000),
     Row("cpu-2", "the same: 2 commits/s", "ms", 1000),
     Row("copied", "WAL of text pages stored per second of CPU time", "MB", 1 / MB, "150 MB", lambda o, p, _: o >= 150e6),
@@ -322,9 +324,9 @@ class Groups(follow.Groups, month.Month):
 
 
 GROUPS = ["idle", "visible", "follow", "followed", "copy", "noise", "grow", "beside", "truncate", "burst", "free", "plan", "local", "far", "link", "payload", "copied",
-          "verify", "day", "boot", "hourly", "month", "binary"]
+          "verify", "day", "boot", "hourly", "month", "thin", "binary"]
 # What does not vary is measured once.
-ONCE = {"followed", "grow", "plan", "local", "link", "noise", "payload", "verify", "day", "boot", "hourly", "month", "binary"}
+ONCE = {"followed", "grow", "plan", "local", "link", "noise", "payload", "verify", "day", "boot", "hourly", "month", "thin", "binary"}
 
 
 async def delete_many(nc, tool, bucket, count):

@@ -140,6 +140,36 @@ class Thinned(rig.Bench):
         found = [self.sizes(bucket, rollups) for bucket in buckets]
         return [max(sizes) for sizes in found]
 
+    def thin(self, tool):
+        """Memory of a pass of compact over a database of 256 MB. In each of two hours a third of it changed: it makes two rollups
+        and a snapshot of that. Litestream has no such command."""
+        if tool.name == "peer":
+            return {}
+        database, bucket, shift = self.template("mixed.db", "-fill", 256), self.server.bucket(), clock_offset(self.top)
+        # The program with shared libraries: the clock of the static one cannot be set.
+        binary = os.path.join(rig.ROOT, "target", "release", "litestream")
+        config = write(os.path.join(self.top, "thin.yml"), {"dbs": [{"path": database, "replica": {
+            "url": self.server.url(bucket), "compaction": False}, "keep": {"all": "1h", "hourly": "7d"}}]})
+        # The last second of the hour before, and then in the midst of these hours.
+        begin = -(time.time() % HOUR) - 8 * HOUR
+        rig.timed([binary, "replicate", "-once", "-config", config], env=shift(begin))
+        # Open until the end: the last one to close it would remove its WAL.
+        connection = sqlite3.connect(database, isolation_level=None)
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        for hour, parts in ((0, (0, 1 / 3)), (1, (1 / 3, 2 / 3)), (6, (0, 1e-5))):
+            rewrite(connection, *parts)
+            rig.timed([binary, "replicate", "-once", "-config", config], env=shift(begin + (hour + 0.5) * HOUR))
+        connection.close()
+        peak = rig.timed([tool.binary, "compact", "-once", "-keep", "all=1h,hourly=7d", self.server.url(bucket)])[1]
+        rollups = self.sizes(bucket, r"generations/\w+/wal/\S+-19700101T000000.000Z-")
+        snapshots = self.sizes(bucket, r"generations/\w+/snapshots/")
+        print(f"  thin: rollups {rollups}, snapshots {snapshots}", file=sys.stderr, flush=True)
+        if len(rollups) != 2 or len(snapshots) < 2:
+            sys.exit(f"bench: thin: expected two rollups and a snapshot of what is stored, found {rollups} and {snapshots}")
+        rig.forget(database)
+        self.server.drop(bucket)
+        return {"compact-memory": peak}
+
     def quiet(self, running, proxy, bucket):
         """Waits until the first copy is stored."""
         self.stored(running, bucket, 100)
@@ -162,6 +192,14 @@ def change(database, part, draw):
     connection.close()
     if os.path.exists(database + "-wal"):
         sys.exit(f"bench: {database}-wal is still there")
+
+
+def rewrite(connection, first, last):
+    """Other random text in the rows of this part of a database, in many transactions."""
+    rows = connection.execute("SELECT max(id) FROM t").fetchone()[0]
+    for begin in range(int(first * rows), int(last * rows) + 1, 1000):
+        end = min(begin + 1000, int(last * rows) + 1)
+        connection.execute("UPDATE t SET body = hex(randomblob(length(body) / 2)) WHERE id >= ? AND id < ?", (begin, end))
 
 
 def commit_all(running, count, seconds):
