@@ -63,9 +63,32 @@ struct PathCost {
 }
 
 impl SegmentChain {
-    /// The chain of the newest snapshot, if there is one.
+    /// The chain of the newest snapshot, if there is one, or of an older one that leads further.
     pub fn newest(stored: &GenerationObjects) -> Option<SegmentChain> {
-        stored.snapshots.last().map(|snapshot| SegmentChain::of(stored, *snapshot))
+        SegmentChain::furthest(stored, &stored.snapshots)
+    }
+
+    /// The chain of the newest of these snapshots, or of an older one that leads further: a rollup may lead over the point of a
+    /// snapshot, and what led on from there may be gone.
+    pub fn furthest(stored: &GenerationObjects, snapshots: &[(SnapshotKey, u64)]) -> Option<SegmentChain> {
+        let mut best = SegmentChain::of(stored, *snapshots.last()?);
+        while let Some(start) = best.rollups_over_gap(stored).map(|rollup| rollup.start).min() {
+            let before = snapshots.iter().rev().find(|(key, _)| key.position <= start);
+            let longer = before.map(|snapshot| SegmentChain::of(stored, *snapshot));
+            let Some(longer) = longer.filter(|chain| chain.end() > best.end()) else { break };
+            best = longer;
+        }
+        Some(best)
+    }
+
+    /// The rollups that lead over the end of the chain, if nothing that is stored leads on from there.
+    pub fn rollups_over_gap<'a>(
+        &self,
+        stored: &'a GenerationObjects,
+    ) -> impl Iterator<Item = &'a SegmentKey> + use<'a> {
+        let at = self.gap.map(|gap| gap.at);
+        let over = move |key: &&SegmentKey| key.is_rollup() && at.is_some_and(|at| key.start < at && at < key.end);
+        stored.segments.iter().map(|(key, _)| key).filter(over)
     }
 
     /// The chain of one of the snapshots.

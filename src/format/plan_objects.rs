@@ -53,14 +53,17 @@ pub(super) fn at_time(listing: &Listing, generation: Option<Generation>, time: T
         .rev()
         .find(|(_, stored)| begun(stored))
         .ok_or_else(|| Error::new(Kind::NothingToRestore, format!("there is no snapshot from before {time}")))?;
-    let snapshot = stored.snapshots.iter().rev().find(|(key, _)| key.time <= time);
-    let mut chain = snapshot.map(|snapshot| SegmentChain::of(stored, *snapshot)).ok_or_else(|| no_snapshot(chosen))?;
+    let count = stored.snapshots.iter().rposition(|(key, _)| key.time <= time).map_or(0, |at| at + 1);
+    let before = stored.snapshots.get(..count).unwrap_or_default();
+    let mut chain = chain_at(stored, before, time).ok_or_else(|| no_snapshot(chosen))?;
+    let over_gap = chain.rollups_over_gap(stored).map(|key| key.last_seen).filter(|next| *next > time).min();
     let reach = chain.latest_time();
-    if time > reach {
+    if time > reach && over_gap.is_none() {
         chain.require_no_gap()?;
     }
-    let wanted = chain.segments.iter().take_while(|(key, _)| key.first_moment() <= time).count();
+    let wanted = segments_at(&chain, time);
     let next = chain.segments.get(wanted).filter(|(key, _)| key.is_rollup()).map(|(key, _)| key.last_seen);
+    let next = next.or(over_gap);
     chain.segments.truncate(wanted);
     let newest = chain.latest_time();
     let mut plan = Plan::new(chain, StopAt::Time(time));
@@ -70,7 +73,7 @@ pub(super) fn at_time(listing: &Listing, generation: Option<Generation>, time: T
             "the newest kept state is from {newest}, {age} before the requested moment; the next is from {next}"
         ));
     }
-    if time > reach {
+    if time > reach && over_gap.is_none() {
         plan.warnings.push(format!("generation {chosen} reaches to {reach}: nothing is stored from then to {time}"));
     }
     if generation.is_none() {
@@ -79,15 +82,36 @@ pub(super) fn at_time(listing: &Listing, generation: Option<Generation>, time: T
     Ok(plan)
 }
 
+/// The chain that has the newest state at or before a moment.
+fn chain_at(stored: &GenerationObjects, snapshots: &[(SnapshotKey, u64)], time: Timestamp) -> Option<SegmentChain> {
+    let newest = SegmentChain::of(stored, *snapshots.last()?);
+    let furthest = SegmentChain::furthest(stored, snapshots).filter(|_| time > newest.latest_time());
+    let end = |chain: &SegmentChain| {
+        let last = segments_at(chain, time).checked_sub(1).and_then(|at| chain.segments.get(at));
+        last.map_or(chain.snapshot.0.position, |(key, _)| key.end)
+    };
+    let furthest = furthest.filter(|chain| end(chain) > end(&newest));
+    Some(furthest.unwrap_or(newest))
+}
+
+/// How many segments of a chain a restore to a moment reads.
+fn segments_at(chain: &SegmentChain, time: Timestamp) -> usize {
+    chain.segments.iter().take_while(|(key, _)| key.first_moment() <= time).count()
+}
+
 pub(super) fn at_position(listing: &Listing, generation: Option<Generation>, position: &Position) -> Result<Plan> {
     if let Some(other) = generation.filter(|other| *other != position.generation) {
         return Err(Error::new(Kind::Usage, format!("position {position} is not in generation {other}")));
     }
     let stored = require_generation(listing, position.generation)?;
     let Some(first) = stored.snapshots.first() else { return Err(no_snapshot(position.generation)) };
-    let before = stored.snapshots.iter().rev().find(|(key, _)| key.position <= position.wal_position);
-    let mut chain = SegmentChain::of(stored, *before.unwrap_or(first));
-    if before.is_none() || position.wal_position > chain.end() {
+    let count = stored.snapshots.partition_point(|(key, _)| key.position <= position.wal_position);
+    let before = stored.snapshots.get(..count).unwrap_or_default();
+    let mut chain = SegmentChain::of(stored, *before.last().unwrap_or(first));
+    if position.wal_position > chain.end() {
+        chain = SegmentChain::furthest(stored, before).unwrap_or(chain);
+    }
+    if before.is_empty() || position.wal_position > chain.end() {
         return Err(position_out_of_range(stored, &chain, first.0.position, position));
     }
     let wanted = chain.segments.iter().take_while(|(key, _)| key.start < position.wal_position).count();

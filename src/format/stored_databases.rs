@@ -171,7 +171,9 @@ impl StoredDatabase {
         self.newest.as_ref()?.description.as_deref()
     }
 
-    /// What a restore without a target would give: the planner of `restore` comes to the same.
+    /// What a restore without a target would give: the planner of `restore` comes to the same. But where a rollup leads over
+    /// the newest snapshot and nothing leads on from there, a restore begins with an older one, of which nothing is known here:
+    /// that is told as a gap.
     ///
     /// Errors: of kind `NothingToRestore` without a snapshot, `Corrupt` for a gap on the way.
     pub fn newest_state(&self) -> Result<NewestState> {
@@ -202,7 +204,8 @@ mod tests {
     }
 
     fn segment(generation: u64, start: u64, end: u64, part: bool) -> String {
-        let (start, end, first, last) = (point(0, start), point(0, end), millis(start), millis(end));
+        // A first moment of 0 is a rollup's.
+        let (start, end, first, last) = (point(0, start), point(0, end), millis(start + 1), millis(end));
         SegmentKey { generation: Generation::new(generation), start, end, first_seen: first, last_seen: last, part }
             .to_string()
     }
@@ -253,6 +256,31 @@ mod tests {
             }
         }
         assert!(restorable > 200, "{restorable}");
+    }
+
+    #[test]
+    fn a_rollup_over_the_newest_snapshot_is_told_as_a_gap() {
+        let rollup = |start, end| {
+            let (generation, end_at) = (Generation::new(1), millis(end));
+            let key = SegmentKey {
+                generation,
+                start: point(0, start),
+                end: point(0, end),
+                first_seen: SegmentKey::ROLLUP,
+                last_seen: end_at,
+                part: false,
+            };
+            (key.to_string(), 5)
+        };
+        let mut names = vec![(snapshot(1, 0, 1), 9), rollup(0, 20), (snapshot(1, 10, 10), 9)];
+        let told =
+            |names: &[(String, u64)]| stored(names).database("").unwrap().newest_state().map_err(|error| error.kind());
+        assert_eq!(
+            (told(&names), planned(&names)),
+            (Err(Kind::Corrupt), Ok(NewestState { time: millis(20), size: 14 }))
+        );
+        names.push((snapshot(1, 20, 20), 9));
+        assert_eq!(told(&names), planned(&names));
     }
 
     #[test]

@@ -366,7 +366,33 @@ fn between_two_kept_states_the_earlier_one_is_given_and_named() {
     assert_eq!(error.kind(), Kind::NothingToRestore);
     assert!(error.message().contains("is not kept: no state between "), "{error}");
     assert_eq!(ranges(&planned(&entries, at(1, 20))), [(0, 20)]);
-    // From a snapshot within a rollup nothing leads on.
-    let within = [&entries[..], &[snapshot(1, 30, 30)]].concat();
-    assert_eq!(refused(&within, None, PlanTarget::Latest).kind(), Kind::Corrupt);
+}
+
+/// What led on from the snapshot went because the rollup contains it.
+#[test]
+fn a_snapshot_within_a_rollup_gives_its_own_state_alone() {
+    let rollup = |range: (u64, u64)| timed(1, range, (0, range.1), false);
+    let entries =
+        [snapshot(1, 0, 5), rollup((0, 20)), rollup((20, 90_000)), segment(1, 90_000, 90_010), snapshot(1, 30, 30)];
+    let way = |target| {
+        let plan = planned(&entries, target);
+        (plan.snapshot.position.offset.get(), ranges(&plan).len(), plan.warnings)
+    };
+    assert_eq!(way(PlanTarget::Latest), (0, 3, vec![]));
+    assert_eq!(way(at(1, 90_010)), (0, 3, vec![]));
+    assert_eq!(way(at(1, 30)), (30, 0, vec![]));
+    assert_eq!(way(PlanTarget::Time(millis(90_000))), (0, 2, vec![]));
+    assert_eq!(ranges(&planned(&entries, PlanTarget::Time(millis(25)))), [(0, 20)]);
+    let (from, segments, warnings) = way(PlanTarget::Time(millis(80_000)));
+    assert_eq!((from, segments), (30, 0));
+    assert!(
+        warnings[0].contains("00:00:00.030Z") && warnings[0].ends_with("the next is from 1970-01-01T00:01:30.000Z")
+    );
+    assert_eq!(refused(&entries, None, at(1, 40)).kind(), Kind::NothingToRestore);
+    // Without the way to the rollup there is a gap.
+    for missing in [0, 1] {
+        let mut rest = entries.to_vec();
+        rest.remove(missing);
+        assert_eq!(refused(&rest, None, PlanTarget::Latest).kind(), Kind::Corrupt, "{missing}");
+    }
 }
