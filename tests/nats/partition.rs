@@ -4,13 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use crate::support;
 use crate::support::cluster::Cluster;
 use crate::support::nats::{on_system, pinned};
 use crate::support::proxy::Proxy;
-use crate::support::raw;
 use crate::support::{BUCKET, Bed, Process, State, TAKEN_OVER, judged, litestream, until};
 
 /// Two replicators, each with its own way to the bucket.
@@ -197,11 +194,7 @@ const TAKES_OVER: [&str; 2] = ["-takeover", "-allow-other-database"];
 fn routes_are_cut(binary: &Path) {
     let cluster = Cluster::of(binary);
     let ask = |server: usize| cluster.servers[server].address();
-    let made = raw::stream(BUCKET, json!({ "num_replicas": 3 }));
-    until("the bucket is made", || match raw::ask(&ask(0), &format!("$JS.API.STREAM.CREATE.OBJ_{BUCKET}"), &made) {
-        answer if answer["error"].is_null() => Ok(()),
-        answer => Err(answer.to_string()),
-    });
+    cluster.make_bucket(BUCKET);
     let alone = cluster.leader(BUCKET);
     let other = (alone + 1) % 3;
     let url = |server: usize| format!("nats://{}/{BUCKET}", ask(server));

@@ -10,6 +10,8 @@ use super::proxy::Proxy;
 use super::raw;
 
 const SOON: Duration = Duration::from_secs(60);
+/// What an election takes at most, many times over.
+const ELECTION: Duration = Duration::from_secs(15);
 /// Without a leader nobody answers.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -61,12 +63,13 @@ impl Cluster {
         self.routes.iter().for_each(|route| route.link.join());
     }
 
-    /// Waits until the cluster answers for JetStream, with all of its servers.
+    /// Waits until the cluster answers for JetStream, whichever of its running servers is asked.
     pub fn settle(&self) {
         let end = Instant::now() + SOON;
         loop {
-            let answer = self.ask("$JS.API.INFO", &json!({}));
-            if answer.is_some_and(|answer| answer.get("error").is_none()) {
+            let mut running = self.servers.iter().filter(|server| server.is_running());
+            let ask = |server: &Server| raw::ask_within(ANSWER, &server.address(), "$JS.API.INFO", &json!({}));
+            if running.all(|server| ask(server).is_ok_and(|answer| answer.get("error").is_none())) {
                 return;
             }
             assert!(Instant::now() < end, "the cluster finds no leader");
@@ -105,16 +108,38 @@ impl Cluster {
         format!("nats://{}/{bucket}", all.join(","))
     }
 
+    /// Makes a bucket on all three. Of a stream that is made while routes still come and go, the servers (2.15.1) may agree on no
+    /// leader, however long they have: then it is made again.
+    pub fn make_bucket(&self, bucket: &str) {
+        let api = |verb: &str| format!("$JS.API.STREAM.{verb}.OBJ_{bucket}");
+        let stream = raw::stream(bucket, json!({ "num_replicas": 3 }));
+        let end = Instant::now() + 2 * SOON;
+        loop {
+            let made = self.ask(&api("CREATE"), &stream).is_some_and(|answer| answer["error"].is_null());
+            if made && self.leader_within(ELECTION, bucket).is_some() {
+                return;
+            }
+            assert!(Instant::now() < end, "the bucket is not made");
+            self.ask(&api("DELETE"), &json!({}));
+            // Made again until the deadline above.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Which server leads the bucket's stream.
     pub fn leader(&self, bucket: &str) -> usize {
-        let end = Instant::now() + SOON;
+        self.leader_within(SOON, bucket).expect("the stream finds no leader")
+    }
+
+    fn leader_within(&self, time: Duration, bucket: &str) -> Option<usize> {
+        let end = Instant::now() + time;
         loop {
             let info = self.ask(&format!("$JS.API.STREAM.INFO.OBJ_{bucket}"), &json!({}));
             let name = info.and_then(|info| Some(info["cluster"]["leader"].as_str()?.to_string()));
-            if let Some(n) = name.and_then(|name| name.strip_prefix('n')?.parse().ok()) {
-                return n;
+            match name.and_then(|name| name.strip_prefix('n')?.parse().ok()) {
+                None if Instant::now() < end => {}
+                found => return found,
             }
-            assert!(Instant::now() < end, "the stream finds no leader");
             // Looked at again until the deadline above.
             std::thread::sleep(Duration::from_millis(100));
         }
